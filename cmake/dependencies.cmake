@@ -1,0 +1,26 @@
+# Every library that Cairn needs, with the Debian package to install when one is missing.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+
+function(cairn_missing what package)
+  message(FATAL_ERROR "${what} was not found. Install it with: apt-get install ${package}")
+endfunction()
+
+macro(cairn_pkg prefix module package)
+  pkg_check_modules(${prefix} QUIET IMPORTED_TARGET ${module})
+  if(NOT ${prefix}_FOUND)
+    cairn_missing("${module}" "${package}")
+  endif()
+endmacro()
+
+find_package(fmt QUIET)
+if(NOT fmt_FOUND)
+  cairn_missing("{fmt}" libfmt-dev)
+endif()
+find_package(nlohmann_json QUIET)
+if(NOT nlohmann_json_FOUND)
+  cairn_missing("nlohmann-json" nlohmann-json3-dev)
+endif()
+cairn_pkg(URING liburing liburing-dev)
+cairn_pkg(ZSTD libzstd libzstd-dev)
+cairn_pkg(DEFLATE libdeflate libdeflate-dev)

@@ -1,0 +1,205 @@
+#pragma once
+
+#include <poll.h>
+
+#include <chrono>
+#include <coroutine>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "async/task.h"
+
+namespace cairn {
+
+class IoEngine;
+class Pool;
+class Runtime;
+
+// A thread with its own I/O engine and ready queue. A coroutine that was started on a worker always
+// resumes on it. Nothing here but post() may be called from another thread.
+class Worker {
+ public:
+  // The worker of the calling thread; null outside of one.
+  static Worker* current();
+
+  Runtime& runtime() const;
+  unsigned index() const;
+  // Queues HANDLE to be resumed by this worker. From any thread.
+  void post(std::coroutine_handle<> handle);
+  IoEngine& io();
+
+  class Impl;
+  explicit Worker(std::unique_ptr<Impl> impl);
+  ~Worker();
+  Impl& impl() { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+enum class EngineKind { kAuto, kUring, kThreads };
+
+struct RuntimeOptions {
+  unsigned workers = 1;
+  // kAuto obeys CAIRN_ENGINE=threads|uring, else takes io_uring and falls back to threads where the
+  // kernel refuses it.
+  EngineKind engine = EngineKind::kAuto;
+  unsigned pool_threads = 0;  // 0: as many as there are processors, at least 4
+};
+
+// The workers and the pool. Threads and rings are made when first needed: a program that only
+// looks at an image pays for none.
+class Runtime {
+ public:
+  explicit Runtime(RuntimeOptions options = {});
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  unsigned worker_count() const;
+  // Worker 0 is the thread that calls run(); the others are threads of their own, started by the
+  // first call that names them.
+  Worker& worker(unsigned index);
+  Pool& pool();
+
+  // Runs TASK on worker 0, which is the calling thread, until it ends; returns its result or throws
+  // what it threw. Not from within a coroutine.
+  template <class T>
+  T run(Task<T> task) {
+    if constexpr (std::is_void_v<T>) {
+      std::exception_ptr error;
+      run_root(wrap(std::move(task), &error));
+      if (error) std::rethrow_exception(error);
+    } else {
+      std::exception_ptr error;
+      std::optional<T> result;
+      run_root(wrap_value(std::move(task), &result, &error));
+      if (error) std::rethrow_exception(error);
+      return std::move(*result);
+    }
+  }
+
+  class Impl;
+
+ private:
+  void run_root(Task<void> task);
+  static Task<void> wrap(Task<void> task, std::exception_ptr* error) {
+    try {
+      co_await task;
+    } catch (...) {
+      *error = std::current_exception();
+    }
+  }
+  template <class T>
+  static Task<void> wrap_value(Task<T> task, std::optional<T>* result, std::exception_ptr* error) {
+    try {
+      result->emplace(co_await task);
+    } catch (...) {
+      *error = std::current_exception();
+    }
+  }
+  std::unique_ptr<Impl> impl_;
+};
+
+// Starts TASK on the current worker and lets it go; it must catch its own errors. Prefer TaskGroup.
+void spawn_detached(Task<void> task);
+
+// Threads for work that burns CPU or blocks.
+class Pool {
+ public:
+  // Runs JOB on some pool thread. From any thread.
+  void submit(std::function<void()> job);
+  class Impl;
+  explicit Pool(std::unique_ptr<Impl> impl);
+  ~Pool();
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+namespace detail {
+// Moves the awaiting coroutine to WORKER.
+struct HopAwaiter {
+  Worker* worker;
+  bool await_ready() const noexcept { return Worker::current() == worker; }
+  void await_suspend(std::coroutine_handle<> handle) const { worker->post(handle); }
+  void await_resume() const noexcept {}
+};
+
+template <class F>
+class BlockingAwaiter {
+ public:
+  using Result = std::invoke_result_t<F&>;
+  explicit BlockingAwaiter(F function) : function_(std::move(function)) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) {
+    Worker* home = Worker::current();
+    home->runtime().pool().submit([this, home, handle] {
+      try {
+        if constexpr (std::is_void_v<Result>)
+          function_();
+        else
+          result_.emplace(function_());
+      } catch (...) {
+        error_ = std::current_exception();
+      }
+      home->post(handle);
+    });
+  }
+  Result await_resume() {
+    if (error_) std::rethrow_exception(error_);
+    if constexpr (!std::is_void_v<Result>) return std::move(*result_);
+  }
+
+ private:
+  F function_;
+  std::exception_ptr error_;
+  std::optional<std::conditional_t<std::is_void_v<Result>, char, Result>> result_;
+};
+}  // namespace detail
+
+// co_await run_blocking([&] { … }): runs the function on the pool and resumes here with its result.
+// The lambda lives in the awaiting frame: capturing by reference is safe in the same expression.
+template <class F>
+auto run_blocking(F function) {
+  return detail::BlockingAwaiter<F>(std::move(function));
+}
+
+// Runs TASK on WORKER and resumes on the caller's worker with its result.
+template <class T>
+Task<T> run_on(Worker& worker, Task<T> task) {
+  Worker* home = Worker::current();
+  std::exception_ptr error;
+  co_await detail::HopAwaiter{&worker};
+  if constexpr (std::is_void_v<T>) {
+    try {
+      co_await task;
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await detail::HopAwaiter{home};
+    if (error) std::rethrow_exception(error);
+  } else {
+    std::optional<T> result;
+    try {
+      result.emplace(co_await task);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await detail::HopAwaiter{home};
+    if (error) std::rethrow_exception(error);
+    co_return std::move(*result);
+  }
+}
+
+// Lets other ready coroutines of this worker go first.
+Task<void> yield_now();
+Task<void> sleep_for(std::chrono::nanoseconds duration);
+// Resumes when the descriptor has one of EVENTS (POLLIN, POLLOUT, …); gives the events that are
+// there. POLLERR and POLLHUP always count.
+Task<short> await_ready(int fd, short events);
+
+}  // namespace cairn

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <coroutine>
+#include <exception>
+#include <mutex>
+
+#include "async/runtime.h"
+#include "async/task.h"
+
+namespace cairn {
+
+// Tasks that run side by side and are waited for together. join() must be awaited before the group
+// is destroyed, also when an exception is on its way.
+class TaskGroup {
+ public:
+  TaskGroup() = default;
+  TaskGroup(const TaskGroup&) = delete;
+  ~TaskGroup();
+
+  // Starts TASK at once on the current worker; it runs until it first suspends.
+  void spawn(Task<void> task);
+  // Starts TASK on WORKER.
+  void spawn_on(Worker& worker, Task<void> task);
+
+  // Waits until all tasks have ended; throws the first error that one of them threw.
+  // From the worker that made the group.
+  Task<void> join();
+  // True as soon as one task has failed: long loops look at it to stop early.
+  bool failed() const;
+
+ private:
+  Task<void> run(Task<void> task, Worker* worker);
+  void finished(std::exception_ptr error);
+  struct JoinAwaiter;
+  mutable std::mutex state_;
+  unsigned pending_ = 0;
+  std::exception_ptr error_;
+  Worker* home_ = nullptr;
+  std::coroutine_handle<> waiter_;
+};
+
+}  // namespace cairn

@@ -1,0 +1,75 @@
+#include "base/error.h"
+
+#include <cerrno>
+#include <system_error>
+
+namespace cairn {
+
+int errno_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kInvalid: return EINVAL;
+    case ErrorKind::kNotFound: return ENOENT;
+    case ErrorKind::kExists: return EEXIST;
+    case ErrorKind::kCorrupt:
+    case ErrorKind::kIo: return EIO;
+    case ErrorKind::kUnsupported: return ENOTSUP;
+    case ErrorKind::kDenied: return EACCES;
+    case ErrorKind::kLocked: return EAGAIN;
+    case ErrorKind::kNoSpace: return ENOSPC;
+    case ErrorKind::kTooLarge: return EFBIG;
+    case ErrorKind::kNoMedium: return ENOMEDIUM;
+    case ErrorKind::kCancelled: return ECANCELED;
+    case ErrorKind::kNoMemory: return ENOMEM;
+  }
+  return EIO;
+}
+
+ErrorKind kind_of(int error) {
+  switch (error) {
+    case EINVAL: return ErrorKind::kInvalid;
+    case ENOENT:
+    case ENOTDIR: return ErrorKind::kNotFound;
+    case EEXIST: return ErrorKind::kExists;
+    case ENOTSUP:
+    case ENOSYS:
+    case ENOTTY: return ErrorKind::kUnsupported;
+    case EACCES:
+    case EPERM:
+    case EROFS: return ErrorKind::kDenied;
+    case EAGAIN: return ErrorKind::kLocked;
+    case ENOSPC:
+    case EDQUOT: return ErrorKind::kNoSpace;
+    case EFBIG:
+    case EOVERFLOW: return ErrorKind::kTooLarge;
+    case ENOMEDIUM: return ErrorKind::kNoMedium;
+    case ECANCELED: return ErrorKind::kCancelled;
+    case ENOMEM: return ErrorKind::kNoMemory;
+    default: return ErrorKind::kIo;
+  }
+}
+
+Error::Error(ErrorKind kind, std::string message)
+    : kind_(kind), errno_(errno_of(kind)), message_(std::move(message)) {}
+
+Error Error::system(int error, std::string_view message) {
+  std::string text(message);
+  if (!text.empty()) text += ": ";
+  text += std::generic_category().message(error);
+  Error result(kind_of(error), std::move(text));
+  result.errno_ = error;
+  return result;
+}
+
+std::string Error::cause() const { return std::generic_category().message(errno_); }
+
+Error& Error::context(std::string_view prefix) & {
+  message_.insert(0, ": ").insert(0, prefix);
+  return *this;
+}
+
+Error& Error::hint(std::string line) & {
+  hints_.push_back(std::move(line));
+  return *this;
+}
+
+}  // namespace cairn

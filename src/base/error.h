@@ -1,0 +1,66 @@
+#pragma once
+
+#include <exception>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace cairn {
+
+// What users must be able to tell apart. Every kind has one errno, which the C ABI, the JSON
+// outputs and the QEMU-named tools report.
+enum class ErrorKind {
+  kInvalid,      // EINVAL: a wrong argument, or a header that makes no sense
+  kNotFound,     // ENOENT
+  kExists,       // EEXIST
+  kCorrupt,      // EIO: the image contradicts itself
+  kIo,           // EIO, or what the system reported
+  kUnsupported,  // ENOTSUP
+  kDenied,       // EACCES / EPERM
+  kLocked,       // EAGAIN: somebody else uses the image
+  kNoSpace,      // ENOSPC
+  kTooLarge,     // EFBIG
+  kNoMedium,     // ENOMEDIUM
+  kCancelled,    // ECANCELED
+  kNoMemory,     // ENOMEM
+};
+
+// The only exception type that crosses Cairn's interfaces.
+class Error : public std::exception {
+ public:
+  Error(ErrorKind kind, std::string message);
+
+  // "MESSAGE: strerror(error)"; an empty message gives the system's text alone.
+  static Error system(int error, std::string_view message = {});
+
+  ErrorKind kind() const { return kind_; }
+  int error_number() const { return errno_; }
+  // The whole text, context first, without a final newline.
+  const std::string& message() const { return message_; }
+  // The system's words for error_number(): what a tool prints where it names only the cause.
+  std::string cause() const;
+  // Lines that tell what to do next; printed below the message.
+  const std::vector<std::string>& hints() const { return hints_; }
+
+  // Prepends "PREFIX: ".
+  Error& context(std::string_view prefix) &;
+  Error&& context(std::string_view prefix) && { return std::move(context(prefix)); }
+  Error& hint(std::string line) &;
+  Error&& hint(std::string line) && { return std::move(hint(std::move(line))); }
+
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  ErrorKind kind_;
+  int errno_;
+  std::string message_;
+  std::vector<std::string> hints_;
+};
+
+// The errno that stands for KIND.
+int errno_of(ErrorKind kind);
+// The kind that stands for a system error number.
+ErrorKind kind_of(int error);
+
+}  // namespace cairn

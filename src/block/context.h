@@ -1,0 +1,56 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "async/runtime.h"
+#include "base/options.h"
+#include "block/driver.h"
+
+namespace cairn {
+
+// A secret: wiped when it goes.
+class Secret {
+ public:
+  explicit Secret(std::string bytes) : bytes_(std::move(bytes)) {}
+  Secret(const Secret&) = delete;
+  ~Secret();
+  std::string_view bytes() const { return bytes_; }
+
+ private:
+  std::string bytes_;
+};
+
+// What one user of the library works in: the workers, the drivers, named objects. There are no
+// globals beside it.
+class Context {
+ public:
+  explicit Context(RuntimeOptions options = {});
+  ~Context();
+
+  Runtime& runtime() { return runtime_; }
+  Registry& registry() { return registry_; }
+  const Registry& registry() const { return registry_; }
+
+  // `--object`: creates TYPE with its properties ("id" among them). Throws kInvalid with QEMU's
+  // wording.
+  void add_object(std::string_view type, Options properties);
+  // Throws "No secret with id 'ID'".
+  const Secret& secret(std::string_view id) const;
+
+  // Names for nodes that have none: "#block" and a number.
+  std::string next_node_name();
+  // Warnings for people (a line each, no newline); the tools print them on standard error.
+  std::function<void(std::string_view)> warn;
+
+ private:
+  Runtime runtime_;
+  Registry registry_;
+  std::map<std::string, std::unique_ptr<Secret>, std::less<>> secrets_;
+  std::atomic<unsigned> next_node_{100};
+};
+
+}  // namespace cairn

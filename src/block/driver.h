@@ -1,0 +1,109 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "async/task.h"
+#include "base/options.h"
+#include "block/node.h"
+#include "block/open.h"
+
+namespace cairn {
+
+struct CheckRequest {
+  enum class Repair { kNone, kLeaks, kAll };
+  Repair repair = Repair::kNone;
+  // A line per finding, without a newline. From any worker, one call at a time.
+  std::function<void(std::string_view)> report;
+};
+
+struct ProbeInput {
+  ByteSpan head;  // at least the first 2048 bytes, zero-padded behind the end
+  ByteSpan tail;  // the last 512 bytes of a file with as many, else empty
+  uint64_t length = 0;
+  std::string_view filename;
+};
+
+struct MeasureResult {
+  uint64_t required = 0;
+  uint64_t fully_allocated = 0;
+  std::optional<uint64_t> bitmaps;
+};
+
+struct CreateRequest {
+  std::string filename;  // of the file that receives the image
+  uint64_t size = 0;     // virtual size, bytes, a multiple of 512
+  Options options;       // checked against the create schema of format and protocol; without size
+  // For formats: the opened, empty, writable protocol node. Null for protocols.
+  NodePtr file;
+  // The resolved backing file's virtual size when it was opened; formats seldom need it.
+  std::optional<uint64_t> backing_size;
+};
+
+struct Abilities {
+  bool create = false;
+  bool backing = false;         // may have a backing file
+  bool compress = false;
+  bool check = false;
+  bool repair = false;
+  bool amend = false;
+  bool snapshots = false;
+  bool resize = false;
+  bool shared_writers = false;  // several may write at once: raw and protocols
+};
+
+// One format, protocol or filter, registered as data from its own folder.
+class Driver {
+ public:
+  virtual ~Driver() = default;
+  virtual std::string_view name() const = 0;
+  // One line for people.
+  virtual std::string_view title() const = 0;
+  virtual bool is_protocol() const { return false; }
+  // Protocol prefixes of file names, without the colon: {"nbd", "nbd+unix"}.
+  virtual std::vector<std::string_view> prefixes() const { return {}; }
+  // 0: not mine … 100: certain. Raw answers 1.
+  virtual int probe(const ProbeInput&) const { return 0; }
+  virtual Abilities abilities() const { return {}; }
+  // Options of opening beside the generic ones, of creation (with "size"), and of amend.
+  virtual const OptionSchema& open_options() const;
+  virtual const OptionSchema& create_options() const;
+  virtual const OptionSchema& amend_options() const;
+  // Splits what follows "prefix:" (or a whole URI) into options: "filename" by default.
+  virtual void parse_filename(std::string_view filename, Options& options) const;
+
+  // Opens a node. Format drivers open their children through the request. Throws.
+  virtual Task<NodePtr> open(OpenContext& request) const = 0;
+  // Creates an image in request.file, or (protocols) the file itself. Options are already known to
+  // be in the schema. On failure, what was written does not matter: the caller removes it.
+  virtual Task<void> create(Context& context, CreateRequest request) const;
+  // The options' values that `create` announces: keys in the fixed order of QEMU's message, with
+  // defaults filled in. Default: "size" and whatever was given, in schema order.
+  virtual std::vector<std::pair<std::string, std::string>> announce(const Options& options,
+                                                                    uint64_t size) const;
+  // How large a file of this format must be. SOURCE may be null (only SIZE counts).
+  virtual Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
+                                      NodePtr source) const;
+};
+
+// The drivers of this program; filled once at start by src/cli (or the library's user) from the
+// table in src/drivers.cc. Not changed afterwards.
+class Registry {
+ public:
+  void add(std::unique_ptr<Driver> driver);
+  const Driver* find(std::string_view name) const;
+  const Driver* find_protocol(std::string_view prefix) const;
+  // All drivers, by name.
+  std::vector<const Driver*> all() const;
+  // The format whose probe scores highest. Two formats that are both certain: throws kInvalid that
+  // names both and asks for the format.
+  const Driver* probe(const ProbeInput& input) const;
+
+ private:
+  std::vector<std::unique_ptr<Driver>> drivers_;
+};
+
+}  // namespace cairn

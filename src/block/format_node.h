@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "async/sync.h"
+#include "async/task.h"
+#include "block/node.h"
+
+namespace cairn {
+
+// Where a guest range lies, from the offset that was asked on.
+struct Mapping {
+  enum class Kind : uint8_t {
+    kChild,    // verbatim at host_offset of host
+    kZero,     // zeroes, decided by this layer
+    kBelow,    // the layer below decides; zeroes when there is none
+    kEncoded,  // the driver decodes it: read_encoded()
+  };
+  Kind kind = Kind::kBelow;
+  bool compressed = false;
+  uint64_t length = 0;  // never 0
+  Node* host = nullptr;
+  uint64_t host_offset = 0;  // also set for kZero with space reserved, when HOST is set
+  uint64_t token = 0;        // the driver's own, for read_encoded()
+};
+
+// Room for a write. Guest bytes [offset, offset + length) go to host_offset of host. The request
+// layer fills the copy-up ranges [copy_begin, offset) and [offset + length, copy_end) with what the
+// guest saw before: they lie around the payload in the host as well.
+struct Grant {
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  Node* host = nullptr;
+  uint64_t host_offset = 0;
+  uint64_t copy_begin = 0;  // = offset when nothing is to be copied before
+  uint64_t copy_end = 0;    // = offset + length when nothing is to be copied behind
+  // True: the write is in place, nothing to publish, no exclusive lock needed.
+  bool in_place = true;
+  // True: the host area was never written and reads as zeroes; copy-up of zeroes is not written.
+  bool host_is_zero = false;
+  uint64_t token[4] = {};  // the driver's own, for publish() and abandon()
+};
+
+// A format: gives bytes a structure by mapping, and moves none itself. The base class is the data
+// path: it locks ranges, splits, copies up, writes data and then publishes, so that a table never
+// points to data that was not written. Drivers keep the order of their own metadata.
+//
+// Locking: reads and in-place writes hold their clusters shared, everything that changes a mapping
+// holds them exclusive, so a driver may free what it unmaps at once.
+class FormatNode : public Node {
+ public:
+  using Node::Node;
+
+  Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override;
+
+ protected:
+  // Maps from OFFSET on, at most LENGTH bytes (at least one).
+  virtual Task<Mapping> map(uint64_t offset, uint64_t length) = 0;
+  // Decodes OUT.size() bytes at OFFSET out of a kEncoded mapping that covers them.
+  virtual Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out);
+
+  // Makes room for a write of LENGTH bytes at OFFSET; may grant fewer. With EXCLUSIVE false only an
+  // in-place grant may be given; when that is impossible the result has length 0 and the caller
+  // asks again under the exclusive lock.
+  virtual Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive);
+  // The data is written: point the tables to it.
+  virtual Task<void> publish(Grant grant);
+  // The data was not written: give the room back. Does not throw.
+  virtual Task<void> abandon(Grant grant);
+
+  // Makes whole units of limits().zero_alignment read as zeroes by metadata alone. Gives how many
+  // bytes from OFFSET on were done; 0: not possible here, data will be written instead.
+  virtual Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap);
+  // Unmaps whole units of limits().discard_alignment.
+  virtual Task<void> discard_mapped(uint64_t offset, uint64_t length);
+  // Stores one encoded cluster; the range is exclusively locked.
+  virtual Task<void> store_encoded(uint64_t offset, ByteSpan encoded);
+  // Writes all metadata and what it needs, in order, and flushes the children.
+  virtual Task<void> flush_mapped();
+
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) final;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) final;
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) final;
+  Task<void> do_discard(uint64_t offset, uint64_t length) final;
+  Task<void> do_flush() final;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+
+  // For drivers that change mappings outside of requests (resize, snapshots): lock everything.
+  RangeLock& ranges() { return ranges_; }
+  // What the guest sees in the range, for copy-up by drivers themselves.
+  Task<void> read_guest(uint64_t offset, MutableByteSpan out);
+
+ private:
+  Task<void> read_mapped(uint64_t offset, MutableByteSpan out);
+  Task<void> write_granted(const Grant& grant, ByteSpan in);
+  Task<void> read_below(uint64_t offset, MutableByteSpan out);
+  RangeLock ranges_;
+};
+
+}  // namespace cairn

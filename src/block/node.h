@@ -1,0 +1,192 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "async/task.h"
+#include "base/bytes.h"
+#include "base/options.h"
+#include "base/value.h"
+#include "block/extent.h"
+#include "block/permissions.h"
+
+namespace cairn {
+
+class Context;
+class Driver;
+class Node;
+using NodePtr = std::shared_ptr<Node>;
+
+// Flags of writes.
+struct WriteFlags {
+  bool fua = false;        // on stable storage when the write returns
+  bool may_unmap = false;  // write_zeroes: space may be given back
+  bool no_fallback = false;  // write_zeroes: fail with kUnsupported rather than write zero buffers
+};
+
+enum class Preallocation { kOff, kMetadata, kFalloc, kFull };
+// The word for an option, and back (throws kInvalid with QEMU's wording for OPTION).
+std::string_view to_string(Preallocation mode);
+Preallocation parse_preallocation(std::string_view text);
+
+struct ResizeRequest {
+  uint64_t length = 0;  // bytes
+  Preallocation preallocation = Preallocation::kOff;
+  bool exact = true;    // false: a longer node is good enough
+};
+
+// One finding count of check(); lines of detail go to the CheckRequest's report function.
+struct CheckResult {
+  uint64_t corruptions = 0, leaks = 0, check_errors = 0;
+  uint64_t corruptions_fixed = 0, leaks_fixed = 0;
+  uint64_t image_end_offset = 0;
+  uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0,
+           compressed_clusters = 0;
+};
+
+// What a child is for.
+enum class ChildRole { kFile, kBacking, kDataFile, kExtent, kFiltered };
+
+struct Child {
+  std::string name;  // "file", "backing", "data-file", "extents.0", …
+  NodePtr node;
+  ChildRole role = ChildRole::kFile;
+};
+
+// A block device of a known size. Everything is one: a file, an image, an export, a filter.
+//
+// The public methods are the request layer: they check the range, split and align, emulate what a
+// driver cannot do, and call the driver's protected do_…() methods, which therefore never see a
+// request outside of the node or against its Limits. Any number of workers may call into one node
+// at the same moment. Buffers must live until the returned task has ended.
+class Node : public std::enable_shared_from_this<Node> {
+ public:
+  Node(Context& context, const Driver& driver);
+  virtual ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  Context& context() const { return context_; }
+  const Driver& driver() const { return driver_; }
+  // Virtual size in bytes.
+  uint64_t length() const { return length_.load(std::memory_order_acquire); }
+  const Limits& limits() const { return limits_; }
+  bool read_only() const { return read_only_; }
+  // The name under which the node was opened, as people know it: a path, an URI or `json:{…}`.
+  const std::string& filename() const { return filename_; }
+  const std::string& node_name() const { return node_name_; }
+  const std::vector<Child>& children() const { return children_; }
+  Node* child(std::string_view name) const;
+  Node* file() const { return child("file"); }
+  Node* backing() const { return backing_; }
+  // What the node passes everything through to without a structure of its own; null for all but
+  // filters and raw without offset.
+  virtual Node* filtered() const { return nullptr; }
+
+  // Reads OUT.size() bytes. Throws kInvalid when the range leaves the node.
+  Task<void> read(uint64_t offset, MutableByteSpan out);
+  // Writes all of IN. Throws kDenied when the node is read-only. A failed write leaves the range
+  // undefined, nothing else.
+  Task<void> write(uint64_t offset, ByteSpan in, WriteFlags flags = {});
+  // As write() of zero bytes, without a buffer where the driver can.
+  Task<void> write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags = {});
+  // Stores exactly one cluster (the last one of the node may be short) compressed. IN is the plain
+  // content. Throws kUnsupported where the format has no compression, kIo when the cluster already
+  // has space of its own.
+  Task<void> write_compressed(uint64_t offset, ByteSpan in);
+  // The content of the range is no longer needed; a hint.
+  Task<void> discard(uint64_t offset, uint64_t length);
+  // When it returns, every write that had returned before is on stable storage.
+  Task<void> flush();
+  // The state of the bytes from OFFSET on, at most MAX of them, as this layer knows it: not
+  // allocated means that the layer below decides.
+  Task<Extent> layer_extent_at(uint64_t offset, uint64_t max);
+  // The same through the whole backing chain: depth tells which layer decided, host where the
+  // bytes lie verbatim in a storage node. Zero areas inside data that the storage knows count too.
+  Task<Extent> extent_at(uint64_t offset, uint64_t max);
+  // Changes the size. Throws kUnsupported where the driver cannot.
+  Task<void> resize(ResizeRequest request);
+  // Writes what is cached, releases locks and children. Must be awaited before the last reference
+  // goes; errors of closing are errors of the work.
+  Task<void> close();
+  // Like a copy of SOURCE's range by the kernel or the server; false when that is not possible
+  // (nothing was written then).
+  Task<bool> copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                             uint64_t length);
+
+  // --- what tools ask of an opened node; the defaults say "nothing to tell" ---
+  // Bytes that the node takes on its host, without the backing chain; nothing when unknown.
+  virtual Task<std::optional<uint64_t>> allocated_bytes();
+  // Members of "format-specific" → "data"; null when the driver has none.
+  virtual Value specific_info() const { return {}; }
+  // The dirty flag of `info`; nothing when the driver does not answer the query.
+  virtual std::optional<bool> dirty_flag() const { return false; }
+  virtual bool encrypted() const { return false; }
+  // Name and format of the backing file as stored in the image; empty when there is none.
+  virtual std::string backing_name() const { return {}; }
+  virtual std::string backing_format() const { return {}; }
+  virtual Value snapshots_info() const { return {}; }
+  // True when a fresh image of this kind reads as zeroes without being written.
+  virtual bool reads_zero_when_created() const { return false; }
+  virtual bool supports_compression() const { return false; }
+  virtual Task<CheckResult> check(struct CheckRequest request);
+  // Compression is CPU work that a copy wants to do in parallel before the ordered write: encodes
+  // one cluster; an empty result means "store it plain". Called on pool threads.
+  virtual std::vector<std::byte> encode_cluster(ByteSpan plain) const;
+  // Stores what encode_cluster() gave for the cluster at OFFSET. In the order of offsets the image
+  // comes out packed in guest order.
+  virtual Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain);
+
+ protected:
+  // --- what drivers do; ranges are inside the node and aligned to its Limits ---
+  virtual Task<void> do_read(uint64_t offset, MutableByteSpan out) = 0;
+  virtual Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags);
+  // Throws kUnsupported when it cannot; the request layer then writes zero buffers.
+  virtual Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags);
+  virtual Task<void> do_discard(uint64_t offset, uint64_t length);
+  virtual Task<void> do_flush();
+  virtual Task<Extent> do_extent(uint64_t offset, uint64_t max);
+  virtual Task<void> do_resize(ResizeRequest request);
+  virtual Task<void> do_close();
+  virtual Task<bool> do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                                        uint64_t length);
+
+  void set_length(uint64_t length) { length_.store(length, std::memory_order_release); }
+  Limits& mutable_limits() { return limits_; }
+  void set_read_only(bool read_only) { read_only_ = read_only; }
+  void add_child(std::string name, NodePtr node, ChildRole role);
+  // Flushes of a node opened with cache.no-flush do nothing.
+  bool flush_ignored() const { return no_flush_; }
+
+ private:
+  friend class Opener;
+  Task<void> read_unaligned(uint64_t offset, MutableByteSpan out);
+  Task<void> write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags);
+  Task<void> write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags flags);
+
+  Context& context_;
+  const Driver& driver_;
+  std::atomic<uint64_t> length_{0};
+  Limits limits_;
+  bool read_only_ = true;
+  bool no_flush_ = false;
+  bool write_through_ = false;
+  bool discard_unmap_ = false;  // discard=unmap: discards reach the driver
+  enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes_ = DetectZeroes::kOff;
+  bool probed_raw_ = false;  // raw by guess: block 0 is protected
+  bool closed_ = false;
+  std::string filename_;
+  std::string node_name_;
+  std::vector<Child> children_;
+  Node* backing_ = nullptr;
+  struct UnalignedState;
+  std::unique_ptr<UnalignedState> unaligned_;
+};
+
+}  // namespace cairn

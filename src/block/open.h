@@ -1,0 +1,105 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "async/task.h"
+#include "base/options.h"
+#include "block/node.h"
+
+namespace cairn {
+
+// Which references found inside images (backing files, data files, extents, json: names) may be
+// opened.
+struct ReferencePolicy {
+  enum class Mode { kAllow, kConfine, kDeny };
+  Mode mode = Mode::kAllow;
+  std::string directory;  // for kConfine: only regular files below it
+  // Throws kDenied that names the reference when it may not be opened.
+  void check(std::string_view reference) const;
+};
+
+struct CacheMode {
+  bool direct = false;         // O_DIRECT
+  bool no_flush = false;       // flushes are ignored
+  bool write_through = false;  // flush after every write
+  // "none", "off", "writeback", "writethrough", "directsync", "unsafe"; nothing when unknown.
+  static std::optional<CacheMode> parse(std::string_view name);
+};
+
+struct OpenFlags {
+  bool writable = false;
+  bool metadata_only = false;  // `info`: no data I/O will follow; no secrets needed
+  bool no_backing = false;     // do not open the backing file
+  bool force_share = false;    // -U
+  bool unshare_write = false;  // refuse other writers even where the format would share (convert)
+  bool unshare_resize = false;
+  bool resize = false;         // the size will be changed (raw: also needs the resize permission)
+  bool discard_unmap = false;  // default of the discard option
+  bool for_check = false;      // `check`: open what other openings refuse
+  CacheMode cache;
+  ReferencePolicy references;
+};
+
+// What to open: exactly one of the spellings.
+struct OpenRequest {
+  std::string filename;     // plain name, prefix:…, URI or json:{…}; empty with --image-opts
+  std::string format;       // empty: probe
+  Options options;          // dotted options (--image-opts, -o of openers), may hold driver
+  bool image_opts = false;  // filename is empty and options describe the tree
+  OpenFlags flags;
+};
+
+// Passed to Driver::open(): the options of this node and ways to open its children.
+struct OpenContext {
+  Context& context;
+  const Driver& driver;
+  Options options;   // this node's, generic ones (read-only, cache.*, …) already taken
+  OpenFlags flags;
+  std::string filename;     // as the user wrote it; for protocol drivers "filename" is in options
+  unsigned depth = 0;       // nesting, bounded
+  // The chain of names above, to refuse cycles.
+  const struct OpenAncestors* ancestors = nullptr;
+
+  // Opens the child called NAME ("file", "data-file") from the options NAME and NAME.*, or from the
+  // node's own filename for "file". The permissions that a format needs on its file follow from
+  // flags; raw passes its user's on.
+  Task<NodePtr> open_file(std::string_view name = "file");
+  // Opens the backing file: options backing.* win over the name stored in the image. Null when
+  // there is none, it is overridden by null or flags say not to. Relative names are resolved
+  // against the directory of the image. Applies the ReferencePolicy and refuses cycles.
+  Task<NodePtr> open_backing(std::string_view stored_name, std::string_view stored_format);
+  // Opens a file that the image names, as a plain file name (extents, data files), resolved as said.
+  Task<NodePtr> open_reference(std::string_view child_name, std::string_view plain_path);
+};
+
+// Opens an image: parses the name, probes, builds the tree. Throws Error with QEMU's wording; the
+// prefix "Could not open 'NAME'" is included.
+Task<NodePtr> open_node(Context& context, OpenRequest request);
+
+// The name of the backing file REFERENCE stored in the image IMAGE_NAME, resolved as QEMU does:
+// absolute, protocol and json: names as they are, others relative to the image's directory. Throws
+// kInvalid when the image has no plain name.
+std::string resolve_backing_name(std::string_view image_name, std::string_view reference);
+
+// True for "proto:…" (a colon before the first slash).
+bool has_protocol_prefix(std::string_view filename);
+
+struct CreateOptions {
+  std::string filename;
+  std::string format;  // "raw" when empty
+  Options options;     // of -o, with backing_file/backing_fmt merged in
+  std::optional<uint64_t> size;
+  bool backing_unchecked = false;  // -u
+  // Called with QEMU's "Formatting '…', …" line (no newline) before the driver starts.
+  std::function<void(std::string_view)> announce;
+};
+// Creates an image: the checks of `create` in QEMU's order, then the protocol's and the format's
+// create. Takes the locks before anything is truncated; a file that was there and is in use is
+// neither truncated nor removed; a file that this call created is removed when it fails.
+Task<void> create_image(Context& context, CreateOptions request);
+
+}  // namespace cairn

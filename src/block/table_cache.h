@@ -1,0 +1,90 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "async/sync.h"
+#include "async/task.h"
+#include "base/bytes.h"
+#include "block/node.h"
+
+namespace cairn {
+
+// A bounded, thread-safe, write-back cache of equally large blocks of metadata of one child, which
+// all formats use for their tables.
+//
+// A block that somebody holds (Ref) stays. Changing a block's bytes is the caller's business: under
+// its own lock and with mark_dirty() afterwards. Blocks reach the disk in flush(), on eviction and
+// when another cache needs them to.
+class TableCache {
+ public:
+  struct Block;
+  class Ref {
+   public:
+    Ref() = default;
+    Ref(Ref&& other) noexcept;
+    Ref& operator=(Ref&& other) noexcept;
+    ~Ref();
+    explicit operator bool() const { return block_ != nullptr; }
+    // The block's bytes. Readers that hold no lock of the owner load entries with load_entry().
+    MutableByteSpan bytes() const;
+    uint64_t offset() const;
+    // The 8-byte big-endian entry INDEX, read and written as a whole.
+    uint64_t load_entry(size_t index) const;
+    void store_entry(size_t index, uint64_t value) const;
+
+   private:
+    friend class TableCache;
+    explicit Ref(Block* block) : block_(block) {}
+    Block* block_ = nullptr;
+  };
+
+  // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) beside those held.
+  TableCache(Node& file, uint32_t block_bytes, size_t max_blocks);
+  ~TableCache();
+
+  uint32_t block_bytes() const { return block_bytes_; }
+
+  // The block at OFFSET, read when it is not there; bytes beyond the end of the file are zero.
+  Task<Ref> get(uint64_t offset);
+  // The same when it needs no I/O; otherwise an empty Ref. Never suspends.
+  Ref try_get(uint64_t offset);
+  // A block that is about to be filled for the first time: zeroed, dirty, not read.
+  Task<Ref> get_new(uint64_t offset);
+
+  void mark_dirty(const Ref& ref);
+  // Forgets the blocks in the range, written or not: their space was freed.
+  void forget(uint64_t offset, uint64_t length);
+
+  // No block of this cache is written before all dirty blocks of OTHER have been written and
+  // the file was flushed. A dependency of OTHER on this one is carried out first.
+  Task<void> write_after(TableCache& other);
+  // No block of this cache is written before the file was flushed once: data must get there first.
+  void write_after_file_flush();
+  // Runs before the first block is written after each flush(); formats set dirty bits here.
+  void set_before_write(std::function<Task<void>()> hook) { before_write_ = std::move(hook); }
+
+  // Writes all dirty blocks, in the order that was asked for. Does not flush the file.
+  Task<void> write_back();
+  bool dirty() const;
+  // Drops clean blocks that were not used since the last call: the cleaner.
+  void drop_unused();
+
+ private:
+  Task<void> write_block(Block* block);
+  Task<void> honour_dependencies();
+  Task<void> make_room();
+  Node& file_;
+  uint32_t block_bytes_;
+  size_t max_blocks_;
+  struct State;
+  std::unique_ptr<State> state_;
+  std::function<Task<void>()> before_write_;
+};
+
+}  // namespace cairn
