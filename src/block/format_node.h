@@ -86,14 +86,25 @@ class FormatNode : public Node {
   Task<void> do_flush() final;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
 
+  // True when clusters that are mapped may still be holes in the file (preallocated metadata): the
+  // state of data is then asked of the file as well.
+  virtual bool data_may_be_sparse() const { return false; }
+
+  uint64_t zero_split() const override { return limits().request_alignment; }
+
   // For drivers that change mappings outside of requests (resize, snapshots): lock everything.
   RangeLock& ranges() { return ranges_; }
   // What the guest sees in the range, for copy-up by drivers themselves.
   Task<void> read_guest(uint64_t offset, MutableByteSpan out);
 
  private:
-  Task<void> read_mapped(uint64_t offset, MutableByteSpan out);
+  Task<void> lock_clusters(RangeLock::Guard& guard, uint64_t offset, uint64_t length,
+                           bool exclusive);
+  Task<void> write_locked(uint64_t offset, ByteSpan in);
+  Task<void> write_zeroes_locked(uint64_t offset, uint64_t length);
+  Task<void> zero_part(uint64_t offset, uint64_t length, WriteFlags flags);
   Task<void> write_granted(const Grant& grant, ByteSpan in);
+  Task<bool> guest_reads_zero(uint64_t begin, uint64_t end);
   Task<void> read_below(uint64_t offset, MutableByteSpan out);
   RangeLock ranges_;
 };

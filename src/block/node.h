@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "async/sync.h"
 #include "async/task.h"
 #include "base/bytes.h"
 #include "base/options.h"
@@ -136,6 +137,8 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }
   virtual Task<CheckResult> check(struct CheckRequest request);
+  // Replaces the locks on the node's storage: what is new is taken before what is given up.
+  virtual Task<void> set_permissions(Permissions permissions);
   // Compression is CPU work that a copy wants to do in parallel before the ordered write: encodes
   // one cluster; an empty result means "store it plain". Called on pool threads.
   virtual std::vector<std::byte> encode_cluster(ByteSpan plain) const;
@@ -161,11 +164,19 @@ class Node : public std::enable_shared_from_this<Node> {
   Limits& mutable_limits() { return limits_; }
   void set_read_only(bool read_only) { read_only_ = read_only; }
   void add_child(std::string name, NodePtr node, ChildRole role);
-  // Flushes of a node opened with cache.no-flush do nothing.
-  bool flush_ignored() const { return no_flush_; }
+  // An unbounded node reads zeroes behind its end and grows when written there: what formats need of
+  // their files. True for protocols unless they say otherwise.
+  void set_unbounded(bool unbounded) { unbounded_ = unbounded; }
+  // Below which request granularity write_zeroes is split into data and zero parts by the request
+  // layer; formats do that themselves.
+  virtual uint64_t zero_split() const { return limits_.zero_alignment; }
 
  private:
   friend class Opener;
+  void check_range(uint64_t offset, uint64_t length) const;
+  void guard_block_zero(uint64_t offset, ByteSpan in) const;
+  Task<void> write_checked(uint64_t offset, ByteSpan in, WriteFlags flags);
+  Task<void> write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags);
   Task<void> read_unaligned(uint64_t offset, MutableByteSpan out);
   Task<void> write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags flags);
@@ -180,13 +191,13 @@ class Node : public std::enable_shared_from_this<Node> {
   bool discard_unmap_ = false;  // discard=unmap: discards reach the driver
   enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes_ = DetectZeroes::kOff;
   bool probed_raw_ = false;  // raw by guess: block 0 is protected
+  bool unbounded_ = false;
   bool closed_ = false;
   std::string filename_;
   std::string node_name_;
   std::vector<Child> children_;
   Node* backing_ = nullptr;
-  struct UnalignedState;
-  std::unique_ptr<UnalignedState> unaligned_;
+  RangeLock unaligned_;  // serialises widened writes with their neighbours
 };
 
 }  // namespace cairn

@@ -9,6 +9,7 @@
 #include "async/task.h"
 #include "base/options.h"
 #include "block/node.h"
+#include "block/permissions.h"
 
 namespace cairn {
 
@@ -50,6 +51,7 @@ struct OpenRequest {
   std::string format;       // empty: probe
   Options options;          // dotted options (--image-opts, -o of openers), may hold driver
   bool image_opts = false;  // filename is empty and options describe the tree
+  std::string display;      // how errors name the image when there is no filename
   OpenFlags flags;
 };
 
@@ -61,8 +63,15 @@ struct OpenContext {
   OpenFlags flags;
   std::string filename;     // as the user wrote it; for protocol drivers "filename" is in options
   unsigned depth = 0;       // nesting, bounded
-  // The chain of names above, to refuse cycles.
+  // For protocols: the locks to take before anything is read.
+  Permissions permissions;
+  // The images above in the backing chain, to refuse cycles.
   const struct OpenAncestors* ancestors = nullptr;
+  // The file that probing opened already; open_file() hands it out.
+  NodePtr probed_file;
+
+  // What this node, used as the flags say, needs of its file.
+  Permissions file_permissions() const;
 
   // Opens the child called NAME ("file", "data-file") from the options NAME and NAME.*, or from the
   // node's own filename for "file". The permissions that a format needs on its file follow from

@@ -61,12 +61,15 @@ class TableCache {
   // Forgets the blocks in the range, written or not: their space was freed.
   void forget(uint64_t offset, uint64_t length);
 
-  // No block of this cache is written before all dirty blocks of OTHER have been written and
-  // the file was flushed. A dependency of OTHER on this one is carried out first.
+  // From now on no block of this cache is written before all dirty blocks of OTHER have been written
+  // and the file was flushed. Ends a dependency of OTHER on this one by carrying it out, which
+  // costs a flush: a format that frees space does better to keep what it frees in a list until its
+  // tables are on disk.
   Task<void> write_after(TableCache& other);
-  // No block of this cache is written before the file was flushed once: data must get there first.
+  // No block of this cache is written before the file was flushed once more: data that the tables
+  // point to must get there first.
   void write_after_file_flush();
-  // Runs before the first block is written after each flush(); formats set dirty bits here.
+  // Runs before blocks are written, under the cache's write lock; formats set dirty bits here.
   void set_before_write(std::function<Task<void>()> hook) { before_write_ = std::move(hook); }
 
   // Writes all dirty blocks, in the order that was asked for. Does not flush the file.
@@ -76,13 +79,16 @@ class TableCache {
   void drop_unused();
 
  private:
-  Task<void> write_block(Block* block);
-  Task<void> honour_dependencies();
+  struct Group;
+  struct State;
+  Task<void> load(Block* block);
   Task<void> make_room();
+  Task<void> write_back_locked();
+  Task<void> honour_dependencies_locked();
+
   Node& file_;
   uint32_t block_bytes_;
   size_t max_blocks_;
-  struct State;
   std::unique_ptr<State> state_;
   std::function<Task<void>()> before_write_;
 };
