@@ -1,0 +1,419 @@
+#include "block/node.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/arith.h"
+#include "base/buffer.h"
+#include "block/context.h"
+#include "block/driver.h"
+
+namespace cairn {
+namespace {
+
+// How much zero data one write of an emulated write_zeroes carries.
+constexpr uint64_t kZeroBufferBytes = 1 << 20;
+
+bool memory_fits(const void* data, const Limits& limits) {
+  return limits.memory_alignment <= 1 ||
+         reinterpret_cast<uintptr_t>(data) % limits.memory_alignment == 0;
+}
+
+}  // namespace
+
+std::string_view to_string(Preallocation mode) {
+  switch (mode) {
+    case Preallocation::kOff: return "off";
+    case Preallocation::kMetadata: return "metadata";
+    case Preallocation::kFalloc: return "falloc";
+    case Preallocation::kFull: return "full";
+  }
+  return "off";
+}
+
+Preallocation parse_preallocation(std::string_view text) {
+  if (text == "off") return Preallocation::kOff;
+  if (text == "metadata") return Preallocation::kMetadata;
+  if (text == "falloc") return Preallocation::kFalloc;
+  if (text == "full") return Preallocation::kFull;
+  throw Error(ErrorKind::kInvalid,
+              "Parameter 'preallocation' does not accept value '" + std::string(text) + "'");
+}
+
+Node::Node(Context& context, const Driver& driver)
+    : context_(context), driver_(driver), unbounded_(driver.is_protocol()) {}
+
+Node::~Node() = default;
+
+Node* Node::child(std::string_view name) const {
+  for (const Child& child : children_)
+    if (child.name == name) return child.node.get();
+  return nullptr;
+}
+
+void Node::add_child(std::string name, NodePtr node, ChildRole role) {
+  if (role == ChildRole::kBacking) backing_ = node.get();
+  children_.push_back({std::move(name), std::move(node), role});
+}
+
+void Node::check_range(uint64_t offset, uint64_t length) const {
+  const auto end = checked_add(offset, length);
+  if (!end || *end > static_cast<uint64_t>(INT64_MAX) || (!unbounded_ && *end > this->length()))
+    throw Error(ErrorKind::kIo, "Input/output error")
+        .hint("The range " + std::to_string(offset) + "+" + std::to_string(length) +
+              " leaves the disk of " + std::to_string(this->length()) + " bytes.");
+}
+
+// --- reading ---
+
+Task<void> Node::read(uint64_t offset, MutableByteSpan out) {
+  check_range(offset, out.size());
+  if (is_aligned(offset | out.size(), limits_.request_alignment) &&
+      memory_fits(out.data(), limits_) &&
+      (limits_.max_transfer == 0 || out.size() <= limits_.max_transfer))
+    return do_read(offset, out);
+  return read_unaligned(offset, out);
+}
+
+Task<void> Node::read_unaligned(uint64_t offset, MutableByteSpan out) {
+  const uint64_t alignment = limits_.request_alignment;
+  const uint64_t most = limits_.max_transfer ? limits_.max_transfer : uint64_t{4} << 20;
+  AlignedBuffer bounce;
+  while (!out.empty()) {
+    if (is_aligned(offset, alignment) && memory_fits(out.data(), limits_) &&
+        out.size() >= alignment) {
+      const size_t part = align_down(std::min<uint64_t>(out.size(), most), alignment);
+      co_await do_read(offset, out.first(part));
+      offset += part;
+      out = out.subspan(part);
+      continue;
+    }
+    const uint64_t begin = align_down(offset, alignment);
+    const uint64_t end =
+        std::min(align_up(offset + out.size(), alignment), begin + align_up(most, alignment));
+    if (bounce.size() < end - begin) bounce = AlignedBuffer(end - begin);
+    co_await do_read(begin, bounce.span().first(end - begin));
+    const size_t part = std::min<uint64_t>(out.size(), end - offset);
+    std::memcpy(out.data(), bounce.data() + (offset - begin), part);
+    offset += part;
+    out = out.subspan(part);
+  }
+}
+
+// --- writing ---
+
+void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
+  if (!probed_raw_ || offset >= 512 || in.empty()) return;
+  std::vector<std::byte> head(2048);
+  const size_t part = std::min<size_t>(in.size(), head.size() - offset);
+  std::memcpy(head.data() + offset, in.data(), std::min<size_t>(part, 512 - offset));
+  const Driver* found =
+      context_.registry().probe({.head = head, .tail = {}, .length = 512, .filename = {}});
+  if (found != &driver_) throw Error::system(EPERM);
+}
+
+Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  check_range(offset, in.size());
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  if (detect_zeroes_ == DetectZeroes::kOff && !write_through_ && !flags.fua && !probed_raw_ &&
+      limits_.request_alignment == 1 && memory_fits(in.data(), limits_) &&
+      (limits_.max_transfer == 0 || in.size() <= limits_.max_transfer))
+    return do_write(offset, in, flags);
+  return write_checked(offset, in, flags);
+}
+
+Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  const bool stable = flags.fua || write_through_;
+  flags.fua = false;
+  if (detect_zeroes_ != DetectZeroes::kOff && !in.empty() && is_zero(in)) {
+    flags.may_unmap = detect_zeroes_ == DetectZeroes::kUnmap;
+    co_await write_zeroes_checked(offset, in.size(), flags);
+  } else if (limits_.request_alignment == 1 && memory_fits(in.data(), limits_)) {
+    guard_block_zero(offset, in);
+    const uint64_t most = limits_.max_transfer ? limits_.max_transfer : in.size();
+    while (!in.empty()) {
+      const size_t part = std::min<uint64_t>(in.size(), most);
+      co_await do_write(offset, in.first(part), flags);
+      offset += part;
+      in = in.subspan(part);
+    }
+  } else {
+    co_await write_unaligned(offset, in, flags);
+  }
+  if (stable) co_await flush();
+}
+
+Task<void> Node::write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  const uint64_t alignment = limits_.request_alignment;
+  const uint64_t most =
+      align_down(limits_.max_transfer ? limits_.max_transfer : uint64_t{4} << 20, alignment);
+  AlignedBuffer bounce;
+  while (!in.empty()) {
+    const uint64_t begin = align_down(offset, alignment);
+    const bool whole = is_aligned(offset, alignment) && in.size() >= alignment;
+    // Whole blocks go as they are when the memory fits, else through the bounce buffer; a widened
+    // block keeps its neighbours out until it is written back.
+    const uint64_t end =
+        whole ? begin + align_down(std::min<uint64_t>(in.size(), most), alignment)
+              : begin + alignment;
+    RangeLock::Guard guard;
+    co_await unaligned_.acquire(guard, begin, end - begin, !whole);
+    const size_t part = std::min<uint64_t>(in.size(), end - offset);
+    if (whole && memory_fits(in.data(), limits_)) {
+      guard_block_zero(offset, in.first(part));
+      co_await do_write(offset, in.first(part), flags);
+    } else {
+      if (bounce.size() < end - begin) bounce = AlignedBuffer(end - begin);
+      const MutableByteSpan block = bounce.span().first(end - begin);
+      if (!whole) co_await do_read(begin, block);
+      std::memcpy(block.data() + (offset - begin), in.data(), part);
+      guard_block_zero(begin, block);
+      co_await do_write(begin, block, flags);
+    }
+    offset += part;
+    in = in.subspan(part);
+  }
+}
+
+Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
+  check_range(offset, length);
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  return write_zeroes_checked(offset, length, flags);
+}
+
+Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags) {
+  const bool stable = flags.fua || write_through_;
+  flags.fua = false;
+  if (!discard_unmap_) flags.may_unmap = false;
+  const uint64_t unit = zero_split();
+  const uint64_t end = offset + length;
+  const uint64_t middle = std::min(align_up(offset, unit), end);
+  // The end of the node counts as aligned: nobody else has a part of its last unit.
+  const uint64_t middle_end = std::max(
+      middle, end == this->length() && is_aligned(end, limits_.request_alignment)
+                  ? end
+                  : align_down(end, unit));
+  bool emulate = false;
+  if (middle_end > middle) {
+    try {
+      co_await do_write_zeroes(middle, middle_end - middle, flags);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kUnsupported || flags.no_fallback) throw;
+      emulate = true;
+    }
+  } else if (flags.no_fallback && length != 0) {
+    throw Error::system(ENOTSUP);
+  }
+  if (emulate) {
+    co_await write_zero_buffers(offset, length, flags);
+  } else {
+    co_await write_zero_buffers(offset, middle - offset, flags);
+    co_await write_zero_buffers(middle_end, end - middle_end, flags);
+  }
+  if (stable) co_await flush();
+}
+
+Task<void> Node::write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags flags) {
+  if (length == 0) co_return;
+  AlignedBuffer zeroes(std::min(length, kZeroBufferBytes));
+  std::memset(zeroes.data(), 0, zeroes.size());
+  while (length != 0) {
+    const uint64_t part = std::min<uint64_t>(length, zeroes.size());
+    const ByteSpan in = std::as_const(zeroes).span().first(part);
+    if (limits_.request_alignment == 1)
+      co_await do_write(offset, in, flags);
+    else
+      co_await write_unaligned(offset, in, flags);
+    offset += part;
+    length -= part;
+  }
+}
+
+Task<void> Node::write_compressed(uint64_t offset, ByteSpan in) {
+  check_range(offset, in.size());
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  if (!supports_compression()) throw Error::system(ENOTSUP);
+  const uint64_t cluster = limits_.cluster_bytes;
+  if (!is_aligned(offset, cluster) ||
+      (!is_aligned(in.size(), cluster) && offset + in.size() != length()))
+    throw Error::system(EINVAL);
+  while (!in.empty()) {
+    const size_t part = std::min<uint64_t>(in.size(), cluster);
+    const ByteSpan plain = in.first(part);
+    const std::vector<std::byte> encoded =
+        co_await run_blocking([&] { return encode_cluster(plain); });
+    co_await write_encoded(offset, encoded, plain);
+    offset += part;
+    in = in.subspan(part);
+  }
+}
+
+Task<void> Node::discard(uint64_t offset, uint64_t length) {
+  check_range(offset, length);
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  if (!discard_unmap_) co_return;
+  const uint64_t unit = limits_.discard_alignment;
+  const uint64_t begin = align_up(offset, unit);
+  const uint64_t end =
+      offset + length == this->length() ? this->length() : align_down(offset + length, unit);
+  if (end > begin) co_await do_discard(begin, end - begin);
+}
+
+Task<void> Node::flush() {
+  if (!no_flush_) co_await do_flush();
+}
+
+// --- extents ---
+
+Task<Extent> Node::layer_extent_at(uint64_t offset, uint64_t max) {
+  const uint64_t end = length();
+  if (offset >= end || max == 0) {
+    // Behind the end: what an unbounded node reads there.
+    Extent beyond;
+    beyond.length = max;
+    beyond.zero = true;
+    co_return beyond;
+  }
+  max = std::min(max, end - offset);
+  Extent extent = co_await do_extent(offset, max);
+  extent.length = std::min(extent.length, max);
+  co_return extent;
+}
+
+Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
+  check_range(offset, max);
+  Node* layer = this;
+  unsigned depth = 0;
+  while (true) {
+    Extent extent = co_await layer->layer_extent_at(offset, max);
+    max = extent.length;
+    Node* below = layer->backing();
+    if (extent.allocated || below == nullptr) {
+      extent.depth = depth + extent.depth;
+      if (!extent.allocated) extent.zero = true;
+      co_return extent;
+    }
+    if (offset >= below->length()) {
+      extent.depth = depth;
+      extent.zero = true;
+      extent.host = nullptr;
+      co_return extent;
+    }
+    max = std::min(max, below->length() - offset);
+    layer = below;
+    ++depth;
+  }
+}
+
+// --- size, closing ---
+
+Task<void> Node::resize(ResizeRequest request) {
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  co_await do_resize(request);
+}
+
+Task<void> Node::close() {
+  if (closed_) co_return;
+  closed_ = true;
+  std::exception_ptr error;
+  try {
+    if (!read_only_) co_await flush();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  try {
+    co_await do_close();
+  } catch (...) {
+    if (!error) error = std::current_exception();
+  }
+  for (Child& child : children_) {
+    try {
+      co_await child.node->close();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                                 uint64_t length) {
+  check_range(offset, length);
+  source.check_range(source_offset, length);
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  if (Node* inner = filtered()) {
+    const bool copied = co_await inner->copy_range_from(source, source_offset, offset, length);
+    co_return copied;
+  }
+  Node* from = &source;
+  while (from->filtered() != nullptr) from = from->filtered();
+  const bool copied = co_await do_copy_range_from(*from, source_offset, offset, length);
+  co_return copied;
+}
+
+// --- defaults of what drivers may add ---
+
+Task<std::optional<uint64_t>> Node::allocated_bytes() {
+  std::optional<uint64_t> total;
+  for (const Child& child : children_) {
+    if (child.role == ChildRole::kBacking) continue;
+    const std::optional<uint64_t> part = co_await child.node->allocated_bytes();
+    if (!part) co_return std::nullopt;
+    total = total.value_or(0) + *part;
+  }
+  co_return total;
+}
+
+Task<CheckResult> Node::check(CheckRequest) {
+  throw Error(ErrorKind::kUnsupported, "This image format does not support checks");
+  co_return CheckResult{};
+}
+
+Task<void> Node::set_permissions(Permissions) { co_return; }
+
+std::vector<std::byte> Node::encode_cluster(ByteSpan) const { throw Error::system(ENOTSUP); }
+
+Task<void> Node::write_encoded(uint64_t, ByteSpan, ByteSpan) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+
+Task<void> Node::do_write(uint64_t, ByteSpan, WriteFlags) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+
+Task<void> Node::do_write_zeroes(uint64_t, uint64_t, WriteFlags) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+
+Task<void> Node::do_discard(uint64_t, uint64_t) { co_return; }
+
+Task<void> Node::do_flush() {
+  for (const Child& child : children_)
+    if (!child.node->read_only()) co_await child.node->flush();
+}
+
+Task<Extent> Node::do_extent(uint64_t offset, uint64_t max) {
+  Extent extent;
+  extent.length = max;
+  extent.data = true;
+  extent.allocated = true;
+  if (driver_.is_protocol()) {
+    extent.host = this;
+    extent.host_offset = offset;
+  }
+  co_return extent;
+}
+
+Task<void> Node::do_resize(ResizeRequest) {
+  throw Error(ErrorKind::kUnsupported, "Image format driver does not support resize");
+  co_return;
+}
+
+Task<void> Node::do_close() { co_return; }
+
+Task<bool> Node::do_copy_range_from(Node&, uint64_t, uint64_t, uint64_t) { co_return false; }
+
+}  // namespace cairn
