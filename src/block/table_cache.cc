@@ -1,0 +1,371 @@
+#include "block/table_cache.h"
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+
+#include "base/arith.h"
+#include "base/buffer.h"
+
+namespace cairn {
+namespace {
+
+// How much of the dirty blocks is copied and written at a time.
+constexpr size_t kBatchBytes = 1 << 20;
+
+// Copies a block that others may be changing. Entries are machine words that change as a whole, so
+// the copy holds old or new entries, never halves; a change behind our back marks the block dirty
+// again and it is written once more.
+#if defined(__SANITIZE_THREAD__)
+__attribute__((no_sanitize_thread))
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+__attribute__((no_sanitize("thread")))
+#endif
+#endif
+void copy_shared(std::byte* to, const std::byte* from, size_t bytes) {
+  auto* words = reinterpret_cast<uint64_t*>(to);
+  const auto* source = reinterpret_cast<const volatile uint64_t*>(from);
+  for (size_t i = 0; i < bytes / sizeof(uint64_t); ++i) words[i] = source[i];
+}
+
+}  // namespace
+
+struct TableCache::Block {
+  uint64_t offset = 0;
+  AlignedBuffer bytes;
+  std::atomic<unsigned> refs{0};
+  std::atomic<bool> ready{false};
+  bool dirty = false;     // State::mutex
+  bool recent = false;    // used since the cleaner came by; State::mutex
+  bool forgotten = false;  // not in the map any more; State::mutex
+  Mutex loading;
+  std::list<Block*>::iterator place;
+};
+
+// Caches that depend on each other write under one lock.
+struct TableCache::Group {
+  Mutex writing;
+};
+
+struct TableCache::State {
+  std::mutex mutex;
+  std::unordered_map<uint64_t, std::unique_ptr<Block>> blocks;
+  std::list<Block*> by_use;  // least recently used first
+  // Freed while somebody still held them.
+  std::vector<std::unique_ptr<Block>> orphans;
+  size_t dirty = 0;
+  std::shared_ptr<Group> group = std::make_shared<Group>();
+  TableCache* after = nullptr;
+  bool file_flush_first = false;
+  bool unflushed = false;  // blocks were written since the file was last flushed for a dependency
+};
+
+// --- references ---
+
+TableCache::Ref::Ref(Ref&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+
+TableCache::Ref& TableCache::Ref::operator=(Ref&& other) noexcept {
+  std::swap(block_, other.block_);
+  return *this;
+}
+
+TableCache::Ref::~Ref() {
+  if (block_ != nullptr) block_->refs.fetch_sub(1, std::memory_order_release);
+}
+
+MutableByteSpan TableCache::Ref::bytes() const { return block_->bytes.span(); }
+
+uint64_t TableCache::Ref::offset() const { return block_->offset; }
+
+uint64_t TableCache::Ref::load_entry(size_t index) const {
+  detail::check_bounds(block_->bytes.size(), index * 8, 8);
+  auto* entry = reinterpret_cast<uint64_t*>(block_->bytes.data()) + index;
+  return detail::swap_if(std::atomic_ref<uint64_t>(*entry).load(std::memory_order_acquire),
+                         std::endian::big);
+}
+
+void TableCache::Ref::store_entry(size_t index, uint64_t value) const {
+  detail::check_bounds(block_->bytes.size(), index * 8, 8);
+  auto* entry = reinterpret_cast<uint64_t*>(block_->bytes.data()) + index;
+  std::atomic_ref<uint64_t>(*entry).store(detail::swap_if(value, std::endian::big),
+                                          std::memory_order_release);
+}
+
+// --- looking up ---
+
+TableCache::TableCache(Node& file, uint32_t block_bytes, size_t max_blocks)
+    : file_(file),
+      block_bytes_(block_bytes),
+      max_blocks_(std::max<size_t>(max_blocks, 2)),
+      state_(std::make_unique<State>()) {}
+
+TableCache::~TableCache() = default;
+
+TableCache::Ref TableCache::try_get(uint64_t offset) {
+  std::lock_guard lock(state_->mutex);
+  const auto found = state_->blocks.find(offset);
+  if (found == state_->blocks.end()) return {};
+  Block* block = found->second.get();
+  if (!block->ready.load(std::memory_order_acquire)) return {};
+  block->refs.fetch_add(1, std::memory_order_relaxed);
+  if (!block->recent || block->place != std::prev(state_->by_use.end())) {
+    block->recent = true;
+    state_->by_use.splice(state_->by_use.end(), state_->by_use, block->place);
+  }
+  return Ref(block);
+}
+
+Task<TableCache::Ref> TableCache::get(uint64_t offset) {
+  Ref hit = try_get(offset);
+  if (hit) co_return hit;
+  Ref ref;
+  bool fresh = false;
+  {
+    std::lock_guard lock(state_->mutex);
+    std::unique_ptr<Block>& slot = state_->blocks[offset];
+    if (!slot) {
+      slot = std::make_unique<Block>();
+      slot->offset = offset;
+      slot->place = state_->by_use.insert(state_->by_use.end(), slot.get());
+      fresh = true;
+    }
+    slot->recent = true;
+    slot->refs.fetch_add(1, std::memory_order_relaxed);
+    ref = Ref(slot.get());
+  }
+  if (!ref.block_->ready.load(std::memory_order_acquire)) co_await load(ref.block_);
+  if (fresh) co_await make_room();
+  co_return ref;
+}
+
+Task<void> TableCache::load(Block* block) {
+  Mutex::Guard guard = co_await block->loading.lock();
+  if (block->ready.load(std::memory_order_acquire)) co_return;
+  if (block->bytes.size() == 0) block->bytes = AlignedBuffer(block_bytes_);
+  co_await file_.read(block->offset, block->bytes.span());
+  block->ready.store(true, std::memory_order_release);
+}
+
+Task<TableCache::Ref> TableCache::get_new(uint64_t offset) {
+  Ref ref;
+  {
+    std::lock_guard lock(state_->mutex);
+    std::unique_ptr<Block>& slot = state_->blocks[offset];
+    if (!slot) {
+      slot = std::make_unique<Block>();
+      slot->offset = offset;
+      slot->place = state_->by_use.insert(state_->by_use.end(), slot.get());
+    }
+    Block* block = slot.get();
+    block->recent = true;
+    block->refs.fetch_add(1, std::memory_order_relaxed);
+    ref = Ref(block);
+    if (block->bytes.size() == 0) block->bytes = AlignedBuffer(block_bytes_);
+    std::memset(block->bytes.data(), 0, block_bytes_);
+    block->ready.store(true, std::memory_order_release);
+    if (!block->dirty) {
+      block->dirty = true;
+      ++state_->dirty;
+    }
+  }
+  co_await make_room();
+  co_return ref;
+}
+
+void TableCache::mark_dirty(const Ref& ref) {
+  std::lock_guard lock(state_->mutex);
+  if (ref.block_->dirty || ref.block_->forgotten) return;
+  ref.block_->dirty = true;
+  ++state_->dirty;
+}
+
+void TableCache::forget(uint64_t offset, uint64_t length) {
+  std::lock_guard lock(state_->mutex);
+  std::erase_if(state_->orphans, [](const auto& block) { return block->refs.load() == 0; });
+  for (uint64_t at = align_down(offset, block_bytes_); at < offset + length; at += block_bytes_) {
+    const auto found = state_->blocks.find(at);
+    if (found == state_->blocks.end()) continue;
+    Block* block = found->second.get();
+    if (block->dirty) --state_->dirty;
+    block->dirty = false;
+    block->forgotten = true;
+    state_->by_use.erase(block->place);
+    if (block->refs.load(std::memory_order_acquire) != 0)
+      state_->orphans.push_back(std::move(found->second));
+    state_->blocks.erase(found);
+  }
+}
+
+bool TableCache::dirty() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->dirty != 0;
+}
+
+void TableCache::drop_unused() {
+  std::lock_guard lock(state_->mutex);
+  for (auto at = state_->by_use.begin(); at != state_->by_use.end();) {
+    Block* block = *at++;
+    if (!block->recent && !block->dirty && block->refs.load(std::memory_order_acquire) == 0) {
+      state_->by_use.erase(block->place);
+      state_->blocks.erase(block->offset);
+    } else {
+      block->recent = false;
+    }
+  }
+}
+
+Task<void> TableCache::make_room() {
+  while (true) {
+    bool must_write = false;
+    {
+      std::lock_guard lock(state_->mutex);
+      for (auto at = state_->by_use.begin();
+           state_->blocks.size() > max_blocks_ && at != state_->by_use.end();) {
+        Block* block = *at++;
+        if (block->refs.load(std::memory_order_acquire) != 0) continue;
+        if (block->dirty) {
+          must_write = true;
+          break;
+        }
+        state_->by_use.erase(block->place);
+        state_->blocks.erase(block->offset);
+      }
+    }
+    if (!must_write) co_return;
+    co_await write_back();
+  }
+}
+
+// --- writing ---
+
+Task<void> TableCache::write_after(TableCache& other) {
+  bool opposite = false;
+  {
+    std::scoped_lock lock(state_->mutex, other.state_->mutex);
+    if (state_->after == &other) co_return;
+    state_->group = other.state_->group;
+    opposite = other.state_->after == this;
+    if (!opposite) state_->after = &other;
+  }
+  if (!opposite) co_return;
+  const std::shared_ptr<Group> group = state_->group;
+  Mutex::Guard guard = co_await group->writing.lock();
+  co_await other.write_back_locked();
+  co_await other.file_.flush();
+  std::scoped_lock lock(state_->mutex, other.state_->mutex);
+  other.state_->after = nullptr;
+  other.state_->unflushed = false;
+  state_->after = &other;
+}
+
+void TableCache::write_after_file_flush() {
+  std::lock_guard lock(state_->mutex);
+  state_->file_flush_first = true;
+}
+
+Task<void> TableCache::write_back() {
+  std::shared_ptr<Group> group;
+  {
+    std::lock_guard lock(state_->mutex);
+    if (state_->dirty == 0) co_return;
+    group = state_->group;
+  }
+  Mutex::Guard guard = co_await group->writing.lock();
+  co_await write_back_locked();
+}
+
+Task<void> TableCache::write_back_locked() {
+  AlignedBuffer batch;
+  std::vector<uint64_t> offsets;
+  bool announced = false;
+  while (true) {
+    offsets.clear();
+    {
+      // Copy first, then see to what must be on disk before: whatever an entry in the copies
+      // points to was marked dirty in the other cache before the entry was made.
+      std::lock_guard lock(state_->mutex);
+      if (state_->dirty == 0) co_return;
+      std::vector<Block*> dirty;
+      dirty.reserve(state_->dirty);
+      for (Block* block : state_->by_use)
+        if (block->dirty) dirty.push_back(block);
+      std::sort(dirty.begin(), dirty.end(),
+                [](const Block* a, const Block* b) { return a->offset < b->offset; });
+      const size_t most = std::max<size_t>(kBatchBytes / block_bytes_, 1);
+      if (dirty.size() > most) dirty.resize(most);
+      if (batch.size() < dirty.size() * block_bytes_)
+        batch = AlignedBuffer(dirty.size() * block_bytes_);
+      for (Block* block : dirty) {
+        copy_shared(batch.data() + offsets.size() * block_bytes_, block->bytes.data(),
+                    block_bytes_);
+        offsets.push_back(block->offset);
+        block->dirty = false;
+        --state_->dirty;
+      }
+    }
+    std::exception_ptr error;
+    size_t written = 0;
+    try {
+      if (!announced && before_write_) co_await before_write_();
+      announced = true;
+      co_await honour_dependencies_locked();
+      while (written < offsets.size()) {
+        size_t run = 1;
+        while (written + run < offsets.size() &&
+               offsets[written + run] == offsets[written] + run * block_bytes_)
+          ++run;
+        co_await file_.write(offsets[written],
+                             std::as_const(batch).span().subspan(written * block_bytes_,
+                                                                 run * block_bytes_));
+        written += run;
+      }
+    } catch (...) {
+      error = std::current_exception();
+    }
+    std::lock_guard lock(state_->mutex);
+    state_->unflushed = true;
+    if (error) {
+      // What did not reach the disk is still to be written.
+      for (size_t i = written; i < offsets.size(); ++i) {
+        const auto found = state_->blocks.find(offsets[i]);
+        if (found == state_->blocks.end() || found->second->dirty) continue;
+        found->second->dirty = true;
+        ++state_->dirty;
+      }
+      std::rethrow_exception(error);
+    }
+  }
+}
+
+Task<void> TableCache::honour_dependencies_locked() {
+  TableCache* after = nullptr;
+  bool flush = false;
+  {
+    std::lock_guard lock(state_->mutex);
+    after = state_->after;
+    flush = std::exchange(state_->file_flush_first, false);
+  }
+  std::exception_ptr error;
+  try {
+    if (after != nullptr) {
+      co_await after->write_back_locked();
+      std::lock_guard lock(after->state_->mutex);
+      flush = flush || after->state_->unflushed;
+    }
+    if (flush) co_await file_.flush();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error) {
+    std::lock_guard lock(state_->mutex);
+    state_->file_flush_first = true;
+    std::rethrow_exception(error);
+  }
+  if (after != nullptr && flush) {
+    std::lock_guard lock(after->state_->mutex);
+    after->state_->unflushed = false;
+  }
+}
+
+}  // namespace cairn
