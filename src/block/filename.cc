@@ -1,0 +1,48 @@
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "block/open.h"
+
+namespace cairn {
+
+bool has_protocol_prefix(std::string_view filename) {
+  const size_t colon = filename.find(':');
+  return colon != std::string_view::npos && filename.substr(0, colon).find('/') == std::string_view::npos;
+}
+
+std::string resolve_backing_name(std::string_view image_name, std::string_view reference) {
+  if (reference.starts_with('/') || has_protocol_prefix(reference)) return std::string(reference);
+  if (image_name.starts_with("json:"))
+    throw Error(ErrorKind::kInvalid,
+                "Cannot use relative backing file names for '" + std::string(image_name) + "'");
+  const size_t slash = image_name.rfind('/');
+  // A prefix without a slash behind it ("file:a.img") has no directory to inherit.
+  if (slash == std::string_view::npos) return std::string(reference);
+  return std::string(image_name.substr(0, slash + 1)) + std::string(reference);
+}
+
+std::optional<CacheMode> CacheMode::parse(std::string_view name) {
+  if (name == "none" || name == "off") return CacheMode{.direct = true};
+  if (name == "writeback") return CacheMode{};
+  if (name == "writethrough") return CacheMode{.write_through = true};
+  if (name == "directsync") return CacheMode{.direct = true, .write_through = true};
+  if (name == "unsafe") return CacheMode{.no_flush = true};
+  return std::nullopt;
+}
+
+void ReferencePolicy::check(std::string_view reference) const {
+  if (mode == Mode::kAllow) return;
+  const std::string name(reference);
+  if (mode == Mode::kConfine && !has_protocol_prefix(reference)) {
+    std::error_code error;
+    const auto path = std::filesystem::weakly_canonical(name, error);
+    const auto root = std::filesystem::weakly_canonical(directory, error);
+    const auto inside = path.lexically_relative(root);
+    if (!error && !inside.empty() && *inside.begin() != "..") return;
+  }
+  throw Error(ErrorKind::kDenied,
+              "the image refers to '" + name + "', which may not be opened here");
+}
+
+}  // namespace cairn
