@@ -34,8 +34,10 @@ class IoEngine {
   virtual ~IoEngine() = default;
   virtual const char* name() const = 0;
   struct Operation;
-  // Queues OPERATION; its coroutine is resumed on this worker with the result in it.
+  // Queues OPERATION; its coroutine is resumed on its worker with the result in it.
   virtual void submit(Operation& operation) = 0;
+  // Hands queued operations to the kernel and collects what has ended, without waiting.
+  virtual void poll() {}
 };
 
 }  // namespace cairn

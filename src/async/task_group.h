@@ -1,8 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <coroutine>
 #include <exception>
-#include <mutex>
 
 #include "async/runtime.h"
 #include "async/task.h"
@@ -29,12 +29,12 @@ class TaskGroup {
   bool failed() const;
 
  private:
-  Task<void> run(Task<void> task, Worker* worker);
   void finished(std::exception_ptr error);
   struct JoinAwaiter;
-  mutable std::mutex state_;
+  // All but failed_ belong to the worker that made the group.
   unsigned pending_ = 0;
   std::exception_ptr error_;
+  std::atomic<bool> failed_{false};
   Worker* home_ = nullptr;
   std::coroutine_handle<> waiter_;
 };
