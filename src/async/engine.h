@@ -6,17 +6,19 @@
 
 namespace cairn {
 
+class Worker;
+
 // One queued system call; lives in the frame of who awaits it.
 struct IoEngine::Operation {
   enum class Kind { kRead, kWrite, kDataSync, kAllocate };
   Kind kind = Kind::kRead;
   int fd = -1;
-  std::span<const iovec> buffers;
+  std::span<const iovec> buffers = {};
   uint64_t offset = 0;
   uint64_t length = 0;
   int mode = 0;
   Worker* worker = nullptr;
-  std::coroutine_handle<> handle;
+  std::coroutine_handle<> handle = nullptr;
   ssize_t result = 0;
 };
 

@@ -1,0 +1,228 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/arith.h"
+#include "base/buffer.h"
+#include "block/context.h"
+#include "block/driver.h"
+#include "block/open.h"
+
+namespace cairn {
+namespace {
+
+std::string double_commas(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    out.push_back(c);
+    if (c == ',') out.push_back(c);
+  }
+  return out;
+}
+
+const OptionSpec* find_spec(const OptionSchema& schema, std::string_view key) {
+  for (const OptionSpec& spec : schema)
+    if (spec.name == key) return &spec;
+  return nullptr;
+}
+
+void check_type(const OptionSpec& spec, const Options& options) {
+  switch (spec.type) {
+    case OptionType::kString: options.string(spec.name); break;
+    case OptionType::kBool: options.boolean(spec.name); break;
+    case OptionType::kNumber: options.number(spec.name); break;
+    case OptionType::kSize: options.size(spec.name); break;
+  }
+}
+
+struct Backing {
+  uint64_t size = 0;
+};
+
+Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptions& request,
+                                             const std::string& backing, bool format_known) {
+  const std::string name = resolve_backing_name(request.filename, backing);
+  const std::string format = request.options.string("backing_fmt").value_or("");
+  if (request.backing_unchecked) {
+    if (!format_known)
+      throw Error(ErrorKind::kInvalid, "Backing file specified without backing format");
+    co_return std::nullopt;
+  }
+  NodePtr node;
+  try {
+    node = co_await open_node(context, {.filename = name,
+                                        .format = format,
+                                        .options = {},
+                                        .display = {},
+                                        .flags = {.metadata_only = true,
+                                                  .no_backing = true,
+                                                  .force_share = true,
+                                                  .cache = {},
+                                                  .references = {}}});
+  } catch (Error& error) {
+    throw error.hint("Could not open backing image.");
+  }
+  const Backing result{.size = node->length()};
+  const std::string detected(node->driver().name());
+  co_await node->close();
+  if (!format_known)
+    throw Error(ErrorKind::kInvalid, "Backing file specified without backing format")
+        .hint("Detected format of " + detected + ".");
+  co_return result;
+}
+
+// Removes a file that this call made, when making the image failed.
+class Cleanup {
+ public:
+  explicit Cleanup(const std::string& path) : path_(path) {
+    struct stat status = {};
+    existed_ = ::lstat(path.c_str(), &status) == 0;
+  }
+  void failed() const {
+    struct stat status = {};
+    if (!existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode))
+      ::unlink(path_.c_str());
+  }
+
+ private:
+  std::string path_;
+  bool existed_;
+};
+
+}  // namespace
+
+Task<void> create_image(Context& context, CreateOptions request) {
+  const std::string format_name = request.format.empty() ? "raw" : request.format;
+  const Driver* format = context.registry().find(format_name);
+  if (format == nullptr)
+    throw Error(ErrorKind::kInvalid, "Unknown file format '" + format_name + "'");
+  const Driver* protocol = nullptr;
+  std::string path = request.filename;
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) == 0 && (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode))) {
+    protocol = context.registry().find("host_device");
+  } else if (has_protocol_prefix(path)) {
+    const std::string prefix = path.substr(0, path.find(':'));
+    protocol = context.registry().find_protocol(prefix);
+    if (protocol == nullptr) throw Error(ErrorKind::kInvalid, "Unknown protocol '" + prefix + "'");
+    Options named;
+    protocol->parse_filename(path, named);
+    path = named.string("filename").value_or(path);
+  } else {
+    protocol = context.registry().find("file");
+  }
+  if (!format->abilities().create)
+    throw Error(ErrorKind::kUnsupported,
+                "Format driver '" + format_name + "' does not support image creation");
+  if (!protocol->abilities().create)
+    throw Error(ErrorKind::kUnsupported, "Protocol driver '" + std::string(protocol->name()) +
+                                             "' does not support image creation");
+  Options options = request.options;
+  for (const auto& [key, value] : options.items()) {
+    if (key == "backing_file" && !format->abilities().backing)
+      throw Error(ErrorKind::kUnsupported,
+                  "Backing file not supported for file format '" + format_name + "'");
+    if (key == "backing_fmt" && !format->abilities().backing)
+      throw Error(ErrorKind::kUnsupported,
+                  "Backing file format not supported for file format '" + format_name + "'");
+    const OptionSpec* spec = find_spec(format->create_options(), key);
+    if (spec == nullptr) spec = find_spec(protocol->create_options(), key);
+    if (spec == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
+    check_type(*spec, options);
+  }
+  std::optional<uint64_t> size = request.size;
+  if (const auto in_options = options.size("size")) {
+    if (size) throw Error(ErrorKind::kInvalid, "The image size must be specified only once");
+    size = in_options;
+    options.erase("size");
+  }
+  std::optional<uint64_t> backing_size;
+  if (const auto backing = options.string("backing_file")) {
+    if (backing->empty())
+      throw Error(ErrorKind::kInvalid, "Expected backing file name, got empty string");
+    if (*backing == request.filename)
+      throw Error(ErrorKind::kInvalid, "Error: Trying to create an image with the same filename "
+                                       "as the backing file");
+    const auto format_of = options.string("backing_fmt");
+    if (format_of && context.registry().find(*format_of) == nullptr)
+      throw Error(ErrorKind::kInvalid, "Unknown backing file format '" + *format_of + "'");
+    const auto looked = co_await look_at_backing(context, request, *backing, format_of.has_value());
+    if (looked) backing_size = looked->size;
+    if (!size) size = backing_size;
+  }
+  if (!size) throw Error(ErrorKind::kInvalid, "Image creation needs a size parameter");
+  if (*size > static_cast<uint64_t>(INT64_MAX) - 511)
+    throw Error(ErrorKind::kTooLarge, "The image size is too large for file format '" +
+                                          format_name + "'");
+
+  if (request.announce) {
+    std::string line = "Formatting '" + request.filename + "', fmt=" + format_name;
+    for (const auto& [key, value] : format->announce(options, *size))
+      line += " " + key + "=" + double_commas(value);
+    for (const OptionSpec& spec : protocol->create_options()) {
+      if (find_spec(format->create_options(), spec.name) != nullptr) continue;
+      if (const auto value = options.string(spec.name))
+        line += " " + std::string(spec.name) + "=" + double_commas(*value);
+    }
+    request.announce(line);
+  }
+
+  Options protocol_options;
+  Options format_options;
+  for (const auto& [key, value] : options.items()) {
+    if (find_spec(format->create_options(), key) != nullptr)
+      format_options.set(key, value);
+    else
+      protocol_options.set(key, value);
+  }
+  const uint64_t rounded = align_up(*size, 512);
+  const Cleanup cleanup(path);
+  std::exception_ptr error;
+  NodePtr file;
+  try {
+    // What raw makes is the file itself; other formats grow theirs.
+    const bool raw = format->abilities().shared_writers;
+    co_await protocol->create(context, {.filename = path,
+                                        .size = raw ? rounded : 0,
+                                        .options = protocol_options,
+                                        .file = nullptr,
+                                        .backing_size = std::nullopt});
+    if (!raw) {
+      file = co_await open_node(
+          context, {.filename = path,
+                    .format = std::string(protocol->name()),
+                    .options = {},
+                    .display = {},
+                    .flags = {.writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}}});
+      co_await file->set_permissions({.used = Permissions::kConsistentRead | Permissions::kWrite |
+                                              Permissions::kResize,
+                                      .unshared = Permissions::kWrite | Permissions::kResize});
+      if (!protocol->abilities().resize) {
+        // An old header on a device must not survive next to the new one.
+        const std::vector<std::byte> nothing(512);
+        co_await file->write(0, nothing);
+      }
+      co_await format->create(context, {.filename = path,
+                                        .size = rounded,
+                                        .options = format_options,
+                                        .file = file,
+                                        .backing_size = backing_size});
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (file) {
+    try {
+      co_await file->close();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) {
+    cleanup.failed();
+    std::rethrow_exception(error);
+  }
+}
+
+}  // namespace cairn

@@ -1,0 +1,20 @@
+#include "drivers.h"
+
+#include "block/driver.h"
+#include "format/qcow2/qcow2.h"
+#include "format/raw/raw.h"
+#include "protocol/file/file.h"
+#include "protocol/null/null.h"
+
+namespace cairn {
+
+void register_drivers(Registry& registry) {
+  registry.add(make_file_driver());
+  registry.add(make_host_device_driver());
+  registry.add(make_null_driver("null-co"));
+  registry.add(make_null_driver("null-aio"));
+  registry.add(make_raw_driver());
+  registry.add(make_qcow2_driver());
+}
+
+}  // namespace cairn

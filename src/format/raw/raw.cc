@@ -1,0 +1,148 @@
+#include "format/raw/raw.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/arith.h"
+#include "block/open.h"
+
+namespace cairn {
+namespace {
+
+constexpr uint64_t kSector = 512;
+
+const OptionSchema kOpenOptions = {
+    {"offset", OptionType::kSize, "0", "first byte of the image in its file"},
+    {"size", OptionType::kSize, "", "size of the image, a multiple of 512"},
+};
+const OptionSchema kCreateOptions = {{"size", OptionType::kSize, "", "Virtual disk size"}};
+
+class RawNode : public Node {
+ public:
+  RawNode(OpenContext& request, NodePtr file, uint64_t offset, std::optional<uint64_t> size)
+      : Node(request.context, request.driver), offset_(offset), fixed_(size.has_value()),
+        window_(offset != 0 || fixed_) {
+    file_ = file.get();
+    add_child("file", std::move(file), window_ ? ChildRole::kFile : ChildRole::kFiltered);
+    Limits& limits = mutable_limits();
+    limits = file_->limits();
+    limits.cluster_bytes = 0;
+    set_length(size.value_or(align_up(file_->length() - offset, kSector)));
+    // Below another format it may grow as its file does.
+    set_unbounded(request.depth > 0 && !fixed_);
+  }
+
+  Node* filtered() const override { return window_ ? nullptr : file_; }
+  std::optional<bool> dirty_flag() const override { return false; }
+  bool reads_zero_when_created() const override { return file_->reads_zero_when_created(); }
+
+ protected:
+  // Where nothing is shifted the file's own task is handed on: no frame of ours in between.
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
+    return file_->read(offset + offset_, out);
+  }
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
+    return file_->write(offset + offset_, in, flags);
+  }
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
+    flags.no_fallback = true;
+    return file_->write_zeroes(offset + offset_, length, flags);
+  }
+  Task<void> do_discard(uint64_t offset, uint64_t length) override {
+    return file_->discard(offset + offset_, length);
+  }
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
+    Extent extent = co_await file_->layer_extent_at(offset + offset_, max);
+    extent.allocated = true;
+    if (extent.host == nullptr && extent.zero) {
+      // The sector that the end of the file cuts: nothing is stored there.
+      extent.host = file_;
+      extent.host_offset = offset + offset_;
+    }
+    co_return extent;
+  }
+  Task<void> do_resize(ResizeRequest request) override {
+    if (fixed_) throw Error(ErrorKind::kInvalid, "Cannot resize fixed-size raw disks");
+    const auto end = checked_add(request.length, offset_);
+    if (!end || *end > static_cast<uint64_t>(INT64_MAX))
+      throw Error(ErrorKind::kInvalid, "Disk size too large for the chosen offset");
+    const uint64_t length = request.length;
+    request.length = *end;
+    co_await file_->resize(request);
+    set_length(length);
+  }
+
+ private:
+  Node* file_ = nullptr;
+  uint64_t offset_;
+  bool fixed_;
+  bool window_;
+};
+
+class RawDriver : public Driver {
+ public:
+  std::string_view name() const override { return "raw"; }
+  std::string_view title() const override { return "the bytes of the disk as they are"; }
+  int probe(const ProbeInput&) const override { return 1; }
+  Abilities abilities() const override {
+    return {.create = true, .resize = true, .shared_writers = true};
+  }
+  const OptionSchema& open_options() const override { return kOpenOptions; }
+  const OptionSchema& create_options() const override { return kCreateOptions; }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    NodePtr file = co_await request.open_file();
+    std::exception_ptr error;
+    try {
+      const uint64_t offset = request.options.size("offset").value_or(0);
+      const auto size = request.options.size("size");
+      check_window(file->length(), offset, size);
+      if (offset != 0 || size) {
+        Permissions permissions = request.file_permissions();
+        if (!request.flags.force_share && !request.flags.metadata_only)
+          permissions.unshared |= Permissions::kResize;
+        co_await file->set_permissions(permissions);
+      }
+      co_return std::make_shared<RawNode>(request, file, offset, size);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await file->close();
+    std::rethrow_exception(error);
+  }
+
+  Task<void> create(Context&, CreateRequest request) const override {
+    // A protocol that made the file made it as large as it could.
+    if (request.file->length() < request.size)
+      co_await request.file->resize({.length = request.size, .exact = false});
+  }
+
+  Task<MeasureResult> measure(Context&, Options, uint64_t size, NodePtr source) const override {
+    const uint64_t bytes = align_up(source ? source->length() : size, kSector);
+    co_return MeasureResult{.required = bytes, .fully_allocated = bytes, .bitmaps = std::nullopt};
+  }
+
+ private:
+  static void check_window(uint64_t length, uint64_t offset, std::optional<uint64_t> size) {
+    if (offset > length)
+      throw Error(ErrorKind::kInvalid,
+                  "Offset (" + std::to_string(offset) +
+                      ") cannot be greater than size of the containing file (" +
+                      std::to_string(length) + ")");
+    if (!size) return;
+    if (*size > length - offset)
+      throw Error(ErrorKind::kInvalid,
+                  "The sum of offset (" + std::to_string(offset) + ") and size (" +
+                      std::to_string(*size) +
+                      ") has to be smaller or equal to the  actual size of the containing file (" +
+                      std::to_string(length) + ")");
+    if (!is_aligned(*size, kSector))
+      throw Error(ErrorKind::kInvalid, "Specified size is not multiple of 512");
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_raw_driver() { return std::make_unique<RawDriver>(); }
+
+}  // namespace cairn

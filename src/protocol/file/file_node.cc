@@ -1,0 +1,368 @@
+#include "protocol/file/file_node.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "async/runtime.h"
+#include "base/arith.h"
+#include "base/buffer.h"
+#include "block/context.h"
+#include "block/driver.h"
+
+namespace cairn {
+namespace {
+
+bool not_there(int error) {
+  return error == ENODEV || error == ENOSYS || error == EOPNOTSUPP || error == ENOTTY;
+}
+
+uint64_t length_of(int fd, const std::string& path) {
+  const off_t end = ::lseek(fd, 0, SEEK_END);
+  if (end < 0) throw Error::system(errno, "Could not find the size of '" + path + "'");
+  return static_cast<uint64_t>(end);
+}
+
+}  // namespace
+
+FileNode::FileNode(Context& context, const Driver& driver, std::string path, int fd, bool device)
+    : Node(context, driver), path_(std::move(path)), fd_(fd), device_(device) {
+  io_.fd = fd;
+}
+
+FileNode::~FileNode() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void FileNode::inspect(bool direct) {
+  struct statfs fs = {};
+  if (!device_ && ::fstatfs(fd_, &fs) == 0) {
+    constexpr long kRamfs = 0x858458f6;
+    io_.memory_backed = fs.f_type == TMPFS_MAGIC || fs.f_type == kRamfs ||
+                        fs.f_type == HUGETLBFS_MAGIC;
+  }
+  io_.direct = direct;
+  set_length(length_of(fd_, path_));
+  if (direct) probe_alignment();
+  mutable_limits().discard_alignment = device_ ? 512 : 1;
+  mutable_limits().zero_alignment = device_ ? 512 : 1;
+}
+
+// Which lengths and addresses direct I/O accepts is found by trying.
+void FileNode::probe_alignment() {
+  static constexpr std::array<uint32_t, 5> kSizes = {1, 512, 1024, 2048, 4096};
+  constexpr size_t kMost = 4096;
+  AlignedBuffer buffer(2 * kMost);
+  const auto works = [&](size_t shift, size_t size) {
+    return ::pread(fd_, buffer.data() + shift, size, 0) >= 0 || errno != EINVAL;
+  };
+  uint32_t request = 0;
+  int sector = 0;
+  if (device_ && ::ioctl(fd_, BLKSSZGET, &sector) == 0 && sector > 0)
+    request = static_cast<uint32_t>(sector);
+  for (uint32_t size : kSizes) {
+    if (request != 0) break;
+    // Success with one byte tells nothing about what the device underneath wants.
+    if (works(0, size)) request = size == 1 ? kMost : size;
+  }
+  uint32_t memory = 0;
+  for (uint32_t size : kSizes)
+    if (memory == 0 && works(size, kMost)) memory = size == 1 ? std::max(request, 1u) : size;
+  if (request == 0 || memory == 0)
+    throw Error(ErrorKind::kInvalid, "Could not find working O_DIRECT alignment")
+        .hint("Try cache.direct=off");
+  mutable_limits().request_alignment = request;
+  mutable_limits().memory_alignment = memory;
+}
+
+void FileNode::lock(Permissions permissions, Locking mode) {
+  locks_ = std::make_unique<ImageLocks>(fd_, path_, mode);
+  locks_->change(permissions);
+}
+
+Task<void> FileNode::set_permissions(Permissions permissions) {
+  if (locks_) locks_->change(permissions);
+  co_return;
+}
+
+void FileNode::grown_to(uint64_t end) {
+  // Several writers may move the end at once: the largest wins.
+  static std::mutex mutex;
+  if (end <= length()) return;
+  std::lock_guard lock(mutex);
+  if (end > length()) set_length(end);
+}
+
+Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
+  while (!out.empty()) {
+    const iovec buffer{out.data(), out.size()};
+    const ssize_t got = co_await io_readv(io_, {&buffer, 1}, offset);
+    if (got < 0) throw Error::system(static_cast<int>(-got), path_ + ": reading " +
+                                         std::to_string(out.size()) + " bytes at " +
+                                         std::to_string(offset));
+    if (got == 0) {
+      std::memset(out.data(), 0, out.size());
+      co_return;
+    }
+    offset += static_cast<uint64_t>(got);
+    out = out.subspan(static_cast<size_t>(got));
+    // Direct I/O stops at the end of the file; the odd rest is not readable on its own.
+    if (io_.direct && offset >= length()) {
+      std::memset(out.data(), 0, out.size());
+      co_return;
+    }
+  }
+}
+
+Task<void> FileNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
+  forget_extent();
+  while (!in.empty()) {
+    const iovec buffer{const_cast<std::byte*>(in.data()), in.size()};
+    const ssize_t put = co_await io_writev(io_, {&buffer, 1}, offset);
+    if (put < 0) throw Error::system(static_cast<int>(-put), path_ + ": writing " +
+                                         std::to_string(in.size()) + " bytes at " +
+                                         std::to_string(offset));
+    if (put == 0) throw Error::system(EINVAL, path_ + ": nothing was written");
+    offset += static_cast<uint64_t>(put);
+    in = in.subspan(static_cast<size_t>(put));
+    grown_to(offset);
+  }
+}
+
+// False when the file system does not know the operation (then WORKS is cleared) or refuses this
+// range.
+Task<bool> FileNode::allocate(int mode, uint64_t offset, uint64_t length,
+                              std::atomic<bool>* works) {
+  if (works != nullptr && !works->load(std::memory_order_relaxed)) co_return false;
+  const int result = co_await io_fallocate(io_, mode, offset, length);
+  if (result == 0) co_return true;
+  if (not_there(-result)) {
+    if (works != nullptr) works->store(false, std::memory_order_relaxed);
+    co_return false;
+  }
+  if (-result == EINVAL || -result == EBUSY) co_return false;
+  throw Error::system(-result, path_ + ": allocating at " + std::to_string(offset));
+}
+
+Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
+  forget_extent();
+  const uint64_t end = offset + length;
+  bool done = false;
+  if (flags.may_unmap) {
+    done = co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
+                             &can_punch_);
+    // Punching does not move the end of a file.
+    if (done && !device_ && end > this->length()) {
+      if (::ftruncate(fd_, static_cast<off_t>(end)) != 0) throw Error::system(errno, path_);
+    }
+  }
+  if (!done && device_) {
+    uint64_t range[2] = {offset, length};
+    if (io_.direct && !flags.no_fallback) {
+      const int result = co_await run_blocking(
+          [&] { return ::ioctl(fd_, BLKZEROOUT, range) == 0 ? 0 : errno; });
+      done = result == 0;
+    }
+  } else if (!done) {
+    done = co_await allocate(FALLOC_FL_ZERO_RANGE, offset, length, &can_zero_);
+    if (!done) {
+      done = co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
+                               &can_punch_);
+      if (done) {
+        const bool reserved = co_await allocate(0, offset, length, nullptr);
+        done = reserved;
+      }
+    }
+    if (!done && offset >= this->length()) done = co_await allocate(0, offset, length, nullptr);
+  }
+  if (!done) throw Error::system(ENOTSUP);
+  if (!device_) grown_to(end);
+}
+
+Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
+  forget_extent();
+  if (device_) {
+    uint64_t range[2] = {offset, length};
+    if (can_punch_.load(std::memory_order_relaxed)) {
+      const int error =
+          co_await run_blocking([&] { return ::ioctl(fd_, BLKDISCARD, range) == 0 ? 0 : errno; });
+      if (error != 0 && not_there(error)) can_punch_.store(false, std::memory_order_relaxed);
+    }
+    co_return;
+  }
+  // A hint: a file system that cannot is no error.
+  static_cast<void>(co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
+                                      &can_punch_));
+}
+
+Task<void> FileNode::do_flush() {
+  // Once the kernel lost a write, its page cache cannot be trusted any more: later flushes that
+  // "succeed" would hide the loss.
+  if (const int error = flush_error_.load(); error != 0)
+    throw Error::system(error, path_ + ": an earlier flush failed");
+  if (read_only()) co_return;
+  const int result = co_await io_fdatasync(io_);
+  if (result == 0) co_return;
+  if (!io_.direct) flush_error_.store(-result);
+  throw Error::system(-result, path_ + ": flushing");
+}
+
+void FileNode::forget_extent() {
+  std::lock_guard lock(extent_mutex_);
+  extent_begin_ = extent_end_ = 0;
+}
+
+Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
+  Extent extent;
+  extent.allocated = true;
+  extent.host = this;
+  extent.host_offset = offset;
+  extent.length = max;
+  std::unique_lock lock(extent_mutex_);
+  if (offset < extent_begin_ || offset >= extent_end_) {
+    const auto at = static_cast<off_t>(offset);
+    const off_t data = device_ ? at : ::lseek(fd_, at, SEEK_DATA);
+    const int error = data < 0 ? errno : 0;
+    extent_begin_ = offset;
+    extent_data_ = true;
+    extent_end_ = offset + max;
+    if (error == ENXIO) {
+      extent_data_ = false;
+      extent_end_ = std::max(length(), offset + max);
+    } else if (error == 0 && data > at) {
+      extent_data_ = false;
+      extent_end_ = static_cast<uint64_t>(data);
+    } else if (error == 0 && data == at && !device_) {
+      const off_t hole = ::lseek(fd_, at, SEEK_HOLE);
+      if (hole > at) extent_end_ = static_cast<uint64_t>(hole);
+    }
+  }
+  extent.length = std::min(max, extent_end_ - offset);
+  extent.data = extent_data_;
+  extent.zero = !extent_data_;
+  co_return extent;
+}
+
+void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode) {
+  if (mode != Preallocation::kOff && length < old_length)
+    throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
+  int error = 0;
+  std::string what = "Could not resize file";
+  switch (mode) {
+    case Preallocation::kMetadata:
+      throw Error(ErrorKind::kUnsupported, "Unsupported preallocation mode: metadata");
+    case Preallocation::kOff:
+      if (::ftruncate(fd, static_cast<off_t>(length)) != 0) error = errno;
+      break;
+    case Preallocation::kFalloc:
+      if (length == old_length) return;
+      error = ::posix_fallocate(fd, static_cast<off_t>(old_length),
+                                static_cast<off_t>(length - old_length));
+      what = "Could not preallocate new data";
+      break;
+    case Preallocation::kFull: {
+      if (::ftruncate(fd, static_cast<off_t>(length)) != 0) {
+        error = errno;
+        break;
+      }
+      what = "Could not write zeros for preallocation";
+      AlignedBuffer zeroes(1 << 20);
+      std::memset(zeroes.data(), 0, zeroes.size());
+      for (uint64_t at = old_length; at < length && error == 0;) {
+        const size_t part = std::min<uint64_t>(zeroes.size(), length - at);
+        const ssize_t put = ::pwrite(fd, zeroes.data(), part, static_cast<off_t>(at));
+        if (put < 0 && errno != EINTR) error = errno;
+        if (put > 0) at += static_cast<uint64_t>(put);
+      }
+      if (error == 0 && ::fsync(fd) != 0) error = errno;
+      break;
+    }
+  }
+  if (error == 0) return;
+  if (mode != Preallocation::kOff &&
+      ::ftruncate(fd, static_cast<off_t>(old_length)) != 0)
+    what += " (nor restore the old length)";
+  if (error == EFBIG && mode == Preallocation::kOff)
+    throw Error(ErrorKind::kTooLarge, "The image size is too large for file format 'raw'");
+  throw Error::system(error, what);
+}
+
+Task<void> FileNode::do_resize(ResizeRequest request) {
+  if (device_) {
+    if (request.preallocation != Preallocation::kOff)
+      throw Error(ErrorKind::kUnsupported,
+                  "Preallocation mode '" + std::string(to_string(request.preallocation)) +
+                      "' unsupported for this non-regular file");
+    if (request.exact && request.length != length())
+      throw Error(ErrorKind::kUnsupported, "Cannot resize device files");
+    if (request.length > length())
+      throw Error(ErrorKind::kInvalid, "Cannot grow device files");
+    co_return;
+  }
+  forget_extent();
+  co_await run_blocking(
+      [&] { resize_file(fd_, length(), request.length, request.preallocation); });
+  set_length(request.length);
+}
+
+Task<std::optional<uint64_t>> FileNode::allocated_bytes() {
+  struct stat status = {};
+  if (::fstat(fd_, &status) != 0) co_return std::nullopt;
+  co_return device_ ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
+}
+
+Value FileNode::specific_info() const {
+  Value data = Value::object();
+  struct fsxattr attributes = {};
+  if (!device_ && ::ioctl(fd_, FS_IOC_FSGETXATTR, &attributes) == 0 &&
+      (attributes.fsx_xflags & FS_XFLAG_EXTSIZE) != 0)
+    data.set("extent-size-hint", uint64_t{attributes.fsx_extsize});
+  return data;
+}
+
+Task<void> FileNode::do_close() {
+  if (drop_cache_) forget_extent();
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  co_return;
+}
+
+Task<bool> FileNode::do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                                        uint64_t length) {
+  auto* from = dynamic_cast<FileNode*>(&source);
+  if (from == nullptr || device_ || from->device_ || io_.direct || from->io_.direct)
+    co_return false;
+  forget_extent();
+  uint64_t done = 0;
+  while (done < length) {
+    const ssize_t copied = co_await run_blocking([&]() -> ssize_t {
+      auto in = static_cast<off_t>(source_offset + done);
+      auto out = static_cast<off_t>(offset + done);
+      const ssize_t got = ::copy_file_range(from->fd_, &in, fd_, &out, length - done, 0);
+      return got < 0 ? -errno : got;
+    });
+    if (copied == -EINTR) continue;
+    if (copied < 0 || (copied == 0 && done == 0)) {
+      if (done == 0) co_return false;
+      throw Error::system(static_cast<int>(-copied), path_ + ": copying");
+    }
+    if (copied == 0) {
+      // The source ends here; what it lacks reads as zeroes.
+      co_await write_zeroes(offset + done, length - done);
+      break;
+    }
+    done += static_cast<uint64_t>(copied);
+  }
+  grown_to(offset + length);
+  co_return true;
+}
+
+}  // namespace cairn

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "async/io.h"
+#include "block/node.h"
+#include "protocol/file/locks.h"
+
+namespace cairn {
+
+// An open file or device. Reads behind the end give zeroes; a file grows when it is written there.
+class FileNode : public Node {
+ public:
+  FileNode(Context& context, const Driver& driver, std::string path, int fd, bool device);
+  ~FileNode() override;
+
+  // Finds out size, alignments and the kind of file system. Blocks.
+  void inspect(bool direct);
+  void lock(Permissions permissions, Locking mode);
+  void set_drop_cache(bool drop) { drop_cache_ = drop; }
+
+  Task<void> set_permissions(Permissions permissions) override;
+  Task<std::optional<uint64_t>> allocated_bytes() override;
+  Value specific_info() const override;
+  bool reads_zero_when_created() const override { return !device_; }
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
+  Task<void> do_discard(uint64_t offset, uint64_t length) override;
+  Task<void> do_flush() override;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+  Task<void> do_resize(ResizeRequest request) override;
+  Task<void> do_close() override;
+  Task<bool> do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                                uint64_t length) override;
+
+ private:
+  void grown_to(uint64_t end);
+  void probe_alignment();
+  void forget_extent();
+  Task<bool> allocate(int mode, uint64_t offset, uint64_t length, std::atomic<bool>* works);
+
+  std::string path_;
+  int fd_;
+  bool device_;
+  IoFile io_;
+  std::unique_ptr<ImageLocks> locks_;
+  bool drop_cache_ = true;
+  std::atomic<int> flush_error_{0};
+  std::atomic<bool> can_punch_{true};
+  std::atomic<bool> can_zero_{true};
+  std::mutex extent_mutex_;
+  uint64_t extent_begin_ = 0;  // the last answer of SEEK_DATA/SEEK_HOLE
+  uint64_t extent_end_ = 0;
+  bool extent_data_ = false;
+};
+
+// Grows or shrinks FD from OLD_LENGTH to LENGTH with the preallocation asked for; on failure the
+// old length is restored. Blocks.
+void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode);
+
+}  // namespace cairn

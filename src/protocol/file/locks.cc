@@ -1,0 +1,110 @@
+#include "protocol/file/locks.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "base/error.h"
+
+namespace cairn {
+namespace {
+
+constexpr int kUsedBase = 100;
+constexpr int kUnsharedBase = 200;
+constexpr const char* kNames[] = {"consistent read", "write", "write unchanged", "resize"};
+
+struct flock record(int byte, short type) {
+  struct flock lock = {};
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  lock.l_type = type;
+  return lock;
+}
+
+bool refused(int error) { return error == EAGAIN || error == EACCES; }
+
+}  // namespace
+
+void ImageLocks::set(int byte, bool lock) const {
+  struct flock request = record(byte, lock ? F_RDLCK : F_UNLCK);
+  if (::fcntl(fd_, F_OFD_SETLK, &request) == 0 || !lock) return;
+  const std::string text = "Failed to lock byte " + std::to_string(byte);
+  if (refused(errno)) throw Error(ErrorKind::kLocked, text);
+  throw Error::system(errno, text);
+}
+
+void ImageLocks::test(int byte, const std::string& message) const {
+  struct flock request = record(byte, F_WRLCK);
+  if (::fcntl(fd_, F_OFD_GETLK, &request) != 0) throw Error::system(errno, message);
+  if (request.l_type == F_UNLCK) return;
+  Error error(ErrorKind::kLocked, message);
+  error.hint("Is another process using the image [" + filename_ + "]?");
+  if (const std::string who = holder(); !who.empty()) error.hint("It is open in " + who + ".");
+  throw error;
+}
+
+void ImageLocks::change(Permissions wanted) {
+  if (mode_ == Locking::kOff) return;
+  const Permissions before = held_;
+  try {
+    for (int bit = 0; bit < 4; ++bit)
+      if ((wanted.used & ~before.used) >> bit & 1) set(kUsedBase + bit, true);
+    for (int bit = 0; bit < 4; ++bit)
+      if ((wanted.unshared & ~before.unshared) >> bit & 1) set(kUnsharedBase + bit, true);
+    for (int bit = 0; bit < 4; ++bit)
+      if (wanted.used >> bit & 1)
+        test(kUnsharedBase + bit, "Failed to get \"" + std::string(kNames[bit]) + "\" lock");
+    for (int bit = 0; bit < 4; ++bit)
+      if (wanted.unshared >> bit & 1)
+        test(kUsedBase + bit, "Failed to get shared \"" + std::string(kNames[bit]) + "\" lock");
+  } catch (const Error&) {
+    for (int bit = 0; bit < 4; ++bit) {
+      if ((wanted.used & ~before.used) >> bit & 1) set(kUsedBase + bit, false);
+      if ((wanted.unshared & ~before.unshared) >> bit & 1) set(kUnsharedBase + bit, false);
+    }
+    throw;
+  }
+  for (int bit = 0; bit < 4; ++bit)
+    if ((before.used & ~wanted.used) >> bit & 1) set(kUsedBase + bit, false);
+  for (int bit = 0; bit < 4; ++bit)
+    if ((before.unshared & ~wanted.unshared) >> bit & 1) set(kUnsharedBase + bit, false);
+  held_ = wanted;
+}
+
+// Open-file-description locks have no owner in /proc/locks: look who has the file open.
+std::string ImageLocks::holder() const {
+  struct stat own = {};
+  if (::fstat(fd_, &own) != 0) return {};
+  const std::unique_ptr<DIR, int (*)(DIR*)> processes(::opendir("/proc"), ::closedir);
+  if (!processes) return {};
+  const std::string self = std::to_string(::getpid());
+  while (const dirent* process = ::readdir(processes.get())) {
+    const std::string pid = process->d_name;
+    if (pid.find_first_not_of("0123456789") != std::string::npos || pid == self) continue;
+    const std::string folder = "/proc/" + pid + "/fd";
+    const std::unique_ptr<DIR, int (*)(DIR*)> files(::opendir(folder.c_str()), ::closedir);
+    if (!files) continue;
+    while (const dirent* entry = ::readdir(files.get())) {
+      struct stat other = {};
+      if (::stat((folder + "/" + entry->d_name).c_str(), &other) != 0 ||
+          other.st_dev != own.st_dev || other.st_ino != own.st_ino)
+        continue;
+      char name[64] = {};
+      if (const int fd = ::open(("/proc/" + pid + "/comm").c_str(), O_RDONLY | O_CLOEXEC); fd >= 0) {
+        const ssize_t got = ::read(fd, name, sizeof name - 1);
+        ::close(fd);
+        if (got > 0 && name[got - 1] == '\n') name[got - 1] = 0;
+      }
+      return "process " + pid + (name[0] != 0 ? " (" + std::string(name) + ")" : std::string());
+    }
+  }
+  return {};
+}
+
+}  // namespace cairn

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+
+#include "block/permissions.h"
+
+namespace cairn {
+
+enum class Locking { kAuto, kOn, kOff };
+
+// The image locks of one open file: shared one-byte record locks at 100 + permission for what is
+// used and at 200 + permission for what is not shared, exactly as QEMU takes them; a conflict is
+// found by testing whether an exclusive lock would be possible.
+class ImageLocks {
+ public:
+  ImageLocks(int fd, std::string filename, Locking mode)
+      : fd_(fd), filename_(std::move(filename)), mode_(mode) {}
+
+  // Makes WANTED the locks that are held. What is new is taken and tested before anything is given
+  // up; on a conflict the locks are as before, and kLocked is thrown with the words of QEMU, and
+  // the holder's name where /proc tells it.
+  void change(Permissions wanted);
+  const Permissions& held() const { return held_; }
+
+ private:
+  void set(int byte, bool lock) const;
+  void test(int byte, const std::string& message) const;
+  std::string holder() const;
+  int fd_;
+  std::string filename_;
+  Locking mode_;
+  Permissions held_;
+};
+
+}  // namespace cairn

@@ -1,0 +1,88 @@
+#include "protocol/null/null.h"
+
+#include <cstring>
+#include <string>
+
+#include "async/runtime.h"
+#include "block/open.h"
+
+namespace cairn {
+namespace {
+
+const OptionSchema kOpenOptions = {
+    {"size", OptionType::kSize, "1G", "size of the disk"},
+    {"latency-ns", OptionType::kNumber, "0", "how long each request takes, in nanoseconds"},
+    {"read-zeroes", OptionType::kBool, "off", "reads fill the buffer with zeroes"},
+};
+
+class NullNode : public Node {
+ public:
+  NullNode(OpenContext& request, uint64_t size, uint64_t latency_ns, bool read_zeroes)
+      : Node(request.context, request.driver), latency_(latency_ns), read_zeroes_(read_zeroes) {
+    set_length(size);
+    set_unbounded(false);
+  }
+
+ protected:
+  Task<void> do_read(uint64_t, MutableByteSpan out) override {
+    if (latency_.count() != 0) co_await sleep_for(latency_);
+    // Without read-zeroes the buffer is left alone: nothing is promised about its content.
+    if (read_zeroes_) std::memset(out.data(), 0, out.size());
+  }
+  Task<void> do_write(uint64_t, ByteSpan, WriteFlags) override { co_await wait(); }
+  Task<void> do_write_zeroes(uint64_t, uint64_t, WriteFlags) override { co_await wait(); }
+  Task<void> do_flush() override { co_await wait(); }
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
+    Extent extent;
+    extent.length = max;
+    extent.allocated = true;
+    extent.data = !read_zeroes_;
+    extent.zero = read_zeroes_;
+    extent.host = this;
+    extent.host_offset = offset;
+    co_return extent;
+  }
+
+ private:
+  Task<void> wait() {
+    if (latency_.count() != 0) co_await sleep_for(latency_);
+  }
+  std::chrono::nanoseconds latency_;
+  bool read_zeroes_;
+};
+
+class NullDriver : public Driver {
+ public:
+  explicit NullDriver(std::string_view name) : name_(name) {}
+  std::string_view name() const override { return name_; }
+  std::string_view title() const override { return "a disk that forgets what is written"; }
+  bool is_protocol() const override { return true; }
+  std::vector<std::string_view> prefixes() const override { return {name_}; }
+  const OptionSchema& open_options() const override { return kOpenOptions; }
+
+  void parse_filename(std::string_view filename, Options&) const override {
+    if (filename != std::string(name_) + "://")
+      throw Error(ErrorKind::kInvalid,
+                  "The only allowed filename for this driver is '" + std::string(name_) + "://'");
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    const uint64_t size = request.options.size("size").value_or(uint64_t{1} << 30);
+    const uint64_t latency = request.options.number("latency-ns").value_or(0);
+    const bool zeroes = request.options.boolean("read-zeroes").value_or(false);
+    if (latency > static_cast<uint64_t>(INT64_MAX))
+      throw Error(ErrorKind::kInvalid, "latency-ns is invalid");
+    co_return std::make_shared<NullNode>(request, size, latency, zeroes);
+  }
+
+ private:
+  std::string_view name_;
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_null_driver(std::string_view name) {
+  return std::make_unique<NullDriver>(name);
+}
+
+}  // namespace cairn

@@ -1,0 +1,5 @@
+// src/protocol: nodes that reach bytes somewhere, one folder each: file (and host devices), null.
+// May include src/block and below; one protocol knows nothing of another.
+#pragma once
+
+#include "block/block.h"
