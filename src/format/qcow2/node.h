@@ -1,0 +1,171 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "async/sync.h"
+#include "block/format_node.h"
+#include "block/open.h"
+#include "block/table_cache.h"
+#include "format/qcow2/layout.h"
+
+namespace cairn {
+
+// An open qcow2 image.
+//
+// What a crash may leave behind (the crash suite proves it): leaked clusters, nothing else.
+//  1. Data is written before the L2 entry that points to it is changed in memory.
+//  2. No L2 block reaches the disk before the refcount blocks changed until then are flushed; that
+//     flush also covers the data of step 1, copied-up parts included.
+//  3. A new L2 table or refcount block is on disk before the L1 or refcount table points to it.
+//  4. What is unmapped keeps its refcount, and so its space, until the L2 blocks that gave it up are
+//     flushed; only then are counters lowered.
+//  5. Header fields that belong together change in one write inside of one sector, behind a flush.
+class Qcow2Node : public FormatNode {
+ public:
+  Qcow2Node(Context& context, const Driver& driver, NodePtr file);
+
+  // Reads and checks header and tables. The options' cache sizes and switches come from REQUEST.
+  Task<void> load(OpenContext& request);
+  // For an image that was just made on FILE, with default options.
+  Task<void> load_fresh();
+
+  Value specific_info() const override;
+  Value snapshots_info() const override;
+  std::optional<bool> dirty_flag() const override;
+  bool encrypted() const override { return header_.crypt_method != 0; }
+  std::string backing_name() const override { return extensions_.backing_name; }
+  std::string backing_format() const override { return extensions_.backing_format; }
+  bool reads_zero_when_created() const override;
+  bool supports_compression() const override { return true; }
+  std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
+  Task<CheckResult> check(CheckRequest request) override;
+
+  const qcow2::Header& header() const { return header_; }
+
+ protected:
+  Task<Mapping> map(uint64_t offset, uint64_t length) override;
+  Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;
+  Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
+  Task<void> publish(Grant grant) override;
+  Task<void> abandon(Grant grant) override;
+  Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) override;
+  Task<void> discard_mapped(uint64_t offset, uint64_t length) override;
+  Task<void> store_encoded(uint64_t offset, ByteSpan encoded) override;
+  Task<void> flush_mapped() override;
+  Task<void> do_resize(ResizeRequest request) override;
+  Task<void> do_close() override;
+  bool data_may_be_sparse() const override { return preallocated_; }
+
+ private:
+  friend class Qcow2Checker;
+
+  // One guest cluster's entry, with the second word of extended L2.
+  struct Entry {
+    uint64_t word = 0;
+    uint64_t bitmap = 0;
+  };
+  enum class Type : uint8_t { kUnallocated, kZero, kZeroAllocated, kNormal, kCompressed };
+  // A slice of an L2 table, held.
+  struct Slice {
+    TableCache::Ref ref;
+    uint64_t first = 0;  // guest offset of its first entry
+  };
+
+  // open.cc
+  void configure(const Options& options);
+  Task<void> read_header(bool for_check);
+  Task<void> read_tables();
+  Task<void> read_snapshots();
+  Task<void> read_bitmaps();
+  Task<void> write_header();
+  Task<void> write_header_field(uint64_t offset, ByteSpan bytes);
+  Task<void> detect_preallocation();
+
+  // mapper.cc
+  uint64_t cluster() const { return header_.cluster_bytes(); }
+  unsigned subclusters() const { return header_.extended_l2() ? 32 : 1; }
+  uint64_t l1_entry(uint64_t index) const;
+  void set_l1_entry(uint64_t index, uint64_t entry);
+  TableCache::Ref try_slice(uint64_t table, uint64_t offset);
+  Task<Slice> slice(uint64_t table, uint64_t offset);
+  size_t slice_index(uint64_t offset) const;
+  Entry load_entry(const TableCache::Ref& ref, size_t index) const;
+  void store_entry(const TableCache::Ref& ref, size_t index, Entry entry);
+  Type classify(Entry entry, unsigned subcluster) const;
+  void check_entry(Entry entry, uint64_t offset);
+  [[noreturn]] void corrupt(const std::string& what);
+
+  // grant.cc
+  Grant grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length);
+  Grant grant_reuse(Entry entry, uint64_t offset, uint64_t length);
+  Task<Slice> writable_slice(uint64_t offset);
+  Task<void> make_l2_table(uint64_t l1_index);
+  void release_entry(Entry entry);
+
+  // refcounts.cc; all but the last need alloc_mutex_
+  Task<uint64_t> refcount(uint64_t index);
+  Task<void> change_refcount(uint64_t index, uint64_t count, int delta);
+  Task<uint64_t> allocate_locked(uint64_t count);
+  Task<uint64_t> find_free(uint64_t count);
+  Task<bool> make_refcount_block(uint64_t block_index);
+  Task<void> grow_refcount_table(uint64_t block_index);
+  void check_allocation(uint64_t offset, uint64_t length);
+  void check_overlap(uint64_t offset, uint64_t length) const;
+  Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr);
+  void free_later(uint64_t offset, uint64_t length);
+  Task<void> apply_frees();
+  Task<void> apply_frees_if_many();
+
+  // resize.cc
+  Task<void> grow_l1(uint64_t entries);
+  Task<void> preallocate(uint64_t from, uint64_t to, Preallocation mode);
+  Task<void> shrink(uint64_t length);
+  Task<void> cut_tail(uint64_t length);
+
+  qcow2::Header header_;
+  qcow2::Extensions extensions_;
+  std::vector<qcow2::SnapshotEntry> snapshots_;
+  std::vector<qcow2::BitmapEntry> bitmaps_;
+  Node* file_ = nullptr;
+  bool metadata_only_ = false;
+  bool discard_no_unref_ = false;
+  bool pass_discard_request_ = false;
+  bool overlap_checks_ = true;
+  bool preallocated_ = false;
+  uint64_t l2_cache_bytes_ = 0;
+  uint32_t slice_bytes_ = 0;
+  uint64_t refcount_cache_bytes_ = 0;
+
+  // The active L1 table, host byte order; replaced only while every range is locked.
+  std::unique_ptr<std::atomic<uint64_t>[]> l1_;
+  uint64_t l1_count_ = 0;
+  Mutex l2_tables_mutex_;  // making L2 tables
+  std::unique_ptr<TableCache> l2_;
+  std::unique_ptr<TableCache> refcounts_;
+
+  Mutex alloc_mutex_;
+  std::vector<uint64_t> refcount_table_;
+  uint64_t free_cursor_ = 0;      // no free cluster below
+  uint64_t virgin_ = 0;           // host offsets from here on were never written
+  uint64_t compressed_cursor_ = 0;  // byte behind the last packed cluster, 0: none
+  std::unordered_set<uint64_t> table_clusters_;  // L2 tables and refcount blocks, for overlap checks
+  mutable std::mutex tables_mutex_;              // table_clusters_
+
+  std::mutex frees_mutex_;
+  struct HostRange {
+    uint64_t offset;
+    uint64_t length;
+  };
+  std::vector<HostRange> frees_;
+  Mutex flush_mutex_;
+  std::atomic<bool> corrupt_reported_{false};
+  std::atomic<bool> unusable_{false};
+  std::atomic<bool> wrote_compressed_{false};
+};
+
+}  // namespace cairn

@@ -1,0 +1,274 @@
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "base/arith.h"
+#include "block/context.h"
+#include "format/qcow2/node.h"
+
+namespace cairn {
+
+using namespace qcow2;
+
+namespace {
+// This much freed space, or so many pieces of it, may wait for the next flush.
+constexpr size_t kMaxWaitingFrees = 4096;
+}  // namespace
+
+Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  const uint64_t block = index / per_block;
+  if (block >= refcount_table_.size() || refcount_table_[block] == 0) co_return 0;
+  const TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
+  co_return get_refcount(ref.bytes(), index % per_block, header_.refcount_order);
+}
+
+Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  const unsigned order = header_.refcount_order;
+  const uint64_t most = order == 6 ? UINT64_MAX : (uint64_t{1} << header_.refcount_bits()) - 1;
+  for (uint64_t at = index; at < index + count;) {
+    const uint64_t block = at / per_block;
+    const uint64_t end = std::min(index + count, (block + 1) * per_block);
+    if (block >= refcount_table_.size() || refcount_table_[block] == 0)
+      throw Error(ErrorKind::kCorrupt, "Input/output error")
+          .hint("Cluster " + std::to_string(at) + " has no refcount.");
+    TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
+    for (; at < end; ++at) {
+      const uint64_t old = get_refcount(ref.bytes(), at % per_block, order);
+      if (delta > 0 ? old == most : old == 0)
+        throw Error::system(EINVAL, "refcount of cluster " + std::to_string(at) +
+                                        (delta > 0 ? " would overflow" : " is zero already"));
+      const uint64_t now = delta > 0 ? old + 1 : old - 1;
+      set_refcount(ref.bytes(), at % per_block, order, now);
+      if (now == 0) free_cursor_ = std::min(free_cursor_, at);
+    }
+    refcounts_->mark_dirty(ref);
+  }
+}
+
+// The first run of COUNT free clusters from the cursor on; makes no change but to the cursor's
+// knowledge that nothing below is free.
+Task<uint64_t> Qcow2Node::find_free(uint64_t count) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  uint64_t start = free_cursor_;
+  uint64_t at = start;
+  bool lowest = true;
+  while (at - start < count) {
+    const uint64_t block = at / per_block;
+    if (block >= refcount_table_.size() || refcount_table_[block] == 0) {
+      at = std::min((block + 1) * per_block, start + count);
+      continue;
+    }
+    const TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
+    const uint64_t end = std::min((block + 1) * per_block, start + count);
+    for (uint64_t stop = end; at < stop; ++at) {
+      if (get_refcount(ref.bytes(), at % per_block, header_.refcount_order) != 0) {
+        if (lowest && at == start) free_cursor_ = at + 1;
+        if (at != start) lowest = false;
+        start = at + 1;
+        stop = std::min((block + 1) * per_block, start + count);
+      }
+    }
+  }
+  co_return start;
+}
+
+Task<uint64_t> Qcow2Node::allocate_locked(uint64_t count) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  while (true) {
+    const uint64_t first = co_await find_free(count);
+    if (first == 0) corrupt("Preventing invalid allocation of cluster at offset 0");
+    const auto end = checked_mul(first + count, cluster());
+    if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
+    bool restart = false;
+    for (uint64_t block = first / per_block; block <= (first + count - 1) / per_block; ++block) {
+      // A new block takes space itself, perhaps what was just found: search again.
+      const bool made = co_await make_refcount_block(block);
+      restart = restart || made;
+    }
+    if (restart) continue;
+    check_allocation(first * cluster(), count * cluster());
+    co_await change_refcount(first, count, +1);
+    if (first == free_cursor_) free_cursor_ = first + count;
+    co_return first * cluster();
+  }
+}
+
+// Makes the block that counts clusters from BLOCK_INDEX * refcounts per block on; false when it is
+// there. No counter of its range is set, so it can lie in its own range and count itself.
+Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
+  if (block_index >= refcount_table_.size()) co_await grow_refcount_table(block_index);
+  if (refcount_table_[block_index] != 0) co_return false;
+  const uint64_t per_block = header_.refcounts_per_block();
+  const uint64_t place = std::clamp(free_cursor_, block_index * per_block,
+                                    (block_index + 1) * per_block - 1);
+  const uint64_t offset = place * cluster();
+  if (offset == 0) corrupt("Preventing invalid allocation of refcount block at offset 0");
+  check_allocation(offset, cluster());
+  {
+    TableCache::Ref ref = co_await refcounts_->get_new(offset);
+    set_refcount(ref.bytes(), place % per_block, header_.refcount_order, 1);
+    refcounts_->mark_dirty(ref);
+  }
+  co_await refcounts_->write_back();
+  co_await file_->flush();
+  std::byte entry[8];
+  store_be<uint64_t>(entry, 0, offset);
+  co_await file_->write(header_.refcount_table_offset + block_index * 8, entry);
+  co_await file_->flush();
+  refcount_table_[block_index] = offset;
+  virgin_ = std::max(virgin_, offset + cluster());
+  std::lock_guard lock(tables_mutex_);
+  table_clusters_.insert(place);
+  co_return true;
+}
+
+// A larger table, in an area that also holds the blocks that count the area.
+Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  const uint64_t area_block = std::max<uint64_t>(refcount_table_.size(), block_index + 1);
+  const uint64_t area = area_block * per_block;  // first cluster
+  uint64_t blocks = 1;
+  uint64_t table = 1;
+  while (true) {
+    const uint64_t used = area_block + blocks;
+    const uint64_t new_table = div_ceil((used + used / 2) * 8, cluster());
+    const uint64_t new_blocks = div_ceil(blocks + new_table, per_block);
+    if (new_table == table && new_blocks == blocks) break;
+    table = std::max(table, new_table);
+    blocks = std::max(blocks, new_blocks);
+  }
+  if (table * cluster() > kMaxRefcountTableBytes) throw Error::system(EFBIG);
+  std::vector<uint64_t> entries = refcount_table_;
+  entries.resize(table * cluster() / 8);
+  std::vector<std::byte> block(cluster());
+  for (uint64_t i = 0; i < blocks; ++i) {
+    std::fill(block.begin(), block.end(), std::byte{0});
+    for (uint64_t c = 0; c < per_block && i * per_block + c < blocks + table; ++c)
+      set_refcount(block, c, header_.refcount_order, 1);
+    co_await file_->write((area + i) * cluster(), block);
+    entries[area_block + i] = (area + i) * cluster();
+  }
+  co_await file_->flush();
+  std::vector<std::byte> bytes(table * cluster());
+  for (size_t i = 0; i < entries.size(); ++i) store_be<uint64_t>(bytes, i * 8, entries[i]);
+  const uint64_t offset = (area + blocks) * cluster();
+  co_await file_->write(offset, bytes);
+  co_await file_->flush();
+  std::byte field[12];
+  store_be<uint64_t>(field, 0, offset);
+  store_be<uint32_t>(field, 8, static_cast<uint32_t>(table));
+  co_await write_header_field(48, field);
+  const uint64_t old_offset = header_.refcount_table_offset;
+  const uint64_t old_clusters = header_.refcount_table_clusters;
+  header_.refcount_table_offset = offset;
+  header_.refcount_table_clusters = static_cast<uint32_t>(table);
+  refcount_table_ = std::move(entries);
+  virgin_ = std::max(virgin_, (area + blocks + table) * cluster());
+  {
+    std::lock_guard lock(tables_mutex_);
+    for (uint64_t i = 0; i < blocks; ++i) table_clusters_.insert(area + i);
+  }
+  co_await change_refcount(old_offset / cluster(), old_clusters, -1);
+}
+
+// --- what must never be overwritten ---
+
+void Qcow2Node::check_overlap(uint64_t offset, uint64_t length) const {
+  if (!overlap_checks_) return;
+  const auto overlaps = [&](uint64_t start, uint64_t bytes) {
+    return bytes != 0 && offset < start + align_up(bytes, cluster()) && start < offset + length;
+  };
+  const char* name = nullptr;
+  if (offset < cluster()) name = "qcow2_header";
+  else if (overlaps(header_.l1_offset, l1_count_ * 8)) name = "active L1 table";
+  else if (overlaps(header_.refcount_table_offset,
+                    uint64_t{header_.refcount_table_clusters} * cluster()))
+    name = "refcount table";
+  else if (header_.snapshot_count != 0 && overlaps(header_.snapshots_offset, cluster()))
+    name = "snapshot table";
+  else if (extensions_.bitmaps && overlaps(extensions_.bitmaps->directory_offset,
+                                           extensions_.bitmaps->directory_bytes))
+    name = "bitmap directory";
+  if (name == nullptr) {
+    for (const SnapshotEntry& snapshot : snapshots_)
+      if (overlaps(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * 8))
+        name = "inactive L1 table";
+  }
+  if (name == nullptr) {
+    std::lock_guard lock(tables_mutex_);
+    for (uint64_t c = offset / cluster(); c < div_ceil(offset + length, cluster()); ++c)
+      if (table_clusters_.contains(c)) name = "active L2 table";
+  }
+  if (name != nullptr)
+    const_cast<Qcow2Node*>(this)->corrupt(
+        "Preventing invalid write on metadata (overlaps with " + std::string(name) + ")");
+}
+
+void Qcow2Node::check_allocation(uint64_t offset, uint64_t length) {
+  check_overlap(offset, length);
+}
+
+// --- for the rest of the driver ---
+
+Task<uint64_t> Qcow2Node::allocate(uint64_t count, bool* virgin) {
+  Mutex::Guard guard = co_await alloc_mutex_.lock();
+  const uint64_t offset = co_await allocate_locked(count);
+  if (virgin != nullptr) *virgin = offset >= virgin_;
+  virgin_ = std::max(virgin_, offset + count * cluster());
+  co_return offset;
+}
+
+void Qcow2Node::free_later(uint64_t offset, uint64_t length) {
+  std::lock_guard lock(frees_mutex_);
+  if (!frees_.empty() && frees_.back().offset + frees_.back().length == offset)
+    frees_.back().length += length;
+  else
+    frees_.push_back({offset, length});
+}
+
+// Lowers the counters of what was unmapped, once the tables that gave it up are on disk.
+Task<void> Qcow2Node::apply_frees() {
+  Mutex::Guard flushing = co_await flush_mutex_.lock();
+  std::vector<HostRange> ranges;
+  {
+    std::lock_guard lock(frees_mutex_);
+    ranges.swap(frees_);
+  }
+  if (ranges.empty()) co_return;
+  co_await l2_->write_back();
+  co_await file_->flush();
+  std::vector<HostRange> gone;
+  {
+    Mutex::Guard guard = co_await alloc_mutex_.lock();
+    for (const HostRange& range : ranges) {
+      const uint64_t first = range.offset / cluster();
+      const uint64_t last = div_ceil(range.offset + range.length, cluster());
+      co_await change_refcount(first, last - first, -1);
+      if (compressed_cursor_ != 0 && compressed_cursor_ / cluster() >= first &&
+          compressed_cursor_ / cluster() < last)
+        compressed_cursor_ = 0;
+      if (pass_discard_request_) {
+        for (uint64_t c = first; c < last; ++c) {
+          const uint64_t left = co_await refcount(c);
+          if (left == 0) gone.push_back({c * cluster(), cluster()});
+        }
+        // Still under the lock: nobody can have been given the space yet.
+        for (const HostRange& piece : gone) co_await file_->discard(piece.offset, piece.length);
+        gone.clear();
+      }
+    }
+  }
+}
+
+Task<void> Qcow2Node::apply_frees_if_many() {
+  bool many = false;
+  {
+    std::lock_guard lock(frees_mutex_);
+    many = frees_.size() > kMaxWaitingFrees;
+  }
+  if (many) co_await apply_frees();
+}
+
+}  // namespace cairn
