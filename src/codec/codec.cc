@@ -1,0 +1,114 @@
+#include "codec/codec.h"
+
+#include <libdeflate.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <memory>
+#include <new>
+
+namespace cairn {
+namespace {
+
+// libdeflate's level 4 gives streams no larger than zlib's default, in a fraction of its time.
+constexpr int kDeflateLevel = 4;
+constexpr int kZstdLevel = 3;
+
+template <auto Free>
+struct Deleter {
+  template <class T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+template <class T>
+T* required(T* object) {
+  if (object == nullptr) throw std::bad_alloc();
+  return object;
+}
+
+struct Contexts {
+  std::unique_ptr<libdeflate_compressor, Deleter<libdeflate_free_compressor>> deflate;
+  std::unique_ptr<libdeflate_decompressor, Deleter<libdeflate_free_decompressor>> inflate;
+  std::unique_ptr<ZSTD_CCtx, Deleter<ZSTD_freeCCtx>> zstd;
+  std::unique_ptr<ZSTD_DCtx, Deleter<ZSTD_freeDCtx>> unzstd;
+};
+thread_local Contexts contexts;
+
+[[noreturn]] void damaged(const char* what) {
+  throw Error(ErrorKind::kCorrupt, "Input/output error").hint(what);
+}
+
+// A stream that yields more than a cluster is cut; libdeflate does not promise what it wrote until
+// it noticed, zlib does.
+void inflate_cut(ByteSpan encoded, MutableByteSpan out) {
+  z_stream stream = {};
+  if (inflateInit2(&stream, -15) != Z_OK) throw std::bad_alloc();
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(encoded.data()));
+  stream.avail_in = static_cast<uInt>(encoded.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const int result = ::inflate(&stream, Z_FINISH);
+  const bool full = stream.avail_out == 0;
+  inflateEnd(&stream);
+  if (!full || (result != Z_STREAM_END && result != Z_BUF_ERROR && result != Z_OK))
+    damaged("A deflate-compressed cluster is damaged.");
+}
+
+void inflate_cluster(ByteSpan encoded, MutableByteSpan out) {
+  if (!contexts.inflate) contexts.inflate.reset(required(libdeflate_alloc_decompressor()));
+  size_t used = 0;
+  size_t made = 0;
+  const libdeflate_result result =
+      libdeflate_deflate_decompress_ex(contexts.inflate.get(), encoded.data(), encoded.size(),
+                                       out.data(), out.size(), &used, &made);
+  if (result == LIBDEFLATE_SUCCESS && made == out.size()) return;
+  if (result == LIBDEFLATE_INSUFFICIENT_SPACE) return inflate_cut(encoded, out);
+  damaged("A deflate-compressed cluster is damaged.");
+}
+
+void unzstd_cluster(ByteSpan encoded, MutableByteSpan out) {
+  if (!contexts.unzstd) contexts.unzstd.reset(required(ZSTD_createDCtx()));
+  ZSTD_DCtx* context = contexts.unzstd.get();
+  ZSTD_DCtx_reset(context, ZSTD_reset_session_only);
+  ZSTD_inBuffer in{encoded.data(), encoded.size(), 0};
+  ZSTD_outBuffer to{out.data(), out.size(), 0};
+  // Several frames may follow each other; the one that fills the cluster must end there.
+  while (true) {
+    const size_t before_in = in.pos;
+    const size_t before_out = to.pos;
+    const size_t left = ZSTD_decompressStream(context, &to, &in);
+    if (ZSTD_isError(left)) damaged(ZSTD_getErrorName(left));
+    if (left == 0 && to.pos == to.size) return;
+    if (in.pos == before_in && to.pos == before_out)
+      damaged("A zstd-compressed cluster has the wrong length.");
+  }
+}
+
+}  // namespace
+
+std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit) {
+  std::vector<std::byte> out(limit);
+  size_t made = 0;
+  if (kind == Compression::kDeflate) {
+    if (!contexts.deflate) contexts.deflate.reset(required(libdeflate_alloc_compressor(kDeflateLevel)));
+    made = libdeflate_deflate_compress(contexts.deflate.get(), plain.data(), plain.size(), out.data(),
+                                       out.size());
+  } else {
+    if (!contexts.zstd) contexts.zstd.reset(required(ZSTD_createCCtx()));
+    made = ZSTD_compressCCtx(contexts.zstd.get(), out.data(), out.size(), plain.data(), plain.size(),
+                             kZstdLevel);
+    if (ZSTD_isError(made)) made = 0;
+  }
+  out.resize(made);
+  return out;
+}
+
+void decompress(Compression kind, ByteSpan encoded, MutableByteSpan out) {
+  if (kind == Compression::kDeflate)
+    inflate_cluster(encoded, out);
+  else
+    unzstd_cluster(encoded, out);
+}
+
+}  // namespace cairn

@@ -1,0 +1,218 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "format/qcow2/node.h"
+
+namespace cairn {
+
+using namespace qcow2;
+
+namespace {
+// Bits [FROM, TO) of the 32 of a subcluster bitmap.
+uint64_t bits(uint64_t from, uint64_t to) { return ((uint64_t{1} << to) - 1) & ~((uint64_t{1} << from) - 1); }
+}  // namespace
+
+// As much as may be overwritten where it lies: plain data that nobody shares, contiguous in the file.
+Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length) {
+  const uint64_t unit = cluster() / subclusters();
+  const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+  Grant place;
+  place.offset = offset;
+  size_t at = slice_index(offset);
+  uint64_t end = offset;
+  for (; end < offset + length && at < entries; ++at) {
+    const Entry entry = load_entry(ref, at);
+    if (!(entry.word & kCopied) || (entry.word & kCompressed)) break;
+    check_entry(entry, end);
+    const uint64_t host = (entry.word & kOffsetMask) + end % cluster();
+    if (place.length == 0) place.host_offset = host;
+    else if (host != place.host_offset + (end - offset)) break;
+    const uint64_t cluster_end = std::min(align_down(end, cluster()) + cluster(), offset + length);
+    const uint64_t before = end;
+    while (end < cluster_end && classify(entry, static_cast<unsigned>(end % cluster() / unit)) == Type::kNormal)
+      end = std::min(align_down(end, unit) + unit, cluster_end);
+    if (end == before) break;
+    place.length = end - offset;
+    if (end < cluster_end) break;
+  }
+  if (place.length == 0) return {};
+  check_overlap(align_down(place.host_offset, cluster()),
+                align_up(place.host_offset % cluster() + place.length, cluster()));
+  place.host = file_;
+  place.copy_begin = offset;
+  place.copy_end = offset + place.length;
+  return place;
+}
+
+// Space that the cluster has but does not show: an allocated zero cluster, or subclusters without data.
+Grant Qcow2Node::grant_reuse(Entry entry, uint64_t offset, uint64_t length) {
+  const uint64_t start = align_down(offset, cluster());
+  const uint64_t host = entry.word & kOffsetMask;
+  const uint64_t unit = cluster() / subclusters();
+  Grant place;
+  place.offset = offset;
+  place.length = std::min(length, start + cluster() - offset);
+  place.host = file_;
+  place.host_offset = host + offset % cluster();
+  place.in_place = false;
+  const uint64_t end = offset + place.length;
+  const auto has_data = [&](uint64_t at) {
+    return classify(entry, static_cast<unsigned>(at % cluster() / unit)) == Type::kNormal;
+  };
+  place.copy_begin = has_data(offset) ? offset : align_down(offset, unit);
+  place.copy_end = has_data(end - 1) ? end : align_up(end, unit);
+  check_overlap(host, cluster());
+  return place;
+}
+
+Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
+  if (unusable_.load(std::memory_order_relaxed)) throw Error::system(ENOMEDIUM);
+  const uint64_t l1 = l1_entry(offset / header_.l2_range());
+  if (l1 & kCopied) {
+    const uint64_t table = l1 & kOffsetMask;
+    Slice held;
+    if (is_aligned(table, cluster())) held.ref = try_slice(table, offset);
+    if (!held.ref) held = co_await slice(table, offset);
+    const Grant place = grant_in_place(held.ref, offset, length);
+    if (place.length != 0) co_return place;
+  }
+  if (!exclusive) co_return Grant{};
+
+  const Slice held = co_await writable_slice(offset);
+  const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+  const size_t first = slice_index(offset);
+  const Entry old = load_entry(held.ref, first);
+  check_entry(old, offset);
+  const auto reusable = [](Entry entry) {
+    return (entry.word & kCopied) && !(entry.word & kCompressed) && (entry.word & kOffsetMask) != 0;
+  };
+  if (reusable(old)) co_return grant_reuse(old, offset, length);
+
+  const uint64_t start = align_down(offset, cluster());
+  const size_t wanted = div_ceil(offset + length - start, cluster());
+  size_t count = 1;
+  Entry last = old;
+  while (count < wanted && first + count < entries) {
+    const Entry next = load_entry(held.ref, first + count);
+    check_entry(next, start + count * cluster());
+    if (reusable(next)) break;
+    last = next;
+    ++count;
+  }
+  Grant place;
+  bool virgin = false;
+  const uint64_t host = co_await allocate(count, &virgin);
+  place.offset = offset;
+  place.length = std::min(length, start + count * cluster() - offset);
+  place.host = file_;
+  place.host_offset = host + (offset - start);
+  place.in_place = false;
+  place.host_is_zero = virgin;
+  // Subclusters that were there in another form move with the cluster.
+  const auto unit_of = [&](Entry entry) {
+    return (entry.word & (kCompressed | kOffsetMask)) != 0 ? cluster() : cluster() / subclusters();
+  };
+  place.copy_begin = align_down(offset, unit_of(old));
+  place.copy_end = align_up(offset + place.length, unit_of(last));
+  place.token[0] = host;
+  place.token[1] = count;
+  co_return place;
+}
+
+Task<void> Qcow2Node::publish(Grant place) {
+  const uint64_t unit = cluster() / subclusters();
+  const uint64_t start = align_down(place.offset, cluster());
+  const Slice held = co_await writable_slice(place.offset);
+  const size_t first = slice_index(place.offset);
+  const uint64_t count = std::max<uint64_t>(place.token[1], 1);
+  if (place.token[1] == 0) l2_->write_after_file_flush();
+  for (uint64_t i = 0; i < count; ++i) {
+    const Entry old = load_entry(held.ref, first + i);
+    Entry entry;
+    if (place.token[1] != 0) {
+      entry.word = (place.token[0] + i * cluster()) | kCopied;
+      if (!(old.word & kCompressed)) entry.bitmap = old.bitmap;
+    } else {
+      entry = old;
+      if (!header_.extended_l2()) entry.word &= ~kZeroFlag;
+    }
+    if (header_.extended_l2()) {
+      const uint64_t at = start + i * cluster();
+      const uint64_t from = (std::max(place.copy_begin, at) - at) / unit;
+      const uint64_t to = div_ceil(std::min(place.copy_end, at + cluster()) - at, unit);
+      entry.bitmap = (entry.bitmap | bits(from, to)) & ~(bits(from, to) << 32);
+    } else {
+      entry.bitmap = 0;
+    }
+    store_entry(held.ref, first + i, entry);
+    if (place.token[1] != 0) release_entry(old);
+  }
+  l2_->mark_dirty(held.ref);
+}
+
+Task<void> Qcow2Node::abandon(Grant place) {
+  if (place.token[1] == 0) co_return;
+  try {
+    Mutex::Guard guard = co_await alloc_mutex_.lock();
+    co_await change_refcount(place.token[0] / cluster(), place.token[1], -1);
+  } catch (const Error&) {
+    // A leak is all that is left of it; the write's own error is the one to report.
+  }
+}
+
+void Qcow2Node::release_entry(Entry entry) {
+  if (entry.word & kCompressed) {
+    const CompressedPlace place = CompressedPlace::decode(entry.word, header_.cluster_bits);
+    const uint64_t first = align_down(place.offset, cluster());
+    free_later(first, align_up(place.offset + place.length, cluster()) - first);
+  } else if (const uint64_t host = entry.word & kOffsetMask) {
+    free_later(host, cluster());
+  }
+}
+
+Task<Qcow2Node::Slice> Qcow2Node::writable_slice(uint64_t offset) {
+  const uint64_t index = offset / header_.l2_range();
+  if (index >= l1_count_) throw Error::system(EFBIG);
+  if (!(l1_entry(index) & kCopied)) co_await make_l2_table(index);
+  const uint64_t table = l1_entry(index) & kOffsetMask;
+  Slice held;
+  if (is_aligned(table, cluster())) {
+    held.ref = try_slice(table, offset);
+    held.first = align_down(offset, slice_bytes_ / header_.l2_entry_bytes() * cluster());
+  }
+  if (!held.ref) held = co_await slice(table, offset);
+  co_return held;
+}
+
+// A table of its own for the L1 entry: empty, or a copy of the one that is shared.
+Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
+  Mutex::Guard guard = co_await l2_tables_mutex_.lock();
+  const uint64_t before = l1_entry(l1_index);
+  if (before & kCopied) co_return;
+  const uint64_t old = before & kOffsetMask;
+  if (!is_aligned(old, cluster())) corrupt("L2 table offset unaligned");
+  const uint64_t table = co_await allocate(1);
+  std::vector<std::byte> content(cluster());
+  if (old != 0) {
+    for (uint64_t at = 0; at < cluster(); at += slice_bytes_) {
+      const TableCache::Ref ref = co_await l2_->get(old + at);
+      std::copy(ref.bytes().begin(), ref.bytes().end(), content.begin() + static_cast<ptrdiff_t>(at));
+    }
+  }
+  l2_->forget(table, cluster());
+  co_await file_->write(table, content);
+  co_await refcounts_->write_back();
+  co_await file_->flush();
+  std::byte entry[8];
+  store_be<uint64_t>(entry, 0, table | kCopied);
+  co_await file_->write(header_.l1_offset + l1_index * 8, entry);
+  {
+    std::lock_guard lock(tables_mutex_);
+    table_clusters_.insert(table / cluster());
+    table_clusters_.erase(old / cluster());
+  }
+  set_l1_entry(l1_index, table | kCopied);
+  if (old != 0) free_later(old, cluster());
+}
+
+}  // namespace cairn

@@ -1,0 +1,304 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/arith.h"
+#include "block/context.h"
+#include "format/qcow2/node.h"
+
+namespace cairn {
+
+using namespace qcow2;
+
+namespace {
+constexpr uint64_t kDefaultL2CacheBytes = 32u << 20;
+constexpr uint64_t kMinRefcountBlocks = 4;
+constexpr const char* kOverlapParts[] = {
+    "main-header", "active-l1",   "active-l2",   "refcount-table",  "refcount-block",
+    "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory"};
+}  // namespace
+
+Qcow2Node::Qcow2Node(Context& context, const Driver& driver, NodePtr file)
+    : FormatNode(context, driver), file_(file.get()) {
+  add_child("file", std::move(file), ChildRole::kFile);
+}
+
+Task<void> Qcow2Node::load(OpenContext& request) {
+  metadata_only_ = request.flags.metadata_only;
+  set_read_only(!request.flags.writable);
+  const bool for_check = request.flags.for_check;
+  co_await read_header(for_check);
+  if (!read_only() && (header_.incompatible & kIncompatCorrupt))
+    throw Error(ErrorKind::kDenied, "qcow2: Image is corrupt; cannot be opened read/write");
+  pass_discard_request_ = request.flags.discard_unmap;
+  configure(request.options);
+  co_await read_snapshots();
+  co_await read_bitmaps();
+  if (!metadata_only_) {
+    if (header_.crypt_method != 0 && !for_check)
+      throw Error(ErrorKind::kUnsupported,
+                  "qcow2: the data of encrypted images cannot be read by this version");
+    if (header_.incompatible & kIncompatDataFile)
+      throw Error(ErrorKind::kUnsupported,
+                  "qcow2: images with an external data file cannot be used by this version");
+    if (!read_only() && (header_.incompatible & kIncompatDirty))
+      throw Error(ErrorKind::kUnsupported,
+                  "qcow2: the image was not closed cleanly and must be repaired before it is written");
+    if (!read_only() && !bitmaps_.empty())
+      throw Error(ErrorKind::kUnsupported,
+                  "qcow2: images with persistent bitmaps can only be opened read-only by this version");
+    co_await read_tables();
+  }
+  if (!extensions_.backing_name.empty()) {
+    NodePtr backing = co_await request.open_backing(extensions_.backing_name, extensions_.backing_format);
+    if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
+  } else {
+    NodePtr backing = co_await request.open_backing({}, {});
+    if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
+  }
+  if (!metadata_only_) co_await detect_preallocation();
+}
+
+Task<void> Qcow2Node::load_fresh() {
+  set_read_only(false);
+  co_await read_header(false);
+  configure({});
+  co_await read_tables();
+}
+
+Task<void> Qcow2Node::read_header(bool for_check) {
+  std::vector<std::byte> head(4096);
+  co_await file_->read(0, head);
+  header_ = Header::decode(head);
+  head.resize(header_.cluster_bytes());
+  if (head.size() > 4096)
+    co_await file_->read(4096, MutableByteSpan(head).subspan(4096));
+  if (const uint64_t unknown = header_.incompatible & ~kIncompatKnown) {
+    std::string table;
+    try {
+      table = Extensions::decode(header_, head).feature_table;
+    } catch (const Error&) {
+      // What cannot be read names nothing.
+    }
+    throw Error(ErrorKind::kUnsupported,
+                "Unsupported qcow2 feature(s): " + describe_features(unknown, table));
+  }
+  header_.validate(file_->length(), for_check);
+  extensions_ = Extensions::decode(header_, head);
+  set_length(header_.size);
+  Limits& limits = mutable_limits();
+  limits.cluster_bytes = cluster();
+  limits.zero_alignment = cluster() / subclusters();
+  limits.discard_alignment = cluster();
+}
+
+void Qcow2Node::configure(const Options& options) {
+  const auto lazy = options.boolean("lazy-refcounts");
+  if (lazy.value_or(false) && header_.version < 3)
+    throw Error(ErrorKind::kInvalid,
+                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
+  pass_discard_request_ = options.boolean("pass-discard-request").value_or(pass_discard_request_);
+  options.boolean("pass-discard-snapshot");
+  options.boolean("pass-discard-other");
+  discard_no_unref_ = options.boolean("discard-no-unref").value_or(false);
+  if (discard_no_unref_ && header_.version < 3)
+    throw Error(ErrorKind::kInvalid, "discard-no-unref is only supported since qcow2 version 3");
+
+  const auto overlap = options.string("overlap-check");
+  const auto overlap_template = options.string("overlap-check.template");
+  if (overlap && overlap_template && *overlap != *overlap_template)
+    throw Error(ErrorKind::kInvalid,
+                "Conflicting values for qcow2 options 'overlap-check' ('" + *overlap +
+                    "') and 'overlap-check.template' ('" + *overlap_template + "')");
+  const std::string level = overlap ? *overlap : overlap_template.value_or("cached");
+  if (level != "none" && level != "constant" && level != "cached" && level != "all")
+    throw Error(ErrorKind::kInvalid, "Unsupported value '" + level +
+                                         "' for qcow2 option 'overlap-check'. Allowed are any of the "
+                                         "following: none, constant, cached, all");
+  overlap_checks_ = level != "none";
+  for (const char* part : kOverlapParts)
+    overlap_checks_ = options.boolean(std::string("overlap-check.") + part).value_or(false) || overlap_checks_;
+
+  if (const auto format = options.string("encrypt.format"); format && header_.crypt_method == 0)
+    throw Error(ErrorKind::kInvalid,
+                "No encryption in image header, but options specified format '" + *format + "'");
+  options.string("encrypt.key-secret");
+  if (const auto interval = options.number("cache-clean-interval"); interval && *interval > UINT32_MAX)
+    throw Error(ErrorKind::kInvalid, "Cache clean interval too big");
+
+  const auto total = options.size("cache-size");
+  const auto l2 = options.size("l2-cache-size");
+  const auto refcounts = options.size("refcount-cache-size");
+  if (total && l2 && refcounts)
+    throw Error(ErrorKind::kInvalid, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+  if (total && l2 && *l2 > *total)
+    throw Error(ErrorKind::kInvalid, "l2-cache-size may not exceed cache-size");
+  if (total && refcounts && *refcounts > *total)
+    throw Error(ErrorKind::kInvalid, "refcount-cache-size may not exceed cache-size");
+  const uint64_t full =
+      align_up(div_ceil(header_.size, cluster()) * header_.l2_entry_bytes(), cluster());
+  const uint64_t few = kMinRefcountBlocks * cluster();
+  uint64_t l2_bytes = l2.value_or(kDefaultL2CacheBytes);
+  uint64_t refcount_bytes = refcounts.value_or(few);
+  if (total) {
+    if (l2) refcount_bytes = *total - *l2;
+    else if (refcounts) l2_bytes = *total - *refcounts;
+    else if (*total >= full + few) { l2_bytes = full; refcount_bytes = *total - full; }
+    else { refcount_bytes = std::min(*total, few); l2_bytes = *total - refcount_bytes; }
+  }
+  const uint64_t slice = options.size("l2-cache-entry-size")
+                             .value_or(l2_bytes >= full ? cluster() : std::min<uint64_t>(cluster(), 4096));
+  if (!is_power_of_two(slice) || slice < 512 || slice > cluster())
+    throw Error(ErrorKind::kInvalid, "L2 cache entry size must be a power of two between 512 and the cluster size (" +
+                                         std::to_string(cluster()) + ")");
+  slice_bytes_ = static_cast<uint32_t>(slice);
+  l2_cache_bytes_ = std::min(l2_bytes, std::max(full, cluster()));
+  refcount_cache_bytes_ = std::max(refcount_bytes, few);
+}
+
+Task<void> Qcow2Node::read_tables() {
+  l1_count_ = header_.l1_entries;
+  l1_ = std::make_unique<std::atomic<uint64_t>[]>(std::max<uint64_t>(l1_count_, 1));
+  std::vector<std::byte> bytes(l1_count_ * 8);
+  if (!bytes.empty()) co_await file_->read(header_.l1_offset, bytes);
+  for (uint64_t i = 0; i < l1_count_; ++i) l1_[i] = load_be<uint64_t>(bytes, i * 8);
+  bytes.resize(uint64_t{header_.refcount_table_clusters} * cluster());
+  if (!bytes.empty()) co_await file_->read(header_.refcount_table_offset, bytes);
+  refcount_table_.resize(bytes.size() / 8);
+  for (size_t i = 0; i < refcount_table_.size(); ++i) {
+    refcount_table_[i] = load_be<uint64_t>(bytes, i * 8) & ~uint64_t{0x1ff};
+  }
+  l2_ = std::make_unique<TableCache>(*file_, slice_bytes_,
+                                     std::max<uint64_t>(2, l2_cache_bytes_ / slice_bytes_));
+  refcounts_ = std::make_unique<TableCache>(*file_, static_cast<uint32_t>(cluster()),
+                                            std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
+  if (read_only()) co_return;
+  co_await l2_->write_after(*refcounts_);
+  for (uint64_t i = 0; i < l1_count_; ++i)
+    if (const uint64_t table = l1_entry(i) & kOffsetMask) table_clusters_.insert(table / cluster());
+  for (const uint64_t block : refcount_table_) {
+    if (!is_aligned(block, cluster()))
+      throw Error(ErrorKind::kCorrupt, "qcow2: a refcount block is not aligned to a cluster");
+    if (block != 0) table_clusters_.insert(block / cluster());
+  }
+  // Only what grows by itself is known to be zero behind its end.
+  virgin_ = file_->reads_zero_when_created() ? align_up(file_->length(), cluster()) : UINT64_MAX;
+  if (header_.autoclear & ~kAutoclearKnown) {
+    header_.autoclear &= kAutoclearKnown;
+    co_await write_header();
+  }
+}
+
+Task<void> Qcow2Node::read_snapshots() {
+  if (header_.snapshot_count == 0) co_return;
+  uint64_t at = header_.snapshots_offset;
+  uint64_t total = 0;
+  for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
+    std::vector<std::byte> bytes(64 + kMaxSnapshotExtraBytes + 2 * 65536);
+    co_await file_->read(at, bytes);
+    SnapshotEntry entry = SnapshotEntry::decode(bytes, i, header_.size);
+    at += entry.encoded_bytes;
+    total += entry.encoded_bytes;
+    if (total > kMaxSnapshotTableBytes) throw Error(ErrorKind::kTooLarge, "Snapshot table is too big");
+    snapshots_.push_back(std::move(entry));
+  }
+}
+
+Task<void> Qcow2Node::read_bitmaps() {
+  if (!extensions_.bitmaps || !(header_.autoclear & kAutoclearBitmaps)) co_return;
+  const BitmapsExtension& extension = *extensions_.bitmaps;
+  std::vector<std::byte> bytes(extension.directory_bytes);
+  co_await file_->read(extension.directory_offset, bytes);
+  ByteSpan rest = bytes;
+  for (uint32_t i = 0; i < extension.count; ++i) {
+    if (rest.empty()) throw Error(ErrorKind::kInvalid, "Less bitmaps found than specified in header extension");
+    BitmapEntry entry = BitmapEntry::decode(rest, header_);
+    rest = rest.subspan(std::min(rest.size(), entry.encoded_bytes));
+    bitmaps_.push_back(std::move(entry));
+  }
+  if (!rest.empty()) throw Error(ErrorKind::kInvalid, "More bitmaps found than specified in header extension");
+}
+
+Task<void> Qcow2Node::write_header() {
+  const std::vector<std::byte> bytes = encode_first_cluster(header_, extensions_);
+  co_await file_->write(0, bytes);
+  co_await file_->flush();
+}
+
+Task<void> Qcow2Node::write_header_field(uint64_t offset, ByteSpan bytes) {
+  co_await file_->write(offset, bytes);
+  co_await file_->flush();
+}
+
+// A file with far fewer blocks than bytes has its metadata preallocated: mapped clusters may be holes.
+Task<void> Qcow2Node::detect_preallocation() {
+  const auto allocated = co_await file_->allocated_bytes();
+  preallocated_ = allocated && *allocated + 2 * cluster() < file_->length() &&
+                  *allocated / 9 < file_->length() / 10;
+}
+
+// --- what tools ask ---
+
+Value Qcow2Node::specific_info() const {
+  Value data = Value::object();
+  const bool v3 = header_.version >= 3;
+  data.set("compat", v3 ? "1.1" : "0.10");
+  data.set("compression-type", header_.compression_type == 1 ? "zstd" : "zlib");
+  data.set("refcount-bits", uint64_t{header_.refcount_bits()});
+  if (v3) {
+    data.set("lazy-refcounts", (header_.compatible & kCompatLazyRefcounts) != 0);
+    data.set("corrupt", (header_.incompatible & kIncompatCorrupt) != 0);
+    data.set("extended-l2", header_.extended_l2());
+    if (header_.incompatible & kIncompatDataFile) {
+      if (!extensions_.data_file.empty()) data.set("data-file", extensions_.data_file);
+      data.set("data-file-raw", (header_.autoclear & kAutoclearRawData) != 0);
+    }
+  }
+  if (!bitmaps_.empty()) {
+    Value list = Value::array();
+    for (const BitmapEntry& bitmap : bitmaps_) {
+      Value flags = Value::array();
+      if (bitmap.flags & BitmapEntry::kInUse) flags.push_back("in-use");
+      if (bitmap.flags & BitmapEntry::kAuto) flags.push_back("auto");
+      Value entry = Value::object();
+      entry.set("flags", std::move(flags));
+      entry.set("name", bitmap.name);
+      entry.set("granularity", uint64_t{1} << bitmap.granularity_bits);
+      list.push_back(std::move(entry));
+    }
+    data.set("bitmaps", std::move(list));
+  }
+  if (header_.crypt_method != 0) {
+    Value encrypt = Value::object();
+    encrypt.set("format", header_.crypt_method == 1 ? "aes" : "luks");
+    data.set("encrypt", std::move(encrypt));
+  }
+  return data;
+}
+
+Value Qcow2Node::snapshots_info() const {
+  if (snapshots_.empty()) return {};
+  Value list = Value::array();
+  for (const SnapshotEntry& snapshot : snapshots_) {
+    Value entry = Value::object();
+    if (snapshot.icount) entry.set("icount", *snapshot.icount);
+    entry.set("vm-clock-nsec", snapshot.vm_clock % 1000000000);
+    entry.set("name", snapshot.name);
+    entry.set("date-sec", uint64_t{snapshot.date_seconds});
+    entry.set("date-nsec", uint64_t{snapshot.date_nanoseconds});
+    entry.set("vm-clock-sec", snapshot.vm_clock / 1000000000);
+    entry.set("id", snapshot.id);
+    entry.set("vm-state-size", snapshot.vm_state_bytes);
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+std::optional<bool> Qcow2Node::dirty_flag() const {
+  return (header_.incompatible & kIncompatDirty) != 0;
+}
+
+bool Qcow2Node::reads_zero_when_created() const {
+  return backing() == nullptr && (l1_count_ == 0 || (l1_entry(0) & kOffsetMask) == 0);
+}
+
+}  // namespace cairn

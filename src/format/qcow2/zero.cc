@@ -1,0 +1,123 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "format/qcow2/node.h"
+
+namespace cairn {
+
+using namespace qcow2;
+
+namespace {
+constexpr uint64_t kAllZero = 0xffffffff00000000;
+}
+
+// The results are those of the table "write zeroes" in docs/formats/qcow2.md.
+Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
+  if (header_.version < 3) {
+    if (backing() != nullptr) co_return 0;
+    co_await discard_mapped(offset, length);
+    co_return length;
+  }
+  const Slice held = co_await writable_slice(offset);
+  const uint64_t unit = cluster() / subclusters();
+  const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+  uint64_t at = offset;
+  bool changed = false;
+  for (size_t index = slice_index(offset); at < offset + length && index < entries; ++index) {
+    const uint64_t start = align_down(at, cluster());
+    const uint64_t end = std::min(start + cluster(), offset + length);
+    const bool whole = at == start && (end == start + cluster() || end == this->length());
+    const Entry old = load_entry(held.ref, index);
+    check_entry(old, at);
+    if (!whole && (old.word & kCompressed)) break;
+    Entry now;
+    const bool keep = !(old.word & kCompressed) && (old.word & kOffsetMask) != 0 &&
+                      (!may_unmap || discard_no_unref_ || !whole);
+    if (keep) now.word = old.word;
+    if (header_.extended_l2()) {
+      const uint64_t from = (at - start) / unit;
+      const uint64_t to = whole ? 32 : div_ceil(end - start, unit);
+      const uint64_t mask = ((uint64_t{1} << to) - 1) & ~((uint64_t{1} << from) - 1);
+      now.bitmap = whole ? kAllZero : (old.bitmap & ~mask) | mask << 32;
+    } else {
+      now.word |= kZeroFlag;
+    }
+    if (now.word != old.word || now.bitmap != old.bitmap) {
+      store_entry(held.ref, index, now);
+      if (!keep) release_entry(old);
+      changed = true;
+    }
+    at = end;
+  }
+  if (changed) l2_->mark_dirty(held.ref);
+  co_await apply_frees_if_many();
+  co_return at - offset;
+}
+
+Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
+  const bool below = backing() != nullptr;
+  if (header_.version < 3 && below) co_return;
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const uint64_t range_end =
+        std::min(end, align_down(offset, header_.l2_range()) + header_.l2_range());
+    if ((l1_entry(offset / header_.l2_range()) & kOffsetMask) == 0 && !below) {
+      offset = range_end;
+      continue;
+    }
+    const Slice held = co_await writable_slice(offset);
+    const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+    bool changed = false;
+    for (size_t index = slice_index(offset); offset < range_end && index < entries; ++index) {
+      const Entry old = load_entry(held.ref, index);
+      check_entry(old, offset);
+      const bool nothing = old.word == 0 && old.bitmap == 0;
+      if (!nothing || below) {
+        const bool keep = discard_no_unref_ && !(old.word & kCompressed) && (old.word & kOffsetMask) != 0;
+        Entry now;
+        if (keep) now.word = old.word;
+        if (header_.extended_l2()) now.bitmap = kAllZero;
+        else if (header_.version >= 3) now.word |= kZeroFlag;
+        if (now.word != old.word || now.bitmap != old.bitmap) {
+          store_entry(held.ref, index, now);
+          if (!keep) release_entry(old);
+          changed = true;
+        }
+      }
+      offset = std::min(align_down(offset, cluster()) + cluster(), range_end);
+    }
+    if (changed) l2_->mark_dirty(held.ref);
+  }
+  co_await apply_frees_if_many();
+}
+
+Task<void> Qcow2Node::flush_mapped() {
+  if (unusable_.load() && header_.version >= 3 && !(header_.incompatible & kIncompatCorrupt)) {
+    header_.incompatible |= kIncompatCorrupt;
+    std::byte field[8];
+    store_be<uint64_t>(field, 0, header_.incompatible);
+    co_await write_header_field(72, field);
+  }
+  if (unusable_.load()) throw Error::system(ENOMEDIUM);
+  co_await apply_frees();
+  co_await l2_->write_back();
+  co_await refcounts_->write_back();
+  co_await file_->flush();
+}
+
+Task<void> Qcow2Node::do_close() {
+  if (read_only() || metadata_only_ || l2_ == nullptr) co_return;
+  if (unusable_.load()) {
+    try {
+      co_await flush_mapped();
+    } catch (const Error&) {
+      // The request that met the damage has reported it.
+    }
+    co_return;
+  }
+  co_await flush_mapped();
+  if (wrote_compressed_.load() && !is_aligned(file_->length(), 512))
+    co_await file_->resize({.length = align_up(file_->length(), 512), .exact = false});
+}
+
+}  // namespace cairn
