@@ -138,9 +138,12 @@ Task<void> Qcow2Node::publish(Grant place) {
     }
     if (header_.extended_l2()) {
       const uint64_t at = start + i * cluster();
-      const uint64_t from = (std::max(place.copy_begin, at) - at) / unit;
-      const uint64_t to = div_ceil(std::min(place.copy_end, at + cluster()) - at, unit);
-      entry.bitmap = (entry.bitmap | bits(from, to)) & ~(bits(from, to) << 32);
+      const uint64_t begin = std::max(place.copy_begin, at);
+      const uint64_t end = std::min(place.copy_end, at + cluster());
+      if (begin < end) {
+        const uint64_t shown = bits((begin - at) / unit, div_ceil(end - at, unit));
+        entry.bitmap = (entry.bitmap | shown) & ~(shown << 32);
+      }
     } else {
       entry.bitmap = 0;
     }

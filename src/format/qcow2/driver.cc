@@ -1,0 +1,258 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "block/context.h"
+#include "format/qcow2/node.h"
+#include "format/qcow2/qcow2.h"
+
+namespace cairn {
+
+using namespace qcow2;
+
+namespace {
+
+const OptionSchema kOpenOptions = {
+    {"lazy-refcounts", OptionType::kBool, "", "accepted; refcounts are always written in order"},
+    {"pass-discard-request", OptionType::kBool, "", "pass discards of the guest to the file"},
+    {"pass-discard-snapshot", OptionType::kBool, "on", "pass discards of deleted snapshots to the file"},
+    {"pass-discard-other", OptionType::kBool, "off", "pass discards of other freed clusters to the file"},
+    {"discard-no-unref", OptionType::kBool, "off", "discarded clusters keep their space"},
+    {"overlap-check", OptionType::kString, "cached", "none, constant, cached or all"},
+    {"cache-size", OptionType::kSize, "", "memory for L2 tables and refcounts"},
+    {"l2-cache-size", OptionType::kSize, "", "memory for L2 tables"},
+    {"l2-cache-entry-size", OptionType::kSize, "", "size of a piece of an L2 table in memory"},
+    {"refcount-cache-size", OptionType::kSize, "", "memory for refcounts"},
+    {"cache-clean-interval", OptionType::kNumber, "600", "seconds until unused tables leave memory"},
+};
+
+const OptionSchema kCreateOptions = {
+    {"backing_file", OptionType::kString, "", "File name of a base image"},
+    {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
+    {"cluster_size", OptionType::kSize, "65536", "qcow2 cluster size"},
+    {"compat", OptionType::kString, "", "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {"compression_type", OptionType::kString, "zlib", "Compression method used for image cluster compression"},
+    {"data_file", OptionType::kString, "", "File name of an external data file"},
+    {"data_file_raw", OptionType::kBool, "", "The external data file must stay valid as a raw image"},
+    {"encrypt.cipher-alg", OptionType::kString, "", "Name of encryption cipher algorithm"},
+    {"encrypt.cipher-mode", OptionType::kString, "", "Name of encryption cipher mode"},
+    {"encrypt.format", OptionType::kString, "", "Encrypt the image, format choices: 'aes', 'luks'"},
+    {"encrypt.hash-alg", OptionType::kString, "", "Name of encryption hash algorithm"},
+    {"encrypt.iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
+    {"encrypt.ivgen-alg", OptionType::kString, "", "Name of IV generator algorithm"},
+    {"encrypt.ivgen-hash-alg", OptionType::kString, "", "Name of IV generator hash algorithm"},
+    {"encrypt.key-secret", OptionType::kString, "", "ID of secret providing qcow AES key or LUKS passphrase"},
+    {"encryption", OptionType::kBool, "",
+     "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
+    {"extended_l2", OptionType::kBool, "off", "Extended L2 tables"},
+    {"lazy_refcounts", OptionType::kBool, "off", "Postpone refcount updates"},
+    {"preallocation", OptionType::kString, "", "Preallocation mode (allowed values: off, metadata, falloc, full)"},
+    {"refcount_bits", OptionType::kNumber, "16", "Width of a reference count entry in bits"},
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+};
+
+constexpr std::string_view kAnnounced[] = {
+    "encryption", "encrypt.format", "encrypt.key-secret", "encrypt.cipher-alg", "encrypt.cipher-mode",
+    "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg", "encrypt.iter-time", "cluster_size",
+    "extended_l2", "preallocation", "compression_type", "size", "compat", "backing_file", "backing_fmt",
+    "data_file", "data_file_raw", "lazy_refcounts", "refcount_bits"};
+
+// What creation and measure() share: the options as a header.
+struct Plan {
+  Header header;
+  Preallocation preallocation = Preallocation::kOff;
+};
+
+[[noreturn]] void needs_v3(const std::string& what) {
+  throw Error(ErrorKind::kInvalid,
+              what + " compatibility level 1.1 and above (use version=v3 or greater)");
+}
+
+Plan plan(const Options& options) {
+  Plan result;
+  Header& header = result.header;
+  const std::string compat = options.string("compat").value_or("v3");
+  if (compat == "0.10" || compat == "v2") header.version = 2;
+  else if (compat != "1.1" && compat != "v3")
+    throw Error(ErrorKind::kInvalid, "Parameter 'version' does not accept value '" + compat + "'");
+  const bool v2 = header.version == 2;
+  const std::string compression = options.string("compression_type").value_or("zlib");
+  if (compression != "zlib" && compression != "zstd")
+    throw Error(ErrorKind::kInvalid,
+                "Parameter 'compression-type' does not accept value '" + compression + "'");
+  try {
+    result.preallocation = parse_preallocation(options.string("preallocation").value_or("off"));
+  } catch (const Error&) {
+    throw Error(ErrorKind::kInvalid, "Parameter 'preallocation' does not accept value '" +
+                                         options.string("preallocation").value_or("") + "'");
+  }
+  const uint64_t cluster = options.size("cluster_size").value_or(65536);
+  if (!is_power_of_two(cluster) || cluster < 512 || cluster > (2u << 20))
+    throw Error(ErrorKind::kInvalid, "Cluster size must be a power of two between 512 and 2048k");
+  header.cluster_bits = static_cast<uint32_t>(__builtin_ctzll(cluster));
+  if (options.boolean("extended_l2").value_or(false)) {
+    if (v2) needs_v3("Extended L2 entries are only supported with");
+    if (cluster < 16384)
+      throw Error(ErrorKind::kInvalid,
+                  "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes");
+    header.incompatible |= kIncompatExtendedL2;
+  }
+  if (options.string("backing_file") && result.preallocation != Preallocation::kOff && !header.extended_l2())
+    throw Error(ErrorKind::kInvalid,
+                "Backing file and preallocation can only be used at the same time if extended_l2 is on");
+  if (options.boolean("lazy_refcounts").value_or(false)) {
+    if (v2) needs_v3("Lazy refcounts only supported with");
+    header.compatible |= kCompatLazyRefcounts;
+  }
+  const uint64_t refcount_bits = options.number("refcount_bits").value_or(16);
+  if (refcount_bits > 64 || !is_power_of_two(refcount_bits))
+    throw Error(ErrorKind::kInvalid, "Refcount width must be a power of two and may not exceed 64 bits");
+  if (v2 && refcount_bits != 16)
+    throw Error(ErrorKind::kInvalid,
+                "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
+                "version=v3 or greater)");
+  header.refcount_order = static_cast<uint32_t>(__builtin_ctzll(refcount_bits));
+  if (options.boolean("data_file_raw").value_or(false) && !options.string("data_file"))
+    throw Error(ErrorKind::kInvalid, "data-file-raw requires data-file");
+  if (compression == "zstd") {
+    if (v2) needs_v3("Non-zlib compression type is only supported with");
+    header.compression_type = 1;
+    header.incompatible |= kIncompatCompression;
+  }
+  header.header_length = v2 ? Header::kBytesV2 : Header::kBytesV3;
+  return result;
+}
+
+class Qcow2Driver : public Driver {
+ public:
+  std::string_view name() const override { return "qcow2"; }
+  std::string_view title() const override { return "QEMU copy-on-write, versions 2 and 3"; }
+  int probe(const ProbeInput& input) const override {
+    if (input.head.size() < 8 || load_be<uint32_t>(input.head, 0) != kMagic) return 0;
+    return load_be<uint32_t>(input.head, 4) >= 2 ? 100 : 0;
+  }
+  Abilities abilities() const override {
+    return {.create = true, .backing = true, .compress = true, .check = true, .resize = true};
+  }
+  const OptionSchema& open_options() const override { return kOpenOptions; }
+  const OptionSchema& create_options() const override { return kCreateOptions; }
+
+  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
+                                                            uint64_t size) const override {
+    std::vector<std::pair<std::string, std::string>> result;
+    for (const std::string_view key : kAnnounced) {
+      if (key == "size") {
+        result.emplace_back("size", std::to_string(size));
+        continue;
+      }
+      const auto spec = std::find_if(kCreateOptions.begin(), kCreateOptions.end(),
+                                     [&](const OptionSpec& one) { return one.name == key; });
+      if (options.has(key)) {
+        std::string value;
+        if (spec->type == OptionType::kBool) value = options.boolean(key).value_or(false) ? "on" : "off";
+        else if (spec->type == OptionType::kSize) value = std::to_string(options.size(key).value_or(0));
+        else value = options.string(key).value_or("");
+        result.emplace_back(key, value);
+      } else if (!spec->default_text.empty()) {
+        result.emplace_back(key, spec->default_text);
+      }
+    }
+    return result;
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    NodePtr file = co_await request.open_file();
+    std::exception_ptr error;
+    try {
+      auto node = std::make_shared<Qcow2Node>(request.context, *this, file);
+      co_await node->load(request);
+      co_return node;
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await file->close();
+    std::rethrow_exception(error);
+  }
+
+  Task<void> create(Context& context, CreateRequest request) const override {
+    Plan what = plan(request.options);
+    if (request.options.string("encrypt.format") || request.options.boolean("encryption").value_or(false))
+      throw Error(ErrorKind::kUnsupported, "Encrypted qcow2 images cannot be created by this version");
+    if (request.options.string("data_file"))
+      throw Error(ErrorKind::kUnsupported,
+                  "qcow2 images with an external data file cannot be created by this version");
+    Extensions extensions;
+    extensions.backing_name = request.options.string("backing_file").value_or("");
+    extensions.backing_format = request.options.string("backing_fmt").value_or("");
+    if (extensions.backing_name.empty() && !extensions.backing_format.empty())
+      throw Error(ErrorKind::kInvalid, "Backing format cannot be used without backing file");
+    Header& header = what.header;
+    if (request.size > header.max_size())
+      throw Error(ErrorKind::kTooLarge, "The image size is too large for file format 'qcow2' (try using a "
+                                        "larger cluster size)");
+    const uint64_t cluster = header.cluster_bytes();
+    header.refcount_table_offset = cluster;
+    header.refcount_table_clusters = 1;
+    // Header, refcount table and the first refcount block; the node itself does the rest.
+    std::vector<std::byte> bytes = encode_first_cluster(header, extensions);
+    bytes.resize(3 * cluster);
+    store_be<uint64_t>(bytes, cluster, 2 * cluster);
+    for (uint64_t i = 0; i < 3; ++i)
+      set_refcount(MutableByteSpan(bytes).subspan(2 * cluster), i, header.refcount_order, 1);
+    co_await request.file->write(0, bytes);
+    auto node = std::make_shared<Qcow2Node>(context, *this, request.file);
+    co_await node->load_fresh();
+    co_await node->resize({.length = request.size, .preallocation = what.preallocation});
+    co_await node->close();
+  }
+
+  Task<MeasureResult> measure(Context&, Options options, uint64_t size, NodePtr source) const override {
+    const Plan what = plan(options);
+    const Header& header = what.header;
+    if (size > header.max_size())
+      throw Error(ErrorKind::kTooLarge, "The image size is too large (try using a larger cluster size)");
+    const uint64_t cluster = header.cluster_bytes();
+    const uint64_t aligned = align_up(size, cluster);
+    uint64_t needed = 0;
+    if (what.preallocation == Preallocation::kFalloc || what.preallocation == Preallocation::kFull) {
+      needed = aligned;
+    } else if (source && options.string("backing_file")) {
+      needed = aligned;
+    } else if (source) {
+      uint64_t counted = 0;  // guest bytes below this are dealt with
+      for (uint64_t at = 0; at < source->length();) {
+        const Extent extent = co_await source->extent_at(at, source->length() - at);
+        if (extent.data && !extent.zero) {
+          const uint64_t begin = std::max(counted, align_down(at, cluster));
+          const uint64_t end = align_up(at + extent.length, cluster);
+          if (end > begin) needed += end - begin;
+          counted = std::max(counted, end);
+        }
+        at += extent.length;
+      }
+    }
+    const uint64_t entry = header.l2_entry_bytes();
+    uint64_t metadata = cluster;
+    const uint64_t l2_entries = align_up(aligned / cluster, cluster / entry);
+    metadata += l2_entries * entry;
+    metadata += align_up(l2_entries * entry / cluster, cluster / 8) * 8;
+    const uint64_t clusters = (metadata + aligned) / cluster;
+    uint64_t blocks = 0;
+    uint64_t table = 0;
+    while (true) {
+      const uint64_t new_blocks = div_ceil(clusters + table + blocks, header.refcounts_per_block());
+      const uint64_t new_table = div_ceil(new_blocks, cluster / 8);
+      if (new_blocks == blocks && new_table == table) break;
+      blocks = new_blocks;
+      table = new_table;
+    }
+    metadata += (blocks + table) * cluster;
+    MeasureResult result{.required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
+    co_return result;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_qcow2_driver() { return std::make_unique<Qcow2Driver>(); }
+
+}  // namespace cairn

@@ -1,0 +1,170 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "block/context.h"
+#include "format/qcow2/node.h"
+
+namespace cairn {
+
+using namespace qcow2;
+
+Task<void> Qcow2Node::do_resize(ResizeRequest request) {
+  const uint64_t old = length();
+  if (!is_aligned(request.length, 512))
+    throw Error(ErrorKind::kInvalid, "The new size must be a multiple of 512");
+  if (header_.version < 3 && header_.snapshot_count != 0)
+    throw Error(ErrorKind::kUnsupported, "Can't resize a v2 image which has snapshots");
+  if (request.length > header_.max_size())
+    throw Error(ErrorKind::kTooLarge, "Failed to grow the L1 table: File too large");
+  if (request.length < old) {
+    if (request.preallocation != Preallocation::kOff)
+      throw Error(ErrorKind::kInvalid, "Preallocation can't be used for shrinking images");
+    co_await shrink(request.length);
+    co_return;
+  }
+  {
+    RangeLock::Guard all;
+    co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
+    const uint64_t entries = header_.l1_entries_for(request.length);
+    if (entries > l1_count_) co_await grow_l1(entries);
+    set_length(request.length);
+    if (request.preallocation != Preallocation::kOff)
+      co_await preallocate(old, request.length, request.preallocation);
+  }
+  // What a longer backing file or the rest of the last cluster holds must not show up.
+  uint64_t stale = 0;
+  if (Node* below = backing(); below != nullptr && below->length() > old) {
+    stale = std::min(below->length(), request.length);
+  } else if (old % cluster() != 0 && old < request.length) {
+    const Mapping mapping = co_await map(old, 1);
+    if (mapping.kind == Mapping::Kind::kChild || mapping.kind == Mapping::Kind::kEncoded)
+      stale = std::min(align_up(old, cluster()), request.length);
+  }
+  if (stale > old) co_await write_zeroes(old, stale - old);
+  co_await flush_mapped();
+  std::byte field[8];
+  store_be<uint64_t>(field, 0, request.length);
+  co_await write_header_field(24, field);
+  header_.size = request.length;
+}
+
+Task<void> Qcow2Node::grow_l1(uint64_t entries) {
+  if (entries * 8 > kMaxL1Bytes) throw Error::system(EFBIG, "Failed to grow the L1 table");
+  const uint64_t place = co_await allocate(div_ceil(entries * 8, cluster()));
+  co_await refcounts_->write_back();
+  co_await file_->flush();
+  std::vector<std::byte> bytes(entries * 8);
+  for (uint64_t i = 0; i < l1_count_; ++i) store_be<uint64_t>(bytes, i * 8, l1_entry(i));
+  co_await file_->write(place, bytes);
+  co_await file_->flush();
+  std::byte field[12];
+  store_be<uint32_t>(field, 0, static_cast<uint32_t>(entries));
+  store_be<uint64_t>(field, 4, place);
+  co_await write_header_field(36, field);
+  const uint64_t old_offset = header_.l1_offset;
+  const uint64_t old_clusters = div_ceil(l1_count_ * 8, cluster());
+  auto table = std::make_unique<std::atomic<uint64_t>[]>(entries);
+  for (uint64_t i = 0; i < l1_count_; ++i) table[i] = l1_entry(i);
+  l1_ = std::move(table);
+  l1_count_ = entries;
+  header_.l1_entries = static_cast<uint32_t>(entries);
+  header_.l1_offset = place;
+  if (old_clusters == 0) co_return;
+  Mutex::Guard guard = co_await alloc_mutex_.lock();
+  co_await change_refcount(old_offset / cluster(), old_clusters, -1);
+}
+
+Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode) {
+  for (uint64_t at = from; at < to;) {
+    Grant place = co_await grant(at, to - at, true);
+    const uint64_t next = at + place.length;
+    if (!place.in_place && place.token[1] != 0) {
+      const uint64_t bytes = place.token[1] * cluster();
+      const uint64_t end = place.token[0] + bytes;
+      if (at % cluster() != 0) {
+        // The old last cluster was not mapped; what it showed stays what it shows.
+        std::vector<std::byte> head(at % cluster());
+        co_await read_guest(at - head.size(), head);
+        co_await file_->write(place.token[0], head);
+      } else if (!place.host_is_zero) {
+        co_await file_->write_zeroes(place.token[0], bytes);
+      }
+      if (file_->length() < end)
+        co_await file_->resize({.length = end,
+                                .preallocation = mode == Preallocation::kMetadata ? Preallocation::kOff : mode,
+                                .exact = false});
+      // Subclusters stay unallocated: only the space is there.
+      if (header_.extended_l2()) place.copy_begin = place.copy_end = place.offset;
+      co_await publish(place);
+    }
+    at = next;
+  }
+}
+
+Task<void> Qcow2Node::shrink(uint64_t new_length) {
+  {
+    RangeLock::Guard all;
+    co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
+    const uint64_t kept_entries = header_.l1_entries_for(new_length);
+    const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+    for (uint64_t at = align_up(new_length, cluster()); at < length();) {
+      const uint64_t index = at / header_.l2_range();
+      if ((l1_entry(index) & kOffsetMask) == 0) {
+        at = (index + 1) * header_.l2_range();
+        continue;
+      }
+      const Slice held = co_await writable_slice(at);
+      for (size_t i = slice_index(at); i < entries && at < length(); ++i, at += cluster()) {
+        const Entry old = load_entry(held.ref, i);
+        check_entry(old, at);
+        store_entry(held.ref, i, {});
+        release_entry(old);
+      }
+      l2_->mark_dirty(held.ref);
+    }
+    co_await flush_mapped();
+    std::vector<uint64_t> tables;
+    for (uint64_t i = kept_entries; i < l1_count_; ++i) {
+      const uint64_t table = l1_entry(i) & kOffsetMask;
+      if (table == 0) continue;
+      std::byte entry[8] = {};
+      co_await file_->write(header_.l1_offset + i * 8, entry);
+      set_l1_entry(i, 0);
+      tables.push_back(table);
+    }
+    co_await file_->flush();
+    for (const uint64_t table : tables) {
+      l2_->forget(table, cluster());
+      std::lock_guard lock(tables_mutex_);
+      table_clusters_.erase(table / cluster());
+    }
+    for (const uint64_t table : tables) free_later(table, cluster());
+    co_await flush_mapped();
+    std::byte field[8];
+    store_be<uint64_t>(field, 0, new_length);
+    co_await write_header_field(24, field);
+    header_.size = new_length;
+    set_length(new_length);
+  }
+  co_await cut_tail(new_length);
+}
+
+// Gives the end of the file back where nothing lies any more.
+Task<void> Qcow2Node::cut_tail(uint64_t) {
+  Mutex::Guard guard = co_await alloc_mutex_.lock();
+  uint64_t last = div_ceil(file_->length(), cluster());
+  while (last > 0) {
+    const uint64_t used = co_await refcount(last - 1);
+    if (used != 0) break;
+    --last;
+  }
+  if (last * cluster() >= file_->length()) co_return;
+  try {
+    co_await file_->resize({.length = last * cluster()});
+    virgin_ = std::min(virgin_, last * cluster());
+  } catch (const Error& error) {
+    context().warn("Failed to truncate the tail of the image: " + error.cause());
+  }
+}
+
+}  // namespace cairn
