@@ -60,7 +60,7 @@ class Qcow2Checker {
     va_end(arguments);
     ++result_.corruptions;
   }
-  __attribute__((format(printf, 2, 3))) void leak(uint64_t clusters, const char* format, ...) {
+  __attribute__((format(printf, 3, 4))) void leak(uint64_t clusters, const char* format, ...) {
     va_list arguments;
     va_start(arguments, format);
     line(format, arguments);
