@@ -166,6 +166,38 @@ void Semaphore::release(uint64_t count) {
   wake(ready);
 }
 
+// --- Turnstile ---
+
+bool Turnstile::Awaiter::await_ready() {
+  std::lock_guard lock(turnstile_->state_);
+  return turnstile_->next_ == waiter_.count;
+}
+
+bool Turnstile::Awaiter::await_suspend(std::coroutine_handle<> handle) {
+  waiter_.worker = Worker::current();
+  waiter_.handle = handle;
+  std::lock_guard lock(turnstile_->state_);
+  if (turnstile_->next_ == waiter_.count) return false;
+  waiter_.next = turnstile_->waiting_;
+  turnstile_->waiting_ = &waiter_;
+  return true;
+}
+
+void Turnstile::pass() {
+  detail::Waiter* found = nullptr;
+  {
+    std::lock_guard lock(state_);
+    ++next_;
+    for (detail::Waiter** at = &waiting_; *at != nullptr; at = &(*at)->next) {
+      if ((*at)->count != next_) continue;
+      found = *at;
+      *at = found->next;
+      break;
+    }
+  }
+  if (found != nullptr) found->worker->post(found->handle);
+}
+
 // --- RangeLock ---
 
 namespace {

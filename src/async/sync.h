@@ -132,6 +132,31 @@ class Semaphore {
   detail::WaiterQueue waiters_;
 };
 
+// Lets numbered comers through in the order of their numbers, one at a time: whoever has waited for
+// its number calls pass(), also when it failed.
+class Turnstile {
+ public:
+  class Awaiter {
+   public:
+    Awaiter(Turnstile* turnstile, uint64_t number) : turnstile_(turnstile) { waiter_.count = number; }
+    bool await_ready();
+    bool await_suspend(std::coroutine_handle<> handle);
+    void await_resume() {}
+
+   private:
+    Turnstile* turnstile_;
+    detail::Waiter waiter_;
+  };
+  // Numbers begin at 0 and none may be left out.
+  Awaiter wait(uint64_t number) { return Awaiter(this, number); }
+  void pass();
+
+ private:
+  std::mutex state_;
+  uint64_t next_ = 0;
+  detail::Waiter* waiting_ = nullptr;
+};
+
 // Locks byte ranges of one address space. Ranges that overlap conflict unless both are shared;
 // an earlier waiter is never overtaken by a later one with which it conflicts.
 class RangeLock {

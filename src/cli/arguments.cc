@@ -1,0 +1,69 @@
+#include "cli/arguments.h"
+
+#include <getopt.h>
+
+namespace cairn::cli {
+
+Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv) {
+  // A leading '-' makes getopt hand out words in their place as option 1; ':' tells a missing value
+  // apart from an unknown option.
+  std::string letters = "-:";
+  std::vector<option> longs;
+  for (const Flag& flag : flags) {
+    if (flag.id < 256) {
+      letters.push_back(static_cast<char>(flag.id));
+      if (flag.value_name != nullptr) letters.push_back(':');
+    }
+    if (flag.long_name != nullptr)
+      longs.push_back({flag.long_name, flag.value_name != nullptr ? required_argument : no_argument,
+                       nullptr, flag.id});
+  }
+  longs.push_back({nullptr, 0, nullptr, 0});
+  Arguments result;
+  optind = 0;
+  opterr = 0;
+  while (true) {
+    const int before = optind == 0 ? 1 : optind;
+    const int got = getopt_long(argc, argv, letters.c_str(), longs.data(), nullptr);
+    if (got == -1) break;
+    const std::string token = before < argc ? argv[before] : "";
+    if (got == ':') throw UsageError{"missing argument for option '" + token + "'"};
+    if (got == '?') throw UsageError{"unrecognized option '" + token + "'"};
+    result.last_is_word_ = got == 1;
+    if (got == 1)
+      result.words_.emplace_back(optarg);
+    else
+      result.given_.emplace_back(got, optarg != nullptr ? optarg : "");
+  }
+  for (int i = optind; i < argc; ++i) {
+    result.words_.emplace_back(argv[i]);
+    result.last_is_word_ = true;
+  }
+  return result;
+}
+
+bool Arguments::has(int id) const {
+  for (const auto& [given, text] : given_)
+    if (given == id) return true;
+  return false;
+}
+
+std::optional<std::string> Arguments::value(int id) const {
+  std::optional<std::string> last;
+  for (const auto& [given, text] : given_)
+    if (given == id) last = text;
+  return last;
+}
+
+std::string Arguments::value_or(int id, std::string_view otherwise) const {
+  return value(id).value_or(std::string(otherwise));
+}
+
+std::vector<std::string> Arguments::values(int id) const {
+  std::vector<std::string> result;
+  for (const auto& [given, text] : given_)
+    if (given == id) result.push_back(text);
+  return result;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,101 @@
+#include "job/bench.h"
+
+#include <chrono>
+#include <cstdio>
+
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options) {
+  NodePtr node = co_await open_node(session.context, std::move(request));
+  std::exception_ptr error;
+  double seconds = 0;
+  try {
+    Bench job(session.context, node, options, session.cancel);
+    const auto begin = std::chrono::steady_clock::now();
+    co_await job.run();
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  } catch (const Error& caught) {
+    Error told(caught.kind(), "Failed request: " + caught.cause());
+    if (caught.message() != caught.cause()) told.hint(caught.message());
+    error = std::make_exception_ptr(told);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await node->close();
+  if (error) std::rethrow_exception(error);
+  co_return seconds;
+}
+
+uint64_t count_argument(const Session& session, const std::string& text, std::string_view what,
+                        uint64_t least, uint64_t most) {
+  char* end = nullptr;
+  errno = 0;
+  const unsigned long long value = std::strtoull(text.c_str(), &end, 0);
+  if (text.empty() || *end != 0 || errno != 0 || text[0] == '-' || value < least || value > most)
+    fail(session, "Invalid " + std::string(what) + " specified");
+  return value;
+}
+
+}  // namespace
+
+int run_bench(Session& session, Arguments& arguments) {
+  BenchOptions options;
+  options.write = arguments.has('w');
+  const auto& words = arguments.words();
+  if (const auto text = arguments.value('c'))
+    options.count = count_argument(session, *text, "request count", 1, INT32_MAX);
+  if (const auto text = arguments.value('d'))
+    options.depth = static_cast<unsigned>(count_argument(session, *text, "queue depth", 1, INT32_MAX));
+  if (const auto text = arguments.value(kWorkers))
+    options.workers = static_cast<unsigned>(count_argument(session, *text, "worker count", 1, 256));
+  if (const auto text = arguments.value(kPattern))
+    options.pattern = static_cast<std::byte>(count_argument(session, *text, "pattern byte", 0, 255));
+  if (const auto text = arguments.value(kFlushInterval))
+    options.flush_interval = count_argument(session, *text, "flush interval", 1, INT32_MAX);
+  if (const auto text = arguments.value('o')) options.offset = size_argument(session, *text, "offset");
+  if (const auto text = arguments.value('s'))
+    options.size = size_argument(session, *text, "buffer size", 1, INT32_MAX);
+  options.step = options.size;
+  if (const auto text = arguments.value('S'))
+    options.step = size_argument(session, *text, "step_size", 1, INT32_MAX);
+  if (const auto aio = arguments.value('i'))
+    if (*aio != "threads" && *aio != "native" && *aio != "io_uring")
+      fail(session, "Invalid aio option: " + *aio);
+  options.drain = !arguments.has(kNoDrain);
+  if (words.size() != 1) throw UsageError{"Expecting one image file name"};
+  if (!options.write && options.flush_interval != 0)
+    fail(session, "--flush-interval is only available in write tests");
+  if (options.flush_interval != 0 && options.flush_interval < options.depth)
+    fail(session, "Flush interval can't be smaller than depth");
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  request.flags.writable = options.write;
+  if (const auto cache = arguments.value('t')) {
+    const auto mode = CacheMode::parse(*cache);
+    if (!mode) fail(session, "Invalid cache mode");
+    request.flags.cache = *mode;
+  }
+  char line[300];
+  std::snprintf(line, sizeof line,
+                "Sending %llu %s requests, %llu bytes each, %u in parallel (starting at offset %llu, step "
+                "size %llu)\n",
+                static_cast<unsigned long long>(options.count), options.write ? "write" : "read",
+                static_cast<unsigned long long>(options.size), options.depth,
+                static_cast<unsigned long long>(options.offset),
+                static_cast<unsigned long long>(options.step));
+  print(line);
+  if (options.flush_interval != 0)
+    print("Sending flush every " + std::to_string(options.flush_interval) + " " +
+          (options.drain ? "" : "in-flight ") + "requests\n");
+  finish_output();
+  const double seconds = run(session, bench_image(session, std::move(request), options));
+  std::snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n", seconds);
+  print(line);
+  return 0;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,78 @@
+#include "job/compare.h"
+
+#include "cli/progress.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+Task<CompareResult> compare_images(Session& session, OpenRequest first, OpenRequest second,
+                                   CompareOptions options, Progress& progress) {
+  NodePtr a = co_await open_node(session.context, std::move(first));
+  NodePtr b;
+  std::exception_ptr error;
+  CompareResult result;
+  try {
+    b = co_await open_node(session.context, std::move(second));
+    Compare job(session.context, a, b, options, session.cancel);
+    job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
+    result = co_await job.run();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await a->close();
+  if (b) co_await b->close();
+  if (error) std::rethrow_exception(error);
+  co_return result;
+}
+
+}  // namespace
+
+int run_compare(Session& session, Arguments& arguments) {
+  const bool quiet = arguments.has('q');
+  const auto& words = arguments.words();
+  if (words.size() != 2) throw UsageError{"Expecting two image file names"};
+  if (arguments.has(kImageOpts) && (arguments.has('f') || arguments.has('F')))
+    fail(session, "--image-opts and --format are mutually exclusive", 2);
+  if (add_objects(session, arguments)) return 0;
+  OpenRequest first = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  OpenRequest second = image_request(session, arguments, words[1], arguments.value_or('F', ""));
+  const std::string cache = arguments.value_or('T', "writeback");
+  if (!CacheMode::parse(cache)) fail(session, "Invalid source cache option: " + cache, 2);
+  first.flags.cache = second.flags.cache = *CacheMode::parse(cache);
+  const auto say = [&](const std::string& text) {
+    if (!quiet) print(text + "\n");
+  };
+  Progress progress(session, arguments.has('p'), quiet, 2);
+  const CompareOptions options{.strict = arguments.has('s')};
+  CompareResult result;
+  try {
+    result = run(session, compare_images(session, std::move(first), std::move(second), options, progress));
+  } catch (const CompareFailure& failure) {
+    const std::string& name = words[failure.image];
+    progress.finish();
+    if (failure.step == CompareFailure::Step::kStatus) {
+      session.error("Sector allocation test failed for " + name, failure.error);
+      return 3;
+    }
+    session.error("Error while reading offset " + std::to_string(failure.offset) + " of " + name + ": " +
+                  failure.error.cause());
+    return 4;
+  }
+  switch (result.kind) {
+    case CompareResult::Kind::kSize: say("Strict mode: Image size mismatch!"); return 1;
+    case CompareResult::Kind::kStatus:
+      say("Strict mode: Offset " + std::to_string(result.offset) + " block status mismatch!");
+      return 1;
+    case CompareResult::Kind::kContent:
+      if (result.sizes_differ) say("Warning: Image size mismatch!");
+      say("Content mismatch at offset " + std::to_string(result.offset) + "!");
+      return 1;
+    case CompareResult::Kind::kIdentical: break;
+  }
+  if (result.sizes_differ) say("Warning: Image size mismatch!");
+  say("Images are identical.");
+  return 0;
+}
+
+}  // namespace cairn::cli

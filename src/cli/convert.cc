@@ -1,0 +1,249 @@
+#include "job/convert.h"
+
+#include <cstdio>
+
+#include "block/driver.h"
+#include "cli/progress.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+// The command line, checked.
+struct Plan {
+  std::vector<OpenRequest> sources;
+  std::string target;
+  std::string format;  // of the target; empty: looked for
+  bool create = true;
+  bool target_image_opts = false;
+  CacheMode target_cache;
+  Options create_options;
+  bool quiet = false;
+  ConvertOptions job;
+  bool given_zero = false;
+  bool bitmaps = false;
+};
+
+constexpr uint64_t kMaxSparse = 16 << 20;
+
+ConvertOptions job_options(const Session& session, const Arguments& arguments) {
+  ConvertOptions job;
+  job.compress = arguments.has('c');
+  job.copy_offload = arguments.has('C');
+  job.out_of_order = arguments.has('W');
+  job.salvage = arguments.has(kSalvage);
+  if (const auto text = arguments.value('m')) {
+    char* end = nullptr;
+    const unsigned long count = std::strtoul(text->c_str(), &end, 10);
+    if (text->empty() || *end != 0 || count < 1 || count > 16)
+      fail(session, "Invalid number of coroutines. Allowed number of coroutines is between 1 and 16");
+    job.parallel = static_cast<unsigned>(count);
+  }
+  if (const auto text = arguments.value('S')) {
+    const uint64_t bytes = size_argument(session, *text, "buffer size for sparse output");
+    if (bytes % 512 != 0 || bytes > kMaxSparse)
+      fail(session, "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to " +
+                        std::to_string(kMaxSparse) +
+                        ". Select 0 to disable sparse detection (fully allocates output).");
+    job.sparse_bytes = bytes;
+  }
+  if (const auto text = arguments.value('r')) job.rate = size_argument(session, *text, "rate limit");
+  return job;
+}
+
+void check_conflicts(const Session& session, const Arguments& arguments) {
+  const bool no_create = arguments.has('n');
+  if (arguments.has('C') && arguments.has('c')) fail(session, "Cannot enable copy offloading when -c is used");
+  if (arguments.has('C') && arguments.has('S')) fail(session, "Cannot enable copy offloading when -S is used");
+  if (arguments.has('C') && arguments.has(kSalvage)) fail(session, "Cannot use copy offloading in salvaging mode");
+  if (arguments.has(kTargetImageOpts) && !no_create) fail(session, "--target-image-opts requires use of -n flag");
+  if (arguments.has(kTargetIsZero) && !no_create) fail(session, "--target-is-zero requires use of -n flag");
+  if (arguments.has('o') && no_create) fail(session, "-o has no effect when skipping image creation");
+  if (arguments.has(kSkipBrokenBitmaps) && !arguments.has(kBitmaps))
+    fail(session, "Use of --skip-broken-bitmaps requires --bitmaps");
+  check_format_flags(session, arguments);
+}
+
+// The format and its options, where an image will be created.
+void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources, Plan& plan) {
+  const Driver* driver = session.context.registry().find(plan.format);
+  if (driver == nullptr) fail(session, "Unknown file format '" + plan.format + "'");
+  if (!driver->abilities().create)
+    fail(session, "Format driver '" + plan.format + "' does not support image creation");
+  options.erase("size");
+  if (const auto backing = arguments.value('B')) options.set("backing_file", *backing);
+  if (const auto format = arguments.value('F')) options.set("backing_fmt", *format);
+  const bool backing = options.has("backing_file");
+  if (backing && sources > 1)
+    fail(session, "Having a backing file for the target makes no sense when concatenating multiple input images");
+  if (backing && !options.has("backing_fmt"))
+    fail(session, "Use of backing file requires explicit backing format");
+  if (plan.job.compress) {
+    if (!driver->abilities().compress) fail(session, "Compression not supported for this file format");
+    if (options.has("encryption") || options.has("encrypt.format"))
+      fail(session, "Compression and encryption not supported at the same time");
+    const auto preallocation = options.string("preallocation");
+    if (preallocation && *preallocation != "off")
+      fail(session, "Compression and preallocation not supported at the same time");
+  }
+  plan.create_options = std::move(options);
+}
+
+class Conversion {
+ public:
+  Conversion(Session& session, Plan plan, Progress& progress)
+      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+
+  Task<void> run() {
+    std::exception_ptr error;
+    try {
+      co_await open_sources();
+      co_await open_target();
+      co_await copy();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    try {
+      co_await close_all(error == nullptr);
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+    if (error) std::rethrow_exception(error);
+  }
+
+  bool created() const { return created_; }
+
+ private:
+  Task<void> open_sources() {
+    for (OpenRequest& request : plan_.sources) {
+      NodePtr source = co_await open_node(session_.context, std::move(request));
+      size_ += (source->length() + 511) / 512 * 512;
+      sources_.push_back(std::move(source));
+    }
+  }
+
+  Task<void> open_target() {
+    if (plan_.create) {
+      try {
+        co_await create_image(session_.context, {.filename = plan_.target,
+                                                 .format = plan_.format,
+                                                 .options = plan_.create_options,
+                                                 .size = size_,
+                                                 .announce = {}});
+      } catch (Error& caught) {
+        throw caught.context(plan_.target + ": error while converting " + plan_.format);
+      }
+      created_ = true;
+    }
+    OpenRequest request;
+    if (plan_.target_image_opts) {
+      request.options = Options::parse_list(plan_.target, "file");
+      request.image_opts = true;
+      request.display = plan_.target;
+    } else {
+      request.filename = plan_.target;
+      request.format = plan_.format;
+    }
+    request.flags.writable = true;
+    request.flags.discard_unmap = true;
+    request.flags.cache = plan_.target_cache;
+    // The backing file is read where a cluster is filled in part.
+    target_ = co_await open_node(session_.context, std::move(request));
+    if (plan_.job.compress && !target_->supports_compression())
+      throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
+    if (target_->length() < size_)
+      throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
+  }
+
+  Task<void> copy() {
+    ConvertOptions options = plan_.job;
+    if (Node* below = target_->backing(); below != nullptr && plan_.create)
+      options.backing_bytes = below->length();
+    if (plan_.given_zero && target_->backing() != nullptr) {
+      session_.error("Cannot use --target-is-zero when the destination image has a backing file");
+      throw Exit{session_.for_people() ? 1 : 0};
+    }
+    options.zero_target = plan_.given_zero ||
+                          (created_ && target_->backing() == nullptr && target_->reads_zero_when_created());
+    Convert job(session_.context, sources_, target_, options, session_.cancel);
+    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
+    co_await job.run();
+  }
+
+  Task<void> close_all(bool report) {
+    std::exception_ptr error;
+    if (target_) sources_.push_back(target_);
+    for (const NodePtr& node : sources_) {
+      try {
+        co_await node->close();
+      } catch (...) {
+        if (!error) error = std::current_exception();
+      }
+    }
+    if (error && report) std::rethrow_exception(error);
+  }
+
+  Session& session_;
+  Plan plan_;
+  Progress& progress_;
+  std::vector<NodePtr> sources_;
+  NodePtr target_;
+  uint64_t size_ = 0;
+  bool created_ = false;
+};
+
+}  // namespace
+
+int run_convert(Session& session, Arguments& arguments) {
+  Plan plan;
+  bool help = false;
+  auto options = option_lists(session, arguments, &help);
+  const auto& words = arguments.words();
+  plan.target_image_opts = arguments.has(kTargetImageOpts);
+  plan.quiet = arguments.has('q');
+  plan.create = !arguments.has('n');
+  plan.format = arguments.value_or('O', "");
+  if (help) {
+    if (plan.format.empty() && plan.target_image_opts) fail(session, "Option help requires a format be specified");
+    if (plan.format.empty()) plan.format = "raw";
+    return print_create_help(session, plan.format, words.empty() ? std::string() : words.back());
+  }
+  plan.job = job_options(session, arguments);
+  check_conflicts(session, arguments);
+  if (words.size() < 2) fail(session, "Must specify image file name");
+  plan.target = words.back();
+  if (plan.format.empty() && !plan.target_image_opts) {
+    if (session.for_people()) plan.format = format_of_name(plan.target);
+    if (session.context.registry().find(plan.format) == nullptr) plan.format = "raw";
+  }
+  if (add_objects(session, arguments)) return 0;
+  plan.target_cache = cache_mode(session, arguments.value_or('t', "unsafe"), "Invalid cache option");
+  const CacheMode source_cache =
+      cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
+  plan.given_zero = arguments.has(kTargetIsZero);
+  if (arguments.has('l'))
+    throw Error(ErrorKind::kUnsupported, "Internal snapshots cannot be opened by this version");
+  if (arguments.has(kBitmaps))
+    throw Error(ErrorKind::kUnsupported, "Persistent bitmaps cannot be copied by this version");
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    OpenRequest request = image_request(session, arguments, words[i], arguments.value_or('f', ""));
+    request.flags.cache = source_cache;
+    plan.sources.push_back(std::move(request));
+  }
+  if (plan.create) plan_creation(session, arguments, options.value_or(Options{}), plan.sources.size(), plan);
+
+  Progress progress(session, arguments.has('p'), plan.quiet, 1);
+  Conversion conversion(session, plan, progress);
+  try {
+    run(session, conversion.run());
+  } catch (Error& error) {
+    progress.finish();
+    if (conversion.created())
+      error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
+    throw;
+  }
+  return 0;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,39 @@
+#include "block/driver.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+
+int run_create(Session& session, Arguments& arguments) {
+  bool help = false;
+  if (add_objects(session, arguments)) return 0;
+  const auto given = option_lists(session, arguments, &help);
+  const auto& words = arguments.words();
+  CreateOptions request;
+  request.format = arguments.value_or('f', "");
+  if (request.format.empty()) {
+    if (session.for_people() && !words.empty()) request.format = format_of_name(words.front());
+    if (session.context.registry().find(request.format) == nullptr) request.format = "raw";
+  }
+  if (help)
+    return print_create_help(session, request.format, words.empty() ? std::string() : words[0]);
+  if (words.empty()) throw UsageError{"Expecting image file name"};
+  if (words.size() > 2) throw UsageError{"Unexpected argument: " + words[2]};
+  request.filename = words[0];
+  if (words.size() == 2) request.size = size_argument(session, words[1], "image size");
+  request.backing_unchecked = arguments.has('u');
+  if (!arguments.has('q')) {
+    request.announce = [](std::string_view line) { print(std::string(line) + "\n"); };
+  }
+  try {
+    if (given) request.options = *given;
+    if (const auto backing = arguments.value('b')) request.options.set("backing_file", *backing);
+    if (const auto format = arguments.value('F')) request.options.set("backing_fmt", *format);
+    run(session, create_image(session.context, std::move(request)));
+  } catch (const Error& error) {
+    session.error(words[0], error);
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace cairn::cli

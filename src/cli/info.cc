@@ -1,0 +1,238 @@
+#include <algorithm>
+#include <set>
+
+#include "base/size.h"
+#include "block/driver.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+// What `info` tells about one node, its children below it.
+Task<Value> describe(Node& node) {
+  Value result = Value::object();
+  Value children = Value::array();
+  const auto& all = node.children();
+  for (auto child = all.rbegin(); child != all.rend(); ++child) {
+    if (child->role == ChildRole::kBacking) continue;
+    Value one = Value::object();
+    one.set("name", child->name);
+    Value below = co_await describe(*child->node);
+    one.set("info", std::move(below));
+    children.push_back(std::move(one));
+  }
+  result.set("children", std::move(children));
+  const std::string backing_format = node.backing_format();
+  if (!backing_format.empty()) result.set("backing-filename-format", backing_format);
+  Value snapshots = node.snapshots_info();
+  if (const auto* list = snapshots.get_if<Value::Array>(); list != nullptr && !list->empty())
+    result.set("snapshots", std::move(snapshots));
+  result.set("virtual-size", node.length());
+  result.set("filename", node.filename());
+  if (node.limits().cluster_bytes != 0 && !node.driver().is_protocol())
+    result.set("cluster-size", node.limits().cluster_bytes);
+  result.set("format", node.driver().name());
+  const auto allocated = co_await node.allocated_bytes();
+  if (allocated) result.set("actual-size", *allocated);
+  Value specific = node.specific_info();
+  if (!specific.is_null()) {
+    Value wrapped = Value::object();
+    wrapped.set("type", node.driver().name());
+    wrapped.set("data", std::move(specific));
+    result.set("format-specific", std::move(wrapped));
+  }
+  const std::string backing = node.backing_name();
+  if (!backing.empty()) {
+    try {
+      result.set("full-backing-filename", resolve_backing_name(node.filename(), backing));
+    } catch (const Error&) {
+      // Without a plain name of the image there is no full name; the stored one is shown.
+    }
+    result.set("backing-filename", backing);
+  }
+  if (node.encrypted()) result.set("encrypted", true);
+  if (const auto dirty = node.dirty_flag()) result.set("dirty-flag", *dirty);
+  co_return result;
+}
+
+std::string text_of(const Value& object, std::string_view key) {
+  const Value* member = object.find(key);
+  return member == nullptr ? std::string() : member->scalar_text();
+}
+uint64_t number_of(const Value& object, std::string_view key) {
+  const Value* member = object.find(key);
+  if (member == nullptr) return 0;
+  if (const auto* number = member->get_if<uint64_t>()) return *number;
+  if (const auto* number = member->get_if<int64_t>()) return static_cast<uint64_t>(*number);
+  return 0;
+}
+bool flag_of(const Value& object, std::string_view key) {
+  const Value* member = object.find(key);
+  const bool* flag = member == nullptr ? nullptr : member->get_if<bool>();
+  return flag != nullptr && *flag;
+}
+
+void print_tree(const Value& value, size_t indent) {
+  const std::string blanks(indent, ' ');
+  const auto entry = [&](const std::string& label, const Value& member) {
+    if (member.is_object() || member.is_array()) {
+      print(blanks + label + ":\n");
+      print_tree(member, indent + 4);
+    } else {
+      print(blanks + label + ": " + member.scalar_text() + "\n");
+    }
+  };
+  if (const auto* object = value.get_if<Value::Object>()) {
+    for (const Value::Member* member : Value::ranked(*object)) {
+      std::string label = member->first;
+      std::replace(label.begin(), label.end(), '-', ' ');
+      entry(label, member->second);
+    }
+  } else if (const auto* items = value.get_if<Value::Array>()) {
+    for (size_t i = 0; i < items->size(); ++i)
+      entry("[" + std::to_string(i) + "]", (*items)[i]);
+  }
+}
+
+std::string size_text(uint64_t bytes) {
+  return human_size(bytes) + " (" + std::to_string(bytes) + " bytes)";
+}
+
+void print_snapshots(const Value& list, const std::string& indent) {
+  print(indent + "Snapshot list:\n" + indent +
+        "ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n");
+  for (const Value& snapshot : *list.get_if<Value::Array>()) {
+    const time_t date = static_cast<time_t>(number_of(snapshot, "date-sec"));
+    struct tm local = {};
+    ::localtime_r(&date, &local);
+    char when[32];
+    std::strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
+    const uint64_t seconds = number_of(snapshot, "vm-clock-sec");
+    char clock[48];
+    std::snprintf(clock, sizeof clock, "%04llu:%02llu:%02llu.%03llu",
+                  static_cast<unsigned long long>(seconds / 3600),
+                  static_cast<unsigned long long>(seconds / 60 % 60),
+                  static_cast<unsigned long long>(seconds % 60),
+                  static_cast<unsigned long long>(number_of(snapshot, "vm-clock-nsec") / 1000000));
+    const std::string icount =
+        snapshot.find("icount") != nullptr ? text_of(snapshot, "icount") : "--";
+    const std::string id = text_of(snapshot, "id");
+    const std::string name = text_of(snapshot, "name");
+    char row[1024];
+    std::snprintf(row, sizeof row, "%-7s %-16s %8s %19s %15s %10s\n", id.c_str(), name.c_str(),
+                  human_size(number_of(snapshot, "vm-state-size")).c_str(), when, clock,
+                  icount.c_str());
+    print(indent + row);
+  }
+}
+
+void print_node(const Value& info, const std::string& path, size_t indent, bool below) {
+  const std::string blanks(indent, ' ');
+  const auto* children = info.find("children")->get_if<Value::Array>();
+  const bool leaf = below && children->empty();
+  const Value* actual = info.find("actual-size");
+  print(blanks + (leaf ? "filename: " : "image: ") + text_of(info, "filename") + "\n");
+  print(blanks + (leaf ? "protocol type: " : "file format: ") + text_of(info, "format") + "\n");
+  print(blanks + (leaf ? "file length: " : "virtual size: ") +
+        size_text(number_of(info, "virtual-size")) + "\n");
+  print(blanks + "disk size: " +
+        (actual == nullptr ? "unavailable" : human_size(number_of(info, "actual-size"))) + "\n");
+  if (flag_of(info, "encrypted")) print(blanks + "encrypted: yes\n");
+  if (info.find("cluster-size") != nullptr)
+    print(blanks + "cluster_size: " + text_of(info, "cluster-size") + "\n");
+  if (flag_of(info, "dirty-flag")) print(blanks + "cleanly shut down: no\n");
+  if (info.find("backing-filename") != nullptr) {
+    const std::string stored = text_of(info, "backing-filename");
+    std::string line = "backing file: " + stored;
+    if (info.find("full-backing-filename") == nullptr)
+      line += " (cannot determine actual path)";
+    else if (text_of(info, "full-backing-filename") != stored)
+      line += " (actual path: " + text_of(info, "full-backing-filename") + ")";
+    print(blanks + line + "\n");
+  }
+  if (info.find("backing-filename-format") != nullptr)
+    print(blanks + "backing file format: " + text_of(info, "backing-filename-format") + "\n");
+  if (const Value* snapshots = info.find("snapshots")) print_snapshots(*snapshots, blanks);
+  if (const Value* specific = info.find("format-specific")) {
+    const Value* data = specific->find("data");
+    const auto* members = data->get_if<Value::Object>();
+    if (members == nullptr || !members->empty()) {
+      print(blanks + "Format specific information:\n");
+      print_tree(*data, indent + 4);
+    }
+  }
+  for (const Value& child : *children) {
+    const std::string child_path = path + "/" + text_of(child, "name");
+    print(blanks + "Child node '" + child_path + "':\n");
+    print_node(*child.find("info"), child_path, indent + 4, true);
+  }
+}
+
+Task<Value> look(Context& context, OpenRequest request) {
+  NodePtr node = co_await open_node(context, std::move(request));
+  std::exception_ptr error;
+  Value info;
+  try {
+    info = co_await describe(*node);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await node->close();
+  if (error) std::rethrow_exception(error);
+  co_return info;
+}
+
+}  // namespace
+
+int run_info(Session& session, Arguments& arguments) {
+  const bool json = json_output(session, arguments);
+  if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  const bool chain = arguments.has(kBackingChain);
+  std::vector<Value> infos;
+  std::set<std::string> seen;
+  OpenRequest request =
+      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+  while (true) {
+    request.flags.metadata_only = true;
+    request.flags.no_backing = true;
+    const std::string name = request.filename;
+    if (!name.empty() && !seen.insert(name).second)
+      fail(session, "Backing file '" + name + "' creates an infinite loop.");
+    if (infos.size() > 200)
+      fail(session, "The chain of images is deeper than 200 layers");
+    infos.push_back(run(session, look(session.context, std::move(request))));
+    const Value& info = infos.back();
+    if (!chain || info.find("backing-filename") == nullptr) break;
+    if (info.find("full-backing-filename") == nullptr)
+      fail(session, "Could not determine absolute backing filename, but backing filename '" +
+                        text_of(info, "backing-filename") + "' present");
+    request = OpenRequest{};
+    request.filename = text_of(info, "full-backing-filename");
+    request.format = text_of(info, "backing-filename-format");
+    request.flags.force_share = arguments.has('U');
+    if (session.untrusted) {
+      request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+      request.flags.references.check(request.filename);
+    }
+  }
+  if (json) {
+    Value out;
+    if (chain) {
+      out = Value::array();
+      for (Value& info : infos) out.push_back(std::move(info));
+    } else {
+      out = std::move(infos.front());
+    }
+    print(out.pretty() + "\n");
+    return 0;
+  }
+  for (size_t i = 0; i < infos.size(); ++i) {
+    if (i != 0) print("\n");
+    print_node(infos[i], "", 0, false);
+  }
+  return 0;
+}
+
+}  // namespace cairn::cli

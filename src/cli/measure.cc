@@ -1,0 +1,85 @@
+#include "block/driver.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+Task<MeasureResult> measure_source(Session& session, const Driver& driver, Options options,
+                                   OpenRequest request) {
+  NodePtr node = co_await open_node(session.context, std::move(request));
+  std::exception_ptr error;
+  MeasureResult result;
+  try {
+    result = co_await driver.measure(session.context, std::move(options), node->length(), node);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await node->close();
+  if (error) std::rethrow_exception(error);
+  co_return result;
+}
+
+// Known to the format's schema, and of the type that it names there.
+void check_options(const Driver& driver, const Options& options) {
+  for (const auto& [key, value] : options.items()) {
+    const OptionSpec* known = nullptr;
+    for (const OptionSpec& spec : driver.create_options())
+      if (spec.name == key) known = &spec;
+    if (known == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
+    if (known->type == OptionType::kBool) options.boolean(key);
+    if (known->type == OptionType::kNumber) options.number(key);
+    if (known->type == OptionType::kSize) options.size(key);
+  }
+}
+
+}  // namespace
+
+int run_measure(Session& session, Arguments& arguments) {
+  const bool json = json_output(session, arguments);
+  const std::string format = arguments.value_or('O', "raw");
+  bool help = false;
+  const auto given = option_lists(session, arguments, &help);
+  if (help) return print_create_help(session, format, "");
+  if (add_objects(session, arguments)) return 0;
+  const auto& words = arguments.words();
+  if (words.size() > 1) fail(session, "At most one filename argument is allowed.");
+  const auto size = arguments.value(kSize);
+  if (words.empty() && (arguments.has(kImageOpts) || arguments.has('f') || arguments.has('l')))
+    fail(session, "--image-opts, -f, and -l require a filename argument.");
+  if (words.empty() && !size) fail(session, "Either --size N or one filename must be specified.");
+  if (!words.empty() && size) fail(session, "--size N cannot be used together with a filename.");
+  check_format_flags(session, arguments);
+  if (arguments.has('l'))
+    throw Error(ErrorKind::kUnsupported, "Internal snapshots cannot be opened by this version");
+  const Driver* driver = session.context.registry().find(format);
+  if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
+  const Options options = given.value_or(Options{});
+  MeasureResult result;
+  try {
+    check_options(*driver, options);
+  } catch (const Error& error) {
+    session.error(error);
+    fail(session, "Invalid options for file format '" + format + "'");
+  }
+  if (size) {
+    const uint64_t bytes = size_argument(session, *size, "image size");
+    result = run(session, driver->measure(session.context, options, bytes, nullptr));
+  } else {
+    OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+    result = run(session, measure_source(session, *driver, options, std::move(request)));
+  }
+  if (json) {
+    Value out = Value::object();
+    if (result.bitmaps) out.set("bitmaps", *result.bitmaps);
+    out.set("required", result.required);
+    out.set("fully-allocated", result.fully_allocated);
+    print(out.pretty() + "\n");
+    return 0;
+  }
+  print("required size: " + std::to_string(result.required) + "\n");
+  print("fully allocated size: " + std::to_string(result.fully_allocated) + "\n");
+  if (result.bitmaps) print("bitmaps size: " + std::to_string(*result.bitmaps) + "\n");
+  return 0;
+}
+
+}  // namespace cairn::cli

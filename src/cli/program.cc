@@ -1,0 +1,205 @@
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+#include "cli/cli.h"
+#include "cli/session.h"
+#include "drivers.h"
+
+#ifndef CAIRN_VERSION
+#define CAIRN_VERSION "0.1.0"
+#endif
+
+namespace cairn {
+namespace {
+
+using namespace cli;
+
+CancelSource cancellation;
+
+// The first Ctrl-C asks for an orderly end, the second one does not wait for it.
+void on_interrupt(int signal) {
+  cancellation.request();
+  struct sigaction action = {};
+  action.sa_handler = SIG_DFL;
+  ::sigaction(signal, &action, nullptr);
+}
+
+void catch_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_interrupt;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+  action.sa_handler = SIG_IGN;
+  ::sigaction(SIGPIPE, &action, nullptr);
+}
+
+std::string format_list(const Registry& registry) {
+  std::string line;
+  for (const Driver* driver : registry.all()) line += " " + std::string(driver->name());
+  return line;
+}
+
+int print_help(const Session& session) {
+  const bool people = session.for_people();
+  print(people ? "cairn: disk images, every format, one tool\n\nUsage: cairn VERB [OPTIONS] …\n\n"
+               : "qemu-img version 10.0.2 (Cairn " CAIRN_VERSION ")\n"
+                 "usage: qemu-img [standard options] command [command options]\n\n"
+                 "    '-h', '--help'       display this help and exit\n"
+                 "    '-V', '--version'    output version information and exit\n"
+                 "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
+  for (const Verb& verb : verbs()) {
+    char line[160];
+    if (people)
+      std::snprintf(line, sizeof line, "  %-10s %s\n", std::string(verb.name).c_str(),
+                    std::string(verb.summary).c_str());
+    else
+      std::snprintf(line, sizeof line, "  %s %s\n", std::string(verb.name).c_str(),
+                    std::string(verb.synopsis).c_str());
+    print(line);
+  }
+  if (people)
+    print("\n`cairn VERB --help` tells more about one. `cairn --version` names the version.\n");
+  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
+  finish_output();
+  return 0;
+}
+
+int print_verb_help(const Session& session, const Verb& verb) {
+  print("Usage: " + session.program + " " + std::string(verb.name) + " " +
+        std::string(verb.synopsis) + "\n" + std::string(verb.summary) + "\n\nOptions:\n");
+  for (const Flag& flag : verb.flags) {
+    std::string names;
+    if (flag.id < 256) names = std::string("-") + static_cast<char>(flag.id);
+    if (flag.long_name != nullptr)
+      names += (names.empty() ? "    --" : ", --") + std::string(flag.long_name);
+    if (flag.value_name != nullptr) names += " " + std::string(flag.value_name);
+    if (names.size() < 30) names.resize(30, ' ');
+    print("  " + names + " " + flag.help + "\n");
+  }
+  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
+  finish_output();
+  return 0;
+}
+
+int usage(const Session& session, const UsageError& error, int code) {
+  session.error(error.message);
+  if (error.hint)
+    std::fprintf(stderr, "Try '%s --help' for more information\n",
+                 session.for_people() ? "cairn" : "qemu-img");
+  return code;
+}
+
+int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
+  std::vector<Flag> flags = verb.flags;
+  flags.push_back({'h', "help", nullptr, "print this help"});
+  if (session.for_people()) flags.push_back(kUntrustedFlag);
+  try {
+    const char* last = argc > 1 ? argv[argc - 1] : "";
+    const bool literal = verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
+    Arguments arguments = Arguments::parse(flags, literal ? argc - 1 : argc, argv);
+    if (literal) arguments.add_word(last);
+    if (arguments.has('h')) {
+      Verb shown = verb;
+      shown.flags = flags;
+      return print_verb_help(session, shown);
+    }
+    session.untrusted = arguments.has(kUntrusted);
+    const int code = verb.run(session, arguments);
+    finish_output();
+    return code;
+  } catch (const UsageError& error) {
+    return usage(session, error, verb.usage_failure);
+  } catch (const Exit& exit) {
+    return exit.code;
+  } catch (const Error& error) {
+    session.error(error);
+    return verb.failure;
+  } catch (const std::bad_alloc&) {
+    session.error("out of memory");
+    return verb.failure;
+  }
+}
+
+// Global options stand before the verb.
+int run_img(Session& session, int argc, char** argv) {
+  int at = 1;
+  for (; at < argc && argv[at][0] == '-'; ++at) {
+    const std::string word = argv[at];
+    if (word == "-h" || word == "--help") return print_help(session);
+    if (word == "-V" || word == "--version") {
+      print(session.for_people()
+                ? std::string("cairn " CAIRN_VERSION "\n")
+                : std::string("qemu-img version 10.0.2 (Cairn " CAIRN_VERSION ")\n"
+                              "Copyright the Cairn authors\n"));
+      finish_output();
+      return 0;
+    }
+    if (word == "-T" || word == "--trace") {
+      if (++at == argc) return usage(session, {"missing argument for option '" + word + "'"}, 1);
+    } else if (!word.starts_with("--trace=") && !word.starts_with("-T")) {
+      return usage(session, {"unrecognized option '" + word + "'"}, 1);
+    }
+  }
+  if (at == argc) {
+    if (at > 1) return 0;
+    if (session.for_people()) {
+      print_help(session);
+      return 1;
+    }
+    return usage(session, {"Not enough arguments"}, 1);
+  }
+  const std::string name = argv[at];
+  if (session.for_people() && name == "help") {
+    if (at + 1 < argc)
+      for (const Verb& verb : verbs())
+        if (verb.name == argv[at + 1]) return print_verb_help(session, verb);
+    return print_help(session);
+  }
+  for (const Verb& verb : verbs())
+    if (verb.name == name) return run_verb(session, verb, argc - at, argv + at);
+  return usage(session, {"Command not found: " + name}, 1);
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  catch_signals();
+  // Descriptors 0, 1 and 2 must not become an image's.
+  while (true) {
+    const int fd = ::open("/dev/null", O_RDWR);
+    if (fd < 0 || fd > 2) {
+      if (fd > 2) ::close(fd);
+      break;
+    }
+  }
+  const char* slash = argc > 0 ? std::strrchr(argv[0], '/') : nullptr;
+  const std::string program = argc == 0 ? "cairn" : slash != nullptr ? slash + 1 : argv[0];
+  try {
+    Context context({.workers = std::max(1u, std::thread::hardware_concurrency())});
+    register_drivers(context.registry());
+    Session session{.program = program,
+                    .persona = program.find("qemu-img") != std::string::npos ? Persona::kQemuImg
+                                                                             : Persona::kCairn,
+                    .context = context,
+                    .cancel = cancellation};
+    for (const char* later : {"qemu-io", "qemu-nbd", "qemu-storage-daemon"}) {
+      if (program == later) {
+        session.error("this version of Cairn has no such tool; it answers to cairn and qemu-img");
+        return 1;
+      }
+    }
+    return run_img(session, argc, argv);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());
+  }
+  return 1;
+}
+
+}  // namespace cairn

@@ -1,0 +1,78 @@
+#include "base/size.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+struct Wanted {
+  char sign = 0;  // '+' or '-' for a change, else the size itself
+  uint64_t bytes = 0;
+  bool shrink = false;
+  Preallocation preallocation = Preallocation::kOff;
+};
+
+Task<void> resize_image(Session& session, OpenRequest request, Wanted wanted) {
+  NodePtr node = co_await open_node(session.context, std::move(request));
+  std::exception_ptr error;
+  try {
+    const uint64_t now = node->length();
+    uint64_t length = wanted.bytes;
+    bool possible = true;
+    if (wanted.sign == '+') possible = !__builtin_add_overflow(now, wanted.bytes, &length);
+    if (wanted.sign == '-') possible = !__builtin_sub_overflow(now, wanted.bytes, &length);
+    if (!possible || length == 0 || length > static_cast<uint64_t>(INT64_MAX))
+      throw Error(ErrorKind::kInvalid, "New image size must be positive");
+    if (length <= now && wanted.preallocation != Preallocation::kOff)
+      throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
+    if (length < now && !wanted.shrink) {
+      session.error("Use the --shrink option to perform a shrink operation.");
+      session.warning("Shrinking an image will delete all data beyond the shrunken image's end. "
+                      "Before performing such an operation, make sure there is no important data there.");
+      throw Exit{1};
+    }
+    co_await node->resize({.length = length, .preallocation = wanted.preallocation});
+  } catch (...) {
+    error = std::current_exception();
+  }
+  try {
+    co_await node->close();
+  } catch (...) {
+    if (!error) error = std::current_exception();
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace
+
+int run_resize(Session& session, Arguments& arguments) {
+  Wanted wanted;
+  wanted.shrink = arguments.has(kShrink);
+  if (const auto mode = arguments.value(kPreallocation)) {
+    try {
+      wanted.preallocation = parse_preallocation(*mode);
+    } catch (const Error&) {
+      fail(session, "Invalid preallocation mode '" + *mode + "'");
+    }
+  }
+  auto words = arguments.words();
+  if (words.size() != 2) throw UsageError{words.empty() ? "Not enough arguments" : "Expecting image file name and size"};
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  std::string size = words[1];
+  if (size.starts_with('+') || size.starts_with('-')) {
+    wanted.sign = size[0];
+    size.erase(0, 1);
+  }
+  // The words about the size are those of an option.
+  Options parsed;
+  parsed.set("size", size);
+  wanted.bytes = parsed.size("size").value_or(0);
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  request.flags.writable = true;
+  request.flags.resize = true;
+  run(session, resize_image(session, std::move(request), wanted));
+  if (!arguments.has('q')) print("Image resized.\n");
+  return 0;
+}
+
+}  // namespace cairn::cli

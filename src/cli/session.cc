@@ -1,0 +1,210 @@
+#include "cli/session.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "base/size.h"
+#include "block/driver.h"
+
+namespace cairn::cli {
+
+const Flag kFormatFlag{'f', "format", "FMT", "format of the image; looked for when not given"};
+const Flag kImageOptsFlag{kImageOpts, "image-opts", nullptr,
+                          "the image is a list of options (driver=qcow2,file.filename=…), no name"};
+const Flag kObjectFlag{kObject, "object", "TYPE,id=ID,…", "an object, such as a secret"};
+const Flag kForceShareFlag{'U', "force-share", nullptr, "open although somebody else writes it"};
+const Flag kOutputFlag{kOutput, "output", "human|json", "how the result is printed"};
+const Flag kQuietFlag{'q', "quiet", nullptr, "print errors only"};
+const Flag kProgressFlag{'p', "progress", nullptr, "show how far the work is"};
+const Flag kUntrustedFlag{kUntrusted, "untrusted", nullptr,
+                          "open nothing that an image refers to (backing files, data files)"};
+
+void Session::error(std::string_view text) const {
+  std::fflush(stdout);
+  std::fprintf(stderr, "%s: %.*s\n", program.c_str(), static_cast<int>(text.size()), text.data());
+}
+void Session::warning(std::string_view text) const { error("warning: " + std::string(text)); }
+void Session::error(const Error& caught) const {
+  error(caught.message());
+  for (const std::string& line : caught.hints()) std::fprintf(stderr, "%s\n", line.c_str());
+}
+void Session::error(std::string_view prefix, const Error& caught) const {
+  Error whole = caught;
+  error(whole.context(prefix));
+}
+
+void fail(const Session& session, std::string_view text, int code) {
+  session.error(text);
+  throw Exit{code};
+}
+
+void print(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
+    throw Error::system(errno, "standard output");
+}
+void finish_output() {
+  if (std::fflush(stdout) != 0) throw Error::system(errno, "standard output");
+}
+
+bool add_objects(Session& session, const Arguments& arguments) {
+  for (const std::string& text : arguments.values(kObject)) {
+    Options properties;
+    if (text.starts_with("{")) {
+      properties = Options::from_value(Value::parse(text));
+    } else {
+      properties = Options::parse_list(text, "qom-type");
+    }
+    const auto type = properties.string("qom-type");
+    if (!type) throw Error(ErrorKind::kInvalid, "Parameter 'qom-type' is missing");
+    properties.erase("qom-type");
+    if (*type == "help" || *type == "?") {
+      print("List of user creatable objects:\n  secret\n");
+      return true;
+    }
+    if (*type == "secret" && (properties.has("help") || properties.has("?"))) {
+      print("secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n"
+            "  iv=<string>\n  keyid=<string>\n");
+      return true;
+    }
+    session.context.add_object(*type, std::move(properties));
+  }
+  return false;
+}
+
+bool json_output(const Session& session, const Arguments& arguments) {
+  const std::string output = arguments.value_or(kOutput, "human");
+  if (output != "human" && output != "json")
+    fail(session, "--output must be used with human or json as argument.");
+  return output == "json";
+}
+
+CacheMode cache_mode(const Session& session, const std::string& name, std::string_view what) {
+  const auto mode = CacheMode::parse(name);
+  if (!mode) fail(session, std::string(what) + ": " + name);
+  return *mode;
+}
+
+uint64_t size_argument(const Session& session, const std::string& text, std::string_view what,
+                       uint64_t least, uint64_t most) {
+  uint64_t value = 0;
+  const SizeError error = parse_size(text, &value, most);
+  if (error == SizeError::kSyntax) {
+    session.error("Invalid " + std::string(what) +
+                  " specified. You may use k, M, G, T, P or E suffixes for");
+    fail(session, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+  }
+  if (error == SizeError::kRange || value < least)
+    fail(session, "Invalid " + std::string(what) + " specified. Must be between " +
+                      std::to_string(least) + " and " + std::to_string(most) + ".");
+  return value;
+}
+
+OpenRequest image_request(const Session& session, const Arguments& arguments,
+                          const std::string& name, const std::string& format) {
+  OpenRequest request;
+  request.format = format;
+  if (arguments.has(kImageOpts)) {
+    request.options = Options::parse_list(name, "file");
+    request.image_opts = true;
+    request.display = name;
+  } else {
+    request.filename = name;
+  }
+  request.flags.force_share = arguments.has('U');
+  if (session.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+  return request;
+}
+
+void check_format_flags(const Session& session, const Arguments& arguments, int code) {
+  if (arguments.has(kImageOpts) && arguments.has('f'))
+    fail(session, "--image-opts and --format are mutually exclusive", code);
+}
+
+std::optional<Options> option_lists(const Session& session, const Arguments& arguments,
+                                    bool* help) {
+  const std::vector<std::string> lists = arguments.values('o');
+  if (lists.empty()) return std::nullopt;
+  std::string joined;
+  for (const std::string& list : lists) {
+    const size_t last = list.find_last_not_of(',');
+    const size_t commas = last == std::string::npos ? list.size() : list.size() - last - 1;
+    if (list.empty() || list.front() == ',' || commas % 2 != 0)
+      fail(session, "Invalid option list: " + list);
+    joined += (joined.empty() ? "" : ",") + list;
+  }
+  Options options = Options::parse_list(joined);
+  if (options.has("help") || options.has("?")) *help = true;
+  options.erase("id");
+  return options;
+}
+
+namespace {
+std::string_view type_name(OptionType type) {
+  switch (type) {
+    case OptionType::kString: return "<str>";
+    case OptionType::kBool: return "<bool (on/off)>";
+    case OptionType::kNumber: return "<num>";
+    case OptionType::kSize: return "<size>";
+  }
+  return "";
+}
+}  // namespace
+
+int print_create_help(Session& session, const std::string& format, const std::string& filename) {
+  const Registry& registry = session.context.registry();
+  const Driver* driver = registry.find(format);
+  if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
+  if (!driver->abilities().create)
+    fail(session, "Format driver '" + format + "' does not support image creation");
+  std::vector<std::string> lines;
+  std::vector<std::string_view> seen;
+  const auto add = [&](const OptionSchema& schema) {
+    for (const OptionSpec& spec : schema) {
+      if (std::find(seen.begin(), seen.end(), spec.name) != seen.end()) continue;
+      seen.push_back(spec.name);
+      std::string line = "  " + std::string(spec.name) + "=" + std::string(type_name(spec.type));
+      if (line.size() < 24) line.resize(24, ' ');
+      lines.push_back(line + " - " + std::string(spec.help) + "\n");
+    }
+  };
+  add(driver->create_options());
+  if (!filename.empty()) {
+    const Driver* protocol = registry.find("file");
+    if (has_protocol_prefix(filename)) {
+      const std::string prefix = filename.substr(0, filename.find(':'));
+      protocol = registry.find_protocol(prefix);
+      if (protocol == nullptr) fail(session, "Unknown protocol '" + prefix + "'");
+    }
+    if (!protocol->abilities().create)
+      fail(session, "Protocol driver '" + std::string(protocol->name()) +
+                        "' does not support image creation");
+    add(protocol->create_options());
+  }
+  std::sort(lines.begin(), lines.end());
+  print(filename.empty() ? "Supported " + format + " options:\n" : "Supported options:\n");
+  for (const std::string& line : lines) print(line);
+  if (filename.empty())
+    print("\nThe protocol level may support further options.\n"
+          "Specify the target filename to include those options.\n");
+  return 0;
+}
+
+std::string format_of_name(std::string_view filename) {
+  const size_t slash = filename.rfind('/');
+  const size_t dot = filename.rfind('.');
+  if (dot == std::string_view::npos || (slash != std::string_view::npos && dot < slash)) return {};
+  std::string ending(filename.substr(dot + 1));
+  std::transform(ending.begin(), ending.end(), ending.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  static constexpr std::pair<std::string_view, std::string_view> kEndings[] = {
+      {"raw", "raw"},     {"img", "raw"},   {"iso", "raw"},   {"qcow2", "qcow2"},
+      {"qcow", "qcow"},   {"qed", "qed"},   {"vdi", "vdi"},   {"vmdk", "vmdk"},
+      {"vhd", "vpc"},     {"vpc", "vpc"},   {"vhdx", "vhdx"}, {"luks", "luks"},
+      {"hdd", "parallels"}};
+  for (const auto& [known, format] : kEndings)
+    if (ending == known) return std::string(format);
+  return {};
+}
+
+}  // namespace cairn::cli

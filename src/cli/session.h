@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "async/cancel.h"
+#include "block/context.h"
+#include "block/open.h"
+#include "cli/arguments.h"
+
+namespace cairn::cli {
+
+// kCairn is for people; kQemuImg keeps to what scripts for qemu-img rely on.
+enum class Persona { kCairn, kQemuImg };
+
+// One run of the program.
+struct Session {
+  std::string program;  // begins every message
+  Persona persona = Persona::kCairn;
+  Context& context;
+  CancelSource& cancel;
+  bool untrusted = false;  // references found in images are not followed
+
+  bool for_people() const { return persona == Persona::kCairn; }
+  // "PROGRAM: TEXT" on standard error.
+  void error(std::string_view text) const;
+  void warning(std::string_view text) const;
+  // An error with the lines that say what to do next.
+  void error(const Error& error) const;
+  // The same after "PREFIX: ".
+  void error(std::string_view prefix, const Error& error) const;
+};
+
+// A verb ends with this code, everything being said.
+struct Exit {
+  int code = 1;
+};
+// Prints the message (no hint line) and ends with CODE.
+[[noreturn]] void fail(const Session& session, std::string_view text, int code = 1);
+
+// One verb of the program, as data.
+struct Verb {
+  std::string_view name;
+  std::string_view summary;   // one line for people
+  std::string_view synopsis;  // what follows the verb
+  std::vector<Flag> flags;
+  int (*run)(Session& session, Arguments& arguments);
+  int failure = 1;            // exit code of an error that reaches the program
+  int usage_failure = 1;      // exit code of a wrong command line
+  bool size_last = false;     // the last word is taken as it is: "-1G" is no option there
+};
+// In the order of the help. Defined by the table in verbs.cc.
+const std::vector<Verb>& verbs();
+
+// --- what the verbs share ---
+
+// Ids of long-only options that several verbs know.
+enum LongId : int {
+  kObject = 256,
+  kImageOpts,
+  kOutput,
+  kUntrusted,
+  kFirstOwn = 300,
+};
+extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,
+    kQuietFlag, kProgressFlag, kUntrustedFlag;
+
+// Creates the objects of --object. True when help was asked for and printed.
+bool add_objects(Session& session, const Arguments& arguments);
+bool json_output(const Session& session, const Arguments& arguments);
+// -t/-T; prints "WHAT: X" and fails when the mode is unknown.
+CacheMode cache_mode(const Session& session, const std::string& name, std::string_view what);
+// A number of the command line with QEMU's two-line complaint; WHAT as in "image size".
+uint64_t size_argument(const Session& session, const std::string& text, std::string_view what,
+                       uint64_t least = 0, uint64_t most = INT64_MAX);
+
+// How NAME (a file name, or options after --image-opts) is to be opened, with -f, -U and
+// --untrusted taken into account.
+OpenRequest image_request(const Session& session, const Arguments& arguments,
+                          const std::string& name, const std::string& format);
+// Fails when -f and --image-opts are both given.
+void check_format_flags(const Session& session, const Arguments& arguments, int code = 1);
+// Runs a task to its end on the calling thread.
+template <class T>
+T run(Session& session, Task<T> task) {
+  return session.context.runtime().run(std::move(task));
+}
+// Option lists of -o, joined; throws what QEMU says about malformed lists. Nothing when -o was not
+// given; HELP becomes true for "help" and "?".
+std::optional<Options> option_lists(const Session& session, const Arguments& arguments, bool* help);
+// -o help. FILENAME may be empty.
+int print_create_help(Session& session, const std::string& format, const std::string& filename);
+// The format that a file name's ending stands for; empty when it tells nothing.
+std::string format_of_name(std::string_view filename);
+
+// Prints to standard output and checks: a full disk or a closed pipe is an error.
+void print(std::string_view text);
+// Flushes standard output; throws when that fails.
+void finish_output();
+
+}  // namespace cairn::cli

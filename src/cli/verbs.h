@@ -1,0 +1,34 @@
+#pragma once
+
+#include "cli/session.h"
+
+namespace cairn::cli {
+
+int run_info(Session& session, Arguments& arguments);
+int run_create(Session& session, Arguments& arguments);
+int run_convert(Session& session, Arguments& arguments);
+int run_compare(Session& session, Arguments& arguments);
+int run_map(Session& session, Arguments& arguments);
+int run_check(Session& session, Arguments& arguments);
+int run_resize(Session& session, Arguments& arguments);
+int run_measure(Session& session, Arguments& arguments);
+int run_bench(Session& session, Arguments& arguments);
+
+// Long-only options of single verbs.
+enum OwnId : int {
+  kBackingChain = kFirstOwn,
+  kTargetImageOpts,
+  kTargetIsZero,
+  kSalvage,
+  kBitmaps,
+  kSkipBrokenBitmaps,
+  kPreallocation,
+  kShrink,
+  kFlushInterval,
+  kNoDrain,
+  kPattern,
+  kSize,
+  kWorkers,
+};
+
+}  // namespace cairn::cli

@@ -1,0 +1,147 @@
+#include "job/compare.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "async/task_group.h"
+#include "base/arith.h"
+#include "base/buffer.h"
+
+namespace cairn {
+namespace {
+
+constexpr uint64_t kSector = 512;
+constexpr uint64_t kUnitBytes = 256 << 10;
+
+// The first sector in which the two differ; nothing when they are alike.
+std::optional<uint64_t> first_difference(ByteSpan a, ByteSpan b) {
+  if (std::memcmp(a.data(), b.data(), a.size()) == 0) return std::nullopt;
+  uint64_t at = 0;
+  while (std::memcmp(a.data() + at, b.data() + at, std::min<uint64_t>(kSector, a.size() - at)) == 0)
+    at += kSector;
+  return at;
+}
+
+std::optional<uint64_t> first_data(ByteSpan bytes) {
+  if (is_zero(bytes)) return std::nullopt;
+  uint64_t at = 0;
+  while (is_zero(bytes.subspan(at, std::min<uint64_t>(kSector, bytes.size() - at)))) at += kSector;
+  return at;
+}
+
+}  // namespace
+
+Compare::Compare(Context& context, NodePtr first, NodePtr second, CompareOptions options,
+                 const CancelSource& cancel)
+    : context_(context), nodes_{std::move(first), std::move(second)}, options_(options),
+      cancel_(cancel), total_(std::max(nodes_[0]->length(), nodes_[1]->length())) {}
+
+Task<CompareResult> Compare::run() {
+  const bool sizes_differ = nodes_[0]->length() != nodes_[1]->length();
+  if (sizes_differ && options_.strict) co_return CompareResult{.kind = CompareResult::Kind::kSize};
+  const unsigned count = std::max(1u, options_.parallel);
+  const unsigned workers = std::min(count, context_.runtime().worker_count());
+  TaskGroup group;
+  for (unsigned i = 0; i < count; ++i) group.spawn_on(context_.runtime().worker(i % workers), work());
+  co_await group.join();
+  result_.sizes_differ = sizes_differ;
+  co_return result_;
+}
+
+void Compare::differs(CompareResult::Kind kind, uint64_t offset) {
+  const std::lock_guard lock(result_state_);
+  if (offset >= limit_) return;
+  limit_ = offset;
+  result_.kind = kind;
+  result_.offset = offset;
+}
+
+Task<void> Compare::look(unsigned image) {
+  Known& known = known_[image];
+  if (position_ < known.end) co_return;
+  Node& node = *nodes_[image];
+  const uint64_t length = node.length();
+  if (position_ >= length) {
+    known.extent = {.length = total_ - position_, .zero = true};
+  } else {
+    try {
+      known.extent = co_await node.extent_at(position_, length - position_);
+    } catch (const Error& error) {
+      throw CompareFailure{CompareFailure::Step::kStatus, image, position_, error};
+    }
+  }
+  known.end = position_ + known.extent.length;
+}
+
+Task<Compare::Chunk> Compare::next_chunk() {
+  auto guard = co_await scan_.lock();
+  Chunk chunk;
+  chunk.offset = position_;
+  if (position_ >= total_ || position_ >= limit_) co_return chunk;
+  co_await look(0);
+  co_await look(1);
+  const Extent& a = known_[0].extent;
+  const Extent& b = known_[1].extent;
+  chunk.zero[0] = a.zero;
+  chunk.zero[1] = b.zero;
+  if (options_.strict && (a.zero != b.zero || a.data != b.data || a.allocated != b.allocated)) {
+    differs(CompareResult::Kind::kStatus, position_);
+    co_return chunk;
+  }
+  uint64_t end = std::min(known_[0].end, known_[1].end);
+  if (!a.zero || !b.zero) end = std::min(end, align_down(position_, kUnitBytes) + kUnitBytes);
+  chunk.length = end - position_;
+  position_ = end;
+  co_return chunk;
+}
+
+Task<void> Compare::work() {
+  AlignedBuffer buffers[2] = {AlignedBuffer(kUnitBytes), AlignedBuffer(kUnitBytes)};
+  while (true) {
+    cancel_.check();
+    Chunk chunk;
+    bool failed = true;
+    std::exception_ptr error;
+    try {
+      chunk = co_await next_chunk();
+      failed = false;
+      if (chunk.length == 0) co_return;
+      if (!chunk.zero[0] || !chunk.zero[1]) {
+        co_await compare_chunk(chunk, buffers[0].span().first(chunk.length),
+                               buffers[1].span().first(chunk.length));
+      }
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) {
+      // What lies before the place that failed is still compared; nothing behind it.
+      differs(CompareResult::Kind::kContent, failed ? 0 : chunk.offset);
+      std::rethrow_exception(error);
+    }
+    const uint64_t done = done_.fetch_add(chunk.length) + chunk.length;
+    if (progress) progress(done, total_);
+  }
+}
+
+Task<void> Compare::read(unsigned image, uint64_t offset, MutableByteSpan out) {
+  try {
+    co_await nodes_[image]->read(offset, out);
+  } catch (const Error& error) {
+    throw CompareFailure{CompareFailure::Step::kRead, image, offset, error};
+  }
+}
+
+Task<void> Compare::compare_chunk(const Chunk& chunk, MutableByteSpan first, MutableByteSpan second) {
+  if (!chunk.zero[0]) co_await read(0, chunk.offset, first);
+  if (!chunk.zero[1]) co_await read(1, chunk.offset, second);
+  std::optional<uint64_t> at;
+  if (chunk.zero[0])
+    at = first_data(second);
+  else if (chunk.zero[1])
+    at = first_data(first);
+  else
+    at = first_difference(first, second);
+  if (at) differs(CompareResult::Kind::kContent, align_down(chunk.offset + *at, kSector));
+}
+
+}  // namespace cairn

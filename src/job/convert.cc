@@ -1,0 +1,348 @@
+#include "job/convert.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "async/task_group.h"
+#include "base/arith.h"
+#include "base/buffer.h"
+
+namespace cairn {
+namespace {
+
+constexpr uint64_t kSector = 512;
+// One request of a plain copy: large enough that calls cost little, small enough that the bytes
+// are still in the processor's cache when they are looked at and written.
+constexpr uint64_t kUnitBytes = 512 << 10;
+constexpr uint64_t kOffloadBytes = 16 << 20;
+constexpr uint64_t kGranularity = 4096;  // of the search for zeroes
+
+Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
+  Error error(cause.kind(), "error while " + std::string(doing) + " " + std::to_string(offset) +
+                                ": " + cause.cause());
+  if (cause.message() != cause.cause()) error.hint(cause.message());
+  for (const std::string& line : cause.hints()) error.hint(line);
+  return error;
+}
+
+}  // namespace
+
+Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
+                 ConvertOptions options, const CancelSource& cancel)
+    : context_(context), target_(std::move(target)), options_(options), cancel_(cancel) {
+  unit_ = kUnitBytes;
+  for (NodePtr& source : sources) {
+    const uint64_t begin = total_;
+    total_ += align_up(source->length(), kSector);
+    // A compressed cluster of the source is decoded once, by one chunk.
+    unit_ = std::max(unit_, source->limits().cluster_bytes);
+    sources_.push_back({std::move(source), begin, total_});
+  }
+  if (options_.compress) unit_ = std::max(unit_, target_->limits().cluster_bytes);
+  if (options_.copy_offload) unit_ = kOffloadBytes;
+  offload_ = options_.copy_offload;
+}
+
+Task<void> Convert::run() {
+  const unsigned count = std::max(1u, options_.parallel);
+  const unsigned workers = std::min(count, context_.runtime().worker_count());
+  TaskGroup group;
+  for (unsigned i = 0; i < count; ++i)
+    group.spawn_on(context_.runtime().worker(i % workers), work());
+  co_await group.join();
+  // The disk may be longer than what was copied to it: nothing is there.
+  if (!options_.zero_target && !options_.backing_bytes && total_ < target_->length())
+    co_await write_zeroes(total_, target_->length() - total_);
+}
+
+const Convert::Source& Convert::source_at(uint64_t offset) const {
+  return *std::find_if(sources_.begin(), sources_.end(),
+                       [&](const Source& one) { return offset < one.end; });
+}
+
+// --- what is next ---
+
+// Asks the source about the bytes from OFFSET on.
+Task<void> Convert::look(uint64_t offset) {
+  const Source& source = source_at(offset);
+  const uint64_t at = offset - source.begin;
+  const uint64_t length = source.node->length();
+  extent_ = {.offset = offset, .length = source.end - offset, .state = State::kData};
+  if (at >= length) {
+    extent_.state = State::kZero;
+    co_return;
+  }
+  Extent found;
+  try {
+    if (options_.backing_bytes)
+      found = co_await source.node->layer_extent_at(at, length - at);
+    else
+      found = co_await source.node->extent_at(at, length - at);
+  } catch (const Error& error) {
+    const Error told = at_byte(error, "reading block status at offset", offset);
+    if (!options_.salvage) throw told;
+    if (warn) warn(told.message());
+    extent_.length = std::min(extent_.length, unit_);
+    co_return;
+  }
+  extent_.length = found.length;
+  if (at + found.length == length) extent_.length = source.end - offset;
+  if (options_.backing_bytes && !found.allocated) {
+    extent_.state = State::kSkip;
+  } else if (found.zero) {
+    extent_.state = State::kZero;
+    // Behind the end of the backing file what is not there reads as zeroes by itself.
+    if (options_.backing_bytes && offset >= *options_.backing_bytes) extent_.state = State::kSkip;
+  } else if (found.host != nullptr && !found.compressed) {
+    extent_.host = found.host;
+    extent_.host_offset = found.host_offset;
+  }
+}
+
+Task<Convert::Chunk> Convert::next_chunk() {
+  auto guard = co_await scan_.lock();
+  Chunk chunk;
+  chunk.offset = position_;
+  if (position_ >= total_ || failed_) co_return chunk;
+  if (position_ >= extent_.offset + extent_.length || numbers_ == 0) co_await look(position_);
+  const uint64_t known = extent_.offset + extent_.length;
+  chunk.state = extent_.state;
+  uint64_t end = known;
+  if (options_.compress && chunk.state != State::kData) {
+    // Whole clusters only; a cluster that begins with zeroes may have data behind them.
+    const uint64_t cluster = target_->limits().cluster_bytes;
+    end = known == total_ ? known : align_down(known, cluster);
+    if (end <= position_) {
+      chunk.state = State::kData;
+      end = position_ + cluster;
+    }
+  }
+  if (chunk.state == State::kZero && options_.sparse_bytes == 0) chunk.state = State::kData;
+  if (chunk.state == State::kData) {
+    const uint64_t most = align_down(position_, unit_) + unit_;
+    if (options_.compress) end = align_up(end, target_->limits().cluster_bytes);
+    end = std::min({end, most, total_});
+  }
+  chunk.length = end - position_;
+  if (extent_.host != nullptr && chunk.state == State::kData && end <= known) {
+    chunk.host = extent_.host;
+    chunk.host_offset = extent_.host_offset + (position_ - extent_.offset);
+  }
+  chunk.number = numbers_++;
+  position_ = end;
+  co_return chunk;
+}
+
+// --- copying ---
+
+Task<void> Convert::work() {
+  AlignedBuffer buffer(unit_);
+  while (true) {
+    cancel_.check();
+    Chunk chunk;
+    try {
+      chunk = co_await next_chunk();
+    } catch (...) {
+      failed_ = true;
+      throw;
+    }
+    if (chunk.length == 0) co_return;
+    const bool data = chunk.state == State::kData;
+    std::exception_ptr error;
+    try {
+      co_await handle(chunk, data ? buffer.span().first(chunk.length) : MutableByteSpan{});
+    } catch (...) {
+      error = std::current_exception();
+      failed_ = true;
+    }
+    if (error) std::rethrow_exception(error);
+    advance(chunk.length);
+  }
+}
+
+// Every chunk passes the turnstile once, whatever becomes of it.
+Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
+  const bool ordered = options_.compress || !options_.out_of_order;
+  std::exception_ptr error;
+  try {
+    if (chunk.state == State::kData && !(chunk.host != nullptr && offload_))
+      co_await read_joined(chunk.offset, buffer);
+  } catch (...) {
+    error = std::current_exception();
+    failed_ = true;
+  }
+  if (!error && options_.compress && chunk.state == State::kData) {
+    co_await copy_compressed(chunk, buffer);
+    co_return;
+  }
+  if (ordered) co_await turns_.wait(chunk.number);
+  if (!error && !failed_) {
+    try {
+      if (chunk.state == State::kZero)
+        co_await write_zeroes(chunk.offset, chunk.length);
+      else if (chunk.state == State::kData)
+        co_await copy_plain(chunk, buffer);
+    } catch (...) {
+      error = std::current_exception();
+      failed_ = true;
+    }
+  }
+  if (ordered) turns_.pass();
+  if (error) std::rethrow_exception(error);
+}
+
+Task<void> Convert::copy_plain(Chunk chunk, MutableByteSpan buffer) {
+  if (chunk.host != nullptr && offload_) {
+    const bool copied = co_await copy_offloaded(chunk);
+    if (copied) co_return;
+    // Asked the kernel in vain once: not again.
+    offload_ = false;
+    co_await read_joined(chunk.offset, buffer);
+  }
+  co_await throttle(buffer.size());
+  try {
+    if (options_.sparse_bytes == 0)
+      co_await target_->write(chunk.offset, buffer);
+    else
+      co_await write_runs(chunk.offset, buffer);
+  } catch (const Error& error) {
+    throw at_byte(error, "writing at byte", chunk.offset);
+  }
+}
+
+Task<bool> Convert::copy_offloaded(const Chunk& chunk) {
+  bool copied = false;
+  try {
+    copied = co_await target_->copy_range_from(*chunk.host, chunk.host_offset, chunk.offset, chunk.length);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kNoSpace) throw at_byte(error, "writing at byte", chunk.offset);
+  }
+  co_return copied;
+}
+
+// Clusters are encoded side by side by all workers and stored one after the other.
+Task<void> Convert::copy_compressed(Chunk chunk, MutableByteSpan buffer) {
+  const uint64_t cluster = target_->limits().cluster_bytes;
+  std::vector<std::vector<std::byte>> encoded(div_ceil(buffer.size(), cluster));
+  std::vector<bool> zero(encoded.size());
+  std::exception_ptr error;
+  try {
+    for (size_t i = 0; i < encoded.size(); ++i) {
+      const ByteSpan plain = buffer.subspan(i * cluster).first(std::min(cluster, buffer.size() - i * cluster));
+      zero[i] = options_.sparse_bytes != 0 && is_zero(plain);
+      if (!zero[i]) encoded[i] = target_->encode_cluster(plain);
+    }
+  } catch (...) {
+    error = std::current_exception();
+    failed_ = true;
+  }
+  co_await turns_.wait(chunk.number);
+  for (size_t i = 0; i < encoded.size() && !error && !failed_; ++i) {
+    const uint64_t offset = chunk.offset + i * cluster;
+    const ByteSpan plain = buffer.subspan(i * cluster).first(std::min(cluster, buffer.size() - i * cluster));
+    try {
+      if (zero[i]) {
+        if (!options_.zero_target) co_await write_zeroes(offset, plain.size());
+        continue;
+      }
+      co_await throttle(encoded[i].size());
+      co_await target_->write_encoded(offset, encoded[i], plain);
+    } catch (const Error& caught) {
+      error = std::make_exception_ptr(at_byte(caught, "writing at byte", offset));
+      failed_ = true;
+    } catch (...) {
+      error = std::current_exception();
+      failed_ = true;
+    }
+  }
+  turns_.pass();
+  if (error) std::rethrow_exception(error);
+}
+
+Task<void> Convert::write_runs(uint64_t offset, ByteSpan bytes) {
+  const uint64_t granularity = std::min(options_.sparse_bytes, kGranularity);
+  uint64_t data_begin = 0;  // what is not yet written begins here
+  uint64_t at = 0;
+  while (at < bytes.size()) {
+    bool zero = false;
+    const uint64_t run = zero_run(bytes.subspan(at), granularity, &zero);
+    const bool skip = zero && (run >= options_.sparse_bytes || at + run == bytes.size());
+    if (skip) {
+      if (at != data_begin)
+        co_await target_->write(offset + data_begin, bytes.subspan(data_begin, at - data_begin));
+      co_await write_zeroes(offset + at, run);
+      data_begin = at + run;
+    }
+    at += run;
+  }
+  if (data_begin < bytes.size())
+    co_await target_->write(offset + data_begin, bytes.subspan(data_begin));
+}
+
+Task<void> Convert::write_zeroes(uint64_t offset, uint64_t length) {
+  if (options_.zero_target || length == 0) co_return;
+  try {
+    co_await target_->write_zeroes(offset, length, {.may_unmap = options_.sparse_bytes != 0});
+  } catch (const Error& error) {
+    throw at_byte(error, "writing at byte", offset);
+  }
+}
+
+Task<void> Convert::read_joined(uint64_t offset, MutableByteSpan out) {
+  while (!out.empty()) {
+    const Source& source = source_at(offset);
+    const uint64_t at = offset - source.begin;
+    const size_t part = std::min<uint64_t>(out.size(), source.end - offset);
+    const uint64_t length = source.node->length();
+    const size_t inside = at < length ? std::min<uint64_t>(part, length - at) : 0;
+    bool damaged = false;
+    if (inside != 0) {
+      try {
+        co_await source.node->read(at, out.first(inside));
+      } catch (const Error& error) {
+        if (!options_.salvage) throw at_byte(error, "reading at byte", offset);
+        damaged = true;
+      }
+    }
+    if (damaged) co_await read_salvaging(offset, out.first(inside));
+    std::memset(out.data() + inside, 0, part - inside);
+    offset += part;
+    out = out.subspan(part);
+  }
+}
+
+Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
+  const Source& source = source_at(offset);
+  while (!out.empty()) {
+    const size_t part = std::min<uint64_t>(out.size(), kSector - offset % kSector);
+    try {
+      co_await source.node->read(offset - source.begin, out.first(part));
+    } catch (const Error& error) {
+      if (warn)
+        warn("error while reading offset " + std::to_string(offset) + ": " + error.cause());
+      std::memset(out.data(), 0, part);
+    }
+    offset += part;
+    out = out.subspan(part);
+  }
+}
+
+Task<void> Convert::throttle(uint64_t bytes) {
+  if (options_.rate == 0) co_return;
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> cost(static_cast<double>(bytes) / static_cast<double>(options_.rate));
+  std::chrono::steady_clock::time_point start;
+  {
+    const std::lock_guard lock(rate_state_);
+    start = std::max(now, next_write_);
+    next_write_ = start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(cost);
+  }
+  if (start > now) co_await sleep_for(start - now);
+}
+
+void Convert::advance(uint64_t bytes) {
+  const uint64_t done = done_.fetch_add(bytes) + bytes;
+  if (progress) progress(done, total_);
+}
+
+}  // namespace cairn

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "async/cancel.h"
+#include "async/sync.h"
+#include "block/context.h"
+#include "block/node.h"
+
+namespace cairn {
+
+struct ConvertOptions {
+  bool compress = false;          // store whole clusters compressed
+  bool zero_target = false;       // what is not written reads as zeroes
+  bool copy_offload = false;      // let the kernel copy what lies verbatim in a file
+  bool out_of_order = false;      // plain writes need not follow the order of the disk
+  bool salvage = false;           // unreadable sectors become zeroes
+  uint64_t sparse_bytes = 4096;   // shortest run of zeroes that is not written; 0: write everything
+  unsigned parallel = 8;          // requests at a time
+  uint64_t rate = 0;              // bytes a second; 0: as fast as it goes
+  // Only what the top layer of the source holds is copied: the target lies on a backing file that
+  // has the rest, of this many bytes.
+  std::optional<uint64_t> backing_bytes;
+};
+
+// Copies one or several disks, one behind the other, to the start of another.
+//
+// Memory: PARALLEL buffers of a unit (or a cluster). Order: chunks are handed out in the order of
+// the disk; compressed clusters reach the target in that order, so that the image comes out packed.
+class Convert {
+ public:
+  Convert(Context& context, std::vector<NodePtr> sources, NodePtr target, ConvertOptions options,
+          const CancelSource& cancel);
+
+  // Called from any worker with bytes dealt with and bytes altogether.
+  std::function<void(uint64_t done, uint64_t total)> progress;
+  // What salvage met; a line each.
+  std::function<void(std::string_view)> warn;
+
+  // Throws the first error: "error while reading at byte N: …" and the like. The target is then
+  // incomplete. Neither node is closed.
+  Task<void> run();
+
+ private:
+  enum class State { kData, kZero, kSkip };
+  struct Chunk {
+    uint64_t number = 0;
+    uint64_t offset = 0;  // on the joined disk
+    uint64_t length = 0;  // 0: nothing is left
+    State state = State::kData;
+    Node* host = nullptr;  // where the bytes lie verbatim
+    uint64_t host_offset = 0;
+  };
+  struct Source {
+    NodePtr node;
+    uint64_t begin = 0;  // on the joined disk
+    uint64_t end = 0;
+  };
+
+  Task<void> work();
+  Task<Chunk> next_chunk();
+  Task<void> look(uint64_t offset);
+  Task<void> handle(Chunk chunk, MutableByteSpan buffer);
+  Task<void> copy_plain(Chunk chunk, MutableByteSpan buffer);
+  Task<void> copy_compressed(Chunk chunk, MutableByteSpan buffer);
+  Task<bool> copy_offloaded(const Chunk& chunk);
+  Task<void> read_joined(uint64_t offset, MutableByteSpan out);
+  Task<void> read_salvaging(uint64_t offset, MutableByteSpan out);
+  Task<void> write_runs(uint64_t offset, ByteSpan bytes);
+  Task<void> write_zeroes(uint64_t offset, uint64_t length);
+  Task<void> throttle(uint64_t bytes);
+  void advance(uint64_t bytes);
+  const Source& source_at(uint64_t offset) const;
+
+  Context& context_;
+  std::vector<Source> sources_;
+  NodePtr target_;
+  ConvertOptions options_;
+  const CancelSource& cancel_;
+  uint64_t total_ = 0;
+  uint64_t unit_ = 0;
+
+  Mutex scan_;  // guards what next_chunk() and look() keep
+  uint64_t position_ = 0;
+  uint64_t numbers_ = 0;
+  Chunk extent_;  // what is known about the disk from position_ on
+
+  Turnstile turns_;
+  std::atomic<uint64_t> done_{0};
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> offload_{false};
+  std::mutex rate_state_;
+  std::chrono::steady_clock::time_point next_write_{};
+};
+
+}  // namespace cairn

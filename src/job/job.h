@@ -1,0 +1,8 @@
+// src/job: work that takes a while on opened nodes: convert, compare, bench. Each job is a class
+// with its options, a progress function and one run() that is awaited; it prints nothing. May
+// include src/block and below; opens nothing by itself.
+#pragma once
+
+#include "job/bench.h"
+#include "job/compare.h"
+#include "job/convert.h"
