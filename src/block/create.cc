@@ -51,15 +51,11 @@ Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptio
   }
   NodePtr node;
   try {
-    node = co_await open_node(context, {.filename = name,
-                                        .format = format,
-                                        .options = {},
-                                        .display = {},
-                                        .flags = {.metadata_only = true,
-                                                  .no_backing = true,
-                                                  .force_share = true,
-                                                  .cache = {},
-                                                  .references = {}}});
+    OpenRequest look;
+    look.filename = name;
+    look.format = format;
+    look.flags = {.metadata_only = true, .no_backing = true, .force_share = true, .cache = {}, .references = {}};
+    node = co_await open_node(context, std::move(look));
   } catch (Error& error) {
     throw error.hint("Could not open backing image.");
   }
@@ -183,31 +179,33 @@ Task<void> create_image(Context& context, CreateOptions request) {
   try {
     // What raw makes is the file itself; other formats grow theirs.
     const bool raw = format->abilities().shared_writers;
-    co_await protocol->create(context, {.filename = path,
-                                        .size = raw ? rounded : 0,
-                                        .options = protocol_options,
-                                        .file = nullptr,
-                                        .backing_size = std::nullopt});
+    CreateRequest bare{.filename = path,
+                       .size = raw ? rounded : 0,
+                       .options = protocol_options,
+                       .file = nullptr,
+                       .backing_size = std::nullopt};
+    co_await protocol->create(context, std::move(bare));
     if (!raw) {
-      file = co_await open_node(
-          context, {.filename = path,
-                    .format = std::string(protocol->name()),
-                    .options = {},
-                    .display = {},
-                    .flags = {.writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}}});
-      co_await file->set_permissions({.used = Permissions::kConsistentRead | Permissions::kWrite |
-                                              Permissions::kResize,
-                                      .unshared = Permissions::kWrite | Permissions::kResize});
+      OpenRequest empty;
+      empty.filename = path;
+      empty.format = protocol->name();
+      empty.flags = {.writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
+      file = co_await open_node(context, std::move(empty));
+      const Permissions permissions{
+          .used = Permissions::kConsistentRead | Permissions::kWrite | Permissions::kResize,
+          .unshared = Permissions::kWrite | Permissions::kResize};
+      co_await file->set_permissions(permissions);
       if (!protocol->abilities().resize) {
         // An old header on a device must not survive next to the new one.
         const std::vector<std::byte> nothing(512);
         co_await file->write(0, nothing);
       }
-      co_await format->create(context, {.filename = path,
-                                        .size = rounded,
-                                        .options = format_options,
-                                        .file = file,
-                                        .backing_size = backing_size});
+      CreateRequest image{.filename = path,
+                          .size = rounded,
+                          .options = format_options,
+                          .file = file,
+                          .backing_size = backing_size};
+      co_await format->create(context, std::move(image));
     }
   } catch (...) {
     error = std::current_exception();

@@ -12,6 +12,10 @@ struct Outcome {
   bool unsupported = false;
 };
 
+void print_finding(std::string_view line) {
+  std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
+}
+
 Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::Repair repair) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   Outcome outcome;
@@ -21,9 +25,8 @@ Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::R
     outcome.unsupported = true;
   } else {
     try {
-      outcome.result = co_await node->check({.repair = repair, .report = [](std::string_view line) {
-        std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
-      }});
+      CheckRequest wanted{.repair = repair, .report = print_finding};
+      outcome.result = co_await node->check(std::move(wanted));
     } catch (...) {
       error = std::current_exception();
     }

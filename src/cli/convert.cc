@@ -125,11 +125,12 @@ class Conversion {
   Task<void> open_target() {
     if (plan_.create) {
       try {
-        co_await create_image(session_.context, {.filename = plan_.target,
-                                                 .format = plan_.format,
-                                                 .options = plan_.create_options,
-                                                 .size = size_,
-                                                 .announce = {}});
+        CreateOptions image{.filename = plan_.target,
+                            .format = plan_.format,
+                            .options = plan_.create_options,
+                            .size = size_,
+                            .announce = {}};
+        co_await create_image(session_.context, std::move(image));
       } catch (Error& caught) {
         throw caught.context(plan_.target + ": error while converting " + plan_.format);
       }
