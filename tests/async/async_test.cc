@@ -1,0 +1,285 @@
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "async/async.h"
+
+namespace cairn {
+namespace {
+
+class AsyncTest : public testing::TestWithParam<EngineKind> {
+ protected:
+  RuntimeOptions options(unsigned workers) { return {.workers = workers, .engine = GetParam()}; }
+};
+
+Task<int> immediate(int value) { co_return value; }
+
+Task<uint64_t> sum_of(int count) {
+  uint64_t sum = 0;
+  for (int i = 0; i < count; ++i) sum += static_cast<uint64_t>(co_await immediate(1));
+  co_return sum;
+}
+
+TEST_P(AsyncTest, MillionImmediateAwaitsStayOnOneFrame) {
+  Runtime runtime(options(1));
+  EXPECT_EQ(runtime.run(sum_of(1'000'000)), 1'000'000u);
+}
+
+TEST_P(AsyncTest, MillionUncontendedLocks) {
+  Runtime runtime(options(1));
+  const auto loop = [](Mutex& mutex) -> Task<int> {
+    int count = 0;
+    for (int i = 0; i < 1'000'000; ++i) {
+      auto guard = co_await mutex.lock();
+      ++count;
+    }
+    co_return count;
+  };
+  Mutex mutex;
+  EXPECT_EQ(runtime.run(loop(mutex)), 1'000'000);
+}
+
+Task<int> deep(int levels) {
+  if (levels == 0) co_return 0;
+  const int below = co_await deep(levels - 1);
+  co_return below + 1;
+}
+
+TEST_P(AsyncTest, NestedTasksReturnThroughAllLevels) {
+  Runtime runtime(options(1));
+  EXPECT_EQ(runtime.run(deep(500)), 500);
+}
+
+Task<void> failing() {
+  co_await yield_now();
+  throw Error(ErrorKind::kNoSpace, "full");
+}
+
+TEST_P(AsyncTest, ErrorsReachTheAwaiter) {
+  Runtime runtime(options(1));
+  EXPECT_THROW(runtime.run(failing()), Error);
+}
+
+TEST_P(AsyncTest, GroupThrowsTheFirstErrorAfterAllHaveEnded) {
+  Runtime runtime(options(1));
+  int ended = 0;
+  const auto work = [](int& count) -> Task<void> {
+    co_await sleep_for(std::chrono::milliseconds(5));
+    ++count;
+  };
+  const auto all = [&](int& count) -> Task<void> {
+    TaskGroup group;
+    group.spawn(failing());
+    for (int i = 0; i < 10; ++i) group.spawn(work(count));
+    co_await group.join();
+  };
+  EXPECT_THROW(runtime.run(all(ended)), Error);
+  EXPECT_EQ(ended, 10);
+}
+
+// 64 tasks on each of four workers hammer the locks; each increment must be seen.
+Task<void> hammer(Mutex& mutex, Semaphore& semaphore, RwLock& rw, uint64_t& plain, uint64_t& shared,
+                  std::atomic<int>& inside) {
+  for (int i = 0; i < 50; ++i) {
+    {
+      auto guard = co_await mutex.lock();
+      ++plain;
+      if (i % 7 == 0) co_await yield_now();
+    }
+    co_await semaphore.acquire();
+    EXPECT_LE(++inside, 3);
+    co_await yield_now();
+    --inside;
+    semaphore.release();
+    if (i % 5 == 0) {
+      auto guard = co_await rw.exclusive();
+      ++shared;
+    } else {
+      auto guard = co_await rw.shared();
+      EXPECT_LE(shared, 4u * 64 * 50);
+    }
+  }
+}
+
+TEST_P(AsyncTest, FourWorkersWithSixtyFourTasksEach) {
+  Runtime runtime(options(4));
+  Mutex mutex;
+  Semaphore semaphore(3);
+  RwLock rw;
+  uint64_t plain = 0;
+  uint64_t shared = 0;
+  std::atomic<int> inside{0};
+  const auto all = [&]() -> Task<void> {
+    TaskGroup group;
+    for (unsigned i = 0; i < 256; ++i)
+      group.spawn_on(runtime.worker(i % 4), hammer(mutex, semaphore, rw, plain, shared, inside));
+    co_await group.join();
+  };
+  runtime.run(all());
+  EXPECT_EQ(plain, 256u * 50);
+  EXPECT_EQ(shared, 256u * 10);
+}
+
+Task<void> range_user(RangeLock& lock, std::vector<int>& cells, unsigned seed) {
+  uint64_t state = seed * 2654435761u + 1;
+  for (int i = 0; i < 100; ++i) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const uint64_t offset = (state >> 33) % 90;
+    const uint64_t length = 1 + (state >> 40) % 10;
+    const bool exclusive = (state >> 50) % 2 == 0;
+    RangeLock::Guard guard;
+    co_await lock.acquire(guard, offset, length, exclusive);
+    if (!exclusive) continue;
+    for (uint64_t at = offset; at < offset + length; ++at) EXPECT_EQ(cells[at]++, 0);
+    co_await yield_now();
+    for (uint64_t at = offset; at < offset + length; ++at) --cells[at];
+  }
+}
+
+TEST_P(AsyncTest, RangesThatOverlapExcludeEachOther) {
+  Runtime runtime(options(3));
+  RangeLock lock;
+  std::vector<int> cells(100);
+  const auto all = [&]() -> Task<void> {
+    TaskGroup group;
+    for (unsigned i = 0; i < 48; ++i) group.spawn_on(runtime.worker(i % 3), range_user(lock, cells, i));
+    co_await group.join();
+  };
+  runtime.run(all());
+}
+
+TEST_P(AsyncTest, TurnstileKeepsTheOrderOfNumbers) {
+  Runtime runtime(options(3));
+  Turnstile turnstile;
+  std::vector<uint64_t> order;
+  const auto one = [](Turnstile& gate, std::vector<uint64_t>& seen, uint64_t number) -> Task<void> {
+    if (number % 3 == 0) co_await yield_now();
+    co_await gate.wait(number);
+    seen.push_back(number);
+    gate.pass();
+  };
+  const auto all = [&]() -> Task<void> {
+    TaskGroup group;
+    for (uint64_t i = 0; i < 200; ++i)
+      group.spawn_on(runtime.worker(static_cast<unsigned>(i % 3)), one(turnstile, order, 199 - i));
+    co_await group.join();
+  };
+  runtime.run(all());
+  ASSERT_EQ(order.size(), 200u);
+  for (uint64_t i = 0; i < 200; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST_P(AsyncTest, TasksStayOnTheirWorker) {
+  Runtime runtime(options(2));
+  const auto there = [](Worker& worker) -> Task<bool> {
+    bool same = Worker::current() == &worker;
+    co_await sleep_for(std::chrono::milliseconds(1));
+    same = same && Worker::current() == &worker;
+    co_await run_blocking([] {});
+    co_return same && Worker::current() == &worker;
+  };
+  const auto all = [&]() -> Task<bool> {
+    const bool other = co_await run_on(runtime.worker(1), there(runtime.worker(1)));
+    co_return other && Worker::current() == &runtime.worker(0);
+  };
+  EXPECT_TRUE(runtime.run(all()));
+}
+
+TEST_P(AsyncTest, TimersFireInTheirOrder) {
+  Runtime runtime(options(1));
+  std::vector<int> order;
+  const auto after = [](std::vector<int>& seen, int milliseconds) -> Task<void> {
+    co_await sleep_for(std::chrono::milliseconds(milliseconds));
+    seen.push_back(milliseconds);
+  };
+  const auto all = [&]() -> Task<void> {
+    TaskGroup group;
+    for (const int milliseconds : {30, 10, 20}) group.spawn(after(order, milliseconds));
+    co_await group.join();
+  };
+  runtime.run(all());
+  EXPECT_EQ(order, (std::vector<int>{10, 20, 30}));
+}
+
+TEST_P(AsyncTest, DescriptorsAreAwaitedForReadiness) {
+  Runtime runtime(options(1));
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  std::thread writer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(::write(ends[1], "x", 1), 1);
+  });
+  const auto wait = [](int fd) -> Task<short> {
+    const short events = co_await await_ready(fd, POLLIN);
+    co_return events;
+  };
+  EXPECT_TRUE(runtime.run(wait(ends[0])) & POLLIN);
+  writer.join();
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+TEST_P(AsyncTest, BlockingWorkReportsResultsAndErrors) {
+  Runtime runtime(options(1));
+  const auto work = []() -> Task<int> {
+    const int value = co_await run_blocking([] { return 42; });
+    bool thrown = false;
+    try {
+      co_await run_blocking([]() -> int { throw Error(ErrorKind::kIo, "no"); });
+    } catch (const Error&) {
+      thrown = true;
+    }
+    co_return thrown ? value : 0;
+  };
+  EXPECT_EQ(runtime.run(work()), 42);
+}
+
+TEST_P(AsyncTest, FilesAreReadAndWritten) {
+  Runtime runtime(options(2));
+  char name[] = "/tmp/cairn-async-XXXXXX";
+  const int fd = ::mkstemp(name);
+  ASSERT_GE(fd, 0);
+  ::unlink(name);
+  const auto round = [](IoFile file, uint64_t offset, char letter) -> Task<bool> {
+    std::string out(10000, letter);
+    iovec buffer{out.data(), out.size()};
+    const ssize_t put = co_await io_writev(file, {&buffer, 1}, offset);
+    std::string in(10000, 0);
+    iovec back{in.data(), in.size()};
+    const ssize_t got = co_await io_readv(file, {&back, 1}, offset);
+    co_return put == 10000 && got == 10000 && in == out;
+  };
+  const auto all = [&]() -> Task<int> {
+    std::atomic<int> good{0};
+    const auto one = [&round](IoFile file, unsigned i, std::atomic<int>& count) -> Task<void> {
+      const bool well = co_await round(file, i * 10000, static_cast<char>('a' + i % 26));
+      if (well) ++count;
+    };
+    TaskGroup group;
+    for (unsigned i = 0; i < 64; ++i) group.spawn_on(runtime.worker(i % 2), one({.fd = fd}, i, good));
+    co_await group.join();
+    const int synced = co_await io_fdatasync({.fd = fd});
+    co_return synced == 0 ? good.load() : -1;
+  };
+  EXPECT_EQ(runtime.run(all()), 64);
+  ::close(fd);
+}
+
+TEST(AsyncCancel, IsSeenAsAnError) {
+  CancelSource source;
+  source.check();
+  source.request();
+  EXPECT_THROW(source.check(), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, AsyncTest, testing::Values(EngineKind::kUring, EngineKind::kThreads),
+                         [](const auto& chosen) {
+                           return chosen.param == EngineKind::kUring ? "Uring" : "Threads";
+                         });
+
+}  // namespace
+}  // namespace cairn

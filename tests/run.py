@@ -1,0 +1,126 @@
+"""Builds what the tests need, runs all of them and closes with a line that counts them."""
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as tree
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+BUILD = TOP / "build"
+JOBS = str(os.cpu_count() or 2)
+
+
+class Totals:
+    passed = 0
+    failed = 0
+
+
+def step(name, command, env=None, timeout=1500):
+    """Runs a command with its output in a log; shows the log's end when it fails."""
+    log = BUILD / (re.sub(r"\W+", "-", name) + ".log")
+    begin = time.monotonic()
+    with open(log, "wb") as out:
+        try:
+            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, timeout=timeout,
+                                  env={**os.environ, **(env or {})}, cwd=TOP).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+            out.write(b"\nended: took too long\n")
+    print(f"{name}: {'ok' if code == 0 else 'FAILED'} ({time.monotonic() - begin:.0f} s)", flush=True)
+    if code != 0:
+        lines = log.read_text(errors="replace").splitlines()
+        print("\n".join(lines[-60:]), flush=True)
+    return code == 0
+
+
+def count(xml, ran_well):
+    """Adds the cases of a JUnit file; a run that left none behind, or died, is one failure."""
+    try:
+        cases = list(tree.parse(xml).getroot().iter("testcase"))
+    except (OSError, tree.ParseError):
+        Totals.failed += 1
+        return
+    # A test that did not run is as bad as one that failed.
+    bad = sum(1 for case in cases if case.get("status") == "notrun" or
+              any(child.tag in ("failure", "error", "skipped") for child in case))
+    Totals.passed += len(cases) - bad
+    Totals.failed += bad
+    if not ran_well and bad == 0:
+        Totals.failed += 1
+    if not cases and not SELECTED:
+        Totals.failed += 1
+
+
+def build(preset, targets):
+    folder = BUILD / preset
+    configured = step(f"configure {preset}",
+                      ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", "-DCAIRN_WERROR=OFF"])
+    if configured and step(f"build {preset}", ["ninja", "-C", str(folder), "-j", JOBS, *targets]):
+        if "cairn" in targets:
+            (folder / ".built").touch()
+        return True
+    Totals.failed += 1
+    return False
+
+
+def unit(preset, pattern, env=None, label=""):
+    name = f"unit {preset}{label}"
+    xml = BUILD / (name.replace(" ", "-") + ".xml")
+    xml.unlink(missing_ok=True)
+    command = [str(BUILD / preset / "tests" / "unit"), f"--gtest_output=xml:{xml}", "--gtest_brief=1"]
+    if pattern:
+        command.append(f"--gtest_filter=*{pattern}*")
+    count(xml, step(name, command, env))
+
+
+def programs(preset, pattern, env=None, label="", extra=()):
+    name = f"programs {preset}{label}"
+    xml = BUILD / (name.replace(" ", "-") + ".xml")
+    xml.unlink(missing_ok=True)
+    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-x" if "--stop" in sys.argv else "-q",
+               f"--junitxml={xml}", "-p", "no:cacheprovider", *extra, "tests"]
+    if pattern:
+        command += ["-k", pattern]
+    ran_well = step(name, command, {"CAIRN": str(BUILD / preset / "cairn"), **(env or {})})
+    count(xml, ran_well or bool(pattern))
+
+
+def main():
+    global SELECTED
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    quick = "--quick" in sys.argv
+    pattern = words[0] if words else ""
+    SELECTED = bool(pattern)
+    BUILD.mkdir(exist_ok=True)
+    begin = time.monotonic()
+    threads = {"CAIRN_ENGINE": "threads"}
+    if build("release", ["cairn", "unit"]):
+        unit("release", pattern)
+        if quick:
+            programs("release", pattern, extra=("-m", "not slow"))
+        else:
+            unit("release", pattern, threads, " threads")
+            programs("release", pattern)
+            programs("release", pattern, threads, " threads")
+    if not quick:
+        if build("debug", ["unit"]):
+            unit("debug", pattern or "Async")
+        if build("asan", ["cairn", "unit"]):
+            unit("asan", pattern)
+            programs("asan", pattern, extra=("-m", "not slow"))
+        if build("tsan", ["unit"]):
+            unit("tsan", pattern, {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"})
+        if build("fuzz", ["fuzzers"]):
+            xml = BUILD / "fuzz.xml"
+            count(xml, step("fuzz", ["/usr/bin/python3", str(TOP / "fuzz" / "run.py"),
+                                     str(BUILD / "fuzz" / "fuzz"), str(xml)]))
+    print(f"{time.monotonic() - begin:.0f} seconds")
+    print(f"{Totals.passed} passed, {Totals.failed} failed")
+    return 1 if Totals.failed or not Totals.passed else 0
+
+
+SELECTED = False
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+// What the unit tests share: a context with all drivers and a folder that goes away.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "block/block.h"
+#include "drivers.h"
+
+namespace cairn::testing_support {
+
+class Folder {
+ public:
+  Folder() {
+    std::string name = std::filesystem::temp_directory_path() / "cairn-test-XXXXXX";
+    path_ = ::mkdtemp(name.data());
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::string file(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+class World {
+ public:
+  explicit World(unsigned workers = 2) : context({.workers = workers}) {
+    register_drivers(context.registry());
+    context.warn = [](std::string_view) {};
+  }
+  template <class T>
+  T run(Task<T> task) {
+    return context.runtime().run(std::move(task));
+  }
+  void create(const std::string& name, const std::string& format, uint64_t size,
+              const std::string& options = {}) {
+    CreateOptions request;
+    request.filename = name;
+    request.format = format;
+    request.size = size;
+    request.options = Options::parse_list(options);
+    run(create_image(context, std::move(request)));
+  }
+  NodePtr open(const std::string& name, const std::string& format, bool writable) {
+    OpenRequest request;
+    request.filename = name;
+    request.format = format;
+    request.flags.writable = writable;
+    request.flags.resize = writable;
+    request.flags.discard_unmap = true;
+    return run(open_node(context, std::move(request)));
+  }
+  void close(NodePtr& node) {
+    run(node->close());
+    node.reset();
+  }
+  Context context;
+};
+
+inline std::vector<std::byte> random_bytes(std::mt19937_64& random, size_t count) {
+  std::vector<std::byte> bytes(count);
+  for (std::byte& one : bytes) one = static_cast<std::byte>(random());
+  return bytes;
+}
+
+// The message of the error that FUNCTION throws; empty when it throws none.
+template <class F>
+std::string error_of(F function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error.message();
+  }
+  return {};
+}
+
+}  // namespace cairn::testing_support

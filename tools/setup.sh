@@ -1,0 +1,48 @@
+# Sourced by ./cairn and ./test: installs Debian packages that are missing, once.
+
+# need_packages STAMP PACKAGE…: nothing happens when all are there.
+need_packages() {
+  local stamp=$1 missing=() package
+  shift
+  [[ -e $stamp ]] && return 0
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "${package%%/*}" 2>/dev/null) == installed ]] ||
+      missing+=("$package")
+  done
+  if ((${#missing[@]})); then
+    local as_root=()
+    if ((EUID != 0)); then
+      command -v sudo >/dev/null || {
+        echo "Please install as root: ${missing[*]%%/*}" >&2
+        return 1
+      }
+      as_root=(sudo)
+    fi
+    case " ${missing[*]} " in *bookworm-backports*) need_backports "${as_root[@]}" ;; esac
+    echo "Installing Debian packages: ${missing[*]%%/*}" >&2
+    "${as_root[@]}" apt-get update -qq >&2 || true
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
+      "${missing[@]}" >/dev/null || {
+      echo "Some packages could not be installed: ${missing[*]%%/*}" >&2
+      return 1
+    }
+  fi
+  mkdir -p "${stamp%/*}" && : >"$stamp"
+}
+
+# Adds the backports suite next to the release's own, at the same source.
+need_backports() {
+  local file
+  grep -rqs 'bookworm-backports' /etc/apt/sources.list /etc/apt/sources.list.d && return 0
+  for file in /etc/apt/sources.list.d/*.sources; do
+    [[ -e $file ]] && "$@" sed -i '/^Suites:.*bookworm-updates/s/$/ bookworm-backports/' "$file"
+  done
+  [[ -e /etc/apt/sources.list ]] && "$@" sed -i -E \
+    '/^deb .* bookworm-updates /{p;s/bookworm-updates/bookworm-backports/}' /etc/apt/sources.list
+  return 0
+}
+
+BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev libfmt-dev zlib1g-dev libzstd-dev
+  libdeflate-dev)
+TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
+  clang-format git qemu-utils/bookworm-backports libqcow-utils util-linux e2fsprogs attr)
