@@ -90,18 +90,19 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
 
   const uint64_t start = align_down(offset, cluster());
   const size_t wanted = div_ceil(offset + length - start, cluster());
-  size_t count = 1;
-  Entry last = old;
-  while (count < wanted && first + count < entries) {
-    const Entry next = load_entry(held.ref, first + count);
-    check_entry(next, start + count * cluster());
+  size_t most = 1;
+  while (most < wanted && first + most < entries) {
+    const Entry next = load_entry(held.ref, first + most);
+    check_entry(next, start + most * cluster());
     if (reusable(next)) break;
-    last = next;
-    ++count;
+    ++most;
   }
   Grant place;
   bool virgin = false;
-  const uint64_t host = co_await allocate(count, &virgin);
+  const Run run = co_await allocate_some(most, &virgin);
+  const uint64_t host = run.first * cluster();
+  const uint64_t count = run.count;
+  const Entry last = load_entry(held.ref, first + count - 1);
   place.offset = offset;
   place.length = std::min(length, start + count * cluster() - offset);
   place.host = file_;

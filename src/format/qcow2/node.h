@@ -70,6 +70,11 @@ class Qcow2Node : public FormatNode {
     uint64_t bitmap = 0;
   };
   enum class Type : uint8_t { kUnallocated, kZero, kZeroAllocated, kNormal, kCompressed };
+  // Host clusters in a row, by number.
+  struct Run {
+    uint64_t first = 0;
+    uint64_t count = 0;
+  };
   // A slice of an L2 table, held.
   struct Slice {
     TableCache::Ref ref;
@@ -110,13 +115,15 @@ class Qcow2Node : public FormatNode {
   // refcounts.cc; all but the last need alloc_mutex_
   Task<uint64_t> refcount(uint64_t index);
   Task<void> change_refcount(uint64_t index, uint64_t count, int delta);
-  Task<uint64_t> allocate_locked(uint64_t count);
-  Task<uint64_t> find_free(uint64_t count);
+  Task<Run> allocate_locked(uint64_t least, uint64_t most);
+  Task<Run> find_free(uint64_t least, uint64_t most);
   Task<bool> make_refcount_block(uint64_t block_index);
   Task<void> grow_refcount_table(uint64_t block_index);
   void check_allocation(uint64_t offset, uint64_t length);
   void check_overlap(uint64_t offset, uint64_t length) const;
+  // COUNT clusters in a row; between one and MOST. VIRGIN: they were never written and read as zeroes.
   Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr);
+  Task<Run> allocate_some(uint64_t most, bool* virgin);
   void free_later(uint64_t offset, uint64_t length);
   Task<void> apply_frees();
   Task<void> apply_frees_if_many();
@@ -162,6 +169,7 @@ class Qcow2Node : public FormatNode {
     uint64_t length;
   };
   std::vector<HostRange> frees_;
+  uint64_t waiting_bytes_ = 0;  // sum of frees_
   Mutex flush_mutex_;
   std::atomic<bool> corrupt_reported_{false};
   std::atomic<bool> unusable_{false};

@@ -12,6 +12,7 @@ using namespace qcow2;
 namespace {
 constexpr uint64_t kDefaultL2CacheBytes = 32u << 20;
 constexpr uint64_t kMinRefcountBlocks = 4;
+constexpr uint64_t kRefcountCacheBytes = 256 << 10;
 constexpr const char* kOverlapParts[] = {
     "main-header", "active-l1",   "active-l2",   "refcount-table",  "refcount-block",
     "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory"};
@@ -136,7 +137,7 @@ void Qcow2Node::configure(const Options& options) {
     throw Error(ErrorKind::kInvalid, "refcount-cache-size may not exceed cache-size");
   const uint64_t full =
       align_up(div_ceil(header_.size, cluster()) * header_.l2_entry_bytes(), cluster());
-  const uint64_t few = kMinRefcountBlocks * cluster();
+  const uint64_t few = std::max(kMinRefcountBlocks * cluster(), kRefcountCacheBytes);
   uint64_t l2_bytes = l2.value_or(kDefaultL2CacheBytes);
   uint64_t refcount_bytes = refcounts.value_or(few);
   if (total) {

@@ -13,6 +13,7 @@ using namespace qcow2;
 namespace {
 // This much freed space, or so many pieces of it, may wait for the next flush.
 constexpr size_t kMaxWaitingFrees = 4096;
+constexpr uint64_t kMaxWaitingBytes = 64 << 20;
 }  // namespace
 
 Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
@@ -47,51 +48,52 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
   }
 }
 
-// The first run of COUNT free clusters from the cursor on; makes no change but to the cursor's
-// knowledge that nothing below is free.
-Task<uint64_t> Qcow2Node::find_free(uint64_t count) {
+// The first run of free clusters from the cursor on that has LEAST of them, and no more than MOST.
+Task<Qcow2Node::Run> Qcow2Node::find_free(uint64_t least, uint64_t most) {
   const uint64_t per_block = header_.refcounts_per_block();
-  uint64_t start = free_cursor_;
-  uint64_t at = start;
+  Run run{.first = free_cursor_, .count = 0};
   bool lowest = true;
-  while (at - start < count) {
+  while (run.count < most) {
+    const uint64_t at = run.first + run.count;
     const uint64_t block = at / per_block;
+    const uint64_t end = std::min((block + 1) * per_block, run.first + most);
     if (block >= refcount_table_.size() || refcount_table_[block] == 0) {
-      at = std::min((block + 1) * per_block, start + count);
+      run.count = end - run.first;
       continue;
     }
     const TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
-    const uint64_t end = std::min((block + 1) * per_block, start + count);
-    for (uint64_t stop = end; at < stop; ++at) {
-      if (get_refcount(ref.bytes(), at % per_block, header_.refcount_order) != 0) {
-        if (lowest && at == start) free_cursor_ = at + 1;
-        if (at != start) lowest = false;
-        start = at + 1;
-        stop = std::min((block + 1) * per_block, start + count);
+    for (uint64_t c = at; c < (block + 1) * per_block && run.count < most; ++c) {
+      if (get_refcount(ref.bytes(), c % per_block, header_.refcount_order) == 0) {
+        ++run.count;
+        continue;
       }
+      if (run.count >= least) co_return run;
+      if (lowest && run.count == 0) free_cursor_ = c + 1;
+      lowest = lowest && run.count == 0;
+      run = {.first = c + 1, .count = 0};
     }
   }
-  co_return start;
+  co_return run;
 }
 
-Task<uint64_t> Qcow2Node::allocate_locked(uint64_t count) {
+Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
   const uint64_t per_block = header_.refcounts_per_block();
   while (true) {
-    const uint64_t first = co_await find_free(count);
-    if (first == 0) corrupt("Preventing invalid allocation of cluster at offset 0");
-    const auto end = checked_mul(first + count, cluster());
+    const Run run = co_await find_free(least, most);
+    if (run.first == 0) corrupt("Preventing invalid allocation of cluster at offset 0");
+    const auto end = checked_mul(run.first + run.count, cluster());
     if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
     bool restart = false;
-    for (uint64_t block = first / per_block; block <= (first + count - 1) / per_block; ++block) {
+    for (uint64_t block = run.first / per_block; block <= (run.first + run.count - 1) / per_block; ++block) {
       // A new block takes space itself, perhaps what was just found: search again.
       const bool made = co_await make_refcount_block(block);
       restart = restart || made;
     }
     if (restart) continue;
-    check_allocation(first * cluster(), count * cluster());
-    co_await change_refcount(first, count, +1);
-    if (first == free_cursor_) free_cursor_ = first + count;
-    co_return first * cluster();
+    check_allocation(run.first * cluster(), run.count * cluster());
+    co_await change_refcount(run.first, run.count, +1);
+    if (run.first == free_cursor_) free_cursor_ = run.first + run.count;
+    co_return run;
   }
 }
 
@@ -214,14 +216,24 @@ void Qcow2Node::check_allocation(uint64_t offset, uint64_t length) {
 
 Task<uint64_t> Qcow2Node::allocate(uint64_t count, bool* virgin) {
   Mutex::Guard guard = co_await alloc_mutex_.lock();
-  const uint64_t offset = co_await allocate_locked(count);
+  const Run run = co_await allocate_locked(count, count);
+  const uint64_t offset = run.first * cluster();
   if (virgin != nullptr) *virgin = offset >= virgin_;
   virgin_ = std::max(virgin_, offset + count * cluster());
   co_return offset;
 }
 
+Task<Qcow2Node::Run> Qcow2Node::allocate_some(uint64_t most, bool* virgin) {
+  Mutex::Guard guard = co_await alloc_mutex_.lock();
+  const Run run = co_await allocate_locked(1, most);
+  *virgin = run.first * cluster() >= virgin_;
+  virgin_ = std::max(virgin_, (run.first + run.count) * cluster());
+  co_return run;
+}
+
 void Qcow2Node::free_later(uint64_t offset, uint64_t length) {
   std::lock_guard lock(frees_mutex_);
+  waiting_bytes_ += length;
   if (!frees_.empty() && frees_.back().offset + frees_.back().length == offset)
     frees_.back().length += length;
   else
@@ -235,6 +247,7 @@ Task<void> Qcow2Node::apply_frees() {
   {
     std::lock_guard lock(frees_mutex_);
     ranges.swap(frees_);
+    waiting_bytes_ = 0;
   }
   if (ranges.empty()) co_return;
   co_await l2_->write_back();
@@ -266,7 +279,7 @@ Task<void> Qcow2Node::apply_frees_if_many() {
   bool many = false;
   {
     std::lock_guard lock(frees_mutex_);
-    many = frees_.size() > kMaxWaitingFrees;
+    many = frees_.size() > kMaxWaitingFrees || waiting_bytes_ > kMaxWaitingBytes;
   }
   if (many) co_await apply_frees();
 }
