@@ -296,7 +296,6 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
     if (offset >= below->length()) {
       extent.depth = depth;
       extent.zero = true;
-      extent.host = nullptr;
       co_return extent;
     }
     max = std::min(max, below->length() - offset);

@@ -136,6 +136,7 @@ class Node : public std::enable_shared_from_this<Node> {
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }
+  virtual bool supports_bitmaps() const { return false; }
   virtual Task<CheckResult> check(struct CheckRequest request);
   // Replaces the locks on the node's storage: what is new is taken before what is given up.
   virtual Task<void> set_permissions(Permissions permissions);

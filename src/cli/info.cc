@@ -21,9 +21,9 @@ Task<Value> describe(Node& node) {
     one.set("info", std::move(below));
     children.push_back(std::move(one));
   }
-  result.set("children", std::move(children));
   const std::string backing_format = node.backing_format();
   if (!backing_format.empty()) result.set("backing-filename-format", backing_format);
+  result.set("children", std::move(children));
   Value snapshots = node.snapshots_info();
   if (const auto* list = snapshots.get_if<Value::Array>(); list != nullptr && !list->empty())
     result.set("snapshots", std::move(snapshots));

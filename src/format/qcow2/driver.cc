@@ -148,8 +148,7 @@ class Qcow2Driver : public Driver {
                                      [&](const OptionSpec& one) { return one.name == key; });
       if (options.has(key)) {
         std::string value;
-        if (spec->type == OptionType::kBool) value = options.boolean(key).value_or(false) ? "on" : "off";
-        else if (spec->type == OptionType::kSize) value = std::to_string(options.size(key).value_or(0));
+        if (spec->type == OptionType::kSize) value = std::to_string(options.size(key).value_or(0));
         else value = options.string(key).value_or("");
         result.emplace_back(key, value);
       } else if (!spec->default_text.empty()) {
@@ -247,6 +246,8 @@ class Qcow2Driver : public Driver {
     }
     metadata += (blocks + table) * cluster;
     MeasureResult result{.required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
+    // An image with bitmaps is read by this version, but none is copied: they need no room.
+    if (source && source->supports_bitmaps() && header.version >= 3) result.bitmaps = 0;
     co_return result;
   }
 };

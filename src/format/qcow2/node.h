@@ -42,6 +42,7 @@ class Qcow2Node : public FormatNode {
   std::string backing_format() const override { return extensions_.backing_format; }
   bool reads_zero_when_created() const override;
   bool supports_compression() const override { return true; }
+  bool supports_bitmaps() const override { return header_.version >= 3; }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
   Task<CheckResult> check(CheckRequest request) override;
 

@@ -230,11 +230,13 @@ Task<void> Qcow2Node::write_header_field(uint64_t offset, ByteSpan bytes) {
   co_await file_->flush();
 }
 
-// A file with far fewer blocks than bytes has its metadata preallocated: mapped clusters may be holes.
+// A file with far fewer blocks than clusters has its metadata preallocated, or holes inside of its
+// clusters: what is mapped need not be stored. The bounds are those that show in QEMU's `map`.
 Task<void> Qcow2Node::detect_preallocation() {
   const auto allocated = co_await file_->allocated_bytes();
-  preallocated_ = allocated && *allocated + 2 * cluster() < file_->length() &&
-                  *allocated / 9 < file_->length() / 10;
+  if (!allocated) co_return;
+  const uint64_t stored = *allocated / cluster();
+  preallocated_ = div_ceil(file_->length(), cluster()) >= std::max(stored * 10 / 9, stored + 2);
 }
 
 // --- what tools ask ---

@@ -33,7 +33,7 @@ class RawNode : public Node {
   }
 
   Node* filtered() const override { return window_ ? nullptr : file_; }
-  std::optional<bool> dirty_flag() const override { return false; }
+  std::optional<bool> dirty_flag() const override { return file_->dirty_flag(); }
   bool reads_zero_when_created() const override { return file_->reads_zero_when_created(); }
 
  protected:

@@ -23,6 +23,9 @@ class NullNode : public Node {
     set_unbounded(false);
   }
 
+  Task<std::optional<uint64_t>> allocated_bytes() override { co_return 0; }
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+
  protected:
   Task<void> do_read(uint64_t, MutableByteSpan out) override {
     if (latency_.count() != 0) co_await sleep_for(latency_);

@@ -1,0 +1,86 @@
+"""What the tests of the program share."""
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+CAIRN = Path(os.environ.get("CAIRN", TOP / "build/release/cairn")).resolve()
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: left out of the quick tier and of the sanitizer runs")
+
+
+class Result:
+    def __init__(self, done):
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def json(self):
+        return json.loads(self.out)
+
+
+def call(program, *words, ok=True, timeout=60, **more):
+    done = subprocess.run([str(program), *map(str, words)], capture_output=True, text=True,
+                          timeout=timeout, **more)
+    if ok:
+        assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
+    return Result(done)
+
+
+@pytest.fixture
+def cairn():
+    return lambda *words, **more: call(CAIRN, *words, **more)
+
+
+@pytest.fixture
+def ours():
+    """Cairn under the name qemu-img."""
+    link = CAIRN.parent / "compat" / "qemu-img"
+    return lambda *words, **more: call(link, *words, **more)
+
+
+@pytest.fixture
+def qemu():
+    return lambda *words, **more: call("qemu-img", *words, **more)
+
+
+@pytest.fixture
+def qemu_io():
+    def run(image, *commands, fmt="qcow2", ok=True):
+        words = [word for command in commands for word in ("-c", command)]
+        return call("qemu-io", "-f", fmt, *words, image, ok=ok)
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sparse_disk(path, size, seed=1, pieces=12):
+    """A disk with text, noise and holes, so that every kind of cluster occurs."""
+    source = random.Random(seed)
+    with open(path, "wb") as out:
+        out.truncate(size)
+        for i in range(pieces):
+            length = source.choice([1, 511, 4096, 5000, 65536, 70001])
+            if length >= size:
+                continue
+            out.seek(source.randrange(0, size - length))
+            if i % 3 == 0:
+                out.write(source.randbytes(length))
+            elif i % 3 == 1:
+                out.write((b"the quick brown fox %d " % i * (length // 16 + 1))[:length])
+            else:
+                out.write(bytes([i]) * length)
+    return path
+
+
+@pytest.fixture
+def disk(folder):
+    return sparse_disk(folder / "disk.raw", 3 * 1024 * 1024 + 512)
