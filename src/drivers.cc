@@ -1,6 +1,8 @@
 #include "drivers.h"
 
 #include "block/driver.h"
+#include "filter/fault/fault.h"
+#include "filter/record/record.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "protocol/file/file.h"
@@ -13,6 +15,8 @@ void register_drivers(Registry& registry) {
   registry.add(make_host_device_driver());
   registry.add(make_null_driver("null-co"));
   registry.add(make_null_driver("null-aio"));
+  registry.add(make_fault_driver());
+  registry.add(make_record_driver());
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
 }

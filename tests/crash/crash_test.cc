@@ -1,0 +1,244 @@
+// What a crash at any moment leaves behind: the file's changes are recorded, then parts of them are
+// replayed as a disk that lost power would have kept them. The image must open, have no corruption,
+// and hold what was flushed.
+#include "support.h"
+
+#include <cstdio>
+#include <cstring>
+
+#include "filter/record/record.h"
+
+namespace cairn {
+namespace {
+
+using namespace testing_support;
+using Kind = RecordedEvent::Kind;
+
+struct Case {
+  std::string name;
+  std::string options;
+};
+
+class Crash : public testing::TestWithParam<Case> {
+ protected:
+  // Guest contents at a flush: EVENTS is how many events had been recorded by then.
+  struct Promise {
+    size_t events = 0;
+    std::vector<std::byte> content;
+  };
+
+  void record() {
+    const std::string path = folder_.file("disk");
+    world_.create(path, "qcow2", kSize, GetParam().options);
+    std::ifstream in(path, std::ios::binary);
+    start_.resize(std::filesystem::file_size(path));
+    in.read(reinterpret_cast<char*>(start_.data()), static_cast<std::streamsize>(start_.size()));
+    OpenRequest request;
+    request.options = Options::parse_list("driver=qcow2,file.driver=record,file.file.driver=file,file.file.filename=" + path);
+    request.image_opts = true;
+    request.flags.writable = true;
+    request.flags.discard_unmap = true;
+    NodePtr node = world_.run(open_node(world_.context, std::move(request)));
+    auto* recorder = dynamic_cast<RecordNode*>(node->file());
+    ASSERT_NE(recorder, nullptr);
+    std::vector<std::byte> model(kSize);
+    written_.assign(kSize, {});
+    promises_.push_back({0, model});
+    std::mt19937_64 random(42);
+    for (int step = 0; step < 120; ++step) {
+      const uint64_t length = 1 + random() % (step % 8 == 0 ? 200'000 : 9'000);
+      const uint64_t offset = random() % (kSize - length);
+      const unsigned choice = static_cast<unsigned>(random() % 8);
+      if (choice < 5) {
+        const auto bytes = random_bytes(random, length);
+        world_.run(node->write(offset, bytes));
+        std::memcpy(model.data() + offset, bytes.data(), length);
+      } else if (choice == 5) {
+        world_.run(node->write_zeroes(offset, length, {.may_unmap = step % 2 == 0}));
+        std::memset(model.data() + offset, 0, length);
+      } else {
+        world_.run(node->flush());
+        promises_.push_back({recorder->count(), model});
+      }
+      for (uint64_t at = offset; choice < 6 && at < offset + length; ++at) written_[at].push_back({recorder->count(), model[at]});
+    }
+    world_.run(node->flush());
+    promises_.push_back({recorder->count(), model});
+    events_ = recorder->events();
+    world_.run(node->close());
+  }
+
+  static void apply(std::vector<std::byte>& file, const RecordedEvent& event) {
+    const uint64_t end = event.offset + event.length;
+    switch (event.kind) {
+      case Kind::kWrite:
+        if (file.size() < end) file.resize(end);
+        std::copy(event.bytes.begin(), event.bytes.end(), file.begin() + static_cast<ptrdiff_t>(event.offset));
+        break;
+      case Kind::kZero:
+        if (file.size() < end) file.resize(end);
+        std::fill(file.begin() + static_cast<ptrdiff_t>(event.offset), file.begin() + static_cast<ptrdiff_t>(end), std::byte{0});
+        break;
+      case Kind::kResize: file.resize(event.offset); break;
+      case Kind::kDiscard: case Kind::kFlush: break;
+    }
+  }
+
+  // The file after the first COUNT events, of which those behind the last flush survive by chance.
+  std::vector<std::byte> after(size_t count, std::mt19937_64* chance) const {
+    std::vector<std::byte> file = start_;
+    size_t epoch = 0;
+    for (size_t i = 0; i < count; ++i)
+      if (events_[i].kind == Kind::kFlush) epoch = i;
+    for (size_t i = 0; i < count; ++i) {
+      if (i > epoch && chance != nullptr && (*chance)() % 2 == 0) continue;
+      apply(file, events_[i]);
+    }
+    return file;
+  }
+
+  void examine(const std::vector<std::byte>& file, size_t count, bool other_tool) {
+    const std::string path = folder_.file("crashed");
+    std::ofstream(path, std::ios::binary | std::ios::trunc)
+        .write(reinterpret_cast<const char*>(file.data()), static_cast<std::streamsize>(file.size()));
+    NodePtr node = world_.open(path, "qcow2", false);
+    std::string findings;
+    CheckRequest request;
+    request.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
+    const CheckResult result = world_.run(node->check(request));
+    ASSERT_EQ(result.corruptions, 0u) << "after event " << count << ":\n" << findings;
+    ASSERT_EQ(result.check_errors, 0u);
+    const Promise* promise = &promises_.front();
+    for (const Promise& one : promises_)
+      if (one.events <= count) promise = &one;
+    std::vector<std::byte> content(kSize);
+    world_.run(node->read(0, content));
+    for (uint64_t at = 0; at < kSize; ++at) {
+      if (content[at] == promise->content[at]) continue;
+      // Then a later write to this byte had begun.
+      bool later = false;
+      for (const auto& [events, value] : written_[at]) later = later || (events >= promise->events && value == content[at]);
+      ASSERT_TRUE(later) << "byte " << at << " after event " << count;
+    }
+    world_.run(node->close());
+    if (!other_tool) return;
+    const std::string command = "qemu-img check -q -f qcow2 " + path + " >/dev/null 2>&1";
+    const int code = std::system(command.c_str());
+    ASSERT_TRUE(WIFEXITED(code));
+    ASSERT_TRUE(WEXITSTATUS(code) == 0 || WEXITSTATUS(code) == 3) << "exit code " << WEXITSTATUS(code) << " after event " << count;
+  }
+
+  static constexpr uint64_t kSize = 2 << 20;
+  World world_{1};
+  Folder folder_;
+  std::vector<std::byte> start_;
+  std::vector<RecordedEvent> events_;
+  std::vector<Promise> promises_;
+  std::vector<std::vector<std::pair<size_t, std::byte>>> written_;  // per byte: when and what
+};
+
+TEST_P(Crash, EveryPrefixIsConsistent) {
+  record();
+  ASSERT_GT(events_.size(), 100u);
+  const size_t step = std::max<size_t>(1, events_.size() / 250);
+  for (size_t count = 0; count <= events_.size(); count += step) {
+    examine(after(count, nullptr), count, count % (step * 16) == 0);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(Crash, AnyPartOfTheUnflushedIsConsistent) {
+  record();
+  std::mt19937_64 chance(7);
+  for (int round = 0; round < 250; ++round) {
+    const size_t count = chance() % (events_.size() + 1);
+    examine(after(count, &chance), count, round % 16 == 0);
+    if (HasFatalFailure()) return;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Layouts, Crash,
+    testing::Values(Case{"small_clusters", "cluster_size=512"}, Case{"default", ""},
+                    Case{"narrow_refcounts", "cluster_size=1k,refcount_bits=1"},
+                    Case{"extended", "cluster_size=16k,extended_l2=on"}, Case{"v2", "compat=0.10,cluster_size=4k"}),
+    [](const auto& chosen) { return chosen.param.name; });
+
+// --- errors of the file ---
+
+class Faults : public testing::TestWithParam<Case> {};
+
+// The Nth operation on the file fails, for every N: the failure is reported, and what is left is an
+// image without corruption that holds what had been flushed.
+TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
+  Folder folder;
+  const std::string path = folder.file("disk");
+  for (const char* kind : {"write", "flush"}) {
+    for (int point = 0; point < 60; ++point) {
+      World world(1);
+      world.create(path, "qcow2", 1 << 20, GetParam().options);
+      OpenRequest request;
+      request.options = Options::parse_list(
+          "driver=qcow2,file.driver=fault,file.on=" + std::string(kind) + ",file.errno=28,file.once=" +
+          (point % 2 == 0 ? "on" : "off") + ",file.after=" + std::to_string(point) +
+          ",file.file.driver=file,file.file.filename=" + path);
+      request.image_opts = true;
+      request.flags.writable = true;
+      std::mt19937_64 random(static_cast<uint64_t>(point));
+      std::vector<std::byte> model(1 << 20);
+      std::vector<bool> unsure(1 << 20);
+      NodePtr node;
+      int failures = 0;
+      const auto attempt = [&](Task<void> task) {
+        try {
+          world.run(std::move(task));
+          return true;
+        } catch (const Error& error) {
+          EXPECT_EQ(error.error_number(), ENOSPC) << error.message();
+          ++failures;
+          return false;
+        }
+      };
+      node = world.run(open_node(world.context, std::move(request)));
+      for (int step = 0; step < 25; ++step) {
+        const uint64_t length = 1 + random() % 30'000;
+        const uint64_t offset = random() % ((1 << 20) - length);
+        const auto bytes = random_bytes(random, length);
+        const bool zero = step % 5 == 4;
+        const bool well = zero ? attempt(node->write_zeroes(offset, length)) : attempt(node->write(offset, bytes));
+        for (uint64_t i = 0; i < length; ++i) {
+          if (well) model[offset + i] = zero ? std::byte{0} : bytes[i];
+          unsure[offset + i] = !well;
+        }
+        if (step % 6 == 5) attempt(node->flush());
+      }
+      const bool closed = attempt(node->close());
+      node.reset();
+      NodePtr after = world.open(path, "qcow2", false);
+      std::string findings;
+      CheckRequest check;
+      check.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
+      const CheckResult result = world.run(after->check(check));
+      ASSERT_EQ(result.corruptions, 0u) << kind << " " << point << "\n" << findings;
+      if (closed) {
+        std::vector<std::byte> content(1 << 20);
+        world.run(after->read(0, content));
+        for (size_t at = 0; at < content.size(); ++at) {
+          if (!unsure[at]) {
+            ASSERT_EQ(content[at], model[at]) << kind << " " << point << " byte " << at;
+          }
+        }
+      }
+      world.close(after);
+      if (failures == 0) break;  // the point lies behind the last operation
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, Faults,
+                         testing::Values(Case{"small_clusters", "cluster_size=512"}, Case{"default", ""},
+                                         Case{"extended", "cluster_size=16k,extended_l2=on"}),
+                         [](const auto& chosen) { return chosen.param.name; });
+
+}  // namespace
+}  // namespace cairn
