@@ -39,6 +39,30 @@ Value& Value::push_back(Value value) {
 
 namespace {
 
+constexpr uint32_t kNoCodePoint = UINT32_MAX;
+
+// One code point of UTF-8 at AT, which moves on by at least a byte.
+uint32_t next_code_point(std::string_view text, size_t& at) {
+  static constexpr uint32_t kLeast[] = {0, 0x80, 0x800, 0x10000};
+  const auto lead = static_cast<unsigned char>(text[at++]);
+  if (lead < 0x80) return lead;
+  const unsigned more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
+  if (lead < 0xc2 || lead > 0xf4) return kNoCodePoint;
+  uint32_t code = lead & (0x3fu >> more);
+  for (unsigned i = 0; i < more; ++i) {
+    if (at == text.size() || (static_cast<unsigned char>(text[at]) & 0xc0) != 0x80) return kNoCodePoint;
+    code = code << 6 | (static_cast<unsigned char>(text[at++]) & 0x3f);
+  }
+  const bool surrogate = code >= 0xd800 && code < 0xe000;
+  return code < kLeast[more] || code > 0x10ffff || surrogate ? kNoCodePoint : code;
+}
+
+bool well_formed(std::string_view text) {
+  for (size_t at = 0; at < text.size();)
+    if (next_code_point(text, at) == kNoCodePoint) return false;
+  return true;
+}
+
 // JSON, with strings in double or single quotes.
 class Parser {
  public:
@@ -160,7 +184,10 @@ class Parser {
     while (true) {
       if (at_ == text_.size()) fail("premature EOI");
       const char c = text_[at_++];
-      if (c == quote) return out;
+      if (c == quote) {
+        if (!well_formed(out)) fail("invalid UTF-8 sequence in string");
+        return out;
+      }
       if (c != '\\') {
         out.push_back(c);
         continue;
@@ -217,20 +244,6 @@ class Parser {
   size_t at_ = 0;
 };
 
-// One code point of UTF-8 at AT; 0xfffd for what is none.
-uint32_t next_code_point(std::string_view text, size_t& at) {
-  const auto lead = static_cast<unsigned char>(text[at++]);
-  if (lead < 0x80) return lead;
-  unsigned more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
-  if (lead < 0xc2 || lead > 0xf4) return 0xfffd;
-  uint32_t code = lead & (0x3fu >> more);
-  for (; more != 0; --more) {
-    if (at == text.size() || (static_cast<unsigned char>(text[at]) & 0xc0) != 0x80) return 0xfffd;
-    code = code << 6 | (static_cast<unsigned char>(text[at++]) & 0x3f);
-  }
-  return code;
-}
-
 void print_string(std::string& out, std::string_view text) {
   static constexpr char kHex[] = "0123456789ABCDEF";
   const auto escape = [&out](uint32_t unit) {
@@ -239,7 +252,8 @@ void print_string(std::string& out, std::string_view text) {
   };
   out.push_back('"');
   for (size_t at = 0; at < text.size();) {
-    const uint32_t code = next_code_point(text, at);
+    uint32_t code = next_code_point(text, at);
+    if (code == kNoCodePoint) code = 0xfffd;
     switch (code) {
       case '"': out += "\\\""; break;
       case '\\': out += "\\\\"; break;

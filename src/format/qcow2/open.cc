@@ -191,15 +191,27 @@ Task<void> Qcow2Node::read_tables() {
 
 Task<void> Qcow2Node::read_snapshots() {
   if (header_.snapshot_count == 0) co_return;
+  // A window on the table; an entry takes less than half of it.
+  constexpr uint64_t kWindowBytes = 512 << 10;
+  constexpr uint64_t kLongestEntry = 64 + kMaxSnapshotExtraBytes + 2 * 65536;
+  const uint64_t end = std::min(file_->length(), header_.snapshots_offset + kMaxSnapshotTableBytes + kLongestEntry);
+  std::vector<std::byte> window;
   uint64_t at = header_.snapshots_offset;
-  uint64_t total = 0;
+  uint64_t window_end = at;
   for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
-    std::vector<std::byte> bytes(64 + kMaxSnapshotExtraBytes + 2 * 65536);
-    co_await file_->read(at, bytes);
-    SnapshotEntry entry = SnapshotEntry::decode(bytes, i, header_.size);
+    if (at >= end) throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
+                                                        " lies outside of the file");
+    if (window_end < end && window_end - at < kLongestEntry) {
+      window.resize(std::min(kWindowBytes, end - at));
+      co_await file_->read(at, window);
+      window_end = at + window.size();
+    }
+    SnapshotEntry entry = SnapshotEntry::decode(ByteSpan(window).last(window_end - at), i, header_.size);
     at += entry.encoded_bytes;
-    total += entry.encoded_bytes;
-    if (total > kMaxSnapshotTableBytes) throw Error(ErrorKind::kTooLarge, "Snapshot table is too big");
+    if (at - header_.snapshots_offset > kMaxSnapshotTableBytes)
+      throw Error(ErrorKind::kTooLarge, "Snapshot table is too big");
+    // The last entry's padding may be missing.
+    if (at > window_end) window_end = at;
     snapshots_.push_back(std::move(entry));
   }
 }
@@ -207,6 +219,9 @@ Task<void> Qcow2Node::read_snapshots() {
 Task<void> Qcow2Node::read_bitmaps() {
   if (!extensions_.bitmaps || !(header_.autoclear & kAutoclearBitmaps)) co_return;
   const BitmapsExtension& extension = *extensions_.bitmaps;
+  const auto end = checked_add(extension.directory_offset, extension.directory_bytes);
+  if (!end || *end > align_up(file_->length(), cluster()))
+    throw Error(ErrorKind::kInvalid, "Invalid bitmap directory offset: it lies outside of the file");
   std::vector<std::byte> bytes(extension.directory_bytes);
   co_await file_->read(extension.directory_offset, bytes);
   ByteSpan rest = bytes;

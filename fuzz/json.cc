@@ -1,0 +1,17 @@
+// Value::parse: what it takes must come back from its own printed form.
+#include <cstdlib>
+
+#include "base/error.h"
+#include "base/value.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace cairn;
+  try {
+    const Value value = Value::parse({reinterpret_cast<const char*>(data), size});
+    const std::string printed = value.compact();
+    if (Value::parse(printed).compact() != printed) std::abort();
+    static_cast<void>(value.pretty());
+  } catch (const Error&) {
+  }
+  return 0;
+}

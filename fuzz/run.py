@@ -1,0 +1,57 @@
+"""Runs every fuzz target for a moment over its corpus; writes a JUnit file."""
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.sax.saxutils as text
+from pathlib import Path
+
+SECONDS = 12
+HERE = Path(__file__).resolve().parent
+
+
+def small_images(folder):
+    """Seeds: small images of many layouts, made by the program that is tested."""
+    cairn = HERE.parent / "build/release/cairn"
+    noise = folder / "noise"
+    noise.write_bytes(b"seed" * 5000 + bytes(20000))
+    for i, options in enumerate(["cluster_size=512", "cluster_size=1k,refcount_bits=1", "cluster_size=4k,compat=v2",
+                                 "cluster_size=16k,extended_l2=on", "cluster_size=512,compression_type=zstd"]):
+        for words in ([], ["-c"]):
+            target = folder / f"seed{i}{len(words)}"
+            subprocess.run([cairn, "convert", "-q", *words, "-f", "raw", "-O", "qcow2", "-o", options, noise, target],
+                           check=True)
+    noise.unlink()
+
+
+def main():
+    build, report = Path(sys.argv[1]), Path(sys.argv[2])
+    cases, failed = [], 0
+    for program in sorted(build.glob("fuzz_*")):
+        name = program.name.removeprefix("fuzz_")
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = Path(folder) / "corpus"
+            corpus.mkdir()
+            for seed in (HERE / "corpus" / name).glob("*"):
+                shutil.copy(seed, corpus)
+            if name.startswith("qcow2"):
+                small_images(corpus)
+            done = subprocess.run([program, f"-max_total_time={SECONDS}", "-timeout=5", "-rss_limit_mb=1024", "-max_len=131072",
+                                   "-detect_leaks=0", f"-artifact_prefix={folder}/", corpus], capture_output=True, text=True, errors="replace")
+            print(name, "ok" if done.returncode == 0 else "FAILED", flush=True)
+            body = ""
+            if done.returncode:
+                failed += 1
+                keep = build / "crashes"
+                keep.mkdir(exist_ok=True)
+                for artifact in Path(folder).glob("*-*"):
+                    if artifact.is_file():
+                        shutil.copy(artifact, keep / f"{name}-{artifact.name}")
+                print(done.stderr[-6000:])
+                body = "<failure/>"
+            cases.append(f"<testcase name={text.quoteattr(name)}>{body}</testcase>")
+    report.write_text("<testsuite>" + "".join(cases) + "</testsuite>")
+    return 1 if failed or not cases else 0
+
+
+sys.exit(main())
