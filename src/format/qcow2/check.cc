@@ -61,7 +61,8 @@ class Qcow2Checker {
   Qcow2Checker(Qcow2Node& node, const CheckRequest& request)
       : node_(node), request_(request), header_(node.header_), cluster_(header_.cluster_bytes()),
         file_bytes_(node.file_->length()), counts_(div_ceil(file_bytes_, cluster_)),
-        walks_left_(4 * counts_.size() + kMinWalks), is_one_(div_ceil(counts_.size(), 64)) {}
+        walks_left_(4 * counts_.size() + kMinWalks), is_one_(div_ceil(counts_.size(), 64)),
+        is_more_(is_one_.size()) {}
 
   Task<CheckResult> run() {
     result_.total_clusters = div_ceil(header_.size, cluster_);
@@ -75,7 +76,7 @@ class Qcow2Checker {
     co_await walk_bitmaps();
     count_blocks();
     tell(told_);
-    compare();
+    co_await compare();
     co_return result_;
   }
 
@@ -83,7 +84,9 @@ class Qcow2Checker {
   // Tables that a sound image has are each walked once a snapshot at most; a hostile one could name
   // the same table a million times.
   static constexpr uint64_t kMinWalks = 1 << 16;
-  static constexpr uint64_t kStretch = 64;  // L1 entries
+  static constexpr uint64_t kStretch = 128;  // L1 entries
+  // Counters above one that are kept for the messages about COPIED flags.
+  static constexpr size_t kKeptCounts = 1 << 16;
 
   static unsigned long long ull(uint64_t value) { return value; }
 
@@ -134,16 +137,18 @@ class Qcow2Checker {
         const uint64_t stored = get_refcount(block.span(), c, header_.refcount_order);
         const uint64_t index = i * per_block + c;
         if (stored == 1) is_one_[index / 64] |= uint64_t{1} << index % 64;
-        else if (stored != 0) stored_more_[index] = stored;
+        if (stored > 1) is_more_[index / 64] |= uint64_t{1} << index % 64;
+        if (stored > 1 && stored_more_.size() < kKeptCounts) stored_more_[index] = stored;
       }
     }
   }
+  // The counter of the image; above one it is exact for the first kKeptCounts only.
   uint64_t stored(uint64_t index) const {
     if (index >= counts_.size()) return 0;
     if (is_one_[index / 64] >> index % 64 & 1) return 1;
-    if (stored_more_.empty()) return 0;
+    if ((is_more_[index / 64] >> index % 64 & 1) == 0) return 0;
     const auto found = stored_more_.find(index);
-    return found == stored_more_.end() ? 0 : found->second;
+    return found == stored_more_.end() ? 2 : found->second;
   }
 
   Task<void> walk_snapshot(const SnapshotEntry& snapshot) {
@@ -169,10 +174,8 @@ class Qcow2Checker {
       co_return;
     }
     walks_left_ -= clusters;
-    std::vector<std::byte> table(entries * 8);
-    co_await node_.file_->read(offset, table);
     tell(told_);
-    L1Walk walk{.table = table, .entries = entries, .active = active};
+    L1Walk walk{.offset = offset, .entries = entries, .active = active};
     Runtime& runtime = node_.context().runtime();
     const auto workers = static_cast<unsigned>(std::min<uint64_t>(runtime.worker_count(), div_ceil(entries, kStretch)));
     TaskGroup group;
@@ -182,7 +185,7 @@ class Qcow2Checker {
 
   // What the workers on one L1 table share.
   struct L1Walk {
-    ByteSpan table;
+    uint64_t offset = 0;
     uint64_t entries = 0;
     bool active = false;
     std::atomic<uint64_t> next = 0;  // stretch
@@ -192,14 +195,20 @@ class Qcow2Checker {
 
   Task<void> walk_stretches(L1Walk& walk) {
     AlignedBuffer l2(cluster_);
+    AlignedBuffer l1(kStretch * 8);
     Findings findings;
     std::exception_ptr error;
     while (true) {
       const uint64_t stretch = walk.next.fetch_add(1);
       if (stretch * kStretch >= walk.entries) break;
+      const uint64_t first = stretch * kStretch;
+      const uint64_t some = error ? 0 : std::min(walk.entries - first, kStretch);
       try {
-        for (uint64_t i = stretch * kStretch; i < std::min(walk.entries, (stretch + 1) * kStretch); ++i)
-          if (!error) co_await walk_entry(walk, i, l2.span(), findings);
+        co_await node_.file_->read(walk.offset + first * 8, l1.span().first(some * 8));
+        for (uint64_t i = 0; i < some; ++i) {
+          const uint64_t entry = load_be<uint64_t>(l1.span(), i * 8);
+          if (entry != 0) co_await walk_entry(walk, first + i, entry, l2.span(), findings);
+        }
       } catch (...) {
         error = std::current_exception();
       }
@@ -214,9 +223,7 @@ class Qcow2Checker {
     if (error) std::rethrow_exception(error);
   }
 
-  Task<void> walk_entry(L1Walk& walk, uint64_t index, MutableByteSpan l2, Findings& findings) {
-    const uint64_t entry = load_be<uint64_t>(walk.table, index * 8);
-    if (entry == 0) co_return;
+  Task<void> walk_entry(L1Walk& walk, uint64_t index, uint64_t entry, MutableByteSpan l2, Findings& findings) {
     const uint64_t place = entry & kOffsetMask;
     if (entry & ~(kOffsetMask | kCopied))
       findings.corruption("ERROR found L1 entry with reserved bits set: %llx", ull(entry));
@@ -329,25 +336,30 @@ class Qcow2Checker {
     }
   }
 
-  void compare() {
-    constexpr uint64_t kBlock = 4096;
-    const bool plain = stored_more_.empty();
-    for (uint64_t i = 0; i < counts_.size(); ++i) {
-      if (plain && i % kBlock == 0 && counts_.size() - i >= kBlock && is_zero(counts_.bytes(i, kBlock)) &&
-          is_zero(is_one_.bytes(i / 64, kBlock / 64))) {
-        i += kBlock - 1;
-        continue;
-      }
-      const uint64_t is = stored(i);
-      const uint64_t should = counted(i);
-      if (is != 0 || should != 0) result_.image_end_offset = (i + 1) * cluster_;
-      if (is < should)
-        told_.corruption("ERROR cluster %llu refcount=%llu reference=%llu", ull(i), ull(is), ull(should));
-      else if (is > should)
-        leak(i, is, should);
-      if (told_.lines.size() > 1000) tell(told_);
+  Task<void> compare() {
+    const uint64_t per_block = header_.refcounts_per_block();
+    AlignedBuffer block(cluster_);
+    for (uint64_t begin = 0; begin < counts_.size(); begin += per_block) {
+      const uint64_t end = std::min<uint64_t>(begin + per_block, counts_.size());
+      const uint64_t index = begin / per_block;
+      const uint64_t offset = index < node_.refcount_table_.size() ? node_.refcount_table_[index] : 0;
+      const bool present = offset != 0 && is_aligned(offset, cluster_) && offset < file_bytes_;
+      if (!present && is_zero(counts_.bytes(begin, end - begin))) continue;
+      if (present) co_await node_.file_->read(offset, block.span());
+      for (uint64_t i = begin; i < end; ++i)
+        compare_cluster(i, present ? get_refcount(block.span(), i - begin, header_.refcount_order) : 0);
     }
     tell(told_);
+  }
+
+  void compare_cluster(uint64_t index, uint64_t is) {
+    const uint64_t should = counted(index);
+    if (is != 0 || should != 0) result_.image_end_offset = (index + 1) * cluster_;
+    if (is < should)
+      told_.corruption("ERROR cluster %llu refcount=%llu reference=%llu", ull(index), ull(is), ull(should));
+    else if (is > should)
+      leak(index, is, should);
+    if (told_.lines.size() > 1000) tell(told_);
   }
 
   void leak(uint64_t index, uint64_t is, uint64_t should) {
@@ -371,6 +383,7 @@ class Qcow2Checker {
   std::mutex more_mutex_;
   std::unordered_map<uint64_t, uint64_t> more_;
   ZeroedArray<uint64_t> is_one_;  // a bit per cluster whose stored refcount is one
+  ZeroedArray<uint64_t> is_more_;
   std::unordered_map<uint64_t, uint64_t> stored_more_;
 };
 

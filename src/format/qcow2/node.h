@@ -119,6 +119,8 @@ class Qcow2Node : public FormatNode {
   Task<Run> allocate_locked(uint64_t least, uint64_t most);
   Task<Run> find_free(uint64_t least, uint64_t most);
   Task<bool> make_refcount_block(uint64_t block_index);
+  Task<uint64_t> make_area(uint64_t count);
+  Task<void> write_counted_blocks(uint64_t area, uint64_t blocks, uint64_t used);
   Task<void> grow_refcount_table(uint64_t block_index);
   void check_allocation(uint64_t offset, uint64_t length);
   void check_overlap(uint64_t offset, uint64_t length) const;

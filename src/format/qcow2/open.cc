@@ -41,6 +41,8 @@ Task<void> Qcow2Node::load(OpenContext& request) {
     if (header_.incompatible & kIncompatDataFile)
       throw Error(ErrorKind::kUnsupported,
                   "qcow2: images with an external data file cannot be used by this version");
+    if (header_.autoclear & kAutoclearRawData)
+      throw Error(ErrorKind::kInvalid, "data-file-raw requires a data file");
     if (!read_only() && (header_.incompatible & kIncompatDirty))
       throw Error(ErrorKind::kUnsupported,
                   "qcow2: the image was not closed cleanly and must be repaired before it is written");
@@ -85,6 +87,8 @@ Task<void> Qcow2Node::read_header(bool for_check) {
   }
   header_.validate(file_->length(), for_check);
   extensions_ = Extensions::decode(header_, head);
+  if (header_.crypt_method == 2 && !extensions_.crypto)
+    throw Error(ErrorKind::kInvalid, "Missing CRYPTO header for crypt method 2");
   set_length(header_.size);
   Limits& limits = mutable_limits();
   limits.cluster_bytes = cluster();

@@ -78,6 +78,11 @@ Task<Qcow2Node::Run> Qcow2Node::find_free(uint64_t least, uint64_t most) {
 
 Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
   const uint64_t per_block = header_.refcounts_per_block();
+  if (least >= per_block) {
+    // New blocks would lie in the way of a run that is longer than what one of them counts.
+    const uint64_t first = co_await make_area(least);
+    co_return Run{.first = first, .count = least};
+  }
   while (true) {
     const Run run = co_await find_free(least, most);
     if (run.first == 0) corrupt("Preventing invalid allocation of cluster at offset 0");
@@ -126,6 +131,46 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
   co_return true;
 }
 
+// COUNT clusters behind everything that is counted so far, with the blocks that count them in front.
+Task<uint64_t> Qcow2Node::make_area(uint64_t count) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  uint64_t area_block = refcount_table_.size();
+  while (area_block > 0 && refcount_table_[area_block - 1] == 0) --area_block;
+  uint64_t blocks = 1;
+  while (blocks * per_block < blocks + count) blocks = div_ceil(blocks + count, per_block);
+  if (area_block + blocks > refcount_table_.size()) co_await grow_refcount_table(area_block + blocks - 1);
+  const uint64_t area = area_block * per_block;
+  const auto end = checked_mul(area + blocks + count, cluster());
+  if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
+  check_allocation(area * cluster(), (blocks + count) * cluster());
+  co_await write_counted_blocks(area, blocks, blocks + count);
+  std::vector<std::byte> entries(blocks * 8);
+  for (uint64_t i = 0; i < blocks; ++i) store_be<uint64_t>(entries, i * 8, (area + i) * cluster());
+  co_await file_->write(header_.refcount_table_offset + area_block * 8, entries);
+  co_await file_->flush();
+  std::lock_guard lock(tables_mutex_);
+  for (uint64_t i = 0; i < blocks; ++i) {
+    refcount_table_[area_block + i] = (area + i) * cluster();
+    table_clusters_.insert(area + i);
+  }
+  virgin_ = std::max(virgin_, (area + blocks) * cluster());
+  co_return area + blocks;
+}
+
+// BLOCKS refcount blocks from cluster AREA on, which count the first USED clusters of the area.
+Task<void> Qcow2Node::write_counted_blocks(uint64_t area, uint64_t blocks, uint64_t used) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  std::vector<std::byte> block(cluster());
+  for (uint64_t i = 0; i < blocks; ++i) {
+    std::fill(block.begin(), block.end(), std::byte{0});
+    for (uint64_t c = 0; c < per_block && i * per_block + c < used; ++c)
+      set_refcount(block, c, header_.refcount_order, 1);
+    refcounts_->forget((area + i) * cluster(), cluster());
+    co_await file_->write((area + i) * cluster(), block);
+  }
+  co_await file_->flush();
+}
+
 // A larger table, in an area that also holds the blocks that count the area.
 Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
   const uint64_t per_block = header_.refcounts_per_block();
@@ -144,15 +189,8 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
   if (table * cluster() > kMaxRefcountTableBytes) throw Error::system(EFBIG);
   std::vector<uint64_t> entries = refcount_table_;
   entries.resize(table * cluster() / 8);
-  std::vector<std::byte> block(cluster());
-  for (uint64_t i = 0; i < blocks; ++i) {
-    std::fill(block.begin(), block.end(), std::byte{0});
-    for (uint64_t c = 0; c < per_block && i * per_block + c < blocks + table; ++c)
-      set_refcount(block, c, header_.refcount_order, 1);
-    co_await file_->write((area + i) * cluster(), block);
-    entries[area_block + i] = (area + i) * cluster();
-  }
-  co_await file_->flush();
+  co_await write_counted_blocks(area, blocks, blocks + table);
+  for (uint64_t i = 0; i < blocks; ++i) entries[area_block + i] = (area + i) * cluster();
   std::vector<std::byte> bytes(table * cluster());
   for (size_t i = 0; i < entries.size(); ++i) store_be<uint64_t>(bytes, i * 8, entries[i]);
   const uint64_t offset = (area + blocks) * cluster();
