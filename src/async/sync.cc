@@ -166,36 +166,68 @@ void Semaphore::release(uint64_t count) {
   wake(ready);
 }
 
-// --- Turnstile ---
+// --- InOrder ---
 
-bool Turnstile::Awaiter::await_ready() {
-  std::lock_guard lock(turnstile_->state_);
-  return turnstile_->next_ == waiter_.count;
-}
+struct InOrder::Piece {
+  uint64_t number;
+  Task<void> work;
+  std::exception_ptr error;
+  Worker* worker = nullptr;
+  std::coroutine_handle<> handle;
+  Piece* next = nullptr;
+};
 
-bool Turnstile::Awaiter::await_suspend(std::coroutine_handle<> handle) {
-  waiter_.worker = Worker::current();
-  waiter_.handle = handle;
-  std::lock_guard lock(turnstile_->state_);
-  if (turnstile_->next_ == waiter_.count) return false;
-  waiter_.next = turnstile_->waiting_;
-  turnstile_->waiting_ = &waiter_;
-  return true;
-}
-
-void Turnstile::pass() {
-  detail::Waiter* found = nullptr;
-  {
-    std::lock_guard lock(state_);
-    ++next_;
-    for (detail::Waiter** at = &waiting_; *at != nullptr; at = &(*at)->next) {
-      if ((*at)->count != next_) continue;
-      found = *at;
-      *at = found->next;
-      break;
+// Gives true to whom the work is left, false when another has done it.
+struct InOrder::Arrival {
+  InOrder& order;
+  Piece& piece;
+  bool leads = false;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    piece.worker = Worker::current();
+    piece.handle = handle;
+    std::lock_guard lock(order.state_);
+    if (!order.busy_ && order.next_ == piece.number) {
+      order.busy_ = true;
+      leads = true;
+      return false;
     }
+    piece.next = order.waiting_;
+    order.waiting_ = &piece;
+    return true;
   }
-  if (found != nullptr) found->worker->post(found->handle);
+  bool await_resume() const noexcept { return leads; }
+};
+
+Task<void> InOrder::run(uint64_t number, Task<void> work) {
+  Piece own{.number = number, .work = std::move(work), .error = {}, .handle = {}};
+  const bool leads = co_await Arrival{*this, own};
+  for (Piece* piece = leads ? &own : nullptr; piece != nullptr;) {
+    try {
+      co_await piece->work;
+    } catch (...) {
+      piece->error = std::current_exception();
+    }
+    Piece* const done = piece;
+    piece = finish(piece);
+    // It lives in the frame of who waits: not to be touched once that one may go on.
+    if (done != &own) done->worker->post(done->handle);
+  }
+  if (own.error) std::rethrow_exception(own.error);
+}
+
+// The piece that is due next, when it has been brought.
+InOrder::Piece* InOrder::finish(Piece* piece) {
+  std::lock_guard lock(state_);
+  next_ = piece->number + 1;
+  for (Piece** at = &waiting_; *at != nullptr; at = &(*at)->next) {
+    if ((*at)->number != next_) continue;
+    Piece* const found = *at;
+    *at = found->next;
+    return found;
+  }
+  busy_ = false;
+  return nullptr;
 }
 
 // --- RangeLock ---

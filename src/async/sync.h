@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "async/runtime.h"
+#include "async/task.h"
 
 namespace cairn {
 
@@ -132,29 +133,23 @@ class Semaphore {
   detail::WaiterQueue waiters_;
 };
 
-// Lets numbered comers through in the order of their numbers, one at a time: whoever has waited for
-// its number calls pass(), also when it failed.
-class Turnstile {
+// Runs numbered pieces of work one after the other, in the order of their numbers. Whoever brings the
+// piece that is due goes on with those behind it that others have brought meanwhile, so that no
+// thread has to be woken between two of them.
+class InOrder {
  public:
-  class Awaiter {
-   public:
-    Awaiter(Turnstile* turnstile, uint64_t number) : turnstile_(turnstile) { waiter_.count = number; }
-    bool await_ready();
-    bool await_suspend(std::coroutine_handle<> handle);
-    void await_resume() {}
-
-   private:
-    Turnstile* turnstile_;
-    detail::Waiter waiter_;
-  };
-  // Numbers begin at 0 and none may be left out.
-  Awaiter wait(uint64_t number) { return Awaiter(this, number); }
-  void pass();
+  // Returns when WORK number NUMBER has ended and throws what it threw; the numbers behind it go on
+  // all the same. Numbers begin at 0 and none may be left out. WORK may run on another worker.
+  Task<void> run(uint64_t number, Task<void> work);
 
  private:
+  struct Piece;
+  struct Arrival;
+  Piece* finish(Piece* piece);
   std::mutex state_;
   uint64_t next_ = 0;
-  detail::Waiter* waiting_ = nullptr;
+  bool busy_ = false;
+  Piece* waiting_ = nullptr;
 };
 
 // Locks byte ranges of one address space. Ranges that overlap conflict unless both are shared;

@@ -37,6 +37,8 @@ uint64_t Bench::offset_of(uint64_t number) const {
 }
 
 Task<void> Bench::work() {
+  // All are started before the first one, which may never have to wait, takes its worker.
+  co_await yield_now();
   AlignedBuffer buffer(options_.write ? 0 : options_.size);
   while (!failed_) {
     cancel_.check();

@@ -96,6 +96,8 @@ Task<Compare::Chunk> Compare::next_chunk() {
 }
 
 Task<void> Compare::work() {
+  // All are started before the first one, which may never have to wait, takes its worker.
+  co_await yield_now();
   AlignedBuffer buffers[2] = {AlignedBuffer(kUnitBytes), AlignedBuffer(kUnitBytes)};
   while (true) {
     cancel_.check();

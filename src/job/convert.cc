@@ -136,6 +136,8 @@ Task<Convert::Chunk> Convert::next_chunk() {
 // --- copying ---
 
 Task<void> Convert::work() {
+  // All are started before the first one, which may never have to wait, takes its worker.
+  co_await yield_now();
   AlignedBuffer buffer(unit_);
   while (true) {
     cancel_.check();
@@ -160,38 +162,46 @@ Task<void> Convert::work() {
   }
 }
 
-// Every chunk passes the turnstile once, whatever becomes of it.
+// Reads and encodes at any time, stores in its turn. Every number has its turn, whatever becomes of
+// the chunk.
 Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
-  const bool ordered = options_.compress || !options_.out_of_order;
   std::exception_ptr error;
+  std::vector<Encoded> encoded;
+  const bool compressed = options_.compress && chunk.state == State::kData;
   try {
     if (chunk.state == State::kData && !(chunk.host != nullptr && offload_))
       co_await read_joined(chunk.offset, buffer);
+    if (compressed) encoded = encode(buffer);
   } catch (...) {
     error = std::current_exception();
     failed_ = true;
   }
-  if (!error && options_.compress && chunk.state == State::kData) {
-    co_await copy_compressed(chunk, buffer);
-    co_return;
-  }
-  if (ordered) co_await turns_.wait(chunk.number);
-  if (!error && !failed_) {
-    try {
-      if (chunk.state == State::kZero)
-        co_await write_zeroes(chunk.offset, chunk.length);
-      else if (chunk.state == State::kData)
-        co_await copy_plain(chunk, buffer);
-    } catch (...) {
-      error = std::current_exception();
-      failed_ = true;
-    }
-  }
-  if (ordered) turns_.pass();
+  Task<void> storing = store(chunk, buffer, compressed ? &encoded : nullptr);
+  if (options_.compress || !options_.out_of_order)
+    co_await order_.run(chunk.number, std::move(storing));
+  else
+    co_await storing;
   if (error) std::rethrow_exception(error);
 }
 
-Task<void> Convert::copy_plain(Chunk chunk, MutableByteSpan buffer) {
+Task<void> Convert::store(Chunk chunk, MutableByteSpan buffer, const std::vector<Encoded>* encoded) {
+  if (failed_) co_return;
+  std::exception_ptr error;
+  try {
+    if (chunk.state == State::kZero)
+      co_await write_zeroes(chunk.offset, chunk.length);
+    else if (encoded != nullptr)
+      co_await store_encoded(chunk.offset, buffer, *encoded);
+    else if (chunk.state == State::kData)
+      co_await store_plain(chunk, buffer);
+  } catch (...) {
+    error = std::current_exception();
+    failed_ = true;
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+Task<void> Convert::store_plain(Chunk chunk, MutableByteSpan buffer) {
   if (chunk.host != nullptr && offload_) {
     const bool copied = co_await copy_offloaded(chunk);
     if (copied) co_return;
@@ -220,43 +230,35 @@ Task<bool> Convert::copy_offloaded(const Chunk& chunk) {
   co_return copied;
 }
 
-// Clusters are encoded side by side by all workers and stored one after the other.
-Task<void> Convert::copy_compressed(Chunk chunk, MutableByteSpan buffer) {
+std::vector<Convert::Encoded> Convert::encode(ByteSpan bytes) const {
   const uint64_t cluster = target_->limits().cluster_bytes;
-  std::vector<std::vector<std::byte>> encoded(div_ceil(buffer.size(), cluster));
-  std::vector<bool> zero(encoded.size());
-  std::exception_ptr error;
-  try {
-    for (size_t i = 0; i < encoded.size(); ++i) {
-      const ByteSpan plain = buffer.subspan(i * cluster).first(std::min(cluster, buffer.size() - i * cluster));
-      zero[i] = options_.sparse_bytes != 0 && is_zero(plain);
-      if (!zero[i]) encoded[i] = target_->encode_cluster(plain);
-    }
-  } catch (...) {
-    error = std::current_exception();
-    failed_ = true;
+  std::vector<Encoded> clusters(div_ceil(bytes.size(), cluster));
+  for (Encoded& one : clusters) {
+    const ByteSpan plain = bytes.first(std::min<uint64_t>(cluster, bytes.size()));
+    one.zero = options_.sparse_bytes != 0 && is_zero(plain);
+    if (!one.zero) one.bytes = target_->encode_cluster(plain);
+    bytes = bytes.subspan(plain.size());
   }
-  co_await turns_.wait(chunk.number);
-  for (size_t i = 0; i < encoded.size() && !error && !failed_; ++i) {
-    const uint64_t offset = chunk.offset + i * cluster;
-    const ByteSpan plain = buffer.subspan(i * cluster).first(std::min(cluster, buffer.size() - i * cluster));
+  return clusters;
+}
+
+Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes, const std::vector<Encoded>& encoded) {
+  const uint64_t cluster = target_->limits().cluster_bytes;
+  for (const Encoded& one : encoded) {
+    const ByteSpan plain = bytes.first(std::min<uint64_t>(cluster, bytes.size()));
     try {
-      if (zero[i]) {
-        if (!options_.zero_target) co_await write_zeroes(offset, plain.size());
-        continue;
+      if (one.zero) {
+        co_await write_zeroes(offset, plain.size());
+      } else {
+        co_await throttle(one.bytes.size());
+        co_await target_->write_encoded(offset, one.bytes, plain);
       }
-      co_await throttle(encoded[i].size());
-      co_await target_->write_encoded(offset, encoded[i], plain);
-    } catch (const Error& caught) {
-      error = std::make_exception_ptr(at_byte(caught, "writing at byte", offset));
-      failed_ = true;
-    } catch (...) {
-      error = std::current_exception();
-      failed_ = true;
+    } catch (const Error& error) {
+      throw at_byte(error, "writing at byte", offset);
     }
+    offset += plain.size();
+    bytes = bytes.subspan(plain.size());
   }
-  turns_.pass();
-  if (error) std::rethrow_exception(error);
 }
 
 Task<void> Convert::write_runs(uint64_t offset, ByteSpan bytes) {

@@ -61,12 +61,19 @@ class Convert {
     uint64_t end = 0;
   };
 
+  struct Encoded {
+    bool zero = false;
+    std::vector<std::byte> bytes;  // empty: to be stored plain
+  };
+
   Task<void> work();
   Task<Chunk> next_chunk();
   Task<void> look(uint64_t offset);
   Task<void> handle(Chunk chunk, MutableByteSpan buffer);
-  Task<void> copy_plain(Chunk chunk, MutableByteSpan buffer);
-  Task<void> copy_compressed(Chunk chunk, MutableByteSpan buffer);
+  std::vector<Encoded> encode(ByteSpan bytes) const;
+  Task<void> store(Chunk chunk, MutableByteSpan buffer, const std::vector<Encoded>* encoded);
+  Task<void> store_plain(Chunk chunk, MutableByteSpan buffer);
+  Task<void> store_encoded(uint64_t offset, ByteSpan bytes, const std::vector<Encoded>& encoded);
   Task<bool> copy_offloaded(const Chunk& chunk);
   Task<void> read_joined(uint64_t offset, MutableByteSpan out);
   Task<void> read_salvaging(uint64_t offset, MutableByteSpan out);
@@ -89,7 +96,7 @@ class Convert {
   uint64_t numbers_ = 0;
   Chunk extent_;  // what is known about the disk from position_ on
 
-  Turnstile turns_;
+  InOrder order_;
   std::atomic<uint64_t> done_{0};
   std::atomic<bool> failed_{false};
   std::atomic<bool> offload_{false};

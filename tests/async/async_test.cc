@@ -152,25 +152,35 @@ TEST_P(AsyncTest, RangesThatOverlapExcludeEachOther) {
   runtime.run(all());
 }
 
-TEST_P(AsyncTest, TurnstileKeepsTheOrderOfNumbers) {
+TEST_P(AsyncTest, InOrderKeepsTheOrderOfNumbers) {
   Runtime runtime(options(3));
-  Turnstile turnstile;
+  InOrder in_order;
   std::vector<uint64_t> order;
-  const auto one = [](Turnstile& gate, std::vector<uint64_t>& seen, uint64_t number) -> Task<void> {
-    if (number % 3 == 0) co_await yield_now();
-    co_await gate.wait(number);
+  const auto piece = [](std::vector<uint64_t>& seen, uint64_t number) -> Task<void> {
+    if (number % 5 == 0) co_await yield_now();
     seen.push_back(number);
-    gate.pass();
+    if (number % 50 == 7) throw Error(ErrorKind::kIo, "seven");
+  };
+  std::atomic<int> thrown{0};
+  const auto one = [&](uint64_t number) -> Task<void> {
+    if (number % 3 == 0) co_await yield_now();
+    try {
+      co_await in_order.run(number, piece(order, number));
+    } catch (const Error&) {
+      ++thrown;
+      EXPECT_EQ(number % 50, 7u);
+    }
   };
   const auto all = [&]() -> Task<void> {
     TaskGroup group;
     for (uint64_t i = 0; i < 200; ++i)
-      group.spawn_on(runtime.worker(static_cast<unsigned>(i % 3)), one(turnstile, order, 199 - i));
+      group.spawn_on(runtime.worker(static_cast<unsigned>(i % 3)), one(199 - i));
     co_await group.join();
   };
   runtime.run(all());
   ASSERT_EQ(order.size(), 200u);
   for (uint64_t i = 0; i < 200; ++i) EXPECT_EQ(order[i], i);
+  EXPECT_EQ(thrown, 4);
 }
 
 TEST_P(AsyncTest, TasksStayOnTheirWorker) {

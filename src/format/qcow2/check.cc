@@ -189,11 +189,12 @@ class Qcow2Checker {
     uint64_t entries = 0;
     bool active = false;
     std::atomic<uint64_t> next = 0;  // stretch
-    Turnstile order = {};
+    InOrder order = {};
     uint64_t next_host = 0;  // behind the last plain cluster so far; in turn
   };
 
   Task<void> walk_stretches(L1Walk& walk) {
+    co_await yield_now();
     AlignedBuffer l2(cluster_);
     AlignedBuffer l1(kStretch * 8);
     Findings findings;
@@ -212,15 +213,18 @@ class Qcow2Checker {
       } catch (...) {
         error = std::current_exception();
       }
-      co_await walk.order.wait(stretch);
-      if (findings.first_host != 0) {
-        if (walk.next_host != 0 && walk.next_host != findings.first_host) ++findings.fragmented;
-        walk.next_host = findings.next_host;
-      }
-      tell(findings);
-      walk.order.pass();
+      co_await walk.order.run(stretch, tell_in_turn(walk, findings));
     }
     if (error) std::rethrow_exception(error);
+  }
+
+  Task<void> tell_in_turn(L1Walk& walk, Findings& findings) {
+    if (findings.first_host != 0) {
+      if (walk.next_host != 0 && walk.next_host != findings.first_host) ++findings.fragmented;
+      walk.next_host = findings.next_host;
+    }
+    tell(findings);
+    co_return;
   }
 
   Task<void> walk_entry(L1Walk& walk, uint64_t index, uint64_t entry, MutableByteSpan l2, Findings& findings) {
