@@ -1,4 +1,5 @@
-// Value::parse: what is printed must be read again, and printing settles ("-0.0" becomes "-0", then 0).
+// Value::parse: what is printed must be read again, and printing settles ("-0.0" becomes "-0", then
+// 0).
 #include <cstdlib>
 
 #include "base/error.h"

@@ -1,6 +1,7 @@
 // Option lists, sizes and typed access.
-#include "base/error.h"
 #include "base/options.h"
+
+#include "base/error.h"
 #include "base/size.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

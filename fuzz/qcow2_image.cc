@@ -20,7 +20,8 @@ Task<void> read_some(Node& node) {
     const Extent extent = co_await node.extent_at(at, node.length() - at);
     if (extent.length == 0) __builtin_trap();
     try {
-      co_await node.read(at, MutableByteSpan(buffer).first(std::min<uint64_t>(buffer.size(), node.length() - at)));
+      co_await node.read(
+          at, MutableByteSpan(buffer).first(std::min<uint64_t>(buffer.size(), node.length() - at)));
     } catch (const Error&) {
     }
     at += extent.length;
@@ -77,7 +78,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const int fd = ::memfd_create("image", MFD_CLOEXEC);
     if (fd < 0 || ::write(fd, data, size) != static_cast<ssize_t>(size)) __builtin_trap();
     try {
-      context->runtime().run(exercise(*context, "/proc/self/fd/" + std::to_string(fd), mode == 1, mode == 2));
+      context->runtime().run(
+          exercise(*context, "/proc/self/fd/" + std::to_string(fd), mode == 1, mode == 2));
     } catch (const Error&) {
     }
     ::close(fd);

@@ -53,6 +53,11 @@ def count(xml, ran_well):
         Totals.failed += 1
 
 
+def tally(well):
+    Totals.passed += well
+    Totals.failed += not well
+
+
 def build(preset, targets):
     folder = BUILD / preset
     configured = step(f"configure {preset}",
@@ -96,6 +101,9 @@ def main():
     BUILD.mkdir(exist_ok=True)
     begin = time.monotonic()
     threads = {"CAIRN_ENGINE": "threads"}
+    if not pattern:
+        formatted = step("format", ["/bin/sh", "-c", "clang-format --dry-run -Werror $(git ls-files '*.cc' '*.h')"])
+        tally(formatted)
     if build("release", ["cairn", "unit"]):
         unit("release", pattern)
         if quick:

@@ -65,7 +65,9 @@ ssize_t perform(const IoEngine::Operation& operation) {
         result = ::pwritev(operation.fd, operation.buffers.data(), limit(operation.buffers.size()),
                            static_cast<off_t>(operation.offset));
         break;
-      case Kind::kDataSync: result = ::fdatasync(operation.fd); break;
+      case Kind::kDataSync:
+        result = ::fdatasync(operation.fd);
+        break;
       case Kind::kAllocate:
         result = ::fallocate(operation.fd, operation.mode, static_cast<off_t>(operation.offset),
                              static_cast<off_t>(operation.length));
@@ -77,10 +79,11 @@ ssize_t perform(const IoEngine::Operation& operation) {
 }
 
 Task<ssize_t> io_readv(IoFile file, std::span<const iovec> buffers, uint64_t offset) {
-  IoEngine::Operation operation{.kind = IoEngine::Operation::Kind::kRead,
-                                .fd = file.fd,
-                                .buffers = buffers.first(static_cast<size_t>(limit(buffers.size()))),
-                                .offset = offset};
+  IoEngine::Operation operation{
+      .kind = IoEngine::Operation::Kind::kRead,
+      .fd = file.fd,
+      .buffers = buffers.first(static_cast<size_t>(limit(buffers.size()))),
+      .offset = offset};
   if (file.memory_backed) co_return perform(operation);
   if (!file.direct) {
     const ssize_t got = ::preadv2(file.fd, buffers.data(), limit(buffers.size()),
@@ -93,10 +96,11 @@ Task<ssize_t> io_readv(IoFile file, std::span<const iovec> buffers, uint64_t off
 }
 
 Task<ssize_t> io_writev(IoFile file, std::span<const iovec> buffers, uint64_t offset) {
-  IoEngine::Operation operation{.kind = IoEngine::Operation::Kind::kWrite,
-                                .fd = file.fd,
-                                .buffers = buffers.first(static_cast<size_t>(limit(buffers.size()))),
-                                .offset = offset};
+  IoEngine::Operation operation{
+      .kind = IoEngine::Operation::Kind::kWrite,
+      .fd = file.fd,
+      .buffers = buffers.first(static_cast<size_t>(limit(buffers.size()))),
+      .offset = offset};
   if (file.memory_backed || (!file.direct && total(buffers) <= kInlineWriteBytes))
     co_return perform(operation);
   const ssize_t result = co_await Queued{operation};

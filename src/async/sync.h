@@ -133,8 +133,8 @@ class Semaphore {
   detail::WaiterQueue waiters_;
 };
 
-// Runs numbered pieces of work one after the other, in the order of their numbers. Whoever brings the
-// piece that is due goes on with those behind it that others have brought meanwhile, so that no
+// Runs numbered pieces of work one after the other, in the order of their numbers. Whoever brings
+// the piece that is due goes on with those behind it that others have brought meanwhile, so that no
 // thread has to be woken between two of them.
 class InOrder {
  public:

@@ -7,44 +7,68 @@ namespace cairn {
 
 int errno_of(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kInvalid: return EINVAL;
-    case ErrorKind::kNotFound: return ENOENT;
-    case ErrorKind::kExists: return EEXIST;
+    case ErrorKind::kInvalid:
+      return EINVAL;
+    case ErrorKind::kNotFound:
+      return ENOENT;
+    case ErrorKind::kExists:
+      return EEXIST;
     case ErrorKind::kCorrupt:
-    case ErrorKind::kIo: return EIO;
-    case ErrorKind::kUnsupported: return ENOTSUP;
-    case ErrorKind::kDenied: return EACCES;
-    case ErrorKind::kLocked: return EAGAIN;
-    case ErrorKind::kNoSpace: return ENOSPC;
-    case ErrorKind::kTooLarge: return EFBIG;
-    case ErrorKind::kNoMedium: return ENOMEDIUM;
-    case ErrorKind::kCancelled: return ECANCELED;
-    case ErrorKind::kNoMemory: return ENOMEM;
+    case ErrorKind::kIo:
+      return EIO;
+    case ErrorKind::kUnsupported:
+      return ENOTSUP;
+    case ErrorKind::kDenied:
+      return EACCES;
+    case ErrorKind::kLocked:
+      return EAGAIN;
+    case ErrorKind::kNoSpace:
+      return ENOSPC;
+    case ErrorKind::kTooLarge:
+      return EFBIG;
+    case ErrorKind::kNoMedium:
+      return ENOMEDIUM;
+    case ErrorKind::kCancelled:
+      return ECANCELED;
+    case ErrorKind::kNoMemory:
+      return ENOMEM;
   }
   return EIO;
 }
 
 ErrorKind kind_of(int error) {
   switch (error) {
-    case EINVAL: return ErrorKind::kInvalid;
+    case EINVAL:
+      return ErrorKind::kInvalid;
     case ENOENT:
-    case ENOTDIR: return ErrorKind::kNotFound;
-    case EEXIST: return ErrorKind::kExists;
+    case ENOTDIR:
+      return ErrorKind::kNotFound;
+    case EEXIST:
+      return ErrorKind::kExists;
     case ENOTSUP:
     case ENOSYS:
-    case ENOTTY: return ErrorKind::kUnsupported;
+    case ENOTTY:
+      return ErrorKind::kUnsupported;
     case EACCES:
     case EPERM:
-    case EROFS: return ErrorKind::kDenied;
-    case EAGAIN: return ErrorKind::kLocked;
+    case EROFS:
+      return ErrorKind::kDenied;
+    case EAGAIN:
+      return ErrorKind::kLocked;
     case ENOSPC:
-    case EDQUOT: return ErrorKind::kNoSpace;
+    case EDQUOT:
+      return ErrorKind::kNoSpace;
     case EFBIG:
-    case EOVERFLOW: return ErrorKind::kTooLarge;
-    case ENOMEDIUM: return ErrorKind::kNoMedium;
-    case ECANCELED: return ErrorKind::kCancelled;
-    case ENOMEM: return ErrorKind::kNoMemory;
-    default: return ErrorKind::kIo;
+    case EOVERFLOW:
+      return ErrorKind::kTooLarge;
+    case ENOMEDIUM:
+      return ErrorKind::kNoMedium;
+    case ECANCELED:
+      return ErrorKind::kCancelled;
+    case ENOMEM:
+      return ErrorKind::kNoMemory;
+    default:
+      return ErrorKind::kIo;
   }
 }
 

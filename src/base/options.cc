@@ -101,8 +101,7 @@ std::optional<bool> Options::boolean(std::string_view key) const {
   const std::string text = found->second.value.scalar_text();
   if (text == "on" || text == "yes" || text == "true" || text == "y") return true;
   if (text == "off" || text == "no" || text == "false" || text == "n") return false;
-  throw Error(ErrorKind::kInvalid,
-              "Parameter '" + std::string(key) + "' expects 'on' or 'off'");
+  throw Error(ErrorKind::kInvalid, "Parameter '" + std::string(key) + "' expects 'on' or 'off'");
 }
 
 std::optional<uint64_t> Options::number(std::string_view key) const {
@@ -112,8 +111,8 @@ std::optional<uint64_t> Options::number(std::string_view key) const {
   char* end = nullptr;
   const uint64_t value = std::strtoull(text->c_str(), &end, 0);
   if (errno == ERANGE)
-    throw Error(ErrorKind::kInvalid, "Value '" + *text + "' is too large for parameter '" +
-                                         std::string(key) + "'");
+    throw Error(ErrorKind::kInvalid,
+                "Value '" + *text + "' is too large for parameter '" + std::string(key) + "'");
   if (text->empty() || *end != 0 || text->find('-') != std::string::npos)
     throw Error(ErrorKind::kInvalid, "Parameter '" + std::string(key) + "' expects a number");
   return value;
@@ -124,14 +123,16 @@ std::optional<uint64_t> Options::size(std::string_view key) const {
   if (!text) return std::nullopt;
   uint64_t value = 0;
   switch (parse_size(*text, &value)) {
-    case SizeError::kNone: return value;
+    case SizeError::kNone:
+      return value;
     case SizeError::kRange:
-      throw Error(ErrorKind::kInvalid, "Value '" + *text + "' is out of range for parameter '" +
-                                           std::string(key) + "'");
-    case SizeError::kSyntax: break;
+      throw Error(ErrorKind::kInvalid,
+                  "Value '" + *text + "' is out of range for parameter '" + std::string(key) + "'");
+    case SizeError::kSyntax:
+      break;
   }
-  throw Error(ErrorKind::kInvalid, "Parameter '" + std::string(key) +
-                                       "' expects a non-negative number below 2^64")
+  throw Error(ErrorKind::kInvalid,
+              "Parameter '" + std::string(key) + "' expects a non-negative number below 2^64")
       .hint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-")
       .hint("and exabytes, respectively.");
 }

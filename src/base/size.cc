@@ -16,8 +16,8 @@ SizeError parse_size(std::string_view text, uint64_t* bytes, uint64_t max) {
   if (rest.size() > 2 && rest[0] == '0' && (rest[1] == 'x' || rest[1] == 'X')) {
     for (char c : rest.substr(2)) {
       if (!isxdigit(static_cast<unsigned char>(c))) return SizeError::kSyntax;
-      const unsigned digit = c <= '9' ? static_cast<unsigned>(c - '0')
-                                      : static_cast<unsigned>(tolower(c) - 'a') + 10;
+      const unsigned digit =
+          c <= '9' ? static_cast<unsigned>(c - '0') : static_cast<unsigned>(tolower(c) - 'a') + 10;
       value = value * 16 + digit;
       if (value >> 64 != 0) return SizeError::kRange;
     }

@@ -50,7 +50,8 @@ uint32_t next_code_point(std::string_view text, size_t& at) {
   if (lead < 0xc2 || lead > 0xf4) return kNoCodePoint;
   uint32_t code = lead & (0x3fu >> more);
   for (unsigned i = 0; i < more; ++i) {
-    if (at == text.size() || (static_cast<unsigned char>(text[at]) & 0xc0) != 0x80) return kNoCodePoint;
+    if (at == text.size() || (static_cast<unsigned char>(text[at]) & 0xc0) != 0x80)
+      return kNoCodePoint;
     code = code << 6 | (static_cast<unsigned char>(text[at++]) & 0x3f);
   }
   const bool surrogate = code >= 0xd800 && code < 0xe000;
@@ -71,8 +72,7 @@ class Parser {
   Value whole() {
     Value value = parse(0);
     skip_space();
-    if (at_ != text_.size())
-      throw Error(ErrorKind::kInvalid, "Expecting at most one JSON value");
+    if (at_ != text_.size()) throw Error(ErrorKind::kInvalid, "Expecting at most one JSON value");
     return value;
   }
 
@@ -83,8 +83,8 @@ class Parser {
     throw Error(ErrorKind::kInvalid, std::string("JSON parse error, ") + what);
   }
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' ||
-                                  text_[at_] == '\r'))
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r'))
       ++at_;
   }
   char peek() {
@@ -195,11 +195,21 @@ class Parser {
       if (at_ == text_.size()) fail("premature EOI");
       const char escape = text_[at_++];
       switch (escape) {
-        case 'b': out.push_back('\b'); break;
-        case 'f': out.push_back('\f'); break;
-        case 'n': out.push_back('\n'); break;
-        case 'r': out.push_back('\r'); break;
-        case 't': out.push_back('\t'); break;
+        case 'b':
+          out.push_back('\b');
+          break;
+        case 'f':
+          out.push_back('\f');
+          break;
+        case 'n':
+          out.push_back('\n');
+          break;
+        case 'r':
+          out.push_back('\r');
+          break;
+        case 't':
+          out.push_back('\t');
+          break;
         case 'u': {
           uint32_t code = hex4();
           if (code >= 0xd800 && code < 0xdc00 && take_word("\\u"))
@@ -210,8 +220,11 @@ class Parser {
         case '"':
         case '\'':
         case '\\':
-        case '/': out.push_back(escape); break;
-        default: fail("invalid escape");
+        case '/':
+          out.push_back(escape);
+          break;
+        default:
+          fail("invalid escape");
       }
     }
   }
@@ -221,7 +234,8 @@ class Parser {
     if (text_[at_] == '-') ++at_;
     bool real = false;
     while (at_ < text_.size() &&
-           (isdigit(static_cast<unsigned char>(text_[at_])) || std::string_view("+-.eE").find(text_[at_]) != std::string_view::npos)) {
+           (isdigit(static_cast<unsigned char>(text_[at_])) ||
+            std::string_view("+-.eE").find(text_[at_]) != std::string_view::npos)) {
       real = real || !isdigit(static_cast<unsigned char>(text_[at_]));
       ++at_;
     }
@@ -255,13 +269,27 @@ void print_string(std::string& out, std::string_view text) {
     uint32_t code = next_code_point(text, at);
     if (code == kNoCodePoint) code = 0xfffd;
     switch (code) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (code >= 0x20 && code < 0x7f) {
           out.push_back(static_cast<char>(code));

@@ -88,8 +88,9 @@ void Context::add_object(std::string_view type, Options properties) {
   const auto file = properties.string("file");
   const std::string format = properties.string("format").value_or("raw");
   if (properties.has("keyid") || properties.has("iv"))
-    throw Error(ErrorKind::kUnsupported, "secrets that are encrypted under another secret need "
-                                         "the encryption drivers, which this program lacks");
+    throw Error(ErrorKind::kUnsupported,
+                "secrets that are encrypted under another secret need "
+                "the encryption drivers, which this program lacks");
   if (const auto unknown = properties.unused(); !unknown.empty())
     throw Error(ErrorKind::kInvalid, "Parameter '" + unknown.front() + "' is unexpected");
   if (data && file) throw Error(ErrorKind::kInvalid, "'file' and 'data' are mutually exclusive");
@@ -97,8 +98,8 @@ void Context::add_object(std::string_view type, Options properties) {
   if (format != "raw" && format != "base64")
     throw Error(ErrorKind::kInvalid, "Parameter 'format' does not accept value '" + format + "'");
   if (secrets_.contains(*id))
-    throw Error(ErrorKind::kInvalid, "attempt to add duplicate property '" + *id +
-                                         "' to object (type 'container')");
+    throw Error(ErrorKind::kInvalid,
+                "attempt to add duplicate property '" + *id + "' to object (type 'container')");
   std::string bytes = data ? *data : read_file(*file);
   if (format == "base64") bytes = decode_base64(bytes);
   secrets_.emplace(*id, std::make_unique<Secret>(std::move(bytes)));

@@ -29,10 +29,18 @@ const OptionSpec* find_spec(const OptionSchema& schema, std::string_view key) {
 
 void check_type(const OptionSpec& spec, const Options& options) {
   switch (spec.type) {
-    case OptionType::kString: options.string(spec.name); break;
-    case OptionType::kBool: options.boolean(spec.name); break;
-    case OptionType::kNumber: options.number(spec.name); break;
-    case OptionType::kSize: options.size(spec.name); break;
+    case OptionType::kString:
+      options.string(spec.name);
+      break;
+    case OptionType::kBool:
+      options.boolean(spec.name);
+      break;
+    case OptionType::kNumber:
+      options.number(spec.name);
+      break;
+    case OptionType::kSize:
+      options.size(spec.name);
+      break;
   }
 }
 
@@ -54,7 +62,11 @@ Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptio
     OpenRequest look;
     look.filename = name;
     look.format = format;
-    look.flags = {.metadata_only = true, .no_backing = true, .force_share = true, .cache = {}, .references = {}};
+    look.flags = {.metadata_only = true,
+                  .no_backing = true,
+                  .force_share = true,
+                  .cache = {},
+                  .references = {}};
     node = co_await open_node(context, std::move(look));
   } catch (Error& error) {
     throw error.hint("Could not open backing image.");
@@ -138,8 +150,9 @@ Task<void> create_image(Context& context, CreateOptions request) {
     if (backing->empty())
       throw Error(ErrorKind::kInvalid, "Expected backing file name, got empty string");
     if (*backing == request.filename)
-      throw Error(ErrorKind::kInvalid, "Error: Trying to create an image with the same filename "
-                                       "as the backing file");
+      throw Error(ErrorKind::kInvalid,
+                  "Error: Trying to create an image with the same filename "
+                  "as the backing file");
     const auto format_of = options.string("backing_fmt");
     if (format_of && context.registry().find(*format_of) == nullptr)
       throw Error(ErrorKind::kInvalid, "Unknown backing file format '" + *format_of + "'");
@@ -149,8 +162,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
   }
   if (!size) throw Error(ErrorKind::kInvalid, "Image creation needs a size parameter");
   if (*size > static_cast<uint64_t>(INT64_MAX) - 511)
-    throw Error(ErrorKind::kTooLarge, "The image size is too large for file format '" +
-                                          format_name + "'");
+    throw Error(ErrorKind::kTooLarge,
+                "The image size is too large for file format '" + format_name + "'");
 
   if (request.announce) {
     std::string line = "Formatting '" + request.filename + "', fmt=" + format_name;
@@ -189,7 +202,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
       OpenRequest empty;
       empty.filename = path;
       empty.format = protocol->name();
-      empty.flags = {.writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
+      empty.flags = {
+          .writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
       file = co_await open_node(context, std::move(empty));
       const Permissions permissions{
           .used = Permissions::kConsistentRead | Permissions::kWrite | Permissions::kResize,

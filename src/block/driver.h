@@ -45,7 +45,7 @@ struct CreateRequest {
 
 struct Abilities {
   bool create = false;
-  bool backing = false;         // may have a backing file
+  bool backing = false;  // may have a backing file
   bool compress = false;
   bool check = false;
   bool repair = false;

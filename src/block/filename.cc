@@ -8,7 +8,8 @@ namespace cairn {
 
 bool has_protocol_prefix(std::string_view filename) {
   const size_t colon = filename.find(':');
-  return colon != std::string_view::npos && filename.substr(0, colon).find('/') == std::string_view::npos;
+  return colon != std::string_view::npos &&
+         filename.substr(0, colon).find('/') == std::string_view::npos;
 }
 
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference) {

@@ -42,10 +42,18 @@ Task<void> FormatNode::read_guest(uint64_t offset, MutableByteSpan out) {
     const size_t part = std::min<uint64_t>(mapping.length, out.size());
     const MutableByteSpan piece = out.first(part);
     switch (mapping.kind) {
-      case Mapping::Kind::kChild: co_await mapping.host->read(mapping.host_offset, piece); break;
-      case Mapping::Kind::kZero: std::memset(piece.data(), 0, part); break;
-      case Mapping::Kind::kBelow: co_await read_below(offset, piece); break;
-      case Mapping::Kind::kEncoded: co_await read_encoded(mapping, offset, piece); break;
+      case Mapping::Kind::kChild:
+        co_await mapping.host->read(mapping.host_offset, piece);
+        break;
+      case Mapping::Kind::kZero:
+        std::memset(piece.data(), 0, part);
+        break;
+      case Mapping::Kind::kBelow:
+        co_await read_below(offset, piece);
+        break;
+      case Mapping::Kind::kEncoded:
+        co_await read_encoded(mapping, offset, piece);
+        break;
     }
     offset += part;
     out = out.subspan(part);
@@ -76,7 +84,8 @@ Task<Extent> FormatNode::do_extent(uint64_t offset, uint64_t max) {
       extent.zero = true;
       extent.allocated = true;
       break;
-    case Mapping::Kind::kBelow: break;
+    case Mapping::Kind::kBelow:
+      break;
     case Mapping::Kind::kEncoded:
       extent.data = true;
       extent.allocated = true;

@@ -23,10 +23,14 @@ bool memory_fits(const void* data, const Limits& limits) {
 
 std::string_view to_string(Preallocation mode) {
   switch (mode) {
-    case Preallocation::kOff: return "off";
-    case Preallocation::kMetadata: return "metadata";
-    case Preallocation::kFalloc: return "falloc";
-    case Preallocation::kFull: return "full";
+    case Preallocation::kOff:
+      return "off";
+    case Preallocation::kMetadata:
+      return "metadata";
+    case Preallocation::kFalloc:
+      return "falloc";
+    case Preallocation::kFull:
+      return "full";
   }
   return "off";
 }
@@ -153,9 +157,8 @@ Task<void> Node::write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags)
     const bool whole = is_aligned(offset, alignment) && in.size() >= alignment;
     // Whole blocks go as they are when the memory fits, else through the bounce buffer; a widened
     // block keeps its neighbours out until it is written back.
-    const uint64_t end =
-        whole ? begin + align_down(std::min<uint64_t>(in.size(), most), alignment)
-              : begin + alignment;
+    const uint64_t end = whole ? begin + align_down(std::min<uint64_t>(in.size(), most), alignment)
+                               : begin + alignment;
     RangeLock::Guard guard;
     co_await unaligned_.acquire(guard, begin, end - begin, !whole);
     const size_t part = std::min<uint64_t>(in.size(), end - offset);
@@ -189,10 +192,10 @@ Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFla
   const uint64_t end = offset + length;
   const uint64_t middle = std::min(align_up(offset, unit), end);
   // The end of the node counts as aligned: nobody else has a part of its last unit.
-  const uint64_t middle_end = std::max(
-      middle, end == this->length() && is_aligned(end, limits_.request_alignment)
-                  ? end
-                  : align_down(end, unit));
+  const uint64_t middle_end =
+      std::max(middle, end == this->length() && is_aligned(end, limits_.request_alignment)
+                           ? end
+                           : align_down(end, unit));
   bool emulate = false;
   if (middle_end > middle) {
     try {

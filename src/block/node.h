@@ -26,8 +26,8 @@ using NodePtr = std::shared_ptr<Node>;
 
 // Flags of writes.
 struct WriteFlags {
-  bool fua = false;        // on stable storage when the write returns
-  bool may_unmap = false;  // write_zeroes: space may be given back
+  bool fua = false;          // on stable storage when the write returns
+  bool may_unmap = false;    // write_zeroes: space may be given back
   bool no_fallback = false;  // write_zeroes: fail with kUnsupported rather than write zero buffers
 };
 
@@ -39,7 +39,7 @@ Preallocation parse_preallocation(std::string_view text);
 struct ResizeRequest {
   uint64_t length = 0;  // bytes
   Preallocation preallocation = Preallocation::kOff;
-  bool exact = true;    // false: a longer node is good enough
+  bool exact = true;  // false: a longer node is good enough
 };
 
 // One finding count of check(); lines of detail go to the CheckRequest's report function.
@@ -165,8 +165,8 @@ class Node : public std::enable_shared_from_this<Node> {
   Limits& mutable_limits() { return limits_; }
   void set_read_only(bool read_only) { read_only_ = read_only; }
   void add_child(std::string name, NodePtr node, ChildRole role);
-  // An unbounded node reads zeroes behind its end and grows when written there: what formats need of
-  // their files. True for protocols unless they say otherwise.
+  // An unbounded node reads zeroes behind its end and grows when written there: what formats need
+  // of their files. True for protocols unless they say otherwise.
   void set_unbounded(bool unbounded) { unbounded_ = unbounded; }
   // Below which request granularity write_zeroes is split into data and zero parts by the request
   // layer; formats do that themselves.

@@ -24,8 +24,7 @@ constexpr size_t kProbeBytes = 2048;
 
 bool is_device(const std::string& path) {
   struct stat status;
-  return ::stat(path.c_str(), &status) == 0 &&
-         (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode));
+  return ::stat(path.c_str(), &status) == 0 && (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode));
 }
 
 // Chooses the protocol for a file name and lets it split the name into OPTIONS.
@@ -64,7 +63,7 @@ class Opener {
     OpenFlags flags;
     unsigned depth = 0;
     const OpenAncestors* ancestors = nullptr;
-    Permissions permissions;  // for protocols
+    Permissions permissions;      // for protocols
     bool protocol_level = false;  // the name stands for bytes, not for an image
   };
 
@@ -125,8 +124,8 @@ void Opener::take_generic(Spot& spot, Node::DetectZeroes* detect, std::string* n
     if (!well_formed) throw Error(ErrorKind::kInvalid, "Invalid node-name: '" + *value + "'");
     *node_name = *value;
   }
-  for (const char* key : {"read-only", "auto-read-only", "cache.direct", "cache.no-flush",
-                          "active", "discard", "detect-zeroes", "force-share", "node-name"})
+  for (const char* key : {"read-only", "auto-read-only", "cache.direct", "cache.no-flush", "active",
+                          "discard", "detect-zeroes", "force-share", "node-name"})
     options.erase(key);
 }
 
@@ -164,8 +163,8 @@ std::string Opener::canonical_name(const Node& node, const Options& own, bool pl
 
 Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (spot.depth > kMaxDepth)
-    throw Error(ErrorKind::kInvalid, "The chain of images is deeper than " +
-                                         std::to_string(kMaxDepth) + " layers");
+    throw Error(ErrorKind::kInvalid,
+                "The chain of images is deeper than " + std::to_string(kMaxDepth) + " layers");
   if (spot.filename.starts_with("json:")) {
     Options parsed;
     try {
@@ -192,8 +191,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   }
   if (!driver_name.empty()) {
     driver = context.registry().find(driver_name);
-    if (driver == nullptr)
-      throw Error(ErrorKind::kInvalid, "Unknown driver '" + driver_name + "'");
+    if (driver == nullptr) throw Error(ErrorKind::kInvalid, "Unknown driver '" + driver_name + "'");
   }
   bool plain = !spot.filename.empty();
   if (driver == nullptr && spot.protocol_level) {
@@ -290,7 +288,9 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
       const bool only_name = name && own.items().size() == 1;
       Options tree = own;
       tree.set("driver", driver->name());
-      node->filename_ = only_name ? *name : plain ? spot.filename : "json:" + tree.to_value().compact();
+      node->filename_ = only_name ? *name
+                        : plain   ? spot.filename
+                                  : "json:" + tree.to_value().compact();
     } else {
       Options significant = own;
       significant.take_tree("backing");
@@ -345,8 +345,8 @@ Task<NodePtr> OpenContext::open_file(std::string_view name) {
   if (const auto reference = options.string(name)) {
     options.erase(name);
     if (!reference->starts_with("json:"))
-      throw Error(ErrorKind::kInvalid, "Cannot find device='" + *reference +
-                                           "' nor node-name='" + *reference + "'");
+      throw Error(ErrorKind::kInvalid,
+                  "Cannot find device='" + *reference + "' nor node-name='" + *reference + "'");
     spot.filename = *reference;
   } else if (spot.options.empty()) {
     if (name == "file" && !filename.empty())
@@ -360,7 +360,8 @@ Task<NodePtr> OpenContext::open_file(std::string_view name) {
     spot.filename = filename;
   // Without a driver the tree below names bytes of a plain file.
   if (spot.filename.empty() && !spot.options.has("driver") && spot.options.has("filename")) {
-    spot.options.set("driver", is_device(*spot.options.string("filename")) ? "host_device" : "file");
+    spot.options.set("driver",
+                     is_device(*spot.options.string("filename")) ? "host_device" : "file");
   }
   NodePtr node = co_await Opener::open(context, std::move(spot));
   // What the image refers to is relative to its file, however that was named.
@@ -382,8 +383,8 @@ Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
       context.warn("Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
       co_return nullptr;
     }
-    throw Error(ErrorKind::kInvalid, "Cannot find device='" + *reference + "' nor node-name='" +
-                                         *reference + "'");
+    throw Error(ErrorKind::kInvalid,
+                "Cannot find device='" + *reference + "' nor node-name='" + *reference + "'");
   }
   if (flags.no_backing || flags.metadata_only) co_return nullptr;
   std::exception_ptr error;

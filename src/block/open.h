@@ -59,10 +59,10 @@ struct OpenRequest {
 struct OpenContext {
   Context& context;
   const Driver& driver;
-  Options options;   // this node's, generic ones (read-only, cache.*, …) already taken
+  Options options;  // this node's, generic ones (read-only, cache.*, …) already taken
   OpenFlags flags;
-  std::string filename;     // as the user wrote it; for protocol drivers "filename" is in options
-  unsigned depth = 0;       // nesting, bounded
+  std::string filename;  // as the user wrote it; for protocol drivers "filename" is in options
+  unsigned depth = 0;    // nesting, bounded
   // For protocols: the locks to take before anything is read.
   Permissions permissions;
   // The images above in the backing chain, to refuse cycles.
@@ -81,7 +81,8 @@ struct OpenContext {
   // there is none, it is overridden by null or flags say not to. Relative names are resolved
   // against the directory of the image. Applies the ReferencePolicy and refuses cycles.
   Task<NodePtr> open_backing(std::string_view stored_name, std::string_view stored_format);
-  // Opens a file that the image names, as a plain file name (extents, data files), resolved as said.
+  // Opens a file that the image names, as a plain file name (extents, data files), resolved as
+  // said.
   Task<NodePtr> open_reference(std::string_view child_name, std::string_view plain_path);
 };
 

@@ -31,9 +31,9 @@ void Driver::parse_filename(std::string_view filename, Options& options) const {
 }
 
 Task<void> Driver::create(Context&, CreateRequest) const {
-  throw Error(ErrorKind::kUnsupported,
-              std::string(is_protocol() ? "Protocol" : "Format") + " driver '" +
-                  std::string(name()) + "' does not support image creation");
+  throw Error(ErrorKind::kUnsupported, std::string(is_protocol() ? "Protocol" : "Format") +
+                                           " driver '" + std::string(name()) +
+                                           "' does not support image creation");
   co_return;
 }
 
@@ -50,8 +50,8 @@ std::vector<std::pair<std::string, std::string>> Driver::announce(const Options&
 }
 
 Task<MeasureResult> Driver::measure(Context&, Options, uint64_t, NodePtr) const {
-  throw Error(ErrorKind::kUnsupported, "Block driver '" + std::string(name()) +
-                                           "' does not support size measurement");
+  throw Error(ErrorKind::kUnsupported,
+              "Block driver '" + std::string(name()) + "' does not support size measurement");
   co_return MeasureResult{};
 }
 

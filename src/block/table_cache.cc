@@ -4,6 +4,7 @@
 #include <cstring>
 #include <list>
 
+#include "async/adaptive_mutex.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 
@@ -36,8 +37,8 @@ struct TableCache::Block {
   AlignedBuffer bytes;
   std::atomic<unsigned> refs{0};
   std::atomic<bool> ready{false};
-  bool dirty = false;     // State::mutex
-  bool recent = false;    // used since the cleaner came by; State::mutex
+  bool dirty = false;      // State::mutex
+  bool recent = false;     // used since the cleaner came by; State::mutex
   bool forgotten = false;  // not in the map any more; State::mutex
   Mutex loading;
   std::list<Block*>::iterator place;
@@ -49,9 +50,9 @@ struct TableCache::Group {
 };
 
 struct TableCache::State {
-  std::mutex mutex;
+  AdaptiveMutex mutex;
   std::unordered_map<uint64_t, std::unique_ptr<Block>> blocks;
-  std::list<Block*> by_use;  // least recently used first
+  std::list<Block*> by_use;  // a clock: what was used since the hand came by gets another round
   // Freed while somebody still held them.
   std::vector<std::unique_ptr<Block>> orphans;
   size_t dirty = 0;
@@ -109,10 +110,7 @@ TableCache::Ref TableCache::try_get(uint64_t offset) {
   Block* block = found->second.get();
   if (!block->ready.load(std::memory_order_acquire)) return {};
   block->refs.fetch_add(1, std::memory_order_relaxed);
-  if (!block->recent || block->place != std::prev(state_->by_use.end())) {
-    block->recent = true;
-    state_->by_use.splice(state_->by_use.end(), state_->by_use, block->place);
-  }
+  block->recent = true;
   return Ref(block);
 }
 
@@ -220,10 +218,17 @@ Task<void> TableCache::make_room() {
     bool must_write = false;
     {
       std::lock_guard lock(state_->mutex);
+      size_t chances = 2 * state_->by_use.size();
       for (auto at = state_->by_use.begin();
-           state_->blocks.size() > max_blocks_ && at != state_->by_use.end();) {
+           state_->blocks.size() > max_blocks_ && at != state_->by_use.end() && chances != 0;
+           --chances) {
         Block* block = *at++;
-        if (block->refs.load(std::memory_order_acquire) != 0) continue;
+        const bool held = block->refs.load(std::memory_order_acquire) != 0;
+        if (held || block->recent) {
+          block->recent = false;
+          state_->by_use.splice(state_->by_use.end(), state_->by_use, block->place);
+          continue;
+        }
         if (block->dirty) {
           must_write = true;
           break;
@@ -315,9 +320,8 @@ Task<void> TableCache::write_back_locked() {
         while (written + run < offsets.size() &&
                offsets[written + run] == offsets[written] + run * block_bytes_)
           ++run;
-        co_await file_.write(offsets[written],
-                             std::as_const(batch).span().subspan(written * block_bytes_,
-                                                                 run * block_bytes_));
+        co_await file_.write(offsets[written], std::as_const(batch).span().subspan(
+                                                   written * block_bytes_, run * block_bytes_));
         written += run;
       }
     } catch (...) {

@@ -61,10 +61,10 @@ class TableCache {
   // Forgets the blocks in the range, written or not: their space was freed.
   void forget(uint64_t offset, uint64_t length);
 
-  // From now on no block of this cache is written before all dirty blocks of OTHER have been written
-  // and the file was flushed. Ends a dependency of OTHER on this one by carrying it out, which
-  // costs a flush: a format that frees space does better to keep what it frees in a list until its
-  // tables are on disk.
+  // From now on no block of this cache is written before all dirty blocks of OTHER have been
+  // written and the file was flushed. Ends a dependency of OTHER on this one by carrying it out,
+  // which costs a flush: a format that frees space does better to keep what it frees in a list
+  // until its tables are on disk.
   Task<void> write_after(TableCache& other);
   // No block of this cache is written before the file was flushed once more: data that the tables
   // point to must get there first.

@@ -48,14 +48,17 @@ int run_bench(Session& session, Arguments& arguments) {
   if (const auto text = arguments.value('c'))
     options.count = count_argument(session, *text, "request count", 1, INT32_MAX);
   if (const auto text = arguments.value('d'))
-    options.depth = static_cast<unsigned>(count_argument(session, *text, "queue depth", 1, INT32_MAX));
+    options.depth =
+        static_cast<unsigned>(count_argument(session, *text, "queue depth", 1, INT32_MAX));
   if (const auto text = arguments.value(kWorkers))
     options.workers = static_cast<unsigned>(count_argument(session, *text, "worker count", 1, 256));
   if (const auto text = arguments.value(kPattern))
-    options.pattern = static_cast<std::byte>(count_argument(session, *text, "pattern byte", 0, 255));
+    options.pattern =
+        static_cast<std::byte>(count_argument(session, *text, "pattern byte", 0, 255));
   if (const auto text = arguments.value(kFlushInterval))
     options.flush_interval = count_argument(session, *text, "flush interval", 1, INT32_MAX);
-  if (const auto text = arguments.value('o')) options.offset = size_argument(session, *text, "offset");
+  if (const auto text = arguments.value('o'))
+    options.offset = size_argument(session, *text, "offset");
   if (const auto text = arguments.value('s'))
     options.size = size_argument(session, *text, "buffer size", 1, INT32_MAX);
   options.step = options.size;
@@ -80,13 +83,14 @@ int run_bench(Session& session, Arguments& arguments) {
     request.flags.cache = *mode;
   }
   char line[300];
-  std::snprintf(line, sizeof line,
-                "Sending %llu %s requests, %llu bytes each, %u in parallel (starting at offset %llu, step "
-                "size %llu)\n",
-                static_cast<unsigned long long>(options.count), options.write ? "write" : "read",
-                static_cast<unsigned long long>(options.size), options.depth,
-                static_cast<unsigned long long>(options.offset),
-                static_cast<unsigned long long>(options.step));
+  std::snprintf(
+      line, sizeof line,
+      "Sending %llu %s requests, %llu bytes each, %u in parallel (starting at offset %llu, step "
+      "size %llu)\n",
+      static_cast<unsigned long long>(options.count), options.write ? "write" : "read",
+      static_cast<unsigned long long>(options.size), options.depth,
+      static_cast<unsigned long long>(options.offset),
+      static_cast<unsigned long long>(options.step));
   print(line);
   if (options.flush_interval != 0)
     print("Sending flush every " + std::to_string(options.flush_interval) + " " +

@@ -62,10 +62,12 @@ void print_human(const CheckResult& result) {
   if (result.corruptions == 0 && result.leaks == 0 && result.check_errors == 0)
     print("No errors were found on the image.\n");
   if (result.corruptions != 0)
-    print("\n" + count(result.corruptions) + " errors were found on the image.\n"
+    print("\n" + count(result.corruptions) +
+          " errors were found on the image.\n"
           "Data may be corrupted, or further writes to the image may corrupt it.\n");
   if (result.leaks != 0)
-    print("\n" + count(result.leaks) + " leaked clusters were found on the image.\n"
+    print("\n" + count(result.leaks) +
+          " leaked clusters were found on the image.\n"
           "This means waste of disk space, but no harm to data.\n");
   if (result.check_errors != 0)
     print("\n" + count(result.check_errors) + " internal errors have occurred during the check.\n");
@@ -74,13 +76,14 @@ void print_human(const CheckResult& result) {
       return static_cast<double>(part) * 100.0 / static_cast<double>(whole);
     };
     char line[200];
-    std::snprintf(line, sizeof line,
-                  "%llu/%llu = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
-                  static_cast<unsigned long long>(result.allocated_clusters),
-                  static_cast<unsigned long long>(result.total_clusters),
-                  percent(result.allocated_clusters, result.total_clusters),
-                  percent(result.fragmented_clusters, result.allocated_clusters),
-                  percent(result.compressed_clusters, result.allocated_clusters));
+    std::snprintf(
+        line, sizeof line,
+        "%llu/%llu = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
+        static_cast<unsigned long long>(result.allocated_clusters),
+        static_cast<unsigned long long>(result.total_clusters),
+        percent(result.allocated_clusters, result.total_clusters),
+        percent(result.fragmented_clusters, result.allocated_clusters),
+        percent(result.compressed_clusters, result.allocated_clusters));
     print(line);
   }
   if (result.image_end_offset != 0)
@@ -93,16 +96,20 @@ int run_check(Session& session, Arguments& arguments) {
   const bool json = json_output(session, arguments);
   auto repair = CheckRequest::Repair::kNone;
   if (const auto mode = arguments.value('r')) {
-    if (*mode == "leaks") repair = CheckRequest::Repair::kLeaks;
-    else if (*mode == "all") repair = CheckRequest::Repair::kAll;
-    else throw UsageError{"Unknown option value for -r (expecting 'leaks' or 'all'): " + *mode};
+    if (*mode == "leaks")
+      repair = CheckRequest::Repair::kLeaks;
+    else if (*mode == "all")
+      repair = CheckRequest::Repair::kAll;
+    else
+      throw UsageError{"Unknown option value for -r (expecting 'leaks' or 'all'): " + *mode};
   }
   if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   const std::string& name = arguments.words()[0];
   OpenRequest request = image_request(session, arguments, name, arguments.value_or('f', ""));
-  request.flags.cache = cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
+  request.flags.cache =
+      cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   request.flags.for_check = true;
   request.flags.writable = repair != CheckRequest::Repair::kNone;
   const Outcome outcome = run(session, check_image(session, std::move(request), repair));

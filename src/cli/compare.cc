@@ -47,7 +47,8 @@ int run_compare(Session& session, Arguments& arguments) {
   const CompareOptions options{.strict = arguments.has('s')};
   CompareResult result;
   try {
-    result = run(session, compare_images(session, std::move(first), std::move(second), options, progress));
+    result = run(session,
+                 compare_images(session, std::move(first), std::move(second), options, progress));
   } catch (const CompareFailure& failure) {
     const std::string& name = words[failure.image];
     progress.finish();
@@ -55,12 +56,14 @@ int run_compare(Session& session, Arguments& arguments) {
       session.error("Sector allocation test failed for " + name, failure.error);
       return 3;
     }
-    session.error("Error while reading offset " + std::to_string(failure.offset) + " of " + name + ": " +
-                  failure.error.cause());
+    session.error("Error while reading offset " + std::to_string(failure.offset) + " of " + name +
+                  ": " + failure.error.cause());
     return 4;
   }
   switch (result.kind) {
-    case CompareResult::Kind::kSize: say("Strict mode: Image size mismatch!"); return 1;
+    case CompareResult::Kind::kSize:
+      say("Strict mode: Image size mismatch!");
+      return 1;
     case CompareResult::Kind::kStatus:
       say("Strict mode: Offset " + std::to_string(result.offset) + " block status mismatch!");
       return 1;
@@ -68,7 +71,8 @@ int run_compare(Session& session, Arguments& arguments) {
       if (result.sizes_differ) say("Warning: Image size mismatch!");
       say("Content mismatch at offset " + std::to_string(result.offset) + "!");
       return 1;
-    case CompareResult::Kind::kIdentical: break;
+    case CompareResult::Kind::kIdentical:
+      break;
   }
   if (result.sizes_differ) say("Warning: Image size mismatch!");
   say("Images are identical.");

@@ -36,36 +36,47 @@ ConvertOptions job_options(const Session& session, const Arguments& arguments) {
     char* end = nullptr;
     const unsigned long count = std::strtoul(text->c_str(), &end, 10);
     if (text->empty() || *end != 0 || count < 1 || count > 16)
-      fail(session, "Invalid number of coroutines. Allowed number of coroutines is between 1 and 16");
+      fail(session,
+           "Invalid number of coroutines. Allowed number of coroutines is between 1 and 16");
     job.parallel = static_cast<unsigned>(count);
   }
   if (const auto text = arguments.value('S')) {
     const uint64_t bytes = size_argument(session, *text, "buffer size for sparse output");
     if (bytes % 512 != 0 || bytes > kMaxSparse)
-      fail(session, "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to " +
-                        std::to_string(kMaxSparse) +
-                        ". Select 0 to disable sparse detection (fully allocates output).");
+      fail(session,
+           "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up "
+           "to " +
+               std::to_string(kMaxSparse) +
+               ". Select 0 to disable sparse detection (fully allocates output).");
     job.sparse_bytes = bytes;
   }
-  if (const auto text = arguments.value('r')) job.rate = size_argument(session, *text, "rate limit");
+  if (const auto text = arguments.value('r'))
+    job.rate = size_argument(session, *text, "rate limit");
   return job;
 }
 
 void check_conflicts(const Session& session, const Arguments& arguments) {
   const bool no_create = arguments.has('n');
-  if (arguments.has('C') && arguments.has('c')) fail(session, "Cannot enable copy offloading when -c is used");
-  if (arguments.has('C') && arguments.has('S')) fail(session, "Cannot enable copy offloading when -S is used");
-  if (arguments.has('C') && arguments.has(kSalvage)) fail(session, "Cannot use copy offloading in salvaging mode");
-  if (arguments.has(kTargetImageOpts) && !no_create) fail(session, "--target-image-opts requires use of -n flag");
-  if (arguments.has(kTargetIsZero) && !no_create) fail(session, "--target-is-zero requires use of -n flag");
-  if (arguments.has('o') && no_create) fail(session, "-o has no effect when skipping image creation");
+  if (arguments.has('C') && arguments.has('c'))
+    fail(session, "Cannot enable copy offloading when -c is used");
+  if (arguments.has('C') && arguments.has('S'))
+    fail(session, "Cannot enable copy offloading when -S is used");
+  if (arguments.has('C') && arguments.has(kSalvage))
+    fail(session, "Cannot use copy offloading in salvaging mode");
+  if (arguments.has(kTargetImageOpts) && !no_create)
+    fail(session, "--target-image-opts requires use of -n flag");
+  if (arguments.has(kTargetIsZero) && !no_create)
+    fail(session, "--target-is-zero requires use of -n flag");
+  if (arguments.has('o') && no_create)
+    fail(session, "-o has no effect when skipping image creation");
   if (arguments.has(kSkipBrokenBitmaps) && !arguments.has(kBitmaps))
     fail(session, "Use of --skip-broken-bitmaps requires --bitmaps");
   check_format_flags(session, arguments);
 }
 
 // The format and its options, where an image will be created.
-void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources, Plan& plan) {
+void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources,
+                   Plan& plan) {
   const Driver* driver = session.context.registry().find(plan.format);
   if (driver == nullptr) fail(session, "Unknown file format '" + plan.format + "'");
   if (!driver->abilities().create)
@@ -75,11 +86,14 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   if (const auto format = arguments.value('F')) options.set("backing_fmt", *format);
   const bool backing = options.has("backing_file");
   if (backing && sources > 1)
-    fail(session, "Having a backing file for the target makes no sense when concatenating multiple input images");
+    fail(session,
+         "Having a backing file for the target makes no sense when concatenating multiple input "
+         "images");
   if (backing && !options.has("backing_fmt"))
     fail(session, "Use of backing file requires explicit backing format");
   if (plan.job.compress) {
-    if (!driver->abilities().compress) fail(session, "Compression not supported for this file format");
+    if (!driver->abilities().compress)
+      fail(session, "Compression not supported for this file format");
     if (options.has("encryption") || options.has("encrypt.format"))
       fail(session, "Compression and encryption not supported at the same time");
     const auto preallocation = options.string("preallocation");
@@ -164,8 +178,8 @@ class Conversion {
       session_.error("Cannot use --target-is-zero when the destination image has a backing file");
       throw Exit{session_.for_people() ? 1 : 0};
     }
-    options.zero_target = plan_.given_zero ||
-                          (created_ && target_->backing() == nullptr && target_->reads_zero_when_created());
+    options.zero_target = plan_.given_zero || (created_ && target_->backing() == nullptr &&
+                                               target_->reads_zero_when_created());
     Convert job(session_.context, sources_, target_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
@@ -206,7 +220,8 @@ int run_convert(Session& session, Arguments& arguments) {
   plan.create = !arguments.has('n');
   plan.format = arguments.value_or('O', "");
   if (help) {
-    if (plan.format.empty() && plan.target_image_opts) fail(session, "Option help requires a format be specified");
+    if (plan.format.empty() && plan.target_image_opts)
+      fail(session, "Option help requires a format be specified");
     if (plan.format.empty()) plan.format = "raw";
     return print_create_help(session, plan.format, words.empty() ? std::string() : words.back());
   }
@@ -219,7 +234,8 @@ int run_convert(Session& session, Arguments& arguments) {
     if (session.context.registry().find(plan.format) == nullptr) plan.format = "raw";
   }
   if (add_objects(session, arguments)) return 0;
-  plan.target_cache = cache_mode(session, arguments.value_or('t', "unsafe"), "Invalid cache option");
+  plan.target_cache =
+      cache_mode(session, arguments.value_or('t', "unsafe"), "Invalid cache option");
   const CacheMode source_cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   plan.given_zero = arguments.has(kTargetIsZero);
@@ -232,7 +248,8 @@ int run_convert(Session& session, Arguments& arguments) {
     request.flags.cache = source_cache;
     plan.sources.push_back(std::move(request));
   }
-  if (plan.create) plan_creation(session, arguments, options.value_or(Options{}), plan.sources.size(), plan);
+  if (plan.create)
+    plan_creation(session, arguments, options.value_or(Options{}), plan.sources.size(), plan);
 
   Progress progress(session, arguments.has('p'), plan.quiet, 1);
   Conversion conversion(session, plan, progress);

@@ -89,8 +89,7 @@ void print_tree(const Value& value, size_t indent) {
       entry(label, member->second);
     }
   } else if (const auto* items = value.get_if<Value::Array>()) {
-    for (size_t i = 0; i < items->size(); ++i)
-      entry("[" + std::to_string(i) + "]", (*items)[i]);
+    for (size_t i = 0; i < items->size(); ++i) entry("[" + std::to_string(i) + "]", (*items)[i]);
   }
 }
 
@@ -200,8 +199,7 @@ int run_info(Session& session, Arguments& arguments) {
     const std::string name = request.filename;
     if (!name.empty() && !seen.insert(name).second)
       fail(session, "Backing file '" + name + "' creates an infinite loop.");
-    if (infos.size() > 200)
-      fail(session, "The chain of images is deeper than 200 layers");
+    if (infos.size() > 200) fail(session, "The chain of images is deeper than 200 layers");
     infos.push_back(run(session, look(session.context, std::move(request))));
     const Value& info = infos.back();
     if (!chain || info.find("backing-filename") == nullptr) break;

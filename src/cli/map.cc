@@ -24,7 +24,8 @@ class Printer {
   Printer(Session& session, bool json) : session_(session), json_(json) {
     if (!json) {
       char line[80];
-      std::snprintf(line, sizeof line, "%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+      std::snprintf(line, sizeof line, "%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to",
+                    "File");
       print(line);
     }
   }
@@ -44,13 +45,13 @@ class Printer {
     const auto word = [](bool value) { return value ? "true" : "false"; };
     const Extent& extent = piece.extent;
     char line[400];
-    std::snprintf(line, sizeof line,
-                  "%s{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, \"zero\": %s, "
-                  "\"data\": %s, \"compressed\": %s",
-                  first_ ? "[" : ",\n", static_cast<unsigned long long>(piece.start),
-                  static_cast<unsigned long long>(extent.length), extent.depth,
-                  word(extent.allocated), word(extent.zero), word(extent.data),
-                  word(extent.compressed));
+    std::snprintf(
+        line, sizeof line,
+        "%s{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, \"zero\": %s, "
+        "\"data\": %s, \"compressed\": %s",
+        first_ ? "[" : ",\n", static_cast<unsigned long long>(piece.start),
+        static_cast<unsigned long long>(extent.length), extent.depth, word(extent.allocated),
+        word(extent.zero), word(extent.data), word(extent.compressed));
     std::string text = line;
     if (extent.host != nullptr) text += ", \"offset\": " + std::to_string(extent.host_offset);
     print(text + "}");
@@ -100,7 +101,8 @@ Task<void> walk(Session& session, NodePtr node, uint64_t at, uint64_t end, Print
   printer.finish();
 }
 
-Task<void> map_image(Session& session, OpenRequest request, uint64_t start, uint64_t most, bool json) {
+Task<void> map_image(Session& session, OpenRequest request, uint64_t start, uint64_t most,
+                     bool json) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   try {

@@ -47,7 +47,8 @@ std::string format_list(const Registry& registry) {
 int print_help(const Session& session) {
   const bool people = session.for_people();
   print(people ? "cairn: disk images, every format, one tool\n\nUsage: cairn VERB [OPTIONS] …\n\n"
-               : "qemu-img version 10.0.2 (Cairn " CAIRN_VERSION ")\n"
+               : "qemu-img version 10.0.2 (Cairn " CAIRN_VERSION
+                 ")\n"
                  "usage: qemu-img [standard options] command [command options]\n\n"
                  "    '-h', '--help'       display this help and exit\n"
                  "    '-V', '--version'    output version information and exit\n"
@@ -100,7 +101,8 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   if (session.for_people()) flags.push_back(kUntrustedFlag);
   try {
     const char* last = argc > 1 ? argv[argc - 1] : "";
-    const bool literal = verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
+    const bool literal =
+        verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
     Arguments arguments = Arguments::parse(flags, literal ? argc - 1 : argc, argv);
     if (literal) arguments.add_word(last);
     if (arguments.has('h')) {
@@ -132,10 +134,9 @@ int run_img(Session& session, int argc, char** argv) {
     const std::string word = argv[at];
     if (word == "-h" || word == "--help") return print_help(session);
     if (word == "-V" || word == "--version") {
-      print(session.for_people()
-                ? std::string("cairn " CAIRN_VERSION "\n")
-                : std::string("qemu-img version 10.0.2 (Cairn " CAIRN_VERSION ")\n"
-                              "Copyright the Cairn authors\n"));
+      print(session.for_people() ? std::string("cairn " CAIRN_VERSION "\n")
+                                 : std::string("qemu-img version 10.0.2 (Cairn " CAIRN_VERSION ")\n"
+                                               "Copyright the Cairn authors\n"));
       finish_output();
       return 0;
     }

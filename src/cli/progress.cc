@@ -35,7 +35,8 @@ Progress::~Progress() { finish(); }
 
 void Progress::update(uint64_t done, uint64_t total) {
   const std::lock_guard lock(mutex_);
-  const double percent = total == 0 ? 100 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
+  const double percent =
+      total == 0 ? 100 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
   if (style_ == Style::kNone) {
     if (report_wanted != 0) {
       report_wanted = 0;

@@ -26,8 +26,9 @@ Task<void> resize_image(Session& session, OpenRequest request, Wanted wanted) {
       throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
     if (length < now && !wanted.shrink) {
       session.error("Use the --shrink option to perform a shrink operation.");
-      session.warning("Shrinking an image will delete all data beyond the shrunken image's end. "
-                      "Before performing such an operation, make sure there is no important data there.");
+      session.warning(
+          "Shrinking an image will delete all data beyond the shrunken image's end. "
+          "Before performing such an operation, make sure there is no important data there.");
       throw Exit{1};
     }
     co_await node->resize({.length = length, .preallocation = wanted.preallocation});
@@ -55,7 +56,8 @@ int run_resize(Session& session, Arguments& arguments) {
     }
   }
   auto words = arguments.words();
-  if (words.size() != 2) throw UsageError{words.empty() ? "Not enough arguments" : "Expecting image file name and size"};
+  if (words.size() != 2)
+    throw UsageError{words.empty() ? "Not enough arguments" : "Expecting image file name and size"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   std::string size = words[1];

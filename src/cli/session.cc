@@ -63,8 +63,9 @@ bool add_objects(Session& session, const Arguments& arguments) {
       return true;
     }
     if (*type == "secret" && (properties.has("help") || properties.has("?"))) {
-      print("secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n"
-            "  iv=<string>\n  keyid=<string>\n");
+      print(
+          "secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n"
+          "  iv=<string>\n  keyid=<string>\n");
       return true;
     }
     session.context.add_object(*type, std::move(properties));
@@ -142,10 +143,14 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
 namespace {
 std::string_view type_name(OptionType type) {
   switch (type) {
-    case OptionType::kString: return "<str>";
-    case OptionType::kBool: return "<bool (on/off)>";
-    case OptionType::kNumber: return "<num>";
-    case OptionType::kSize: return "<size>";
+    case OptionType::kString:
+      return "<str>";
+    case OptionType::kBool:
+      return "<bool (on/off)>";
+    case OptionType::kNumber:
+      return "<num>";
+    case OptionType::kSize:
+      return "<size>";
   }
   return "";
 }
@@ -185,8 +190,9 @@ int print_create_help(Session& session, const std::string& format, const std::st
   print(filename.empty() ? "Supported " + format + " options:\n" : "Supported options:\n");
   for (const std::string& line : lines) print(line);
   if (filename.empty())
-    print("\nThe protocol level may support further options.\n"
-          "Specify the target filename to include those options.\n");
+    print(
+        "\nThe protocol level may support further options.\n"
+        "Specify the target filename to include those options.\n");
   return 0;
 }
 
@@ -198,10 +204,9 @@ std::string format_of_name(std::string_view filename) {
   std::transform(ending.begin(), ending.end(), ending.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   static constexpr std::pair<std::string_view, std::string_view> kEndings[] = {
-      {"raw", "raw"},     {"img", "raw"},   {"iso", "raw"},   {"qcow2", "qcow2"},
-      {"qcow", "qcow"},   {"qed", "qed"},   {"vdi", "vdi"},   {"vmdk", "vmdk"},
-      {"vhd", "vpc"},     {"vpc", "vpc"},   {"vhdx", "vhdx"}, {"luks", "luks"},
-      {"hdd", "parallels"}};
+      {"raw", "raw"},   {"img", "raw"},   {"iso", "raw"},      {"qcow2", "qcow2"}, {"qcow", "qcow"},
+      {"qed", "qed"},   {"vdi", "vdi"},   {"vmdk", "vmdk"},    {"vhd", "vpc"},     {"vpc", "vpc"},
+      {"vhdx", "vhdx"}, {"luks", "luks"}, {"hdd", "parallels"}};
   for (const auto& [known, format] : kEndings)
     if (ending == known) return std::string(format);
   return {};

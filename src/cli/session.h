@@ -49,9 +49,9 @@ struct Verb {
   std::string_view synopsis;  // what follows the verb
   std::vector<Flag> flags;
   int (*run)(Session& session, Arguments& arguments);
-  int failure = 1;            // exit code of an error that reaches the program
-  int usage_failure = 1;      // exit code of a wrong command line
-  bool size_last = false;     // the last word is taken as it is: "-1G" is no option there
+  int failure = 1;         // exit code of an error that reaches the program
+  int usage_failure = 1;   // exit code of a wrong command line
+  bool size_last = false;  // the last word is taken as it is: "-1G" is no option there
 };
 // In the order of the help. Defined by the table in verbs.cc.
 const std::vector<Verb>& verbs();

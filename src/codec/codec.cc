@@ -59,9 +59,8 @@ void inflate_cluster(ByteSpan encoded, MutableByteSpan out) {
   if (!contexts.inflate) contexts.inflate.reset(required(libdeflate_alloc_decompressor()));
   size_t used = 0;
   size_t made = 0;
-  const libdeflate_result result =
-      libdeflate_deflate_decompress_ex(contexts.inflate.get(), encoded.data(), encoded.size(),
-                                       out.data(), out.size(), &used, &made);
+  const libdeflate_result result = libdeflate_deflate_decompress_ex(
+      contexts.inflate.get(), encoded.data(), encoded.size(), out.data(), out.size(), &used, &made);
   if (result == LIBDEFLATE_SUCCESS && made == out.size()) return;
   if (result == LIBDEFLATE_INSUFFICIENT_SPACE) return inflate_cut(encoded, out);
   damaged("A deflate-compressed cluster is damaged.");
@@ -91,13 +90,14 @@ std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit) 
   std::vector<std::byte> out(limit);
   size_t made = 0;
   if (kind == Compression::kDeflate) {
-    if (!contexts.deflate) contexts.deflate.reset(required(libdeflate_alloc_compressor(kDeflateLevel)));
-    made = libdeflate_deflate_compress(contexts.deflate.get(), plain.data(), plain.size(), out.data(),
-                                       out.size());
+    if (!contexts.deflate)
+      contexts.deflate.reset(required(libdeflate_alloc_compressor(kDeflateLevel)));
+    made = libdeflate_deflate_compress(contexts.deflate.get(), plain.data(), plain.size(),
+                                       out.data(), out.size());
   } else {
     if (!contexts.zstd) contexts.zstd.reset(required(ZSTD_createCCtx()));
-    made = ZSTD_compressCCtx(contexts.zstd.get(), out.data(), out.size(), plain.data(), plain.size(),
-                             kZstdLevel);
+    made = ZSTD_compressCCtx(contexts.zstd.get(), out.data(), out.size(), plain.data(),
+                             plain.size(), kZstdLevel);
     if (ZSTD_isError(made)) made = 0;
   }
   out.resize(made);

@@ -10,7 +10,9 @@ FilterNode::FilterNode(OpenContext& request, NodePtr file)
   add_child("file", std::move(file), ChildRole::kFiltered);
 }
 
-Task<void> FilterNode::do_read(uint64_t offset, MutableByteSpan out) { return file_->read(offset, out); }
+Task<void> FilterNode::do_read(uint64_t offset, MutableByteSpan out) {
+  return file_->read(offset, out);
+}
 
 Task<void> FilterNode::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   co_await file_->write(offset, in, flags);
@@ -22,11 +24,15 @@ Task<void> FilterNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFl
   follow_length();
 }
 
-Task<void> FilterNode::do_discard(uint64_t offset, uint64_t length) { return file_->discard(offset, length); }
+Task<void> FilterNode::do_discard(uint64_t offset, uint64_t length) {
+  return file_->discard(offset, length);
+}
 
 Task<void> FilterNode::do_flush() { return file_->flush(); }
 
-Task<Extent> FilterNode::do_extent(uint64_t offset, uint64_t max) { return file_->layer_extent_at(offset, max); }
+Task<Extent> FilterNode::do_extent(uint64_t offset, uint64_t max) {
+  return file_->layer_extent_at(offset, max);
+}
 
 Task<void> FilterNode::do_resize(ResizeRequest request) {
   co_await file_->resize(request);

@@ -12,8 +12,8 @@ namespace cairn {
 
 struct BenchOptions {
   uint64_t count = 75000;
-  unsigned depth = 64;        // requests at a time
-  unsigned workers = 1;       // threads that send them
+  unsigned depth = 64;   // requests at a time
+  unsigned workers = 1;  // threads that send them
   uint64_t offset = 0;
   uint64_t size = 4096;
   uint64_t step = 4096;

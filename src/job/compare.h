@@ -20,8 +20,8 @@ struct CompareOptions {
 struct CompareResult {
   enum class Kind { kIdentical, kContent, kSize, kStatus };
   Kind kind = Kind::kIdentical;
-  uint64_t offset = 0;         // of the first difference: a whole sector for contents
-  bool sizes_differ = false;   // identical beside zeroes behind the end of the shorter one
+  uint64_t offset = 0;        // of the first difference: a whole sector for contents
+  bool sizes_differ = false;  // identical beside zeroes behind the end of the shorter one
 };
 
 // What went wrong where: `compare` has exit codes for it.
@@ -53,7 +53,7 @@ class Compare {
   Task<Chunk> next_chunk();
   Task<void> look(unsigned image);
   Task<void> read(unsigned image, uint64_t offset, MutableByteSpan out);
-  Task<void> compare_chunk(const Chunk& chunk, MutableByteSpan first, MutableByteSpan second);
+  Task<void> compare_piece(const Chunk& chunk, MutableByteSpan first, MutableByteSpan second);
   void differs(CompareResult::Kind kind, uint64_t offset);
 
   Context& context_;

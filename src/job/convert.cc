@@ -184,7 +184,8 @@ Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
   if (error) std::rethrow_exception(error);
 }
 
-Task<void> Convert::store(Chunk chunk, MutableByteSpan buffer, const std::vector<Encoded>* encoded) {
+Task<void> Convert::store(Chunk chunk, MutableByteSpan buffer,
+                          const std::vector<Encoded>* encoded) {
   if (failed_) co_return;
   std::exception_ptr error;
   try {
@@ -223,7 +224,8 @@ Task<void> Convert::store_plain(Chunk chunk, MutableByteSpan buffer) {
 Task<bool> Convert::copy_offloaded(const Chunk& chunk) {
   bool copied = false;
   try {
-    copied = co_await target_->copy_range_from(*chunk.host, chunk.host_offset, chunk.offset, chunk.length);
+    copied = co_await target_->copy_range_from(*chunk.host, chunk.host_offset, chunk.offset,
+                                               chunk.length);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kNoSpace) throw at_byte(error, "writing at byte", chunk.offset);
   }
@@ -242,7 +244,8 @@ std::vector<Convert::Encoded> Convert::encode(ByteSpan bytes) const {
   return clusters;
 }
 
-Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes, const std::vector<Encoded>& encoded) {
+Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes,
+                                  const std::vector<Encoded>& encoded) {
   const uint64_t cluster = target_->limits().cluster_bytes;
   for (const Encoded& one : encoded) {
     const ByteSpan plain = bytes.first(std::min<uint64_t>(cluster, bytes.size()));
@@ -320,8 +323,7 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
     try {
       co_await source.node->read(offset - source.begin, out.first(part));
     } catch (const Error& error) {
-      if (warn)
-        warn("error while reading offset " + std::to_string(offset) + ": " + error.cause());
+      if (warn) warn("error while reading offset " + std::to_string(offset) + ": " + error.cause());
       std::memset(out.data(), 0, part);
     }
     offset += part;
@@ -332,7 +334,8 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
 Task<void> Convert::throttle(uint64_t bytes) {
   if (options_.rate == 0) co_return;
   const auto now = std::chrono::steady_clock::now();
-  const std::chrono::duration<double> cost(static_cast<double>(bytes) / static_cast<double>(options_.rate));
+  const std::chrono::duration<double> cost(static_cast<double>(bytes) /
+                                           static_cast<double>(options_.rate));
   std::chrono::steady_clock::time_point start;
   {
     const std::lock_guard lock(rate_state_);

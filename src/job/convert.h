@@ -14,14 +14,14 @@
 namespace cairn {
 
 struct ConvertOptions {
-  bool compress = false;          // store whole clusters compressed
-  bool zero_target = false;       // what is not written reads as zeroes
-  bool copy_offload = false;      // let the kernel copy what lies verbatim in a file
-  bool out_of_order = false;      // plain writes need not follow the order of the disk
-  bool salvage = false;           // unreadable sectors become zeroes
-  uint64_t sparse_bytes = 4096;   // shortest run of zeroes that is not written; 0: write everything
-  unsigned parallel = 8;          // requests at a time
-  uint64_t rate = 0;              // bytes a second; 0: as fast as it goes
+  bool compress = false;         // store whole clusters compressed
+  bool zero_target = false;      // what is not written reads as zeroes
+  bool copy_offload = false;     // let the kernel copy what lies verbatim in a file
+  bool out_of_order = false;     // plain writes need not follow the order of the disk
+  bool salvage = false;          // unreadable sectors become zeroes
+  uint64_t sparse_bytes = 4096;  // shortest run of zeroes that is not written; 0: write everything
+  unsigned parallel = 8;         // requests at a time
+  uint64_t rate = 0;             // bytes a second; 0: as fast as it goes
   // Only what the top layer of the source holds is copied: the target lies on a backing file that
   // has the rest, of this many bytes.
   std::optional<uint64_t> backing_bytes;

@@ -1,3 +1,5 @@
+#include "async/async.h"
+
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -5,8 +7,6 @@
 #include <atomic>
 #include <thread>
 #include <vector>
-
-#include "async/async.h"
 
 namespace cairn {
 namespace {
@@ -146,7 +146,8 @@ TEST_P(AsyncTest, RangesThatOverlapExcludeEachOther) {
   std::vector<int> cells(100);
   const auto all = [&]() -> Task<void> {
     TaskGroup group;
-    for (unsigned i = 0; i < 48; ++i) group.spawn_on(runtime.worker(i % 3), range_user(lock, cells, i));
+    for (unsigned i = 0; i < 48; ++i)
+      group.spawn_on(runtime.worker(i % 3), range_user(lock, cells, i));
     co_await group.join();
   };
   runtime.run(all());
@@ -190,11 +191,11 @@ TEST_P(AsyncTest, TasksStayOnTheirWorker) {
     co_await sleep_for(std::chrono::milliseconds(1));
     same = same && Worker::current() == &worker;
     co_await run_blocking([] {});
-    co_return same && Worker::current() == &worker;
+    co_return same&& Worker::current() == &worker;
   };
   const auto all = [&]() -> Task<bool> {
     const bool other = co_await run_on(runtime.worker(1), there(runtime.worker(1)));
-    co_return other && Worker::current() == &runtime.worker(0);
+    co_return other&& Worker::current() == &runtime.worker(0);
   };
   EXPECT_TRUE(runtime.run(all()));
 }
@@ -270,7 +271,8 @@ TEST_P(AsyncTest, FilesAreReadAndWritten) {
       if (well) ++count;
     };
     TaskGroup group;
-    for (unsigned i = 0; i < 64; ++i) group.spawn_on(runtime.worker(i % 2), one({.fd = fd}, i, good));
+    for (unsigned i = 0; i < 64; ++i)
+      group.spawn_on(runtime.worker(i % 2), one({.fd = fd}, i, good));
     co_await group.join();
     const int synced = co_await io_fdatasync({.fd = fd});
     co_return synced == 0 ? good.load() : -1;
@@ -286,7 +288,8 @@ TEST(AsyncCancel, IsSeenAsAnError) {
   EXPECT_THROW(source.check(), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, AsyncTest, testing::Values(EngineKind::kUring, EngineKind::kThreads),
+INSTANTIATE_TEST_SUITE_P(Engines, AsyncTest,
+                         testing::Values(EngineKind::kUring, EngineKind::kThreads),
                          [](const auto& chosen) {
                            return chosen.param == EngineKind::kUring ? "Uring" : "Threads";
                          });

@@ -1,8 +1,8 @@
+#include "base/base.h"
+
 #include <gtest/gtest.h>
 
 #include <vector>
-
-#include "base/base.h"
 
 namespace cairn {
 namespace {
@@ -26,7 +26,8 @@ TEST(Size, ReadsWhatQemuReads) {
   EXPECT_EQ(size_of("1.5e"), uint64_t{3} << 59);
   for (const char* wrong : {"", "1kB", "0b100", "1e3", "0x", "0x4M", "1.7", "k", "1 k", "1k "})
     size_of(wrong, SizeError::kSyntax);
-  for (const char* wide : {"-1", "-0", "16e", "18446744073709551616"}) size_of(wide, SizeError::kRange);
+  for (const char* wide : {"-1", "-0", "16e", "18446744073709551616"})
+    size_of(wide, SizeError::kRange);
 }
 
 TEST(Size, IsShownWithThreeDigits) {
@@ -38,12 +39,14 @@ TEST(Size, IsShownWithThreeDigits) {
 }
 
 TEST(Value, ReadsAndPrintsJson) {
-  const Value value = Value::parse(R"({"driver":'qcow2',"file":{"filename":"a\u00e9"},"x":[1,true,null,-2.5]})");
+  const Value value =
+      Value::parse(R"({"driver":'qcow2',"file":{"filename":"a\u00e9"},"x":[1,true,null,-2.5]})");
   EXPECT_EQ(value.find("driver")->scalar_text(), "qcow2");
   const Value again = Value::parse(value.compact());
   EXPECT_EQ(again.compact(), value.compact());
   EXPECT_EQ(Value::array().pretty(), "[\n]");
-  for (const char* wrong : {"", "{", "{\"a\":1,\"a\":2}", "{\"a\"}", "[1,]", "{} {}", "\"\\x\"", "nul"})
+  for (const char* wrong :
+       {"", "{", "{\"a\":1,\"a\":2}", "{\"a\"}", "[1,]", "{} {}", "\"\\x\"", "nul"})
     EXPECT_THROW(Value::parse(wrong), Error) << wrong;
 }
 
@@ -64,7 +67,8 @@ TEST(Options, ListsHaveDoubledCommasAndBareWords) {
 }
 
 TEST(Options, TreesAreTakenOut) {
-  Options options = Options::from_value(Value::parse(R"({"driver":"raw","file":{"driver":"file","filename":"x"}})"));
+  Options options = Options::from_value(
+      Value::parse(R"({"driver":"raw","file":{"driver":"file","filename":"x"}})"));
   const Options file = options.take_tree("file");
   EXPECT_EQ(file.string("filename"), "x");
   EXPECT_FALSE(options.has_tree("file"));

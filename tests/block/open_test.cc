@@ -1,7 +1,7 @@
 // Opening in every spelling, probing, references, and what the request layer does for drivers.
-#include "support.h"
-
 #include "block/open.h"
+
+#include "support.h"
 
 namespace cairn {
 namespace {
@@ -10,7 +10,9 @@ using namespace testing_support;
 
 class Opening : public testing::Test {
  protected:
-  NodePtr open(OpenRequest request) { return world_.run(open_node(world_.context, std::move(request))); }
+  NodePtr open(OpenRequest request) {
+    return world_.run(open_node(world_.context, std::move(request)));
+  }
   std::string refusal(OpenRequest request) {
     return error_of([&] { open(std::move(request)); });
   }
@@ -33,7 +35,8 @@ class Opening : public testing::Test {
 TEST_F(Opening, AllSpellingsReachTheSameDisk) {
   const std::string path = folder_.file("a.qcow2");
   world_.create(path, "qcow2", 1 << 20);
-  const std::string json = "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"" + path + "\"}}";
+  const std::string json =
+      "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"" + path + "\"}}";
   const std::string dotted = "json:{'driver':'qcow2','file.filename':'" + path + "'}";
   for (OpenRequest request : {named(path), named("file:" + path), named(json), named(dotted),
                               options("driver=qcow2,file.driver=file,file.filename=" + path),
@@ -50,15 +53,21 @@ TEST_F(Opening, UnknownThingsAreNamed) {
   const std::string path = folder_.file("a.raw");
   world_.create(path, "raw", 4096);
   EXPECT_NE(refusal(named("nonsense:x")).find("Unknown protocol 'nonsense'"), std::string::npos);
-  EXPECT_NE(refusal(options("driver=nonsense,file.filename=" + path)).find("Unknown driver 'nonsense'"), std::string::npos);
-  EXPECT_NE(refusal(options("driver=raw,speed=9,file.filename=" + path)).find("Block format 'raw' does not support the option 'speed'"),
+  EXPECT_NE(
+      refusal(options("driver=nonsense,file.filename=" + path)).find("Unknown driver 'nonsense'"),
+      std::string::npos);
+  EXPECT_NE(refusal(options("driver=raw,speed=9,file.filename=" + path))
+                .find("Block format 'raw' does not support the option 'speed'"),
             std::string::npos);
   EXPECT_NE(refusal(options("driver=raw,file.speed=9,file.driver=file,file.filename=" + path))
                 .find("Block protocol 'file' doesn't support the option 'speed'"),
             std::string::npos);
   EXPECT_NE(refusal(options(path)).find("Cannot find device='" + path + "'"), std::string::npos);
-  EXPECT_NE(refusal(options("driver=raw")).find("A block device must be specified for \"file\""), std::string::npos);
-  EXPECT_NE(refusal(options("driver=raw,node-name=1x,file.filename=" + path)).find("Invalid node-name: '1x'"), std::string::npos);
+  EXPECT_NE(refusal(options("driver=raw")).find("A block device must be specified for \"file\""),
+            std::string::npos);
+  EXPECT_NE(refusal(options("driver=raw,node-name=1x,file.filename=" + path))
+                .find("Invalid node-name: '1x'"),
+            std::string::npos);
 }
 
 TEST_F(Opening, EmptyAndShortFilesAreRaw) {
@@ -70,7 +79,8 @@ TEST_F(Opening, EmptyAndShortFilesAreRaw) {
     EXPECT_EQ(node->length(), (size + 511) / 512 * 512);
     std::vector<std::byte> content(node->length());
     world_.run(node->read(0, content));
-    for (size_t at = 0; at < content.size(); ++at) EXPECT_EQ(content[at], at < size ? std::byte{'x'} : std::byte{0});
+    for (size_t at = 0; at < content.size(); ++at)
+      EXPECT_EQ(content[at], at < size ? std::byte{'x'} : std::byte{0});
     world_.close(node);
   }
 }
@@ -128,7 +138,8 @@ TEST_F(Opening, ReferencesPassTheGate) {
 TEST_F(Opening, WindowsOfRawFiles) {
   const std::string path = folder_.file("whole");
   std::ofstream(path) << std::string(4096, 'a') << std::string(4096, 'b') << std::string(4096, 'c');
-  NodePtr node = open(options("driver=raw,offset=4096,size=4096,file.driver=file,file.filename=" + path));
+  NodePtr node =
+      open(options("driver=raw,offset=4096,size=4096,file.driver=file,file.filename=" + path));
   EXPECT_EQ(node->length(), 4096u);
   std::vector<std::byte> content(4096);
   world_.run(node->read(0, content));
@@ -174,7 +185,9 @@ TEST_F(Opening, ZeroesAreDetectedWhenAsked) {
   EXPECT_TRUE(extent.zero);
   EXPECT_FALSE(extent.data);
   world_.close(node);
-  EXPECT_NE(refusal(options("driver=qcow2,detect-zeroes=unmap,discard=ignore,file.filename=" + path)), "");
+  EXPECT_NE(
+      refusal(options("driver=qcow2,detect-zeroes=unmap,discard=ignore,file.filename=" + path)),
+      "");
 }
 
 TEST_F(Opening, CreationLeavesNothingBehindWhenItFails) {

@@ -1,12 +1,11 @@
 // What a crash at any moment leaves behind: the file's changes are recorded, then parts of them are
 // replayed as a disk that lost power would have kept them. The image must open, have no corruption,
 // and hold what was flushed.
-#include "support.h"
-
 #include <cstdio>
 #include <cstring>
 
 #include "filter/record/record.h"
+#include "support.h"
 
 namespace cairn {
 namespace {
@@ -34,7 +33,8 @@ class Crash : public testing::TestWithParam<Case> {
     start_.resize(std::filesystem::file_size(path));
     in.read(reinterpret_cast<char*>(start_.data()), static_cast<std::streamsize>(start_.size()));
     OpenRequest request;
-    request.options = Options::parse_list("driver=qcow2,file.driver=record,file.file.driver=file,file.file.filename=" + path);
+    request.options = Options::parse_list(
+        "driver=qcow2,file.driver=record,file.file.driver=file,file.file.filename=" + path);
     request.image_opts = true;
     request.flags.writable = true;
     request.flags.discard_unmap = true;
@@ -60,7 +60,8 @@ class Crash : public testing::TestWithParam<Case> {
         world_.run(node->flush());
         promises_.push_back({recorder->count(), model});
       }
-      for (uint64_t at = offset; choice < 6 && at < offset + length; ++at) written_[at].push_back({recorder->count(), model[at]});
+      for (uint64_t at = offset; choice < 6 && at < offset + length; ++at)
+        written_[at].push_back({recorder->count(), model[at]});
     }
     world_.run(node->flush());
     promises_.push_back({recorder->count(), model});
@@ -73,14 +74,20 @@ class Crash : public testing::TestWithParam<Case> {
     switch (event.kind) {
       case Kind::kWrite:
         if (file.size() < end) file.resize(end);
-        std::copy(event.bytes.begin(), event.bytes.end(), file.begin() + static_cast<ptrdiff_t>(event.offset));
+        std::copy(event.bytes.begin(), event.bytes.end(),
+                  file.begin() + static_cast<ptrdiff_t>(event.offset));
         break;
       case Kind::kZero:
         if (file.size() < end) file.resize(end);
-        std::fill(file.begin() + static_cast<ptrdiff_t>(event.offset), file.begin() + static_cast<ptrdiff_t>(end), std::byte{0});
+        std::fill(file.begin() + static_cast<ptrdiff_t>(event.offset),
+                  file.begin() + static_cast<ptrdiff_t>(end), std::byte{0});
         break;
-      case Kind::kResize: file.resize(event.offset); break;
-      case Kind::kDiscard: case Kind::kFlush: break;
+      case Kind::kResize:
+        file.resize(event.offset);
+        break;
+      case Kind::kDiscard:
+      case Kind::kFlush:
+        break;
     }
   }
 
@@ -100,7 +107,8 @@ class Crash : public testing::TestWithParam<Case> {
   void examine(const std::vector<std::byte>& file, size_t count, bool other_tool) {
     const std::string path = folder_.file("crashed");
     std::ofstream(path, std::ios::binary | std::ios::trunc)
-        .write(reinterpret_cast<const char*>(file.data()), static_cast<std::streamsize>(file.size()));
+        .write(reinterpret_cast<const char*>(file.data()),
+               static_cast<std::streamsize>(file.size()));
     NodePtr node = world_.open(path, "qcow2", false);
     std::string findings;
     CheckRequest request;
@@ -117,7 +125,8 @@ class Crash : public testing::TestWithParam<Case> {
       if (content[at] == promise->content[at]) continue;
       // Then a later write to this byte had begun.
       bool later = false;
-      for (const auto& [events, value] : written_[at]) later = later || (events >= promise->events && value == content[at]);
+      for (const auto& [events, value] : written_[at])
+        later = later || (events >= promise->events && value == content[at]);
       ASSERT_TRUE(later) << "byte " << at << " after event " << count;
     }
     world_.run(node->close());
@@ -125,7 +134,8 @@ class Crash : public testing::TestWithParam<Case> {
     const std::string command = "qemu-img check -q -f qcow2 " + path + " >/dev/null 2>&1";
     const int code = std::system(command.c_str());
     ASSERT_TRUE(WIFEXITED(code));
-    ASSERT_TRUE(WEXITSTATUS(code) == 0 || WEXITSTATUS(code) == 3) << "exit code " << WEXITSTATUS(code) << " after event " << count;
+    ASSERT_TRUE(WEXITSTATUS(code) == 0 || WEXITSTATUS(code) == 3)
+        << "exit code " << WEXITSTATUS(code) << " after event " << count;
   }
 
   static constexpr uint64_t kSize = 2 << 20;
@@ -161,7 +171,8 @@ INSTANTIATE_TEST_SUITE_P(
     Layouts, Crash,
     testing::Values(Case{"small_clusters", "cluster_size=512"}, Case{"default", ""},
                     Case{"narrow_refcounts", "cluster_size=1k,refcount_bits=1"},
-                    Case{"extended", "cluster_size=16k,extended_l2=on"}, Case{"v2", "compat=0.10,cluster_size=4k"}),
+                    Case{"extended", "cluster_size=16k,extended_l2=on"},
+                    Case{"v2", "compat=0.10,cluster_size=4k"}),
     [](const auto& chosen) { return chosen.param.name; });
 
 // --- errors of the file ---
@@ -178,10 +189,11 @@ TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
       World world(1);
       world.create(path, "qcow2", 1 << 20, GetParam().options);
       OpenRequest request;
-      request.options = Options::parse_list(
-          "driver=qcow2,file.driver=fault,file.on=" + std::string(kind) + ",file.errno=28,file.once=" +
-          (point % 2 == 0 ? "on" : "off") + ",file.after=" + std::to_string(point) +
-          ",file.file.driver=file,file.file.filename=" + path);
+      request.options =
+          Options::parse_list("driver=qcow2,file.driver=fault,file.on=" + std::string(kind) +
+                              ",file.errno=28,file.once=" + (point % 2 == 0 ? "on" : "off") +
+                              ",file.after=" + std::to_string(point) +
+                              ",file.file.driver=file,file.file.filename=" + path);
       request.image_opts = true;
       request.flags.writable = true;
       std::mt19937_64 random(static_cast<uint64_t>(point));
@@ -205,7 +217,8 @@ TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
         const uint64_t offset = random() % ((1 << 20) - length);
         const auto bytes = random_bytes(random, length);
         const bool zero = step % 5 == 4;
-        const bool well = zero ? attempt(node->write_zeroes(offset, length)) : attempt(node->write(offset, bytes));
+        const bool well = zero ? attempt(node->write_zeroes(offset, length))
+                               : attempt(node->write(offset, bytes));
         for (uint64_t i = 0; i < length; ++i) {
           if (well) model[offset + i] = zero ? std::byte{0} : bytes[i];
           unsure[offset + i] = !well;
@@ -236,7 +249,8 @@ TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, Faults,
-                         testing::Values(Case{"small_clusters", "cluster_size=512"}, Case{"default", ""},
+                         testing::Values(Case{"small_clusters", "cluster_size=512"},
+                                         Case{"default", ""},
                                          Case{"extended", "cluster_size=16k,extended_l2=on"}),
                          [](const auto& chosen) { return chosen.param.name; });
 

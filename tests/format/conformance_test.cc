@@ -1,9 +1,8 @@
 // Every format that is written goes through the same list of operations, against a model in memory.
-#include "support.h"
-
 #include <cstring>
 
 #include "async/async.h"
+#include "support.h"
 
 namespace cairn {
 namespace {
@@ -85,13 +84,18 @@ TEST_P(Conformance, RandomOperationsMatchTheModel) {
     const uint64_t length = 1 + random() % longest;
     const uint64_t offset = random() % (model_.size() - length);
     switch (random() % 10) {
-      case 0: case 1: case 2: case 3: case 4: {
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+      case 4: {
         const auto bytes = random_bytes(random, length);
         world_.run(node_->write(offset, bytes));
         std::memcpy(model_.data() + offset, bytes.data(), length);
         break;
       }
-      case 5: case 6: {
+      case 5:
+      case 6: {
         const WriteFlags flags{.may_unmap = random() % 2 == 0};
         world_.run(node_->write_zeroes(offset, length, flags));
         std::memset(model_.data() + offset, 0, length);
@@ -103,8 +107,12 @@ TEST_P(Conformance, RandomOperationsMatchTheModel) {
         ASSERT_EQ(std::memcmp(bytes.data(), model_.data() + offset, length), 0) << "step " << step;
         break;
       }
-      case 8: world_.run(node_->flush()); break;
-      case 9: if (random() % 3 == 0) reopen(); break;
+      case 8:
+        world_.run(node_->flush());
+        break;
+      case 9:
+        if (random() % 3 == 0) reopen();
+        break;
     }
   }
   expect_equal();
@@ -205,9 +213,11 @@ TEST_P(Conformance, RequestsOutsideOfTheDiskAreRefused) {
 std::vector<Layout> layouts() {
   std::vector<Layout> all = {{"raw", "raw", "", false}};
   for (const char* cluster : {"512", "4k", "64k", "2M"})
-    all.push_back({std::string("qcow2_") + cluster, "qcow2", std::string("cluster_size=") + cluster});
+    all.push_back(
+        {std::string("qcow2_") + cluster, "qcow2", std::string("cluster_size=") + cluster});
   for (const char* bits : {"1", "2", "4", "8", "32", "64"})
-    all.push_back({std::string("qcow2_refcount_") + bits, "qcow2", std::string("cluster_size=1k,refcount_bits=") + bits});
+    all.push_back({std::string("qcow2_refcount_") + bits, "qcow2",
+                   std::string("cluster_size=1k,refcount_bits=") + bits});
   all.push_back({"qcow2_v2", "qcow2", "compat=0.10,cluster_size=4k"});
   all.push_back({"qcow2_extended", "qcow2", "extended_l2=on,cluster_size=16k"});
   all.push_back({"qcow2_extended_large", "qcow2", "extended_l2=on,cluster_size=1M"});

@@ -25,7 +25,8 @@ struct Plan {
 
 class FaultNode : public FilterNode {
  public:
-  FaultNode(OpenContext& request, NodePtr file, Plan plan) : FilterNode(request, std::move(file)), plan_(plan) {}
+  FaultNode(OpenContext& request, NodePtr file, Plan plan)
+      : FilterNode(request, std::move(file)), plan_(plan) {}
 
  protected:
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {

@@ -19,7 +19,9 @@ void RecordNode::add(RecordedEvent event) {
 
 Task<void> RecordNode::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   co_await FilterNode::do_write(offset, in, flags);
-  add({.kind = RecordedEvent::Kind::kWrite, .offset = offset, .length = in.size(),
+  add({.kind = RecordedEvent::Kind::kWrite,
+       .offset = offset,
+       .length = in.size(),
        .bytes = std::vector<std::byte>(in.begin(), in.end())});
 }
 

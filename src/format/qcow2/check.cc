@@ -21,7 +21,8 @@ using namespace qcow2;
 template <class T>
 class ZeroedArray {
  public:
-  explicit ZeroedArray(size_t size) : data_(static_cast<T*>(std::calloc(size + 1, sizeof(T)))), size_(size) {
+  explicit ZeroedArray(size_t size)
+      : data_(static_cast<T*>(std::calloc(size + 1, sizeof(T)))), size_(size) {
     if (data_ == nullptr) throw std::bad_alloc();
   }
   ZeroedArray(const ZeroedArray&) = delete;
@@ -29,7 +30,9 @@ class ZeroedArray {
   T& operator[](size_t index) { return data_[index]; }
   T operator[](size_t index) const { return data_[index]; }
   size_t size() const { return size_; }
-  ByteSpan bytes(size_t begin, size_t count) const { return std::as_bytes(std::span(data_ + begin, count)); }
+  ByteSpan bytes(size_t begin, size_t count) const {
+    return std::as_bytes(std::span(data_ + begin, count));
+  }
 
  private:
   T* data_;
@@ -59,9 +62,14 @@ struct Findings {
 class Qcow2Checker {
  public:
   Qcow2Checker(Qcow2Node& node, const CheckRequest& request)
-      : node_(node), request_(request), header_(node.header_), cluster_(header_.cluster_bytes()),
-        file_bytes_(node.file_->length()), counts_(div_ceil(file_bytes_, cluster_)),
-        walks_left_(4 * counts_.size() + kMinWalks), is_one_(div_ceil(counts_.size(), 64)),
+      : node_(node),
+        request_(request),
+        header_(node.header_),
+        cluster_(header_.cluster_bytes()),
+        file_bytes_(node.file_->length()),
+        counts_(div_ceil(file_bytes_, cluster_)),
+        walks_left_(4 * counts_.size() + kMinWalks),
+        is_one_(div_ceil(counts_.size(), 64)),
         is_more_(is_one_.size()) {}
 
   Task<CheckResult> run() {
@@ -71,7 +79,8 @@ class Qcow2Checker {
     co_await walk_l1(header_.l1_offset, node_.l1_count_, true);
     for (const SnapshotEntry& snapshot : node_.snapshots_) co_await walk_snapshot(snapshot);
     if (header_.snapshot_count != 0) count(header_.snapshots_offset, snapshot_table_bytes(), told_);
-    count(header_.refcount_table_offset, uint64_t{header_.refcount_table_clusters} * cluster_, told_);
+    count(header_.refcount_table_offset, uint64_t{header_.refcount_table_clusters} * cluster_,
+          told_);
     if (const auto& crypto = node_.extensions_.crypto) count(crypto->first, crypto->second, told_);
     co_await walk_bitmaps();
     count_blocks();
@@ -105,14 +114,17 @@ class Qcow2Checker {
     if (length == 0) return;
     const auto end = checked_add(offset, length);
     if (!end || div_ceil(*end, cluster_) > counts_.size()) {
-      findings.corruption("ERROR: counting reference for region exceeding the end of the file by one cluster or "
-                          "more: offset 0x%llx size 0x%llx", ull(offset), ull(length));
+      findings.corruption(
+          "ERROR: counting reference for region exceeding the end of the file by one cluster or "
+          "more: offset 0x%llx size 0x%llx",
+          ull(offset), ull(length));
       return;
     }
     for (uint64_t c = offset / cluster_; c < div_ceil(*end, cluster_); ++c) {
       std::atomic_ref<uint8_t> counter(counts_[c]);
       uint8_t now = counter.load(std::memory_order_relaxed);
-      while (now != UINT8_MAX && !counter.compare_exchange_weak(now, static_cast<uint8_t>(now + 1), std::memory_order_relaxed)) {
+      while (now != UINT8_MAX && !counter.compare_exchange_weak(now, static_cast<uint8_t>(now + 1),
+                                                                std::memory_order_relaxed)) {
       }
       if (now != UINT8_MAX) continue;
       const std::lock_guard lock(more_mutex_);
@@ -154,11 +166,15 @@ class Qcow2Checker {
   Task<void> walk_snapshot(const SnapshotEntry& snapshot) {
     const auto end = checked_add(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * 8);
     if (!is_aligned(snapshot.l1_offset, cluster_)) {
-      told_.corruption("ERROR snapshot %s (%s) l1_offset=%#llx: L1 table is not cluster aligned; snapshot table "
-                       "entry corrupted", snapshot.id.c_str(), snapshot.name.c_str(), ull(snapshot.l1_offset));
+      told_.corruption(
+          "ERROR snapshot %s (%s) l1_offset=%#llx: L1 table is not cluster aligned; snapshot table "
+          "entry corrupted",
+          snapshot.id.c_str(), snapshot.name.c_str(), ull(snapshot.l1_offset));
     } else if (!end || uint64_t{snapshot.l1_entries} * 8 > kMaxL1Bytes) {
-      told_.corruption("ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry corrupted",
-                       snapshot.id.c_str(), snapshot.name.c_str(), snapshot.l1_entries);
+      told_.corruption(
+          "ERROR snapshot %s (%s) l1_size=%#x: L1 table is too large; snapshot table entry "
+          "corrupted",
+          snapshot.id.c_str(), snapshot.name.c_str(), snapshot.l1_entries);
     } else {
       co_await walk_l1(snapshot.l1_offset, snapshot.l1_entries, false);
     }
@@ -177,7 +193,8 @@ class Qcow2Checker {
     tell(told_);
     L1Walk walk{.offset = offset, .entries = entries, .active = active};
     Runtime& runtime = node_.context().runtime();
-    const auto workers = static_cast<unsigned>(std::min<uint64_t>(runtime.worker_count(), div_ceil(entries, kStretch)));
+    const auto workers = static_cast<unsigned>(
+        std::min<uint64_t>(runtime.worker_count(), div_ceil(entries, kStretch)));
     TaskGroup group;
     for (unsigned i = 0; i < workers; ++i) group.spawn_on(runtime.worker(i), walk_stretches(walk));
     co_await group.join();
@@ -227,22 +244,27 @@ class Qcow2Checker {
     co_return;
   }
 
-  Task<void> walk_entry(L1Walk& walk, uint64_t index, uint64_t entry, MutableByteSpan l2, Findings& findings) {
+  Task<void> walk_entry(L1Walk& walk, uint64_t index, uint64_t entry, MutableByteSpan l2,
+                        Findings& findings) {
     const uint64_t place = entry & kOffsetMask;
     if (entry & ~(kOffsetMask | kCopied))
       findings.corruption("ERROR found L1 entry with reserved bits set: %llx", ull(entry));
     count(place, cluster_, findings);
     if (!is_aligned(place, cluster_)) {
-      findings.corruption("ERROR l2_offset=%llx: Table is not cluster aligned; L1 entry corrupted", ull(place));
+      findings.corruption("ERROR l2_offset=%llx: Table is not cluster aligned; L1 entry corrupted",
+                          ull(place));
       co_return;
     }
-    if (walk.active && stored(place / cluster_) != 0 && (stored(place / cluster_) == 1) != ((entry & kCopied) != 0))
-      findings.corruption("ERROR OFLAG_COPIED L2 cluster: l1_index=%llu l1_entry=%llx refcount=%llu", ull(index),
-                          ull(entry), ull(stored(place / cluster_)));
+    if (walk.active && stored(place / cluster_) != 0 &&
+        (stored(place / cluster_) == 1) != ((entry & kCopied) != 0))
+      findings.corruption(
+          "ERROR OFLAG_COPIED L2 cluster: l1_index=%llu l1_entry=%llx refcount=%llu", ull(index),
+          ull(entry), ull(stored(place / cluster_)));
     if (place >= file_bytes_) co_return;
     if (walks_left_.load(std::memory_order_relaxed) == 0) {
       if (!gave_up_.exchange(true))
-        findings.corruption("ERROR the tables are referenced more often than an image of this size can explain");
+        findings.corruption(
+            "ERROR the tables are referenced more often than an image of this size can explain");
       co_return;
     }
     walks_left_.fetch_sub(1, std::memory_order_relaxed);
@@ -262,28 +284,35 @@ class Qcow2Checker {
       }
       const uint64_t host = entry & kOffsetMask;
       const uint64_t known = kOffsetMask | kCopied | kZeroFlag;
-      if (entry & ~known) findings.corruption("ERROR found l2 entry with reserved bits set: %llx", ull(entry));
+      if (entry & ~known)
+        findings.corruption("ERROR found l2 entry with reserved bits set: %llx", ull(entry));
       if (host == 0) {
         if ((bitmap & 0xffffffff) != 0)
           findings.corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map");
         continue;
       }
       if ((bitmap & bitmap >> 32 & 0xffffffff) != 0)
-        findings.corruption("ERROR offset=%llx: Allocated cluster has corrupted subcluster allocation bitmap", ull(host));
+        findings.corruption(
+            "ERROR offset=%llx: Allocated cluster has corrupted subcluster allocation bitmap",
+            ull(host));
       if (!is_aligned(host, cluster_)) {
         const bool zero = width == 16 ? (bitmap & 0xffffffff) == 0 : (entry & kZeroFlag) != 0;
-        findings.corruption("ERROR offset=%llx: %s cluster is not properly aligned; L2 entry corrupted.", ull(host),
-                   zero ? "Preallocated" : "Data");
+        findings.corruption(
+            "ERROR offset=%llx: %s cluster is not properly aligned; L2 entry corrupted.", ull(host),
+            zero ? "Preallocated" : "Data");
         continue;
       }
       if (active) {
         ++findings.allocated;
-        if (findings.first_host == 0) findings.first_host = host;
-        else if (host != findings.next_host) ++findings.fragmented;
+        if (findings.first_host == 0)
+          findings.first_host = host;
+        else if (host != findings.next_host)
+          ++findings.fragmented;
         findings.next_host = host + cluster_;
         const uint64_t references = stored(host / cluster_);
         if (references != 0 && (references == 1) != ((entry & kCopied) != 0))
-          findings.corruption("ERROR OFLAG_COPIED data cluster: l2_entry=%llx refcount=%llu", ull(entry), ull(references));
+          findings.corruption("ERROR OFLAG_COPIED data cluster: l2_entry=%llx refcount=%llu",
+                              ull(entry), ull(references));
       }
       count(host, cluster_, findings);
     }
@@ -292,11 +321,13 @@ class Qcow2Checker {
   void compressed(uint64_t entry, uint64_t bitmap, bool active, Findings& findings) {
     const CompressedPlace place = CompressedPlace::decode(entry, header_.cluster_bits);
     if (entry & kCopied)
-      findings.corruption("ERROR: coffset=0x%llx: copied flag must never be set for compressed clusters",
-                 ull(place.offset));
+      findings.corruption(
+          "ERROR: coffset=0x%llx: copied flag must never be set for compressed clusters",
+          ull(place.offset));
     if (bitmap != 0)
-      findings.corruption("ERROR compressed cluster %llu with non-zero subcluster allocation bitmap, entry=0x%llx",
-                 ull(place.offset / cluster_), ull(entry));
+      findings.corruption(
+          "ERROR compressed cluster %llu with non-zero subcluster allocation bitmap, entry=0x%llx",
+          ull(place.offset / cluster_), ull(entry));
     count(place.offset, place.length, findings);
     if (!active) return;
     ++findings.compressed;
@@ -312,7 +343,8 @@ class Qcow2Checker {
 
   Task<void> walk_bitmaps() {
     if (node_.bitmaps_.empty()) co_return;
-    count(node_.extensions_.bitmaps->directory_offset, node_.extensions_.bitmaps->directory_bytes, told_);
+    count(node_.extensions_.bitmaps->directory_offset, node_.extensions_.bitmaps->directory_bytes,
+          told_);
     for (const BitmapEntry& bitmap : node_.bitmaps_) {
       count(bitmap.table_offset, uint64_t{bitmap.table_entries} * 8, told_);
       std::vector<std::byte> table(uint64_t{bitmap.table_entries} * 8);
@@ -329,13 +361,15 @@ class Qcow2Checker {
       const uint64_t offset = node_.refcount_table_[i];
       if (offset == 0) continue;
       if (!is_aligned(offset, cluster_)) {
-        told_.corruption("ERROR refcount block %zu is not cluster aligned; refcount table entry corrupted", i);
+        told_.corruption(
+            "ERROR refcount block %zu is not cluster aligned; refcount table entry corrupted", i);
       } else if (offset >= file_bytes_) {
         told_.corruption("ERROR refcount block %zu is outside image", i);
       } else {
         count(offset, cluster_, told_);
         if (counted(offset / cluster_) != 1)
-          told_.corruption("ERROR refcount block %zu refcount=%llu", i, ull(counted(offset / cluster_)));
+          told_.corruption("ERROR refcount block %zu refcount=%llu", i,
+                           ull(counted(offset / cluster_)));
       }
     }
   }
@@ -346,12 +380,14 @@ class Qcow2Checker {
     for (uint64_t begin = 0; begin < counts_.size(); begin += per_block) {
       const uint64_t end = std::min<uint64_t>(begin + per_block, counts_.size());
       const uint64_t index = begin / per_block;
-      const uint64_t offset = index < node_.refcount_table_.size() ? node_.refcount_table_[index] : 0;
+      const uint64_t offset =
+          index < node_.refcount_table_.size() ? node_.refcount_table_[index] : 0;
       const bool present = offset != 0 && is_aligned(offset, cluster_) && offset < file_bytes_;
       if (!present && is_zero(counts_.bytes(begin, end - begin))) continue;
       if (present) co_await node_.file_->read(offset, block.span());
       for (uint64_t i = begin; i < end; ++i)
-        compare_cluster(i, present ? get_refcount(block.span(), i - begin, header_.refcount_order) : 0);
+        compare_cluster(
+            i, present ? get_refcount(block.span(), i - begin, header_.refcount_order) : 0);
     }
     tell(told_);
   }
@@ -360,7 +396,8 @@ class Qcow2Checker {
     const uint64_t should = counted(index);
     if (is != 0 || should != 0) result_.image_end_offset = (index + 1) * cluster_;
     if (is < should)
-      told_.corruption("ERROR cluster %llu refcount=%llu reference=%llu", ull(index), ull(is), ull(should));
+      told_.corruption("ERROR cluster %llu refcount=%llu reference=%llu", ull(index), ull(is),
+                       ull(should));
     else if (is > should)
       leak(index, is, should);
     if (told_.lines.size() > 1000) tell(told_);
@@ -369,7 +406,8 @@ class Qcow2Checker {
   void leak(uint64_t index, uint64_t is, uint64_t should) {
     tell(told_);
     char text[128];
-    std::snprintf(text, sizeof text, "Leaked cluster %llu refcount=%llu reference=%llu", ull(index), ull(is), ull(should));
+    std::snprintf(text, sizeof text, "Leaked cluster %llu refcount=%llu reference=%llu", ull(index),
+                  ull(is), ull(should));
     if (request_.report) request_.report(text);
     ++result_.leaks;
   }

@@ -72,7 +72,8 @@ Task<void> Qcow2Node::store_encoded(uint64_t offset, ByteSpan encoded) {
   }
   co_await file_->write(place, encoded);
   wrote_compressed_ = true;
-  store_entry(held.ref, index, {CompressedPlace::encode(place, encoded.size(), header_.cluster_bits), 0});
+  store_entry(held.ref, index,
+              {CompressedPlace::encode(place, encoded.size(), header_.cluster_bits), 0});
   l2_->mark_dirty(held.ref);
 }
 

@@ -14,15 +14,18 @@ namespace {
 const OptionSchema kOpenOptions = {
     {"lazy-refcounts", OptionType::kBool, "", "accepted; refcounts are always written in order"},
     {"pass-discard-request", OptionType::kBool, "", "pass discards of the guest to the file"},
-    {"pass-discard-snapshot", OptionType::kBool, "on", "pass discards of deleted snapshots to the file"},
-    {"pass-discard-other", OptionType::kBool, "off", "pass discards of other freed clusters to the file"},
+    {"pass-discard-snapshot", OptionType::kBool, "on",
+     "pass discards of deleted snapshots to the file"},
+    {"pass-discard-other", OptionType::kBool, "off",
+     "pass discards of other freed clusters to the file"},
     {"discard-no-unref", OptionType::kBool, "off", "discarded clusters keep their space"},
     {"overlap-check", OptionType::kString, "cached", "none, constant, cached or all"},
     {"cache-size", OptionType::kSize, "", "memory for L2 tables and refcounts"},
     {"l2-cache-size", OptionType::kSize, "", "memory for L2 tables"},
     {"l2-cache-entry-size", OptionType::kSize, "", "size of a piece of an L2 table in memory"},
     {"refcount-cache-size", OptionType::kSize, "", "memory for refcounts"},
-    {"cache-clean-interval", OptionType::kNumber, "600", "seconds until unused tables leave memory"},
+    {"cache-clean-interval", OptionType::kNumber, "600",
+     "seconds until unused tables leave memory"},
 };
 
 const OptionSchema kCreateOptions = {
@@ -30,9 +33,11 @@ const OptionSchema kCreateOptions = {
     {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
     {"cluster_size", OptionType::kSize, "65536", "qcow2 cluster size"},
     {"compat", OptionType::kString, "", "Compatibility level (v2 [0.10] or v3 [1.1])"},
-    {"compression_type", OptionType::kString, "zlib", "Compression method used for image cluster compression"},
+    {"compression_type", OptionType::kString, "zlib",
+     "Compression method used for image cluster compression"},
     {"data_file", OptionType::kString, "", "File name of an external data file"},
-    {"data_file_raw", OptionType::kBool, "", "The external data file must stay valid as a raw image"},
+    {"data_file_raw", OptionType::kBool, "",
+     "The external data file must stay valid as a raw image"},
     {"encrypt.cipher-alg", OptionType::kString, "", "Name of encryption cipher algorithm"},
     {"encrypt.cipher-mode", OptionType::kString, "", "Name of encryption cipher mode"},
     {"encrypt.format", OptionType::kString, "", "Encrypt the image, format choices: 'aes', 'luks'"},
@@ -40,21 +45,39 @@ const OptionSchema kCreateOptions = {
     {"encrypt.iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
     {"encrypt.ivgen-alg", OptionType::kString, "", "Name of IV generator algorithm"},
     {"encrypt.ivgen-hash-alg", OptionType::kString, "", "Name of IV generator hash algorithm"},
-    {"encrypt.key-secret", OptionType::kString, "", "ID of secret providing qcow AES key or LUKS passphrase"},
+    {"encrypt.key-secret", OptionType::kString, "",
+     "ID of secret providing qcow AES key or LUKS passphrase"},
     {"encryption", OptionType::kBool, "",
      "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
     {"extended_l2", OptionType::kBool, "off", "Extended L2 tables"},
     {"lazy_refcounts", OptionType::kBool, "off", "Postpone refcount updates"},
-    {"preallocation", OptionType::kString, "", "Preallocation mode (allowed values: off, metadata, falloc, full)"},
+    {"preallocation", OptionType::kString, "",
+     "Preallocation mode (allowed values: off, metadata, falloc, full)"},
     {"refcount_bits", OptionType::kNumber, "16", "Width of a reference count entry in bits"},
     {"size", OptionType::kSize, "", "Virtual disk size"},
 };
 
-constexpr std::string_view kAnnounced[] = {
-    "encryption", "encrypt.format", "encrypt.key-secret", "encrypt.cipher-alg", "encrypt.cipher-mode",
-    "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg", "encrypt.iter-time", "cluster_size",
-    "extended_l2", "preallocation", "compression_type", "size", "compat", "backing_file", "backing_fmt",
-    "data_file", "data_file_raw", "lazy_refcounts", "refcount_bits"};
+constexpr std::string_view kAnnounced[] = {"encryption",
+                                           "encrypt.format",
+                                           "encrypt.key-secret",
+                                           "encrypt.cipher-alg",
+                                           "encrypt.cipher-mode",
+                                           "encrypt.ivgen-alg",
+                                           "encrypt.ivgen-hash-alg",
+                                           "encrypt.hash-alg",
+                                           "encrypt.iter-time",
+                                           "cluster_size",
+                                           "extended_l2",
+                                           "preallocation",
+                                           "compression_type",
+                                           "size",
+                                           "compat",
+                                           "backing_file",
+                                           "backing_fmt",
+                                           "data_file",
+                                           "data_file_raw",
+                                           "lazy_refcounts",
+                                           "refcount_bits"};
 
 // What creation and measure() share: the options as a header.
 struct Plan {
@@ -71,7 +94,8 @@ Plan plan(const Options& options) {
   Plan result;
   Header& header = result.header;
   const std::string compat = options.string("compat").value_or("v3");
-  if (compat == "0.10" || compat == "v2") header.version = 2;
+  if (compat == "0.10" || compat == "v2")
+    header.version = 2;
   else if (compat != "1.1" && compat != "v3")
     throw Error(ErrorKind::kInvalid, "Parameter 'version' does not accept value '" + compat + "'");
   const bool v2 = header.version == 2;
@@ -92,24 +116,29 @@ Plan plan(const Options& options) {
   if (options.boolean("extended_l2").value_or(false)) {
     if (v2) needs_v3("Extended L2 entries are only supported with");
     if (cluster < 16384)
-      throw Error(ErrorKind::kInvalid,
-                  "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes");
+      throw Error(
+          ErrorKind::kInvalid,
+          "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes");
     header.incompatible |= kIncompatExtendedL2;
   }
-  if (options.string("backing_file") && result.preallocation != Preallocation::kOff && !header.extended_l2())
-    throw Error(ErrorKind::kInvalid,
-                "Backing file and preallocation can only be used at the same time if extended_l2 is on");
+  if (options.string("backing_file") && result.preallocation != Preallocation::kOff &&
+      !header.extended_l2())
+    throw Error(
+        ErrorKind::kInvalid,
+        "Backing file and preallocation can only be used at the same time if extended_l2 is on");
   if (options.boolean("lazy_refcounts").value_or(false)) {
     if (v2) needs_v3("Lazy refcounts only supported with");
     header.compatible |= kCompatLazyRefcounts;
   }
   const uint64_t refcount_bits = options.number("refcount_bits").value_or(16);
   if (refcount_bits > 64 || !is_power_of_two(refcount_bits))
-    throw Error(ErrorKind::kInvalid, "Refcount width must be a power of two and may not exceed 64 bits");
-  if (v2 && refcount_bits != 16)
     throw Error(ErrorKind::kInvalid,
-                "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
-                "version=v3 or greater)");
+                "Refcount width must be a power of two and may not exceed 64 bits");
+  if (v2 && refcount_bits != 16)
+    throw Error(
+        ErrorKind::kInvalid,
+        "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
+        "version=v3 or greater)");
   header.refcount_order = static_cast<uint32_t>(__builtin_ctzll(refcount_bits));
   if (options.boolean("data_file_raw").value_or(false) && !options.string("data_file"))
     throw Error(ErrorKind::kInvalid, "data-file-raw requires data-file");
@@ -148,8 +177,10 @@ class Qcow2Driver : public Driver {
                                      [&](const OptionSpec& one) { return one.name == key; });
       if (options.has(key)) {
         std::string value;
-        if (spec->type == OptionType::kSize) value = std::to_string(options.size(key).value_or(0));
-        else value = options.string(key).value_or("");
+        if (spec->type == OptionType::kSize)
+          value = std::to_string(options.size(key).value_or(0));
+        else
+          value = options.string(key).value_or("");
         result.emplace_back(key, value);
       } else if (!spec->default_text.empty()) {
         result.emplace_back(key, spec->default_text);
@@ -174,8 +205,10 @@ class Qcow2Driver : public Driver {
 
   Task<void> create(Context& context, CreateRequest request) const override {
     Plan what = plan(request.options);
-    if (request.options.string("encrypt.format") || request.options.boolean("encryption").value_or(false))
-      throw Error(ErrorKind::kUnsupported, "Encrypted qcow2 images cannot be created by this version");
+    if (request.options.string("encrypt.format") ||
+        request.options.boolean("encryption").value_or(false))
+      throw Error(ErrorKind::kUnsupported,
+                  "Encrypted qcow2 images cannot be created by this version");
     if (request.options.string("data_file"))
       throw Error(ErrorKind::kUnsupported,
                   "qcow2 images with an external data file cannot be created by this version");
@@ -186,8 +219,9 @@ class Qcow2Driver : public Driver {
       throw Error(ErrorKind::kInvalid, "Backing format cannot be used without backing file");
     Header& header = what.header;
     if (request.size > header.max_size())
-      throw Error(ErrorKind::kTooLarge, "The image size is too large for file format 'qcow2' (try using a "
-                                        "larger cluster size)");
+      throw Error(ErrorKind::kTooLarge,
+                  "The image size is too large for file format 'qcow2' (try using a "
+                  "larger cluster size)");
     const uint64_t cluster = header.cluster_bytes();
     header.refcount_table_offset = cluster;
     header.refcount_table_clusters = 1;
@@ -204,15 +238,18 @@ class Qcow2Driver : public Driver {
     co_await node->close();
   }
 
-  Task<MeasureResult> measure(Context&, Options options, uint64_t size, NodePtr source) const override {
+  Task<MeasureResult> measure(Context&, Options options, uint64_t size,
+                              NodePtr source) const override {
     const Plan what = plan(options);
     const Header& header = what.header;
     if (size > header.max_size())
-      throw Error(ErrorKind::kTooLarge, "The image size is too large (try using a larger cluster size)");
+      throw Error(ErrorKind::kTooLarge,
+                  "The image size is too large (try using a larger cluster size)");
     const uint64_t cluster = header.cluster_bytes();
     const uint64_t aligned = align_up(size, cluster);
     uint64_t needed = 0;
-    if (what.preallocation == Preallocation::kFalloc || what.preallocation == Preallocation::kFull) {
+    if (what.preallocation == Preallocation::kFalloc ||
+        what.preallocation == Preallocation::kFull) {
       needed = aligned;
     } else if (source && options.string("backing_file")) {
       needed = aligned;
@@ -245,7 +282,8 @@ class Qcow2Driver : public Driver {
       table = new_table;
     }
     metadata += (blocks + table) * cluster;
-    MeasureResult result{.required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
+    MeasureResult result{
+        .required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
     // An image with bitmaps is read by this version, but none is copied: they need no room.
     if (source && source->supports_bitmaps() && header.version >= 3) result.bitmaps = 0;
     co_return result;

@@ -9,10 +9,13 @@ using namespace qcow2;
 
 namespace {
 // Bits [FROM, TO) of the 32 of a subcluster bitmap.
-uint64_t bits(uint64_t from, uint64_t to) { return ((uint64_t{1} << to) - 1) & ~((uint64_t{1} << from) - 1); }
+uint64_t bits(uint64_t from, uint64_t to) {
+  return ((uint64_t{1} << to) - 1) & ~((uint64_t{1} << from) - 1);
+}
 }  // namespace
 
-// As much as may be overwritten where it lies: plain data that nobody shares, contiguous in the file.
+// As much as may be overwritten where it lies: plain data that nobody shares, contiguous in the
+// file.
 Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length) {
   const uint64_t unit = cluster() / subclusters();
   const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
@@ -25,11 +28,14 @@ Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uin
     if (!(entry.word & kCopied) || (entry.word & kCompressed)) break;
     check_entry(entry, end);
     const uint64_t host = (entry.word & kOffsetMask) + end % cluster();
-    if (place.length == 0) place.host_offset = host;
-    else if (host != place.host_offset + (end - offset)) break;
+    if (place.length == 0)
+      place.host_offset = host;
+    else if (host != place.host_offset + (end - offset))
+      break;
     const uint64_t cluster_end = std::min(align_down(end, cluster()) + cluster(), offset + length);
     const uint64_t before = end;
-    while (end < cluster_end && classify(entry, static_cast<unsigned>(end % cluster() / unit)) == Type::kNormal)
+    while (end < cluster_end &&
+           classify(entry, static_cast<unsigned>(end % cluster() / unit)) == Type::kNormal)
       end = std::min(align_down(end, unit) + unit, cluster_end);
     if (end == before) break;
     place.length = end - offset;
@@ -44,7 +50,8 @@ Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uin
   return place;
 }
 
-// Space that the cluster has but does not show: an allocated zero cluster, or subclusters without data.
+// Space that the cluster has but does not show: an allocated zero cluster, or subclusters without
+// data.
 Grant Qcow2Node::grant_reuse(Entry entry, uint64_t offset, uint64_t length) {
   const uint64_t start = align_down(offset, cluster());
   const uint64_t host = entry.word & kOffsetMask;
@@ -200,7 +207,8 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
   if (old != 0) {
     for (uint64_t at = 0; at < cluster(); at += slice_bytes_) {
       const TableCache::Ref ref = co_await l2_->get(old + at);
-      std::copy(ref.bytes().begin(), ref.bytes().end(), content.begin() + static_cast<ptrdiff_t>(at));
+      std::copy(ref.bytes().begin(), ref.bytes().end(),
+                content.begin() + static_cast<ptrdiff_t>(at));
     }
   }
   l2_->forget(table, cluster());

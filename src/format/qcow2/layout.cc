@@ -22,10 +22,9 @@ struct Feature {
   std::string_view name;
 };
 constexpr Feature kFeatures[] = {
-    {0, 0, "dirty bit"},          {0, 1, "corrupt bit"},
-    {0, 2, "external data file"}, {0, 3, "compression type"},
-    {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-    {2, 0, "bitmaps"},            {2, 1, "raw external data"},
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+    {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
 [[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
@@ -127,16 +126,14 @@ void Header::validate(uint64_t file_bytes, bool for_check) const {
   }
   if (extended_l2() && cluster_bits < 14)
     invalid("Unsupported subcluster size: " + std::to_string(cluster / 32));
-  if (refcount_order > 6)
-    invalid("Reference count entry width too large; may not exceed 64 bits");
+  if (refcount_order > 6) invalid("Reference count entry width too large; may not exceed 64 bits");
   if (crypt_method > 2)
     invalid("Unsupported encryption method " + std::to_string(static_cast<int32_t>(crypt_method)));
   const auto beyond = [&](uint64_t offset, uint64_t bytes) {
     return bytes != 0 && (offset < cluster || offset >= file_bytes);
   };
   if (!for_check || refcount_table_clusters != 0) {
-    if (refcount_table_clusters == 0)
-      invalid("Image does not contain a reference count table");
+    if (refcount_table_clusters == 0) invalid("Image does not contain a reference count table");
     const uint64_t bytes = uint64_t{refcount_table_clusters} * cluster;
     if (bytes > kMaxRefcountTableBytes)
       throw Error(ErrorKind::kTooLarge, "Reference count table too large");
@@ -145,8 +142,7 @@ void Header::validate(uint64_t file_bytes, bool for_check) const {
     if (!for_check && beyond(refcount_table_offset, bytes))
       invalid("Reference count table offset invalid: it lies outside of the file or in the header");
   }
-  if (snapshot_count > kMaxSnapshots)
-    throw Error(ErrorKind::kTooLarge, "Snapshot table too large");
+  if (snapshot_count > kMaxSnapshots) throw Error(ErrorKind::kTooLarge, "Snapshot table too large");
   if (!table_fits(snapshots_offset, uint64_t{snapshot_count} * 40, cluster))
     invalid("Snapshot table offset invalid");
   if (uint64_t{l1_entries} * 8 > kMaxL1Bytes)
@@ -185,9 +181,9 @@ std::string describe_features(uint64_t bits, const std::string& table) {
 
 Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
   Extensions result;
-  const uint64_t end =
-      header.backing_offset != 0 ? std::min<uint64_t>(header.backing_offset, cluster.size())
-                                 : cluster.size();
+  const uint64_t end = header.backing_offset != 0
+                           ? std::min<uint64_t>(header.backing_offset, cluster.size())
+                           : cluster.size();
   bool over = false;
   for (uint64_t at = header.header_length; at < end && !over;) {
     if (end - at < 8) invalid("Header extension too large");
@@ -197,17 +193,20 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
     if (length > end - at) invalid("Header extension too large");
     const ByteSpan data = cluster.subspan(at, length);
     switch (type) {
-      case kExtEnd: over = true; break;
+      case kExtEnd:
+        over = true;
+        break;
       case kExtBackingFormat:
         if (length >= 16)
-          invalid("ERROR: ext_backing_format: len=" + std::to_string(length) +
-                  " too large (>=16)");
+          invalid("ERROR: ext_backing_format: len=" + std::to_string(length) + " too large (>=16)");
         result.backing_format = load_text(data, 0, length);
         break;
       case kExtFeatures:
         result.feature_table.assign(reinterpret_cast<const char*>(data.data()), length);
         break;
-      case kExtDataFile: result.data_file = load_text(data, 0, length); break;
+      case kExtDataFile:
+        result.data_file = load_text(data, 0, length);
+        break;
       case kExtCrypto:
         if (header.crypt_method != 2)
           invalid("CRYPTO header extension only expected with LUKS encryption method");
@@ -217,8 +216,8 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
         result.crypto = {load_be<uint64_t>(data, 0), load_be<uint64_t>(data, 8)};
         if (!is_aligned(result.crypto->first, header.cluster_bytes()))
           invalid("Encryption header offset '" + std::to_string(result.crypto->first) +
-                  "' is not a multiple of cluster size '" +
-                  std::to_string(header.cluster_bytes()) + "'");
+                  "' is not a multiple of cluster size '" + std::to_string(header.cluster_bytes()) +
+                  "'");
         break;
       case kExtBitmaps: {
         if (length != 24) invalid("bitmaps_ext: Invalid extension length");
@@ -235,14 +234,15 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
             bitmaps.directory_offset > static_cast<uint64_t>(INT64_MAX))
           invalid("bitmaps_ext: invalid bitmap directory offset");
         if (bitmaps.directory_bytes > 67107840)
-          invalid("bitmaps_ext: bitmap directory size (" +
-                  std::to_string(bitmaps.directory_bytes) +
+          invalid("bitmaps_ext: bitmap directory size (" + std::to_string(bitmaps.directory_bytes) +
                   ") exceeds the maximum supported size (67107840)");
         if (bitmaps.directory_bytes == 0) invalid("Requested bitmap directory size is zero");
         result.bitmaps = bitmaps;
         break;
       }
-      default: result.unknown.push_back({type, {data.begin(), data.end()}}); break;
+      default:
+        result.unknown.push_back({type, {data.begin(), data.end()}});
+        break;
     }
     at += align_up(length, 8);
   }
@@ -359,24 +359,28 @@ BitmapEntry BitmapEntry::decode(ByteSpan bytes, const Header& header) {
   entry.name = load_text(bytes, 24 + extra, name_length);
   entry.encoded_bytes = align_up(used, 8);
   if (entry.encoded_bytes > bytes.size()) invalid("Broken bitmap directory");
-  const bool fits = entry.table_offset != 0 &&
-                    is_aligned(entry.table_offset, header.cluster_bytes()) &&
-                    entry.table_entries != 0 && entry.table_entries <= 0x8000000 &&
-                    uint64_t{entry.table_entries} * header.cluster_bytes() <= (512u << 20) &&
-                    (entry.flags & ~(kInUse | kAuto)) == 0 && type == 1 &&
-                    entry.granularity_bits >= 9 && entry.granularity_bits <= 31 &&
-                    name_length >= 1 && name_length <= 1023;
+  const bool fits =
+      entry.table_offset != 0 && is_aligned(entry.table_offset, header.cluster_bytes()) &&
+      entry.table_entries != 0 && entry.table_entries <= 0x8000000 &&
+      uint64_t{entry.table_entries} * header.cluster_bytes() <= (512u << 20) &&
+      (entry.flags & ~(kInUse | kAuto)) == 0 && type == 1 && entry.granularity_bits >= 9 &&
+      entry.granularity_bits <= 31 && name_length >= 1 && name_length <= 1023;
   if (!fits) invalid("Bitmap '" + entry.name + "' doesn't satisfy the constraints");
   return entry;
 }
 
 uint64_t get_refcount(ByteSpan block, uint64_t index, unsigned order) {
   switch (order) {
-    case 3: return load_be<uint8_t>(block, index);
-    case 4: return load_be<uint16_t>(block, index * 2);
-    case 5: return load_be<uint32_t>(block, index * 4);
-    case 6: return load_be<uint64_t>(block, index * 8);
-    default: break;
+    case 3:
+      return load_be<uint8_t>(block, index);
+    case 4:
+      return load_be<uint16_t>(block, index * 2);
+    case 5:
+      return load_be<uint32_t>(block, index * 4);
+    case 6:
+      return load_be<uint64_t>(block, index * 8);
+    default:
+      break;
   }
   const unsigned bits = 1u << order;
   const auto byte = load_be<uint8_t>(block, index * bits / 8);
@@ -385,11 +389,20 @@ uint64_t get_refcount(ByteSpan block, uint64_t index, unsigned order) {
 
 void set_refcount(MutableByteSpan block, uint64_t index, unsigned order, uint64_t value) {
   switch (order) {
-    case 3: store_be<uint8_t>(block, index, static_cast<uint8_t>(value)); return;
-    case 4: store_be<uint16_t>(block, index * 2, static_cast<uint16_t>(value)); return;
-    case 5: store_be<uint32_t>(block, index * 4, static_cast<uint32_t>(value)); return;
-    case 6: store_be<uint64_t>(block, index * 8, value); return;
-    default: break;
+    case 3:
+      store_be<uint8_t>(block, index, static_cast<uint8_t>(value));
+      return;
+    case 4:
+      store_be<uint16_t>(block, index * 2, static_cast<uint16_t>(value));
+      return;
+    case 5:
+      store_be<uint32_t>(block, index * 4, static_cast<uint32_t>(value));
+      return;
+    case 6:
+      store_be<uint64_t>(block, index * 8, value);
+      return;
+    default:
+      break;
   }
   // Counters narrower than a byte are packed from its low bits up.
   const unsigned bits = 1u << order;

@@ -57,8 +57,8 @@ struct Header {
   uint64_t autoclear = 0;
   uint32_t refcount_order = 4;
   uint32_t header_length = kBytesV3;
-  uint8_t compression_type = 0;      // 0 deflate, 1 zstd
-  std::vector<std::byte> unknown;    // header bytes behind those we know, kept
+  uint8_t compression_type = 0;    // 0 deflate, 1 zstd
+  std::vector<std::byte> unknown;  // header bytes behind those we know, kept
 
   // Decodes the start of an image. Throws kInvalid or kUnsupported with QEMU's wording when the
   // fields up to the compression type make no sense; UNKNOWN feature bits are the caller's.

@@ -81,9 +81,10 @@ void Qcow2Node::check_entry(Entry entry, uint64_t offset) {
     problem = "Cluster allocation offset unaligned";
   if (problem == nullptr) return;
   char text[160];
-  std::snprintf(text, sizeof text, "%s (L2 offset: %#llx, L2 index: %#llx)", problem,
-                static_cast<unsigned long long>(l1_entry(offset / header_.l2_range()) & kOffsetMask),
-                static_cast<unsigned long long>(offset / cluster() % header_.l2_entries()));
+  std::snprintf(
+      text, sizeof text, "%s (L2 offset: %#llx, L2 index: %#llx)", problem,
+      static_cast<unsigned long long>(l1_entry(offset / header_.l2_range()) & kOffsetMask),
+      static_cast<unsigned long long>(offset / cluster() % header_.l2_entries()));
   corrupt(text);
 }
 
@@ -157,10 +158,16 @@ Task<Mapping> Qcow2Node::map(uint64_t offset, uint64_t length) {
     result.host_offset = first_host;
   }
   switch (type) {
-    case Type::kNormal: result.kind = Mapping::Kind::kChild; break;
+    case Type::kNormal:
+      result.kind = Mapping::Kind::kChild;
+      break;
     case Type::kZero:
-    case Type::kZeroAllocated: result.kind = Mapping::Kind::kZero; break;
-    default: result.kind = Mapping::Kind::kBelow; break;
+    case Type::kZeroAllocated:
+      result.kind = Mapping::Kind::kZero;
+      break;
+    default:
+      result.kind = Mapping::Kind::kBelow;
+      break;
   }
   co_return result;
 }

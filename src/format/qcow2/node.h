@@ -22,7 +22,8 @@ namespace cairn {
 //  2. No L2 block reaches the disk before the refcount blocks changed until then are flushed; that
 //     flush also covers the data of step 1, copied-up parts included.
 //  3. A new L2 table or refcount block is on disk before the L1 or refcount table points to it.
-//  4. What is unmapped keeps its refcount, and so its space, until the L2 blocks that gave it up are
+//  4. What is unmapped keeps its refcount, and so its space, until the L2 blocks that gave it up
+//  are
 //     flushed; only then are counters lowered.
 //  5. Header fields that belong together change in one write inside of one sector, behind a flush.
 class Qcow2Node : public FormatNode {
@@ -124,7 +125,8 @@ class Qcow2Node : public FormatNode {
   Task<void> grow_refcount_table(uint64_t block_index);
   void check_allocation(uint64_t offset, uint64_t length);
   void check_overlap(uint64_t offset, uint64_t length) const;
-  // COUNT clusters in a row; between one and MOST. VIRGIN: they were never written and read as zeroes.
+  // COUNT clusters in a row; between one and MOST. VIRGIN: they were never written and read as
+  // zeroes.
   Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr);
   Task<Run> allocate_some(uint64_t most, bool* virgin);
   void free_later(uint64_t offset, uint64_t length);
@@ -160,11 +162,12 @@ class Qcow2Node : public FormatNode {
 
   Mutex alloc_mutex_;
   std::vector<uint64_t> refcount_table_;
-  uint64_t free_cursor_ = 0;      // no free cluster below
-  uint64_t virgin_ = 0;           // host offsets from here on were never written
+  uint64_t free_cursor_ = 0;        // no free cluster below
+  uint64_t virgin_ = 0;             // host offsets from here on were never written
   uint64_t compressed_cursor_ = 0;  // byte behind the last packed cluster, 0: none
-  std::unordered_set<uint64_t> table_clusters_;  // L2 tables and refcount blocks, for overlap checks
-  mutable std::mutex tables_mutex_;              // table_clusters_
+  std::unordered_set<uint64_t>
+      table_clusters_;               // L2 tables and refcount blocks, for overlap checks
+  mutable std::mutex tables_mutex_;  // table_clusters_
 
   std::mutex frees_mutex_;
   struct HostRange {

@@ -13,9 +13,9 @@ namespace {
 constexpr uint64_t kDefaultL2CacheBytes = 32u << 20;
 constexpr uint64_t kMinRefcountBlocks = 4;
 constexpr uint64_t kRefcountCacheBytes = 256 << 10;
-constexpr const char* kOverlapParts[] = {
-    "main-header", "active-l1",   "active-l2",   "refcount-table",  "refcount-block",
-    "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory"};
+constexpr const char* kOverlapParts[] = {"main-header",    "active-l1",      "active-l2",
+                                         "refcount-table", "refcount-block", "snapshot-table",
+                                         "inactive-l1",    "inactive-l2",    "bitmap-directory"};
 }  // namespace
 
 Qcow2Node::Qcow2Node(Context& context, const Driver& driver, NodePtr file)
@@ -44,15 +44,18 @@ Task<void> Qcow2Node::load(OpenContext& request) {
     if (header_.autoclear & kAutoclearRawData)
       throw Error(ErrorKind::kInvalid, "data-file-raw requires a data file");
     if (!read_only() && (header_.incompatible & kIncompatDirty))
-      throw Error(ErrorKind::kUnsupported,
-                  "qcow2: the image was not closed cleanly and must be repaired before it is written");
+      throw Error(
+          ErrorKind::kUnsupported,
+          "qcow2: the image was not closed cleanly and must be repaired before it is written");
     if (!read_only() && !bitmaps_.empty())
-      throw Error(ErrorKind::kUnsupported,
-                  "qcow2: images with persistent bitmaps can only be opened read-only by this version");
+      throw Error(
+          ErrorKind::kUnsupported,
+          "qcow2: images with persistent bitmaps can only be opened read-only by this version");
     co_await read_tables();
   }
   if (!extensions_.backing_name.empty()) {
-    NodePtr backing = co_await request.open_backing(extensions_.backing_name, extensions_.backing_format);
+    NodePtr backing =
+        co_await request.open_backing(extensions_.backing_name, extensions_.backing_format);
     if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
   } else {
     NodePtr backing = co_await request.open_backing({}, {});
@@ -73,8 +76,7 @@ Task<void> Qcow2Node::read_header(bool for_check) {
   co_await file_->read(0, head);
   header_ = Header::decode(head);
   head.resize(header_.cluster_bytes());
-  if (head.size() > 4096)
-    co_await file_->read(4096, MutableByteSpan(head).subspan(4096));
+  if (head.size() > 4096) co_await file_->read(4096, MutableByteSpan(head).subspan(4096));
   if (const uint64_t unknown = header_.incompatible & ~kIncompatKnown) {
     std::string table;
     try {
@@ -111,30 +113,35 @@ void Qcow2Node::configure(const Options& options) {
   const auto overlap = options.string("overlap-check");
   const auto overlap_template = options.string("overlap-check.template");
   if (overlap && overlap_template && *overlap != *overlap_template)
-    throw Error(ErrorKind::kInvalid,
-                "Conflicting values for qcow2 options 'overlap-check' ('" + *overlap +
-                    "') and 'overlap-check.template' ('" + *overlap_template + "')");
+    throw Error(ErrorKind::kInvalid, "Conflicting values for qcow2 options 'overlap-check' ('" +
+                                         *overlap + "') and 'overlap-check.template' ('" +
+                                         *overlap_template + "')");
   const std::string level = overlap ? *overlap : overlap_template.value_or("cached");
   if (level != "none" && level != "constant" && level != "cached" && level != "all")
-    throw Error(ErrorKind::kInvalid, "Unsupported value '" + level +
-                                         "' for qcow2 option 'overlap-check'. Allowed are any of the "
-                                         "following: none, constant, cached, all");
+    throw Error(ErrorKind::kInvalid,
+                "Unsupported value '" + level +
+                    "' for qcow2 option 'overlap-check'. Allowed are any of the "
+                    "following: none, constant, cached, all");
   overlap_checks_ = level != "none";
   for (const char* part : kOverlapParts)
-    overlap_checks_ = options.boolean(std::string("overlap-check.") + part).value_or(false) || overlap_checks_;
+    overlap_checks_ =
+        options.boolean(std::string("overlap-check.") + part).value_or(false) || overlap_checks_;
 
   if (const auto format = options.string("encrypt.format"); format && header_.crypt_method == 0)
     throw Error(ErrorKind::kInvalid,
                 "No encryption in image header, but options specified format '" + *format + "'");
   options.string("encrypt.key-secret");
-  if (const auto interval = options.number("cache-clean-interval"); interval && *interval > UINT32_MAX)
+  if (const auto interval = options.number("cache-clean-interval");
+      interval && *interval > UINT32_MAX)
     throw Error(ErrorKind::kInvalid, "Cache clean interval too big");
 
   const auto total = options.size("cache-size");
   const auto l2 = options.size("l2-cache-size");
   const auto refcounts = options.size("refcount-cache-size");
   if (total && l2 && refcounts)
-    throw Error(ErrorKind::kInvalid, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+    throw Error(
+        ErrorKind::kInvalid,
+        "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
   if (total && l2 && *l2 > *total)
     throw Error(ErrorKind::kInvalid, "l2-cache-size may not exceed cache-size");
   if (total && refcounts && *refcounts > *total)
@@ -145,16 +152,25 @@ void Qcow2Node::configure(const Options& options) {
   uint64_t l2_bytes = l2.value_or(kDefaultL2CacheBytes);
   uint64_t refcount_bytes = refcounts.value_or(few);
   if (total) {
-    if (l2) refcount_bytes = *total - *l2;
-    else if (refcounts) l2_bytes = *total - *refcounts;
-    else if (*total >= full + few) { l2_bytes = full; refcount_bytes = *total - full; }
-    else { refcount_bytes = std::min(*total, few); l2_bytes = *total - refcount_bytes; }
+    if (l2)
+      refcount_bytes = *total - *l2;
+    else if (refcounts)
+      l2_bytes = *total - *refcounts;
+    else if (*total >= full + few) {
+      l2_bytes = full;
+      refcount_bytes = *total - full;
+    } else {
+      refcount_bytes = std::min(*total, few);
+      l2_bytes = *total - refcount_bytes;
+    }
   }
-  const uint64_t slice = options.size("l2-cache-entry-size")
-                             .value_or(l2_bytes >= full ? cluster() : std::min<uint64_t>(cluster(), 4096));
+  const uint64_t slice =
+      options.size("l2-cache-entry-size")
+          .value_or(l2_bytes >= full ? cluster() : std::min<uint64_t>(cluster(), 4096));
   if (!is_power_of_two(slice) || slice < 512 || slice > cluster())
-    throw Error(ErrorKind::kInvalid, "L2 cache entry size must be a power of two between 512 and the cluster size (" +
-                                         std::to_string(cluster()) + ")");
+    throw Error(ErrorKind::kInvalid,
+                "L2 cache entry size must be a power of two between 512 and the cluster size (" +
+                    std::to_string(cluster()) + ")");
   slice_bytes_ = static_cast<uint32_t>(slice);
   l2_cache_bytes_ = std::min(l2_bytes, std::max(full, cluster()));
   refcount_cache_bytes_ = std::max(refcount_bytes, few);
@@ -174,8 +190,9 @@ Task<void> Qcow2Node::read_tables() {
   }
   l2_ = std::make_unique<TableCache>(*file_, slice_bytes_,
                                      std::max<uint64_t>(2, l2_cache_bytes_ / slice_bytes_));
-  refcounts_ = std::make_unique<TableCache>(*file_, static_cast<uint32_t>(cluster()),
-                                            std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
+  refcounts_ =
+      std::make_unique<TableCache>(*file_, static_cast<uint32_t>(cluster()),
+                                   std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
   if (read_only()) co_return;
   co_await l2_->write_after(*refcounts_);
   for (uint64_t i = 0; i < l1_count_; ++i)
@@ -198,19 +215,22 @@ Task<void> Qcow2Node::read_snapshots() {
   // A window on the table; an entry takes less than half of it.
   constexpr uint64_t kWindowBytes = 512 << 10;
   constexpr uint64_t kLongestEntry = 64 + kMaxSnapshotExtraBytes + 2 * 65536;
-  const uint64_t end = std::min(file_->length(), header_.snapshots_offset + kMaxSnapshotTableBytes + kLongestEntry);
+  const uint64_t end =
+      std::min(file_->length(), header_.snapshots_offset + kMaxSnapshotTableBytes + kLongestEntry);
   std::vector<std::byte> window;
   uint64_t at = header_.snapshots_offset;
   uint64_t window_end = at;
   for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
-    if (at >= end) throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
-                                                        " lies outside of the file");
+    if (at >= end)
+      throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
+                                           " lies outside of the file");
     if (window_end < end && window_end - at < kLongestEntry) {
       window.resize(std::min(kWindowBytes, end - at));
       co_await file_->read(at, window);
       window_end = at + window.size();
     }
-    SnapshotEntry entry = SnapshotEntry::decode(ByteSpan(window).last(window_end - at), i, header_.size);
+    SnapshotEntry entry =
+        SnapshotEntry::decode(ByteSpan(window).last(window_end - at), i, header_.size);
     at += entry.encoded_bytes;
     if (at - header_.snapshots_offset > kMaxSnapshotTableBytes)
       throw Error(ErrorKind::kTooLarge, "Snapshot table is too big");
@@ -225,17 +245,20 @@ Task<void> Qcow2Node::read_bitmaps() {
   const BitmapsExtension& extension = *extensions_.bitmaps;
   const auto end = checked_add(extension.directory_offset, extension.directory_bytes);
   if (!end || *end > align_up(file_->length(), cluster()))
-    throw Error(ErrorKind::kInvalid, "Invalid bitmap directory offset: it lies outside of the file");
+    throw Error(ErrorKind::kInvalid,
+                "Invalid bitmap directory offset: it lies outside of the file");
   std::vector<std::byte> bytes(extension.directory_bytes);
   co_await file_->read(extension.directory_offset, bytes);
   ByteSpan rest = bytes;
   for (uint32_t i = 0; i < extension.count; ++i) {
-    if (rest.empty()) throw Error(ErrorKind::kInvalid, "Less bitmaps found than specified in header extension");
+    if (rest.empty())
+      throw Error(ErrorKind::kInvalid, "Less bitmaps found than specified in header extension");
     BitmapEntry entry = BitmapEntry::decode(rest, header_);
     rest = rest.subspan(std::min(rest.size(), entry.encoded_bytes));
     bitmaps_.push_back(std::move(entry));
   }
-  if (!rest.empty()) throw Error(ErrorKind::kInvalid, "More bitmaps found than specified in header extension");
+  if (!rest.empty())
+    throw Error(ErrorKind::kInvalid, "More bitmaps found than specified in header extension");
 }
 
 Task<void> Qcow2Node::write_header() {

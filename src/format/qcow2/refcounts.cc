@@ -89,7 +89,8 @@ Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
     const auto end = checked_mul(run.first + run.count, cluster());
     if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
     bool restart = false;
-    for (uint64_t block = run.first / per_block; block <= (run.first + run.count - 1) / per_block; ++block) {
+    for (uint64_t block = run.first / per_block; block <= (run.first + run.count - 1) / per_block;
+         ++block) {
       // A new block takes space itself, perhaps what was just found: search again.
       const bool made = co_await make_refcount_block(block);
       restart = restart || made;
@@ -108,8 +109,8 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
   if (block_index >= refcount_table_.size()) co_await grow_refcount_table(block_index);
   if (refcount_table_[block_index] != 0) co_return false;
   const uint64_t per_block = header_.refcounts_per_block();
-  const uint64_t place = std::clamp(free_cursor_, block_index * per_block,
-                                    (block_index + 1) * per_block - 1);
+  const uint64_t place =
+      std::clamp(free_cursor_, block_index * per_block, (block_index + 1) * per_block - 1);
   const uint64_t offset = place * cluster();
   if (offset == 0) corrupt("Preventing invalid allocation of refcount block at offset 0");
   check_allocation(offset, cluster());
@@ -131,14 +132,16 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
   co_return true;
 }
 
-// COUNT clusters behind everything that is counted so far, with the blocks that count them in front.
+// COUNT clusters behind everything that is counted so far, with the blocks that count them in
+// front.
 Task<uint64_t> Qcow2Node::make_area(uint64_t count) {
   const uint64_t per_block = header_.refcounts_per_block();
   uint64_t area_block = refcount_table_.size();
   while (area_block > 0 && refcount_table_[area_block - 1] == 0) --area_block;
   uint64_t blocks = 1;
   while (blocks * per_block < blocks + count) blocks = div_ceil(blocks + count, per_block);
-  if (area_block + blocks > refcount_table_.size()) co_await grow_refcount_table(area_block + blocks - 1);
+  if (area_block + blocks > refcount_table_.size())
+    co_await grow_refcount_table(area_block + blocks - 1);
   const uint64_t area = area_block * per_block;
   const auto end = checked_mul(area + blocks + count, cluster());
   if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
@@ -221,15 +224,17 @@ void Qcow2Node::check_overlap(uint64_t offset, uint64_t length) const {
     return bytes != 0 && offset < start + align_up(bytes, cluster()) && start < offset + length;
   };
   const char* name = nullptr;
-  if (offset < cluster()) name = "qcow2_header";
-  else if (overlaps(header_.l1_offset, l1_count_ * 8)) name = "active L1 table";
+  if (offset < cluster())
+    name = "qcow2_header";
+  else if (overlaps(header_.l1_offset, l1_count_ * 8))
+    name = "active L1 table";
   else if (overlaps(header_.refcount_table_offset,
                     uint64_t{header_.refcount_table_clusters} * cluster()))
     name = "refcount table";
   else if (header_.snapshot_count != 0 && overlaps(header_.snapshots_offset, cluster()))
     name = "snapshot table";
-  else if (extensions_.bitmaps && overlaps(extensions_.bitmaps->directory_offset,
-                                           extensions_.bitmaps->directory_bytes))
+  else if (extensions_.bitmaps &&
+           overlaps(extensions_.bitmaps->directory_offset, extensions_.bitmaps->directory_bytes))
     name = "bitmap directory";
   if (name == nullptr) {
     for (const SnapshotEntry& snapshot : snapshots_)
@@ -242,8 +247,8 @@ void Qcow2Node::check_overlap(uint64_t offset, uint64_t length) const {
       if (table_clusters_.contains(c)) name = "active L2 table";
   }
   if (name != nullptr)
-    const_cast<Qcow2Node*>(this)->corrupt(
-        "Preventing invalid write on metadata (overlaps with " + std::string(name) + ")");
+    const_cast<Qcow2Node*>(this)->corrupt("Preventing invalid write on metadata (overlaps with " +
+                                          std::string(name) + ")");
 }
 
 void Qcow2Node::check_allocation(uint64_t offset, uint64_t length) {

@@ -90,9 +90,10 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
         co_await file_->write_zeroes(place.token[0], bytes);
       }
       if (file_->length() < end)
-        co_await file_->resize({.length = end,
-                                .preallocation = mode == Preallocation::kMetadata ? Preallocation::kOff : mode,
-                                .exact = false});
+        co_await file_->resize(
+            {.length = end,
+             .preallocation = mode == Preallocation::kMetadata ? Preallocation::kOff : mode,
+             .exact = false});
       // Subclusters stay unallocated: only the space is there.
       if (header_.extended_l2()) place.copy_begin = place.copy_end = place.offset;
       co_await publish(place);

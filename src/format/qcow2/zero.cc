@@ -73,11 +73,14 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
       check_entry(old, offset);
       const bool nothing = old.word == 0 && old.bitmap == 0;
       if (!nothing || below) {
-        const bool keep = discard_no_unref_ && !(old.word & kCompressed) && (old.word & kOffsetMask) != 0;
+        const bool keep =
+            discard_no_unref_ && !(old.word & kCompressed) && (old.word & kOffsetMask) != 0;
         Entry now;
         if (keep) now.word = old.word;
-        if (header_.extended_l2()) now.bitmap = kAllZero;
-        else if (header_.version >= 3) now.word |= kZeroFlag;
+        if (header_.extended_l2())
+          now.bitmap = kAllZero;
+        else if (header_.version >= 3)
+          now.word |= kZeroFlag;
         if (now.word != old.word || now.bitmap != old.bitmap) {
           store_entry(held.ref, index, now);
           if (!keep) release_entry(old);

@@ -20,7 +20,9 @@ const OptionSchema kCreateOptions = {{"size", OptionType::kSize, "", "Virtual di
 class RawNode : public Node {
  public:
   RawNode(OpenContext& request, NodePtr file, uint64_t offset, std::optional<uint64_t> size)
-      : Node(request.context, request.driver), offset_(offset), fixed_(size.has_value()),
+      : Node(request.context, request.driver),
+        offset_(offset),
+        fixed_(size.has_value()),
         window_(offset != 0 || fixed_) {
     file_ = file.get();
     add_child("file", std::move(file), window_ ? ChildRole::kFile : ChildRole::kFiltered);

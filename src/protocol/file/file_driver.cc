@@ -94,8 +94,8 @@ class FileDriver : public Driver {
     if (fd < 0) {
       const int error = errno;
       if (error == EINVAL && direct != 0)
-        throw Error(ErrorKind::kInvalid, "Could not open '" + path +
-                                             "': filesystem does not support O_DIRECT");
+        throw Error(ErrorKind::kInvalid,
+                    "Could not open '" + path + "': filesystem does not support O_DIRECT");
       throw Error::system(error == EROFS ? EACCES : error, "Could not open '" + path + "'");
     }
     auto node = std::make_shared<FileNode>(request.context, *this, path, fd, device_);
@@ -132,8 +132,8 @@ class FileDriver : public Driver {
       ~Closer() { ::close(fd); }
     } closer{fd};
     ImageLocks locks(fd, path, Locking::kAuto);
-    locks.change({.used = Permissions::kWrite | Permissions::kResize,
-                  .unshared = Permissions::kResize});
+    locks.change(
+        {.used = Permissions::kWrite | Permissions::kResize, .unshared = Permissions::kResize});
     const uint64_t size = request.size;
     co_await run_blocking([&] {
       if (::ftruncate(fd, 0) != 0) throw Error::system(errno, "Could not clear '" + path + "'");

@@ -47,8 +47,8 @@ void FileNode::inspect(bool direct) {
   struct statfs fs = {};
   if (!device_ && ::fstatfs(fd_, &fs) == 0) {
     constexpr long kRamfs = 0x858458f6;
-    io_.memory_backed = fs.f_type == TMPFS_MAGIC || fs.f_type == kRamfs ||
-                        fs.f_type == HUGETLBFS_MAGIC;
+    io_.memory_backed =
+        fs.f_type == TMPFS_MAGIC || fs.f_type == kRamfs || fs.f_type == HUGETLBFS_MAGIC;
   }
   io_.direct = direct;
   set_length(length_of(fd_, path_));
@@ -106,9 +106,10 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
   while (!out.empty()) {
     const iovec buffer{out.data(), out.size()};
     const ssize_t got = co_await io_readv(io_, {&buffer, 1}, offset);
-    if (got < 0) throw Error::system(static_cast<int>(-got), path_ + ": reading " +
-                                         std::to_string(out.size()) + " bytes at " +
-                                         std::to_string(offset));
+    if (got < 0)
+      throw Error::system(static_cast<int>(-got), path_ + ": reading " +
+                                                      std::to_string(out.size()) + " bytes at " +
+                                                      std::to_string(offset));
     if (got == 0) {
       std::memset(out.data(), 0, out.size());
       co_return;
@@ -128,9 +129,9 @@ Task<void> FileNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   while (!in.empty()) {
     const iovec buffer{const_cast<std::byte*>(in.data()), in.size()};
     const ssize_t put = co_await io_writev(io_, {&buffer, 1}, offset);
-    if (put < 0) throw Error::system(static_cast<int>(-put), path_ + ": writing " +
-                                         std::to_string(in.size()) + " bytes at " +
-                                         std::to_string(offset));
+    if (put < 0)
+      throw Error::system(static_cast<int>(-put), path_ + ": writing " + std::to_string(in.size()) +
+                                                      " bytes at " + std::to_string(offset));
     if (put == 0) throw Error::system(EINVAL, path_ + ": nothing was written");
     offset += static_cast<uint64_t>(put);
     in = in.subspan(static_cast<size_t>(put));
@@ -158,8 +159,8 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
   const uint64_t end = offset + length;
   bool done = false;
   if (flags.may_unmap) {
-    done = co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
-                             &can_punch_);
+    done =
+        co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
     // Punching does not move the end of a file.
     if (done && !device_ && end > this->length()) {
       if (::ftruncate(fd_, static_cast<off_t>(end)) != 0) throw Error::system(errno, path_);
@@ -168,8 +169,8 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
   if (!done && device_) {
     uint64_t range[2] = {offset, length};
     if (io_.direct && !flags.no_fallback) {
-      const int result = co_await run_blocking(
-          [&] { return ::ioctl(fd_, BLKZEROOUT, range) == 0 ? 0 : errno; });
+      const int result =
+          co_await run_blocking([&] { return ::ioctl(fd_, BLKZEROOUT, range) == 0 ? 0 : errno; });
       done = result == 0;
     }
   } else if (!done) {
@@ -200,8 +201,8 @@ Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
     co_return;
   }
   // A hint: a file system that cannot is no error.
-  static_cast<void>(co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
-                                      &can_punch_));
+  static_cast<void>(
+      co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_));
 }
 
 Task<void> FileNode::do_flush() {
@@ -288,8 +289,7 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
     }
   }
   if (error == 0) return;
-  if (mode != Preallocation::kOff &&
-      ::ftruncate(fd, static_cast<off_t>(old_length)) != 0)
+  if (mode != Preallocation::kOff && ::ftruncate(fd, static_cast<off_t>(old_length)) != 0)
     what += " (nor restore the old length)";
   if (error == EFBIG && mode == Preallocation::kOff)
     throw Error(ErrorKind::kTooLarge, "The image size is too large for file format 'raw'");
@@ -299,18 +299,16 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
 Task<void> FileNode::do_resize(ResizeRequest request) {
   if (device_) {
     if (request.preallocation != Preallocation::kOff)
-      throw Error(ErrorKind::kUnsupported,
-                  "Preallocation mode '" + std::string(to_string(request.preallocation)) +
-                      "' unsupported for this non-regular file");
+      throw Error(ErrorKind::kUnsupported, "Preallocation mode '" +
+                                               std::string(to_string(request.preallocation)) +
+                                               "' unsupported for this non-regular file");
     if (request.exact && request.length != length())
       throw Error(ErrorKind::kUnsupported, "Cannot resize device files");
-    if (request.length > length())
-      throw Error(ErrorKind::kInvalid, "Cannot grow device files");
+    if (request.length > length()) throw Error(ErrorKind::kInvalid, "Cannot grow device files");
     co_return;
   }
   forget_extent();
-  co_await run_blocking(
-      [&] { resize_file(fd_, length(), request.length, request.preallocation); });
+  co_await run_blocking([&] { resize_file(fd_, length(), request.length, request.preallocation); });
   set_length(request.length);
 }
 

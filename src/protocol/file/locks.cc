@@ -96,7 +96,8 @@ std::string ImageLocks::holder() const {
           other.st_dev != own.st_dev || other.st_ino != own.st_ino)
         continue;
       char name[64] = {};
-      if (const int fd = ::open(("/proc/" + pid + "/comm").c_str(), O_RDONLY | O_CLOEXEC); fd >= 0) {
+      if (const int fd = ::open(("/proc/" + pid + "/comm").c_str(), O_RDONLY | O_CLOEXEC);
+          fd >= 0) {
         const ssize_t got = ::read(fd, name, sizeof name - 1);
         ::close(fd);
         if (got > 0 && name[got - 1] == '\n') name[got - 1] = 0;
