@@ -4,8 +4,8 @@
 
 namespace cairn {
 
-// A mutex for critical sections of some ten instructions that several workers meet in at a high rate:
-// it spins for a moment before it asks the kernel to wait. As std::mutex otherwise.
+// A mutex for critical sections of some ten instructions that several workers meet in at a high
+// rate: it spins for a moment before it asks the kernel to wait. As std::mutex otherwise.
 class AdaptiveMutex {
  public:
   AdaptiveMutex() = default;

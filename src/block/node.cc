@@ -49,6 +49,8 @@ Node::Node(Context& context, const Driver& driver)
 
 Node::~Node() = default;
 
+std::string_view Node::specific_type() const { return driver_.name(); }
+
 Node* Node::child(std::string_view name) const {
   for (const Child& child : children_)
     if (child.name == name) return child.node.get();

@@ -124,8 +124,9 @@ class Node : public std::enable_shared_from_this<Node> {
   // --- what tools ask of an opened node; the defaults say "nothing to tell" ---
   // Bytes that the node takes on its host, without the backing chain; nothing when unknown.
   virtual Task<std::optional<uint64_t>> allocated_bytes();
-  // Members of "format-specific" → "data"; null when the driver has none.
+  // Members of "format-specific" → "data"; null when the driver has none. The type beside them.
   virtual Value specific_info() const { return {}; }
+  virtual std::string_view specific_type() const;
   // The dirty flag of `info`; nothing when the driver does not answer the query.
   virtual std::optional<bool> dirty_flag() const { return false; }
   virtual bool encrypted() const { return false; }

@@ -8,11 +8,30 @@
 namespace cairn::cli {
 namespace {
 
+// What will be sent, told once the image is open.
+void announce(const BenchOptions& options) {
+  char line[300];
+  std::snprintf(
+      line, sizeof line,
+      "Sending %llu %s requests, %llu bytes each, %u in parallel (starting at offset %llu, step "
+      "size %llu)\n",
+      static_cast<unsigned long long>(options.count), options.write ? "write" : "read",
+      static_cast<unsigned long long>(options.size), options.depth,
+      static_cast<unsigned long long>(options.offset),
+      static_cast<unsigned long long>(options.step));
+  print(line);
+  if (options.flush_interval != 0)
+    print("Sending flush every " + std::to_string(options.flush_interval) + " " +
+          (options.drain ? "" : "in-flight ") + "requests\n");
+  finish_output();
+}
+
 Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   double seconds = 0;
   try {
+    announce(options);
     Bench job(session.context, node, options, session.cancel);
     const auto begin = std::chrono::steady_clock::now();
     co_await job.run();
@@ -82,21 +101,8 @@ int run_bench(Session& session, Arguments& arguments) {
     if (!mode) fail(session, "Invalid cache mode");
     request.flags.cache = *mode;
   }
-  char line[300];
-  std::snprintf(
-      line, sizeof line,
-      "Sending %llu %s requests, %llu bytes each, %u in parallel (starting at offset %llu, step "
-      "size %llu)\n",
-      static_cast<unsigned long long>(options.count), options.write ? "write" : "read",
-      static_cast<unsigned long long>(options.size), options.depth,
-      static_cast<unsigned long long>(options.offset),
-      static_cast<unsigned long long>(options.step));
-  print(line);
-  if (options.flush_interval != 0)
-    print("Sending flush every " + std::to_string(options.flush_interval) + " " +
-          (options.drain ? "" : "in-flight ") + "requests\n");
-  finish_output();
   const double seconds = run(session, bench_image(session, std::move(request), options));
+  char line[100];
   std::snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n", seconds);
   print(line);
   return 0;

@@ -37,7 +37,7 @@ Task<Value> describe(Node& node) {
   Value specific = node.specific_info();
   if (!specific.is_null()) {
     Value wrapped = Value::object();
-    wrapped.set("type", node.driver().name());
+    wrapped.set("type", node.specific_type());
     wrapped.set("data", std::move(specific));
     result.set("format-specific", std::move(wrapped));
   }

@@ -24,6 +24,7 @@ class FileNode : public Node {
   Task<void> set_permissions(Permissions permissions) override;
   Task<std::optional<uint64_t>> allocated_bytes() override;
   Value specific_info() const override;
+  std::string_view specific_type() const override { return "file"; }
   bool reads_zero_when_created() const override { return !device_; }
 
  protected:
