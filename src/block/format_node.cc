@@ -199,6 +199,52 @@ Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
   }
 }
 
+// --- copying by the kernel ---
+
+Task<bool> FormatNode::do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                                          uint64_t length) {
+  RangeLock::Guard guard;
+  co_await lock_clusters(guard, offset, length, true);
+  uint64_t done = 0;
+  while (done < length) {
+    const Grant place = co_await grant(offset + done, length - done, true);
+    bool copied = false;
+    std::exception_ptr error;
+    try {
+      copied = co_await copy_granted(place, source, source_offset + done);
+      // Once something was written the rest is written as well, one way or the other.
+      if (!copied && done != 0) {
+        AlignedBuffer buffer(place.length);
+        co_await source.read(source_offset + done, buffer.span());
+        co_await write_granted(place, std::as_const(buffer).span());
+        copied = true;
+      }
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (!copied && !place.in_place) co_await abandon(place);
+    if (error) std::rethrow_exception(error);
+    if (!copied) co_return false;
+    if (!place.in_place) co_await publish(place);
+    done += place.length;
+  }
+  co_return true;
+}
+
+// Where neighbours would have to be copied up as well the caller does better to read and write.
+Task<bool> FormatNode::copy_granted(const Grant& place, Node& source, uint64_t source_offset) {
+  const uint64_t end = place.offset + place.length;
+  bool bare = place.copy_begin == place.offset && place.copy_end == end;
+  if (!bare && place.host_is_zero) {
+    bare = co_await guest_reads_zero(place.copy_begin, place.offset);
+    if (bare) bare = co_await guest_reads_zero(end, place.copy_end);
+  }
+  if (!bare) co_return false;
+  const bool copied =
+      co_await place.host->copy_range_from(source, source_offset, place.host_offset, place.length);
+  co_return copied;
+}
+
 Task<bool> FormatNode::guest_reads_zero(uint64_t begin, uint64_t end) {
   end = std::min(end, length());
   while (begin < end) {

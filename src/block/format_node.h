@@ -84,6 +84,8 @@ class FormatNode : public Node {
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) final;
   Task<void> do_discard(uint64_t offset, uint64_t length) final;
   Task<void> do_flush() final;
+  Task<bool> do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
+                                uint64_t length) final;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
 
   // True when clusters that are mapped may still be holes in the file (preallocated metadata): the
@@ -104,6 +106,7 @@ class FormatNode : public Node {
   Task<void> write_zeroes_locked(uint64_t offset, uint64_t length);
   Task<void> zero_part(uint64_t offset, uint64_t length, WriteFlags flags);
   Task<void> write_granted(const Grant& grant, ByteSpan in);
+  Task<bool> copy_granted(const Grant& grant, Node& source, uint64_t source_offset);
   Task<bool> guest_reads_zero(uint64_t begin, uint64_t end);
   Task<void> read_below(uint64_t offset, MutableByteSpan out);
   RangeLock ranges_;

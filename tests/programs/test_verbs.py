@@ -22,6 +22,7 @@ def images(folder, qemu, qemu_io):
     qemu("convert", "-O", "qcow2", "a.raw", "a.qcow2")
     qemu("create", "-q", "-f", "qcow2", "-b", "a.qcow2", "-F", "qcow2", "over.qcow2")
     qemu_io("over.qcow2", "write -P 1 0 8k", "write -z 128k 64k")
+    subprocess.run(["sync", "a.raw", "a.qcow2", "over.qcow2"], check=True)
     return folder
 
 
