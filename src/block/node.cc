@@ -373,6 +373,25 @@ Task<CheckResult> Node::check(CheckRequest) {
   co_return CheckResult{};
 }
 
+Task<void> Node::create_snapshot(std::string) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+Task<void> Node::apply_snapshot(std::string) {
+  throw Error(ErrorKind::kUnsupported, "Block driver does not support snapshots");
+  co_return;
+}
+Task<void> Node::delete_snapshot(std::string) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+Task<void> Node::show_snapshot(std::string, std::string) {
+  throw Error(ErrorKind::kUnsupported,
+              "Block format '" + std::string(driver_.name()) +
+                  "' used by device '' does not support temporarily loading internal snapshots");
+  co_return;
+}
+
 Task<void> Node::set_permissions(Permissions) { co_return; }
 
 std::vector<std::byte> Node::encode_cluster(ByteSpan) const { throw Error::system(ENOTSUP); }

@@ -134,6 +134,15 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual std::string backing_name() const { return {}; }
   virtual std::string backing_format() const { return {}; }
   virtual Value snapshots_info() const { return {}; }
+  // Internal snapshots. Creating gives the disk as it is a name; applying makes the disk what it
+  // was; deleting takes the first one of that NAME. WHICH is an ID or else a name. Throw
+  // kUnsupported where the format has none, kNotFound.
+  virtual Task<void> create_snapshot(std::string name);
+  virtual Task<void> apply_snapshot(std::string which);
+  virtual Task<void> delete_snapshot(std::string name);
+  // From now on the read-only node shows the snapshot with this ID and this name; an empty one
+  // counts for nothing.
+  virtual Task<void> show_snapshot(std::string id, std::string name);
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }

@@ -4,6 +4,7 @@
 
 #include "block/driver.h"
 #include "cli/progress.h"
+#include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -21,7 +22,7 @@ struct Plan {
   bool quiet = false;
   ConvertOptions job;
   bool given_zero = false;
-  bool bitmaps = false;
+  std::string snapshot;  // which one of the source is read; empty: none
 };
 
 constexpr uint64_t kMaxSparse = 16 << 20;
@@ -132,7 +133,8 @@ class Conversion {
     for (OpenRequest& request : plan_.sources) {
       NodePtr source = co_await open_node(session_.context, std::move(request));
       size_ += (source->length() + 511) / 512 * 512;
-      sources_.push_back(std::move(source));
+      sources_.push_back(source);
+      if (!plan_.snapshot.empty()) co_await show_snapshot(*source, plan_.snapshot);
     }
   }
 
@@ -239,8 +241,9 @@ int run_convert(Session& session, Arguments& arguments) {
   const CacheMode source_cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   plan.given_zero = arguments.has(kTargetIsZero);
-  if (arguments.has('l'))
-    throw Error(ErrorKind::kUnsupported, "Internal snapshots cannot be opened by this version");
+  plan.snapshot = arguments.value_or('l', "");
+  if (!plan.snapshot.empty() && words.size() > 2)
+    fail(session, "No support for concatenating multiple snapshot");
   if (arguments.has(kBitmaps))
     throw Error(ErrorKind::kUnsupported, "Persistent bitmaps cannot be copied by this version");
   for (size_t i = 0; i + 1 < words.size(); ++i) {

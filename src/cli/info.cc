@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <set>
 
+#include "base/arith.h"
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -27,7 +29,7 @@ Task<Value> describe(Node& node) {
   Value snapshots = node.snapshots_info();
   if (const auto* list = snapshots.get_if<Value::Array>(); list != nullptr && !list->empty())
     result.set("snapshots", std::move(snapshots));
-  result.set("virtual-size", node.length());
+  result.set("virtual-size", align_up(node.length(), 512));
   result.set("filename", node.filename());
   if (node.limits().cluster_bytes != 0 && !node.driver().is_protocol())
     result.set("cluster-size", node.limits().cluster_bytes);
@@ -55,17 +57,6 @@ Task<Value> describe(Node& node) {
   co_return result;
 }
 
-std::string text_of(const Value& object, std::string_view key) {
-  const Value* member = object.find(key);
-  return member == nullptr ? std::string() : member->scalar_text();
-}
-uint64_t number_of(const Value& object, std::string_view key) {
-  const Value* member = object.find(key);
-  if (member == nullptr) return 0;
-  if (const auto* number = member->get_if<uint64_t>()) return *number;
-  if (const auto* number = member->get_if<int64_t>()) return static_cast<uint64_t>(*number);
-  return 0;
-}
 bool flag_of(const Value& object, std::string_view key) {
   const Value* member = object.find(key);
   const bool* flag = member == nullptr ? nullptr : member->get_if<bool>();
@@ -95,34 +86,6 @@ void print_tree(const Value& value, size_t indent) {
 
 std::string size_text(uint64_t bytes) {
   return human_size(bytes) + " (" + std::to_string(bytes) + " bytes)";
-}
-
-void print_snapshots(const Value& list, const std::string& indent) {
-  print(indent + "Snapshot list:\n" + indent +
-        "ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n");
-  for (const Value& snapshot : *list.get_if<Value::Array>()) {
-    const time_t date = static_cast<time_t>(number_of(snapshot, "date-sec"));
-    struct tm local = {};
-    ::localtime_r(&date, &local);
-    char when[32];
-    std::strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
-    const uint64_t seconds = number_of(snapshot, "vm-clock-sec");
-    char clock[48];
-    std::snprintf(clock, sizeof clock, "%04llu:%02llu:%02llu.%03llu",
-                  static_cast<unsigned long long>(seconds / 3600),
-                  static_cast<unsigned long long>(seconds / 60 % 60),
-                  static_cast<unsigned long long>(seconds % 60),
-                  static_cast<unsigned long long>(number_of(snapshot, "vm-clock-nsec") / 1000000));
-    const std::string icount =
-        snapshot.find("icount") != nullptr ? text_of(snapshot, "icount") : "--";
-    const std::string id = text_of(snapshot, "id");
-    const std::string name = text_of(snapshot, "name");
-    char row[1024];
-    std::snprintf(row, sizeof row, "%-7s %-16s %8s %19s %15s %10s\n", id.c_str(), name.c_str(),
-                  human_size(number_of(snapshot, "vm-state-size")).c_str(), when, clock,
-                  icount.c_str());
-    print(indent + row);
-  }
 }
 
 void print_node(const Value& info, const std::string& path, size_t indent, bool below) {

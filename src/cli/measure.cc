@@ -1,15 +1,17 @@
 #include "block/driver.h"
+#include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
 
 Task<MeasureResult> measure_source(Session& session, const Driver& driver, Options options,
-                                   OpenRequest request) {
+                                   OpenRequest request, std::string snapshot) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   MeasureResult result;
   try {
+    if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
     result = co_await driver.measure(session.context, std::move(options), node->length(), node);
   } catch (...) {
     error = std::current_exception();
@@ -49,8 +51,6 @@ int run_measure(Session& session, Arguments& arguments) {
   if (words.empty() && !size) fail(session, "Either --size N or one filename must be specified.");
   if (!words.empty() && size) fail(session, "--size N cannot be used together with a filename.");
   check_format_flags(session, arguments);
-  if (arguments.has('l'))
-    throw Error(ErrorKind::kUnsupported, "Internal snapshots cannot be opened by this version");
   const Driver* driver = session.context.registry().find(format);
   if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
   const Options options = given.value_or(Options{});
@@ -66,7 +66,8 @@ int run_measure(Session& session, Arguments& arguments) {
     result = run(session, driver->measure(session.context, options, bytes, nullptr));
   } else {
     OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
-    result = run(session, measure_source(session, *driver, options, std::move(request)));
+    result = run(session, measure_source(session, *driver, options, std::move(request),
+                                         arguments.value_or('l', "")));
   }
   if (json) {
     Value out = Value::object();

@@ -148,6 +148,19 @@ const std::vector<Verb>& verbs() {
        1,
        1,
        true},
+      {"snapshot",
+       "lists, makes, applies and deletes internal snapshots",
+       "[--object DEF] [--image-opts] [-U] [-q] [-f FMT] [-l | -a SNAP | -c NAME | -d NAME] FILE",
+       {{'l', "list", nullptr, "list the snapshots"},
+        {'a', "apply", "SNAP", "make the disk what it was: an ID or a name"},
+        {'c', "create", "NAME", "keep the disk as it is under a name"},
+        {'d', "delete", "NAME", "delete the first snapshot of that name"},
+        kFormatFlag,
+        kQuietFlag,
+        kForceShareFlag,
+        kImageOptsFlag,
+        kObjectFlag},
+       run_snapshot},
   };
   return table;
 }

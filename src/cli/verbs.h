@@ -12,6 +12,7 @@ int run_map(Session& session, Arguments& arguments);
 int run_check(Session& session, Arguments& arguments);
 int run_resize(Session& session, Arguments& arguments);
 int run_measure(Session& session, Arguments& arguments);
+int run_snapshot(Session& session, Arguments& arguments);
 int run_bench(Session& session, Arguments& arguments);
 
 // Long-only options of single verbs.

@@ -160,7 +160,12 @@ class Qcow2Driver : public Driver {
     return load_be<uint32_t>(input.head, 4) >= 2 ? 100 : 0;
   }
   Abilities abilities() const override {
-    return {.create = true, .backing = true, .compress = true, .check = true, .resize = true};
+    return {.create = true,
+            .backing = true,
+            .compress = true,
+            .check = true,
+            .snapshots = true,
+            .resize = true};
   }
   const OptionSchema& open_options() const override { return kOpenOptions; }
   const OptionSchema& create_options() const override { return kCreateOptions; }

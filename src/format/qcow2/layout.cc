@@ -337,10 +337,39 @@ SnapshotEntry SnapshotEntry::decode(ByteSpan bytes, size_t number, uint64_t curr
     const uint64_t count = load_be<uint64_t>(bytes, 56);
     if (count != UINT64_MAX) entry.icount = count;
   }
+  if (extra > 24) {
+    const ByteSpan rest =
+        bytes.subspan(std::min<size_t>(bytes.size(), 64))
+            .first(std::min<size_t>(extra - 24, bytes.size() - std::min<size_t>(bytes.size(), 64)));
+    entry.unknown.assign(rest.begin(), rest.end());
+  }
   entry.id = load_text(bytes, 40 + extra, id_length);
   entry.name = load_text(bytes, size_t{40} + extra + id_length, name_length);
   entry.encoded_bytes = align_up(size_t{40} + extra + id_length + name_length, 8);
   return entry;
+}
+
+void SnapshotEntry::encode(std::vector<std::byte>& table) const {
+  const size_t at = table.size();
+  const size_t extra = 24 + unknown.size();
+  table.resize(align_up(at + 40 + extra + id.size() + name.size(), 8));
+  const MutableByteSpan bytes = MutableByteSpan(table).subspan(at);
+  store_be<uint64_t>(bytes, 0, l1_offset);
+  store_be<uint32_t>(bytes, 8, l1_entries);
+  store_be<uint16_t>(bytes, 12, static_cast<uint16_t>(id.size()));
+  store_be<uint16_t>(bytes, 14, static_cast<uint16_t>(name.size()));
+  store_be<uint32_t>(bytes, 16, date_seconds);
+  store_be<uint32_t>(bytes, 20, date_nanoseconds);
+  store_be<uint64_t>(bytes, 24, vm_clock);
+  store_be<uint32_t>(bytes, 32,
+                     vm_state_bytes > UINT32_MAX ? 0 : static_cast<uint32_t>(vm_state_bytes));
+  store_be<uint32_t>(bytes, 36, static_cast<uint32_t>(extra));
+  store_be<uint64_t>(bytes, 40, vm_state_bytes);
+  store_be<uint64_t>(bytes, 48, disk_bytes);
+  store_be<uint64_t>(bytes, 56, icount.value_or(UINT64_MAX));
+  std::copy(unknown.begin(), unknown.end(), bytes.begin() + 64);
+  store_text(bytes, 40 + extra, id);
+  store_text(bytes, 40 + extra + id.size(), name);
 }
 
 BitmapEntry BitmapEntry::decode(ByteSpan bytes, const Header& header) {

@@ -131,9 +131,12 @@ struct SnapshotEntry {
   uint64_t vm_state_bytes = 0;
   uint64_t disk_bytes = 0;
   std::optional<uint64_t> icount;
-  size_t encoded_bytes = 0;  // with padding
+  std::vector<std::byte> unknown;  // extra data behind what we know, kept
+  size_t encoded_bytes = 0;        // with padding
   // Decodes entry NUMBER at the start of BYTES. Throws kInvalid.
   static SnapshotEntry decode(ByteSpan bytes, size_t number, uint64_t current_size);
+  // Appends the entry, padded to 8 bytes.
+  void encode(std::vector<std::byte>& table) const;
 };
 
 struct BitmapEntry {

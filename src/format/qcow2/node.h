@@ -46,6 +46,10 @@ class Qcow2Node : public FormatNode {
   bool supports_bitmaps() const override { return header_.version >= 3; }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
   Task<CheckResult> check(CheckRequest request) override;
+  Task<void> create_snapshot(std::string name) override;
+  Task<void> apply_snapshot(std::string which) override;
+  Task<void> delete_snapshot(std::string name) override;
+  Task<void> show_snapshot(std::string id, std::string name) override;
 
   const qcow2::Header& header() const { return header_; }
 
@@ -138,6 +142,16 @@ class Qcow2Node : public FormatNode {
   Task<void> preallocate(uint64_t from, uint64_t to, Preallocation mode);
   Task<void> shrink(uint64_t length);
   Task<void> cut_tail(uint64_t length);
+
+  // snapshots.cc; all ranges are locked
+  Task<std::vector<uint64_t>> read_l1(const qcow2::SnapshotEntry& snapshot);
+  Task<void> change_tree(std::span<const uint64_t> l1, int delta);
+  Task<void> change_table(uint64_t table, int delta);
+  Task<void> clear_copied();
+  Task<void> renew_copied();
+  Task<void> write_l1_entries();
+  Task<void> store_snapshots(std::vector<qcow2::SnapshotEntry> snapshots);
+  std::vector<uint64_t> l1_entries() const;
 
   qcow2::Header header_;
   qcow2::Extensions extensions_;

@@ -38,8 +38,8 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
     for (; at < end; ++at) {
       const uint64_t old = get_refcount(ref.bytes(), at % per_block, order);
       if (delta > 0 ? old == most : old == 0)
-        throw Error::system(EINVAL, "refcount of cluster " + std::to_string(at) +
-                                        (delta > 0 ? " would overflow" : " is zero already"));
+        throw Error::system(EINVAL).hint("The refcount of cluster " + std::to_string(at) +
+                                         (delta > 0 ? " would overflow." : " is zero already."));
       const uint64_t now = delta > 0 ? old + 1 : old - 1;
       set_refcount(ref.bytes(), at % per_block, order, now);
       if (now == 0) free_cursor_ = std::min(free_cursor_, at);

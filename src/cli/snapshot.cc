@@ -1,0 +1,83 @@
+#include <cstdio>
+
+#include "base/size.h"
+#include "block/driver.h"
+#include "cli/snapshot_table.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+struct Action {
+  char letter = 'l';
+  std::string argument;
+};
+
+Task<Value> act(Session& session, OpenRequest request, Action action) {
+  NodePtr node = co_await open_node(session.context, std::move(request));
+  std::exception_ptr error;
+  Value list;
+  try {
+    switch (action.letter) {
+      case 'l':
+        list = node->snapshots_info();
+        break;
+      case 'c':
+        co_await node->create_snapshot(action.argument);
+        break;
+      case 'a':
+        co_await node->apply_snapshot(action.argument);
+        break;
+      case 'd':
+        co_await node->delete_snapshot(action.argument);
+        break;
+      default:
+        break;
+    }
+  } catch (Error& caught) {
+    const char* doing = action.letter == 'c'   ? "Could not create snapshot '"
+                        : action.letter == 'a' ? "Could not apply snapshot '"
+                                               : "Could not delete snapshot '";
+    caught.context(doing + action.argument + "'");
+    error = std::make_exception_ptr(caught);
+  }
+  try {
+    co_await node->close();
+  } catch (...) {
+    if (!error) error = std::current_exception();
+  }
+  if (error) std::rethrow_exception(error);
+  co_return list;
+}
+
+}  // namespace
+
+int run_snapshot(Session& session, Arguments& arguments) {
+  Action action;
+  unsigned given = 0;
+  for (const char letter : {'a', 'c', 'd'}) {
+    const std::vector<std::string> values = arguments.values(letter);
+    given += static_cast<unsigned>(values.size());
+    if (!values.empty()) action = {letter, values.back()};
+  }
+  if (arguments.has('l')) {
+    ++given;
+    action.letter = 'l';
+  }
+  if (given > 1) throw UsageError{"Cannot mix '-l', '-a', '-c', '-d'"};
+  if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  OpenRequest request =
+      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+  request.flags.writable = action.letter != 'l';
+  request.flags.resize = action.letter == 'a';
+  // Only the list is wanted: no need to look at what lies below.
+  request.flags.no_backing = action.letter == 'l';
+  const Value list = run(session, act(session, std::move(request), action));
+  const auto* rows = list.get_if<Value::Array>();
+  if (action.letter == 'l' && rows != nullptr && !rows->empty()) print_snapshots(list, "");
+  return 0;
+}
+
+}  // namespace cairn::cli

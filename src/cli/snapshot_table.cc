@@ -1,0 +1,81 @@
+#include "cli/snapshot_table.h"
+
+#include <time.h>
+
+#include <cstdio>
+
+#include "base/options.h"
+#include "base/size.h"
+#include "cli/session.h"
+
+namespace cairn::cli {
+
+std::string text_of(const Value& object, std::string_view key) {
+  const Value* member = object.find(key);
+  return member == nullptr ? std::string() : member->scalar_text();
+}
+uint64_t number_of(const Value& object, std::string_view key) {
+  const Value* member = object.find(key);
+  if (member == nullptr) return 0;
+  if (const auto* number = member->get_if<uint64_t>()) return *number;
+  if (const auto* number = member->get_if<int64_t>()) return static_cast<uint64_t>(*number);
+  return 0;
+}
+void print_snapshots(const Value& list, const std::string& indent) {
+  print(indent + "Snapshot list:\n" + indent +
+        "ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n");
+  for (const Value& snapshot : *list.get_if<Value::Array>()) {
+    const time_t date = static_cast<time_t>(number_of(snapshot, "date-sec"));
+    struct tm local = {};
+    ::localtime_r(&date, &local);
+    char when[32];
+    std::strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
+    const uint64_t seconds = number_of(snapshot, "vm-clock-sec");
+    char clock[48];
+    std::snprintf(clock, sizeof clock, "%04llu:%02llu:%02llu.%03llu",
+                  static_cast<unsigned long long>(seconds / 3600),
+                  static_cast<unsigned long long>(seconds / 60 % 60),
+                  static_cast<unsigned long long>(seconds % 60),
+                  static_cast<unsigned long long>(number_of(snapshot, "vm-clock-nsec") / 1000000));
+    const std::string icount =
+        snapshot.find("icount") != nullptr ? text_of(snapshot, "icount") : "--";
+    const std::string id = text_of(snapshot, "id");
+    const std::string name = text_of(snapshot, "name");
+    char row[1024];
+    std::snprintf(row, sizeof row, "%-7s %-16s %8s %19s %15s %10s\n", id.c_str(), name.c_str(),
+                  human_size(number_of(snapshot, "vm-state-size")).c_str(), when, clock,
+                  icount.c_str());
+    print(indent + row);
+  }
+}
+
+Task<void> show_snapshot(Node& node, std::string parameter) {
+  std::string id;
+  std::string name;
+  const bool options = parameter.starts_with("snapshot.");
+  if (options) {
+    const Options parsed = Options::parse_list(parameter);
+    id = parsed.string("snapshot.id").value_or("");
+    name = parsed.string("snapshot.name").value_or("");
+    if (const auto unknown = parsed.unused(); !unknown.empty())
+      throw Error(ErrorKind::kInvalid, "Invalid parameter '" + unknown.front() + "'")
+          .hint("Failed in parsing snapshot param '" + parameter + "'");
+  } else {
+    id = parameter;
+  }
+  bool again = false;
+  try {
+    co_await node.show_snapshot(id, name);
+  } catch (Error& error) {
+    again = !options && error.kind() == ErrorKind::kNotFound;
+    if (!again) throw error.context("Failed to load snapshot");
+  }
+  if (!again) co_return;
+  try {
+    co_await node.show_snapshot({}, parameter);
+  } catch (Error& error) {
+    throw error.context("Failed to load snapshot");
+  }
+}
+
+}  // namespace cairn::cli
