@@ -373,6 +373,11 @@ Task<CheckResult> Node::check(CheckRequest) {
   co_return CheckResult{};
 }
 
+Task<void> Node::change_backing(std::string, std::string) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+Task<bool> Node::make_empty() { co_return false; }
 Task<void> Node::create_snapshot(std::string) {
   throw Error::system(ENOTSUP);
   co_return;

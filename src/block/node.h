@@ -143,6 +143,12 @@ class Node : public std::enable_shared_from_this<Node> {
   // From now on the read-only node shows the snapshot with this ID and this name; an empty one
   // counts for nothing.
   virtual Task<void> show_snapshot(std::string id, std::string name);
+  // Changes the name and format of the backing file in the image, and nothing else; an empty name
+  // removes it. Throws kUnsupported where the format has none, kNoSpace when it does not fit.
+  virtual Task<void> change_backing(std::string name, std::string format);
+  // Makes every byte unallocated again, so that all are decided by the layer below. False where the
+  // format cannot.
+  virtual Task<bool> make_empty();
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }

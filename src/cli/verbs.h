@@ -12,6 +12,9 @@ int run_map(Session& session, Arguments& arguments);
 int run_check(Session& session, Arguments& arguments);
 int run_resize(Session& session, Arguments& arguments);
 int run_measure(Session& session, Arguments& arguments);
+int run_commit(Session& session, Arguments& arguments);
+int run_rebase(Session& session, Arguments& arguments);
+int run_dd(Session& session, Arguments& arguments);
 int run_snapshot(Session& session, Arguments& arguments);
 int run_bench(Session& session, Arguments& arguments);
 

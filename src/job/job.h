@@ -4,5 +4,7 @@
 #pragma once
 
 #include "job/bench.h"
+#include "job/commit.h"
 #include "job/compare.h"
 #include "job/convert.h"
+#include "job/rebase.h"

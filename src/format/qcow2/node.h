@@ -46,6 +46,8 @@ class Qcow2Node : public FormatNode {
   bool supports_bitmaps() const override { return header_.version >= 3; }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
   Task<CheckResult> check(CheckRequest request) override;
+  Task<void> change_backing(std::string name, std::string format) override;
+  Task<bool> make_empty() override;
   Task<void> create_snapshot(std::string name) override;
   Task<void> apply_snapshot(std::string which) override;
   Task<void> delete_snapshot(std::string name) override;
@@ -98,6 +100,8 @@ class Qcow2Node : public FormatNode {
   Task<void> detect_preallocation();
 
   // mapper.cc
+  // What is unallocated may be decided below, now or when the image is opened otherwise.
+  bool lies_on_backing() const { return backing() != nullptr || !extensions_.backing_name.empty(); }
   uint64_t cluster() const { return header_.cluster_bytes(); }
   unsigned subclusters() const { return header_.extended_l2() ? 32 : 1; }
   uint64_t l1_entry(uint64_t index) const;

@@ -14,7 +14,7 @@ constexpr uint64_t kAllZero = 0xffffffff00000000;
 // The results are those of the table "write zeroes" in docs/formats/qcow2.md.
 Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
   if (header_.version < 3) {
-    if (backing() != nullptr) co_return 0;
+    if (lies_on_backing()) co_return 0;
     co_await discard_mapped(offset, length);
     co_return length;
   }
@@ -55,7 +55,7 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
 }
 
 Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
-  const bool below = backing() != nullptr;
+  const bool below = lies_on_backing();
   if (header_.version < 3 && below) co_return;
   const uint64_t end = offset + length;
   while (offset < end) {

@@ -1,0 +1,130 @@
+#include "job/commit.h"
+
+#include <stdlib.h>
+
+#include <set>
+
+#include "block/driver.h"
+#include "cli/progress.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+struct Plan {
+  OpenRequest top;
+  std::string name;  // of the top, as typed
+  std::string base;  // empty: the layer right below
+  CacheMode cache;
+  uint64_t rate = 0;
+  bool empty_top = true;
+};
+
+// Names of one file compare as real paths, others as they are.
+std::string identity(const std::string& name) {
+  char* path = ::realpath(name.c_str(), nullptr);
+  const std::string result = path != nullptr ? path : name;
+  ::free(path);
+  return result;
+}
+
+// Opens the layers above the base one by one, each without what lies below it: the base is written
+// while they are read.
+class Committing {
+ public:
+  Committing(Session& session, Plan plan, Progress& progress)
+      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+
+  Task<void> run() {
+    std::exception_ptr error;
+    try {
+      co_await open_layers();
+      Commit job(layers_, base_, plan_.rate, session_.cancel);
+      job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+      co_await job.run();
+      if (plan_.empty_top) co_await layers_.front()->make_empty();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    layers_.push_back(base_);
+    for (const NodePtr& node : layers_) {
+      if (!node) continue;
+      try {
+        co_await node->close();
+      } catch (Error& caught) {
+        if (!error)
+          error = std::make_exception_ptr(caught.context("Error while closing the image"));
+      }
+    }
+    if (error) std::rethrow_exception(error);
+  }
+
+ private:
+  Task<void> open_layers() {
+    OpenRequest request = std::move(plan_.top);
+    request.flags.writable = plan_.empty_top;
+    std::set<std::string> seen;
+    while (true) {
+      request.flags.no_backing = true;
+      request.flags.cache = plan_.cache;
+      NodePtr layer = co_await open_node(session_.context, std::move(request));
+      layers_.push_back(layer);
+      const std::string stored = layer->backing_name();
+      if (stored.empty()) {
+        if (layers_.size() == 1)
+          throw Error(ErrorKind::kInvalid, "Image does not have a backing file");
+        throw Error(ErrorKind::kInvalid, "Did not find '" + plan_.base +
+                                             "' in the backing chain of '" + plan_.name + "'");
+      }
+      const std::string below = resolve_backing_name(layer->filename(), stored);
+      if (!seen.insert(identity(below)).second || seen.size() > 200)
+        throw Error(ErrorKind::kInvalid, "Backing file '" + below + "' creates an infinite loop.");
+      request = OpenRequest{};
+      request.filename = below;
+      request.format = layer->backing_format();
+      const std::string wanted =
+          plan_.base.empty() ? below : resolve_backing_name(layer->filename(), plan_.base);
+      if (plan_.base.empty() || identity(below) == identity(wanted) || below == plan_.base) break;
+    }
+    request.flags.writable = true;
+    request.flags.resize = true;
+    request.flags.discard_unmap = true;
+    request.flags.cache = plan_.cache;
+    base_ = co_await open_node(session_.context, std::move(request));
+  }
+
+  Session& session_;
+  Plan plan_;
+  Progress& progress_;
+  std::vector<NodePtr> layers_;
+  NodePtr base_;
+};
+
+}  // namespace
+
+int run_commit(Session& session, Arguments& arguments) {
+  if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
+  Plan plan;
+  plan.cache = cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
+  if (const auto text = arguments.value('r'))
+    plan.rate = size_argument(session, *text, "rate limit");
+  plan.base = arguments.value_or('b', "");
+  plan.empty_top = !arguments.has('d') && plan.base.empty();
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  plan.name = arguments.words()[0];
+  plan.top = image_request(session, arguments, plan.name, arguments.value_or('f', ""));
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 1);
+  Committing work(session, std::move(plan), progress);
+  try {
+    run(session, work.run());
+  } catch (...) {
+    progress.finish();
+    throw;
+  }
+  progress.finish();
+  if (!arguments.has('q')) print("Image committed.\n");
+  return 0;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,120 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "base/buffer.h"
+#include "block/driver.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+constexpr uint64_t kUnitBytes = 1 << 20;
+
+struct Plan {
+  OpenRequest source;
+  std::string in;
+  std::string out;
+  std::string format = "raw";
+  uint64_t block = 512;
+  std::optional<uint64_t> count;  // blocks; where reading ends, counted from the start of the disk
+  uint64_t skip = 0;              // blocks
+};
+
+Task<void> copy(Session& session, Node& source, Node& target, const Plan& plan, uint64_t from,
+                uint64_t to) {
+  AlignedBuffer buffer(kUnitBytes);
+  for (uint64_t at = from; at < to;) {
+    session.cancel.check();
+    const MutableByteSpan part = buffer.span().first(std::min(kUnitBytes, to - at));
+    try {
+      co_await source.read(at, part);
+    } catch (const Error& error) {
+      throw Error(error.kind(), "error while reading from input image file: " + error.cause());
+    }
+    try {
+      co_await target.write(at - from, part);
+    } catch (const Error& error) {
+      throw Error(error.kind(), "error while writing to output image file: " + error.cause())
+          .hint("The target '" + plan.out + "' is incomplete and must not be used.");
+    }
+    at += part.size();
+  }
+}
+
+Task<void> run_plan(Session& session, Plan plan) {
+  NodePtr source = co_await open_node(session.context, std::move(plan.source));
+  NodePtr target;
+  std::exception_ptr error;
+  try {
+    const auto limit = plan.count ? checked_mul(*plan.count, plan.block) : std::nullopt;
+    const uint64_t end = std::min(source->length(), limit.value_or(UINT64_MAX));
+    const uint64_t begin = checked_mul(plan.skip, plan.block).value_or(UINT64_MAX);
+    const uint64_t size = begin < end ? end - begin : 0;
+    CreateOptions image{
+        .filename = plan.out, .format = plan.format, .options = {}, .size = size, .announce = {}};
+    try {
+      co_await create_image(session.context, std::move(image));
+    } catch (Error& caught) {
+      throw caught.context(plan.out + ": error while creating output image");
+    }
+    OpenRequest request;
+    request.filename = plan.out;
+    request.format = plan.format;
+    request.flags.writable = true;
+    target = co_await open_node(session.context, std::move(request));
+    if (begin > source->length() || begin > end)
+      session.error(plan.in + ": cannot skip to specified offset");
+    else
+      co_await copy(session, *source, *target, plan, begin, end);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  for (const NodePtr& node : {source, target}) {
+    if (!node) continue;
+    try {
+      co_await node->close();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace
+
+int run_dd(Session& session, Arguments& arguments) {
+  Plan plan;
+  std::optional<std::string> in;
+  std::optional<std::string> out;
+  for (const std::string& word : arguments.words()) {
+    const size_t equals = word.find('=');
+    const std::string key = word.substr(0, equals);
+    const std::string value = equals == std::string::npos ? std::string() : word.substr(equals + 1);
+    if (equals == std::string::npos)
+      fail(session, "unrecognized operand " + word);
+    else if (key == "if")
+      in = value;
+    else if (key == "of")
+      out = value;
+    else if (key == "bs")
+      plan.block = size_argument(session, value, "bs", 1, INT32_MAX);
+    else if (key == "count")
+      plan.count = size_argument(session, value, "count");
+    else if (key == "skip")
+      plan.skip = size_argument(session, value, "skip");
+    else
+      fail(session, "unrecognized operand " + key);
+  }
+  if (!in || !out) fail(session, "Must specify both input and output files");
+  check_format_flags(session, arguments);
+  if (const auto format = arguments.value('O')) plan.format = *format;
+  if (session.context.registry().find(plan.format) == nullptr)
+    fail(session, "Unknown file format '" + plan.format + "'");
+  plan.in = *in;
+  plan.out = *out;
+  plan.source = image_request(session, arguments, *in, arguments.value_or('f', ""));
+  run(session, run_plan(session, std::move(plan)));
+  return 0;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,134 @@
+#include "job/rebase.h"
+
+#include "block/driver.h"
+#include "cli/progress.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+struct Plan {
+  OpenRequest overlay;
+  std::string backing;
+  std::string format;
+  CacheMode cache;         // of the overlay
+  CacheMode source_cache;  // of what lies below
+  bool unsafe = false;
+  bool compress = false;
+  bool force_share = false;
+};
+
+class Rebasing {
+ public:
+  Rebasing(Session& session, Plan plan, Progress& progress)
+      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+
+  Task<void> run() {
+    std::exception_ptr error;
+    try {
+      plan_.overlay.flags.writable = true;
+      plan_.overlay.flags.no_backing = true;
+      plan_.overlay.flags.cache = plan_.cache;
+      overlay_ = co_await open_node(session_.context, std::move(plan_.overlay));
+      if (plan_.compress && !overlay_->supports_compression())
+        throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
+      // Known to fail in the end: better before the work than behind it.
+      if (!plan_.backing.empty() && plan_.format.empty() && overlay_->driver().abilities().backing)
+        throw Error(ErrorKind::kInvalid, "Could not change the backing file to '" + plan_.backing +
+                                             "': backing format must be specified");
+      if (!plan_.unsafe) co_await settle();
+      co_await rename();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    for (const NodePtr& node : {old_, new_, overlay_}) {
+      if (!node) continue;
+      try {
+        co_await node->close();
+      } catch (...) {
+        if (!error) error = std::current_exception();
+      }
+    }
+    if (error) std::rethrow_exception(error);
+  }
+
+ private:
+  Task<NodePtr> open_below(std::string name, std::string format) {
+    OpenRequest request;
+    request.filename = resolve_backing_name(overlay_->filename(), name);
+    request.format = format;
+    request.flags.cache = plan_.source_cache;
+    request.flags.force_share = plan_.force_share;
+    if (session_.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+    request.flags.references.check(request.filename);
+    NodePtr node = co_await open_node(session_.context, std::move(request));
+    co_return node;
+  }
+
+  Task<void> settle() {
+    const std::string stored = overlay_->backing_name();
+    if (!stored.empty()) {
+      try {
+        old_ = co_await open_below(stored, overlay_->backing_format());
+      } catch (Error& error) {
+        throw error.context("Could not open old backing file '" + stored + "'");
+      }
+    }
+    if (!plan_.backing.empty()) {
+      try {
+        new_ = co_await open_below(plan_.backing, plan_.format);
+      } catch (Error& error) {
+        throw error.context("Could not open new backing file '" + plan_.backing + "'");
+      }
+    }
+    Rebase job(overlay_, old_, new_, plan_.compress, session_.cancel);
+    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    co_await job.run();
+  }
+
+  Task<void> rename() {
+    try {
+      co_await overlay_->change_backing(plan_.backing, plan_.format);
+    } catch (Error& error) {
+      throw error.context("Could not change the backing file to '" + plan_.backing + "'");
+    }
+  }
+
+  Session& session_;
+  Plan plan_;
+  Progress& progress_;
+  NodePtr overlay_;
+  NodePtr old_;
+  NodePtr new_;
+};
+
+}  // namespace
+
+int run_rebase(Session& session, Arguments& arguments) {
+  if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
+  Plan plan;
+  plan.unsafe = arguments.has('u');
+  if (!plan.unsafe && !arguments.has('b'))
+    throw UsageError{"Must specify backing file (-b) or use unsafe mode (-u)"};
+  plan.backing = arguments.value_or('b', "");
+  plan.format = arguments.value_or('F', "");
+  if (!plan.format.empty() && session.context.registry().find(plan.format) == nullptr)
+    fail(session, "Invalid format name: '" + plan.format + "'");
+  plan.compress = arguments.has('c');
+  plan.force_share = arguments.has('U');
+  plan.cache = cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
+  plan.source_cache =
+      cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  plan.overlay =
+      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+  // -U is about the new backing file: the overlay is written.
+  plan.overlay.flags.force_share = false;
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 2);
+  Rebasing work(session, std::move(plan), progress);
+  run(session, work.run());
+  return 0;
+}
+
+}  // namespace cairn::cli

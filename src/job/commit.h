@@ -1,0 +1,38 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "async/cancel.h"
+#include "block/context.h"
+#include "block/node.h"
+
+namespace cairn {
+
+// Copies what the layers above a base decide into the base.
+//
+// LAYERS, top first, are opened without their backing files, each for itself; the base is writable
+// and is grown to the size of the top when it is shorter.
+class Commit {
+ public:
+  Commit(std::vector<NodePtr> layers, NodePtr base, uint64_t rate, const CancelSource& cancel)
+      : layers_(std::move(layers)), base_(std::move(base)), rate_(rate), cancel_(cancel) {}
+  std::function<void(uint64_t done, uint64_t total)> progress;
+  // Throws the first error. The base is then partly changed, the layers are not: it can be
+  // repeated.
+  Task<void> run();
+
+ private:
+  struct Piece {
+    Node* layer = nullptr;  // who has the bytes; null: nobody above the base
+    bool zero = false;
+    uint64_t length = 0;
+  };
+  Task<Piece> look(uint64_t offset, uint64_t max);
+  std::vector<NodePtr> layers_;
+  NodePtr base_;
+  uint64_t rate_;
+  const CancelSource& cancel_;
+};
+
+}  // namespace cairn
