@@ -149,7 +149,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
   if (const auto backing = options.string("backing_file")) {
     if (backing->empty())
       throw Error(ErrorKind::kInvalid, "Expected backing file name, got empty string");
-    if (*backing == request.filename)
+    if (*backing == request.filename ||
+        same_file(resolve_backing_name(request.filename, *backing), path))
       throw Error(ErrorKind::kInvalid,
                   "Error: Trying to create an image with the same filename "
                   "as the backing file");

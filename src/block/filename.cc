@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -44,6 +45,13 @@ void ReferencePolicy::check(std::string_view reference) const {
   }
   throw Error(ErrorKind::kDenied,
               "the image refers to '" + name + "', which may not be opened here");
+}
+
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat first = {};
+  struct stat second = {};
+  return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
 }  // namespace cairn

@@ -95,6 +95,9 @@ Task<NodePtr> open_node(Context& context, OpenRequest request);
 // kInvalid when the image has no plain name.
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference);
 
+// True when both names reach one existing file.
+bool same_file(const std::string& a, const std::string& b);
+
 // True for "proto:…" (a colon before the first slash).
 bool has_protocol_prefix(std::string_view filename);
 

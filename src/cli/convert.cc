@@ -249,6 +249,8 @@ int run_convert(Session& session, Arguments& arguments) {
   for (size_t i = 0; i + 1 < words.size(); ++i) {
     OpenRequest request = image_request(session, arguments, words[i], arguments.value_or('f', ""));
     request.flags.cache = source_cache;
+    // What is copied must not change meanwhile, nor be the target.
+    request.flags.unshare_write = true;
     plan.sources.push_back(std::move(request));
   }
   if (plan.create)

@@ -46,6 +46,13 @@ Task<void> run_plan(Session& session, Plan plan) {
   NodePtr target;
   std::exception_ptr error;
   try {
+    // The locks of a raw input do not keep the output from being the same file.
+    for (const Node* node = source.get(); node != nullptr; node = node->backing())
+      if (node->file() != nullptr && same_file(node->file()->filename(), plan.out))
+        throw Error(ErrorKind::kLocked,
+                    plan.out +
+                        ": error while creating output image: the input is read from this "
+                        "file; it would be locked against itself");
     const auto limit = plan.count ? checked_mul(*plan.count, plan.block) : std::nullopt;
     const uint64_t end = std::min(source->length(), limit.value_or(UINT64_MAX));
     const uint64_t begin = checked_mul(plan.skip, plan.block).value_or(UINT64_MAX);

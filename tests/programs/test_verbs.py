@@ -142,6 +142,32 @@ def test_convert_into_existing_target(ours, qemu, disk):
     assert failed.code == 1 and "output file is smaller than input file" in failed.err
 
 
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("verb", [["convert", "-O", "raw"], ["convert", "-O", "qcow2"], ["convert", "-n", "-O", "raw"], ["dd"]],
+                         ids=" ".join)
+def test_an_image_is_not_copied_onto_itself(ours, qemu, disk, verb, fmt):
+    qemu("convert", "-f", "raw", "-O", fmt, disk, "self")
+    qemu("create", "-q", "-f", "qcow2", "-b", "self", "-F", fmt, "over.qcow2")
+    before = open("self", "rb").read()
+    for source in ("self", "over.qcow2"):
+        words = [f"if={source}", "of=self"] if verb[0] == "dd" else [source, "self"]
+        theirs = qemu(*verb, *words, ok=False)
+        kept = open("self", "rb").read() == before
+        open("self", "wb").write(before)
+        mine = ours(*verb, *words, ok=False)
+        assert mine.code == 1 and "lock" in mine.err and open("self", "rb").read() == before
+        assert theirs.code == 1 or not kept
+
+
+def test_an_image_is_not_laid_onto_itself(ours, qemu, folder):
+    qemu("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
+    before = open("a.qcow2", "rb").read()
+    for name in ("a.qcow2", "./a.qcow2", f"{folder}/a.qcow2"):
+        refused = ours("create", "-f", "qcow2", "-b", name, "-F", "qcow2", "a.qcow2", ok=False)
+        assert refused.code == 1 and "same filename as the backing file" in refused.err
+        assert open("a.qcow2", "rb").read() == before
+
+
 def test_full_disk_fails_the_conversion(ours, disk, folder):
     """The target's file system is too small: an error that names byte and target, exit code 1."""
     (folder / "noise").write_bytes(os.urandom(4 << 20))
