@@ -53,7 +53,7 @@ struct Verb {
   int usage_failure = 1;   // exit code of a wrong command line
   bool size_last = false;  // the last word is taken as it is: "-1G" is no option there
 };
-// In the order of the help. Defined by the table in verbs.cc.
+// By name. Defined by the table in verbs.cc.
 const std::vector<Verb>& verbs();
 
 // --- what the verbs share ---

@@ -1,9 +1,13 @@
 #include "cli/verbs.h"
 
+#include <algorithm>
+
 namespace cairn::cli {
 
-const std::vector<Verb>& verbs() {
-  static const std::vector<Verb> table = {
+namespace {
+
+std::vector<Verb> make_table() {
+  std::vector<Verb> table = {
       {"bench",
        "measures requests per second on an image",
        "[-c COUNT] [-d DEPTH] [-f FMT] [-n] [-o OFFSET] [-q] [-s SIZE] [-S STEP] [-t CACHE] [-i "
@@ -201,6 +205,15 @@ const std::vector<Verb>& verbs() {
         kObjectFlag},
        run_rebase},
   };
+  std::sort(table.begin(), table.end(),
+            [](const Verb& a, const Verb& b) { return a.name < b.name; });
+  return table;
+}
+
+}  // namespace
+
+const std::vector<Verb>& verbs() {
+  static const std::vector<Verb> table = make_table();
   return table;
 }
 
