@@ -1,10 +1,11 @@
+// src/codec: compression of single clusters, on memory alone: deflate and zstd behind two
+// functions. May include src/base and the compression libraries.
 #pragma once
 
 #include <vector>
 
 #include "base/bytes.h"
 
-// Compression of single clusters, on memory alone. May include base and the compression libraries.
 namespace cairn {
 
 enum class Compression { kDeflate, kZstd };
