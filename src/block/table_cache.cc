@@ -200,19 +200,6 @@ bool TableCache::dirty() const {
   return state_->dirty != 0;
 }
 
-void TableCache::drop_unused() {
-  std::lock_guard lock(state_->mutex);
-  for (auto at = state_->by_use.begin(); at != state_->by_use.end();) {
-    Block* block = *at++;
-    if (!block->recent && !block->dirty && block->refs.load(std::memory_order_acquire) == 0) {
-      state_->by_use.erase(block->place);
-      state_->blocks.erase(block->offset);
-    } else {
-      block->recent = false;
-    }
-  }
-}
-
 Task<void> TableCache::make_room() {
   while (true) {
     bool must_write = false;

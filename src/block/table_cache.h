@@ -75,8 +75,6 @@ class TableCache {
   // Writes all dirty blocks, in the order that was asked for. Does not flush the file.
   Task<void> write_back();
   bool dirty() const;
-  // Drops clean blocks that were not used since the last call: the cleaner.
-  void drop_unused();
 
  private:
   struct Group;

@@ -43,8 +43,8 @@ Task<double> bench_image(Session& session, OpenRequest request, BenchOptions opt
   } catch (...) {
     error = std::current_exception();
   }
-  co_await node->close();
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
   co_return seconds;
 }
 

@@ -31,8 +31,8 @@ Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::R
       error = std::current_exception();
     }
   }
-  co_await node->close();
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
   co_return outcome;
 }
 

@@ -20,9 +20,8 @@ Task<CompareResult> compare_images(Session& session, OpenRequest first, OpenRequ
   } catch (...) {
     error = std::current_exception();
   }
-  co_await a->close();
-  if (b) co_await b->close();
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes = {a, b};
+  co_await close_all(std::move(nodes), error);
   co_return result;
 }
 

@@ -118,12 +118,8 @@ class Conversion {
     } catch (...) {
       error = std::current_exception();
     }
-    try {
-      co_await close_all(error == nullptr);
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-    if (error) std::rethrow_exception(error);
+    sources_.push_back(target_);
+    co_await close_all(std::move(sources_), error);
   }
 
   bool created() const { return created_; }
@@ -186,19 +182,6 @@ class Conversion {
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
     co_await job.run();
-  }
-
-  Task<void> close_all(bool report) {
-    std::exception_ptr error;
-    if (target_) sources_.push_back(target_);
-    for (const NodePtr& node : sources_) {
-      try {
-        co_await node->close();
-      } catch (...) {
-        if (!error) error = std::current_exception();
-      }
-    }
-    if (error && report) std::rethrow_exception(error);
   }
 
   Session& session_;

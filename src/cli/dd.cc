@@ -76,15 +76,8 @@ Task<void> run_plan(Session& session, Plan plan) {
   } catch (...) {
     error = std::current_exception();
   }
-  for (const NodePtr& node : {source, target}) {
-    if (!node) continue;
-    try {
-      co_await node->close();
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-  }
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes = {source, target};
+  co_await close_all(std::move(nodes), error);
 }
 
 }  // namespace

@@ -139,8 +139,8 @@ Task<Value> look(Context& context, OpenRequest request) {
   } catch (...) {
     error = std::current_exception();
   }
-  co_await node->close();
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
   co_return info;
 }
 

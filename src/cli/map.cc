@@ -113,8 +113,8 @@ Task<void> map_image(Session& session, OpenRequest request, uint64_t start, uint
   } catch (...) {
     error = std::current_exception();
   }
-  co_await node->close();
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ Task<MeasureResult> measure_source(Session& session, const Driver& driver, Optio
   } catch (...) {
     error = std::current_exception();
   }
-  co_await node->close();
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
   co_return result;
 }
 

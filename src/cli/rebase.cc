@@ -41,15 +41,8 @@ class Rebasing {
     } catch (...) {
       error = std::current_exception();
     }
-    for (const NodePtr& node : {old_, new_, overlay_}) {
-      if (!node) continue;
-      try {
-        co_await node->close();
-      } catch (...) {
-        if (!error) error = std::current_exception();
-      }
-    }
-    if (error) std::rethrow_exception(error);
+    std::vector<NodePtr> nodes = {old_, new_, overlay_};
+    co_await close_all(std::move(nodes), error);
   }
 
  private:

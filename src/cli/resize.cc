@@ -35,12 +35,8 @@ Task<void> resize_image(Session& session, OpenRequest request, Wanted wanted) {
   } catch (...) {
     error = std::current_exception();
   }
-  try {
-    co_await node->close();
-  } catch (...) {
-    if (!error) error = std::current_exception();
-  }
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
 }
 
 }  // namespace

@@ -47,6 +47,18 @@ void finish_output() {
   if (std::fflush(stdout) != 0) throw Error::system(errno, "standard output");
 }
 
+Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
+  for (const NodePtr& node : nodes) {
+    if (!node) continue;
+    try {
+      co_await node->close();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
 bool add_objects(Session& session, const Arguments& arguments) {
   for (const std::string& text : arguments.values(kObject)) {
     Options properties;

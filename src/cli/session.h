@@ -97,6 +97,10 @@ int print_create_help(Session& session, const std::string& format, const std::st
 // The format that a file name's ending stands for; empty when it tells nothing.
 std::string format_of_name(std::string_view filename);
 
+// Closes NODES (null ones are left out), whatever happens, then throws ERROR, or else the first
+// error of closing.
+Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error);
+
 // Prints to standard output and checks: a full disk or a closed pipe is an error.
 void print(std::string_view text);
 // Flushes standard output; throws when that fails.

@@ -41,12 +41,8 @@ Task<Value> act(Session& session, OpenRequest request, Action action) {
     caught.context(doing + action.argument + "'");
     error = std::make_exception_ptr(caught);
   }
-  try {
-    co_await node->close();
-  } catch (...) {
-    if (!error) error = std::current_exception();
-  }
-  if (error) std::rethrow_exception(error);
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
   co_return list;
 }
 

@@ -25,7 +25,7 @@ const OptionSchema kOpenOptions = {
     {"l2-cache-entry-size", OptionType::kSize, "", "size of a piece of an L2 table in memory"},
     {"refcount-cache-size", OptionType::kSize, "", "memory for refcounts"},
     {"cache-clean-interval", OptionType::kNumber, "600",
-     "seconds until unused tables leave memory"},
+     "accepted; tables leave memory when others need the room"},
 };
 
 const OptionSchema kCreateOptions = {
