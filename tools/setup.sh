@@ -2,12 +2,13 @@
 
 # need_packages STAMP PACKAGE…: nothing happens when all are there.
 need_packages() {
-  local stamp=$1 missing=() package
+  local stamp=$1 missing=() package state
   shift
   [[ -e $stamp ]] && return 0
   for package in "$@"; do
-    [[ $(dpkg-query -W -f='${db:Status-Status}' "${package%%/*}" 2>/dev/null) == installed ]] ||
-      missing+=("$package")
+    state=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "${package%%/*}" 2>/dev/null)
+    # What is asked of the backports is too old as the release has it.
+    [[ $state == installed* && ($package != */* || $state == *bpo*) ]] || missing+=("$package")
   done
   if ((${#missing[@]})); then
     local as_root=()
