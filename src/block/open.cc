@@ -65,6 +65,7 @@ class Opener {
     const OpenAncestors* ancestors = nullptr;
     Permissions permissions;      // for protocols
     bool protocol_level = false;  // the name stands for bytes, not for an image
+    NodePtr backing;              // to lie on
   };
 
   static Task<NodePtr> open(Context& context, Spot spot);
@@ -215,7 +216,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
                       .depth = spot.depth,
                       .permissions = spot.permissions,
                       .ancestors = spot.ancestors,
-                      .probed_file = nullptr};
+                      .probed_file = nullptr,
+                      .given_backing = spot.backing};
   bool probed = false;
   if (driver == nullptr) {
     // Not told: open the file and look.
@@ -248,7 +250,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
                             .depth = request.depth,
                             .permissions = request.permissions,
                             .ancestors = request.ancestors,
-                            .probed_file = request.probed_file};
+                            .probed_file = request.probed_file,
+                            .given_backing = request.given_backing};
   if (final_request.probed_file)
     co_await final_request.probed_file->set_permissions(final_request.file_permissions());
 
@@ -371,6 +374,7 @@ Task<NodePtr> OpenContext::open_file(std::string_view name) {
 
 Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
                                         std::string_view stored_format) {
+  if (given_backing) co_return std::exchange(given_backing, nullptr);
   if (options.has("backing") && options.is_null("backing")) {
     options.erase("backing");
     co_return nullptr;
@@ -454,6 +458,7 @@ Task<NodePtr> open_node(Context& context, OpenRequest request) {
     spot.format = request.format;
     spot.options = std::move(request.options);
     spot.flags = request.flags;
+    spot.backing = std::move(request.backing);
     node = co_await Opener::open(context, std::move(spot));
   } catch (Error& caught) {
     caught.context("Could not open '" + shown + "'");

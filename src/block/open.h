@@ -52,6 +52,9 @@ struct OpenRequest {
   Options options;          // dotted options (--image-opts, -o of openers), may hold driver
   bool image_opts = false;  // filename is empty and options describe the tree
   std::string display;      // how errors name the image when there is no filename
+  // An open node to lie on, instead of what the image or the options name; belongs to the new node,
+  // which closes it. When opening fails it is still the caller's.
+  NodePtr backing;
   OpenFlags flags;
 };
 
@@ -69,6 +72,8 @@ struct OpenContext {
   const struct OpenAncestors* ancestors = nullptr;
   // The file that probing opened already; open_file() hands it out.
   NodePtr probed_file;
+  // OpenRequest::backing; open_backing() hands it out.
+  NodePtr given_backing;
 
   // What this node, used as the flags say, needs of its file.
   Permissions file_permissions() const;
