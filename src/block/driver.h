@@ -53,6 +53,8 @@ struct Abilities {
   bool snapshots = false;
   bool resize = false;
   bool shared_writers = false;  // several may write at once: raw and protocols
+  bool read_only = false;       // images cannot be written
+  bool filter = false;          // passes another node through
 };
 
 // One format, protocol or filter, registered as data from its own folder.

@@ -6,6 +6,7 @@
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
+#include "job/compare.h"
 
 namespace cairn::cli {
 namespace {
@@ -23,9 +24,13 @@ struct Plan {
   ConvertOptions job;
   bool given_zero = false;
   std::string snapshot;  // which one of the source is read; empty: none
+  std::string hash;      // the algorithm of the digest that is printed; empty: none
+  bool verify = false;
 };
 
 constexpr uint64_t kMaxSparse = 16 << 20;
+// The exit code when --verify finds a difference.
+constexpr int kDiffers = 2;
 
 ConvertOptions job_options(const Session& session, const Arguments& arguments) {
   ConvertOptions job;
@@ -64,6 +69,10 @@ void check_conflicts(const Session& session, const Arguments& arguments) {
     fail(session, "Cannot enable copy offloading when -S is used");
   if (arguments.has('C') && arguments.has(kSalvage))
     fail(session, "Cannot use copy offloading in salvaging mode");
+  if (arguments.has('C') && arguments.has(kHash))
+    fail(session, "--hash needs to see the bytes: copy offloading (-C) cannot be used with it");
+  if (arguments.has(kSalvage) && arguments.has(kVerify))
+    fail(session, "--verify cannot compare with a source that is salvaged");
   if (arguments.has(kTargetImageOpts) && !no_create)
     fail(session, "--target-image-opts requires use of -n flag");
   if (arguments.has(kTargetIsZero) && !no_create)
@@ -115,6 +124,7 @@ class Conversion {
       co_await open_sources();
       co_await open_target();
       co_await copy();
+      if (plan_.verify) co_await verify();
     } catch (...) {
       error = std::current_exception();
     }
@@ -123,6 +133,7 @@ class Conversion {
   }
 
   bool created() const { return created_; }
+  const std::string& digest() const { return digest_; }
 
  private:
   Task<void> open_sources() {
@@ -148,15 +159,7 @@ class Conversion {
       }
       created_ = true;
     }
-    OpenRequest request;
-    if (plan_.target_image_opts) {
-      request.options = Options::parse_list(plan_.target, "file");
-      request.image_opts = true;
-      request.display = plan_.target;
-    } else {
-      request.filename = plan_.target;
-      request.format = plan_.format;
-    }
+    OpenRequest request = target_request();
     request.flags.writable = true;
     request.flags.discard_unmap = true;
     request.flags.cache = plan_.target_cache;
@@ -166,6 +169,19 @@ class Conversion {
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
     if (target_->length() < size_)
       throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
+  }
+
+  OpenRequest target_request() const {
+    OpenRequest request;
+    if (plan_.target_image_opts) {
+      request.options = Options::parse_list(plan_.target, "file");
+      request.image_opts = true;
+      request.display = plan_.target;
+    } else {
+      request.filename = plan_.target;
+      request.format = plan_.format;
+    }
+    return request;
   }
 
   Task<void> copy() {
@@ -178,10 +194,70 @@ class Conversion {
     }
     options.zero_target = plan_.given_zero || (created_ && target_->backing() == nullptr &&
                                                target_->reads_zero_when_created());
+    std::optional<OrderedDigest> digest;
+    if (!plan_.hash.empty()) options.digest = &digest.emplace(plan_.hash);
     Convert job(session_.context, sources_, target_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
     co_await job.run();
+    if (digest) digest_ = digest->finish();
+  }
+
+  // Opens the target anew, past the page cache where the file system lets it, so that what is
+  // compared is what the storage gives back.
+  Task<void> verify() {
+    progress_.begin_phase("verify");
+    if (!target_->read_only()) co_await target_->flush();
+    NodePtr written = std::exchange(target_, nullptr);
+    co_await written->close();
+    bool direct = true;
+    try {
+      OpenRequest request = target_request();
+      request.flags.cache.direct = true;
+      target_ = co_await open_node(session_.context, std::move(request));
+    } catch (const Error&) {
+      direct = false;
+    }
+    if (!direct) target_ = co_await open_node(session_.context, target_request());
+    uint64_t begin = 0;
+    for (size_t i = 0; i < sources_.size(); ++i) {
+      const uint64_t length = (sources_[i]->length() + 511) / 512 * 512;
+      // Behind the last one there must be nothing but zeroes.
+      const bool last = i + 1 == sources_.size();
+      CompareOptions options;
+      options.second_begin = begin;
+      options.length = last ? target_->length() - begin : length;
+      Compare job(session_.context, sources_[i], target_, options, session_.cancel);
+      job.progress = [&](uint64_t done, uint64_t) {
+        progress_.update(begin + done, target_->length());
+      };
+      co_await compare(job, begin);
+      begin += length;
+    }
+  }
+
+  Task<void> compare(Compare& job, uint64_t begin) {
+    CompareResult result;
+    std::optional<CompareFailure> failure;
+    try {
+      result = co_await job.run();
+    } catch (const CompareFailure& caught) {
+      failure = caught;
+    }
+    if (failure) {
+      const std::string where = failure->image == 0 ? "the source" : "'" + plan_.target + "'";
+      throw Error(failure->error.kind(), "error while verifying: reading " + where + " at byte " +
+                                             std::to_string(begin + failure->offset) + ": " +
+                                             failure->error.cause());
+    }
+    if (result.kind == CompareResult::Kind::kIdentical) co_return;
+    progress_.finish();
+    session_.error("'" + plan_.target + "' differs from the source at byte " +
+                   std::to_string(begin + result.offset) + ", although writing reported no error");
+    std::fprintf(stderr,
+                 "The target must not be used. Its storage, this machine's memory, or a program "
+                 "that wrote meanwhile may be the cause.\n");
+    throw Exit{kDiffers};
   }
 
   Session& session_;
@@ -191,6 +267,7 @@ class Conversion {
   NodePtr target_;
   uint64_t size_ = 0;
   bool created_ = false;
+  std::string digest_;
 };
 
 }  // namespace
@@ -214,16 +291,17 @@ int run_convert(Session& session, Arguments& arguments) {
   check_conflicts(session, arguments);
   if (words.size() < 2) fail(session, "Must specify image file name");
   plan.target = words.back();
-  if (plan.format.empty() && !plan.target_image_opts) {
-    if (session.for_people()) plan.format = format_of_name(plan.target);
-    if (session.context.registry().find(plan.format) == nullptr) plan.format = "raw";
-  }
+  if (plan.format.empty() && !plan.target_image_opts)
+    plan.format = format_for_target(session, plan.target);
   if (add_objects(session, arguments)) return 0;
   plan.target_cache =
       cache_mode(session, arguments.value_or('t', "unsafe"), "Invalid cache option");
   const CacheMode source_cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   plan.given_zero = arguments.has(kTargetIsZero);
+  plan.verify = arguments.has(kVerify);
+  plan.hash = arguments.value_or(kHash, "");
+  if (arguments.has(kHash)) Digest{plan.hash};  // a wrong name is told before anything is made
   plan.snapshot = arguments.value_or('l', "");
   if (!plan.snapshot.empty() && words.size() > 2)
     fail(session, "No support for concatenating multiple snapshot");
@@ -249,6 +327,9 @@ int run_convert(Session& session, Arguments& arguments) {
       error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
     throw;
   }
+  progress.finish();
+  if (!plan.hash.empty()) print(conversion.digest() + "  " + plan.target + "\n");
+  if (plan.verify && !plan.quiet) print("Verified: the target has the content of the source.\n");
   return 0;
 }
 

@@ -10,10 +10,8 @@ int run_create(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   CreateOptions request;
   request.format = arguments.value_or('f', "");
-  if (request.format.empty()) {
-    if (session.for_people() && !words.empty()) request.format = format_of_name(words.front());
-    if (session.context.registry().find(request.format) == nullptr) request.format = "raw";
-  }
+  if (request.format.empty())
+    request.format = words.empty() ? "raw" : format_for_target(session, words.front());
   if (help)
     return print_create_help(session, request.format, words.empty() ? std::string() : words[0]);
   if (words.empty()) throw UsageError{"Expecting image file name"};

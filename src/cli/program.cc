@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "cli/session.h"
 #include "drivers.h"
 
@@ -54,6 +55,7 @@ int print_help(const Session& session) {
                  "    '-V', '--version'    output version information and exit\n"
                  "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
   for (const Verb& verb : verbs()) {
+    if (verb.own && !people) continue;
     char line[160];
     if (people)
       std::snprintf(line, sizeof line, "  %-10s %s\n", std::string(verb.name).c_str(),
@@ -98,8 +100,17 @@ int usage(const Session& session, const UsageError& error, int code) {
 int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   std::vector<Flag> flags = verb.flags;
   flags.push_back({'h', "help", nullptr, "print this help"});
-  if (session.for_people()) flags.push_back(kUntrustedFlag);
+  if (session.for_people()) {
+    for (const Flag& flag : own_flags(verb.name)) flags.push_back(flag);
+    flags.push_back(kUntrustedFlag);
+  }
+  session.verb = verb.name;
+  std::vector<char*> words(argv, argv + argc);
   try {
+    if (session.for_people()) session.progress_fd = take_json_progress(words);
+    argc = static_cast<int>(words.size());
+    words.push_back(nullptr);
+    argv = words.data();
     const char* last = argc > 1 ? argv[argc - 1] : "";
     const bool literal =
         verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
@@ -162,7 +173,8 @@ int run_img(Session& session, int argc, char** argv) {
     return print_help(session);
   }
   for (const Verb& verb : verbs())
-    if (verb.name == name) return run_verb(session, verb, argc - at, argv + at);
+    if (verb.name == name && (session.for_people() || !verb.own))
+      return run_verb(session, verb, argc - at, argv + at);
   return usage(session, {"Command not found: " + name}, 1);
 }
 

@@ -1,7 +1,11 @@
 #include "cli/progress.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <string>
 
@@ -13,10 +17,59 @@ namespace {
 volatile std::sig_atomic_t report_wanted = 0;
 void want_report(int) { report_wanted = 1; }
 
+using namespace std::chrono_literals;
+constexpr auto kBetweenLines = 100ms;
+constexpr auto kRateWindow = 1s;
+
+int descriptor_of(std::string_view text) {
+  if (text == "json") return STDERR_FILENO;
+  constexpr std::string_view kFd = "json,fd=";
+  int fd = -1;
+  const char* end = text.data() + text.size();
+  if (text.starts_with(kFd)) {
+    const auto [stop, error] = std::from_chars(text.data() + kFd.size(), end, fd);
+    if (error != std::errc() || stop != end) fd = -1;
+  }
+  if (fd < 0)
+    throw UsageError{"Invalid progress option '" + std::string(text) + "': json[,fd=N] is known"};
+  if (::fcntl(fd, F_GETFD) < 0)
+    throw UsageError{"Descriptor " + std::to_string(fd) + " of --progress is not open"};
+  return fd;
+}
+
 }  // namespace
 
+std::optional<int> take_json_progress(std::vector<char*>& words) {
+  std::optional<int> fd;
+  for (size_t i = 1; i < words.size(); ++i) {
+    const std::string_view word = words[i];
+    if (word == "--") break;
+    std::string_view value;
+    size_t count = 1;
+    if (word.starts_with("--progress=")) {
+      value = word.substr(word.find('=') + 1);
+    } else if (word == "--progress" && i + 1 < words.size()) {
+      value = words[i + 1];
+      count = 2;
+      // A bare --progress may stand before a file name.
+      if (value != "json" && !value.starts_with("json,")) continue;
+    } else {
+      continue;
+    }
+    fd = descriptor_of(value);
+    const auto at = words.begin() + static_cast<std::ptrdiff_t>(i);
+    words.erase(at, at + static_cast<std::ptrdiff_t>(count));
+    --i;
+  }
+  return fd;
+}
+
 Progress::Progress(const Session& session, bool wanted, bool quiet, double step) : step_(step) {
-  if (!quiet) {
+  if (session.progress_fd) {
+    style_ = Style::kLines;
+    fd_ = *session.progress_fd;
+    begin_phase(session.verb);
+  } else if (!quiet) {
     if (session.for_people() && ::isatty(STDERR_FILENO))
       style_ = Style::kBar;
     else if (wanted)
@@ -33,8 +86,66 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step)
 
 Progress::~Progress() { finish(); }
 
+void Progress::begin_phase(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  shown_ = -1;
+  if (style_ != Style::kLines) return;
+  if (done_ != 0 || total_ != 0) line("running", true);
+  phase_ = name;
+  done_ = total_ = rate_done_ = 0;
+  rate_ = 0;
+  started_ = told_ = rate_at_ = Clock::now();
+}
+
+// One line. Where nobody reads a line is left out rather than waited for, unless it MUST be seen.
+void Progress::line(std::string_view state, bool must) {
+  const auto now = Clock::now();
+  const std::chrono::duration<double> window = now - rate_at_;
+  const std::chrono::duration<double> elapsed = now - started_;
+  // At first, and for a job that is shorter than a window: the mean.
+  if (window >= kRateWindow) {
+    rate_ = static_cast<double>(done_ - rate_done_) / window.count();
+    rate_at_ = now;
+    rate_done_ = done_;
+  } else if (rate_done_ == 0 && elapsed.count() > 0) {
+    rate_ = static_cast<double>(done_) / elapsed.count();
+  }
+  told_ = now;
+  Value out = Value::object();
+  out.set("progress", uint64_t{1});
+  out.set("phase", phase_);
+  out.set("state", std::string(state));
+  out.set("done", done_);
+  out.set("total", total_);
+  out.set("rate", static_cast<uint64_t>(rate_));
+  out.set("elapsed-ms",
+          static_cast<uint64_t>(
+              std::chrono::duration_cast<std::chrono::milliseconds>(now - started_).count()));
+  const std::string text = out.compact() + "\n";
+  pollfd ready{.fd = fd_, .events = POLLOUT, .revents = 0};
+  if (!must && ::poll(&ready, 1, 0) != 1) return;
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const ssize_t written = ::write(fd_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN && ::poll(&ready, 1, -1) == 1) continue;
+    // Whoever looked has gone: the work goes on without.
+    if (written < 0) style_ = Style::kNone;
+    if (written < 0) return;
+    rest.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
 void Progress::update(uint64_t done, uint64_t total) {
   const std::lock_guard lock(mutex_);
+  if (style_ == Style::kLines) {
+    // Several workers report, not always in the order of what they say.
+    const bool first = total_ == 0;
+    done_ = std::max(done_, done);
+    total_ = total;
+    if (first || Clock::now() - told_ >= kBetweenLines) line("running", false);
+    return;
+  }
   const double percent =
       total == 0 ? 100 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
   if (style_ == Style::kNone) {
@@ -72,6 +183,8 @@ void Progress::finish() {
     std::fflush(stdout);
   } else if (style_ == Style::kBar && drawn_) {
     std::fprintf(stderr, "\n");
+  } else if (style_ == Style::kLines) {
+    line("ended", true);
   }
   style_ = Style::kNone;
 }

@@ -1,15 +1,24 @@
 #pragma once
 
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "cli/session.h"
 
 namespace cairn::cli {
 
-// Shows how far a job is: QEMU's percent line, or a bar on a terminal for people. Update may be
-// called from any thread.
+// Takes "--progress json[,fd=N]" (or "--progress=json…") out of WORDS and gives the descriptor: 2
+// when none is named. Nothing when it is not there. Throws UsageError.
+std::optional<int> take_json_progress(std::vector<char*>& words);
+
+// Shows how far a job is: QEMU's percent line, a bar on a terminal for people, or lines for
+// programs (docs/progress.md). Update may be called from any thread.
 class Progress {
  public:
   // STEP: percent between prints of QEMU's line.
@@ -18,16 +27,30 @@ class Progress {
   Progress(const Progress&) = delete;
 
   void update(uint64_t done, uint64_t total);
+  // What follows counts from nothing again.
+  void begin_phase(std::string_view name);
   // Ends the line; nothing is printed afterwards.
   void finish();
 
  private:
-  enum class Style { kNone, kPercent, kBar };
+  using Clock = std::chrono::steady_clock;
+  enum class Style { kNone, kPercent, kBar, kLines };
   void draw(double percent, uint64_t done, uint64_t total);
+  void line(std::string_view state, bool must);
   Style style_ = Style::kNone;
   double step_;
   double shown_ = -1;
   bool drawn_ = false;
+  // For programs:
+  int fd_ = -1;
+  std::string phase_;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+  Clock::time_point started_{};
+  Clock::time_point told_{};
+  Clock::time_point rate_at_{};  // begin of the window that the rate is taken from
+  uint64_t rate_done_ = 0;
+  double rate_ = 0;
   std::mutex mutex_;
 };
 

@@ -16,7 +16,8 @@ const Flag kObjectFlag{kObject, "object", "TYPE,id=ID,…", "an object, such as 
 const Flag kForceShareFlag{'U', "force-share", nullptr, "open although somebody else writes it"};
 const Flag kOutputFlag{kOutput, "output", "human|json", "how the result is printed"};
 const Flag kQuietFlag{'q', "quiet", nullptr, "print errors only"};
-const Flag kProgressFlag{'p', "progress", nullptr, "show how far the work is"};
+const Flag kProgressFlag{'p', "progress", nullptr,
+                         "show how far the work is; `--progress json[,fd=N]`: lines for programs"};
 const Flag kUntrustedFlag{kUntrusted, "untrusted", nullptr,
                           "open nothing that an image refers to (backing files, data files)"};
 
@@ -208,6 +209,21 @@ int print_create_help(Session& session, const std::string& format, const std::st
   return 0;
 }
 
+namespace {
+struct Ending {
+  std::string_view ending;
+  std::string_view format;
+};
+constexpr Ending kEndings[] = {
+    {"raw", "raw"},     {"img", "raw"},       {"ima", "raw"},       {"iso", "raw"},
+    {"bin", "raw"},     {"dd", "raw"},        {"qcow2", "qcow2"},   {"qcow", "qcow"},
+    {"qed", "qed"},     {"vdi", "vdi"},       {"vmdk", "vmdk"},     {"vhd", "vpc"},
+    {"avhd", "vpc"},    {"vpc", "vpc"},       {"vhdx", "vhdx"},     {"avhdx", "vhdx"},
+    {"luks", "luks"},   {"hdd", "parallels"}, {"hds", "parallels"}, {"bochs", "bochs"},
+    {"cloop", "cloop"}, {"dmg", "dmg"},
+};
+}  // namespace
+
 std::string format_of_name(std::string_view filename) {
   const size_t slash = filename.rfind('/');
   const size_t dot = filename.rfind('.');
@@ -215,13 +231,27 @@ std::string format_of_name(std::string_view filename) {
   std::string ending(filename.substr(dot + 1));
   std::transform(ending.begin(), ending.end(), ending.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  static constexpr std::pair<std::string_view, std::string_view> kEndings[] = {
-      {"raw", "raw"},   {"img", "raw"},   {"iso", "raw"},      {"qcow2", "qcow2"}, {"qcow", "qcow"},
-      {"qed", "qed"},   {"vdi", "vdi"},   {"vmdk", "vmdk"},    {"vhd", "vpc"},     {"vpc", "vpc"},
-      {"vhdx", "vhdx"}, {"luks", "luks"}, {"hdd", "parallels"}};
-  for (const auto& [known, format] : kEndings)
-    if (ending == known) return std::string(format);
+  for (const Ending& known : kEndings)
+    if (ending == known.ending) return std::string(known.format);
   return {};
+}
+
+std::string format_for_target(const Session& session, const std::string& filename) {
+  std::string format;
+  if (session.for_people()) format = format_of_name(filename);
+  if (format.empty()) return "raw";
+  // Raw bytes under such a name would mislead everybody who meets the file.
+  if (session.context.registry().find(format) == nullptr)
+    fail(session, "'" + filename + "' has the ending of the format " + format +
+                      ", which cannot be written; name another one to use that ending anyway");
+  return format;
+}
+
+std::vector<std::string_view> endings_of(std::string_view format) {
+  std::vector<std::string_view> endings;
+  for (const Ending& known : kEndings)
+    if (known.format == format) endings.push_back(known.ending);
+  return endings;
 }
 
 }  // namespace cairn::cli

@@ -23,7 +23,9 @@ struct Session {
   Persona persona = Persona::kCairn;
   Context& context;
   CancelSource& cancel;
-  bool untrusted = false;  // references found in images are not followed
+  bool untrusted = false;               // references found in images are not followed
+  std::string verb = {};                // the one that runs: the first phase of its progress
+  std::optional<int> progress_fd = {};  // where lines for programs go; none: progress is for people
 
   bool for_people() const { return persona == Persona::kCairn; }
   // "PROGRAM: TEXT" on standard error.
@@ -52,7 +54,11 @@ struct Verb {
   int failure = 1;         // exit code of an error that reaches the program
   int usage_failure = 1;   // exit code of a wrong command line
   bool size_last = false;  // the last word is taken as it is: "-1G" is no option there
+  bool own = false;        // none of qemu-img's
 };
+// Those that qemu-img has not, and options that its verbs have under Cairn's name only.
+std::vector<Verb> own_verbs();
+std::vector<Flag> own_flags(std::string_view verb);
 // By name. Defined by the table in verbs.cc.
 const std::vector<Verb>& verbs();
 
@@ -96,6 +102,11 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
 int print_create_help(Session& session, const std::string& format, const std::string& filename);
 // The format that a file name's ending stands for; empty when it tells nothing.
 std::string format_of_name(std::string_view filename);
+// The same for an image to be made without -O: "raw" where the name tells nothing, and always under
+// qemu-img's name. Fails when the name stands for a format that is not there.
+std::string format_for_target(const Session& session, const std::string& filename);
+// The endings of file names that stand for FORMAT, without a dot.
+std::vector<std::string_view> endings_of(std::string_view format);
 
 // Closes NODES (null ones are left out), whatever happens, then throws ERROR, or else the first
 // error of closing.

@@ -205,6 +205,7 @@ std::vector<Verb> make_table() {
         kObjectFlag},
        run_rebase},
   };
+  for (Verb& verb : own_verbs()) table.push_back(std::move(verb));
   std::sort(table.begin(), table.end(),
             [](const Verb& a, const Verb& b) { return a.name < b.name; });
   return table;

@@ -16,6 +16,8 @@ int run_commit(Session& session, Arguments& arguments);
 int run_rebase(Session& session, Arguments& arguments);
 int run_dd(Session& session, Arguments& arguments);
 int run_snapshot(Session& session, Arguments& arguments);
+int run_hash(Session& session, Arguments& arguments);
+int run_formats(Session& session, Arguments& arguments);
 int run_bench(Session& session, Arguments& arguments);
 
 // Long-only options of single verbs.
@@ -33,6 +35,9 @@ enum OwnId : int {
   kPattern,
   kSize,
   kWorkers,
+  kHash,
+  kVerify,
+  kAlgorithm,
 };
 
 }  // namespace cairn::cli

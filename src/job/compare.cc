@@ -38,11 +38,15 @@ Compare::Compare(Context& context, NodePtr first, NodePtr second, CompareOptions
     : context_(context),
       nodes_{std::move(first), std::move(second)},
       options_(options),
-      cancel_(cancel),
-      total_(std::max(nodes_[0]->length(), nodes_[1]->length())) {}
+      cancel_(cancel) {
+  const uint64_t second_length = nodes_[1]->length();
+  begin_[1] = std::min(options_.second_begin, second_length);
+  total_ = options_.length.value_or(std::max(nodes_[0]->length(), second_length - begin_[1]));
+}
 
 Task<CompareResult> Compare::run() {
-  const bool sizes_differ = nodes_[0]->length() != nodes_[1]->length();
+  const bool sizes_differ =
+      !options_.length && nodes_[0]->length() != nodes_[1]->length() - begin_[1];
   if (sizes_differ && options_.strict) co_return CompareResult{.kind = CompareResult::Kind::kSize};
   const unsigned count = std::max(1u, options_.parallel);
   const unsigned workers = std::min(count, context_.runtime().worker_count());
@@ -66,12 +70,12 @@ Task<void> Compare::look(unsigned image) {
   Known& known = known_[image];
   if (position_ < known.end) co_return;
   Node& node = *nodes_[image];
-  const uint64_t length = node.length();
+  const uint64_t length = node.length() - begin_[image];
   if (position_ >= length) {
     known.extent = {.length = total_ - position_, .zero = true};
   } else {
     try {
-      known.extent = co_await node.extent_at(position_, length - position_);
+      known.extent = co_await node.extent_at(begin_[image] + position_, length - position_);
     } catch (const Error& error) {
       throw CompareFailure{CompareFailure::Step::kStatus, image, position_, error};
     }
@@ -94,7 +98,7 @@ Task<Compare::Chunk> Compare::next_chunk() {
     differs(CompareResult::Kind::kStatus, position_);
     co_return chunk;
   }
-  uint64_t end = std::min(known_[0].end, known_[1].end);
+  uint64_t end = std::min({known_[0].end, known_[1].end, total_});
   if (!a.zero || !b.zero) end = std::min(end, align_down(position_, kUnitBytes) + kUnitBytes);
   chunk.length = end - position_;
   position_ = end;
@@ -139,7 +143,7 @@ Task<void> Compare::work() {
 
 Task<void> Compare::read(unsigned image, uint64_t offset, MutableByteSpan out) {
   try {
-    co_await nodes_[image]->read(offset, out);
+    co_await nodes_[image]->read(begin_[image] + offset, out);
   } catch (const Error& error) {
     throw CompareFailure{CompareFailure::Step::kRead, image, offset, error};
   }

@@ -15,6 +15,10 @@ namespace cairn {
 struct CompareOptions {
   bool strict = false;  // sizes and the kind of every extent must agree too
   unsigned parallel = 8;
+  // The first disk is compared with what the second one has from here on…
+  uint64_t second_begin = 0;
+  // …and, when given, no further than for so many bytes.
+  std::optional<uint64_t> length = std::nullopt;
 };
 
 struct CompareResult {
@@ -60,6 +64,7 @@ class Compare {
   NodePtr nodes_[2];
   CompareOptions options_;
   const CancelSource& cancel_;
+  uint64_t begin_[2] = {};  // where each disk begins
   uint64_t total_ = 0;
 
   Mutex scan_;

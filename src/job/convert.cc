@@ -15,6 +15,8 @@ constexpr uint64_t kSector = 512;
 // are still in the processor's cache when they are looked at and written.
 constexpr uint64_t kUnitBytes = 512 << 10;
 constexpr uint64_t kOffloadBytes = 16 << 20;
+// With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
+constexpr uint64_t kHashedHole = 64 << 20;
 constexpr uint64_t kGranularity = 4096;  // of the search for zeroes
 
 Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
@@ -118,9 +120,13 @@ Task<Convert::Chunk> Convert::next_chunk() {
     }
   }
   if (chunk.state == State::kZero && options_.sparse_bytes == 0) chunk.state = State::kData;
-  if (chunk.state == State::kData) {
+  const bool read =
+      chunk.state == State::kData || (chunk.state == State::kSkip && options_.digest != nullptr);
+  if (options_.digest != nullptr && !read) end = std::min(end, position_ + kHashedHole);
+  if (read) {
     const uint64_t most = align_down(position_, unit_) + unit_;
-    if (options_.compress) end = align_up(end, target_->limits().cluster_bytes);
+    if (options_.compress && chunk.state == State::kData)
+      end = align_up(end, target_->limits().cluster_bytes);
     end = std::min({end, most, total_});
   }
   chunk.length = end - position_;
@@ -149,7 +155,9 @@ Task<void> Convert::work() {
       throw;
     }
     if (chunk.length == 0) co_return;
-    const bool data = chunk.state == State::kData;
+    // What lies below the target is read for the digest alone.
+    const bool data =
+        chunk.state == State::kData || (chunk.state == State::kSkip && options_.digest != nullptr);
     std::exception_ptr error;
     try {
       co_await handle(chunk, data ? buffer.span().first(chunk.length) : MutableByteSpan{});
@@ -169,19 +177,30 @@ Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
   std::vector<Encoded> encoded;
   const bool compressed = options_.compress && chunk.state == State::kData;
   try {
-    if (chunk.state == State::kData && !(chunk.host != nullptr && offload_))
+    if (!buffer.empty() && !(chunk.host != nullptr && offload_))
       co_await read_joined(chunk.offset, buffer);
     if (compressed) encoded = encode(buffer);
   } catch (...) {
     error = std::current_exception();
     failed_ = true;
   }
+  if (options_.digest != nullptr) co_await count(chunk, buffer);
   Task<void> storing = store(chunk, buffer, compressed ? &encoded : nullptr);
   if (options_.compress || !options_.out_of_order)
     co_await order_.run(chunk.number, std::move(storing));
   else
     co_await storing;
   if (error) std::rethrow_exception(error);
+}
+
+// Every number has its turn in the digest as well.
+Task<void> Convert::count(Chunk chunk, ByteSpan buffer) {
+  if (failed_)
+    co_await options_.digest->skip(chunk.number);
+  else if (buffer.empty())
+    co_await options_.digest->add_zeroes(chunk.number, chunk.length);
+  else
+    co_await options_.digest->add(chunk.number, buffer);
 }
 
 Task<void> Convert::store(Chunk chunk, MutableByteSpan buffer,

@@ -10,6 +10,7 @@
 #include "async/sync.h"
 #include "block/context.h"
 #include "block/node.h"
+#include "job/hash.h"
 
 namespace cairn {
 
@@ -22,6 +23,7 @@ struct ConvertOptions {
   uint64_t sparse_bytes = 4096;  // shortest run of zeroes that is not written; 0: write everything
   unsigned parallel = 8;         // requests at a time
   uint64_t rate = 0;             // bytes a second; 0: as fast as it goes
+  OrderedDigest* digest = nullptr;  // is given the whole content, in order; null: none
   // Only what the top layer of the source holds is copied: the target lies on a backing file that
   // has the rest, of this many bytes.
   std::optional<uint64_t> backing_bytes;
@@ -69,6 +71,7 @@ class Convert {
   Task<void> work();
   Task<Chunk> next_chunk();
   Task<void> look(uint64_t offset);
+  Task<void> count(Chunk chunk, ByteSpan buffer);
   Task<void> handle(Chunk chunk, MutableByteSpan buffer);
   std::vector<Encoded> encode(ByteSpan bytes) const;
   Task<void> store(Chunk chunk, MutableByteSpan buffer, const std::vector<Encoded>* encoded);

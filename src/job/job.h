@@ -7,4 +7,5 @@
 #include "job/commit.h"
 #include "job/compare.h"
 #include "job/convert.h"
+#include "job/hash.h"
 #include "job/rebase.h"

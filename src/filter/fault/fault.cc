@@ -66,7 +66,9 @@ class FaultDriver : public Driver {
  public:
   std::string_view name() const override { return "fault"; }
   std::string_view title() const override { return "fails on purpose"; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
+  Abilities abilities() const override {
+    return {.resize = true, .shared_writers = true, .filter = true};
+  }
   const OptionSchema& open_options() const override { return kOpenOptions; }
   Task<NodePtr> open(OpenContext& request) const override {
     Plan plan;

@@ -51,7 +51,9 @@ class RecordDriver : public Driver {
  public:
   std::string_view name() const override { return "record"; }
   std::string_view title() const override { return "keeps a list of what is written"; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
+  Abilities abilities() const override {
+    return {.resize = true, .shared_writers = true, .filter = true};
+  }
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
     co_return std::make_shared<RecordNode>(request, std::move(file));

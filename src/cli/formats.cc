@@ -1,0 +1,100 @@
+#include <algorithm>
+
+#include "block/driver.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+// What a driver can do, in the order of the table. Reading is what all can.
+struct Ability {
+  std::string_view name;
+  bool (*has)(const Abilities& abilities);
+};
+constexpr Ability kAbilities[] = {
+    {"write", [](const Abilities& a) { return !a.read_only; }},
+    {"create", [](const Abilities& a) { return a.create; }},
+    {"resize", [](const Abilities& a) { return a.resize; }},
+    {"backing", [](const Abilities& a) { return a.backing; }},
+    {"snapshots", [](const Abilities& a) { return a.snapshots; }},
+    {"compress", [](const Abilities& a) { return a.compress; }},
+    {"check", [](const Abilities& a) { return a.check; }},
+    {"repair", [](const Abilities& a) { return a.repair; }},
+    {"amend", [](const Abilities& a) { return a.amend; }},
+};
+
+std::string_view kind_of(const Driver& driver) {
+  if (driver.abilities().filter) return "filter";
+  return driver.is_protocol() ? "protocol" : "format";
+}
+
+std::string padded(std::string_view text, size_t width) {
+  std::string out(text);
+  if (out.size() < width) out.resize(width, ' ');
+  return out;
+}
+
+Value described(const Driver& driver) {
+  Value out = Value::object();
+  out.set("name", driver.name());
+  out.set("kind", kind_of(driver));
+  out.set("title", driver.title());
+  Value abilities = Value::object();
+  abilities.set("read", true);
+  for (const Ability& ability : kAbilities)
+    abilities.set(ability.name, ability.has(driver.abilities()));
+  out.set("abilities", std::move(abilities));
+  Value::Array endings;
+  for (const std::string_view ending : endings_of(driver.name())) endings.emplace_back(ending);
+  out.set("endings", std::move(endings));
+  Value::Array prefixes;
+  for (const std::string_view prefix : driver.prefixes()) prefixes.emplace_back(prefix);
+  out.set("prefixes", std::move(prefixes));
+  return out;
+}
+
+void print_table(const std::vector<const Driver*>& drivers, std::string_view kind,
+                 std::string_view heading) {
+  bool any = false;
+  for (const Driver* driver : drivers) {
+    if (kind_of(*driver) != kind) continue;
+    if (!any) {
+      std::string line = padded(heading, 14) + "read ";
+      for (const Ability& ability : kAbilities) line += std::string(ability.name) + " ";
+      print(line + "\n");
+    }
+    any = true;
+    std::string line = padded(driver->name(), 14) + "yes  ";
+    for (const Ability& ability : kAbilities)
+      line += padded(ability.has(driver->abilities()) ? "yes" : "-", ability.name.size() + 1);
+    print(line + " " + std::string(driver->title()) + "\n");
+  }
+  if (any) print("\n");
+}
+
+}  // namespace
+
+int run_formats(Session& session, Arguments& arguments) {
+  const bool json = json_output(session, arguments);
+  std::vector<const Driver*> drivers = session.context.registry().all();
+  if (const auto& words = arguments.words(); !words.empty()) {
+    drivers.clear();
+    for (const std::string& word : words) {
+      const Driver* driver = session.context.registry().find(word);
+      if (driver == nullptr) fail(session, "Unknown format '" + word + "'");
+      drivers.push_back(driver);
+    }
+  }
+  if (json) {
+    Value::Array out;
+    for (const Driver* driver : drivers) out.push_back(described(*driver));
+    print(Value(std::move(out)).pretty() + "\n");
+    return 0;
+  }
+  print_table(drivers, "format", "format");
+  print_table(drivers, "protocol", "protocol");
+  print_table(drivers, "filter", "filter");
+  return 0;
+}
+
+}  // namespace cairn::cli

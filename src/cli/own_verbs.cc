@@ -1,0 +1,39 @@
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+
+std::vector<Verb> own_verbs() {
+  return {
+      {.name = "formats",
+       .summary = "lists the formats and protocols with what each can do",
+       .synopsis = "[--output=FMT] [NAME…]",
+       .flags = {kOutputFlag},
+       .run = run_formats,
+       .own = true},
+      {.name = "hash",
+       .summary = "prints a digest of what a guest sees on a disk",
+       .synopsis = "[--object DEF] [--image-opts] [-a ALGORITHM] [-f FMT] [-l SNAP] [--output=FMT] "
+                   "[-T CACHE] [-p] [-U] FILE",
+       .flags = {{'a', "algorithm", "NAME", "sha256 (when not given), sha512, blake2b, …"},
+                 kFormatFlag,
+                 {'l', "snapshot", "SNAP", "of this internal snapshot"},
+                 kOutputFlag,
+                 {'T', "source-cache", "MODE", "cache mode of the image (writeback)"},
+                 kProgressFlag,
+                 kQuietFlag,
+                 kForceShareFlag,
+                 kImageOptsFlag,
+                 kObjectFlag},
+       .run = run_hash,
+       .own = true},
+  };
+}
+
+std::vector<Flag> own_flags(std::string_view verb) {
+  if (verb == "convert")
+    return {{kHash, "hash", "NAME", "print a digest of the content: sha256, sha512, blake2b, …"},
+            {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
+  return {};
+}
+
+}  // namespace cairn::cli
