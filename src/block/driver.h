@@ -20,6 +20,13 @@ struct CheckRequest {
   std::function<void(std::string_view)> report;
 };
 
+struct AmendRequest {
+  Options options;     // known to the driver's amend schema
+  bool force = false;  // do what could lose data
+  // Called now and then, from any worker.
+  std::function<void(uint64_t done, uint64_t total)> progress;
+};
+
 struct ProbeInput {
   ByteSpan head;  // at least the first 2048 bytes, zero-padded behind the end
   ByteSpan tail;  // the last 512 bytes of a file with as many, else empty

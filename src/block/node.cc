@@ -397,6 +397,12 @@ Task<void> Node::show_snapshot(std::string, std::string) {
   co_return;
 }
 
+Task<void> Node::amend(AmendRequest) {
+  throw Error(ErrorKind::kUnsupported, "Format driver '" + std::string(driver_.name()) +
+                                           "' does not support option amendment");
+  co_return;
+}
+
 Task<void> Node::set_permissions(Permissions) { co_return; }
 
 std::vector<std::byte> Node::encode_cluster(ByteSpan) const { throw Error::system(ENOTSUP); }

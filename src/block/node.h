@@ -154,6 +154,9 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual bool supports_compression() const { return false; }
   virtual bool supports_bitmaps() const { return false; }
   virtual Task<CheckResult> check(struct CheckRequest request);
+  // Changes the format's options of an existing image (those of Driver::amend_options()). Throws
+  // kUnsupported where the driver has none. The guest sees the same disk at every moment.
+  virtual Task<void> amend(struct AmendRequest request);
   // Replaces the locks on the node's storage: what is new is taken before what is given up.
   virtual Task<void> set_permissions(Permissions permissions);
   // Compression is CPU work that a copy wants to do in parallel before the ordered write: encodes

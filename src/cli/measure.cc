@@ -28,9 +28,7 @@ void check_options(const Driver& driver, const Options& options) {
     for (const OptionSpec& spec : driver.create_options())
       if (spec.name == key) known = &spec;
     if (known == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
-    if (known->type == OptionType::kBool) options.boolean(key);
-    if (known->type == OptionType::kNumber) options.number(key);
-    if (known->type == OptionType::kSize) options.size(key);
+    check_option(*known, options);
   }
 }
 

@@ -64,7 +64,8 @@ std::optional<int> take_json_progress(std::vector<char*>& words) {
   return fd;
 }
 
-Progress::Progress(const Session& session, bool wanted, bool quiet, double step) : step_(step) {
+Progress::Progress(const Session& session, bool wanted, bool quiet, double step, Start start)
+    : step_(step) {
   if (session.progress_fd) {
     style_ = Style::kLines;
     fd_ = *session.progress_fd;
@@ -81,7 +82,7 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step)
     action.sa_flags = SA_RESTART;
     ::sigaction(SIGUSR1, &action, nullptr);
   }
-  if (style_ == Style::kPercent) draw(0, 0, 0);
+  if (style_ == Style::kPercent && start == Start::kAtOnce) draw(0, 0, 0);
 }
 
 Progress::~Progress() { finish(); }

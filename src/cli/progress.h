@@ -21,8 +21,11 @@ std::optional<int> take_json_progress(std::vector<char*>& words);
 // programs (docs/progress.md). Update may be called from any thread.
 class Progress {
  public:
+  // Whether zero percent is drawn before the first update.
+  enum class Start { kAtOnce, kWithFirstUpdate };
   // STEP: percent between prints of QEMU's line.
-  Progress(const Session& session, bool wanted, bool quiet, double step);
+  Progress(const Session& session, bool wanted, bool quiet, double step,
+           Start start = Start::kAtOnce);
   ~Progress();
   Progress(const Progress&) = delete;
 

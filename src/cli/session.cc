@@ -167,7 +167,26 @@ std::string_view type_name(OptionType type) {
   }
   return "";
 }
+
+std::string help_line(const OptionSpec& spec) {
+  std::string line = "  " + std::string(spec.name) + "=" + std::string(type_name(spec.type));
+  if (line.size() < 24) line.resize(24, ' ');
+  return line + " - " + std::string(spec.help) + "\n";
+}
 }  // namespace
+
+int print_amend_help(Session& session, const std::string& format) {
+  const Driver* driver = session.context.registry().find(format);
+  if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
+  if (!driver->abilities().amend)
+    fail(session, "Format driver '" + format + "' does not support option amendment");
+  std::vector<std::string> lines;
+  for (const OptionSpec& spec : driver->amend_options()) lines.push_back(help_line(spec));
+  std::sort(lines.begin(), lines.end());
+  print("Amend options for '" + format + "':\n");
+  for (const std::string& line : lines) print(line);
+  return 0;
+}
 
 int print_create_help(Session& session, const std::string& format, const std::string& filename) {
   const Registry& registry = session.context.registry();
@@ -181,9 +200,7 @@ int print_create_help(Session& session, const std::string& format, const std::st
     for (const OptionSpec& spec : schema) {
       if (std::find(seen.begin(), seen.end(), spec.name) != seen.end()) continue;
       seen.push_back(spec.name);
-      std::string line = "  " + std::string(spec.name) + "=" + std::string(type_name(spec.type));
-      if (line.size() < 24) line.resize(24, ' ');
-      lines.push_back(line + " - " + std::string(spec.help) + "\n");
+      lines.push_back(help_line(spec));
     }
   };
   add(driver->create_options());
@@ -223,6 +240,12 @@ constexpr Ending kEndings[] = {
     {"cloop", "cloop"}, {"dmg", "dmg"},
 };
 }  // namespace
+
+void check_option(const OptionSpec& spec, const Options& given) {
+  if (spec.type == OptionType::kBool) given.boolean(spec.name);
+  if (spec.type == OptionType::kNumber) given.number(spec.name);
+  if (spec.type == OptionType::kSize) given.size(spec.name);
+}
 
 std::string format_of_name(std::string_view filename) {
   const size_t slash = filename.rfind('/');

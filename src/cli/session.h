@@ -100,6 +100,8 @@ T run(Session& session, Task<T> task) {
 std::optional<Options> option_lists(const Session& session, const Arguments& arguments, bool* help);
 // -o help. FILENAME may be empty.
 int print_create_help(Session& session, const std::string& format, const std::string& filename);
+// The same for the options that can be amended.
+int print_amend_help(Session& session, const std::string& format);
 // The format that a file name's ending stands for; empty when it tells nothing.
 std::string format_of_name(std::string_view filename);
 // The same for an image to be made without -O: "raw" where the name tells nothing, and always under
@@ -107,6 +109,9 @@ std::string format_of_name(std::string_view filename);
 std::string format_for_target(const Session& session, const std::string& filename);
 // The endings of file names that stand for FORMAT, without a dot.
 std::vector<std::string_view> endings_of(std::string_view format);
+
+// Fails unless GIVEN is the text of SPEC's type; throws kInvalid with QEMU's wording.
+void check_option(const OptionSpec& spec, const Options& given);
 
 // Closes NODES (null ones are left out), whatever happens, then throws ERROR, or else the first
 // error of closing.

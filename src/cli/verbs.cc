@@ -8,6 +8,18 @@ namespace {
 
 std::vector<Verb> make_table() {
   std::vector<Verb> table = {
+      {"amend",
+       "changes the format's options of an image",
+       "[--object DEF] [--image-opts] [-p] [-q] [-f FMT] [-t CACHE] [--force] -o OPTS FILE",
+       {kFormatFlag,
+        {'o', "options", "OPTS", "what to change; `help` lists the options"},
+        {'t', "cache", "MODE", "cache mode of the image"},
+        {kForce, "force", nullptr, "do what could lose data, such as erasing the last key"},
+        kProgressFlag,
+        kQuietFlag,
+        kImageOptsFlag,
+        kObjectFlag},
+       run_amend},
       {"bench",
        "measures requests per second on an image",
        "[-c COUNT] [-d DEPTH] [-f FMT] [-n] [-o OFFSET] [-q] [-s SIZE] [-S STEP] [-t CACHE] [-i "

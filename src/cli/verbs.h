@@ -4,6 +4,7 @@
 
 namespace cairn::cli {
 
+int run_amend(Session& session, Arguments& arguments);
 int run_info(Session& session, Arguments& arguments);
 int run_create(Session& session, Arguments& arguments);
 int run_convert(Session& session, Arguments& arguments);
@@ -38,6 +39,7 @@ enum OwnId : int {
   kHash,
   kVerify,
   kAlgorithm,
+  kForce,
 };
 
 }  // namespace cairn::cli

@@ -57,6 +57,25 @@ const OptionSchema kCreateOptions = {
     {"size", OptionType::kSize, "", "Virtual disk size"},
 };
 
+const OptionSchema kAmendOptions = {
+    {"backing_file", OptionType::kString, "", "File name of a base image"},
+    {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
+    {"compat", OptionType::kString, "", "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {"data_file", OptionType::kString, "", "File name of an external data file"},
+    {"data_file_raw", OptionType::kBool, "",
+     "The external data file must stay valid as a raw image"},
+    {"encrypt.iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
+    {"encrypt.keyslot", OptionType::kNumber, "", "Select a single keyslot to modify explicitly"},
+    {"encrypt.new-secret", OptionType::kString, "",
+     "New secret to set in the matching keyslots. Empty string to erase"},
+    {"encrypt.old-secret", OptionType::kString, "", "Select all keyslots that match this password"},
+    {"encrypt.state", OptionType::kString, "",
+     "Select new state of affected keyslots (active/inactive)"},
+    {"lazy_refcounts", OptionType::kBool, "", "Postpone refcount updates"},
+    {"refcount_bits", OptionType::kNumber, "", "Width of a reference count entry in bits"},
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+};
+
 constexpr std::string_view kAnnounced[] = {"encryption",
                                            "encrypt.format",
                                            "encrypt.key-secret",
@@ -164,11 +183,13 @@ class Qcow2Driver : public Driver {
             .backing = true,
             .compress = true,
             .check = true,
+            .amend = true,
             .snapshots = true,
             .resize = true};
   }
   const OptionSchema& open_options() const override { return kOpenOptions; }
   const OptionSchema& create_options() const override { return kCreateOptions; }
+  const OptionSchema& amend_options() const override { return kAmendOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

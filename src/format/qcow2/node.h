@@ -1,8 +1,10 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -52,6 +54,8 @@ class Qcow2Node : public FormatNode {
   Task<void> apply_snapshot(std::string which) override;
   Task<void> delete_snapshot(std::string name) override;
   Task<void> show_snapshot(std::string id, std::string name) override;
+
+  Task<void> amend(AmendRequest request) override;
 
   const qcow2::Header& header() const { return header_; }
 
@@ -156,6 +160,19 @@ class Qcow2Node : public FormatNode {
   Task<void> write_l1_entries();
   Task<void> store_snapshots(std::vector<qcow2::SnapshotEntry> snapshots);
   std::vector<uint64_t> l1_entries() const;
+
+  // amend*.cc; all but the first lock every range
+  Task<void> amend_encryption(const AmendRequest& request);
+  Task<void> upgrade();
+  Task<void> downgrade(const AmendRequest& request);
+  Task<std::map<uint64_t, bool>> all_l2_tables();
+  Task<bool> has_compressed(const std::map<uint64_t, bool>& tables);
+  Task<void> expand_zeroes(uint64_t table, bool active);
+  Task<uint64_t> expanded(uint64_t entry, uint64_t sharers, bool active);
+  Task<void> change_refcount_width(unsigned order, const AmendRequest& request);
+  Task<std::set<uint64_t>> new_refcount_blocks(unsigned order);
+  Task<void> switch_refcounts(unsigned order, Run area, const std::set<uint64_t>& used,
+                              uint64_t table_clusters, const AmendRequest& request);
 
   qcow2::Header header_;
   qcow2::Extensions extensions_;
