@@ -25,3 +25,8 @@ cairn_pkg(URING liburing liburing-dev)
 cairn_pkg(ZSTD libzstd libzstd-dev)
 cairn_pkg(GCRYPT libgcrypt libgcrypt20-dev)
 cairn_pkg(DEFLATE libdeflate libdeflate-dev)
+
+# GnuTLS is bound at run time, when TLS is first asked for: only its headers are needed here.
+cairn_pkg(GNUTLS gnutls libgnutls28-dev)
+add_library(GNUTLS::Headers INTERFACE IMPORTED)
+target_include_directories(GNUTLS::Headers INTERFACE ${GNUTLS_INCLUDE_DIRS})

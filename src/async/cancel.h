@@ -1,7 +1,10 @@
 #pragma once
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <atomic>
-#include <memory>
+#include <cerrno>
 
 #include "base/error.h"
 
@@ -11,15 +14,40 @@ namespace cairn {
 // thread and from a signal handler.
 class CancelSource {
  public:
-  void request() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
+  CancelSource() = default;
+  CancelSource(const CancelSource&) = delete;
+  ~CancelSource() {
+    if (const int fd = descriptor_.load(); fd >= 0) ::close(fd);
+  }
+  void request() noexcept {
+    const int before = errno;
+    cancelled_.store(true);
+    const uint64_t one = 1;
+    // The counter can only refuse when it is already set.
+    if (const int fd = descriptor_.load(); fd >= 0) [[maybe_unused]]
+      const ssize_t written = ::write(fd, &one, sizeof one);
+    errno = before;
+  }
   bool requested() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
   // Throws kCancelled when cancellation was requested.
   void check() const {
     if (requested()) throw Error(ErrorKind::kCancelled, "cancelled");
   }
+  // For who waits rather than asks: readable once cancellation was requested. Made by the first
+  // call; calls come from one thread. Throws what the system says.
+  int descriptor() {
+    int fd = descriptor_.load();
+    if (fd >= 0) return fd;
+    fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) throw Error::system(errno, "eventfd");
+    descriptor_.store(fd);
+    if (requested()) request();
+    return fd;
+  }
 
  private:
   std::atomic<bool> cancelled_{false};
+  std::atomic<int> descriptor_{-1};
 };
 
 }  // namespace cairn

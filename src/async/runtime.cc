@@ -38,6 +38,7 @@ class Worker::Impl {
     int fd;
     short events;
     short ready = 0;
+    Clock::time_point deadline = Clock::time_point::max();
     std::coroutine_handle<> handle;
   };
 
@@ -133,32 +134,39 @@ class Worker::Impl {
       if (!inbox_.empty() || stop_) return;
       sleeping_ = true;
     }
-    if (idle && !timers_.empty()) {
-      const auto left = timers_.begin()->first - Clock::now();
+    auto first = Clock::time_point::max();
+    if (!timers_.empty()) first = timers_.begin()->first;
+    polled_.clear();
+    polled_.push_back({wake_fd_, POLLIN, 0});
+    for (const FdWait* wait : fd_waits_) {
+      polled_.push_back({wait->fd, wait->events, 0});
+      first = std::min(first, wait->deadline);
+    }
+    if (idle && first != Clock::time_point::max()) {
+      const auto left = first - Clock::now();
       timeout = static_cast<int>(std::clamp<int64_t>(
           std::chrono::ceil<std::chrono::milliseconds>(left).count(), 0, 1 << 30));
     }
-    polled_.clear();
-    polled_.push_back({wake_fd_, POLLIN, 0});
-    for (const FdWait* wait : fd_waits_) polled_.push_back({wait->fd, wait->events, 0});
     const int count = ::poll(polled_.data(), polled_.size(), timeout);
     {
       std::lock_guard lock(inbox_mutex_);
       sleeping_ = false;
     }
-    if (count <= 0) return;
-    if (polled_[0].revents != 0) {
+    const bool late = first != Clock::time_point::max() && Clock::now() >= first;
+    if (count <= 0 && !late) return;
+    if (count > 0 && polled_[0].revents != 0) {
       uint64_t rings = 0;
       [[maybe_unused]] const ssize_t got = ::read(wake_fd_, &rings, sizeof rings);
     }
     size_t kept = 0;
     for (size_t i = 0; i < fd_waits_.size(); ++i) {
       FdWait* wait = fd_waits_[i];
-      if (polled_[i + 1].revents == 0) {
+      const short ready = count > 0 ? polled_[i + 1].revents : short{0};
+      if (ready == 0 && !(late && wait->deadline <= Clock::now())) {
         fd_waits_[kept++] = wait;
         continue;
       }
-      wait->ready = polled_[i + 1].revents;
+      wait->ready = ready;
       ready_.push_back(wait->handle);
     }
     fd_waits_.resize(kept);
@@ -351,8 +359,8 @@ Task<void> sleep_for(std::chrono::nanoseconds duration) {
   co_await SleepAwaiter{Clock::now() + duration};
 }
 
-Task<short> await_ready(int fd, short events) {
-  FdAwaiter awaiter{.wait = {.fd = fd, .events = events, .handle = nullptr}};
+Task<short> await_ready(int fd, short events, Clock::time_point deadline) {
+  FdAwaiter awaiter{.wait = {.fd = fd, .events = events, .deadline = deadline, .handle = nullptr}};
   const short ready = co_await awaiter;
   co_return ready;
 }

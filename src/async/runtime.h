@@ -199,7 +199,9 @@ Task<T> run_on(Worker& worker, Task<T> task) {
 Task<void> yield_now();
 Task<void> sleep_for(std::chrono::nanoseconds duration);
 // Resumes when the descriptor has one of EVENTS (POLLIN, POLLOUT, …); gives the events that are
-// there. POLLERR and POLLHUP always count.
-Task<short> await_ready(int fd, short events);
+// there. POLLERR and POLLHUP always count. Gives 0 when DEADLINE has passed before.
+Task<short> await_ready(
+    int fd, short events,
+    std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
 
 }  // namespace cairn

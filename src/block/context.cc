@@ -76,6 +76,7 @@ Context::Context(RuntimeOptions options) : runtime_(options) {
 Context::~Context() = default;
 
 void Context::add_object(std::string_view type, Options properties) {
+  if (add_net_object(type, properties)) return;
   if (type != "secret")
     throw Error(ErrorKind::kInvalid,
                 "Parameter 'qom-type' does not accept value '" + std::string(type) + "'");

@@ -9,6 +9,8 @@
 #include "async/runtime.h"
 #include "base/options.h"
 #include "block/driver.h"
+#include "net/authz.h"
+#include "net/tls.h"
 
 namespace cairn {
 
@@ -40,6 +42,11 @@ class Context {
   void add_object(std::string_view type, Options properties);
   // Throws "No secret with id 'ID'".
   const Secret& secret(std::string_view id) const;
+  // Throws "No TLS credentials with id 'ID'", and when they are for the other ENDPOINT.
+  std::shared_ptr<const TlsCredentials> tls_credentials(std::string_view id,
+                                                        TlsCredentials::Endpoint endpoint) const;
+  // Null when there is no such object: then nobody is allowed.
+  std::shared_ptr<const Authorization> authorization(std::string_view id) const;
 
   // Names for nodes that have none: "#block" and a number.
   std::string next_node_name();
@@ -47,8 +54,13 @@ class Context {
   std::function<void(std::string_view)> warn;
 
  private:
+  // The objects of src/net; false when TYPE is none of them.
+  bool add_net_object(std::string_view type, const Options& properties);
+
   Runtime runtime_;
   Registry registry_;
+  std::map<std::string, std::shared_ptr<const TlsCredentials>, std::less<>> tls_;
+  std::map<std::string, std::shared_ptr<const Authorization>, std::less<>> authorizations_;
   std::map<std::string, std::unique_ptr<Secret>, std::less<>> secrets_;
   std::atomic<unsigned> next_node_{100};
 };
