@@ -18,6 +18,8 @@ struct CheckRequest {
   Repair repair = Repair::kNone;
   // A line per finding, without a newline. From any worker, one call at a time.
   std::function<void(std::string_view)> report;
+  // The same for what kept a step from being done: to be printed as the program's own error.
+  std::function<void(std::string_view)> complain;
 };
 
 struct AmendRequest {

@@ -49,6 +49,8 @@ struct CheckResult {
   uint64_t image_end_offset = 0;
   uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0,
            compressed_clusters = 0;
+  // Of a check without repair: what a repair would do, a line each, and in which mode.
+  std::vector<std::string> plan;
 };
 
 // What a child is for.

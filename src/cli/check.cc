@@ -10,29 +10,61 @@ struct Outcome {
   CheckResult result;
   std::string format;
   bool unsupported = false;
+  bool repaired = false;
+  std::optional<Error> failure;  // what kept the check from being completed
 };
 
 void print_finding(std::string_view line) {
   std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
 }
 
-Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::Repair repair) {
+void print_repaired(const CheckResult& result) {
+  print("The following inconsistencies were found and repaired:\n\n    " +
+        std::to_string(result.leaks_fixed) + " leaked clusters\n    " +
+        std::to_string(result.corruptions_fixed) +
+        " corruptions\n\nDouble checking the fixed image now...\n");
+}
+
+Task<CheckResult> check_once(Session& session, Node& node, CheckRequest::Repair repair) {
+  CheckRequest wanted;
+  wanted.repair = repair;
+  wanted.report = print_finding;
+  wanted.complain = [&session](std::string_view line) { session.error(line); };
+  co_return co_await node.check(std::move(wanted));
+}
+
+Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::Repair repair,
+                          bool human) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   Outcome outcome;
   outcome.format = node->driver().name();
   std::exception_ptr error;
-  if (!node->driver().abilities().check) {
+  const Abilities abilities = node->driver().abilities();
+  if (!abilities.check || (repair != CheckRequest::Repair::kNone && !abilities.repair)) {
     outcome.unsupported = true;
   } else {
     try {
-      CheckRequest wanted{.repair = repair, .report = print_finding};
-      outcome.result = co_await node->check(std::move(wanted));
+      outcome.result = co_await check_once(session, *node, repair);
+      const CheckResult first = outcome.result;
+      outcome.repaired = first.corruptions_fixed != 0 || first.leaks_fixed != 0;
+      if (outcome.repaired) {
+        if (human) print_repaired(first);
+        outcome.result = co_await check_once(session, *node, CheckRequest::Repair::kNone);
+        outcome.result.corruptions_fixed = first.corruptions_fixed;
+        outcome.result.leaks_fixed = first.leaks_fixed;
+      }
+    } catch (const Error& met) {
+      outcome.failure = met;
     } catch (...) {
       error = std::current_exception();
     }
   }
   std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  try {
+    co_await close_all(std::move(nodes), error);
+  } catch (const Error&) {
+    if (!outcome.failure) throw;
+  }
   co_return outcome;
 }
 
@@ -112,7 +144,15 @@ int run_check(Session& session, Arguments& arguments) {
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   request.flags.for_check = true;
   request.flags.writable = repair != CheckRequest::Repair::kNone;
-  const Outcome outcome = run(session, check_image(session, std::move(request), repair));
+  const bool human = !json && !arguments.has('q');
+  const Outcome outcome = run(session, check_image(session, std::move(request), repair, human));
+  if (outcome.failure) {
+    if (session.for_people())
+      session.error("Check failed", *outcome.failure);
+    else
+      session.error("Check failed: " + outcome.failure->message());
+    return 1;
+  }
   if (outcome.unsupported) {
     session.error("This image format does not support checks");
     return 63;
@@ -122,6 +162,10 @@ int run_check(Session& session, Arguments& arguments) {
       print_json(outcome, name);
     else
       print_human(outcome.result);
+    if (human && session.for_people() && !outcome.result.plan.empty()) {
+      print("\nA repair (check -r MODE) would do this:\n");
+      for (const std::string& line : outcome.result.plan) print("    -r " + line + "\n");
+    }
   }
   const CheckResult& result = outcome.result;
   if (result.check_errors != 0) fail(session, "Check failed");

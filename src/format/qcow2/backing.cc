@@ -17,6 +17,7 @@ Task<void> Qcow2Node::change_backing(std::string name, std::string format) {
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
   co_await flush_mapped();
   Header header = header_;
+  header.incompatible = incompatible_now();
   Extensions extensions = extensions_;
   extensions.backing_name = name;
   extensions.backing_format = name.empty() ? std::string() : format;
@@ -29,6 +30,7 @@ Task<void> Qcow2Node::change_backing(std::string name, std::string format) {
   }
   co_await file_->write(0, bytes);
   co_await file_->flush();
+  header.incompatible = header_.incompatible;
   header_ = header;
   extensions_ = extensions;
 }

@@ -12,7 +12,8 @@ using namespace qcow2;
 namespace {
 
 const OptionSchema kOpenOptions = {
-    {"lazy-refcounts", OptionType::kBool, "", "accepted; refcounts are always written in order"},
+    {"lazy-refcounts", OptionType::kBool, "",
+     "refcounts may be written late; the image is marked dirty meanwhile"},
     {"pass-discard-request", OptionType::kBool, "", "pass discards of the guest to the file"},
     {"pass-discard-snapshot", OptionType::kBool, "on",
      "pass discards of deleted snapshots to the file"},
@@ -183,6 +184,7 @@ class Qcow2Driver : public Driver {
             .backing = true,
             .compress = true,
             .check = true,
+            .repair = true,
             .amend = true,
             .snapshots = true,
             .resize = true};

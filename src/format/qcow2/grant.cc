@@ -133,7 +133,8 @@ Task<void> Qcow2Node::publish(Grant place) {
   const Slice held = co_await writable_slice(place.offset);
   const size_t first = slice_index(place.offset);
   const uint64_t count = std::max<uint64_t>(place.token[1], 1);
-  if (place.token[1] == 0) l2_->write_after_file_flush();
+  // The flush that comes with the refcounts covers new data; without it there is one of its own.
+  if (place.token[1] == 0 || lazy_) l2_->write_after_file_flush();
   for (uint64_t i = 0; i < count; ++i) {
     const Entry old = load_entry(held.ref, first + i);
     Entry entry;
@@ -192,6 +193,7 @@ Task<Qcow2Node::Slice> Qcow2Node::writable_slice(uint64_t offset) {
     held.first = align_down(offset, slice_bytes_ / header_.l2_entry_bytes() * cluster());
   }
   if (!held.ref) held = co_await slice(table, offset);
+  check_overlap(table, cluster(), kOverlapAll & ~kOverlapActiveL2);
   co_return held;
 }
 
@@ -217,6 +219,7 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
   co_await file_->flush();
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, table | kCopied);
+  check_overlap(header_.l1_offset + l1_index * 8, 8, kOverlapAll & ~kOverlapActiveL1);
   co_await file_->write(header_.l1_offset + l1_index * 8, entry);
   {
     std::lock_guard lock(tables_mutex_);

@@ -142,7 +142,8 @@ void Header::validate(uint64_t file_bytes, bool for_check) const {
     if (!for_check && beyond(refcount_table_offset, bytes))
       invalid("Reference count table offset invalid: it lies outside of the file or in the header");
   }
-  if (snapshot_count > kMaxSnapshots) throw Error(ErrorKind::kTooLarge, "Snapshot table too large");
+  if (snapshot_count > kMaxSnapshots && !for_check)
+    throw Error(ErrorKind::kTooLarge, "Snapshot table too large");
   if (!table_fits(snapshots_offset, uint64_t{snapshot_count} * 40, cluster))
     invalid("Snapshot table offset invalid");
   if (uint64_t{l1_entries} * 8 > kMaxL1Bytes)

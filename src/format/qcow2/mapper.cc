@@ -88,21 +88,6 @@ void Qcow2Node::check_entry(Entry entry, uint64_t offset) {
   corrupt(text);
 }
 
-void Qcow2Node::corrupt(const std::string& what) {
-  if (!corrupt_reported_.exchange(true)) {
-    if (read_only()) {
-      context().warn("qcow2: Image is corrupt: " + what +
-                     "; further non-fatal corruption events will be suppressed");
-    } else {
-      // The header is marked when the image is closed or flushed, whichever comes first.
-      context().warn("qcow2: Marking image as corrupt: " + what +
-                     "; further corruption events will be suppressed");
-      unusable_.store(true);
-    }
-  }
-  throw Error(ErrorKind::kCorrupt, "Input/output error").hint("The image is corrupt: " + what);
-}
-
 Task<Mapping> Qcow2Node::map(uint64_t offset, uint64_t length) {
   if (unusable_.load(std::memory_order_relaxed)) throw Error::system(ENOMEDIUM);
   const uint64_t range = header_.l2_range();

@@ -14,6 +14,7 @@
 #include "block/open.h"
 #include "block/table_cache.h"
 #include "format/qcow2/layout.h"
+#include "format/qcow2/overlap.h"
 
 namespace cairn {
 
@@ -96,7 +97,9 @@ class Qcow2Node : public FormatNode {
   // open.cc
   void configure(const Options& options);
   Task<void> read_header(bool for_check);
+  Task<void> undo_interrupted_repair(bool for_check);
   Task<void> read_tables();
+  Task<void> read_l1_table();
   Task<void> read_snapshots();
   Task<void> read_bitmaps();
   Task<void> write_header();
@@ -117,7 +120,19 @@ class Qcow2Node : public FormatNode {
   void store_entry(const TableCache::Ref& ref, size_t index, Entry entry);
   Type classify(Entry entry, unsigned subcluster) const;
   void check_entry(Entry entry, uint64_t offset);
+
+  // marks.cc
+  uint64_t incompatible_now() const;
+  Task<void> change_marks(uint64_t set, uint64_t clear);
+  Task<void> repair_dirty();
+  void say_corrupt(const std::string& what);
+  // A writable image is marked and not used any further.
   [[noreturn]] void corrupt(const std::string& what);
+
+  // overlap.cc
+  void check_overlap(uint64_t offset, uint64_t length, uint32_t parts = qcow2::kOverlapAll);
+  Task<void> note_inactive_tables();
+  uint64_t snapshot_table_bytes() const;
 
   // grant.cc
   Grant grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length);
@@ -135,8 +150,7 @@ class Qcow2Node : public FormatNode {
   Task<uint64_t> make_area(uint64_t count);
   Task<void> write_counted_blocks(uint64_t area, uint64_t blocks, uint64_t used);
   Task<void> grow_refcount_table(uint64_t block_index);
-  void check_allocation(uint64_t offset, uint64_t length);
-  void check_overlap(uint64_t offset, uint64_t length) const;
+  uint64_t refcount_block(uint64_t index);
   // COUNT clusters in a row; between one and MOST. VIRGIN: they were never written and read as
   // zeroes.
   Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr);
@@ -182,7 +196,8 @@ class Qcow2Node : public FormatNode {
   bool metadata_only_ = false;
   bool discard_no_unref_ = false;
   bool pass_discard_request_ = false;
-  bool overlap_checks_ = true;
+  uint32_t overlap_parts_ = qcow2::kOverlapCached;
+  bool lazy_ = false;  // counters may reach the disk later; the dirty mark says so
   bool preallocated_ = false;
   uint64_t l2_cache_bytes_ = 0;
   uint32_t slice_bytes_ = 0;
@@ -200,9 +215,13 @@ class Qcow2Node : public FormatNode {
   uint64_t free_cursor_ = 0;        // no free cluster below
   uint64_t virgin_ = 0;             // host offsets from here on were never written
   uint64_t compressed_cursor_ = 0;  // byte behind the last packed cluster, 0: none
-  std::unordered_set<uint64_t>
-      table_clusters_;               // L2 tables and refcount blocks, for overlap checks
-  mutable std::mutex tables_mutex_;  // table_clusters_
+  // For the overlap checks, by cluster: L2 tables, refcount blocks, tables of snapshots.
+  std::unordered_set<uint64_t> table_clusters_;
+  std::unordered_set<uint64_t> block_clusters_;
+  std::unordered_set<uint64_t> inactive_l1_clusters_;
+  std::unordered_set<uint64_t> inactive_l2_clusters_;
+  uint64_t snapshots_bytes_ = 0;     // of the snapshot table
+  mutable std::mutex tables_mutex_;  // the sets
 
   std::mutex frees_mutex_;
   struct HostRange {
@@ -214,6 +233,8 @@ class Qcow2Node : public FormatNode {
   Mutex flush_mutex_;
   std::atomic<bool> corrupt_reported_{false};
   std::atomic<bool> unusable_{false};
+  std::atomic<uint64_t> marks_{0};  // dirty and corrupt, as they stand in the header
+  Mutex marks_mutex_;
   std::atomic<bool> wrote_compressed_{false};
 };
 

@@ -4,6 +4,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "format/qcow2/node.h"
+#include "format/qcow2/repair_journal.h"
 
 namespace cairn {
 
@@ -13,9 +14,6 @@ namespace {
 constexpr uint64_t kDefaultL2CacheBytes = 32u << 20;
 constexpr uint64_t kMinRefcountBlocks = 4;
 constexpr uint64_t kRefcountCacheBytes = 256 << 10;
-constexpr const char* kOverlapParts[] = {"main-header",    "active-l1",      "active-l2",
-                                         "refcount-table", "refcount-block", "snapshot-table",
-                                         "inactive-l1",    "inactive-l2",    "bitmap-directory"};
 }  // namespace
 
 Qcow2Node::Qcow2Node(Context& context, const Driver& driver, NodePtr file)
@@ -28,11 +26,13 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   const bool for_check = request.flags.for_check;
   co_await read_header(for_check);
-  if (!read_only() && (header_.incompatible & kIncompatCorrupt))
+  co_await undo_interrupted_repair(for_check);
+  if (!read_only() && !for_check && (header_.incompatible & kIncompatCorrupt))
     throw Error(ErrorKind::kDenied, "qcow2: Image is corrupt; cannot be opened read/write");
   pass_discard_request_ = request.flags.discard_unmap;
   configure(request.options);
-  co_await read_snapshots();
+  // The checker reads the table as it is.
+  if (!for_check) co_await read_snapshots();
   co_await read_bitmaps();
   if (!metadata_only_) {
     if (header_.crypt_method != 0 && !for_check)
@@ -43,15 +43,13 @@ Task<void> Qcow2Node::load(OpenContext& request) {
                   "qcow2: images with an external data file cannot be used by this version");
     if (header_.autoclear & kAutoclearRawData)
       throw Error(ErrorKind::kInvalid, "data-file-raw requires a data file");
-    if (!read_only() && (header_.incompatible & kIncompatDirty))
-      throw Error(
-          ErrorKind::kUnsupported,
-          "qcow2: the image was not closed cleanly and must be repaired before it is written");
-    if (!read_only() && !bitmaps_.empty())
+    if (!read_only() && !for_check && !bitmaps_.empty())
       throw Error(
           ErrorKind::kUnsupported,
           "qcow2: images with persistent bitmaps can only be opened read-only by this version");
     co_await read_tables();
+    if (!read_only() && !for_check && (header_.incompatible & kIncompatDirty))
+      co_await repair_dirty();
   }
   if (!extensions_.backing_name.empty()) {
     NodePtr backing =
@@ -62,6 +60,23 @@ Task<void> Qcow2Node::load(OpenContext& request) {
     if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
   }
   if (!metadata_only_) co_await detect_preallocation();
+}
+
+// A repair that was interrupted is undone before anything else is believed. Version 2 has no mark
+// that would show it.
+Task<void> Qcow2Node::undo_interrupted_repair(bool for_check) {
+  const bool marked =
+      header_.version < 3 || (header_.incompatible & (kIncompatDirty | kIncompatCorrupt)) != 0;
+  if (!marked && !for_check) co_return;
+  if (!read_only()) {
+    const bool undone = co_await RepairJournal::roll_back(*file_);
+    if (undone) co_await read_header(for_check);
+  } else if (for_check) {
+    const std::string journal = RepairJournal::left_behind(*file_);
+    if (!journal.empty())
+      context().warn("A repair of the image was interrupted; the next one undoes it first (" +
+                     journal + ")");
+  }
 }
 
 Task<void> Qcow2Node::load_fresh() {
@@ -103,6 +118,7 @@ void Qcow2Node::configure(const Options& options) {
   if (lazy.value_or(false) && header_.version < 3)
     throw Error(ErrorKind::kInvalid,
                 "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
+  lazy_ = header_.version >= 3 && lazy.value_or((header_.compatible & kCompatLazyRefcounts) != 0);
   pass_discard_request_ = options.boolean("pass-discard-request").value_or(pass_discard_request_);
   options.boolean("pass-discard-snapshot");
   options.boolean("pass-discard-other");
@@ -110,23 +126,7 @@ void Qcow2Node::configure(const Options& options) {
   if (discard_no_unref_ && header_.version < 3)
     throw Error(ErrorKind::kInvalid, "discard-no-unref is only supported since qcow2 version 3");
 
-  const auto overlap = options.string("overlap-check");
-  const auto overlap_template = options.string("overlap-check.template");
-  if (overlap && overlap_template && *overlap != *overlap_template)
-    throw Error(ErrorKind::kInvalid, "Conflicting values for qcow2 options 'overlap-check' ('" +
-                                         *overlap + "') and 'overlap-check.template' ('" +
-                                         *overlap_template + "')");
-  const std::string level = overlap ? *overlap : overlap_template.value_or("cached");
-  if (level != "none" && level != "constant" && level != "cached" && level != "all")
-    throw Error(ErrorKind::kInvalid,
-                "Unsupported value '" + level +
-                    "' for qcow2 option 'overlap-check'. Allowed are any of the "
-                    "following: none, constant, cached, all");
-  overlap_checks_ = level != "none";
-  for (const char* part : kOverlapParts)
-    overlap_checks_ =
-        options.boolean(std::string("overlap-check.") + part).value_or(false) || overlap_checks_;
-
+  overlap_parts_ = overlap_parts(options);
   if (const auto format = options.string("encrypt.format"); format && header_.crypt_method == 0)
     throw Error(ErrorKind::kInvalid,
                 "No encryption in image header, but options specified format '" + *format + "'");
@@ -176,13 +176,17 @@ void Qcow2Node::configure(const Options& options) {
   refcount_cache_bytes_ = std::max(refcount_bytes, few);
 }
 
-Task<void> Qcow2Node::read_tables() {
+Task<void> Qcow2Node::read_l1_table() {
   l1_count_ = header_.l1_entries;
   l1_ = std::make_unique<std::atomic<uint64_t>[]>(std::max<uint64_t>(l1_count_, 1));
   std::vector<std::byte> bytes(l1_count_ * 8);
   if (!bytes.empty()) co_await file_->read(header_.l1_offset, bytes);
   for (uint64_t i = 0; i < l1_count_; ++i) l1_[i] = load_be<uint64_t>(bytes, i * 8);
-  bytes.resize(uint64_t{header_.refcount_table_clusters} * cluster());
+}
+
+Task<void> Qcow2Node::read_tables() {
+  co_await read_l1_table();
+  std::vector<std::byte> bytes(uint64_t{header_.refcount_table_clusters} * cluster());
   if (!bytes.empty()) co_await file_->read(header_.refcount_table_offset, bytes);
   refcount_table_.resize(bytes.size() / 8);
   for (size_t i = 0; i < refcount_table_.size(); ++i) {
@@ -193,15 +197,20 @@ Task<void> Qcow2Node::read_tables() {
   refcounts_ =
       std::make_unique<TableCache>(*file_, static_cast<uint32_t>(cluster()),
                                    std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
+  marks_.store(header_.incompatible & (kIncompatDirty | kIncompatCorrupt));
   if (read_only()) co_return;
-  co_await l2_->write_after(*refcounts_);
+  if (lazy_)
+    l2_->set_before_write([this] { return change_marks(kIncompatDirty, 0); });
+  else
+    co_await l2_->write_after(*refcounts_);
+  table_clusters_.clear();
+  block_clusters_.clear();
+  free_cursor_ = 0;
   for (uint64_t i = 0; i < l1_count_; ++i)
     if (const uint64_t table = l1_entry(i) & kOffsetMask) table_clusters_.insert(table / cluster());
-  for (const uint64_t block : refcount_table_) {
-    if (!is_aligned(block, cluster()))
-      throw Error(ErrorKind::kCorrupt, "qcow2: a refcount block is not aligned to a cluster");
-    if (block != 0) table_clusters_.insert(block / cluster());
-  }
+  for (const uint64_t block : refcount_table_)
+    if (block != 0) block_clusters_.insert(block / cluster());
+  co_await note_inactive_tables();
   // Only what grows by itself is known to be zero behind its end.
   virgin_ = file_->reads_zero_when_created() ? align_up(file_->length(), cluster()) : UINT64_MAX;
   if (header_.autoclear & ~kAutoclearKnown) {
@@ -262,7 +271,11 @@ Task<void> Qcow2Node::read_bitmaps() {
 }
 
 Task<void> Qcow2Node::write_header() {
-  const std::vector<std::byte> bytes = encode_first_cluster(header_, extensions_);
+  Header header = header_;
+  header.incompatible = incompatible_now();
+  const std::vector<std::byte> bytes = encode_first_cluster(header, extensions_);
+  header_.backing_offset = header.backing_offset;
+  header_.backing_length = header.backing_length;
   co_await file_->write(0, bytes);
   co_await file_->flush();
 }

@@ -16,11 +16,22 @@ constexpr size_t kMaxWaitingFrees = 4096;
 constexpr uint64_t kMaxWaitingBytes = 64 << 20;
 }  // namespace
 
+// Where the block with INDEX lies; 0: there is none.
+uint64_t Qcow2Node::refcount_block(uint64_t index) {
+  if (index >= refcount_table_.size()) return 0;
+  const uint64_t place = refcount_table_[index];
+  if (is_aligned(place, cluster())) return place;
+  char text[96];
+  std::snprintf(text, sizeof text, "Refblock offset %#llx unaligned (reftable index: %#llx)",
+                static_cast<unsigned long long>(place), static_cast<unsigned long long>(index));
+  corrupt(text);
+}
+
 Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
   const uint64_t per_block = header_.refcounts_per_block();
-  const uint64_t block = index / per_block;
-  if (block >= refcount_table_.size() || refcount_table_[block] == 0) co_return 0;
-  const TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
+  const uint64_t block = refcount_block(index / per_block);
+  if (block == 0) co_return 0;
+  const TableCache::Ref ref = co_await refcounts_->get(block);
   co_return get_refcount(ref.bytes(), index % per_block, header_.refcount_order);
 }
 
@@ -31,10 +42,12 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
   for (uint64_t at = index; at < index + count;) {
     const uint64_t block = at / per_block;
     const uint64_t end = std::min(index + count, (block + 1) * per_block);
-    if (block >= refcount_table_.size() || refcount_table_[block] == 0)
+    const uint64_t place = refcount_block(block);
+    if (place == 0)
       throw Error(ErrorKind::kCorrupt, "Input/output error")
           .hint("Cluster " + std::to_string(at) + " has no refcount.");
-    TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
+    check_overlap(place, cluster(), kOverlapAll & ~kOverlapRefcountBlock);
+    TableCache::Ref ref = co_await refcounts_->get(place);
     for (; at < end; ++at) {
       const uint64_t old = get_refcount(ref.bytes(), at % per_block, order);
       if (delta > 0 ? old == most : old == 0)
@@ -57,11 +70,12 @@ Task<Qcow2Node::Run> Qcow2Node::find_free(uint64_t least, uint64_t most) {
     const uint64_t at = run.first + run.count;
     const uint64_t block = at / per_block;
     const uint64_t end = std::min((block + 1) * per_block, run.first + most);
-    if (block >= refcount_table_.size() || refcount_table_[block] == 0) {
+    const uint64_t place = refcount_block(block);
+    if (place == 0) {
       run.count = end - run.first;
       continue;
     }
-    const TableCache::Ref ref = co_await refcounts_->get(refcount_table_[block]);
+    const TableCache::Ref ref = co_await refcounts_->get(place);
     for (uint64_t c = at; c < (block + 1) * per_block && run.count < most; ++c) {
       if (get_refcount(ref.bytes(), c % per_block, header_.refcount_order) == 0) {
         ++run.count;
@@ -96,7 +110,7 @@ Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
       restart = restart || made;
     }
     if (restart) continue;
-    check_allocation(run.first * cluster(), run.count * cluster());
+    check_overlap(run.first * cluster(), run.count * cluster());
     co_await change_refcount(run.first, run.count, +1);
     if (run.first == free_cursor_) free_cursor_ = run.first + run.count;
     co_return run;
@@ -113,7 +127,7 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
       std::clamp(free_cursor_, block_index * per_block, (block_index + 1) * per_block - 1);
   const uint64_t offset = place * cluster();
   if (offset == 0) corrupt("Preventing invalid allocation of refcount block at offset 0");
-  check_allocation(offset, cluster());
+  check_overlap(offset, cluster());
   {
     TableCache::Ref ref = co_await refcounts_->get_new(offset);
     set_refcount(ref.bytes(), place % per_block, header_.refcount_order, 1);
@@ -123,12 +137,14 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
   co_await file_->flush();
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, offset);
-  co_await file_->write(header_.refcount_table_offset + block_index * 8, entry);
+  const uint64_t in_table = header_.refcount_table_offset + block_index * 8;
+  check_overlap(in_table, 8, kOverlapAll & ~kOverlapRefcountTable);
+  co_await file_->write(in_table, entry);
   co_await file_->flush();
   refcount_table_[block_index] = offset;
   virgin_ = std::max(virgin_, offset + cluster());
   std::lock_guard lock(tables_mutex_);
-  table_clusters_.insert(place);
+  block_clusters_.insert(place);
   co_return true;
 }
 
@@ -145,7 +161,7 @@ Task<uint64_t> Qcow2Node::make_area(uint64_t count) {
   const uint64_t area = area_block * per_block;
   const auto end = checked_mul(area + blocks + count, cluster());
   if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
-  check_allocation(area * cluster(), (blocks + count) * cluster());
+  check_overlap(area * cluster(), (blocks + count) * cluster());
   co_await write_counted_blocks(area, blocks, blocks + count);
   std::vector<std::byte> entries(blocks * 8);
   for (uint64_t i = 0; i < blocks; ++i) store_be<uint64_t>(entries, i * 8, (area + i) * cluster());
@@ -154,7 +170,7 @@ Task<uint64_t> Qcow2Node::make_area(uint64_t count) {
   std::lock_guard lock(tables_mutex_);
   for (uint64_t i = 0; i < blocks; ++i) {
     refcount_table_[area_block + i] = (area + i) * cluster();
-    table_clusters_.insert(area + i);
+    block_clusters_.insert(area + i);
   }
   virgin_ = std::max(virgin_, (area + blocks) * cluster());
   co_return area + blocks;
@@ -211,48 +227,9 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
   virgin_ = std::max(virgin_, (area + blocks + table) * cluster());
   {
     std::lock_guard lock(tables_mutex_);
-    for (uint64_t i = 0; i < blocks; ++i) table_clusters_.insert(area + i);
+    for (uint64_t i = 0; i < blocks; ++i) block_clusters_.insert(area + i);
   }
   co_await change_refcount(old_offset / cluster(), old_clusters, -1);
-}
-
-// --- what must never be overwritten ---
-
-void Qcow2Node::check_overlap(uint64_t offset, uint64_t length) const {
-  if (!overlap_checks_) return;
-  const auto overlaps = [&](uint64_t start, uint64_t bytes) {
-    return bytes != 0 && offset < start + align_up(bytes, cluster()) && start < offset + length;
-  };
-  const char* name = nullptr;
-  if (offset < cluster())
-    name = "qcow2_header";
-  else if (overlaps(header_.l1_offset, l1_count_ * 8))
-    name = "active L1 table";
-  else if (overlaps(header_.refcount_table_offset,
-                    uint64_t{header_.refcount_table_clusters} * cluster()))
-    name = "refcount table";
-  else if (header_.snapshot_count != 0 && overlaps(header_.snapshots_offset, cluster()))
-    name = "snapshot table";
-  else if (extensions_.bitmaps &&
-           overlaps(extensions_.bitmaps->directory_offset, extensions_.bitmaps->directory_bytes))
-    name = "bitmap directory";
-  if (name == nullptr) {
-    for (const SnapshotEntry& snapshot : snapshots_)
-      if (overlaps(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * 8))
-        name = "inactive L1 table";
-  }
-  if (name == nullptr) {
-    std::lock_guard lock(tables_mutex_);
-    for (uint64_t c = offset / cluster(); c < div_ceil(offset + length, cluster()); ++c)
-      if (table_clusters_.contains(c)) name = "active L2 table";
-  }
-  if (name != nullptr)
-    const_cast<Qcow2Node*>(this)->corrupt("Preventing invalid write on metadata (overlaps with " +
-                                          std::string(name) + ")");
-}
-
-void Qcow2Node::check_allocation(uint64_t offset, uint64_t length) {
-  check_overlap(offset, length);
 }
 
 // --- for the rest of the driver ---

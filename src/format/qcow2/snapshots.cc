@@ -221,6 +221,7 @@ Task<void> Qcow2Node::store_snapshots(std::vector<SnapshotEntry> snapshots) {
   for (SnapshotEntry& one : snapshots)
     one.encoded_bytes = align_up(64 + one.unknown.size() + one.id.size() + one.name.size(), 8);
   snapshots_ = std::move(snapshots);
+  co_await note_inactive_tables();
   if (old_bytes == 0) co_return;
   Mutex::Guard guard = co_await alloc_mutex_.lock();
   co_await change_refcount(old_offset / cluster(), div_ceil(old_bytes, cluster()), -1);

@@ -95,16 +95,13 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
 }
 
 Task<void> Qcow2Node::flush_mapped() {
-  if (unusable_.load() && header_.version >= 3 && !(header_.incompatible & kIncompatCorrupt)) {
-    header_.incompatible |= kIncompatCorrupt;
-    std::byte field[8];
-    store_be<uint64_t>(field, 0, header_.incompatible);
-    co_await write_header_field(72, field);
+  if (unusable_.load()) {
+    co_await change_marks(kIncompatCorrupt, 0);
+    throw Error::system(ENOMEDIUM);
   }
-  if (unusable_.load()) throw Error::system(ENOMEDIUM);
   co_await apply_frees();
   co_await l2_->write_back();
-  co_await refcounts_->write_back();
+  if (!lazy_) co_await refcounts_->write_back();
   co_await file_->flush();
 }
 
@@ -121,6 +118,10 @@ Task<void> Qcow2Node::do_close() {
   co_await flush_mapped();
   if (wrote_compressed_.load() && !is_aligned(file_->length(), 512))
     co_await file_->resize({.length = align_up(file_->length(), 512), .exact = false});
+  if (!lazy_) co_return;
+  co_await refcounts_->write_back();
+  co_await file_->flush();
+  co_await change_marks(0, kIncompatDirty);
 }
 
 }  // namespace cairn
