@@ -165,7 +165,12 @@ void Qcow2Checker::count(uint64_t offset, uint64_t length, Findings& findings) {
   }
 }
 
+// Said once for a cluster that comes up again and again, counted each time.
 void Qcow2Checker::overflow(uint64_t cluster, Findings& findings) {
+  if (overflow_told_.exchange(cluster, std::memory_order_relaxed) == cluster) {
+    ++findings.corruptions;
+    return;
+  }
   findings.corruption("ERROR: overflow cluster offset=0x%llx", ull(cluster * cluster_));
   findings.line(
       "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a "

@@ -171,7 +171,8 @@ class Qcow2Checker {
   ZeroedArray<uint64_t> is_one_;  // a bit per cluster whose stored refcount is one
   AlignedBuffer said_;            // the refcount block that was asked last
   uint64_t said_block_ = 0;
-  std::vector<uint64_t> table_;  // the refcount table as it stands in the file
+  std::vector<uint64_t> table_;                      // the refcount table as it stands in the file
+  std::atomic<uint64_t> overflow_told_{UINT64_MAX};  // a cluster
   std::atomic<bool> copied_differs_{false};
   bool must_rebuild_ = false;
   bool warned_unaligned_ = false;
