@@ -1,4 +1,4 @@
-// Whole images in memory: opened, asked, read, checked, and written where they let us.
+// Whole images in memory: opened, asked, read, checked, repaired, and written where they let us.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -51,7 +51,12 @@ Task<void> exercise(Context& context, std::string path, bool writable, bool for_
   try {
     if (for_check) {
       CheckRequest check;
+      if (writable) check.repair = CheckRequest::Repair::kAll;
+      check.report = [](std::string_view) {};
       co_await node->check(check);
+      // What a repair leaves is looked at once more.
+      check.repair = CheckRequest::Repair::kNone;
+      if (writable) co_await node->check(check);
     } else if (writable) {
       co_await write_some(*node);
     } else {
@@ -74,12 +79,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     made->warn = [](std::string_view) {};
     return made;
   }();
-  for (int mode = 0; mode < 3; ++mode) {
+  for (int mode = 0; mode < 4; ++mode) {
     const int fd = ::memfd_create("image", MFD_CLOEXEC);
     if (fd < 0 || ::write(fd, data, size) != static_cast<ssize_t>(size)) __builtin_trap();
     try {
-      context->runtime().run(
-          exercise(*context, "/proc/self/fd/" + std::to_string(fd), mode == 1, mode == 2));
+      context->runtime().run(exercise(*context, "/proc/self/fd/" + std::to_string(fd),
+                                      mode == 1 || mode == 3, mode >= 2));
     } catch (const Error&) {
     }
     ::close(fd);

@@ -1,5 +1,7 @@
 #include "block/table_cache.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <cstring>
 #include <list>
@@ -13,6 +15,14 @@ namespace {
 
 // How much of the dirty blocks is copied and written at a time.
 constexpr size_t kBatchBytes = 1 << 20;
+
+// A clock that costs next to nothing and is right to a few milliseconds.
+std::chrono::steady_clock::time_point coarse_now() {
+  struct timespec now = {};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return std::chrono::steady_clock::time_point(std::chrono::seconds(now.tv_sec) +
+                                               std::chrono::nanoseconds(now.tv_nsec));
+}
 
 // Copies a block that others may be changing. Entries are machine words that change as a whole, so
 // the copy holds old or new entries, never halves; a change behind our back marks the block dirty
@@ -38,7 +48,8 @@ struct TableCache::Block {
   std::atomic<unsigned> refs{0};
   std::atomic<bool> ready{false};
   bool dirty = false;      // State::mutex
-  bool recent = false;     // used since the cleaner came by; State::mutex
+  bool recent = false;     // used since the hand of the clock came by; State::mutex
+  uint32_t period = 0;     // in which it was used last, by the cleaner's count; State::mutex
   bool forgotten = false;  // not in the map any more; State::mutex
   Mutex loading;
   std::list<Block*>::iterator place;
@@ -56,6 +67,9 @@ struct TableCache::State {
   // Freed while somebody still held them.
   std::vector<std::unique_ptr<Block>> orphans;
   size_t dirty = 0;
+  std::chrono::steady_clock::duration clean_interval{0};
+  std::chrono::steady_clock::time_point clean_at;
+  uint32_t period = 0;
   std::shared_ptr<Group> group = std::make_shared<Group>();
   TableCache* after = nullptr;
   bool file_flush_first = false;
@@ -103,14 +117,48 @@ TableCache::TableCache(Node& file, uint32_t block_bytes, size_t max_blocks)
 
 TableCache::~TableCache() = default;
 
+void TableCache::set_clean_interval(std::chrono::seconds interval) {
+  std::lock_guard lock(state_->mutex);
+  state_->clean_interval = interval;
+  state_->clean_at = coarse_now() + interval;
+}
+
+size_t TableCache::size() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->blocks.size();
+}
+
+// Under State::mutex.
+void TableCache::clean_if_due() {
+  State& state = *state_;
+  if (state.clean_interval.count() == 0) return;
+  const auto now = coarse_now();
+  if (now < state.clean_at) return;
+  // Two periods passed with nobody here: nothing was used in the last one.
+  const bool long_ago = now - state.clean_at >= state.clean_interval;
+  state.clean_at = now + state.clean_interval;
+  for (auto at = state.by_use.begin(); at != state.by_use.end();) {
+    Block* block = *at++;
+    const bool used = block->period == state.period && !long_ago;
+    if (used || block->dirty || block->refs.load(std::memory_order_acquire) != 0 ||
+        !block->ready.load(std::memory_order_acquire))
+      continue;
+    state.by_use.erase(block->place);
+    state.blocks.erase(block->offset);
+  }
+  ++state.period;
+}
+
 TableCache::Ref TableCache::try_get(uint64_t offset) {
   std::lock_guard lock(state_->mutex);
+  clean_if_due();
   const auto found = state_->blocks.find(offset);
   if (found == state_->blocks.end()) return {};
   Block* block = found->second.get();
   if (!block->ready.load(std::memory_order_acquire)) return {};
   block->refs.fetch_add(1, std::memory_order_relaxed);
   block->recent = true;
+  block->period = state_->period;
   return Ref(block);
 }
 
@@ -129,6 +177,7 @@ Task<TableCache::Ref> TableCache::get(uint64_t offset) {
       fresh = true;
     }
     slot->recent = true;
+    slot->period = state_->period;
     slot->refs.fetch_add(1, std::memory_order_relaxed);
     ref = Ref(slot.get());
   }
@@ -157,6 +206,7 @@ Task<TableCache::Ref> TableCache::get_new(uint64_t offset) {
     }
     Block* block = slot.get();
     block->recent = true;
+    block->period = state_->period;
     block->refs.fetch_add(1, std::memory_order_relaxed);
     ref = Ref(block);
     if (block->bytes.size() == 0) block->bytes = AlignedBuffer(block_bytes_);

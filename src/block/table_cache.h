@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -46,6 +47,11 @@ class TableCache {
 
   // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) beside those held.
   TableCache(Node& file, uint32_t block_bytes, size_t max_blocks);
+  // From now on blocks that nobody used for one to two INTERVALs leave memory, changed ones when
+  // they have been written. The cache has no clock of its own: it looks when it is used. 0: never.
+  void set_clean_interval(std::chrono::seconds interval);
+  // Blocks in memory.
+  size_t size() const;
   ~TableCache();
 
   uint32_t block_bytes() const { return block_bytes_; }
@@ -80,6 +86,7 @@ class TableCache {
   struct Group;
   struct State;
   Task<void> load(Block* block);
+  void clean_if_due();
   Task<void> make_room();
   Task<void> write_back_locked();
   Task<void> honour_dependencies_locked();

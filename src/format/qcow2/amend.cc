@@ -100,6 +100,11 @@ Changes read_changes(const Options& options, const Header& header, const Extensi
 Task<void> Qcow2Node::amend(AmendRequest request) {
   if (read_only()) throw Error::system(EACCES);
   const Changes changes = read_changes(request.options, header_, extensions_);
+  {
+    RangeLock::Guard all;
+    co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
+    co_await end_lazy();
+  }
   if (changes.version == 3u && header_.version < 3) co_await upgrade();
   if (changes.encryption) co_await amend_encryption(request);
   if (changes.refcount_order && *changes.refcount_order != header_.refcount_order)

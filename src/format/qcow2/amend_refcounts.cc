@@ -131,10 +131,10 @@ Task<void> Qcow2Node::switch_refcounts(unsigned order, Run area, const std::set<
     for (const uint64_t old : refcount_table_) {
       if (old == 0) continue;
       refcounts_->forget(old, cluster());
-      table_clusters_.erase(old / cluster());
+      block_clusters_.erase(old / cluster());
     }
     for (const uint64_t now : table)
-      if (now != 0) table_clusters_.insert(now / cluster());
+      if (now != 0) block_clusters_.insert(now / cluster());
   }
   header_ = header;
   refcount_table_ = std::move(table);

@@ -26,7 +26,7 @@ const OptionSchema kOpenOptions = {
     {"l2-cache-entry-size", OptionType::kSize, "", "size of a piece of an L2 table in memory"},
     {"refcount-cache-size", OptionType::kSize, "", "memory for refcounts"},
     {"cache-clean-interval", OptionType::kNumber, "600",
-     "accepted; tables leave memory when others need the room"},
+     "seconds after which unused tables leave memory, 0: never"},
 };
 
 const OptionSchema kCreateOptions = {

@@ -40,6 +40,18 @@ Task<void> Qcow2Node::change_marks(uint64_t set, uint64_t clear) {
   marks_.store(wanted);
 }
 
+// Counters reach the disk, and from now on before the tables that need them.
+Task<void> Qcow2Node::end_lazy() {
+  if (!lazy_) co_return;
+  co_await flush_mapped();
+  co_await refcounts_->write_back();
+  co_await file_->flush();
+  co_await change_marks(0, kIncompatDirty);
+  lazy_ = false;
+  l2_->set_before_write(nullptr);
+  co_await l2_->write_after(*refcounts_);
+}
+
 // An image that was not closed cleanly is repaired before it is written.
 Task<void> Qcow2Node::repair_dirty() {
   const auto report = [this](std::string_view line) { context().warn(line); };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -124,6 +125,7 @@ class Qcow2Node : public FormatNode {
   // marks.cc
   uint64_t incompatible_now() const;
   Task<void> change_marks(uint64_t set, uint64_t clear);
+  Task<void> end_lazy();
   Task<void> repair_dirty();
   void say_corrupt(const std::string& what);
   // A writable image is marked and not used any further.
@@ -197,11 +199,13 @@ class Qcow2Node : public FormatNode {
   bool discard_no_unref_ = false;
   bool pass_discard_request_ = false;
   uint32_t overlap_parts_ = qcow2::kOverlapCached;
-  bool lazy_ = false;  // counters may reach the disk later; the dirty mark says so
+  // Counters may reach the disk later than tables; the dirty mark says so.
+  std::atomic<bool> lazy_{false};
   bool preallocated_ = false;
   uint64_t l2_cache_bytes_ = 0;
   uint32_t slice_bytes_ = 0;
   uint64_t refcount_cache_bytes_ = 0;
+  std::chrono::seconds clean_interval_{0};
 
   // The active L1 table, host byte order; replaced only while every range is locked.
   std::unique_ptr<std::atomic<uint64_t>[]> l1_;

@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t kDefaultL2CacheBytes = 32u << 20;
 constexpr uint64_t kMinRefcountBlocks = 4;
 constexpr uint64_t kRefcountCacheBytes = 256 << 10;
+constexpr uint64_t kDefaultCleanInterval = 600;  // seconds
 }  // namespace
 
 Qcow2Node::Qcow2Node(Context& context, const Driver& driver, NodePtr file)
@@ -131,9 +132,9 @@ void Qcow2Node::configure(const Options& options) {
     throw Error(ErrorKind::kInvalid,
                 "No encryption in image header, but options specified format '" + *format + "'");
   options.string("encrypt.key-secret");
-  if (const auto interval = options.number("cache-clean-interval");
-      interval && *interval > UINT32_MAX)
-    throw Error(ErrorKind::kInvalid, "Cache clean interval too big");
+  const uint64_t interval = options.number("cache-clean-interval").value_or(kDefaultCleanInterval);
+  if (interval > UINT32_MAX) throw Error(ErrorKind::kInvalid, "Cache clean interval too big");
+  clean_interval_ = std::chrono::seconds(interval);
 
   const auto total = options.size("cache-size");
   const auto l2 = options.size("l2-cache-size");
@@ -197,6 +198,8 @@ Task<void> Qcow2Node::read_tables() {
   refcounts_ =
       std::make_unique<TableCache>(*file_, static_cast<uint32_t>(cluster()),
                                    std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
+  l2_->set_clean_interval(clean_interval_);
+  refcounts_->set_clean_interval(clean_interval_);
   marks_.store(header_.incompatible & (kIncompatDirty | kIncompatCorrupt));
   if (read_only()) co_return;
   if (lazy_)

@@ -118,10 +118,7 @@ Task<void> Qcow2Node::do_close() {
   co_await flush_mapped();
   if (wrote_compressed_.load() && !is_aligned(file_->length(), 512))
     co_await file_->resize({.length = align_up(file_->length(), 512), .exact = false});
-  if (!lazy_) co_return;
-  co_await refcounts_->write_back();
-  co_await file_->flush();
-  co_await change_marks(0, kIncompatDirty);
+  co_await end_lazy();
 }
 
 }  // namespace cairn
