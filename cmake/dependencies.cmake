@@ -13,6 +13,13 @@ macro(cairn_pkg prefix module package)
   endif()
 endmacro()
 
+# The archive where there is one: few runs need it, and every run would bind it.
+find_library(SECCOMP_LIBRARY NAMES libseccomp.a seccomp)
+find_path(SECCOMP_HEADER seccomp.h)
+if(NOT SECCOMP_LIBRARY OR NOT SECCOMP_HEADER)
+  cairn_missing("libseccomp" libseccomp-dev)
+endif()
+
 find_package(fmt QUIET)
 if(NOT fmt_FOUND)
   cairn_missing("{fmt}" libfmt-dev)

@@ -56,6 +56,7 @@ struct Abilities {
   bool create = false;
   bool backing = false;  // may have a backing file
   bool compress = false;
+  bool compression_level = false;  // set_compression_level() is known
   bool check = false;
   bool repair = false;
   bool amend = false;

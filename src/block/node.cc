@@ -405,6 +405,11 @@ Task<void> Node::amend(AmendRequest) {
 
 Task<void> Node::set_permissions(Permissions) { co_return; }
 
+void Node::set_compression_level(uint64_t) {
+  throw Error(ErrorKind::kUnsupported,
+              "Format '" + std::string(driver_.name()) + "' has no compression_level");
+}
+
 std::vector<std::byte> Node::encode_cluster(ByteSpan) const { throw Error::system(ENOTSUP); }
 
 Task<void> Node::write_encoded(uint64_t, ByteSpan, ByteSpan) {

@@ -164,6 +164,9 @@ class Node : public std::enable_shared_from_this<Node> {
   // Compression is CPU work that a copy wants to do in parallel before the ordered write: encodes
   // one cluster; an empty result means "store it plain". Called on pool threads.
   virtual std::vector<std::byte> encode_cluster(ByteSpan plain) const;
+  // How hard encode_cluster() and write_compressed() try from now on; not kept in the image. Before
+  // the first of them. Throws kInvalid that names the range, kUnsupported.
+  virtual void set_compression_level(uint64_t level);
   // Stores what encode_cluster() gave for the cluster at OFFSET. In the order of offsets the image
   // comes out packed in guest order.
   virtual Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain);

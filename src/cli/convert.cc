@@ -1,5 +1,8 @@
 #include "job/convert.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cstdio>
 
 #include "block/driver.h"
@@ -26,6 +29,7 @@ struct Plan {
   std::string snapshot;  // which one of the source is read; empty: none
   std::string hash;      // the algorithm of the digest that is printed; empty: none
   bool verify = false;
+  std::optional<uint64_t> level;  // of compression
 };
 
 constexpr uint64_t kMaxSparse = 16 << 20;
@@ -84,10 +88,36 @@ void check_conflicts(const Session& session, const Arguments& arguments) {
   check_format_flags(session, arguments);
 }
 
+// What goes wrong with names most often, told before anything is touched.
+void check_names(const Session& session, const Arguments& arguments) {
+  const auto& words = arguments.words();
+  const bool options = arguments.has(kImageOpts);
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& name = words[i];
+    const bool target = i + 1 == words.size();
+    if (target ? arguments.has(kTargetImageOpts) : options) continue;
+    struct stat status = {};
+    const bool there = ::stat(name.c_str(), &status) == 0;
+    if (name.empty()) fail(session, "A file name is empty");
+    if (name == "-" || (there && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)))) {
+      session.error(target ? "'" + name + "' is a stream: an image is not written from begin to end"
+                           : "'" + name + "' is a stream: images are read at any place");
+      std::fprintf(stderr, target ? "Name a file, and send that when it is finished.\n"
+                                  : "Save it as a file first.\n");
+      throw Exit{};
+    }
+    if (there && S_ISDIR(status.st_mode)) fail(session, "'" + name + "' is a folder, no image");
+    if (!target && !options && !arguments.has(kTargetImageOpts) && same_file(name, words.back()))
+      fail(session, "'" + name + "' is source and target at once; give the target another name");
+  }
+}
+
 // The format and its options, where an image will be created.
 void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources,
                    Plan& plan) {
   const Driver* driver = session.context.registry().find(plan.format);
+  if (driver == nullptr && session.for_people())
+    fail(session, "Unknown file format '" + plan.format + "'; `cairn formats` lists what there is");
   if (driver == nullptr) fail(session, "Unknown file format '" + plan.format + "'");
   if (!driver->abilities().create)
     fail(session, "Format driver '" + plan.format + "' does not support image creation");
@@ -101,6 +131,8 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
          "images");
   if (backing && !options.has("backing_fmt"))
     fail(session, "Use of backing file requires explicit backing format");
+  plan.level = take_compression_level(session, *driver, options);
+  if (plan.level && !plan.job.compress) fail(session, "compression_level has no effect without -c");
   if (plan.job.compress) {
     if (!driver->abilities().compress)
       fail(session, "Compression not supported for this file format");
@@ -112,6 +144,23 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   }
   plan.create_options = std::move(options);
 }
+
+// Whether a name stands for a file that came into being since this was made.
+class NewFile {
+ public:
+  explicit NewFile(const std::string& path) : path_(path) {
+    struct stat status = {};
+    existed_ = ::lstat(path.c_str(), &status) == 0;
+  }
+  bool is_new() const {
+    struct stat status = {};
+    return !existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  }
+
+ private:
+  std::string path_;
+  bool existed_ = false;
+};
 
 class Conversion {
  public:
@@ -167,6 +216,7 @@ class Conversion {
     target_ = co_await open_node(session_.context, std::move(request));
     if (plan_.job.compress && !target_->supports_compression())
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
+    if (plan_.level) target_->set_compression_level(*plan_.level);
     if (target_->length() < size_)
       throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
   }
@@ -196,6 +246,13 @@ class Conversion {
                                                target_->reads_zero_when_created());
     std::optional<OrderedDigest> digest;
     if (!plan_.hash.empty()) options.digest = &digest.emplace(plan_.hash);
+    if (session_.untrusted) {
+      // No image holds much more than it is large, unless it was made to.
+      uint64_t most = uint64_t{1} << 30;
+      for (const NodePtr& source : sources_)
+        most += 100 * (co_await source->allocated_bytes()).value_or(0);
+      options.most_output = session_.output_budget.value_or(most);
+    }
     Convert job(session_.context, sources_, target_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
@@ -289,7 +346,10 @@ int run_convert(Session& session, Arguments& arguments) {
   }
   plan.job = job_options(session, arguments);
   check_conflicts(session, arguments);
+  if (words.size() < 2 && session.for_people())
+    throw UsageError{"convert needs a source and a target: cairn convert SOURCE… TARGET"};
   if (words.size() < 2) fail(session, "Must specify image file name");
+  if (session.for_people()) check_names(session, arguments);
   plan.target = words.back();
   if (plan.format.empty() && !plan.target_image_opts)
     plan.format = format_for_target(session, plan.target);
@@ -318,13 +378,18 @@ int run_convert(Session& session, Arguments& arguments) {
     plan_creation(session, arguments, options.value_or(Options{}), plan.sources.size(), plan);
 
   Progress progress(session, arguments.has('p'), plan.quiet, 1);
+  const NewFile fresh(plan.target);
   Conversion conversion(session, plan, progress);
   try {
     run(session, conversion.run());
   } catch (Error& error) {
     progress.finish();
-    if (conversion.created())
-      error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
+    if (conversion.created()) {
+      if (session.for_people() && fresh.is_new() && ::unlink(plan.target.c_str()) == 0)
+        error.hint("The incomplete target '" + plan.target + "' was removed.");
+      else
+        error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
+    }
     throw;
   }
   progress.finish();

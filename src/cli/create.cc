@@ -24,6 +24,9 @@ int run_create(Session& session, Arguments& arguments) {
   }
   try {
     if (given) request.options = *given;
+    const Driver* driver = session.context.registry().find(request.format);
+    if (driver != nullptr && take_compression_level(session, *driver, request.options))
+      session.warning("compression_level is not kept in the image: give it to `convert -c`");
     if (const auto backing = arguments.value('b')) request.options.set("backing_file", *backing);
     if (const auto format = arguments.value('F')) request.options.set("backing_fmt", *format);
     run(session, create_image(session.context, std::move(request)));

@@ -4,6 +4,16 @@ namespace cairn::cli {
 
 std::vector<Verb> own_verbs() {
   return {
+      {.name = "compact",
+       .summary = "writes a qcow2 image anew, smaller and in the order of the disk",
+       .synopsis = "[-c] [-f FMT] [-o OPTS] [-p] [-q] FILE [NEW-FILE]",
+       .flags = {{'c', "compress", nullptr, "compress what is not compressed yet"},
+                 kFormatFlag,
+                 {'o', "options", "OPTS", "what is to change: cluster_size, compression_type, …"},
+                 kProgressFlag,
+                 kQuietFlag},
+       .run = run_compact,
+       .own = true},
       {.name = "formats",
        .summary = "lists the formats and protocols with what each can do",
        .synopsis = "[--output=FMT] [NAME…]",

@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/progress.h"
+#include "cli/sandbox.h"
 #include "cli/session.h"
 #include "drivers.h"
 
@@ -22,9 +23,11 @@ namespace {
 using namespace cli;
 
 CancelSource cancellation;
+volatile std::sig_atomic_t interrupted_by = 0;
 
 // The first Ctrl-C asks for an orderly end, the second one does not wait for it.
 void on_interrupt(int signal) {
+  interrupted_by = signal;
   cancellation.request();
   struct sigaction action = {};
   action.sa_handler = SIG_DFL;
@@ -97,17 +100,41 @@ int usage(const Session& session, const UsageError& error, int code) {
   return code;
 }
 
+// The verb itself; gives the exit code of whatever became of it.
+int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
+  try {
+    const int code = verb.run(session, arguments);
+    finish_output();
+    return code;
+  } catch (const UsageError& error) {
+    return usage(session, error, verb.usage_failure);
+  } catch (const Exit& exit) {
+    return exit.code;
+  } catch (const Error& error) {
+    session.error(error);
+    // As a shell tells of a program that the signal ended.
+    if (error.kind() == ErrorKind::kCancelled && interrupted_by != 0) return 128 + interrupted_by;
+    return verb.failure;
+  } catch (const std::bad_alloc&) {
+    session.error("out of memory");
+    return verb.failure;
+  }
+}
+
 int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   std::vector<Flag> flags = verb.flags;
   flags.push_back({'h', "help", nullptr, "print this help"});
   if (session.for_people()) {
     for (const Flag& flag : own_flags(verb.name)) flags.push_back(flag);
     flags.push_back(kUntrustedFlag);
+    if (can_be_sandboxed(verb.name)) flags.push_back(kBudgetFlag);
   }
   session.verb = verb.name;
   std::vector<char*> words(argv, argv + argc);
   try {
-    if (session.for_people()) session.progress_fd = take_json_progress(words);
+    const bool reports =
+        std::any_of(flags.begin(), flags.end(), [](const Flag& flag) { return flag.id == 'p'; });
+    if (session.for_people() && reports) session.progress_fd = take_json_progress(words);
     argc = static_cast<int>(words.size());
     words.push_back(nullptr);
     argv = words.data();
@@ -122,18 +149,19 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       return print_verb_help(session, shown);
     }
     session.untrusted = arguments.has(kUntrusted);
-    const int code = verb.run(session, arguments);
-    finish_output();
-    return code;
+    if (arguments.has(kBudget) && !session.untrusted)
+      throw UsageError{"--budget belongs to --untrusted"};
+    if (session.untrusted && can_be_sandboxed(verb.name)) {
+      const Budget budget = Budget::parse(arguments.value_or(kBudget, ""));
+      session.output_budget = budget.output;
+      return run_sandboxed(session, reach_of(verb, arguments), budget,
+                           [&] { return run_checked(session, verb, arguments); });
+    }
+    return run_checked(session, verb, arguments);
   } catch (const UsageError& error) {
     return usage(session, error, verb.usage_failure);
-  } catch (const Exit& exit) {
-    return exit.code;
   } catch (const Error& error) {
     session.error(error);
-    return verb.failure;
-  } catch (const std::bad_alloc&) {
-    session.error("out of memory");
     return verb.failure;
   }
 }

@@ -6,6 +6,7 @@
 
 #include "base/size.h"
 #include "block/driver.h"
+#include "codec/codec.h"
 
 namespace cairn::cli {
 
@@ -19,7 +20,9 @@ const Flag kQuietFlag{'q', "quiet", nullptr, "print errors only"};
 const Flag kProgressFlag{'p', "progress", nullptr,
                          "show how far the work is; `--progress json[,fd=N]`: lines for programs"};
 const Flag kUntrustedFlag{kUntrusted, "untrusted", nullptr,
-                          "open nothing that an image refers to (backing files, data files)"};
+                          "open nothing that an image refers to, and work in a sandbox"};
+const Flag kBudgetFlag{kBudget, "budget", "memory=SIZE,cpu=SECONDS,output=SIZE",
+                       "what an untrusted image may cost (1G, 600, 100 times its size)"};
 
 void Session::error(std::string_view text) const {
   std::fflush(stdout);
@@ -27,7 +30,16 @@ void Session::error(std::string_view text) const {
 }
 void Session::warning(std::string_view text) const { error("warning: " + std::string(text)); }
 void Session::error(const Error& caught) const {
-  error(caught.message());
+  std::string text = caught.message();
+  // Each layer says what it could not open; people need to be told once.
+  if (for_people()) {
+    const size_t end = text.find("': ");
+    const std::string opening = end == std::string::npos ? "" : text.substr(0, end + 3);
+    if (opening.starts_with("Could not open '"))
+      while (text.compare(opening.size(), opening.size(), opening) == 0)
+        text.erase(0, opening.size());
+  }
+  error(text);
   for (const std::string& line : caught.hints()) std::fprintf(stderr, "%s\n", line.c_str());
 }
 void Session::error(std::string_view prefix, const Error& caught) const {
@@ -153,6 +165,18 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
   return options;
 }
 
+std::optional<uint64_t> take_compression_level(const Session& session, const Driver& driver,
+                                               Options& options) {
+  constexpr std::string_view kName = "compression_level";
+  if (!session.for_people() || !driver.abilities().compression_level) return std::nullopt;
+  const auto level = options.number(kName);
+  if (!level) return std::nullopt;
+  const bool zstd = options.string("compression_type").value_or("zlib") == "zstd";
+  check_level(zstd ? Compression::kZstd : Compression::kDeflate, *level);
+  options.erase(kName);
+  return level;
+}
+
 namespace {
 std::string_view type_name(OptionType type) {
   switch (type) {
@@ -204,6 +228,9 @@ int print_create_help(Session& session, const std::string& format, const std::st
     }
   };
   add(driver->create_options());
+  if (session.for_people() && driver->abilities().compression_level)
+    add({{"compression_level", OptionType::kNumber, "",
+          "How hard to compress (-c): zlib 1 to 12, zstd 1 to 22; not kept in the image"}});
   if (!filename.empty()) {
     const Driver* protocol = registry.find("file");
     if (has_protocol_prefix(filename)) {

@@ -27,6 +27,8 @@ struct Session {
   std::string verb = {};                // the one that runs: the first phase of its progress
   std::optional<int> progress_fd = {};  // where lines for programs go; none: progress is for people
 
+  std::optional<uint64_t> output_budget = {};  // bytes that untrusted images may make us write
+
   bool for_people() const { return persona == Persona::kCairn; }
   // "PROGRAM: TEXT" on standard error.
   void error(std::string_view text) const;
@@ -70,10 +72,11 @@ enum LongId : int {
   kImageOpts,
   kOutput,
   kUntrusted,
+  kBudget,
   kFirstOwn = 300,
 };
 extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,
-    kQuietFlag, kProgressFlag, kUntrustedFlag;
+    kQuietFlag, kProgressFlag, kUntrustedFlag, kBudgetFlag;
 
 // Creates the objects of --object. True when help was asked for and printed.
 bool add_objects(Session& session, const Arguments& arguments);
@@ -98,6 +101,10 @@ T run(Session& session, Task<T> task) {
 // Option lists of -o, joined; throws what QEMU says about malformed lists. Nothing when -o was not
 // given; HELP becomes true for "help" and "?".
 std::optional<Options> option_lists(const Session& session, const Arguments& arguments, bool* help);
+// Takes compression_level out of the options of a target under Cairn's name: it belongs to the
+// work, not to the image. Throws kInvalid when it is out of range or DRIVER has none.
+std::optional<uint64_t> take_compression_level(const Session& session, const Driver& driver,
+                                               Options& options);
 // -o help. FILENAME may be empty.
 int print_create_help(Session& session, const std::string& format, const std::string& filename);
 // The same for the options that can be amended.

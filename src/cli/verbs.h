@@ -18,6 +18,7 @@ int run_rebase(Session& session, Arguments& arguments);
 int run_dd(Session& session, Arguments& arguments);
 int run_snapshot(Session& session, Arguments& arguments);
 int run_hash(Session& session, Arguments& arguments);
+int run_compact(Session& session, Arguments& arguments);
 int run_formats(Session& session, Arguments& arguments);
 int run_bench(Session& session, Arguments& arguments);
 

@@ -29,6 +29,7 @@ T* required(T* object) {
 
 struct Contexts {
   std::unique_ptr<libdeflate_compressor, Deleter<libdeflate_free_compressor>> deflate;
+  int deflate_level = 0;
   std::unique_ptr<libdeflate_decompressor, Deleter<libdeflate_free_decompressor>> inflate;
   std::unique_ptr<ZSTD_CCtx, Deleter<ZSTD_freeCCtx>> zstd;
   std::unique_ptr<ZSTD_DCtx, Deleter<ZSTD_freeDCtx>> unzstd;
@@ -86,18 +87,36 @@ void unzstd_cluster(ByteSpan encoded, MutableByteSpan out) {
 
 }  // namespace
 
-std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit) {
+LevelRange levels_of(Compression kind) {
+  // zstd has levels below 1, faster still and larger; at 1 it is no bottleneck any more.
+  if (kind == Compression::kZstd) return {1, ZSTD_maxCLevel()};
+  return {1, 12};
+}
+
+void check_level(Compression kind, uint64_t level) {
+  const LevelRange range = levels_of(kind);
+  if (level >= static_cast<uint64_t>(range.least) && level <= static_cast<uint64_t>(range.most))
+    return;
+  throw Error(ErrorKind::kInvalid, std::string("compression_level for ") +
+                                       (kind == Compression::kZstd ? "zstd" : "zlib") +
+                                       " must be between " + std::to_string(range.least) + " and " +
+                                       std::to_string(range.most));
+}
+
+std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, int level) {
   std::vector<std::byte> out(limit);
   size_t made = 0;
   if (kind == Compression::kDeflate) {
-    if (!contexts.deflate)
-      contexts.deflate.reset(required(libdeflate_alloc_compressor(kDeflateLevel)));
+    const int wanted = level == 0 ? kDeflateLevel : level;
+    if (!contexts.deflate || contexts.deflate_level != wanted)
+      contexts.deflate.reset(required(libdeflate_alloc_compressor(wanted)));
+    contexts.deflate_level = wanted;
     made = libdeflate_deflate_compress(contexts.deflate.get(), plain.data(), plain.size(),
                                        out.data(), out.size());
   } else {
     if (!contexts.zstd) contexts.zstd.reset(required(ZSTD_createCCtx()));
     made = ZSTD_compressCCtx(contexts.zstd.get(), out.data(), out.size(), plain.data(),
-                             plain.size(), kZstdLevel);
+                             plain.size(), level == 0 ? kZstdLevel : level);
     if (ZSTD_isError(made)) made = 0;
   }
   out.resize(made);

@@ -10,9 +10,18 @@ namespace cairn {
 
 enum class Compression { kDeflate, kZstd };
 
-// PLAIN as one stream or frame of at most LIMIT bytes; empty when it does not fit. Thread-safe:
-// every thread keeps its own working memory.
-std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit);
+// The levels that compress() takes, both included: more is smaller and slower.
+struct LevelRange {
+  int least;
+  int most;
+};
+LevelRange levels_of(Compression kind);
+// Throws kInvalid that names the range when LEVEL is outside of it.
+void check_level(Compression kind, uint64_t level);
+
+// PLAIN as one stream or frame of at most LIMIT bytes; empty when it does not fit. LEVEL 0 is the
+// house's own choice. Thread-safe: every thread keeps its own working memory.
+std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, int level = 0);
 
 // Fills OUT from what ENCODED begins with; what follows the stream is ignored. Raw deflate is cut
 // at OUT's size, zstd frames must end there. Throws kIo when the data is damaged or too short.

@@ -40,7 +40,8 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     unit_ = std::max(unit_, source->limits().cluster_bytes);
     sources_.push_back({std::move(source), begin, total_});
   }
-  if (options_.compress) unit_ = std::max(unit_, target_->limits().cluster_bytes);
+  if (options_.compress || options_.keep_compressed)
+    unit_ = std::max(unit_, target_->limits().cluster_bytes);
   if (options_.copy_offload) unit_ = kOffloadBytes;
   offload_ = options_.copy_offload;
 }
@@ -88,6 +89,19 @@ Task<void> Convert::look(uint64_t offset) {
     co_return;
   }
   extent_.length = found.length;
+  extent_.compressed = found.compressed;
+  // A cluster of the target may take several of the source's.
+  while (options_.keep_compressed && found.compressed && extent_.length < unit_ &&
+         at + extent_.length < length) {
+    const uint64_t next = at + extent_.length;
+    Extent more;
+    if (options_.backing_bytes)
+      more = co_await source.node->layer_extent_at(next, length - next);
+    else
+      more = co_await source.node->extent_at(next, length - next);
+    if (!more.compressed || !more.allocated) break;
+    extent_.length += more.length;
+  }
   if (at + found.length == length) extent_.length = source.end - offset;
   if (options_.backing_bytes && !found.allocated) {
     extent_.state = State::kSkip;
@@ -99,6 +113,18 @@ Task<void> Convert::look(uint64_t offset) {
     extent_.host = found.host;
     extent_.host_offset = found.host_offset;
   }
+}
+
+// Whole clusters of the target come from compressed ones of the source or they do not: those at the
+// edges of an extent are stored plain.
+void Convert::keep_compressed(Chunk& chunk, uint64_t& end) const {
+  const uint64_t cluster = target_->limits().cluster_bytes;
+  const bool whole = end == total_ || end - position_ >= cluster;
+  chunk.compressed = position_ % cluster == 0 && whole;
+  if (!chunk.compressed)
+    end = std::min(end, align_up(position_ + 1, cluster));
+  else if (end != total_)
+    end = align_down(end, cluster);
 }
 
 Task<Convert::Chunk> Convert::next_chunk() {
@@ -125,8 +151,12 @@ Task<Convert::Chunk> Convert::next_chunk() {
   if (options_.digest != nullptr && !read) end = std::min(end, position_ + kHashedHole);
   if (read) {
     const uint64_t most = align_down(position_, unit_) + unit_;
-    if (options_.compress && chunk.state == State::kData)
+    if (options_.compress && chunk.state == State::kData) {
       end = align_up(end, target_->limits().cluster_bytes);
+      chunk.compressed = true;
+    } else if (options_.keep_compressed && extent_.compressed) {
+      keep_compressed(chunk, end);
+    }
     end = std::min({end, most, total_});
   }
   chunk.length = end - position_;
@@ -175,7 +205,7 @@ Task<void> Convert::work() {
 Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
   std::exception_ptr error;
   std::vector<Encoded> encoded;
-  const bool compressed = options_.compress && chunk.state == State::kData;
+  const bool compressed = chunk.compressed;
   try {
     if (!buffer.empty() && !(chunk.host != nullptr && offload_))
       co_await read_joined(chunk.offset, buffer);
@@ -186,7 +216,7 @@ Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
   }
   if (options_.digest != nullptr) co_await count(chunk, buffer);
   Task<void> storing = store(chunk, buffer, compressed ? &encoded : nullptr);
-  if (options_.compress || !options_.out_of_order)
+  if (options_.compress || options_.keep_compressed || !options_.out_of_order)
     co_await order_.run(chunk.number, std::move(storing));
   else
     co_await storing;
@@ -351,6 +381,11 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
 }
 
 Task<void> Convert::throttle(uint64_t bytes) {
+  const uint64_t stored = stored_.fetch_add(bytes) + bytes;
+  if (options_.most_output != 0 && stored > options_.most_output)
+    throw Error(ErrorKind::kTooLarge, "the content is larger than the " +
+                                          std::to_string(options_.most_output) +
+                                          " bytes that may be written");
   if (options_.rate == 0) co_return;
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> cost(static_cast<double>(bytes) /

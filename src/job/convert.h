@@ -16,12 +16,14 @@ namespace cairn {
 
 struct ConvertOptions {
   bool compress = false;         // store whole clusters compressed
+  bool keep_compressed = false;  // store compressed what the source has compressed
   bool zero_target = false;      // what is not written reads as zeroes
   bool copy_offload = false;     // let the kernel copy what lies verbatim in a file
   bool out_of_order = false;     // plain writes need not follow the order of the disk
   bool salvage = false;          // unreadable sectors become zeroes
   uint64_t sparse_bytes = 4096;  // shortest run of zeroes that is not written; 0: write everything
   unsigned parallel = 8;         // requests at a time
+  uint64_t most_output = 0;      // bytes of data that may be stored; 0: any number
   uint64_t rate = 0;             // bytes a second; 0: as fast as it goes
   OrderedDigest* digest = nullptr;  // is given the whole content, in order; null: none
   // Only what the top layer of the source holds is copied: the target lies on a backing file that
@@ -54,7 +56,8 @@ class Convert {
     uint64_t offset = 0;  // on the joined disk
     uint64_t length = 0;  // 0: nothing is left
     State state = State::kData;
-    Node* host = nullptr;  // where the bytes lie verbatim
+    bool compressed = false;  // in the source, or to be in the target
+    Node* host = nullptr;     // where the bytes lie verbatim
     uint64_t host_offset = 0;
   };
   struct Source {
@@ -71,6 +74,7 @@ class Convert {
   Task<void> work();
   Task<Chunk> next_chunk();
   Task<void> look(uint64_t offset);
+  void keep_compressed(Chunk& chunk, uint64_t& end) const;
   Task<void> count(Chunk chunk, ByteSpan buffer);
   Task<void> handle(Chunk chunk, MutableByteSpan buffer);
   std::vector<Encoded> encode(ByteSpan bytes) const;
@@ -101,6 +105,7 @@ class Convert {
 
   InOrder order_;
   std::atomic<uint64_t> done_{0};
+  std::atomic<uint64_t> stored_{0};
   std::atomic<bool> failed_{false};
   std::atomic<bool> offload_{false};
   std::mutex rate_state_;

@@ -35,7 +35,8 @@ def test_abilities_are_true(folder, cairn, one):
     assert (over.code == 0) == can["backing"]
     assert (cairn("snapshot", "-c", "one", "-f", name, "disk", ok=False).code == 0) == can["snapshots"]
     assert ("does not support checks" not in cairn("check", "-f", name, "disk", ok=False).err) == can["check"]
-    # 63: no checks here at all; otherwise repair of a sound image succeeds where it is known.
+    assert (cairn("amend", "-f", name, "-o", "help", "disk", ok=False).code == 0) == can["amend"]
+    # Repair of a sound image succeeds where it is known.
     if can["check"]:
         assert (cairn("check", "-r", "all", "-f", name, "disk", ok=False).code == 0) == can["repair"]
 

@@ -79,6 +79,7 @@ def test_standard_error_is_the_default_and_wrong_ones_are_told(disks, cairn, our
     for words in (["json,fd=77"], ["json,fd=x"], ["json,nope"], ["json,fd=-1"], ["json,fd=99999999999"]):
         done = cairn("convert", "--progress", *words, "a.raw", "t.raw", ok=False)
         assert done.code == 1 and ("not open" in done.err or "Invalid progress option" in done.err)
+    assert cairn("info", "--progress", "json", "a.raw", ok=False).code == 1
     # Without a word for it the option is what it was; under the other name it always is.
     assert "100" in cairn("convert", "--progress", "a.raw", "t.raw").out
     assert "Could not open 'json'" in ours("convert", "--progress", "json", "t.raw", ok=False).err

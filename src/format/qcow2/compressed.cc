@@ -16,11 +16,17 @@ Compression kind_of(const Header& header) {
 }
 }  // namespace
 
+void Qcow2Node::set_compression_level(uint64_t level) {
+  check_level(kind_of(header_), level);
+  compression_level_ = static_cast<int>(level);
+}
+
 std::vector<std::byte> Qcow2Node::encode_cluster(ByteSpan plain) const {
-  if (plain.size() == cluster()) return compress(kind_of(header_), plain, cluster() - 1);
+  if (plain.size() == cluster())
+    return compress(kind_of(header_), plain, cluster() - 1, compression_level_);
   std::vector<std::byte> padded(cluster());
   std::memcpy(padded.data(), plain.data(), std::min(plain.size(), padded.size()));
-  return compress(kind_of(header_), padded, cluster() - 1);
+  return compress(kind_of(header_), padded, cluster() - 1, compression_level_);
 }
 
 Task<void> Qcow2Node::read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) {

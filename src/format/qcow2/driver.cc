@@ -183,6 +183,7 @@ class Qcow2Driver : public Driver {
     return {.create = true,
             .backing = true,
             .compress = true,
+            .compression_level = true,
             .check = true,
             .repair = true,
             .amend = true,

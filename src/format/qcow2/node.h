@@ -47,6 +47,7 @@ class Qcow2Node : public FormatNode {
   std::string backing_format() const override { return extensions_.backing_format; }
   bool reads_zero_when_created() const override;
   bool supports_compression() const override { return true; }
+  void set_compression_level(uint64_t level) override;
   bool supports_bitmaps() const override { return header_.version >= 3; }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
   Task<CheckResult> check(CheckRequest request) override;
@@ -218,6 +219,7 @@ class Qcow2Node : public FormatNode {
   std::vector<uint64_t> refcount_table_;
   uint64_t free_cursor_ = 0;        // no free cluster below
   uint64_t virgin_ = 0;             // host offsets from here on were never written
+  int compression_level_ = 0;       // of write_compressed(); 0: the codec's choice
   uint64_t compressed_cursor_ = 0;  // byte behind the last packed cluster, 0: none
   // For the overlap checks, by cluster: L2 tables, refcount blocks, tables of snapshots.
   std::unordered_set<uint64_t> table_clusters_;

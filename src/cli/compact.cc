@@ -1,0 +1,274 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "base/size.h"
+#include "block/driver.h"
+#include "cli/progress.h"
+#include "cli/snapshot_table.h"
+#include "cli/verbs.h"
+#include "job/compare.h"
+#include "job/convert.h"
+#include "job/replacement.h"
+
+namespace cairn::cli {
+namespace {
+
+struct Plan {
+  OpenRequest source;
+  std::string name;
+  std::string target;  // empty: in place
+  Options given;       // what -o changes
+  std::optional<uint64_t> level;
+  bool compress = false;
+};
+
+// What of -o would make another disk of it, or cannot be kept.
+constexpr std::string_view kFixed[] = {"backing_file",  "backing_fmt", "size",         "data_file",
+                                       "data_file_raw", "encryption",  "preallocation"};
+
+// Writes the top layer of an image anew, in guest order, and proves that the guest sees the same
+// before anything takes the old one's place.
+class Compaction {
+ public:
+  Compaction(Session& session, Plan plan, Progress& progress)
+      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+  ~Compaction() {
+    if (made_) ::unlink(path_.c_str());
+  }
+
+  Task<void> run() {
+    std::exception_ptr error;
+    try {
+      co_await open_source();
+      begin_file();
+      co_await copy();
+      co_await compare();
+      if (replacement_)
+        replacement_->commit();
+      else
+        settle();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    std::vector<NodePtr> nodes = {target_, source_};
+    co_await close_all(std::move(nodes), error);
+  }
+
+  uint64_t before() const { return before_; }
+  uint64_t after() const { return after_; }
+
+ private:
+  Task<void> open_source() {
+    plan_.source.flags.unshare_write = true;
+    plan_.source.flags.unshare_resize = true;
+    source_ = co_await open_node(session_.context, std::move(plan_.source));
+    if (source_->driver().name() != "qcow2")
+      throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' has the format " +
+                                               std::string(source_->driver().name()) +
+                                               "; only qcow2 can be compacted")
+          .hint("`cairn convert` writes any image anew.");
+    const Value info = source_->specific_info();
+    const auto refuse = [&](const std::string& what, const std::string& instead) {
+      throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' " + what).hint(instead);
+    };
+    const Value* corrupt = info.find("corrupt");
+    if (corrupt != nullptr && corrupt->get_if<bool>() != nullptr && *corrupt->get_if<bool>())
+      refuse("is marked as corrupt", "Repair it first: cairn check -r all");
+    if (info.find("data-file") != nullptr || info.find("data-file-raw") != nullptr)
+      refuse("keeps its data in another file", "There is nothing to compact in the image itself.");
+    if (source_->encrypted() || info.find("encrypt") != nullptr)
+      refuse("is encrypted; writing it anew would need new keys",
+             "Convert it with -o encrypt.format=luks,encrypt.key-secret=… instead.");
+    if (source_->snapshots_info().get_if<Value::Array>() != nullptr)
+      refuse("has internal snapshots, which would be lost",
+             "Delete them (cairn snapshot -d NAME), or keep the image as it is.");
+    if (info.find("bitmaps") != nullptr)
+      refuse("has persistent bitmaps, which would be lost",
+             "Remove them first, or use convert --bitmaps to a new file.");
+    if (source_->length() % 512 != 0)
+      refuse("ends inside of a sector", "Resize it to a multiple of 512 bytes first.");
+    before_ = (co_await source_->allocated_bytes()).value_or(0);
+    gather_options(info);
+  }
+
+  // What the image is made with, as the old one was.
+  void gather_options(const Value& info) {
+    options_ = plan_.given;
+    Options old;
+    old.set("compat", text_of(info, "compat"));
+    old.set("compression_type", text_of(info, "compression-type"));
+    old.set("refcount_bits", number_of(info, "refcount-bits"));
+    old.set("cluster_size", source_->limits().cluster_bytes);
+    for (const auto& [key, name] :
+         {std::pair("lazy-refcounts", "lazy_refcounts"), std::pair("extended-l2", "extended_l2")}) {
+      const Value* value = info.find(key);
+      if (value != nullptr && value->get_if<bool>() != nullptr)
+        old.set(name, *value->get_if<bool>());
+    }
+    options_.merge_missing(old);
+    std::string backing = source_->backing_name();
+    if (backing.empty()) return;
+    // A relative name counts from the folder of the image: it is kept where that stays the same.
+    namespace fs = std::filesystem;
+    if (!plan_.target.empty() && !has_protocol_prefix(backing) && !backing.starts_with("/") &&
+        fs::absolute(plan_.target).parent_path() != fs::absolute(plan_.name).parent_path())
+      backing = fs::absolute(resolve_backing_name(plan_.name, backing)).lexically_normal();
+    options_.set("backing_file", backing);
+    const std::string format = source_->backing_format();
+    const std::string found(source_->backing() != nullptr ? source_->backing()->driver().name()
+                                                          : "raw");
+    options_.set("backing_fmt", format.empty() ? found : format);
+  }
+
+  void begin_file() {
+    if (plan_.target.empty()) {
+      replacement_.emplace(plan_.name);
+      path_ = replacement_->new_path();
+      return;
+    }
+    const int fd = ::open(plan_.target.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0) {
+      Error error = Error::system(errno, "Could not create '" + plan_.target + "'");
+      if (errno == EEXIST) error.hint("The new file must not exist yet.");
+      throw error;
+    }
+    ::close(fd);
+    path_ = plan_.target;
+    made_ = true;
+  }
+
+  Task<void> copy() {
+    if (replacement_) {
+      const MeasureResult most = co_await source_->driver().measure(
+          session_.context, measure_options(), source_->length(), source_);
+      replacement_->need_space(std::min(most.required, before_));
+    }
+    CreateOptions image;
+    image.filename = path_;
+    image.format = "qcow2";
+    image.options = options_;
+    image.size = source_->length();
+    image.backing_unchecked = true;
+    co_await create_image(session_.context, std::move(image));
+    OpenRequest request;
+    request.filename = path_;
+    request.format = "qcow2";
+    request.flags.writable = true;
+    request.flags.cache = *CacheMode::parse("unsafe");
+    target_ = co_await open_node(session_.context, std::move(request));
+    if (plan_.level) target_->set_compression_level(*plan_.level);
+    ConvertOptions options;
+    options.compress = plan_.compress;
+    options.keep_compressed = !plan_.compress;
+    options.zero_target = source_->backing_name().empty();
+    if (!options.zero_target)
+      options.backing_bytes = target_->backing() != nullptr ? target_->backing()->length() : 0;
+    std::vector<NodePtr> sources(1, source_);
+    Convert job(session_.context, sources, target_, options, session_.cancel);
+    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    co_await job.run();
+    NodePtr written = std::exchange(target_, nullptr);
+    co_await written->close();
+  }
+
+  Options measure_options() const {
+    Options options = options_;
+    options.erase("backing_file");
+    options.erase("backing_fmt");
+    return options;
+  }
+
+  // The old image goes: what replaces it is looked at once more.
+  Task<void> compare() {
+    progress_.begin_phase("verify");
+    OpenRequest request;
+    request.filename = path_;
+    request.format = "qcow2";
+    target_ = co_await open_node(session_.context, std::move(request));
+    after_ = (co_await target_->allocated_bytes()).value_or(0);
+    const CompareOptions options;
+    Compare job(session_.context, source_, target_, options, session_.cancel);
+    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    CompareResult result;
+    std::optional<CompareFailure> failure;
+    try {
+      result = co_await job.run();
+    } catch (const CompareFailure& caught) {
+      failure = caught;
+    }
+    if (failure) throw failure->error;
+    if (result.kind != CompareResult::Kind::kIdentical)
+      throw Error(ErrorKind::kIo, "what was written differs from '" + plan_.name + "' at byte " +
+                                      std::to_string(result.offset) + "; the image is untouched");
+  }
+
+  // A new file stays.
+  void settle() {
+    const int fd = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+    const int failed = fd < 0 || ::fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0) ::close(fd);
+    if (failed != 0) throw Error::system(failed, path_);
+    made_ = false;
+  }
+
+  Session& session_;
+  Plan plan_;
+  Progress& progress_;
+  NodePtr source_;
+  NodePtr target_;
+  Options options_;
+  std::optional<FileReplacement> replacement_;
+  std::string path_;   // of the file that is written
+  bool made_ = false;  // it is a new one of ours
+  uint64_t before_ = 0;
+  uint64_t after_ = 0;
+};
+
+}  // namespace
+
+int run_compact(Session& session, Arguments& arguments) {
+  Plan plan;
+  bool help = false;
+  const auto given = option_lists(session, arguments, &help);
+  if (help) return print_create_help(session, "qcow2", "");
+  const auto& words = arguments.words();
+  if (words.empty() || words.size() > 2)
+    throw UsageError{"Expecting the name of an image, and of a new file or none"};
+  plan.name = words[0];
+  if (words.size() == 2) plan.target = words[1];
+  if (has_protocol_prefix(plan.name) || has_protocol_prefix(plan.target))
+    fail(session, "compact works on files: give plain names");
+  if (!plan.target.empty() && same_file(plan.name, plan.target))
+    fail(session, "Both names are one file: leave the second one out to compact it in place");
+  plan.given = given.value_or(Options{});
+  for (const std::string_view key : kFixed)
+    if (plan.given.has(key))
+      fail(session, "Option '" + std::string(key) + "' cannot be changed by compact");
+  plan.compress = arguments.has('c');
+  const Driver* qcow2 = session.context.registry().find("qcow2");
+  if (qcow2 != nullptr) plan.level = take_compression_level(session, *qcow2, plan.given);
+  plan.source = image_request(session, arguments, plan.name, arguments.value_or('f', ""));
+  const bool quiet = arguments.has('q');
+  Progress progress(session, arguments.has('p'), quiet, 1);
+  uint64_t before = 0;
+  uint64_t after = 0;
+  try {
+    Compaction work(session, std::move(plan), progress);
+    run(session, work.run());
+    before = work.before();
+    after = work.after();
+  } catch (...) {
+    progress.finish();
+    throw;
+  }
+  progress.finish();
+  if (!quiet)
+    print(words[0] + ": " + human_size(before) + " before, " + human_size(after) + " now\n");
+  return 0;
+}
+
+}  // namespace cairn::cli

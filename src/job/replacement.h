@@ -1,0 +1,38 @@
+#pragma once
+
+#include <sys/stat.h>
+
+#include <string>
+
+namespace cairn {
+
+// A new file beside an old one that takes its place all at once: at every moment the name stands
+// for the whole old or the whole new file. The new one goes when it did not take the place. All
+// calls block.
+class FileReplacement {
+ public:
+  // Follows symbolic links. Throws kInvalid when PATH is no regular file or has several names
+  // (hard links), which would come apart.
+  explicit FileReplacement(const std::string& path);
+  ~FileReplacement();
+  FileReplacement(const FileReplacement&) = delete;
+  FileReplacement& operator=(const FileReplacement&) = delete;
+
+  // The file that is written, ".NAME.cairn-XXXXXX" in the same folder; readable by its owner only.
+  const std::string& new_path() const { return new_path_; }
+  // Throws kNoSpace when the file system has fewer than BYTES left for this user.
+  void need_space(uint64_t bytes) const;
+  // Gives the new file the owner, mode and extended attributes of the old one, makes sure that it
+  // is on stable storage, and gives it the name. Throws when any of it is not possible, or when
+  // the name stands for another file by now; the old file is then what it was.
+  void commit();
+
+ private:
+  std::string path_;  // without links
+  std::string folder_;
+  std::string new_path_;
+  struct stat old_ = {};
+  bool committed_ = false;
+};
+
+}  // namespace cairn
