@@ -101,6 +101,14 @@ class Worker::Impl {
       sleep(idle);
     }
   }
+  void wake_waits(int fd) {
+    std::erase_if(fd_waits_, [this, fd](FdWait* wait) {
+      if (wait->fd != fd) return false;
+      wait->ready = POLLHUP;
+      ready_.push_back(wait->handle);
+      return true;
+    });
+  }
   bool stopping() {
     std::lock_guard lock(inbox_mutex_);
     return stop_;
@@ -364,5 +372,7 @@ Task<short> await_ready(int fd, short events, Clock::time_point deadline) {
   const short ready = co_await awaiter;
   co_return ready;
 }
+
+void wake_waits(int fd) { Worker::current()->impl().wake_waits(fd); }
 
 }  // namespace cairn

@@ -204,4 +204,7 @@ Task<short> await_ready(
     int fd, short events,
     std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
 
+// Resumes who waits on this worker for the descriptor, as if it had hung up.
+void wake_waits(int fd);
+
 }  // namespace cairn

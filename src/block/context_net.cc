@@ -32,7 +32,7 @@ std::shared_ptr<const TlsCredentials> Context::tls_credentials(
   }
   if (found->second->endpoint() != endpoint)
     throw Error(ErrorKind::kInvalid,
-                std::string("Expecting TLS credentials with a ") +
+                std::string("Expected TLS credentials for a ") +
                     (endpoint == TlsCredentials::Endpoint::kServer ? "server" : "client") +
                     " endpoint");
   return found->second;

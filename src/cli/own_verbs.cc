@@ -1,3 +1,4 @@
+#include "cli/nbd/nbd.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -36,6 +37,7 @@ std::vector<Verb> own_verbs() {
                  kObjectFlag},
        .run = run_hash,
        .own = true},
+      serve_verb(),
   };
 }
 

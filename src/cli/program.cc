@@ -13,10 +13,6 @@
 #include "cli/session.h"
 #include "drivers.h"
 
-#ifndef CAIRN_VERSION
-#define CAIRN_VERSION "0.1.0"
-#endif
-
 namespace cairn {
 namespace {
 
@@ -50,13 +46,13 @@ std::string format_list(const Registry& registry) {
 
 int print_help(const Session& session) {
   const bool people = session.for_people();
+  const std::string version = version_text(session);
   print(people ? "cairn: disk images, every format, one tool\n\nUsage: cairn VERB [OPTIONS] …\n\n"
-               : "qemu-img version 10.0.2 (Cairn " CAIRN_VERSION
-                 ")\n"
-                 "usage: qemu-img [standard options] command [command options]\n\n"
-                 "    '-h', '--help'       display this help and exit\n"
-                 "    '-V', '--version'    output version information and exit\n"
-                 "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
+               : version.substr(0, version.find('\n') + 1) +
+                     "usage: qemu-img [standard options] command [command options]\n\n"
+                     "    '-h', '--help'       display this help and exit\n"
+                     "    '-V', '--version'    output version information and exit\n"
+                     "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
   for (const Verb& verb : verbs()) {
     if (verb.own && !people) continue;
     char line[160];
@@ -67,6 +63,14 @@ int print_help(const Session& session) {
       std::snprintf(line, sizeof line, "  %s %s\n", std::string(verb.name).c_str(),
                     std::string(verb.synopsis).c_str());
     print(line);
+  }
+  if (people) {
+    for (const Tool& tool : tools()) {
+      char line[160];
+      std::snprintf(line, sizeof line, "  %-10s %s\n", std::string(tool.verb).c_str(),
+                    std::string(tool.summary).c_str());
+      print(line);
+    }
   }
   if (people)
     print("\n`cairn VERB --help` tells more about one. `cairn --version` names the version.\n");
@@ -166,6 +170,24 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   }
 }
 
+// One of the programs that have a command line of their own.
+int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
+  try {
+    const int code = tool.run(session, argc, argv);
+    finish_output();
+    return code;
+  } catch (const UsageError& error) {
+    session.error(error.message);
+  } catch (const Exit& exit) {
+    return exit.code;
+  } catch (const Error& error) {
+    session.error(error);
+  } catch (const std::bad_alloc&) {
+    session.error("out of memory");
+  }
+  return 1;
+}
+
 // Global options stand before the verb.
 int run_img(Session& session, int argc, char** argv) {
   int at = 1;
@@ -173,9 +195,7 @@ int run_img(Session& session, int argc, char** argv) {
     const std::string word = argv[at];
     if (word == "-h" || word == "--help") return print_help(session);
     if (word == "-V" || word == "--version") {
-      print(session.for_people() ? std::string("cairn " CAIRN_VERSION "\n")
-                                 : std::string("qemu-img version 10.0.2 (Cairn " CAIRN_VERSION ")\n"
-                                               "Copyright the Cairn authors\n"));
+      print(version_text(session));
       finish_output();
       return 0;
     }
@@ -198,8 +218,16 @@ int run_img(Session& session, int argc, char** argv) {
     if (at + 1 < argc)
       for (const Verb& verb : verbs())
         if (verb.name == argv[at + 1]) return print_verb_help(session, verb);
+    for (const Tool& tool : tools()) {
+      char ask[] = "--help";
+      char* line[] = {argv[at], ask, nullptr};
+      if (at + 1 < argc && tool.verb == argv[at + 1]) return run_tool(session, tool, 2, line);
+    }
     return print_help(session);
   }
+  if (session.for_people())
+    for (const Tool& tool : tools())
+      if (tool.verb == name) return run_tool(session, tool, argc - at, argv + at);
   for (const Verb& verb : verbs())
     if (verb.name == name && (session.for_people() || !verb.own))
       return run_verb(session, verb, argc - at, argv + at);
@@ -223,12 +251,16 @@ int run_program(int argc, char** argv) {
   try {
     Context context({.workers = std::max(1u, std::thread::hardware_concurrency())});
     register_drivers(context.registry());
+    const Tool* as_tool = nullptr;
+    for (const Tool& tool : tools())
+      if (program.find(tool.qemu_name) != std::string::npos) as_tool = &tool;
+    const bool qemu = as_tool != nullptr || program.find("qemu-img") != std::string::npos;
     Session session{.program = program,
-                    .persona = program.find("qemu-img") != std::string::npos ? Persona::kQemuImg
-                                                                             : Persona::kCairn,
+                    .persona = qemu ? Persona::kQemu : Persona::kCairn,
                     .context = context,
                     .cancel = cancellation};
-    for (const char* later : {"qemu-io", "qemu-nbd", "qemu-storage-daemon"}) {
+    if (as_tool != nullptr) return run_tool(session, *as_tool, argc, argv);
+    for (const char* later : {"qemu-io", "qemu-storage-daemon"}) {
       if (program == later) {
         session.error("this version of Cairn has no such tool; it answers to cairn and qemu-img");
         return 1;

@@ -8,6 +8,10 @@
 #include "block/driver.h"
 #include "codec/codec.h"
 
+#ifndef CAIRN_VERSION
+#define CAIRN_VERSION "0.1.0"
+#endif
+
 namespace cairn::cli {
 
 const Flag kFormatFlag{'f', "format", "FMT", "format of the image; looked for when not given"};
@@ -47,6 +51,14 @@ void Session::error(std::string_view prefix, const Error& caught) const {
   error(whole.context(prefix));
 }
 
+std::string version_text(const Session& session) {
+  if (session.for_people()) return "cairn " CAIRN_VERSION "\n";
+  std::string name = "qemu-img";
+  for (const Tool& tool : tools())
+    if (session.program.find(tool.qemu_name) != std::string::npos) name = tool.qemu_name;
+  return name + " version 10.0.2 (Cairn " CAIRN_VERSION ")\nCopyright the Cairn authors\n";
+}
+
 void fail(const Session& session, std::string_view text, int code) {
   session.error(text);
   throw Exit{code};
@@ -73,7 +85,11 @@ Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
 }
 
 bool add_objects(Session& session, const Arguments& arguments) {
-  for (const std::string& text : arguments.values(kObject)) {
+  return add_objects(session, arguments.values(kObject));
+}
+
+bool add_objects(Session& session, const std::vector<std::string>& definitions) {
+  for (const std::string& text : definitions) {
     Options properties;
     if (text.starts_with("{")) {
       properties = Options::from_value(Value::parse(text));
@@ -84,7 +100,10 @@ bool add_objects(Session& session, const Arguments& arguments) {
     if (!type) throw Error(ErrorKind::kInvalid, "Parameter 'qom-type' is missing");
     properties.erase("qom-type");
     if (*type == "help" || *type == "?") {
-      print("List of user creatable objects:\n  secret\n");
+      print(
+          "List of user creatable objects:\n  authz-list\n  authz-list-file\n  authz-simple\n  "
+          "secret\n"
+          "  tls-creds-anon\n  tls-creds-psk\n  tls-creds-x509\n");
       return true;
     }
     if (*type == "secret" && (properties.has("help") || properties.has("?"))) {

@@ -14,8 +14,8 @@
 
 namespace cairn::cli {
 
-// kCairn is for people; kQemuImg keeps to what scripts for qemu-img rely on.
-enum class Persona { kCairn, kQemuImg };
+// kCairn is for people; kQemu keeps to what scripts for QEMU's tools rely on.
+enum class Persona { kCairn, kQemu };
 
 // One run of the program.
 struct Session {
@@ -61,6 +61,17 @@ struct Verb {
 // Those that qemu-img has not, and options that its verbs have under Cairn's name only.
 std::vector<Verb> own_verbs();
 std::vector<Flag> own_flags(std::string_view verb);
+
+// A program of QEMU's that this one is as well: under its name, or as a verb.
+struct Tool {
+  std::string_view qemu_name, verb;
+  std::string_view summary;  // one line for people
+  // ARGV[0] is the name. Gives the exit code; may throw Exit, UsageError and Error.
+  int (*run)(Session& session, int argc, char** argv);
+};
+// Defined by the table in tools.cc.
+const std::vector<Tool>& tools();
+
 // By name. Defined by the table in verbs.cc.
 const std::vector<Verb>& verbs();
 
@@ -80,6 +91,9 @@ extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOu
 
 // Creates the objects of --object. True when help was asked for and printed.
 bool add_objects(Session& session, const Arguments& arguments);
+bool add_objects(Session& session, const std::vector<std::string>& definitions);
+// What --version prints.
+std::string version_text(const Session& session);
 bool json_output(const Session& session, const Arguments& arguments);
 // -t/-T; prints "WHAT: X" and fails when the mode is unknown.
 CacheMode cache_mode(const Session& session, const std::string& name, std::string_view what);

@@ -292,23 +292,28 @@ Task<std::vector<Socket>> listen_sockets(SocketAddress address, int backlog) {
   co_return sockets;
 }
 
-Task<Socket> accept_socket(const Socket& listener) {
+Socket try_accept(const Socket& listener) {
   while (true) {
     const int fd = ::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd >= 0) {
       // Fails on what is no TCP socket, which does no harm.
       const int on = 1;
       ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-      co_return Socket(fd);
+      return Socket(fd);
     }
-    if (errno == EINVAL || errno == EBADF || errno == ENOTSOCK) co_return Socket();
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      // Somebody must leave first; the connection waits in the backlog.
-      co_await sleep_for(std::chrono::milliseconds(100));
-      continue;
-    }
-    if (errno != EAGAIN && errno != EWOULDBLOCK) continue;
-    co_await await_ready(listener.fd(), POLLIN);
+    if (errno == EINTR || errno == ECONNABORTED) continue;
+    return {};
+  }
+}
+
+Task<Socket> accept_socket(const Socket& listener) {
+  while (true) {
+    const short events = co_await await_ready(listener.fd(), POLLIN);
+    Socket socket = try_accept(listener);
+    if (socket) co_return socket;
+    if ((events & POLLHUP) != 0) co_return socket;
+    // Out of descriptors: somebody must leave first; the connection waits in the backlog.
+    if (errno != EAGAIN) co_await sleep_for(std::chrono::milliseconds(50));
   }
 }
 

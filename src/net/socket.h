@@ -46,8 +46,10 @@ Task<Socket> connect_socket(SocketAddress address, Deadline deadline = kNoDeadli
 // replaced when a socket is there; BACKLOG as of listen(). Throws.
 Task<std::vector<Socket>> listen_sockets(SocketAddress address, int backlog = 128);
 
-// The next connection. Nothing (a Socket that is false) when the listening socket was shut down
-// with ::shutdown(), which may happen on any thread. Errors of single connections are passed over.
+// A connection that is waiting; a Socket that is false when there is none, or no descriptor left.
+Socket try_accept(const Socket& listener);
+// The next connection; a Socket that is false when the listening socket was shut down with
+// ::shutdown(), which may happen on any thread. Errors of single connections are passed over.
 Task<Socket> accept_socket(const Socket& listener);
 
 }  // namespace cairn

@@ -1,0 +1,285 @@
+#include "cli/nbd/list.h"
+
+#include <array>
+#include <cstdio>
+#include <optional>
+#include <vector>
+
+#include "base/error.h"
+#include "net/nbd_wire.h"
+
+namespace cairn::cli {
+namespace {
+
+using namespace cairn::nbd;
+
+// A server that lists more is not asked about the rest.
+constexpr size_t kMostExports = 10000;
+constexpr auto kPatience = std::chrono::seconds(30);
+
+struct Listed {
+  std::string name, description;
+  std::optional<ExportInfo> info;
+  std::optional<BlockSizeInfo> sizes;
+  std::vector<std::string> contexts;
+};
+
+struct Reply {
+  OptionReplyHeader header;
+  Bytes data;
+  std::string text() const {
+    return printable({reinterpret_cast<const char*>(data.data()), data.size()}, 1024);
+  }
+};
+
+class Client {
+ public:
+  explicit Client(Stream& stream) : stream_(stream) {}
+
+  // Reads the greeting and answers it. False: an oldstyle server.
+  Task<bool> greet() {
+    std::array<std::byte, 16> first{};
+    co_await need(first);
+    if (Greeting::is_oldstyle(first)) co_return false;
+    std::array<std::byte, 2> flags{};
+    co_await need(flags);
+    if ((load_be<uint16_t>(flags, 0) & kFixedNewstyle) == 0)
+      throw Error(ErrorKind::kUnsupported, "Server does not support fixed newstyle handshake");
+    std::array<std::byte, 4> answer{};
+    store_be<uint32_t>(answer, 0, kFixedNewstyle | (load_be<uint16_t>(flags, 0) & kNoZeroes));
+    co_await stream_.write_all(answer);
+    co_return true;
+  }
+
+  Task<void> ask(Option option, Bytes data = {}) {
+    Bytes out;
+    const OptionHeader header{.option = option, .length = static_cast<uint32_t>(data.size())};
+    header.encode(out);
+    out.insert(out.end(), data.begin(), data.end());
+    co_await stream_.write_all(out);
+  }
+
+  Task<Reply> answer(Option option) {
+    std::array<std::byte, OptionReplyHeader::kBytes> raw{};
+    co_await need(raw);
+    Reply reply{.header = OptionReplyHeader::decode(raw), .data = {}};
+    if (reply.header.option != option)
+      throw Error(ErrorKind::kInvalid, "Unexpected option in reply");
+    if (reply.header.length > kMaxOptionBytes)
+      throw Error(ErrorKind::kInvalid, "option reply is too long");
+    // A name and a description at most; the rest of an error's text is of no use.
+    const uint32_t kept = std::min<uint32_t>(reply.header.length, 3 * kMaxString);
+    reply.data.resize(kept);
+    co_await need(reply.data);
+    co_await stream_.skip(reply.header.length - kept);
+    co_return reply;
+  }
+
+  // Asks and takes a plain yes or no. Throws when TLS is demanded.
+  Task<bool> agree(Option option) {
+    co_await ask(option);
+    const Reply reply = co_await answer(option);
+    if (reply.header.type == OptionReply::kAck) co_return true;
+    if (!is_error(reply.header.type)) throw Error(ErrorKind::kInvalid, "Unexpected reply type");
+    if (reply.header.type == OptionReply::kErrTlsRequired) throw refused(reply);
+    co_return false;
+  }
+
+  static Error refused(const Reply& reply) {
+    const auto number = static_cast<unsigned>(reply.header.option);
+    const std::string what = " option " + std::to_string(number) + " (" +
+                             std::string(name_of(reply.header.option)) + ")";
+    std::string message;
+    bool creds = false;
+    switch (reply.header.type) {
+      case OptionReply::kErrTlsRequired:
+        message = "TLS negotiation required before" + what;
+        creds = true;
+        break;
+      case OptionReply::kErrPolicy:
+        message = "Denied by server for" + what;
+        break;
+      case OptionReply::kErrUnsup:
+        message = "Unsupported" + what;
+        break;
+      case OptionReply::kErrUnknown:
+        message = "Requested export not available";
+        break;
+      case OptionReply::kErrShutdown:
+        message = "Server shutting down before" + what;
+        break;
+      default:
+        message = "Server refused" + what + ": " + std::string(name_of(reply.header.type));
+        break;
+    }
+    Error error(ErrorKind::kDenied, message);
+    if (creds) error.hint("Did you forget a valid tls-creds?");
+    if (!reply.data.empty()) error.hint("server reported: " + reply.text());
+    return error;
+  }
+
+  Task<void> start_tls(const TlsCredentials& tls, const std::string& hostname) {
+    co_await ask(Option::kStartTls);
+    const Reply reply = co_await answer(Option::kStartTls);
+    if (reply.header.type != OptionReply::kAck) throw refused(reply);
+    std::unique_ptr<TlsSession> session = tls.session(hostname);
+    co_await stream_.start_tls(std::move(session));
+  }
+
+  Task<std::vector<Listed>> list() {
+    std::vector<Listed> found;
+    co_await ask(Option::kList);
+    while (true) {
+      const Reply reply = co_await answer(Option::kList);
+      if (reply.header.type == OptionReply::kAck) break;
+      if (reply.header.type != OptionReply::kServer) {
+        if (is_error(reply.header.type)) throw refused(reply);
+        throw Error(ErrorKind::kInvalid, "Unexpected reply type");
+      }
+      if (found.size() == kMostExports) throw Error(ErrorKind::kInvalid, "too many exports");
+      const ServerReply entry = ServerReply::decode(reply.data);
+      found.push_back({.name = entry.name,
+                       .description = entry.description,
+                       .info = {},
+                       .sizes = {},
+                       .contexts = {}});
+    }
+    co_return found;
+  }
+
+  Task<void> describe(Listed& item) {
+    GoRequest request{.name = item.name, .infos = {}};
+    for (const Info info : {Info::kName, Info::kDescription, Info::kBlockSize})
+      request.infos.push_back(static_cast<uint16_t>(info));
+    Bytes data;
+    request.encode(data);
+    co_await ask(Option::kInfo, std::move(data));
+    while (true) {
+      const Reply reply = co_await answer(Option::kInfo);
+      if (reply.header.type != OptionReply::kInfo) break;
+      if (reply.data.size() < 2) throw Error(ErrorKind::kInvalid, "information without a type");
+      const auto type = static_cast<Info>(load_be<uint16_t>(reply.data, 0));
+      if (type == Info::kExport) item.info = ExportInfo::decode(reply.data);
+      if (type == Info::kBlockSize) item.sizes = BlockSizeInfo::decode(reply.data);
+      if (type == Info::kDescription)
+        item.description = {reinterpret_cast<const char*>(reply.data.data()) + 2,
+                            reply.data.size() - 2};
+    }
+  }
+
+  Task<void> contexts(Listed& item) {
+    const MetaContextRequest request{.name = item.name, .queries = {}};
+    Bytes data;
+    request.encode(data);
+    co_await ask(Option::kListMetaContext, std::move(data));
+    while (true) {
+      const Reply reply = co_await answer(Option::kListMetaContext);
+      if (reply.header.type != OptionReply::kMetaContext) break;
+      if (item.contexts.size() == kMostExports)
+        throw Error(ErrorKind::kInvalid, "too many contexts");
+      item.contexts.push_back(MetaContextReply::decode(reply.data).name);
+    }
+  }
+
+  Task<void> need(MutableByteSpan out) {
+    const bool some = co_await stream_.read_exact(out);
+    if (!some && !out.empty())
+      throw Error(ErrorKind::kIo, "Unexpected end-of-file before all data were read");
+  }
+
+ private:
+  Stream& stream_;
+};
+
+void print_export(const Listed& item, bool extended) {
+  print(" export: '" + printable(item.name, kMaxString) + "'\n");
+  if (!item.description.empty())
+    print("  description: " + printable(item.description, kMaxString) + "\n");
+  if (item.info) {
+    print("  size:  " + std::to_string(item.info->size) + "\n");
+    char flags[32];
+    std::snprintf(flags, sizeof flags, "  flags: 0x%x (", item.info->flags);
+    std::string line = flags;
+    for (const std::string_view word : flag_words(item.info->flags))
+      line += " " + std::string(word);
+    print(line + " )\n");
+  }
+  if (item.sizes) {
+    print("  min block: " + std::to_string(item.sizes->minimum) + "\n");
+    print("  opt block: " + std::to_string(item.sizes->preferred) + "\n");
+    print("  max block: " + std::to_string(item.sizes->maximum) + "\n");
+  }
+  print(std::string("  transaction size: ") + (extended ? "64-bit" : "32-bit") + "\n");
+  if (item.contexts.empty()) return;
+  print("  available meta contexts: " + std::to_string(item.contexts.size()) + "\n");
+  for (const std::string& name : item.contexts) print("   " + printable(name, kMaxString) + "\n");
+}
+
+Task<void> show(SocketAddress address, std::shared_ptr<const TlsCredentials> tls,
+                std::string hostname) {
+  const Deadline deadline = std::chrono::steady_clock::now() + kPatience;
+  Socket socket = co_await connect_socket(address, deadline);
+  Stream stream(std::move(socket));
+  stream.set_deadline(deadline);
+  Client client(stream);
+  const bool newstyle = co_await client.greet();
+  if (!newstyle) {
+    // There is no list: what is served has no name.
+    std::array<std::byte, OldstyleExport::kBytes> raw{};
+    co_await client.need(raw);
+    const OldstyleExport old = OldstyleExport::decode(raw);
+    Listed item;
+    item.info = ExportInfo{.size = old.size, .flags = old.flags};
+    print("exports available: 1\n");
+    print_export(item, false);
+    co_return;
+  }
+  if (tls) co_await client.start_tls(*tls, hostname);
+  const bool extended = co_await client.agree(Option::kExtendedHeaders);
+  bool structured = extended;
+  if (!extended) structured = co_await client.agree(Option::kStructuredReply);
+  std::vector<Listed> found = co_await client.list();
+  print("exports available: " + std::to_string(found.size()) + "\n");
+  for (Listed& item : found) {
+    co_await client.describe(item);
+    if (structured) co_await client.contexts(item);
+    print_export(item, extended);
+  }
+  co_await client.ask(Option::kAbort);
+  co_await stream.finish();
+}
+
+}  // namespace
+
+int list_exports(Session& session, const SocketAddress& address,
+                 std::shared_ptr<const TlsCredentials> tls, const std::string& hostname) {
+  run(session, show(address, std::move(tls), hostname));
+  return 0;
+}
+
+Task<PlainExport> negotiate_plain(Stream& stream, std::string name) {
+  Client client(stream);
+  const bool newstyle = co_await client.greet();
+  if (!newstyle) throw Error(ErrorKind::kUnsupported, "oldstyle server");
+  const GoRequest request{.name = std::move(name), .infos = {}};
+  Bytes data;
+  request.encode(data);
+  co_await client.ask(Option::kGo, std::move(data));
+  PlainExport plain;
+  bool known = false;
+  while (true) {
+    const Reply reply = co_await client.answer(Option::kGo);
+    if (reply.header.type == OptionReply::kAck) break;
+    if (reply.header.type != OptionReply::kInfo) throw Client::refused(reply);
+    if (reply.data.size() < 2 ||
+        static_cast<Info>(load_be<uint16_t>(reply.data, 0)) != Info::kExport)
+      continue;
+    const ExportInfo info = ExportInfo::decode(reply.data);
+    plain = {.size = info.size, .flags = info.flags};
+    known = true;
+  }
+  if (!known) throw Error(ErrorKind::kInvalid, "broken server: no export information");
+  co_return plain;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,151 @@
+#include "cli/nbd/plan.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/arith.h"
+#include "block/overlay.h"
+#include "cli/snapshot_table.h"
+
+namespace cairn::cli {
+namespace {
+
+using namespace std::chrono_literals;
+
+Task<NodePtr> open_image(Session& session, const ImagePlan& plan) {
+  NodePtr node;
+  try {
+    if (plan.snapshot)
+      node = co_await open_with_snapshot_overlay(session.context, plan.request);
+    else
+      node = co_await open_node(session.context, plan.request);
+  } catch (const Error& error) {
+    // QEMU's program has not the words before the cause that its other tools have.
+    const std::string words = "Could not open '" + plan.title + "': ";
+    std::string cause = error.message();
+    if (cause.starts_with(words)) cause.erase(0, words.size());
+    Error told(error.kind(), "Failed to blk_new_open '" + plan.title + "': " + cause);
+    for (const std::string& line : error.hints()) told.hint(line);
+    throw told;
+  }
+  co_return node;
+}
+
+uint64_t export_size(const ImagePlan& plan, const Node& node) {
+  uint64_t length = node.length();
+  // A raw node ends with a whole sector, its file may not.
+  if (plan.exact_size && node.filtered() != nullptr && node.filtered()->length() != 0)
+    length = std::min(length, node.filtered()->length());
+  if (plan.offset > length)
+    throw Error(ErrorKind::kInvalid, "Offset (" + std::to_string(plan.offset) +
+                                         ") cannot be greater than size of the containing file (" +
+                                         std::to_string(length) + ")");
+  length -= plan.offset;
+  return plan.exact_size ? length : align_down(length, 512);
+}
+
+void write_pid(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) throw Error::system(errno, "Cannot create PID file '" + path + "'");
+  const std::string text = std::to_string(::getpid()) + "\n";
+  const ssize_t written = ::write(fd, text.data(), text.size());
+  const int error = errno;
+  ::close(fd);
+  if (written != static_cast<ssize_t>(text.size()))
+    throw Error::system(error, "Cannot write PID file '" + path + "'");
+}
+
+Task<void> tick(const ServePlan& plan, const nbd::Server& server, CancelSource& over) {
+  while (!over.requested()) {
+    co_await await_ready(over.descriptor(), POLLIN, std::chrono::steady_clock::now() + 500ms);
+    if (!over.requested()) plan.tick(server);
+  }
+}
+
+// The one connection of a server that does not listen.
+Task<void> serve_connected(nbd::Server& server, int fd) {
+  Socket socket(fd);
+  co_await server.serve(std::move(socket));
+}
+
+Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> listeners) {
+  nbd::Server server(session.context, plan.server);
+  if (!plan.pid_file.empty()) write_pid(plan.pid_file);
+  SocketAddress where = plan.address;
+  if (!listeners.empty()) {
+    const SocketAddress bound = listeners.front().local_address();
+    if (where.kind == SocketAddress::Kind::kInet) where.port = bound.port;
+    if (where.kind == SocketAddress::Kind::kFd) where = bound;
+  }
+  if (plan.ready) plan.ready(server, where);
+  TaskGroup watchers;
+  CancelSource over;
+  if (plan.tick) watchers.spawn(tick(plan, server, over));
+  if (plan.connected >= 0) watchers.spawn(serve_connected(server, plan.connected));
+  std::exception_ptr error;
+  try {
+    co_await server.run(std::move(listeners), session.cancel);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  over.request();
+  co_await watchers.join();
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace
+
+Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const ImagePlan& plan,
+                                                     unsigned shared, std::vector<NodePtr>& nodes) {
+  NodePtr node = co_await open_image(session, plan);
+  nodes.push_back(node);
+  if (!plan.load_snapshot.empty()) {
+    try {
+      co_await show_snapshot(*node, plan.load_snapshot);
+    } catch (Error& error) {
+      if (error.message().starts_with("Failed to load snapshot")) throw;
+      throw error.context("Failed to load snapshot");
+    }
+  }
+  nbd::ExportOptions options;
+  options.name = plan.name;
+  options.description = plan.description;
+  options.node = node;
+  options.offset = plan.offset;
+  options.size = export_size(plan, *node);
+  options.writable = plan.snapshot || (plan.request.flags.writable && !node->read_only());
+  options.multi_conn = shared != 1;
+  options.allocation_depth = plan.allocation_depth;
+  for (const std::string& name : plan.bitmaps)
+    throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
+  co_return std::make_shared<const nbd::Export>(std::move(options));
+}
+
+Task<void> serve(Session& session, ServePlan plan) {
+  std::vector<NodePtr> nodes;
+  std::exception_ptr error;
+  bool listening = false;
+  try {
+    std::vector<Socket> listeners;
+    if (plan.connected < 0) listeners = co_await listen_sockets(plan.address);
+    listening = plan.connected < 0;
+    for (const ImagePlan& image : plan.images) {
+      auto exported = co_await open_export(session, image, plan.shared, nodes);
+      plan.server.exports.push_back(std::move(exported));
+    }
+    plan.server.max_clients = plan.shared;
+    co_await serve_on(session, plan, std::move(listeners));
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (listening && !error && plan.remove_socket &&
+      plan.address.kind == SocketAddress::Kind::kUnix && !plan.address.abstract)
+    ::unlink(plan.address.path.c_str());
+  plan.server.exports.clear();
+  co_await close_all(std::move(nodes), error);
+}
+
+}  // namespace cairn::cli

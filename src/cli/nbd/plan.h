@@ -1,0 +1,54 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/open.h"
+#include "cli/session.h"
+#include "export/nbd/server.h"
+#include "net/address.h"
+
+namespace cairn::cli {
+
+// One image to be served.
+struct ImagePlan {
+  OpenRequest request;
+  std::string title;  // how messages name it
+  std::string name;   // of the export
+  std::string description;
+  bool snapshot = false;      // below a temporary overlay
+  std::string load_snapshot;  // show this internal snapshot, read-only
+  uint64_t offset = 0;
+  bool exact_size = false;  // not rounded to sectors
+  bool allocation_depth = false;
+  std::vector<std::string> bitmaps;
+};
+
+// What is served, where, and how.
+struct ServePlan {
+  std::vector<ImagePlan> images;
+  SocketAddress address;
+  bool remove_socket = true;  // the path of a Unix socket goes at the end
+  unsigned shared = 1;        // clients at a time; 0: any number
+  nbd::ServerOptions server;  // exports are filled in by serve()
+  std::string pid_file;
+  // Called once clients can connect: with the server, and where it listens.
+  std::function<void(const nbd::Server&, const SocketAddress&)> ready;
+  // Called twice a second while serving; none: not at all.
+  std::function<void(const nbd::Server&)> tick;
+  // Serves this connected socket alone rather than listening.
+  int connected = -1;
+};
+
+// Listens, opens the images, serves until the session is cancelled or the server ends by itself,
+// and closes everything. Throws the first error, with QEMU's words.
+Task<void> serve(Session& session, ServePlan plan);
+
+// Opens one image and gives the export that shows it; the node goes to NODES for closing.
+Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const ImagePlan& plan,
+                                                     unsigned shared, std::vector<NodePtr>& nodes);
+
+}  // namespace cairn::cli

@@ -1,0 +1,232 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <set>
+
+#include "base/size.h"
+#include "cli/nbd/nbd.h"
+#include "cli/nbd/plan.h"
+#include "net/nbd_uri.h"
+#include "net/nbd_wire.h"
+
+namespace cairn::cli {
+namespace {
+
+enum Id : int {
+  kCache = 1000,
+  kDiscard,
+  kDetectZeroes,
+  kTlsCreds,
+  kTlsAuthz,
+  kOnce,
+  kPidFile,
+  kHandshakeLimit,
+};
+
+unsigned number(const Arguments& arguments, int id, const char* what, unsigned otherwise) {
+  const auto text = arguments.value(id);
+  if (!text) return otherwise;
+  char* end = nullptr;
+  errno = 0;
+  const unsigned long value = std::strtoul(text->c_str(), &end, 10);
+  if (text->empty() || *end != 0 || errno != 0 || (*text)[0] == '-' || value > INT32_MAX)
+    throw UsageError{std::string("'") + *text + "' is no " + what};
+  return static_cast<unsigned>(value);
+}
+
+// A name for every export: what -x says, else nothing for the only one, else the files' own names.
+std::vector<std::string> export_names(const Arguments& arguments) {
+  const std::vector<std::string> given = arguments.values('x');
+  const auto& words = arguments.words();
+  if (given.size() > words.size()) throw UsageError{"more export names than images"};
+  std::vector<std::string> names;
+  std::set<std::string> taken;
+  for (size_t i = 0; i < words.size(); ++i) {
+    std::string name;
+    if (i < given.size())
+      name = given[i];
+    else if (words.size() > 1)
+      name = words[i].substr(words[i].rfind('/') + 1);
+    if (name.size() > nbd::kMaxString) throw UsageError{"export name is too long"};
+    const std::string stem = name;
+    for (unsigned n = 2; taken.contains(name); ++n) {
+      if (i < given.size()) throw UsageError{"two exports are named '" + name + "'"};
+      name = stem + "-" + std::to_string(n);
+    }
+    taken.insert(name);
+    names.push_back(name);
+  }
+  return names;
+}
+
+ImagePlan image_of(const Session& session, const Arguments& arguments, const std::string& word) {
+  ImagePlan image;
+  image.title = word;
+  image.request = image_request(session, arguments, word, arguments.value_or('f', ""));
+  image.description = arguments.value_or('D', "");
+  image.snapshot = arguments.has('s');
+  image.load_snapshot = arguments.value_or('l', "");
+  image.exact_size = true;
+  image.allocation_depth = arguments.has('A');
+  image.bitmaps = arguments.values('B');
+  OpenFlags& flags = image.request.flags;
+  flags.writable = !arguments.has('r') && image.load_snapshot.empty();
+  if (const auto cache = arguments.value(kCache))
+    flags.cache = cache_mode(session, *cache, "Invalid cache mode");
+  const std::string discard = arguments.value_or(kDiscard, "unmap");
+  if (discard != "unmap" && discard != "ignore")
+    throw UsageError{"--discard is unmap or ignore, not '" + discard + "'"};
+  flags.discard_unmap = discard == "unmap";
+  if (const auto detect = arguments.value(kDetectZeroes))
+    image.request.options.set("detect-zeroes", *detect);
+  return image;
+}
+
+// What to write into an URI for a server that listens on every address.
+std::string reachable(const std::string& host) {
+  if (host != "0.0.0.0" && host != "::" && !host.empty()) return host;
+  char name[256] = "";
+  if (::gethostname(name, sizeof name - 1) != 0 || name[0] == 0) return "localhost";
+  return name;
+}
+
+// The line on the terminal: clients, and what went through since it was last drawn.
+class Meter {
+ public:
+  void draw(const nbd::Server& server) {
+    const nbd::ServerStatistics now = server.statistics();
+    const auto time = std::chrono::steady_clock::now();
+    const double seconds = std::max(0.001, std::chrono::duration<double>(time - time_).count());
+    const auto rate = [seconds](uint64_t after, uint64_t before) {
+      return static_cast<uint64_t>(static_cast<double>(after - before) / seconds);
+    };
+    std::string line = "\r" + std::to_string(now.clients) +
+                       (now.clients == 1 ? " client" : " clients") + "  read " +
+                       human_size(rate(now.bytes_read, last_.bytes_read)) + "/s  written " +
+                       human_size(rate(now.bytes_written, last_.bytes_written)) + "/s  " +
+                       std::to_string(rate(now.requests, last_.requests)) + " requests/s";
+    std::fprintf(stderr, "%s\x1b[K", line.c_str());
+    std::fflush(stderr);
+    last_ = now;
+    time_ = time;
+    drawn_ = true;
+  }
+  void finish() {
+    if (drawn_) std::fprintf(stderr, "\r\x1b[K");
+    drawn_ = false;
+  }
+
+ private:
+  nbd::ServerStatistics last_;
+  std::chrono::steady_clock::time_point time_ = std::chrono::steady_clock::now();
+  bool drawn_ = false;
+};
+
+void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
+                const std::vector<std::string>& titles, SocketAddress where) {
+  if (where.kind == SocketAddress::Kind::kInet) where.host = reachable(where.host);
+  for (size_t i = 0; i < names.size(); ++i) {
+    std::string line = nbd::format_uri(where, names[i], plan.server.tls != nullptr);
+    if (names.size() > 1) line += "  " + titles[i];
+    print(line + "\n");
+  }
+  finish_output();
+}
+
+int run_serve(Session& session, Arguments& arguments) {
+  const auto& words = arguments.words();
+  if (words.empty()) throw UsageError{"Expecting the name of an image"};
+  if (add_objects(session, arguments)) return 0;
+  check_format_flags(session, arguments);
+  ServePlan plan;
+  const std::vector<std::string> names = export_names(arguments);
+  for (size_t i = 0; i < words.size(); ++i) {
+    plan.images.push_back(image_of(session, arguments, words[i]));
+    plan.images.back().name = names[i];
+  }
+  if (const auto path = arguments.value('k')) {
+    if (arguments.has('p') || arguments.has('b'))
+      throw UsageError{"a Unix socket has neither port nor address"};
+    char* folder = ::realpath(".", nullptr);
+    plan.address = SocketAddress::unix_path(
+        path->starts_with('/') || folder == nullptr ? *path : std::string(folder) + "/" + *path);
+    ::free(folder);
+  } else {
+    // Only this machine, unless it is said who else.
+    plan.address = SocketAddress::inet(arguments.value_or('b', "127.0.0.1"),
+                                       arguments.value_or('p', std::to_string(nbd::kPort)));
+  }
+  plan.shared = number(arguments, 'e', "number of clients", 100);
+  plan.server.handshake_limit =
+      std::chrono::seconds(number(arguments, kHandshakeLimit, "number of seconds", 10));
+  plan.server.persistent = !arguments.has(kOnce);
+  plan.server.first_is_default = true;
+  plan.pid_file = arguments.value_or(kPidFile, "");
+  if (const auto id = arguments.value(kTlsCreds))
+    plan.server.tls = session.context.tls_credentials(*id, TlsCredentials::Endpoint::kServer);
+  if (const auto id = arguments.value(kTlsAuthz)) {
+    if (!plan.server.tls) throw UsageError{"--tls-authz needs --tls-creds"};
+    plan.server.authorize = true;
+    plan.server.authorization = session.context.authorization(*id);
+  }
+  Meter meter;
+  const bool quiet = arguments.has('q');
+  if (!quiet) {
+    plan.server.log = [&](std::string_view text) {
+      std::fprintf(stderr, "\r\x1b[K%s: %.*s\n", session.program.c_str(),
+                   static_cast<int>(text.size()), text.data());
+    };
+    if (::isatty(STDERR_FILENO) == 0)
+      plan.server.log = [&](std::string_view text) { session.error(text); };
+    else
+      plan.tick = [&](const nbd::Server& server) { meter.draw(server); };
+  }
+  ServePlan* const shown = &plan;
+  plan.ready = [shown, names, words](const nbd::Server&, const SocketAddress& where) {
+    print_uris(*shown, names, words, where);
+  };
+  ServePlan copy = plan;
+  run(session, serve(session, std::move(copy)));
+  meter.finish();
+  return 0;
+}
+
+}  // namespace
+
+Verb serve_verb() {
+  return {
+      .name = "serve",
+      .summary = "serves disks to virtual machines and other NBD clients",
+      .synopsis = "[-f FMT] [-r] [-s] [-k SOCKET | -b ADDRESS -p PORT] [-x NAME] [OPTIONS] FILE…",
+      .flags = {kFormatFlag,
+                {'r', "read-only", nullptr, "refuse writes"},
+                {'s', "snapshot", nullptr, "writes go to a temporary overlay and are lost"},
+                {'l', "load-snapshot", "SNAP", "show this internal snapshot, read-only"},
+                {'k', "socket", "PATH", "listen at a Unix socket"},
+                {'b', "bind", "ADDRESS", "listen at this address (127.0.0.1: this machine only)"},
+                {'p', "port", "PORT", "TCP port (10809); 0: any that is free"},
+                {'x', "export-name", "NAME", "name of the export; once for each image"},
+                {'D', "description", "TEXT", "what clients are told about the exports"},
+                {'e', "shared", "NUM", "clients at a time (100), 0: any number"},
+                {'A', "allocation-depth", nullptr, "offer qemu:allocation-depth"},
+                {'B', "bitmap", "NAME", "offer qemu:dirty-bitmap:NAME"},
+                {kCache, "cache", "MODE", "none, writeback, writethrough, directsync or unsafe"},
+                {kDiscard, "discard", "MODE", "unmap (when not given) or ignore"},
+                {kDetectZeroes, "detect-zeroes", "MODE", "off, on or unmap"},
+                {kTlsCreds, "tls-creds", "ID", "demand TLS with this tls-creds-… object"},
+                {kTlsAuthz, "tls-authz", "ID", "let in only whom this authz-… object allows"},
+                {kHandshakeLimit, "handshake-limit", "SECONDS",
+                 "a client must have begun after that (10), 0: never"},
+                {kOnce, "once", nullptr, "end when the last client has left"},
+                {kPidFile, "pid-file", "PATH", "write the process's number once ready"},
+                kQuietFlag,
+                kForceShareFlag,
+                kImageOptsFlag,
+                kObjectFlag},
+      .run = run_serve,
+      .own = true};
+}
+
+}  // namespace cairn::cli

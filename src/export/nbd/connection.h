@@ -1,0 +1,42 @@
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "export/nbd/server.h"
+
+namespace cairn::nbd {
+
+// What a client and the server agreed on before transmission.
+struct Agreement {
+  const Export* exported = nullptr;
+  bool structured = false;
+  bool extended = false;
+  std::vector<uint32_t> contexts;  // ids, of this export
+};
+
+// One client. It belongs to the worker that serves it; only request_stop(), abort() and the
+// counters may be used from elsewhere.
+class Connection {
+ public:
+  Connection(Server& server, Socket socket);
+  Task<void> run();
+  // Refuse what comes from now on, finish what is in flight, end.
+  void request_stop();
+  void abort() { stream_.abort(); }
+
+  std::atomic<uint64_t> requests{0}, bytes_read{0}, bytes_written{0};
+
+ private:
+  Server& server_;
+  Stream stream_;
+  std::string peer_;
+};
+
+// The options, from the greeting on; nothing when the client left or had to be dropped. Throws
+// Error when the client broke the protocol or the connection broke.
+Task<std::optional<Agreement>> negotiate(Server& server, Stream& stream);
+
+}  // namespace cairn::nbd

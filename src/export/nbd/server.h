@@ -1,0 +1,87 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "async/async.h"
+#include "block/context.h"
+#include "export/nbd/nbd_export.h"
+#include "net/authz.h"
+#include "net/stream.h"
+#include "net/tls.h"
+
+namespace cairn::nbd {
+
+class Connection;
+
+struct ServerOptions {
+  std::vector<std::shared_ptr<const Export>> exports;
+  // The empty name stands for the first export also where that one has a name.
+  bool first_is_default = false;
+  std::shared_ptr<const TlsCredentials> tls;  // set: nothing is served in clear
+  // Who may come in, asked with the name that TLS proved, when `authorize` is set.
+  std::shared_ptr<const Authorization> authorization;
+  bool authorize = false;
+  unsigned max_clients = 0;  // 0: as many as come; more wait in the backlog without a greeting
+  std::chrono::seconds handshake_limit{10};  // 0: none
+  bool persistent = true;  // false: ends when the last client that began to work has left
+  // A line for people about a client, without a newline; from any worker.
+  std::function<void(std::string_view)> log;
+};
+
+// What a server has done so far.
+struct ServerStatistics {
+  unsigned clients = 0;  // at work now
+  uint64_t requests = 0, bytes_read = 0, bytes_written = 0;
+};
+
+// An NBD server: fixed newstyle, structured replies, extended headers, TLS. Each connection lives
+// on one worker and runs its requests side by side, in bounded memory; connections are spread over
+// the workers. What a client does wrong ends its own connection at worst.
+class Server {
+ public:
+  Server(Context& context, ServerOptions options);
+  ~Server();
+
+  // Accepts and serves until STOP is requested (or, when not persistent, the last client left):
+  // then new requests are refused, those in flight are finished and answered, connections that do
+  // not end in time are broken off, and all exports are flushed. Called once, on worker 0. Throws
+  // what flushing said.
+  Task<void> run(std::vector<Socket> listeners, CancelSource& stop);
+  // Serves one connection on the current worker, from the greeting to the end; never throws.
+  Task<void> serve(Socket socket);
+
+  ServerStatistics statistics() const;
+  const ServerOptions& options() const { return options_; }
+  const Export* find(std::string_view name) const;
+  bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
+  void log(const std::string& line) const;
+
+ private:
+  friend class Connection;
+  Task<void> accept_on(const Socket& listener, TaskGroup& clients);
+  Task<void> serve_on_worker(Socket socket);
+  Task<void> drain();
+  void began_work();
+  Worker& quietest_worker();
+
+  Context& context_;
+  ServerOptions options_;
+  Semaphore slots_;
+  Semaphore handshakes_;
+  std::atomic<bool> stopping_{false};
+  CancelSource* stop_ = nullptr;
+  std::vector<std::atomic<unsigned>> load_;  // connections of each worker
+  mutable std::mutex mutex_;
+  std::set<Connection*> connections_;
+  unsigned working_ = 0;
+  ServerStatistics past_;  // of connections that have ended
+};
+
+}  // namespace cairn::nbd
