@@ -1,0 +1,43 @@
+#include "block/table_cache.h"
+
+#include <thread>
+
+#include "support.h"
+
+namespace cairn {
+namespace {
+
+using namespace testing_support;
+
+Task<void> use(TableCache& cache, uint64_t offset, bool change) {
+  const TableCache::Ref ref = co_await cache.get(offset);
+  if (!change) co_return;
+  ref.store_entry(0, 7);
+  cache.mark_dirty(ref);
+}
+
+TEST(TableCache, WhatNobodyUsesLeavesMemory) {
+  World world;
+  Folder folder;
+  world.create(folder.file("file"), "raw", 1 << 20);
+  NodePtr file = world.open(folder.file("file"), "raw", true);
+  TableCache cache(*file, 4096, 100);
+  cache.set_clean_interval(std::chrono::seconds(1));
+  for (uint64_t i = 0; i < 20; ++i) world.run(use(cache, i * 4096, i == 3));
+  EXPECT_EQ(cache.size(), 20u);
+  std::this_thread::sleep_for(std::chrono::milliseconds(2100));
+  world.run(use(cache, 0, false));
+  // What was changed stays until it is written.
+  EXPECT_EQ(cache.size(), 2u);
+  world.run(cache.write_back());
+  std::this_thread::sleep_for(std::chrono::milliseconds(2100));
+  world.run(use(cache, 4096, false));
+  EXPECT_EQ(cache.size(), 1u);
+  std::vector<std::byte> entry(8);
+  world.run(file->read(3 * 4096, entry));
+  EXPECT_EQ(load_be<uint64_t>(entry, 0), 7u);
+  world.close(file);
+}
+
+}  // namespace
+}  // namespace cairn
