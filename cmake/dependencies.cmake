@@ -37,3 +37,9 @@ cairn_pkg(DEFLATE libdeflate libdeflate-dev)
 cairn_pkg(GNUTLS gnutls libgnutls28-dev)
 add_library(GNUTLS::Headers INTERFACE IMPORTED)
 target_include_directories(GNUTLS::Headers INTERFACE ${GNUTLS_INCLUDE_DIRS})
+
+# So is libfuse3, when something is mounted.
+cairn_pkg(FUSE fuse3 libfuse3-dev)
+add_library(FUSE::Headers INTERFACE IMPORTED)
+target_include_directories(FUSE::Headers INTERFACE ${FUSE_INCLUDE_DIRS})
+target_compile_options(FUSE::Headers INTERFACE ${FUSE_CFLAGS_OTHER})

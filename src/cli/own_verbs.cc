@@ -37,6 +37,7 @@ std::vector<Verb> own_verbs() {
                  kObjectFlag},
        .run = run_hash,
        .own = true},
+      mount_verb(),
       serve_verb(),
   };
 }

@@ -20,6 +20,8 @@ int run_snapshot(Session& session, Arguments& arguments);
 int run_hash(Session& session, Arguments& arguments);
 int run_compact(Session& session, Arguments& arguments);
 int run_formats(Session& session, Arguments& arguments);
+// `mount`, with its options.
+Verb mount_verb();
 int run_bench(Session& session, Arguments& arguments);
 
 // Long-only options of single verbs.
