@@ -6,6 +6,7 @@
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "protocol/file/file.h"
+#include "protocol/nbd/nbd.h"
 #include "protocol/null/null.h"
 
 namespace cairn {
@@ -13,6 +14,7 @@ namespace cairn {
 void register_drivers(Registry& registry) {
   registry.add(make_file_driver());
   registry.add(make_host_device_driver());
+  registry.add(make_nbd_driver());
   registry.add(make_null_driver("null-co"));
   registry.add(make_null_driver("null-aio"));
   registry.add(make_fault_driver());

@@ -26,6 +26,8 @@ struct Limits {
   uint64_t max_transfer = 0;       // longest read or write; 0: none
   uint64_t zero_alignment = 1;     // write_zeroes below it is written as data
   uint64_t discard_alignment = 1;  // discards shrink to multiples of it
+  bool remote = false;             // requests travel: many at a time pay
+  bool native_fua = false;         // writes carry fua to the driver; else a flush follows them
   uint64_t cluster_bytes = 0;      // unit of allocation; 0: none
 };
 

@@ -129,8 +129,9 @@ Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
 }
 
 Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  const bool stable = flags.fua || write_through_;
-  flags.fua = false;
+  const bool wanted = flags.fua || write_through_;
+  flags.fua = wanted && limits_.native_fua && !no_flush_;
+  const bool stable = wanted && !flags.fua;
   if (detect_zeroes_ != DetectZeroes::kOff && !in.empty() && is_zero(in)) {
     flags.may_unmap = detect_zeroes_ == DetectZeroes::kUnmap;
     co_await write_zeroes_checked(offset, in.size(), flags);
@@ -187,8 +188,9 @@ Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags
 }
 
 Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags) {
-  const bool stable = flags.fua || write_through_;
-  flags.fua = false;
+  const bool wanted = flags.fua || write_through_;
+  flags.fua = wanted && limits_.native_fua && !no_flush_;
+  const bool stable = wanted && !flags.fua;
   if (!discard_unmap_) flags.may_unmap = false;
   const uint64_t unit = zero_split();
   const uint64_t end = offset + length;

@@ -187,6 +187,8 @@ class Node : public std::enable_shared_from_this<Node> {
 
   void set_length(uint64_t length) { length_.store(length, std::memory_order_release); }
   Limits& mutable_limits() { return limits_; }
+  // The name that people know, where the driver knows a better one than how it was opened.
+  void set_filename(std::string name) { filename_ = std::move(name); }
   void set_read_only(bool read_only) { read_only_ = read_only; }
   void add_child(std::string name, NodePtr node, ChildRole role);
   // An unbounded node reads zeroes behind its end and grows when written there: what formats need

@@ -50,8 +50,9 @@ class Printer {
         "%s{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, \"zero\": %s, "
         "\"data\": %s, \"compressed\": %s",
         first_ ? "[" : ",\n", static_cast<unsigned long long>(piece.start),
-        static_cast<unsigned long long>(extent.length), extent.depth, word(extent.allocated),
-        word(extent.zero), word(extent.data), word(extent.compressed));
+        static_cast<unsigned long long>(extent.length), extent.depth,
+        word(extent.allocated && (extent.data || extent.zero)), word(extent.zero),
+        word(extent.data), word(extent.compressed));
     std::string text = line;
     if (extent.host != nullptr) text += ", \"offset\": " + std::to_string(extent.host_offset);
     print(text + "}");

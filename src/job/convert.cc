@@ -14,10 +14,18 @@ constexpr uint64_t kSector = 512;
 // One request of a plain copy: large enough that calls cost little, small enough that the bytes
 // are still in the processor's cache when they are looked at and written.
 constexpr uint64_t kUnitBytes = 512 << 10;
+// Requests at a time where each has to travel.
+constexpr unsigned kRemoteRequests = 32;
 constexpr uint64_t kOffloadBytes = 16 << 20;
 // With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
 constexpr uint64_t kHashedHole = 64 << 20;
 constexpr uint64_t kGranularity = 4096;  // of the search for zeroes
+
+bool is_remote(const Node& node) {
+  if (node.limits().remote) return true;
+  return std::any_of(node.children().begin(), node.children().end(),
+                     [](const Child& child) { return is_remote(*child.node); });
+}
 
 Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
   Error error(cause.kind(), "error while " + std::string(doing) + " " + std::to_string(offset) +
@@ -47,7 +55,11 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
 }
 
 Task<void> Convert::run() {
-  const unsigned count = std::max(1u, options_.parallel);
+  unsigned count = std::max(1u, options_.parallel);
+  const bool remote =
+      is_remote(*target_) || std::any_of(sources_.begin(), sources_.end(),
+                                         [](const Source& one) { return is_remote(*one.node); });
+  if (remote && !options_.compress && count == ConvertOptions{}.parallel) count = kRemoteRequests;
   const unsigned workers = std::min(count, context_.runtime().worker_count());
   TaskGroup group;
   for (unsigned i = 0; i < count; ++i)

@@ -47,7 +47,6 @@ class RawNode : public Node {
     return file_->write(offset + offset_, in, flags);
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
-    flags.no_fallback = true;
     return file_->write_zeroes(offset + offset_, length, flags);
   }
   Task<void> do_discard(uint64_t offset, uint64_t length) override {

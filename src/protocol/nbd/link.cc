@@ -1,0 +1,160 @@
+#include "protocol/nbd/link.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/error.h"
+
+namespace cairn::nbd {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A server that has not finished the handshake by then is none.
+constexpr std::chrono::seconds kHandshake{30};
+constexpr std::chrono::seconds kLongestPause{16};
+
+}  // namespace
+
+Gate::Gate() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (fd_ < 0) throw Error::system(errno, "eventfd");
+}
+Gate::~Gate() { ::close(fd_); }
+void Gate::open() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);
+}
+void Gate::shut() {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);
+}
+Task<bool> Gate::wait(Deadline deadline) {
+  const short events = co_await await_ready(fd_, POLLIN, deadline);
+  co_return events != 0;
+}
+
+Task<void> Link::connect() {
+  const Deadline deadline = Clock::now() + std::max(kHandshake, target_.open_timeout);
+  Socket socket = co_await connect_socket(target_.address, deadline);
+  auto stream = std::make_unique<Stream>(std::move(socket));
+  stream->set_deadline(deadline);
+  attempt_ = stream.get();
+  Agreement agreed;
+  std::exception_ptr error;
+  try {
+    if (closing_) throw Error::system(ECANCELED);
+    agreed = co_await shake_hands(*stream, target_.wish);
+    accept_(agreed);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  attempt_ = nullptr;
+  if (error) std::rethrow_exception(error);
+  stream->set_deadline(kNoDeadline);
+  connection_ = std::make_shared<Connection>(std::move(stream), agreed);
+  connection_->start();
+  opened_ = true;
+}
+
+Task<void> Link::open() {
+  const Deadline until = Clock::now() + target_.open_timeout;
+  std::chrono::milliseconds pause{50};
+  tried_ = true;
+  while (true) {
+    std::exception_ptr failure;
+    try {
+      co_await connect();
+      co_return;
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInvalid || Clock::now() >= until) throw;
+      failure = std::current_exception();
+    }
+    co_await sleep_for(std::min<std::chrono::nanoseconds>(pause, until - Clock::now()));
+    pause = std::min(pause * 2, std::chrono::milliseconds(1000));
+  }
+}
+
+Task<bool> Link::open_once() {
+  if (tried_ && opened_) co_return true;
+  auto guard = co_await opening_.lock();
+  if (tried_) co_return opened_;
+  tried_ = true;
+  try {
+    co_await connect();
+  } catch (const Error& error) {
+    // The server may have set a limit: the others do the work.
+    reason_ = error.message();
+  }
+  co_return opened_;
+}
+
+Task<void> Link::perform(Operation& operation) {
+  while (true) {
+    const std::shared_ptr<Connection> connection = connection_;
+    if (connection && !closing_) {
+      const bool answered = co_await connection->perform(operation);
+      if (answered) {
+        // A server that goes down wants to be left.
+        if (operation.error == ESHUTDOWN) connection->abort();
+        co_return;
+      }
+      lose(connection);
+      continue;
+    }
+    if (!fatal_.empty()) throw Error(ErrorKind::kIo, fatal_);
+    if (closing_ || Clock::now() >= give_up_)
+      throw Error(ErrorKind::kIo, "there is no connection to the NBD server: " + reason_);
+    co_await arrived_->wait(give_up_);
+  }
+}
+
+void Link::lose(const std::shared_ptr<Connection>& connection) {
+  if (connection_ != connection) return;
+  connection_.reset();
+  reason_ = connection->reason();
+  if (!connection->violation().empty()) fatal_ = connection->violation();
+  if (!arrived_) {
+    arrived_ = std::make_unique<Gate>();
+    stop_ = std::make_unique<Gate>();
+  }
+  arrived_->shut();
+  if (!fatal_.empty()) arrived_->open();
+  give_up_ = Clock::now() + target_.reconnect_delay;
+  background_.spawn(reconnect(connection));
+}
+
+Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
+  co_await old->close();
+  old.reset();
+  std::chrono::seconds pause{1};
+  while (!closing_ && fatal_.empty()) {
+    try {
+      co_await connect();
+      break;
+    } catch (const Error& error) {
+      reason_ = error.message();
+      if (error.kind() == ErrorKind::kInvalid) fatal_ = error.message();
+    }
+    if (!fatal_.empty() || closing_) break;
+    co_await stop_->wait(Clock::now() + pause);
+    pause = std::min(pause * 2, kLongestPause);
+  }
+  arrived_->open();
+}
+
+Task<void> Link::close() {
+  closing_ = true;
+  if (attempt_ != nullptr) attempt_->abort();
+  if (stop_) {
+    stop_->open();
+    arrived_->open();
+  }
+  co_await background_.join();
+  if (connection_) co_await connection_->close();
+  connection_.reset();
+}
+
+}  // namespace cairn::nbd
