@@ -32,6 +32,7 @@ cairn_pkg(URING liburing liburing-dev)
 cairn_pkg(ZSTD libzstd libzstd-dev)
 cairn_pkg(GCRYPT libgcrypt libgcrypt20-dev)
 cairn_pkg(DEFLATE libdeflate libdeflate-dev)
+cairn_pkg(EDIT libedit libedit-dev)
 
 # GnuTLS is bound at run time, when TLS is first asked for: only its headers are needed here.
 cairn_pkg(GNUTLS gnutls libgnutls28-dev)

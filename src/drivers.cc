@@ -1,8 +1,11 @@
 #include "drivers.h"
 
 #include "block/driver.h"
+#include "filter/blkdebug/blkdebug.h"
+#include "filter/copy_on_read/copy_on_read.h"
 #include "filter/fault/fault.h"
 #include "filter/record/record.h"
+#include "filter/throttle/throttle.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "protocol/file/file.h"
@@ -17,8 +20,11 @@ void register_drivers(Registry& registry) {
   registry.add(make_nbd_driver());
   registry.add(make_null_driver("null-co"));
   registry.add(make_null_driver("null-aio"));
+  registry.add(make_blkdebug_driver());
+  registry.add(make_copy_on_read_driver());
   registry.add(make_fault_driver());
   registry.add(make_record_driver());
+  registry.add(make_throttle_driver());
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
 }

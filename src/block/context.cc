@@ -7,6 +7,8 @@
 #include <cctype>
 #include <cstdio>
 
+#include "block/throttle_group.h"
+
 namespace cairn {
 namespace {
 
@@ -77,6 +79,19 @@ Context::~Context() = default;
 
 void Context::add_object(std::string_view type, Options properties) {
   if (add_net_object(type, properties)) return;
+  if (type == "throttle-group") {
+    const auto id = properties.string("id");
+    if (!id) throw Error(ErrorKind::kInvalid, "Parameter 'id' is missing");
+    ThrottleLimits limits;
+    limits.update(properties);
+    if (const auto unknown = properties.unused(); !unknown.empty())
+      throw Error(ErrorKind::kInvalid, "Parameter '" + unknown.front() + "' is unexpected");
+    if (throttle_groups_.contains(*id) || secrets_.contains(*id))
+      throw Error(ErrorKind::kInvalid,
+                  "attempt to add duplicate property '" + *id + "' to object (type 'container')");
+    throttle_groups_.emplace(*id, std::make_shared<ThrottleGroup>(limits));
+    return;
+  }
   if (type != "secret")
     throw Error(ErrorKind::kInvalid,
                 "Parameter 'qom-type' does not accept value '" + std::string(type) + "'");
@@ -111,6 +126,13 @@ const Secret& Context::secret(std::string_view id) const {
   if (found == secrets_.end())
     throw Error(ErrorKind::kInvalid, "No secret with id '" + std::string(id) + "'");
   return *found->second;
+}
+
+std::shared_ptr<ThrottleGroup> Context::throttle_group(std::string_view id) const {
+  const auto found = throttle_groups_.find(id);
+  if (found == throttle_groups_.end())
+    throw Error(ErrorKind::kInvalid, "Throttle group '" + std::string(id) + "' does not exist");
+  return found->second;
 }
 
 std::string Context::next_node_name() {

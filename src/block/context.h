@@ -48,6 +48,9 @@ class Context {
   // Null when there is no such object: then nobody is allowed.
   std::shared_ptr<const Authorization> authorization(std::string_view id) const;
 
+  // Throws "Throttle group 'ID' does not exist".
+  std::shared_ptr<class ThrottleGroup> throttle_group(std::string_view id) const;
+
   // Names for nodes that have none: "#block" and a number.
   std::string next_node_name();
   // Warnings for people (a line each, no newline); the tools print them on standard error.
@@ -62,6 +65,7 @@ class Context {
   std::map<std::string, std::shared_ptr<const TlsCredentials>, std::less<>> tls_;
   std::map<std::string, std::shared_ptr<const Authorization>, std::less<>> authorizations_;
   std::map<std::string, std::unique_ptr<Secret>, std::less<>> secrets_;
+  std::map<std::string, std::shared_ptr<class ThrottleGroup>, std::less<>> throttle_groups_;
   std::atomic<unsigned> next_node_{100};
 };
 

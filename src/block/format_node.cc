@@ -5,6 +5,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/debug.h"
 #include "block/driver.h"
 
 namespace cairn {
@@ -43,15 +44,18 @@ Task<void> FormatNode::read_guest(uint64_t offset, MutableByteSpan out) {
     const MutableByteSpan piece = out.first(part);
     switch (mapping.kind) {
       case Mapping::Kind::kChild:
+        if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReadAio);
         co_await mapping.host->read(mapping.host_offset, piece);
         break;
       case Mapping::Kind::kZero:
         std::memset(piece.data(), 0, part);
         break;
       case Mapping::Kind::kBelow:
+        if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReadBackingAio);
         co_await read_below(offset, piece);
         break;
       case Mapping::Kind::kEncoded:
+        if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReadCompressed);
         co_await read_encoded(mapping, offset, piece);
         break;
     }
@@ -114,7 +118,10 @@ Task<void> FormatNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
       RangeLock::Guard guard;
       co_await lock_clusters(guard, offset, in.size(), false);
       const Grant place = co_await grant(offset, in.size(), false);
-      if (place.length != 0) co_await place.host->write(place.host_offset, in.first(place.length));
+      if (place.length != 0) {
+        if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
+        co_await place.host->write(place.host_offset, in.first(place.length));
+      }
       done = place.length;
     }
     if (done == 0) {
@@ -133,6 +140,7 @@ Task<void> FormatNode::write_locked(uint64_t offset, ByteSpan in) {
     const Grant place = co_await grant(offset, in.size(), true);
     const ByteSpan piece = in.first(place.length);
     if (place.in_place) {
+      if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
       co_await place.host->write(place.host_offset, piece);
     } else {
       std::exception_ptr error;
@@ -153,6 +161,7 @@ Task<void> FormatNode::write_locked(uint64_t offset, ByteSpan in) {
 }
 
 Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
+  DebugPort* const port = debug_below();
   const uint64_t end = place.offset + place.length;
   uint64_t head = place.offset - place.copy_begin;
   uint64_t tail = place.copy_end - end;
@@ -165,6 +174,7 @@ Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
     const bool zero = co_await guest_reads_zero(end, place.copy_end);
     if (zero) tail = 0;
   }
+  if (port != nullptr) co_await port->event(DebugEvent::kWriteAio);
   if (head == 0 && tail == 0) {
     co_await place.host->write(place.host_offset, in);
     co_return;
@@ -175,6 +185,10 @@ Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
     if (inside != 0) co_await read_guest(from, out.first(inside));
     std::memset(out.data() + inside, 0, out.size() - inside);
   };
+  if (port != nullptr) {
+    co_await port->event(DebugEvent::kCowRead);
+    co_await port->event(DebugEvent::kCowWrite);
+  }
   if (head + in.size() + tail <= kMergeBytes) {
     AlignedBuffer whole(head + in.size() + tail);
     if (head != 0) co_await fill(place.offset - head, whole.span().first(head));
@@ -328,10 +342,12 @@ Task<void> FormatNode::do_discard(uint64_t offset, uint64_t length) {
 Task<void> FormatNode::write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) {
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, plain.size(), true);
-  if (encoded.empty())
+  if (encoded.empty()) {
     co_await write_locked(offset, plain);
-  else
+  } else {
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteCompressed);
     co_await store_encoded(offset, encoded);
+  }
 }
 
 Task<void> FormatNode::do_flush() { co_await flush_mapped(); }

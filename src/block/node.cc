@@ -6,6 +6,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/context.h"
+#include "block/debug.h"
 #include "block/driver.h"
 
 namespace cairn {
@@ -58,7 +59,10 @@ Node* Node::child(std::string_view name) const {
 }
 
 void Node::add_child(std::string name, NodePtr node, ChildRole role) {
-  if (role == ChildRole::kBacking) backing_ = node.get();
+  if (role == ChildRole::kBacking)
+    backing_ = node.get();
+  else if (name == "file")
+    debug_port_ = node->debug_port();
   children_.push_back({std::move(name), std::move(node), role});
 }
 
@@ -267,7 +271,12 @@ Task<void> Node::discard(uint64_t offset, uint64_t length) {
 }
 
 Task<void> Node::flush() {
-  if (!no_flush_) co_await do_flush();
+  if (no_flush_) co_return;
+  if (DebugPort* port = debug_below()) {
+    co_await port->event(DebugEvent::kFlushToOs);
+    co_await port->event(DebugEvent::kFlushToDisk);
+  }
+  co_await do_flush();
 }
 
 // --- extents ---
@@ -402,6 +411,15 @@ Task<void> Node::show_snapshot(std::string, std::string) {
 Task<void> Node::amend(AmendRequest) {
   throw Error(ErrorKind::kUnsupported, "Format driver '" + std::string(driver_.name()) +
                                            "' does not support option amendment");
+  co_return;
+}
+
+Task<void> Node::read_vm_state(uint64_t, MutableByteSpan) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+Task<void> Node::write_vm_state(uint64_t, ByteSpan) {
+  throw Error::system(ENOTSUP);
   co_return;
 }
 

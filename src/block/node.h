@@ -20,6 +20,7 @@
 namespace cairn {
 
 class Context;
+class DebugPort;
 class Driver;
 class Node;
 using NodePtr = std::shared_ptr<Node>;
@@ -161,6 +162,14 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual Task<void> amend(struct AmendRequest request);
   // Replaces the locks on the node's storage: what is new is taken before what is given up.
   virtual Task<void> set_permissions(Permissions permissions);
+  // The area behind the disk in which a machine's state is kept: where it begins in the image (0:
+  // there is none), and its bytes, counted from there. Throw kUnsupported where there is none.
+  virtual uint64_t vm_state_offset() const { return 0; }
+  virtual Task<void> read_vm_state(uint64_t offset, MutableByteSpan out);
+  virtual Task<void> write_vm_state(uint64_t offset, ByteSpan in);
+  // Where faults are injected and requests stopped: the nearest fault filter at or below this node;
+  // null without one.
+  virtual DebugPort* debug_port() { return debug_port_; }
   // Compression is CPU work that a copy wants to do in parallel before the ordered write: encodes
   // one cluster; an empty result means "store it plain". Called on pool threads.
   virtual std::vector<std::byte> encode_cluster(ByteSpan plain) const;
@@ -194,6 +203,8 @@ class Node : public std::enable_shared_from_this<Node> {
   // An unbounded node reads zeroes behind its end and grows when written there: what formats need
   // of their files. True for protocols unless they say otherwise.
   void set_unbounded(bool unbounded) { unbounded_ = unbounded; }
+  // The fault filter below, told at points inside of a driver: null almost always.
+  DebugPort* debug_below() const { return debug_port_; }
   // Below which request granularity write_zeroes is split into data and zero parts by the request
   // layer; formats do that themselves.
   virtual uint64_t zero_split() const { return limits_.zero_alignment; }
@@ -224,6 +235,7 @@ class Node : public std::enable_shared_from_this<Node> {
   std::string node_name_;
   std::vector<Child> children_;
   Node* backing_ = nullptr;
+  DebugPort* debug_port_ = nullptr;
   RangeLock unaligned_;  // serialises widened writes with their neighbours
 };
 

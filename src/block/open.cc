@@ -66,6 +66,7 @@ class Opener {
     Permissions permissions;      // for protocols
     bool protocol_level = false;  // the name stands for bytes, not for an image
     NodePtr backing;              // to lie on
+    NodePtr file;                 // to be put over
   };
 
   static Task<NodePtr> open(Context& context, Spot spot);
@@ -216,7 +217,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
                       .depth = spot.depth,
                       .permissions = spot.permissions,
                       .ancestors = spot.ancestors,
-                      .probed_file = nullptr,
+                      .probed_file = spot.file,
                       .given_backing = spot.backing};
   bool probed = false;
   if (driver == nullptr) {
@@ -459,6 +460,7 @@ Task<NodePtr> open_node(Context& context, OpenRequest request) {
     spot.options = std::move(request.options);
     spot.flags = request.flags;
     spot.backing = std::move(request.backing);
+    spot.file = std::move(request.file);
     node = co_await Opener::open(context, std::move(spot));
   } catch (Error& caught) {
     caught.context("Could not open '" + shown + "'");

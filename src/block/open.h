@@ -55,6 +55,8 @@ struct OpenRequest {
   // An open node to lie on, instead of what the image or the options name; belongs to the new node,
   // which closes it. When opening fails it is still the caller's.
   NodePtr backing;
+  // The same for the child "file": how a filter is put over what is open already.
+  NodePtr file;
   OpenFlags flags;
 };
 

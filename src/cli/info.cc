@@ -63,27 +63,6 @@ bool flag_of(const Value& object, std::string_view key) {
   return flag != nullptr && *flag;
 }
 
-void print_tree(const Value& value, size_t indent) {
-  const std::string blanks(indent, ' ');
-  const auto entry = [&](const std::string& label, const Value& member) {
-    if (member.is_object() || member.is_array()) {
-      print(blanks + label + ":\n");
-      print_tree(member, indent + 4);
-    } else {
-      print(blanks + label + ": " + member.scalar_text() + "\n");
-    }
-  };
-  if (const auto* object = value.get_if<Value::Object>()) {
-    for (const Value::Member* member : Value::ranked(*object)) {
-      std::string label = member->first;
-      std::replace(label.begin(), label.end(), '-', ' ');
-      entry(label, member->second);
-    }
-  } else if (const auto* items = value.get_if<Value::Array>()) {
-    for (size_t i = 0; i < items->size(); ++i) entry("[" + std::to_string(i) + "]", (*items)[i]);
-  }
-}
-
 std::string size_text(uint64_t bytes) {
   return human_size(bytes) + " (" + std::to_string(bytes) + " bytes)";
 }

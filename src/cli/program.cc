@@ -260,7 +260,7 @@ int run_program(int argc, char** argv) {
                     .context = context,
                     .cancel = cancellation};
     if (as_tool != nullptr) return run_tool(session, *as_tool, argc, argv);
-    for (const char* later : {"qemu-io", "qemu-storage-daemon"}) {
+    for (const char* later : {"qemu-storage-daemon"}) {
       if (program == later) {
         session.error("this version of Cairn has no such tool; it answers to cairn and qemu-img");
         return 1;

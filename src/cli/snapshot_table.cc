@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/options.h"
@@ -75,6 +76,27 @@ Task<void> show_snapshot(Node& node, std::string parameter) {
     co_await node.show_snapshot({}, parameter);
   } catch (Error& error) {
     throw error.context("Failed to load snapshot");
+  }
+}
+
+void print_tree(const Value& value, size_t indent) {
+  const std::string blanks(indent, ' ');
+  const auto entry = [&](const std::string& label, const Value& member) {
+    if (member.is_object() || member.is_array()) {
+      print(blanks + label + ":\n");
+      print_tree(member, indent + 4);
+    } else {
+      print(blanks + label + ": " + member.scalar_text() + "\n");
+    }
+  };
+  if (const auto* object = value.get_if<Value::Object>()) {
+    for (const Value::Member* member : Value::ranked(*object)) {
+      std::string label = member->first;
+      std::replace(label.begin(), label.end(), '-', ' ');
+      entry(label, member->second);
+    }
+  } else if (const auto* items = value.get_if<Value::Array>()) {
+    for (size_t i = 0; i < items->size(); ++i) entry("[" + std::to_string(i) + "]", (*items)[i]);
   }
 }
 

@@ -13,6 +13,9 @@ namespace cairn::cli {
 std::string text_of(const Value& object, std::string_view key);
 uint64_t number_of(const Value& object, std::string_view key);
 
+// An object or array as indented lines, as `info` shows what only one format knows.
+void print_tree(const Value& value, size_t indent);
+
 // The table of internal snapshots, each line behind INDENT.
 void print_snapshots(const Value& list, const std::string& indent);
 

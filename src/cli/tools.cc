@@ -1,9 +1,11 @@
+#include "cli/io/io.h"
 #include "cli/nbd/nbd.h"
 
 namespace cairn::cli {
 
 const std::vector<Tool>& tools() {
   static const std::vector<Tool> table = {
+      {"qemu-io", "io", "reads, writes and looks at bytes of a disk, command by command", run_io},
       {"qemu-nbd", "nbd", "serves one disk to NBD clients, with the options of qemu-nbd",
        run_qemu_nbd},
   };

@@ -3,6 +3,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/debug.h"
 #include "codec/codec.h"
 #include "format/qcow2/node.h"
 
@@ -49,6 +50,7 @@ Task<void> Qcow2Node::store_encoded(uint64_t offset, ByteSpan encoded) {
   const Entry old = load_entry(held.ref, index);
   check_entry(old, offset);
   if ((old.word & (kCompressed | kOffsetMask)) != 0) throw Error::system(EIO);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterAllocBytes);
   uint64_t place = 0;
   {
     Mutex::Guard guard = co_await alloc_mutex_.lock();
@@ -78,6 +80,7 @@ Task<void> Qcow2Node::store_encoded(uint64_t offset, ByteSpan encoded) {
   }
   co_await file_->write(place, encoded);
   wrote_compressed_ = true;
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2UpdateCompressed);
   store_entry(held.ref, index,
               {CompressedPlace::encode(place, encoded.size(), header_.cluster_bits), 0});
   l2_->mark_dirty(held.ref);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/debug.h"
 #include "format/qcow2/node.h"
 
 namespace cairn {
@@ -133,6 +134,7 @@ Task<void> Qcow2Node::publish(Grant place) {
   const Slice held = co_await writable_slice(place.offset);
   const size_t first = slice_index(place.offset);
   const uint64_t count = std::max<uint64_t>(place.token[1], 1);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2Update);
   // The flush that comes with the refcounts covers new data; without it there is one of its own.
   if (place.token[1] == 0 || lazy_) l2_->write_after_file_flush();
   for (uint64_t i = 0; i < count; ++i) {
@@ -207,6 +209,7 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
   const uint64_t table = co_await allocate(1);
   std::vector<std::byte> content(cluster());
   if (old != 0) {
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocCowRead);
     for (uint64_t at = 0; at < cluster(); at += slice_bytes_) {
       const TableCache::Ref ref = co_await l2_->get(old + at);
       std::copy(ref.bytes().begin(), ref.bytes().end(),
@@ -214,11 +217,13 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
     }
   }
   l2_->forget(table, cluster());
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocWrite);
   co_await file_->write(table, content);
   co_await refcounts_->write_back();
   co_await file_->flush();
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, table | kCopied);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL1Update);
   check_overlap(header_.l1_offset + l1_index * 8, 8, kOverlapAll & ~kOverlapActiveL1);
   co_await file_->write(header_.l1_offset + l1_index * 8, entry);
   {

@@ -3,6 +3,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/debug.h"
 #include "format/qcow2/node.h"
 
 namespace cairn {
@@ -35,6 +36,7 @@ Task<Qcow2Node::Slice> Qcow2Node::slice(uint64_t table, uint64_t offset) {
     corrupt(text);
   }
   const uint64_t in_table = offset / cluster() % header_.l2_entries() * header_.l2_entry_bytes();
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2Load);
   Slice result;
   result.ref = co_await l2_->get(table + align_down(in_table, slice_bytes_));
   result.first = align_down(offset, slice_bytes_ / header_.l2_entry_bytes() * cluster());

@@ -62,6 +62,11 @@ class Qcow2Node : public FormatNode {
 
   const qcow2::Header& header() const { return header_; }
 
+  // Machine states lie behind the disk, from the next L2 table on.
+  uint64_t vm_state_offset() const override;
+  Task<void> read_vm_state(uint64_t offset, MutableByteSpan out) override;
+  Task<void> write_vm_state(uint64_t offset, ByteSpan in) override;
+
  protected:
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;

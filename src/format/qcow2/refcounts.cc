@@ -4,6 +4,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/debug.h"
 #include "format/qcow2/node.h"
 
 namespace cairn {
@@ -29,6 +30,7 @@ uint64_t Qcow2Node::refcount_block(uint64_t index) {
 
 Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
   const uint64_t per_block = header_.refcounts_per_block();
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockLoad);
   const uint64_t block = refcount_block(index / per_block);
   if (block == 0) co_return 0;
   const TableCache::Ref ref = co_await refcounts_->get(block);
@@ -46,6 +48,7 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
     if (place == 0)
       throw Error(ErrorKind::kCorrupt, "Input/output error")
           .hint("Cluster " + std::to_string(at) + " has no refcount.");
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockUpdate);
     check_overlap(place, cluster(), kOverlapAll & ~kOverlapRefcountBlock);
     TableCache::Ref ref = co_await refcounts_->get(place);
     for (; at < end; ++at) {
@@ -122,6 +125,7 @@ Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
 Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
   if (block_index >= refcount_table_.size()) co_await grow_refcount_table(block_index);
   if (refcount_table_[block_index] != 0) co_return false;
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAlloc);
   const uint64_t per_block = header_.refcounts_per_block();
   const uint64_t place =
       std::clamp(free_cursor_, block_index * per_block, (block_index + 1) * per_block - 1);
@@ -133,10 +137,12 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
     set_refcount(ref.bytes(), place % per_block, header_.refcount_order, 1);
     refcounts_->mark_dirty(ref);
   }
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocWrite);
   co_await refcounts_->write_back();
   co_await file_->flush();
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, offset);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocHookup);
   const uint64_t in_table = header_.refcount_table_offset + block_index * 8;
   check_overlap(in_table, 8, kOverlapAll & ~kOverlapRefcountTable);
   co_await file_->write(in_table, entry);
@@ -206,6 +212,8 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
     blocks = std::max(blocks, new_blocks);
   }
   if (table * cluster() > kMaxRefcountTableBytes) throw Error::system(EFBIG);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReftableGrow);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocWriteBlocks);
   std::vector<uint64_t> entries = refcount_table_;
   entries.resize(table * cluster() / 8);
   co_await write_counted_blocks(area, blocks, blocks + table);
@@ -213,11 +221,13 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
   std::vector<std::byte> bytes(table * cluster());
   for (size_t i = 0; i < entries.size(); ++i) store_be<uint64_t>(bytes, i * 8, entries[i]);
   const uint64_t offset = (area + blocks) * cluster();
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocWriteTable);
   co_await file_->write(offset, bytes);
   co_await file_->flush();
   std::byte field[12];
   store_be<uint64_t>(field, 0, offset);
   store_be<uint32_t>(field, 8, static_cast<uint32_t>(table));
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocSwitchTable);
   co_await write_header_field(48, field);
   const uint64_t old_offset = header_.refcount_table_offset;
   const uint64_t old_clusters = header_.refcount_table_clusters;
@@ -235,6 +245,7 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
 // --- for the rest of the driver ---
 
 Task<uint64_t> Qcow2Node::allocate(uint64_t count, bool* virgin) {
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterAlloc);
   Mutex::Guard guard = co_await alloc_mutex_.lock();
   const Run run = co_await allocate_locked(count, count);
   const uint64_t offset = run.first * cluster();
@@ -244,6 +255,7 @@ Task<uint64_t> Qcow2Node::allocate(uint64_t count, bool* virgin) {
 }
 
 Task<Qcow2Node::Run> Qcow2Node::allocate_some(uint64_t most, bool* virgin) {
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterAlloc);
   Mutex::Guard guard = co_await alloc_mutex_.lock();
   const Run run = co_await allocate_locked(1, most);
   *virgin = run.first * cluster() >= virgin_;
@@ -270,6 +282,7 @@ Task<void> Qcow2Node::apply_frees() {
     waiting_bytes_ = 0;
   }
   if (ranges.empty()) co_return;
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterFree);
   co_await l2_->write_back();
   co_await file_->flush();
   std::vector<HostRange> gone;

@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/debug.h"
 #include "format/qcow2/node.h"
 
 namespace cairn {
@@ -50,7 +51,9 @@ Task<void> Qcow2Node::do_resize(ResizeRequest request) {
 
 Task<void> Qcow2Node::grow_l1(uint64_t entries) {
   if (entries * 8 > kMaxL1Bytes) throw Error::system(EFBIG, "Failed to grow the L1 table");
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL1GrowAllocTable);
   const uint64_t place = co_await allocate(div_ceil(entries * 8, cluster()));
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL1GrowWriteTable);
   co_await refcounts_->write_back();
   co_await file_->flush();
   std::vector<std::byte> bytes(entries * 8);
@@ -60,6 +63,7 @@ Task<void> Qcow2Node::grow_l1(uint64_t entries) {
   std::byte field[12];
   store_be<uint32_t>(field, 0, static_cast<uint32_t>(entries));
   store_be<uint64_t>(field, 4, place);
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL1GrowActivateTable);
   co_await write_header_field(36, field);
   const uint64_t old_offset = header_.l1_offset;
   const uint64_t old_clusters = div_ceil(l1_count_ * 8, cluster());

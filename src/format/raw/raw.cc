@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/arith.h"
+#include "block/debug.h"
 #include "block/open.h"
 
 namespace cairn {
@@ -41,9 +42,11 @@ class RawNode : public Node {
  protected:
   // Where nothing is shifted the file's own task is handed on: no frame of ours in between.
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
+    if (debug_below() != nullptr) return traced_read(offset + offset_, out);
     return file_->read(offset + offset_, out);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
+    if (debug_below() != nullptr) return traced_write(offset + offset_, in, flags);
     return file_->write(offset + offset_, in, flags);
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
@@ -74,6 +77,14 @@ class RawNode : public Node {
   }
 
  private:
+  Task<void> traced_read(uint64_t offset, MutableByteSpan out) {
+    co_await debug_below()->event(DebugEvent::kReadAio);
+    co_await file_->read(offset, out);
+  }
+  Task<void> traced_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
+    co_await debug_below()->event(DebugEvent::kWriteAio);
+    co_await file_->write(offset, in, flags);
+  }
   Node* file_ = nullptr;
   uint64_t offset_;
   bool fixed_;

@@ -1,0 +1,251 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "block/driver.h"
+#include "cli/io/shell.h"
+#include "cli/snapshot_table.h"
+
+namespace cairn::cli::io {
+namespace {
+
+Options given_options(const Words& words) {
+  const auto text = words.value('o');
+  return text ? Options::parse_list(*text) : Options();
+}
+
+Task<bool> open_command(Shell& shell, std::vector<std::string> line) {
+  const Words words(line, "snCro:ki:t:d:U");
+  OpenHow how;
+  how.request.flags.cache.write_through = true;
+  how.request.flags.discard_unmap = true;
+  how.request.flags.writable = !words.has('r');
+  how.request.flags.force_share = words.has('U');
+  how.snapshot = words.has('s');
+  how.copy_on_read = words.has('C');
+  if (words.has('n')) apply_cache(shell, how, "none");
+  if (words.has('k')) apply_aio(shell, how, "native");
+  if (const auto mode = words.value('t'))
+    if (!apply_cache(shell, how, *mode)) co_return false;
+  if (const auto mode = words.value('d'))
+    if (!apply_discard(shell, how, *mode)) co_return false;
+  if (const auto mode = words.value('i'))
+    if (!apply_aio(shell, how, *mode)) co_return false;
+  how.request.options = given_options(words);
+  if (words.rest().size() > 1 || (words.rest().empty() && how.request.options.empty()))
+    throw WrongUsage{};
+  if (!words.rest().empty()) how.request.filename = words.rest()[0];
+  if (shell.session.untrusted) how.request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+  if (shell.node) {
+    shell.session.error("file open already, try 'help close'");
+    co_return false;
+  }
+  const bool opened = co_await shell.open_file(std::move(how));
+  co_return opened;
+}
+
+Task<bool> close_command(Shell& shell, std::vector<std::string>) {
+  co_await shell.close_file();
+  co_return true;
+}
+
+bool any_below(const Options& options, std::string_view prefix) {
+  for (const auto& [key, value] : options.items())
+    if (std::string_view(key).starts_with(prefix)) return true;
+  return false;
+}
+
+// What may change while the image is open: the generic options, and the driver's own but for where
+// the bytes are.
+void check_changes(const Node& node, const Options& options) {
+  static constexpr std::string_view kGeneric[] = {
+      "read-only", "auto-read-only", "cache.direct", "cache.no-flush",
+      "discard",   "detect-zeroes",  "force-share"};
+  const OptionSchema& own = node.driver().open_options();
+  for (const auto& [key, value] : options.items()) {
+    const std::string& name = key;
+    if (std::find(std::begin(kGeneric), std::end(kGeneric), name) != std::end(kGeneric)) continue;
+    if (name == "driver" && value.scalar_text() == node.driver().name()) continue;
+    if (name != "filename" && std::any_of(own.begin(), own.end(), [&](const OptionSpec& spec) {
+          return spec.name == name;
+        }))
+      continue;
+    throw Error(ErrorKind::kInvalid, "Cannot change the option '" + name + "'");
+  }
+}
+
+Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
+  const Words words(line, "c:o:rw");
+  OpenHow how = shell.opened;
+  if (words.times('r') + words.times('w') > 1) {
+    shell.session.error("Only one -r/-w option may be given");
+    co_return false;
+  }
+  if (const auto mode = words.value('c'))
+    if (!apply_cache(shell, how, *mode)) co_return false;
+  words.expect(0, 0);
+  const Options changes = given_options(words);
+  if (words.has('r')) how.request.flags.writable = false;
+  if (words.has('w')) how.request.flags.writable = true;
+  if ((words.has('r') || words.has('w')) && changes.has("read-only")) {
+    shell.session.error("Cannot set both -r/-w and 'read-only'");
+    co_return false;
+  }
+  if (words.has('c') && any_below(changes, "cache.")) {
+    shell.session.error("Cannot set both -c and the cache options");
+    co_return false;
+  }
+  check_changes(*shell.node, changes);
+  if (const auto value = changes.boolean("read-only")) how.request.flags.writable = !*value;
+  if (how.snapshot) {
+    // The overlay lives only while it is open: it takes what can be changed in place.
+    shell.read_only = !how.request.flags.writable;
+    shell.opened = std::move(how);
+    co_return true;
+  }
+  for (const auto& [key, value] : changes.items())
+    if (key != "driver" && key != "read-only") how.request.options.set(key, value);
+  const OpenHow before = shell.opened;
+  co_await shell.close_file();
+  const bool good = co_await shell.open_file(std::move(how));
+  if (!good) {
+    const bool back = co_await shell.open_file(before);
+    if (!back) shell.session.error("the image could not be opened as before either");
+  }
+  co_return good;
+}
+
+Task<bool> flush_command(Shell& shell, std::vector<std::string>) {
+  co_await shell.node->flush();
+  co_return true;
+}
+
+Task<bool> length_command(Shell& shell, std::vector<std::string>) {
+  // Whole sectors, as a guest sees it.
+  print(units(static_cast<double>(align_up(shell.node->length(), 512))) + "\n");
+  co_return true;
+}
+
+Task<bool> truncate_command(Shell& shell, std::vector<std::string> line) {
+  const Words words(line, "m:");
+  ResizeRequest request;
+  if (const auto mode = words.value('m')) {
+    try {
+      request.preallocation = parse_preallocation(*mode);
+    } catch (const Error&) {
+      shell.session.error("Invalid preallocation mode '" + *mode + "'");
+      co_return false;
+    }
+  }
+  words.expect(1, SIZE_MAX);
+  request.length = number(words.rest()[0]);
+  co_await shell.node->resize(request);
+  co_return true;
+}
+
+Task<bool> info_command(Shell& shell, std::vector<std::string>) {
+  Node* node = shell.node.get();
+  const std::string name(node->driver().name());
+  print("format name: " + name + "\n");
+  if (node->driver().is_protocol()) print("format name: " + name + "\n");
+  const uint64_t cluster = node->driver().is_protocol() ? 0 : node->limits().cluster_bytes;
+  print("cluster size: " + units(static_cast<double>(cluster)) + "\n");
+  print("vm state offset: " + units(static_cast<double>(node->vm_state_offset())) + "\n");
+  const Value specific = node->driver().is_protocol() ? Value() : node->specific_info();
+  if (!specific.is_null()) {
+    print("Format specific information:\n");
+    print_tree(specific, 4);
+  }
+  co_return true;
+}
+
+// --- what is allocated ---
+
+Task<bool> alloc_command(Shell& shell, std::vector<std::string> line) {
+  const uint64_t offset = number(line[1]);
+  uint64_t count = 512;
+  if (line.size() == 3) count = number(line[2]);
+  const uint64_t end = shell.node->length();
+  const uint64_t asked = offset < end ? std::min(count, end - offset) : 0;
+  uint64_t left = asked;
+  uint64_t sum = 0;
+  uint64_t at = offset;
+  while (left != 0) {
+    const Extent extent = co_await shell.node->layer_extent_at(at, left);
+    if (extent.allocated) sum += extent.length;
+    at += extent.length;
+    left -= extent.length;
+  }
+  print(std::to_string(sum) + "/" + std::to_string(asked) + " bytes allocated at offset " +
+        units(static_cast<double>(offset)) + "\n");
+  co_return true;
+}
+
+std::string with_hex(uint64_t value) {
+  char text[40];
+  std::snprintf(text, sizeof text, " (0x%llx)", static_cast<unsigned long long>(value));
+  return units(static_cast<double>(value)) + text;
+}
+
+void print_run(uint64_t offset, uint64_t length, bool allocated) {
+  print(with_hex(length) + " bytes " + (allocated ? "    allocated" : "not allocated") +
+        " at offset " + with_hex(offset) + "\n");
+}
+
+Task<bool> map_command(Shell& shell, std::vector<std::string>) {
+  const uint64_t end = shell.node->length();
+  uint64_t begin = 0;
+  bool state = false;
+  for (uint64_t at = 0; at < end;) {
+    const Extent extent = co_await shell.node->layer_extent_at(at, end - at);
+    if (at != begin && extent.allocated != state) {
+      print_run(begin, at - begin, state);
+      begin = at;
+    }
+    state = extent.allocated;
+    at += extent.length;
+  }
+  if (end != begin) print_run(begin, end - begin, state);
+  co_return true;
+}
+
+}  // namespace
+
+std::vector<Command> file_commands() {
+  return {
+      {"open", "o", "[-rsCnkU] [-t cache] [-d discard] [-o options] [path]",
+       "open the file specified by path",
+       "\n For example 'open -n -o driver=raw /tmp/disk'.\n\n"
+       " -r, -- read-only\n"
+       " -s, -- changes go to a temporary overlay\n"
+       " -C, -- what is read from below is stored in the image\n"
+       " -n, -- as -t none\n"
+       " -U, -- although somebody else writes it\n"
+       " -k, -- as -i native\n"
+       " -i, -- threads, native or io_uring\n"
+       " -t, -- cache mode\n"
+       " -d, -- discard mode\n"
+       " -o, -- options of the driver\n\n",
+       1, -1, false, false, open_command},
+      {"close", "c", "", "close the current open file", "", 0, 0, true, false, close_command},
+      {"reopen", "", "[(-r|-w)] [-c cache] [-o options]", "reopens an image with new options",
+       "\n For example 'reopen -r -c none'.\n\n"
+       " -r, -- read-only\n"
+       " -w, -- writable\n"
+       " -c, -- cache mode\n"
+       " -o, -- options of the driver\n\n",
+       0, -1, true, false, reopen_command},
+      {"flush", "f", "", "flush all in-core file state to disk", "", 0, 0, true, false,
+       flush_command},
+      {"length", "l", "", "gets the length of the current file", "", 0, 0, true, false,
+       length_command},
+      {"truncate", "t", "[-m prealloc_mode] off", "truncates the current file at the given offset",
+       "", 1, 3, true, true, truncate_command},
+      {"info", "i", "", "prints information about the current file", "", 0, 0, true, false,
+       info_command},
+      {"alloc", "a", "offset [count]", "checks if offset is allocated in the file", "", 1, 2, true,
+       false, alloc_command},
+      {"map", "", "", "prints the allocated areas of a file", "", 0, 0, true, false, map_command},
+  };
+}
+
+}  // namespace cairn::cli::io

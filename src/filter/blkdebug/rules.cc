@@ -1,0 +1,162 @@
+#include "filter/blkdebug/rules.h"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+
+#include "base/error.h"
+
+namespace cairn::blkdebug {
+namespace {
+
+[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
+
+DebugEvent event_of(const Options& options) {
+  const auto name = options.string("event");
+  if (!name) invalid("Missing event name for rule");
+  const auto event = parse_debug_event(*name);
+  if (!event) invalid("invalid parameter value: " + *name);
+  return *event;
+}
+
+unsigned types_of(const std::string& name) {
+  static constexpr std::pair<std::string_view, unsigned> kTypes[] = {
+      {"read", kRead},       {"write", kWrite}, {"write-zeroes", kWriteZeroes},
+      {"discard", kDiscard}, {"flush", kFlush}, {"block-status", kBlockStatus}};
+  for (const auto& [known, type] : kTypes)
+    if (known == name) return type;
+  invalid("invalid parameter value: " + name);
+}
+
+void no_others(const Options& options) {
+  const auto unused = options.unused();
+  if (!unused.empty()) invalid("Invalid parameter '" + unused.front() + "'");
+}
+
+void add_inject(const Options& options, Rules* rules) {
+  InjectError rule;
+  rule.event = event_of(options);
+  rule.state = options.number("state").value_or(0);
+  if (const auto type = options.string("iotype")) rule.types = types_of(*type);
+  const uint64_t error = options.number("errno").value_or(5);
+  if (error > 4095) invalid("Parameter 'errno' expects an error number");
+  rule.error = static_cast<int>(error);
+  // A sector of -1 stands for any.
+  if (options.has("sector") && options.string("sector") != "-1")
+    rule.sector = options.number("sector");
+  rule.once = options.boolean("once").value_or(false);
+  // Whether the error comes at once or through the loop makes no difference here.
+  options.boolean("immediately");
+  no_others(options);
+  rules->inject.push_back(rule);
+}
+
+void add_state(const Options& options, Rules* rules) {
+  SetState rule;
+  rule.event = event_of(options);
+  rule.state = options.number("state").value_or(0);
+  rule.new_state = options.number("new_state").value_or(0);
+  no_others(options);
+  rules->states.push_back(rule);
+}
+
+void add_section(const std::string& name, const Options& options, Rules* rules) {
+  if (name == "inject-error") add_inject(options, rules);
+  if (name == "set-state") add_state(options, rules);
+}
+
+}  // namespace
+
+void parse_config(std::string_view text, Rules* rules) {
+  constexpr size_t kMostBytes = 1 << 20;
+  if (text.size() > kMostBytes) invalid("the file of rules is longer than 1 MiB");
+  std::string section;
+  Options options;
+  size_t line_number = 0;
+  while (!text.empty()) {
+    ++line_number;
+    const size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back())))
+      line.remove_suffix(1);
+    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.front())))
+      line.remove_prefix(1);
+    if (line.empty() || line[0] == '#') continue;
+    if (line[0] == '[' && line.back() == ']') {
+      add_section(section, options, rules);
+      options = {};
+      section = line.substr(1, line.size() - 2);
+      // `[inject-error "name"]` names the rule; the name means nothing.
+      if (const size_t quote = section.find(" \""); quote != std::string::npos)
+        section.resize(quote);
+      if (section != "inject-error" && section != "set-state")
+        invalid("There is no option group '" + section + "'");
+      continue;
+    }
+    const size_t equals = line.find(" = \"");
+    if (equals == std::string_view::npos || line.size() < equals + 5 || line.back() != '"')
+      invalid("parse error in line " + std::to_string(line_number) +
+              ": expected `key = \"value\"`");
+    if (section.empty()) invalid("no group defined");
+    options.set(line.substr(0, equals),
+                std::string(line.substr(equals + 4, line.size() - equals - 5)));
+  }
+  add_section(section, options, rules);
+}
+
+void parse_options(Options& options, Rules* rules) {
+  for (const char* group : {"inject-error", "set-state"}) {
+    Options tree = options.take_tree(group);
+    std::set<std::string> numbers;
+    for (const auto& [key, value] : tree.items()) numbers.insert(key.substr(0, key.find('.')));
+    for (const std::string& number : numbers) {
+      const Options rule = tree.take_tree(number);
+      add_section(group, rule, rules);
+    }
+    no_others(tree);
+  }
+}
+
+Machine::Machine(Rules rules) : rules_(std::move(rules)), spent_(rules_.inject.size()) {
+  happened(DebugEvent::kNone);
+}
+
+void Machine::happened(DebugEvent event) {
+  const std::lock_guard lock(mutex_);
+  bool first = true;
+  for (size_t i = 0; i < rules_.inject.size(); ++i) {
+    const InjectError& rule = rules_.inject[i];
+    if (rule.event != event || (rule.state != 0 && rule.state != state_) || spent_[i]) continue;
+    if (std::exchange(first, false)) armed_.clear();
+    armed_.insert(armed_.begin(), i);
+  }
+  const uint64_t before = state_;
+  for (const SetState& rule : rules_.states)
+    if (rule.event == event && (rule.state == 0 || rule.state == before)) state_ = rule.new_state;
+}
+
+void Machine::request(IoType type, uint64_t offset, uint64_t length) {
+  int error = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const size_t index : armed_) {
+      const InjectError& rule = rules_.inject[index];
+      if ((rule.types & type) == 0) continue;
+      if (rule.sector) {
+        const uint64_t begin = *rule.sector * 512;
+        if (*rule.sector > UINT64_MAX / 512 || begin >= offset + length || begin + 512 <= offset)
+          continue;
+      }
+      error = rule.error;
+      if (rule.once) {
+        spent_[index] = true;
+        std::erase(armed_, index);
+      }
+      break;
+    }
+  }
+  if (error != 0) throw Error::system(error);
+}
+
+}  // namespace cairn::blkdebug

@@ -1,0 +1,124 @@
+#include "filter/copy_on_read/copy_on_read.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/arith.h"
+#include "base/buffer.h"
+#include "filter/filter.h"
+
+namespace cairn {
+namespace {
+
+const OptionSchema kOpenOptions = {
+    {"bottom", OptionType::kString, "", "node name of the deepest layer that is copied from"},
+};
+
+// How much one copy carries at most.
+constexpr uint64_t kMostBytes = 1 << 20;
+
+class CopyOnReadNode : public FilterNode {
+ public:
+  // BOTTOM: how many layers below the image are copied from; nothing: all.
+  CopyOnReadNode(OpenContext& request, NodePtr file, std::optional<unsigned> bottom)
+      : FilterNode(request, std::move(file)), bottom_(bottom) {}
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
+    while (!out.empty()) {
+      Extent extent = co_await below().extent_at(offset, out.size());
+      const size_t part = std::min<uint64_t>(extent.length, out.size());
+      size_t done = part;
+      if (wanted(extent))
+        done = co_await copy_up(offset, out.first(part));
+      else
+        co_await below().read(offset, out.first(part));
+      offset += done;
+      out = out.subspan(done);
+    }
+  }
+  // Writes keep out of clusters that are being copied up, and wait for them.
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
+    RangeLock::Guard guard;
+    co_await ranges_.acquire(guard, offset, in.size(), false);
+    co_await FilterNode::do_write(offset, in, flags);
+  }
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
+    RangeLock::Guard guard;
+    co_await ranges_.acquire(guard, offset, length, false);
+    co_await FilterNode::do_write_zeroes(offset, length, flags);
+  }
+  Task<void> do_discard(uint64_t offset, uint64_t length) override {
+    RangeLock::Guard guard;
+    co_await ranges_.acquire(guard, offset, length, false);
+    co_await FilterNode::do_discard(offset, length);
+  }
+
+ private:
+  bool wanted(const Extent& extent) const {
+    if (extent.depth == 0 || below().read_only()) return false;
+    // What no layer has needs no copy.
+    if (!extent.data && !extent.allocated) return false;
+    return !bottom_ || extent.depth <= *bottom_;
+  }
+
+  // Copies the clusters around OUT's beginning; gives how many bytes of OUT were read.
+  Task<size_t> copy_up(uint64_t offset, MutableByteSpan out) {
+    const uint64_t cluster = std::max<uint64_t>(below().limits().cluster_bytes, 512);
+    const uint64_t begin = align_down(offset, cluster);
+    const uint64_t most = std::max(kMostBytes, cluster);
+    const uint64_t end = std::min({align_up(offset + out.size(), cluster), begin + most,
+                                   std::max(length(), offset + out.size())});
+    RangeLock::Guard guard;
+    co_await ranges_.acquire(guard, begin, end - begin, true);
+    AlignedBuffer buffer(end - begin);
+    co_await below().read(begin, buffer.span());
+    // Meanwhile somebody may have written a part: only what is still below is stored.
+    for (uint64_t at = begin; at < end;) {
+      const Extent extent = co_await below().extent_at(at, end - at);
+      if (wanted(extent)) {
+        const ByteSpan piece = std::as_const(buffer).span().subspan(at - begin, extent.length);
+        co_await below().write(at, piece);
+      }
+      at += extent.length;
+    }
+    const size_t done = std::min<uint64_t>(out.size(), end - offset);
+    std::memcpy(out.data(), buffer.data() + (offset - begin), done);
+    co_return done;
+  }
+
+  std::optional<unsigned> bottom_;
+  RangeLock ranges_;
+};
+
+class CopyOnReadDriver : public Driver {
+ public:
+  std::string_view name() const override { return "copy-on-read"; }
+  std::string_view title() const override { return "stores what is read from below"; }
+  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
+  const OptionSchema& open_options() const override { return kOpenOptions; }
+  Task<NodePtr> open(OpenContext& request) const override {
+    const auto bottom = request.options.string("bottom");
+    NodePtr file = co_await request.open_file();
+    std::optional<unsigned> depth;
+    bool missing = false;
+    if (bottom) {
+      unsigned level = 0;
+      const Node* layer = file.get();
+      for (; layer != nullptr && layer->node_name() != *bottom; layer = layer->backing()) ++level;
+      missing = layer == nullptr;
+      depth = level;
+    }
+    if (missing) {
+      co_await file->close();
+      throw Error(ErrorKind::kInvalid, "Bottom node '" + *bottom + "' not found");
+    }
+    co_return std::make_shared<CopyOnReadNode>(request, std::move(file), depth);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_copy_on_read_driver() { return std::make_unique<CopyOnReadDriver>(); }
+
+}  // namespace cairn

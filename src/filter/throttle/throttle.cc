@@ -1,0 +1,59 @@
+#include "filter/throttle/throttle.h"
+
+#include "block/throttle_group.h"
+#include "filter/filter.h"
+
+namespace cairn {
+namespace {
+
+const OptionSchema kOpenOptions = {
+    {"throttle-group", OptionType::kString, "", "id of the group whose limits apply"},
+};
+
+class ThrottleNode : public FilterNode {
+ public:
+  ThrottleNode(OpenContext& request, NodePtr file, std::shared_ptr<ThrottleGroup> group)
+      : FilterNode(request, std::move(file)), group_(std::move(group)) {}
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
+    co_await group_->admit(this, false, out.size());
+    co_await FilterNode::do_read(offset, out);
+  }
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
+    co_await group_->admit(this, true, in.size());
+    co_await FilterNode::do_write(offset, in, flags);
+  }
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
+    co_await group_->admit(this, true, length);
+    co_await FilterNode::do_write_zeroes(offset, length, flags);
+  }
+  Task<void> do_discard(uint64_t offset, uint64_t length) override {
+    co_await group_->admit(this, true, length);
+    co_await FilterNode::do_discard(offset, length);
+  }
+
+ private:
+  std::shared_ptr<ThrottleGroup> group_;
+};
+
+class ThrottleDriver : public Driver {
+ public:
+  std::string_view name() const override { return "throttle"; }
+  std::string_view title() const override { return "keeps requests to a rate"; }
+  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
+  const OptionSchema& open_options() const override { return kOpenOptions; }
+  Task<NodePtr> open(OpenContext& request) const override {
+    const auto id = request.options.string("throttle-group");
+    if (!id) throw Error(ErrorKind::kInvalid, "Please specify a throttle group");
+    std::shared_ptr<ThrottleGroup> group = request.context.throttle_group(*id);
+    NodePtr file = co_await request.open_file();
+    co_return std::make_shared<ThrottleNode>(request, std::move(file), std::move(group));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_throttle_driver() { return std::make_unique<ThrottleDriver>(); }
+
+}  // namespace cairn
