@@ -2,6 +2,9 @@
 
 #include "block/driver.h"
 #include "filter/blkdebug/blkdebug.h"
+#include "filter/blklogwrites/blklogwrites.h"
+#include "filter/blkverify/blkverify.h"
+#include "filter/compress/compress.h"
 #include "filter/copy_on_read/copy_on_read.h"
 #include "filter/fault/fault.h"
 #include "filter/record/record.h"
@@ -21,6 +24,9 @@ void register_drivers(Registry& registry) {
   registry.add(make_null_driver("null-co"));
   registry.add(make_null_driver("null-aio"));
   registry.add(make_blkdebug_driver());
+  registry.add(make_blklogwrites_driver());
+  registry.add(make_blkverify_driver());
+  registry.add(make_compress_driver());
   registry.add(make_copy_on_read_driver());
   registry.add(make_fault_driver());
   registry.add(make_record_driver());

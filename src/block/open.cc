@@ -336,6 +336,18 @@ Permissions OpenContext::file_permissions() const {
 }
 
 Task<NodePtr> OpenContext::open_file(std::string_view name) {
+  Task<NodePtr> opening = open_child(name, true);
+  NodePtr node = co_await opening;
+  co_return node;
+}
+
+Task<NodePtr> OpenContext::open_image(std::string_view name) {
+  Task<NodePtr> opening = open_child(name, false);
+  NodePtr node = co_await opening;
+  co_return node;
+}
+
+Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes) {
   if (probed_file && name == "file") co_return std::exchange(probed_file, nullptr);
   Opener::Spot spot;
   spot.flags = flags;
@@ -344,7 +356,7 @@ Task<NodePtr> OpenContext::open_file(std::string_view name) {
   spot.depth = depth + 1;
   spot.ancestors = ancestors;
   spot.permissions = file_permissions();
-  spot.protocol_level = true;
+  spot.protocol_level = bytes;
   spot.options = options.take_tree(name);
   if (const auto reference = options.string(name)) {
     options.erase(name);
@@ -363,7 +375,8 @@ Task<NodePtr> OpenContext::open_file(std::string_view name) {
       !spot.options.has("filename") && !spot.options.has("driver"))
     spot.filename = filename;
   // Without a driver the tree below names bytes of a plain file.
-  if (spot.filename.empty() && !spot.options.has("driver") && spot.options.has("filename")) {
+  if (bytes && spot.filename.empty() && !spot.options.has("driver") &&
+      spot.options.has("filename")) {
     spot.options.set("driver",
                      is_device(*spot.options.string("filename")) ? "host_device" : "file");
   }

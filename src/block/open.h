@@ -84,6 +84,8 @@ struct OpenContext {
   // node's own filename for "file". The permissions that a format needs on its file follow from
   // flags; raw passes its user's on.
   Task<NodePtr> open_file(std::string_view name = "file");
+  // The same for a child that is an image rather than bytes: its format is looked for.
+  Task<NodePtr> open_image(std::string_view name);
   // Opens the backing file: options backing.* win over the name stored in the image. Null when
   // there is none, it is overridden by null or flags say not to. Relative names are resolved
   // against the directory of the image. Applies the ReferencePolicy and refuses cycles.
@@ -91,6 +93,9 @@ struct OpenContext {
   // Opens a file that the image names, as a plain file name (extents, data files), resolved as
   // said.
   Task<NodePtr> open_reference(std::string_view child_name, std::string_view plain_path);
+
+ private:
+  Task<NodePtr> open_child(std::string_view name, bool bytes);
 };
 
 // Opens an image: parses the name, probes, builds the tree. Throws Error with QEMU's wording; the

@@ -4,6 +4,7 @@ import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import time
 
@@ -30,6 +31,7 @@ def images(folder, qemu):
         where.mkdir()
         for name, fmt, size in (("t.qcow2", "qcow2", "4M"), ("t.raw", "raw", "1M"), ("zero.raw", "raw", "0")):
             qemu("create", "-q", "-f", fmt, where / name, size)
+        qemu("create", "-q", "-f", "raw", where / "other.raw", "4M")
         qemu("create", "-q", "-f", "qcow2", "-b", "t.raw", "-F", "raw", where / "over.qcow2")
         (where / "pattern").write_bytes(b"0123456789")
         (where / "once.cfg").write_text('[inject-error]\nevent = "read_aio"\nerrno = "28"\nonce = "on"\n')
@@ -147,6 +149,17 @@ ROWS = [
 ]
 
 
+ROWS += [
+    commands("read 0 512", "length") + ["blkverify:zero.raw"], commands("read 0 512") + ["blkverify:missing:t.raw"],
+    commands("write -P 1 0 4k", "read -P 1 0 4k", "length") + ["blkverify:other.raw:t.qcow2"],
+    commands("write -P 1 0 512", "length", "alloc 0 64k") + ["--image-opts", "driver=compress,file.driver=qcow2,file.file.filename=t.qcow2"],
+    commands("length") + ["--image-opts", "driver=compress,file.driver=raw,file.file.filename=t.raw"],
+]
+LOG = "driver=blklogwrites,file.driver=file,file.filename=t.raw,log.driver=file,log.filename=zero.raw"
+ROWS += [commands("length") + ["--image-opts", f"{LOG},{more}"]
+         for more in ("log-sector-size=1000", "log-append=on", "log-append=on,log-sector-size=512", "log-super-update-interval=0")]
+
+
 def shown(row):
     text = " ".join(row)
     return text if len(text) < 60 else text[:57] + "..."
@@ -219,6 +232,35 @@ def test_throttle_group_keeps_the_rate(images):
     assert 0.35 < seconds < 30
     wrong = run(OURS, ["-c", "length", "--image-opts", options])
     assert wrong.code == 1 and "Throttle group 'g' does not exist" in wrong.err
+
+
+def log_entries(path):
+    data = path.read_bytes()
+    magic, version, count, sector = struct.unpack_from("<QQQI", data)
+    assert (magic, version) == (0x6A736677736872, 1)
+    at, entries = sector, []
+    for _ in range(count):
+        where, length, flags, _ = struct.unpack_from("<QQQQ", data, at)
+        size = 0 if flags & 4 else length * sector
+        if not flags & 1:
+            entries.append((where, length, flags, data[at + sector:at + sector + size]))
+        at += sector + size
+    assert at == len(data)
+    return entries
+
+
+def test_log_of_writes_is_qemus(images):
+    lines = commands("write -P 1 0 512", "write -z 4k 4k", "discard 8k 4k", "flush", "write -P 7 16k 1k")
+    for append in ("", ",log-append=on"):
+        both(images, lines + ["--image-opts", LOG + append])
+        assert log_entries(images / "mine/zero.raw") == log_entries(images / "theirs/zero.raw")
+
+
+def test_blkverify_tells_differences(images):
+    run("qemu-io", ["-f", "raw", "-c", "write -P 5 1k 512", "mine/other.raw"])
+    done = run(OURS, ["-f", "raw", "-c", "read 0 64k", "blkverify:mine/other.raw:mine/t.qcow2"])
+    assert done.code == 1
+    assert "blkverify: read offset=0 bytes=65536 contents mismatch at offset 1024\n" in done.err
 
 
 class Terminal:

@@ -1,0 +1,138 @@
+#include "filter/blkverify/blkverify.h"
+
+#include <algorithm>
+
+#include "async/task_group.h"
+#include "base/buffer.h"
+#include "block/context.h"
+#include "filter/filter.h"
+
+namespace cairn {
+namespace {
+
+const OptionSchema kOpenOptions = {
+    {"x-raw", OptionType::kString, "", "name of the raw disk, as blkverify:RAW:TEST gives it"},
+    {"x-image", OptionType::kString, "", "name of the image that is tested"},
+};
+
+// Awaits TASK and keeps its error.
+Task<void> keep_error(Task<void> task, std::exception_ptr* error) {
+  try {
+    co_await task;
+  } catch (...) {
+    *error = std::current_exception();
+  }
+}
+
+int number_of(const std::exception_ptr& error) {
+  if (!error) return 0;
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& caught) {
+    return -caught.error_number();
+  }
+}
+
+// "file" is the image that is tested; "raw" the disk that tells what is right.
+class BlkverifyNode : public FilterNode {
+ public:
+  BlkverifyNode(OpenContext& request, NodePtr test, NodePtr raw)
+      : FilterNode(request, std::move(test)), raw_(raw.get()) {
+    Limits& limits = mutable_limits();
+    limits.request_alignment = std::max(limits.request_alignment, raw_->limits().request_alignment);
+    limits.memory_alignment = std::max(limits.memory_alignment, raw_->limits().memory_alignment);
+    add_child("raw", std::move(raw), ChildRole::kFile);
+  }
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
+    AlignedBuffer other(out.size());
+    co_await both(below().read(offset, out), raw_->read(offset, other.span()));
+    const auto [mine, theirs] = std::mismatch(out.begin(), out.end(), other.span().begin());
+    if (mine == out.end()) co_return;
+    const uint64_t at = offset + static_cast<uint64_t>(mine - out.begin());
+    const std::string told = "blkverify: read offset=" + std::to_string(offset) +
+                             " bytes=" + std::to_string(out.size()) +
+                             " contents mismatch at offset " + std::to_string(at);
+    context().warn(told);
+    throw Error(ErrorKind::kCorrupt, told);
+  }
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
+    co_await both(below().write(offset, in, flags), raw_->write(offset, in, flags));
+    follow_length();
+  }
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
+    co_await both(below().write_zeroes(offset, length, flags),
+                  raw_->write_zeroes(offset, length, flags));
+    follow_length();
+  }
+  // What discarded bytes read as may differ.
+  Task<void> do_discard(uint64_t, uint64_t) override { co_return; }
+  Task<void> do_flush() override { co_await both(below().flush(), raw_->flush()); }
+  Task<void> do_resize(ResizeRequest request) override {
+    co_await both(below().resize(request), raw_->resize(request));
+    follow_length();
+  }
+
+ private:
+  // Runs both side by side; they must end alike.
+  Task<void> both(Task<void> mine, Task<void> theirs) {
+    std::exception_ptr first;
+    std::exception_ptr second;
+    TaskGroup group;
+    group.spawn(keep_error(std::move(mine), &first));
+    group.spawn(keep_error(std::move(theirs), &second));
+    co_await group.join();
+    const int a = number_of(first);
+    const int b = number_of(second);
+    if (a != b) {
+      const std::string told =
+          "blkverify: return value mismatch " + std::to_string(a) + " != " + std::to_string(b);
+      context().warn(told);
+      throw Error(ErrorKind::kCorrupt, told);
+    }
+    if (first) std::rethrow_exception(first);
+  }
+  Node* raw_;
+};
+
+class BlkverifyDriver : public Driver {
+ public:
+  std::string_view name() const override { return "blkverify"; }
+  std::string_view title() const override { return "compares an image with a raw disk"; }
+  std::vector<std::string_view> prefixes() const override { return {name()}; }
+  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
+  const OptionSchema& open_options() const override { return kOpenOptions; }
+
+  void parse_filename(std::string_view filename, Options& options) const override {
+    if (filename.starts_with("blkverify:")) filename.remove_prefix(10);
+    const size_t colon = filename.find(':');
+    if (colon == std::string_view::npos)
+      throw Error(ErrorKind::kInvalid, "blkverify requires raw copy and original image path");
+    options.set("x-raw", filename.substr(0, colon));
+    options.set("x-image", filename.substr(colon + 1));
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    const auto raw_name = request.options.string("x-raw");
+    if (raw_name) request.options.set("raw.filename", *raw_name);
+    NodePtr raw = co_await request.open_file("raw");
+    std::exception_ptr error;
+    try {
+      const auto named = request.options.string("x-image");
+      if (named) request.filename = *named;
+      NodePtr test = co_await request.open_image(named ? "file" : "test");
+      co_return std::make_shared<BlkverifyNode>(request, std::move(test), raw);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await raw->close();
+    std::rethrow_exception(error);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_blkverify_driver() { return std::make_unique<BlkverifyDriver>(); }
+
+}  // namespace cairn
