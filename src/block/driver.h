@@ -61,6 +61,7 @@ struct Abilities {
   bool repair = false;
   bool amend = false;
   bool snapshots = false;
+  bool bitmaps = false;  // keeps persistent dirty bitmaps
   bool resize = false;
   bool shared_writers = false;  // several may write at once: raw and protocols
   bool read_only = false;       // images cannot be written

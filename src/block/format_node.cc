@@ -342,12 +342,19 @@ Task<void> FormatNode::do_discard(uint64_t offset, uint64_t length) {
 Task<void> FormatNode::write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) {
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, plain.size(), true);
-  if (encoded.empty()) {
-    co_await write_locked(offset, plain);
-  } else {
-    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteCompressed);
-    co_await store_encoded(offset, encoded);
+  std::exception_ptr error;
+  try {
+    if (encoded.empty()) {
+      co_await write_locked(offset, plain);
+    } else {
+      if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteCompressed);
+      co_await store_encoded(offset, encoded);
+    }
+  } catch (...) {
+    error = std::current_exception();
   }
+  mark_dirty(offset, plain.size());
+  if (error) std::rethrow_exception(error);
 }
 
 Task<void> FormatNode::do_flush() { co_await flush_mapped(); }

@@ -125,6 +125,24 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_range(offset, in.size());
   if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  if (!dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
+  return write_inside(offset, in, flags);
+}
+
+// Whatever a request changed before it failed counts as well; and a reader that takes the mark away
+// before the request has ended must find it again.
+Task<void> Node::write_marking(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  std::exception_ptr error;
+  try {
+    co_await write_inside(offset, in, flags);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  mark_dirty(offset, in.size());
+  if (error) std::rethrow_exception(error);
+}
+
+Task<void> Node::write_inside(uint64_t offset, ByteSpan in, WriteFlags flags) {
   if (detect_zeroes_ == DetectZeroes::kOff && !write_through_ && !flags.fua && !probed_raw_ &&
       limits_.request_alignment == 1 && memory_fits(in.data(), limits_) &&
       (limits_.max_transfer == 0 || in.size() <= limits_.max_transfer))
@@ -205,22 +223,29 @@ Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFla
                            ? end
                            : align_down(end, unit));
   bool emulate = false;
-  if (middle_end > middle) {
-    try {
-      co_await do_write_zeroes(middle, middle_end - middle, flags);
-    } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kUnsupported || flags.no_fallback) throw;
-      emulate = true;
+  std::exception_ptr failure;
+  try {
+    if (middle_end > middle) {
+      try {
+        co_await do_write_zeroes(middle, middle_end - middle, flags);
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::kUnsupported || flags.no_fallback) throw;
+        emulate = true;
+      }
+    } else if (flags.no_fallback && length != 0) {
+      throw Error::system(ENOTSUP);
     }
-  } else if (flags.no_fallback && length != 0) {
-    throw Error::system(ENOTSUP);
+    if (emulate) {
+      co_await write_zero_buffers(offset, length, flags);
+    } else {
+      co_await write_zero_buffers(offset, middle - offset, flags);
+      co_await write_zero_buffers(middle_end, end - middle_end, flags);
+    }
+  } catch (...) {
+    failure = std::current_exception();
   }
-  if (emulate) {
-    co_await write_zero_buffers(offset, length, flags);
-  } else {
-    co_await write_zero_buffers(offset, middle - offset, flags);
-    co_await write_zero_buffers(middle_end, end - middle_end, flags);
-  }
+  mark_dirty(offset, length);
+  if (failure) std::rethrow_exception(failure);
   if (stable) co_await flush();
 }
 
@@ -267,7 +292,15 @@ Task<void> Node::discard(uint64_t offset, uint64_t length) {
   const uint64_t begin = align_up(offset, unit);
   const uint64_t end =
       offset + length == this->length() ? this->length() : align_down(offset + length, unit);
-  if (end > begin) co_await do_discard(begin, end - begin);
+  std::exception_ptr error;
+  try {
+    if (end > begin) co_await do_discard(begin, end - begin);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  // All that was asked for is marked, as QEMU does.
+  mark_dirty(offset, length);
+  if (error) std::rethrow_exception(error);
 }
 
 Task<void> Node::flush() {
@@ -324,7 +357,9 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
 
 Task<void> Node::resize(ResizeRequest request) {
   if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  dirty_bitmaps_.check_resize(request.length);
   co_await do_resize(request);
+  if (!dirty_bitmaps_.empty()) dirty_bitmaps_.resize(length());
 }
 
 Task<void> Node::close() {
@@ -356,14 +391,50 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
   check_range(offset, length);
   source.check_range(source_offset, length);
   if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
-  if (Node* inner = filtered()) {
-    const bool copied = co_await inner->copy_range_from(source, source_offset, offset, length);
-    co_return copied;
+  std::exception_ptr error;
+  bool copied = false;
+  try {
+    if (Node* inner = filtered()) {
+      copied = co_await inner->copy_range_from(source, source_offset, offset, length);
+    } else {
+      Node* from = &source;
+      while (from->filtered() != nullptr) from = from->filtered();
+      copied = co_await do_copy_range_from(*from, source_offset, offset, length);
+    }
+  } catch (...) {
+    error = std::current_exception();
   }
-  Node* from = &source;
-  while (from->filtered() != nullptr) from = from->filtered();
-  const bool copied = co_await do_copy_range_from(*from, source_offset, offset, length);
+  if (copied || error) mark_dirty(offset, length);
+  if (error) std::rethrow_exception(error);
   co_return copied;
+}
+
+// --- dirty bitmaps ---
+
+uint64_t Node::default_bitmap_granularity() const {
+  return std::clamp<uint64_t>(limits_.cluster_bytes == 0 ? 65536 : limits_.cluster_bytes, 4096,
+                              65536);
+}
+
+DirtyBitmapPtr Node::add_bitmap(const BitmapRequest& request) {
+  if (request.name.empty()) throw Error(ErrorKind::kInvalid, "Bitmap name cannot be empty");
+  if (dirty_bitmaps_.find(request.name))
+    throw Error(ErrorKind::kExists, "Bitmap already exists: " + request.name);
+  const uint64_t granularity =
+      request.granularity != 0 ? request.granularity : default_bitmap_granularity();
+  if (!is_power_of_two(granularity) || granularity < DirtyBitmap::kMinGranularity ||
+      granularity > DirtyBitmap::kMaxGranularity)
+    throw Error(ErrorKind::kInvalid, "Granularity must be power of 2 and at least 512");
+  if (request.persistent) check_new_persistent_bitmap(request.name, granularity);
+  auto bitmap = std::make_shared<DirtyBitmap>(request.name, length(), granularity);
+  bitmap->set_enabled(request.enabled);
+  bitmap->set_persistent(request.persistent);
+  dirty_bitmaps_.add(bitmap);
+  return bitmap;
+}
+
+void Node::check_new_persistent_bitmap(const std::string&, uint64_t) const {
+  throw Error::system(ENOTSUP, "Can't store persistent bitmaps to " + node_name_);
 }
 
 // --- defaults of what drivers may add ---

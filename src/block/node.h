@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/options.h"
 #include "base/value.h"
+#include "block/dirty_bitmap.h"
 #include "block/extent.h"
 #include "block/permissions.h"
 
@@ -124,6 +125,16 @@ class Node : public std::enable_shared_from_this<Node> {
   Task<bool> copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
                              uint64_t length);
 
+  // The dirty bitmaps: what is enabled records every write, zeroing, discard and copy from now on.
+  DirtyBitmaps& bitmaps() { return dirty_bitmaps_; }
+  const DirtyBitmaps& bitmaps() const { return dirty_bitmaps_; }
+  // Makes one of the node's length. A persistent one is stored when the node is closed. Throws with
+  // QEMU's words: kExists, kInvalid for names and granularities, kUnsupported where the format
+  // cannot keep it.
+  DirtyBitmapPtr add_bitmap(const BitmapRequest& request);
+  // The granularity of bitmaps for which none is asked: the cluster size, 4 to 64 KiB.
+  uint64_t default_bitmap_granularity() const;
+
   // --- what tools ask of an opened node; the defaults say "nothing to tell" ---
   // Bytes that the node takes on its host, without the backing chain; nothing when unknown.
   virtual Task<std::optional<uint64_t>> allocated_bytes();
@@ -155,6 +166,7 @@ class Node : public std::enable_shared_from_this<Node> {
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }
+  // Whether the format keeps persistent dirty bitmaps.
   virtual bool supports_bitmaps() const { return false; }
   virtual Task<CheckResult> check(struct CheckRequest request);
   // Changes the format's options of an existing image (those of Driver::amend_options()). Throws
@@ -205,6 +217,12 @@ class Node : public std::enable_shared_from_this<Node> {
   void set_unbounded(bool unbounded) { unbounded_ = unbounded; }
   // The fault filter below, told at points inside of a driver: null almost always.
   DebugPort* debug_below() const { return debug_port_; }
+  // Throws when the image cannot keep a bitmap like this in addition to those it has.
+  virtual void check_new_persistent_bitmap(const std::string& name, uint64_t granularity) const;
+  // For drivers with requests of their own: the range was changed.
+  void mark_dirty(uint64_t offset, uint64_t length) {
+    if (!dirty_bitmaps_.empty()) dirty_bitmaps_.mark(offset, length);
+  }
   // Below which request granularity write_zeroes is split into data and zero parts by the request
   // layer; formats do that themselves.
   virtual uint64_t zero_split() const { return limits_.zero_alignment; }
@@ -213,6 +231,8 @@ class Node : public std::enable_shared_from_this<Node> {
   friend class Opener;
   void check_range(uint64_t offset, uint64_t length) const;
   void guard_block_zero(uint64_t offset, ByteSpan in) const;
+  Task<void> write_marking(uint64_t offset, ByteSpan in, WriteFlags flags);
+  Task<void> write_inside(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_checked(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags);
   Task<void> read_unaligned(uint64_t offset, MutableByteSpan out);
@@ -236,6 +256,7 @@ class Node : public std::enable_shared_from_this<Node> {
   std::vector<Child> children_;
   Node* backing_ = nullptr;
   DebugPort* debug_port_ = nullptr;
+  DirtyBitmaps dirty_bitmaps_;
   RangeLock unaligned_;  // serialises widened writes with their neighbours
 };
 

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace cairn::cli {
@@ -33,6 +34,8 @@ class Arguments {
   std::optional<std::string> value(int id) const;
   std::string value_or(int id, std::string_view otherwise) const;
   std::vector<std::string> values(int id) const;
+  // All options, in the order of the command line.
+  const std::vector<std::pair<int, std::string>>& given() const { return given_; }
   const std::vector<std::string>& words() const { return words_; }
   // Whether word INDEX was the last thing on the line.
   bool last_is_word() const { return last_is_word_; }

@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
+#include "job/bitmaps.h"
 #include "job/compare.h"
 
 namespace cairn::cli {
@@ -26,6 +27,8 @@ struct Plan {
   bool quiet = false;
   ConvertOptions job;
   bool given_zero = false;
+  bool bitmaps = false;
+  bool skip_broken_bitmaps = false;
   std::string snapshot;  // which one of the source is read; empty: none
   std::string hash;      // the algorithm of the digest that is printed; empty: none
   bool verify = false;
@@ -171,8 +174,10 @@ class Conversion {
     std::exception_ptr error;
     try {
       co_await open_sources();
+      if (plan_.bitmaps) check_bitmaps();
       co_await open_target();
       co_await copy();
+      if (plan_.bitmaps) copy_bitmaps();
       if (plan_.verify) co_await verify();
     } catch (...) {
       error = std::current_exception();
@@ -232,6 +237,24 @@ class Conversion {
       request.format = plan_.format;
     }
     return request;
+  }
+
+  // Before anything is created.
+  void check_bitmaps() {
+    if (sources_.size() != 1) fail(session_, "Copying bitmaps only possible with single source");
+    bitmaps_ = bitmaps_to_copy(*sources_[0], plan_.skip_broken_bitmaps,
+                               [this](std::string_view line) { session_.warning(line); });
+    const Driver* driver = session_.context.registry().find(plan_.format);
+    if (plan_.create && !driver->abilities().bitmaps)
+      fail(session_, "Format driver '" + plan_.format + "' does not support bitmaps");
+  }
+
+  void copy_bitmaps() {
+    if (!target_->supports_bitmaps())
+      throw Error(
+          ErrorKind::kUnsupported,
+          "Format driver '" + std::string(target_->driver().name()) + "' does not support bitmaps");
+    cairn::copy_bitmaps(bitmaps_, *target_);
   }
 
   Task<void> copy() {
@@ -322,6 +345,7 @@ class Conversion {
   Progress& progress_;
   std::vector<NodePtr> sources_;
   NodePtr target_;
+  std::vector<DirtyBitmapPtr> bitmaps_;  // of the source, to be copied
   uint64_t size_ = 0;
   bool created_ = false;
   std::string digest_;
@@ -365,8 +389,8 @@ int run_convert(Session& session, Arguments& arguments) {
   plan.snapshot = arguments.value_or('l', "");
   if (!plan.snapshot.empty() && words.size() > 2)
     fail(session, "No support for concatenating multiple snapshot");
-  if (arguments.has(kBitmaps))
-    throw Error(ErrorKind::kUnsupported, "Persistent bitmaps cannot be copied by this version");
+  plan.bitmaps = arguments.has(kBitmaps);
+  plan.skip_broken_bitmaps = arguments.has(kSkipBrokenBitmaps);
   for (size_t i = 0; i + 1 < words.size(); ++i) {
     OpenRequest request = image_request(session, arguments, words[i], arguments.value_or('f', ""));
     request.flags.cache = source_cache;

@@ -44,6 +44,23 @@ std::vector<Verb> make_table() {
         kImageOptsFlag,
         kObjectFlag},
        run_bench},
+      {"bitmap",
+       "adds, removes and changes the persistent dirty bitmaps of an image",
+       "(--add | --remove | --clear | --enable | --disable | --merge SOURCE)... [-b FILE [-F FMT]] "
+       "[-g GRANULARITY] [--object DEF] [--image-opts | -f FMT] FILE BITMAP",
+       {{kAdd, "add", nullptr, "make the bitmap; it records writes from then on"},
+        {kRemove, "remove", nullptr, "delete it"},
+        {kClear, "clear", nullptr, "forget what it recorded"},
+        {kEnable, "enable", nullptr, "record writes"},
+        {kDisable, "disable", nullptr, "record no writes"},
+        {kMerge, "merge", "SOURCE", "record what this bitmap of FILE, or of -b, records as well"},
+        {'b', "source-file", "FILE", "where the bitmaps of --merge are"},
+        {'F', "source-format", "FMT", "its format"},
+        {'g', "granularity", "BYTES", "what one bit of --add stands for (the cluster size)"},
+        kFormatFlag,
+        kImageOptsFlag,
+        kObjectFlag},
+       run_bitmap},
       {"check",
        "looks for inconsistencies in an image",
        "[--object DEF] [--image-opts] [-q] [-f FMT] [--output=FMT] [-r leaks|all] [-T CACHE] [-U] "
@@ -76,7 +93,7 @@ std::vector<Verb> make_table() {
        "[--object DEF] [--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] "
        "[-q] [-n] "
        "[-f FMT] [-t CACHE] [-T CACHE] [-O FMT] [-B FILE [-F FMT]] [-o OPTS] [-l SNAP] [-S SIZE] "
-       "[-r RATE] [-m N] [-W] [--salvage] FILE [FILE2…] TARGET",
+       "[-r RATE] [-m N] [-W] [--salvage] [--bitmaps [--skip-broken-bitmaps]] FILE [FILE2…] TARGET",
        {{'f', "source-format", "FMT", "format of the sources"},
         {'O', "target-format", "FMT", "format of the target"},
         {'o', "target-options", "OPTS", "options for creating the target; `help` lists them"},

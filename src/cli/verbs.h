@@ -20,9 +20,10 @@ int run_snapshot(Session& session, Arguments& arguments);
 int run_hash(Session& session, Arguments& arguments);
 int run_compact(Session& session, Arguments& arguments);
 int run_formats(Session& session, Arguments& arguments);
+int run_bitmap(Session& session, Arguments& arguments);
+int run_bench(Session& session, Arguments& arguments);
 // `mount`, with its options.
 Verb mount_verb();
-int run_bench(Session& session, Arguments& arguments);
 
 // Long-only options of single verbs.
 enum OwnId : int {
@@ -43,6 +44,12 @@ enum OwnId : int {
   kVerify,
   kAlgorithm,
   kForce,
+  kAdd,
+  kRemove,
+  kClear,
+  kEnable,
+  kDisable,
+  kMerge,
 };
 
 }  // namespace cairn::cli

@@ -126,7 +126,7 @@ Task<void> Qcow2Node::amend(AmendRequest request) {
   }
   if (changes.size && *changes.size != 0 && *changes.size != length()) {
     ResizeRequest resize{.length = *changes.size};
-    co_await do_resize(resize);
+    co_await Node::resize(resize);
   }
   if (changes.version == 2u && header_.version >= 3) co_await downgrade(request);
 }

@@ -171,6 +171,20 @@ Plan plan(const Options& options) {
   return result;
 }
 
+// What the persistent bitmaps of SOURCE take in an image of this cluster size, if all bits were
+// set.
+uint64_t bitmap_bytes(const Node& source, uint64_t cluster) {
+  uint64_t bytes = 0;
+  uint64_t directory = 0;
+  for (const DirtyBitmapPtr& bitmap : source.bitmaps().list()) {
+    if (!bitmap->persistent()) continue;
+    const uint64_t clusters = div_ceil(bitmap->serialized_bytes(), cluster);
+    bytes += (clusters + div_ceil(clusters * 8, cluster)) * cluster;
+    directory += align_up(24 + bitmap->name().size(), 8);
+  }
+  return bytes + align_up(directory, cluster);
+}
+
 class Qcow2Driver : public Driver {
  public:
   std::string_view name() const override { return "qcow2"; }
@@ -188,6 +202,7 @@ class Qcow2Driver : public Driver {
             .repair = true,
             .amend = true,
             .snapshots = true,
+            .bitmaps = true,
             .resize = true};
   }
   const OptionSchema& open_options() const override { return kOpenOptions; }
@@ -313,8 +328,8 @@ class Qcow2Driver : public Driver {
     metadata += (blocks + table) * cluster;
     MeasureResult result{
         .required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
-    // An image with bitmaps is read by this version, but none is copied: they need no room.
-    if (source && source->supports_bitmaps() && header.version >= 3) result.bitmaps = 0;
+    if (source && source->supports_bitmaps() && header.version >= 3)
+      result.bitmaps = bitmap_bytes(*source, cluster);
     co_return result;
   }
 };

@@ -222,19 +222,22 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
         break;
       case kExtBitmaps: {
         if (length != 24) invalid("bitmaps_ext: Invalid extension length");
-        if ((header.autoclear & kAutoclearBitmaps) == 0) break;  // somebody wrote behind its back
+        if ((header.autoclear & kAutoclearBitmaps) == 0) {  // somebody wrote behind its back
+          result.stale_bitmaps = true;
+          break;
+        }
         BitmapsExtension bitmaps{.count = load_be<uint32_t>(data, 0),
                                  .directory_bytes = load_be<uint64_t>(data, 8),
                                  .directory_offset = load_be<uint64_t>(data, 16)};
         if (load_be<uint32_t>(data, 4) != 0) invalid("bitmaps_ext: Reserved field is not zero");
-        if (bitmaps.count > 65535)
+        if (bitmaps.count > kMaxBitmaps)
           invalid("bitmaps_ext: Image has " + std::to_string(bitmaps.count) +
                   " bitmaps, exceeding the QEMU supported maximum of 65535");
         if (bitmaps.count == 0) invalid("found bitmaps extension with zero bitmaps");
         if (!is_aligned(bitmaps.directory_offset, header.cluster_bytes()) ||
             bitmaps.directory_offset > static_cast<uint64_t>(INT64_MAX))
           invalid("bitmaps_ext: invalid bitmap directory offset");
-        if (bitmaps.directory_bytes > 67107840)
+        if (bitmaps.directory_bytes > kMaxBitmapDirectoryBytes)
           invalid("bitmaps_ext: bitmap directory size (" + std::to_string(bitmaps.directory_bytes) +
                   ") exceeds the maximum supported size (67107840)");
         if (bitmaps.directory_bytes == 0) invalid("Requested bitmap directory size is zero");
@@ -394,9 +397,27 @@ BitmapEntry BitmapEntry::decode(ByteSpan bytes, const Header& header) {
       entry.table_entries != 0 && entry.table_entries <= 0x8000000 &&
       uint64_t{entry.table_entries} * header.cluster_bytes() <= (512u << 20) &&
       (entry.flags & ~(kInUse | kAuto)) == 0 && type == 1 && entry.granularity_bits >= 9 &&
-      entry.granularity_bits <= 31 && name_length >= 1 && name_length <= 1023;
+      entry.granularity_bits <= 31 && name_length >= 1 && entry.name.size() == name_length &&
+      name_length <= kMaxBitmapName &&
+      // The length of one in use may be out of date.
+      ((entry.flags & kInUse) != 0 ||
+       div_ceil(div_ceil(header.size, uint64_t{1} << (entry.granularity_bits & 63)), 8) <=
+           uint64_t{entry.table_entries} * header.cluster_bytes());
   if (!fits) invalid("Bitmap '" + entry.name + "' doesn't satisfy the constraints");
   return entry;
+}
+
+void BitmapEntry::encode(std::vector<std::byte>& directory) const {
+  const size_t at = directory.size();
+  directory.resize(at + align_up(24 + name.size(), 8));
+  const MutableByteSpan bytes = MutableByteSpan(directory).subspan(at);
+  store_be<uint64_t>(bytes, 0, table_offset);
+  store_be<uint32_t>(bytes, 8, table_entries);
+  store_be<uint32_t>(bytes, 12, flags);
+  store_be<uint8_t>(bytes, 16, 1);
+  store_be<uint8_t>(bytes, 17, granularity_bits);
+  store_be<uint16_t>(bytes, 18, static_cast<uint16_t>(name.size()));
+  store_text(bytes, 24, name);
 }
 
 uint64_t get_refcount(ByteSpan block, uint64_t index, unsigned order) {

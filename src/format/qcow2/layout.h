@@ -18,6 +18,9 @@ inline constexpr uint32_t kMaxSnapshots = 65536;
 inline constexpr uint64_t kMaxSnapshotTableBytes = 64u << 20;
 inline constexpr uint32_t kMaxSnapshotExtraBytes = 1024;
 inline constexpr uint32_t kMaxBackingName = 1023;
+inline constexpr uint32_t kMaxBitmaps = 65535;
+inline constexpr uint64_t kMaxBitmapDirectoryBytes = 1024 * kMaxBitmaps;
+inline constexpr size_t kMaxBitmapName = 1023;
 inline constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;  // L1 and standard L2 entries
 inline constexpr uint64_t kCopied = uint64_t{1} << 63;
 inline constexpr uint64_t kCompressed = uint64_t{1} << 62;
@@ -96,6 +99,7 @@ struct Extensions {
   std::string backing_format;
   std::string data_file;
   std::optional<BitmapsExtension> bitmaps;
+  bool stale_bitmaps = false;  // there was one, but the autoclear bit says that it is not true
   std::optional<std::pair<uint64_t, uint64_t>> crypto;  // offset and length of the LUKS header
   std::string feature_table;                            // the raw bytes, kept
   std::vector<UnknownExtension> unknown;
@@ -149,6 +153,8 @@ struct BitmapEntry {
   static constexpr uint32_t kInUse = 1;
   static constexpr uint32_t kAuto = 2;
   static BitmapEntry decode(ByteSpan bytes, const Header& header);
+  // Appends the entry, padded to 8 bytes.
+  void encode(std::vector<std::byte>& directory) const;
 };
 
 // Reads or writes counter INDEX of a refcount block with counters of 1 << ORDER bits.

@@ -80,6 +80,7 @@ class Qcow2Node : public FormatNode {
   Task<void> do_resize(ResizeRequest request) override;
   Task<void> do_close() override;
   bool data_may_be_sparse() const override { return preallocated_; }
+  void check_new_persistent_bitmap(const std::string& name, uint64_t granularity) const override;
 
  private:
   friend class Qcow2Checker;
@@ -100,6 +101,10 @@ class Qcow2Node : public FormatNode {
     TableCache::Ref ref;
     uint64_t first = 0;  // guest offset of its first entry
   };
+  struct HostRange {
+    uint64_t offset;
+    uint64_t length;
+  };
 
   // open.cc
   void configure(const Options& options);
@@ -108,7 +113,6 @@ class Qcow2Node : public FormatNode {
   Task<void> read_tables();
   Task<void> read_l1_table();
   Task<void> read_snapshots();
-  Task<void> read_bitmaps();
   Task<void> write_header();
   Task<void> write_header_field(uint64_t offset, ByteSpan bytes);
   Task<void> detect_preallocation();
@@ -196,10 +200,28 @@ class Qcow2Node : public FormatNode {
   Task<void> switch_refcounts(unsigned order, Run area, const std::set<uint64_t>& used,
                               uint64_t table_clusters, const AmendRequest& request);
 
+  // bitmaps.cc
+  Task<void> read_bitmaps();
+  Task<std::vector<uint64_t>> read_bitmap_table(const qcow2::BitmapEntry& entry);
+  Task<void> load_bitmaps(bool with_data);
+  Task<void> load_bitmap(const qcow2::BitmapEntry& entry, DirtyBitmap* into,
+                         std::unordered_set<uint64_t>& seen);
+  Task<void> mark_bitmaps_in_use();
+  std::vector<std::byte> encode_bitmap_directory(
+      const std::vector<qcow2::BitmapEntry>& entries) const;
+  Task<void> rewrite_bitmap_directory(std::vector<qcow2::BitmapEntry> entries);
+  Task<void> store_bitmap(const DirtyBitmap& bitmap, qcow2::BitmapEntry& entry,
+                          std::vector<HostRange>& placed);
+  Task<void> collect_bitmap(const qcow2::BitmapEntry& entry, std::vector<HostRange>& ranges);
+  Task<void> free_ranges(const std::vector<HostRange>& ranges);
+  Task<void> store_bitmaps();
+
   qcow2::Header header_;
   qcow2::Extensions extensions_;
   std::vector<qcow2::SnapshotEntry> snapshots_;
-  std::vector<qcow2::BitmapEntry> bitmaps_;
+  std::vector<qcow2::BitmapEntry> bitmaps_;     // the directory, as it is on disk
+  std::vector<DirtyBitmapPtr> loaded_bitmaps_;  // what was loaded for each of its entries
+  bool bitmaps_loaded_ = false;                 // they are stored when the image is closed
   Node* file_ = nullptr;
   bool metadata_only_ = false;
   bool discard_no_unref_ = false;
@@ -235,10 +257,6 @@ class Qcow2Node : public FormatNode {
   mutable std::mutex tables_mutex_;  // the sets
 
   std::mutex frees_mutex_;
-  struct HostRange {
-    uint64_t offset;
-    uint64_t length;
-  };
   std::vector<HostRange> frees_;
   uint64_t waiting_bytes_ = 0;  // sum of frees_
   Mutex flush_mutex_;

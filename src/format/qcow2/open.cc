@@ -44,10 +44,6 @@ Task<void> Qcow2Node::load(OpenContext& request) {
                   "qcow2: images with an external data file cannot be used by this version");
     if (header_.autoclear & kAutoclearRawData)
       throw Error(ErrorKind::kInvalid, "data-file-raw requires a data file");
-    if (!read_only() && !for_check && !bitmaps_.empty())
-      throw Error(
-          ErrorKind::kUnsupported,
-          "qcow2: images with persistent bitmaps can only be opened read-only by this version");
     co_await read_tables();
     if (!read_only() && !for_check && (header_.incompatible & kIncompatDirty))
       co_await repair_dirty();
@@ -61,6 +57,12 @@ Task<void> Qcow2Node::load(OpenContext& request) {
     if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
   }
   if (!metadata_only_) co_await detect_preallocation();
+  // What only looks, or repairs, changes nothing that a bitmap records.
+  const bool use_bitmaps = !metadata_only_ && !for_check;
+  co_await load_bitmaps(use_bitmaps);
+  if (read_only() || !use_bitmaps) co_return;
+  co_await mark_bitmaps_in_use();
+  bitmaps_loaded_ = true;
 }
 
 // A repair that was interrupted is undone before anything else is believed. Version 2 has no mark
@@ -85,6 +87,7 @@ Task<void> Qcow2Node::load_fresh() {
   co_await read_header(false);
   configure({});
   co_await read_tables();
+  bitmaps_loaded_ = true;
 }
 
 Task<void> Qcow2Node::read_header(bool for_check) {
@@ -216,8 +219,10 @@ Task<void> Qcow2Node::read_tables() {
   co_await note_inactive_tables();
   // Only what grows by itself is known to be zero behind its end.
   virgin_ = file_->reads_zero_when_created() ? align_up(file_->length(), cluster()) : UINT64_MAX;
-  if (header_.autoclear & ~kAutoclearKnown) {
-    header_.autoclear &= kAutoclearKnown;
+  const bool no_bitmaps = (header_.autoclear & kAutoclearBitmaps) != 0 && !extensions_.bitmaps;
+  if ((header_.autoclear & ~kAutoclearKnown) || extensions_.stale_bitmaps || no_bitmaps) {
+    header_.autoclear &= no_bitmaps ? kAutoclearRawData : kAutoclearKnown;
+    extensions_.stale_bitmaps = false;
     co_await write_header();
   }
 }
@@ -250,27 +255,6 @@ Task<void> Qcow2Node::read_snapshots() {
     if (at > window_end) window_end = at;
     snapshots_.push_back(std::move(entry));
   }
-}
-
-Task<void> Qcow2Node::read_bitmaps() {
-  if (!extensions_.bitmaps || !(header_.autoclear & kAutoclearBitmaps)) co_return;
-  const BitmapsExtension& extension = *extensions_.bitmaps;
-  const auto end = checked_add(extension.directory_offset, extension.directory_bytes);
-  if (!end || *end > align_up(file_->length(), cluster()))
-    throw Error(ErrorKind::kInvalid,
-                "Invalid bitmap directory offset: it lies outside of the file");
-  std::vector<std::byte> bytes(extension.directory_bytes);
-  co_await file_->read(extension.directory_offset, bytes);
-  ByteSpan rest = bytes;
-  for (uint32_t i = 0; i < extension.count; ++i) {
-    if (rest.empty())
-      throw Error(ErrorKind::kInvalid, "Less bitmaps found than specified in header extension");
-    BitmapEntry entry = BitmapEntry::decode(rest, header_);
-    rest = rest.subspan(std::min(rest.size(), entry.encoded_bytes));
-    bitmaps_.push_back(std::move(entry));
-  }
-  if (!rest.empty())
-    throw Error(ErrorKind::kInvalid, "More bitmaps found than specified in header extension");
 }
 
 Task<void> Qcow2Node::write_header() {

@@ -275,6 +275,7 @@ Task<void> Qcow2Node::apply_snapshot(std::string which) {
   if (read_only()) throw Error::system(EACCES);
   const SnapshotEntry* found = find_any(snapshots_, which);
   if (found == nullptr) throw Error::system(ENOENT, "Failed to load snapshot");
+  if (!bitmaps().empty()) throw Error(ErrorKind::kUnsupported, "Device has active dirty bitmaps");
   const SnapshotEntry snapshot = *found;
   if (snapshot.disk_bytes != length()) co_await do_resize({.length = snapshot.disk_bytes});
   RangeLock::Guard all;

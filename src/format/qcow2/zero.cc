@@ -116,6 +116,7 @@ Task<void> Qcow2Node::do_close() {
     co_return;
   }
   co_await flush_mapped();
+  co_await store_bitmaps();
   if (wrote_compressed_.load() && !is_aligned(file_->length(), 512))
     co_await file_->resize({.length = align_up(file_->length(), 512), .exact = false});
   co_await end_lazy();
