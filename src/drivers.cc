@@ -9,6 +9,7 @@
 #include "filter/fault/fault.h"
 #include "filter/record/record.h"
 #include "filter/throttle/throttle.h"
+#include "format/luks/luks.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "protocol/file/file.h"
@@ -33,6 +34,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_throttle_driver());
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
+  registry.add(make_luks_driver());
 }
 
 }  // namespace cairn

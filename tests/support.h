@@ -41,6 +41,12 @@ class World {
   T run(Task<T> task) {
     return context.runtime().run(std::move(task));
   }
+  void add_secret(const std::string& id, const std::string& data) {
+    Options properties;
+    properties.set("id", id);
+    properties.set("data", data);
+    context.add_object("secret", std::move(properties));
+  }
   void create(const std::string& name, const std::string& format, uint64_t size,
               const std::string& options = {}) {
     CreateOptions request;
@@ -50,9 +56,11 @@ class World {
     request.options = Options::parse_list(options);
     run(create_image(context, std::move(request)));
   }
-  NodePtr open(const std::string& name, const std::string& format, bool writable) {
+  NodePtr open(const std::string& name, const std::string& format, bool writable,
+               const std::string& options = {}) {
     OpenRequest request;
     request.filename = name;
+    request.options = Options::parse_list(options);
     request.format = format;
     request.flags.writable = writable;
     request.flags.resize = writable;

@@ -4,7 +4,8 @@
 need_packages() {
   local stamp=$1 missing=() package state
   shift
-  [[ -e $stamp ]] && return 0
+  # A longer list is looked at again.
+  [[ $stamp -nt ${BASH_SOURCE[0]} ]] && return 0
   for package in "$@"; do
     state=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "${package%%/*}" 2>/dev/null)
     # What is asked of the backports is too old as the release has it.
@@ -44,10 +45,11 @@ need_backports() {
 }
 
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev libfmt-dev zlib1g-dev libzstd-dev
-  libdeflate-dev libgcrypt20-dev libedit-dev)
+  libdeflate-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libedit-dev)
 BUILD_PACKAGES+=(libseccomp-dev)
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
-  python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils util-linux e2fsprogs time)
+  python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils util-linux e2fsprogs time cryptsetup-bin
+  openssl)
 # What the network is made and tested with.
 BUILD_PACKAGES+=(libgnutls28-dev)
 TEST_PACKAGES+=(gnutls-bin libnbd-bin python3-libnbd nbdkit fio)

@@ -113,7 +113,7 @@ std::optional<uint64_t> Options::number(std::string_view key) const {
   if (errno == ERANGE)
     throw Error(ErrorKind::kInvalid,
                 "Value '" + *text + "' is too large for parameter '" + std::string(key) + "'");
-  if (text->empty() || *end != 0 || text->find('-') != std::string::npos)
+  if (text->empty() || *end != 0)
     throw Error(ErrorKind::kInvalid, "Parameter '" + std::string(key) + "' expects a number");
   return value;
 }

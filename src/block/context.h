@@ -9,22 +9,11 @@
 #include "async/runtime.h"
 #include "base/options.h"
 #include "block/driver.h"
+#include "block/secrets.h"
 #include "net/authz.h"
 #include "net/tls.h"
 
 namespace cairn {
-
-// A secret: wiped when it goes.
-class Secret {
- public:
-  explicit Secret(std::string bytes) : bytes_(std::move(bytes)) {}
-  Secret(const Secret&) = delete;
-  ~Secret();
-  std::string_view bytes() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
 
 // What one user of the library works in: the workers, the drivers, named objects. There are no
 // globals beside it.
@@ -41,7 +30,8 @@ class Context {
   // wording.
   void add_object(std::string_view type, Options properties);
   // Throws "No secret with id 'ID'".
-  const Secret& secret(std::string_view id) const;
+  const Secret& secret(std::string_view id) const { return secrets_.get(id); }
+  Secrets& secrets() { return secrets_; }
   // Throws "No TLS credentials with id 'ID'", and when they are for the other ENDPOINT.
   std::shared_ptr<const TlsCredentials> tls_credentials(std::string_view id,
                                                         TlsCredentials::Endpoint endpoint) const;
@@ -62,9 +52,9 @@ class Context {
 
   Runtime runtime_;
   Registry registry_;
+  Secrets secrets_;
   std::map<std::string, std::shared_ptr<const TlsCredentials>, std::less<>> tls_;
   std::map<std::string, std::shared_ptr<const Authorization>, std::less<>> authorizations_;
-  std::map<std::string, std::unique_ptr<Secret>, std::less<>> secrets_;
   std::map<std::string, std::shared_ptr<class ThrottleGroup>, std::less<>> throttle_groups_;
   std::atomic<unsigned> next_node_{100};
 };

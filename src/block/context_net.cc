@@ -8,7 +8,7 @@ bool Context::add_net_object(std::string_view type, const Options& properties) {
   if (!tls && !is_authorization_type(type)) return false;
   const auto id = properties.string("id");
   if (!id) throw Error(ErrorKind::kInvalid, "Parameter 'id' is missing");
-  if (tls_.contains(*id) || authorizations_.contains(*id) || secrets_.contains(*id))
+  if (tls_.contains(*id) || authorizations_.contains(*id) || secrets_.has(*id))
     throw Error(ErrorKind::kInvalid,
                 "attempt to add duplicate property '" + *id + "' to object (type 'container')");
   if (!tls) {
@@ -25,7 +25,7 @@ std::shared_ptr<const TlsCredentials> Context::tls_credentials(
     std::string_view id, TlsCredentials::Endpoint endpoint) const {
   const auto found = tls_.find(id);
   if (found == tls_.end()) {
-    if (secrets_.contains(id) || authorizations_.contains(id))
+    if (secrets_.has(id) || authorizations_.contains(id))
       throw Error(ErrorKind::kInvalid,
                   "Object with id '" + std::string(id) + "' is not TLS credentials");
     throw Error(ErrorKind::kInvalid, "No TLS credentials with id '" + std::string(id) + "'");

@@ -161,6 +161,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
     if (looked) backing_size = looked->size;
     if (!size) size = backing_size;
   }
+  if (!size && !format->needs_size(options)) size = 0;
   if (!size) throw Error(ErrorKind::kInvalid, "Image creation needs a size parameter");
   if (*size > static_cast<uint64_t>(INT64_MAX) - 511)
     throw Error(ErrorKind::kTooLarge,
@@ -187,12 +188,23 @@ Task<void> create_image(Context& context, CreateOptions request) {
       protocol_options.set(key, value);
   }
   const uint64_t rounded = align_up(*size, 512);
+  // What raw makes is the file itself; other formats grow theirs.
+  const bool raw = format->abilities().shared_writers;
+  Preallocation preallocation = Preallocation::kOff;
+  if (const auto mode = protocol_options.string("preallocation"); mode && !raw) {
+    try {
+      preallocation = parse_preallocation(*mode);
+    } catch (const Error&) {
+      throw Error(ErrorKind::kInvalid, "invalid parameter value: " + *mode);
+    }
+    protocol_options.erase("preallocation");
+  }
+  // A file that is there survives what is wrong with the options.
+  format->check_creation(context, path, rounded, format_options);
   const Cleanup cleanup(path);
   std::exception_ptr error;
   NodePtr file;
   try {
-    // What raw makes is the file itself; other formats grow theirs.
-    const bool raw = format->abilities().shared_writers;
     CreateRequest bare{.filename = path,
                        .size = raw ? rounded : 0,
                        .options = protocol_options,
@@ -219,7 +231,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
                           .size = rounded,
                           .options = format_options,
                           .file = file,
-                          .backing_size = backing_size};
+                          .backing_size = backing_size,
+                          .preallocation = preallocation};
       co_await format->create(context, std::move(image));
     }
   } catch (...) {

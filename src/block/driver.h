@@ -50,6 +50,8 @@ struct CreateRequest {
   NodePtr file;
   // The resolved backing file's virtual size when it was opened; formats seldom need it.
   std::optional<uint64_t> backing_size;
+  // What the protocol's option of that name asks for: the format sizes the file.
+  Preallocation preallocation = Preallocation::kOff;
 };
 
 struct Abilities {
@@ -97,6 +99,10 @@ class Driver {
   // defaults filled in. Default: "size" and whatever was given, in schema order.
   virtual std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                                     uint64_t size) const;
+  // Throws what create() would throw because of the OPTIONS, before the file FILENAME is touched.
+  virtual void check_creation(Context&, const std::string&, uint64_t, const Options&) const {}
+  // False when images with these OPTIONS hold no disk and so need no size.
+  virtual bool needs_size(const Options&) const { return true; }
   // How large a file of this format must be. SOURCE may be null (only SIZE counts).
   virtual Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
                                       NodePtr source) const;

@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "block/debug.h"
 #include "block/driver.h"
+#include "crypto/cipher.h"
 
 namespace cairn {
 namespace {
@@ -14,6 +15,10 @@ namespace {
 // Up to this much, payload and copied-up neighbours go to the host in one write.
 constexpr uint64_t kMergeBytes = 256 << 10;
 constexpr uint64_t kBounceBytes = 1 << 20;
+// Encrypted at a time: what fits into the processor's cache next to its source.
+constexpr uint64_t kCipherBytes = 256 << 10;
+// Above this, decrypting is left to the pool; below, it takes less than a millisecond.
+constexpr uint64_t kInlineCipherBytes = 1 << 20;
 
 }  // namespace
 
@@ -46,6 +51,7 @@ Task<void> FormatNode::read_guest(uint64_t offset, MutableByteSpan out) {
       case Mapping::Kind::kChild:
         if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReadAio);
         co_await mapping.host->read(mapping.host_offset, piece);
+        if (cipher_) co_await decrypt(mapping.host_offset, offset, piece);
         break;
       case Mapping::Kind::kZero:
         std::memset(piece.data(), 0, part);
@@ -96,6 +102,11 @@ Task<Extent> FormatNode::do_extent(uint64_t offset, uint64_t max) {
       extent.host = nullptr;
       break;
   }
+  if (cipher_) {
+    // What is stored is not what the guest reads, holes included.
+    extent.host = nullptr;
+    co_return extent;
+  }
   if (extent.host != nullptr && (!extent.host->driver().is_protocol() || data_may_be_sparse())) {
     // The bytes lie deeper: in what the child is made of.
     const Extent deeper = co_await extent.host->layer_extent_at(extent.host_offset, extent.length);
@@ -120,7 +131,7 @@ Task<void> FormatNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
       const Grant place = co_await grant(offset, in.size(), false);
       if (place.length != 0) {
         if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
-        co_await place.host->write(place.host_offset, in.first(place.length));
+        co_await write_payload(*place.host, place.host_offset, offset, in.first(place.length));
       }
       done = place.length;
     }
@@ -141,7 +152,7 @@ Task<void> FormatNode::write_locked(uint64_t offset, ByteSpan in) {
     const ByteSpan piece = in.first(place.length);
     if (place.in_place) {
       if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
-      co_await place.host->write(place.host_offset, piece);
+      co_await write_payload(*place.host, place.host_offset, offset, piece);
     } else {
       std::exception_ptr error;
       try {
@@ -165,18 +176,20 @@ Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
   const uint64_t end = place.offset + place.length;
   uint64_t head = place.offset - place.copy_begin;
   uint64_t tail = place.copy_end - end;
+  // Stored zeroes are zeroes of the guest only where nothing is encrypted.
+  const bool host_is_zero = place.host_is_zero && !cipher_;
   // What is behind the end of the disk is nobody's content: it only has to be zero.
-  if (head != 0 && place.host_is_zero) {
+  if (head != 0 && host_is_zero) {
     const bool zero = co_await guest_reads_zero(place.copy_begin, place.offset);
     if (zero) head = 0;
   }
-  if (tail != 0 && place.host_is_zero) {
+  if (tail != 0 && host_is_zero) {
     const bool zero = co_await guest_reads_zero(end, place.copy_end);
     if (zero) tail = 0;
   }
   if (port != nullptr) co_await port->event(DebugEvent::kWriteAio);
   if (head == 0 && tail == 0) {
-    co_await place.host->write(place.host_offset, in);
+    co_await write_payload(*place.host, place.host_offset, place.offset, in);
     co_return;
   }
   const auto fill = [&](uint64_t from, MutableByteSpan out) -> Task<void> {
@@ -194,29 +207,68 @@ Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
     if (head != 0) co_await fill(place.offset - head, whole.span().first(head));
     std::memcpy(whole.data() + head, in.data(), in.size());
     if (tail != 0) co_await fill(end, whole.span().subspan(head + in.size()));
-    co_await place.host->write(place.host_offset - head, std::as_const(whole).span());
+    co_await write_payload(*place.host, place.host_offset - head, place.offset - head,
+                           std::as_const(whole).span());
     co_return;
   }
   AlignedBuffer part(std::min(kBounceBytes, std::max(head, tail)));
   for (uint64_t at = 0; at < head;) {
     const MutableByteSpan piece = part.span().first(std::min<uint64_t>(part.size(), head - at));
     co_await fill(place.offset - head + at, piece);
-    co_await place.host->write(place.host_offset - head + at, piece);
+    co_await write_payload(*place.host, place.host_offset - head + at, place.offset - head + at,
+                           piece);
     at += piece.size();
   }
-  co_await place.host->write(place.host_offset, in);
+  co_await write_payload(*place.host, place.host_offset, place.offset, in);
   for (uint64_t at = 0; at < tail;) {
     const MutableByteSpan piece = part.span().first(std::min<uint64_t>(part.size(), tail - at));
     co_await fill(end + at, piece);
-    co_await place.host->write(place.host_offset + place.length + at, piece);
+    co_await write_payload(*place.host, place.host_offset + place.length + at, end + at, piece);
     at += piece.size();
   }
+}
+
+// --- encryption ---
+
+void FormatNode::set_payload_cipher(std::shared_ptr<const SectorCipher> cipher, CipherOffset by) {
+  cipher_ = std::move(cipher);
+  cipher_offset_ = by;
+  Limits& limits = mutable_limits();
+  limits.request_alignment = std::max(limits.request_alignment, cipher_->sector_bytes());
+}
+
+Task<void> FormatNode::write_payload(Node& host, uint64_t host_offset, uint64_t offset,
+                                     ByteSpan in) {
+  if (!cipher_) return host.write(host_offset, in);
+  return write_encrypted(host, host_offset, offset, in);
+}
+
+Task<void> FormatNode::write_encrypted(Node& host, uint64_t host_offset, uint64_t offset,
+                                       ByteSpan in) {
+  AlignedBuffer bounce(std::min<uint64_t>(kCipherBytes, in.size()));
+  const uint64_t iv_offset = cipher_offset_ == CipherOffset::kGuest ? offset : host_offset;
+  for (uint64_t at = 0; at < in.size();) {
+    const ByteSpan plain = in.subspan(at, std::min<uint64_t>(bounce.size(), in.size() - at));
+    const MutableByteSpan encrypted = bounce.span().first(plain.size());
+    cipher_->encrypt(iv_offset + at, plain, encrypted);
+    co_await host.write(host_offset + at, encrypted);
+    at += plain.size();
+  }
+}
+
+Task<void> FormatNode::decrypt(uint64_t host_offset, uint64_t offset, MutableByteSpan bytes) {
+  const uint64_t iv_offset = cipher_offset_ == CipherOffset::kGuest ? offset : host_offset;
+  if (bytes.size() > kInlineCipherBytes)
+    co_await run_blocking([&] { cipher_->decrypt(iv_offset, bytes, bytes); });
+  else
+    cipher_->decrypt(iv_offset, bytes, bytes);
 }
 
 // --- copying by the kernel ---
 
 Task<bool> FormatNode::do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
                                           uint64_t length) {
+  if (cipher_) co_return false;
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, length, true);
   uint64_t done = 0;

@@ -9,6 +9,8 @@
 
 namespace cairn {
 
+class SectorCipher;
+
 // Where a guest range lies, from the offset that was asked on.
 struct Mapping {
   enum class Kind : uint8_t {
@@ -45,6 +47,10 @@ struct Grant {
 // A format: gives bytes a structure by mapping, and moves none itself. The base class is the data
 // path: it locks ranges, splits, copies up, writes data and then publishes, so that a table never
 // points to data that was not written. Drivers keep the order of their own metadata.
+//
+// Payload may be encrypted: the driver gives its cipher once, and from then on everything that is
+// kChild is decrypted when it is read and encrypted when it is written, copied-up parts included.
+// Tables and encoded clusters stay the driver's business.
 //
 // Locking: reads and in-place writes hold their clusters shared, everything that changes a mapping
 // holds them exclusive, so a driver may free what it unmaps at once.
@@ -94,6 +100,14 @@ class FormatNode : public Node {
 
   uint64_t zero_split() const override { return limits().request_alignment; }
 
+  // What chooses the IV of a piece of payload: its place in the guest or in the host.
+  enum class CipherOffset : uint8_t { kGuest, kHost };
+  // Payload is encrypted with CIPHER. Before the first request; requests are aligned to its sectors
+  // from then on.
+  void set_payload_cipher(std::shared_ptr<const SectorCipher> cipher, CipherOffset by);
+  // Writes IN, the guest's bytes at OFFSET, to HOST, encrypted where payload is.
+  Task<void> write_payload(Node& host, uint64_t host_offset, uint64_t offset, ByteSpan in);
+
   // For drivers that change mappings outside of requests (resize, snapshots): lock everything.
   RangeLock& ranges() { return ranges_; }
   // What the guest sees in the range, for copy-up by drivers themselves.
@@ -109,7 +123,11 @@ class FormatNode : public Node {
   Task<bool> copy_granted(const Grant& grant, Node& source, uint64_t source_offset);
   Task<bool> guest_reads_zero(uint64_t begin, uint64_t end);
   Task<void> read_below(uint64_t offset, MutableByteSpan out);
+  Task<void> write_encrypted(Node& host, uint64_t host_offset, uint64_t offset, ByteSpan in);
+  Task<void> decrypt(uint64_t host_offset, uint64_t offset, MutableByteSpan bytes);
   RangeLock ranges_;
+  std::shared_ptr<const SectorCipher> cipher_;  // null: payload is plain
+  CipherOffset cipher_offset_ = CipherOffset::kGuest;
 };
 
 }  // namespace cairn

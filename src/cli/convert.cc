@@ -235,6 +235,9 @@ class Conversion {
     } else {
       request.filename = plan_.target;
       request.format = plan_.format;
+      // What encrypts the new image opens it.
+      for (const char* key : {"key-secret", "encrypt.key-secret"})
+        if (const auto id = plan_.create_options.string(key)) request.options.set(key, *id);
     }
     return request;
   }

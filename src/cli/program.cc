@@ -9,6 +9,7 @@
 
 #include "cli/cli.h"
 #include "cli/progress.h"
+#include "cli/prompt.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
 #include "drivers.h"
@@ -104,6 +105,20 @@ int usage(const Session& session, const UsageError& error, int code) {
   return code;
 }
 
+// Whoever lists the processes sees the command line: secrets in it are readable no longer than it
+// took to get here.
+void hide_secrets(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const bool object =
+        word.starts_with("--object=") || (i > 1 && std::string_view(argv[i - 1]) == "--object");
+    const size_t data = word.find("data");
+    if (!object || word.find("secret") == std::string_view::npos || data == std::string_view::npos)
+      continue;
+    std::memset(argv[i] + data + 4, 'x', word.size() - data - 4);
+  }
+}
+
 // The verb itself; gives the exit code of whatever became of it.
 int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   try {
@@ -147,6 +162,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
         verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
     Arguments arguments = Arguments::parse(flags, literal ? argc - 1 : argc, argv);
     if (literal) arguments.add_word(last);
+    hide_secrets(argc, argv);
     if (arguments.has('h')) {
       Verb shown = verb;
       shown.flags = flags;
@@ -259,6 +275,10 @@ int run_program(int argc, char** argv) {
                     .persona = qemu ? Persona::kQemu : Persona::kCairn,
                     .context = context,
                     .cancel = cancellation};
+    if (session.for_people())
+      context.secrets().ask = [](const std::string& image, bool twice) {
+        return ask_passphrase(cancellation, image, twice);
+      };
     if (as_tool != nullptr) return run_tool(session, *as_tool, argc, argv);
     for (const char* later : {"qemu-storage-daemon"}) {
       if (program == later) {

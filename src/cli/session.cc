@@ -102,7 +102,7 @@ bool add_objects(Session& session, const std::vector<std::string>& definitions) 
     if (*type == "help" || *type == "?") {
       print(
           "List of user creatable objects:\n  authz-list\n  authz-list-file\n  authz-simple\n  "
-          "secret\n"
+          "secret\n  secret_keyring\n"
           "  tls-creds-anon\n  tls-creds-psk\n  tls-creds-x509\n");
       return true;
     }
@@ -112,6 +112,16 @@ bool add_objects(Session& session, const std::vector<std::string>& definitions) 
           "  iv=<string>\n  keyid=<string>\n");
       return true;
     }
+    if (*type == "secret_keyring" && (properties.has("help") || properties.has("?"))) {
+      print(
+          "secret_keyring options:\n  format=<QCryptoSecretFormat>\n  iv=<string>\n"
+          "  keyid=<string>\n  serial=<int>\n");
+      return true;
+    }
+    if (session.for_people() && *type == "secret" && properties.has("data"))
+      session.warning(
+          "a secret given as data= can be read by everybody who lists the processes; "
+          "file=, or no secret and an answer on the terminal, keep it to yourself");
     session.context.add_object(*type, std::move(properties));
   }
   return false;

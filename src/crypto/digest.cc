@@ -1,12 +1,10 @@
 #include "crypto/digest.h"
 
-#include <gcrypt.h>
-
 #include <algorithm>
 #include <array>
-#include <mutex>
 
 #include "base/error.h"
+#include "crypto/library.h"
 
 namespace cairn {
 namespace {
@@ -25,16 +23,6 @@ constexpr Known kKnown[] = {
     {"blake2s", GCRY_MD_BLAKE2S_256}, {"sm3", GCRY_MD_SM3},
     {"sha1", GCRY_MD_SHA1},           {"md5", GCRY_MD_MD5},
 };
-
-void prepare_library() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    if (gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P)) return;
-    if (gcry_check_version(GCRYPT_VERSION) == nullptr)
-      throw Error(ErrorKind::kUnsupported, "libgcrypt is older than " GCRYPT_VERSION);
-    gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
-  });
-}
 
 constexpr std::array<std::byte, 128 << 10> kZeroes{};
 
@@ -55,7 +43,7 @@ Digest::Digest(std::string_view algorithm) : state_(std::make_unique<State>()) {
     throw Error(ErrorKind::kInvalid, "Unknown digest '" + std::string(algorithm) + "'")
         .hint("There are: " + list);
   }
-  prepare_library();
+  ready_gcrypt();
   if (const gcry_error_t error = gcry_md_open(&state_->handle, known->id, 0))
     throw Error(ErrorKind::kUnsupported,
                 "Digest '" + std::string(algorithm) + "': " + gcry_strerror(error));

@@ -52,6 +52,12 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     unit_ = std::max(unit_, target_->limits().cluster_bytes);
   if (options_.copy_offload) unit_ = kOffloadBytes;
   offload_ = options_.copy_offload;
+  if (target_->encrypted()) {
+    // Encrypting is work for all workers, and zeroes are encrypted like everything else: pieces of
+    // them, in any order.
+    options_.out_of_order = true;
+    zero_unit_ = unit_;
+  }
 }
 
 Task<void> Convert::run() {
@@ -171,6 +177,8 @@ Task<Convert::Chunk> Convert::next_chunk() {
     }
     end = std::min({end, most, total_});
   }
+  if (chunk.state == State::kZero && !options_.zero_target)
+    end = std::min(end, align_down(position_, zero_unit_) + zero_unit_);
   chunk.length = end - position_;
   if (extent_.host != nullptr && chunk.state == State::kData && end <= known) {
     chunk.host = extent_.host;

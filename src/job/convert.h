@@ -97,6 +97,7 @@ class Convert {
   const CancelSource& cancel_;
   uint64_t total_ = 0;
   uint64_t unit_ = 0;
+  uint64_t zero_unit_ = uint64_t{1} << 62;  // longest piece of zeroes
 
   Mutex scan_;  // guards what next_chunk() and look() keep
   uint64_t position_ = 0;

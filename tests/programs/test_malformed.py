@@ -232,3 +232,32 @@ def test_empty_and_tiny_files(folder):
             out.write((b"QFI\xfb\0\0\0\3" + bytes(600))[:size])
         for words in (["info", "tiny"], ["map", "tiny"], ["check", "-f", "qcow2", "tiny"]):
             guarded(*words)
+
+
+LUKS_DAMAGE = [(0, "4s", b"LUKX"), (6, "H", 7), (8, "32s", b"a" * 32), (40, "32s", b"b" * 32), (72, "32s", b"c" * 32), (104, "I", 7),
+               (104, "I", 0xffffffff), (108, "I", 0), (108, "I", 63), (108, "I", 0xffffffff), (164, "I", 0), (164, "I", 0xffffffff),
+               (208, "I", 5), (212, "I", 0), (212, "I", 0xffffffff), (248, "I", 0), (248, "I", 0xffffffff), (252, "I", 1),
+               (8, "32s", b"rot13"), (40, "32s", b"xts"), (40, "32s", b"xts-essiv"), (40, "32s", b"xts-lmk"), (72, "32s", b"crc32")]
+
+
+@pytest.mark.parametrize("damage", LUKS_DAMAGE, ids=str)
+def test_damaged_luks_headers_are_refused(folder, cairn, damage):
+    secret = "--object=secret,id=s0,data=x"
+    cairn("create", "-q", secret, "-f", "luks", "-o", "key-secret=s0,iter-time=0", "a.luks", "1M")
+    at, kind, value = damage
+    with open("a.luks", "r+b") as image:
+        image.seek(at)
+        image.write(struct.pack(">" + kind, value))
+    before = hashlib.sha256(open("a.luks", "rb").read()).digest()
+    code, _, text = guarded("convert", secret, "-O", "raw", "--image-opts", "driver=luks,key-secret=s0,file.filename=a.luks", "out.raw")
+    assert code == 1 and "a.luks" in text
+    assert hashlib.sha256(open("a.luks", "rb").read()).digest() == before
+
+
+@pytest.mark.parametrize("length", [0, 8, 591, 4096, 200_000])
+def test_luks_images_that_are_cut_off_are_refused(folder, cairn, length):
+    secret = "--object=secret,id=s0,data=x"
+    cairn("create", "-q", secret, "-f", "luks", "-o", "key-secret=s0,iter-time=0", "a.luks", "1M")
+    os.truncate("a.luks", length)
+    code, _, text = guarded("map", secret, "--image-opts", "driver=luks,key-secret=s0,file.filename=a.luks")
+    assert code == 1 and "a.luks" in text

@@ -131,11 +131,6 @@ Task<void> Qcow2Node::amend(AmendRequest request) {
   if (changes.version == 2u && header_.version >= 3) co_await downgrade(request);
 }
 
-Task<void> Qcow2Node::amend_encryption(const AmendRequest&) {
-  throw Error(ErrorKind::kUnsupported, "The keys of this image cannot be amended");
-  co_return;
-}
-
 // Version 3 wants the size of the disk in every snapshot: the table is written anew before the
 // header says so.
 Task<void> Qcow2Node::upgrade() {

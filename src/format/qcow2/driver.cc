@@ -247,12 +247,19 @@ class Qcow2Driver : public Driver {
     std::rethrow_exception(error);
   }
 
+  void check_creation(Context& context, const std::string& filename, uint64_t,
+                      const Options& options) const override {
+    plan(options);
+    if (EncryptionPlan::parse(options).method != 0)
+      encryption_secret(context, options, filename, true);
+  }
+
   Task<void> create(Context& context, CreateRequest request) const override {
     Plan what = plan(request.options);
-    if (request.options.string("encrypt.format") ||
-        request.options.boolean("encryption").value_or(false))
-      throw Error(ErrorKind::kUnsupported,
-                  "Encrypted qcow2 images cannot be created by this version");
+    const EncryptionPlan encryption = EncryptionPlan::parse(request.options);
+    const Secret* passphrase = nullptr;
+    if (encryption.method != 0)
+      passphrase = &encryption_secret(context, request.options, request.filename, true);
     if (request.options.string("data_file"))
       throw Error(ErrorKind::kUnsupported,
                   "qcow2 images with an external data file cannot be created by this version");
@@ -279,10 +286,11 @@ class Qcow2Driver : public Driver {
     auto node = std::make_shared<Qcow2Node>(context, *this, request.file);
     co_await node->load_fresh();
     co_await node->resize({.length = request.size, .preallocation = what.preallocation});
+    if (passphrase != nullptr) co_await node->make_encryption(encryption, *passphrase);
     co_await node->close();
   }
 
-  Task<MeasureResult> measure(Context&, Options options, uint64_t size,
+  Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
                               NodePtr source) const override {
     const Plan what = plan(options);
     const Header& header = what.header;
@@ -326,6 +334,9 @@ class Qcow2Driver : public Driver {
       table = new_table;
     }
     metadata += (blocks + table) * cluster;
+    const EncryptionPlan encryption = EncryptionPlan::parse(options);
+    if (encryption.method != 0) encryption_secret(context, options, "the image to be", true);
+    metadata += align_up(encryption.header_bytes(), cluster);
     MeasureResult result{
         .required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
     if (source && source->supports_bitmaps() && header.version >= 3)

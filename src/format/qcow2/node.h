@@ -12,12 +12,30 @@
 
 #include "async/sync.h"
 #include "block/format_node.h"
+#include "block/luks_volume.h"
 #include "block/open.h"
 #include "block/table_cache.h"
 #include "format/qcow2/layout.h"
 #include "format/qcow2/overlap.h"
 
 namespace cairn {
+
+class Secret;
+
+// How the payload of a new image is to be encrypted: the options encryption and encrypt.*.
+struct EncryptionPlan {
+  uint32_t method = 0;  // as in the header
+  LuksCreation luks;    // for method 2
+
+  // Throws what QEMU says.
+  static EncryptionPlan parse(const Options& options);
+  // Bytes of the LUKS header, 0 without one.
+  uint64_t header_bytes() const;
+};
+
+// The secret that encrypt.key-secret of OPTIONS names, or that a person is asked for.
+const Secret& encryption_secret(Context& context, const Options& options, const std::string& image,
+                                bool create);
 
 // An open qcow2 image.
 //
@@ -38,6 +56,8 @@ class Qcow2Node : public FormatNode {
   Task<void> load(OpenContext& request);
   // For an image that was just made on FILE, with default options.
   Task<void> load_fresh();
+  // Encrypts the payload of an image that was just made and holds none.
+  Task<void> make_encryption(EncryptionPlan how, const Secret& passphrase);
 
   Value specific_info() const override;
   Value snapshots_info() const override;
@@ -46,7 +66,8 @@ class Qcow2Node : public FormatNode {
   std::string backing_name() const override { return extensions_.backing_name; }
   std::string backing_format() const override { return extensions_.backing_format; }
   bool reads_zero_when_created() const override;
-  bool supports_compression() const override { return true; }
+  // Compressed clusters would lie in the file in clear text.
+  bool supports_compression() const override { return header_.crypt_method == 0; }
   void set_compression_level(uint64_t level) override;
   bool supports_bitmaps() const override { return header_.version >= 3; }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
@@ -116,6 +137,10 @@ class Qcow2Node : public FormatNode {
   Task<void> write_header();
   Task<void> write_header_field(uint64_t offset, ByteSpan bytes);
   Task<void> detect_preallocation();
+
+  // encryption.cc
+  Task<void> open_encryption(OpenContext& request);
+  Value encryption_info() const;
 
   // mapper.cc
   // What is unallocated may be decided below, now or when the image is opened otherwise.
@@ -218,6 +243,7 @@ class Qcow2Node : public FormatNode {
 
   qcow2::Header header_;
   qcow2::Extensions extensions_;
+  std::unique_ptr<LuksVolume> luks_;  // crypt method 2
   std::vector<qcow2::SnapshotEntry> snapshots_;
   std::vector<qcow2::BitmapEntry> bitmaps_;     // the directory, as it is on disk
   std::vector<DirtyBitmapPtr> loaded_bitmaps_;  // what was loaded for each of its entries

@@ -35,10 +35,8 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   // The checker reads the table as it is.
   if (!for_check) co_await read_snapshots();
   co_await read_bitmaps();
+  co_await open_encryption(request);
   if (!metadata_only_) {
-    if (header_.crypt_method != 0 && !for_check)
-      throw Error(ErrorKind::kUnsupported,
-                  "qcow2: the data of encrypted images cannot be read by this version");
     if (header_.incompatible & kIncompatDataFile)
       throw Error(ErrorKind::kUnsupported,
                   "qcow2: images with an external data file cannot be used by this version");
@@ -131,10 +129,7 @@ void Qcow2Node::configure(const Options& options) {
     throw Error(ErrorKind::kInvalid, "discard-no-unref is only supported since qcow2 version 3");
 
   overlap_parts_ = overlap_parts(options);
-  if (const auto format = options.string("encrypt.format"); format && header_.crypt_method == 0)
-    throw Error(ErrorKind::kInvalid,
-                "No encryption in image header, but options specified format '" + *format + "'");
-  options.string("encrypt.key-secret");
+  options.mark_used("encrypt.key-secret");
   const uint64_t interval = options.number("cache-clean-interval").value_or(kDefaultCleanInterval);
   if (interval > UINT32_MAX) throw Error(ErrorKind::kInvalid, "Cache clean interval too big");
   clean_interval_ = std::chrono::seconds(interval);
@@ -313,9 +308,7 @@ Value Qcow2Node::specific_info() const {
     data.set("bitmaps", std::move(list));
   }
   if (header_.crypt_method != 0) {
-    Value encrypt = Value::object();
-    encrypt.set("format", header_.crypt_method == 1 ? "aes" : "luks");
-    data.set("encrypt", std::move(encrypt));
+    data.set("encrypt", encryption_info());
   }
   return data;
 }

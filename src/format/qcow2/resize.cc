@@ -89,7 +89,7 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
         // The old last cluster was not mapped; what it showed stays what it shows.
         std::vector<std::byte> head(at % cluster());
         co_await read_guest(at - head.size(), head);
-        co_await file_->write(place.token[0], head);
+        co_await write_payload(*file_, place.token[0], at - head.size(), head);
       } else if (!place.host_is_zero) {
         co_await file_->write_zeroes(place.token[0], bytes);
       }
