@@ -13,6 +13,12 @@ import pytest
 from conftest import CAIRN, sparse_disk
 
 
+def answers(path):
+    """A socket that exists does not yet mean that somebody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def wait_for(condition, seconds=15):
     end = time.monotonic() + seconds
     while not condition():
@@ -45,7 +51,7 @@ def nbdkit(folder, started):
         path = folder / name
         path.unlink(missing_ok=True)
         started("nbdkit", "-f", "-U", path, *words)
-        wait_for(path.exists)
+        wait_for(lambda: answers(path))
         return f"nbd+unix:///?socket={path}"
     return start
 
@@ -55,7 +61,7 @@ def qemu_nbd(folder, started):
     def start(*words, name="q.sock", export=""):
         path = folder / name
         started("qemu-nbd", "-t", "-k", path, "-x", export, *words)
-        wait_for(path.exists)
+        wait_for(lambda: answers(path))
         return f"nbd+unix:///{export}?socket={path}"
     return start
 
@@ -215,7 +221,7 @@ def test_a_server_that_comes_back(ours, nbdkit, started, folder):
     path = folder / "n.sock"
     (folder / "d.raw").write_bytes(bytes(64 << 20))
     server = started("nbdkit", "-f", "-U", path, "--filter=delay", "file", "d.raw", "wdelay=20ms")
-    wait_for(path.exists)
+    wait_for(lambda: answers(path))
     words = f"driver=raw,file.driver=nbd,file.path={path},file.reconnect-delay=20"
     job = subprocess.Popen([CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--pattern", "90", "--image-opts", words])
     time.sleep(0.4)
@@ -232,7 +238,7 @@ def test_a_server_that_does_not(ours, nbdkit, started, folder):
     path = folder / "n.sock"
     for delay, least, most in ((0, 0, 2), (1, 0.9, 4)):
         server = started("nbdkit", "-f", "-U", path, "--filter=delay", "memory", "64M", "wdelay=20ms")
-        wait_for(path.exists)
+        wait_for(lambda: answers(path))
         words = f"driver=raw,file.driver=nbd,file.path={path},file.reconnect-delay={delay}"
         job = subprocess.Popen([CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--image-opts", words],
                                stderr=subprocess.PIPE, text=True)
@@ -249,7 +255,7 @@ def test_a_server_that_does_not(ours, nbdkit, started, folder):
 def test_a_server_that_comes_back_smaller_is_refused(started, folder):
     path = folder / "n.sock"
     server = started("nbdkit", "-f", "-U", path, "--filter=delay", "memory", "64M", "wdelay=20ms")
-    wait_for(path.exists)
+    wait_for(lambda: answers(path))
     words = f"driver=raw,file.driver=nbd,file.path={path},file.reconnect-delay=20"
     job = subprocess.Popen([CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--image-opts", words],
                            stderr=subprocess.PIPE, text=True)
