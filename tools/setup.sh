@@ -56,3 +56,5 @@ TEST_PACKAGES+=(gnutls-bin libnbd-bin python3-libnbd nbdkit fio)
 # What mounting and its tests, and those of the NBD client, need.
 BUILD_PACKAGES+=(libfuse3-dev fuse3)
 TEST_PACKAGES+=(fdisk nbd-server)
+TEST_PACKAGES+=(qemu-system-x86/bookworm-backports qemu-system-data/bookworm-backports seabios/bookworm-backports
+  linux-image-cloud-amd64 busybox-static cpio kmod)
