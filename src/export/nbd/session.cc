@@ -62,6 +62,15 @@ void Session::recycle(std::unique_ptr<Job> job) {
   if (free_jobs_.size() < kMostRequests) free_jobs_.push_back(std::move(job));
 }
 
+struct Session::Sent {
+  Session& session;
+  bool await_ready() const noexcept {
+    return session.broken_ || session.unsent_bytes_ < kMostUnsent;
+  }
+  void await_suspend(std::coroutine_handle<> handle) const noexcept { session.reader_ = handle; }
+  void await_resume() const noexcept {}
+};
+
 Task<void> Session::run() {
   std::exception_ptr error;
   try {
@@ -72,6 +81,7 @@ Task<void> Session::run() {
       if (!queue_.empty() && (stream_.buffered() == 0 || queued_bytes_ >= kGatherBytes ||
                               queue_.size() >= kGatherReplies))
         co_await yield_now();
+      co_await Sent{*this};
       if (broken_) break;
     }
   } catch (...) {
@@ -188,7 +198,10 @@ void Session::enqueue(std::unique_ptr<Job> job) {
     recycle(std::move(job));
     return;
   }
-  for (const Piece& piece : job->pieces) queued_bytes_ += piece.length;
+  size_t bytes = 0;
+  for (const Piece& piece : job->pieces) bytes += piece.length;
+  queued_bytes_ += bytes;
+  unsent_bytes_ += bytes;
   queue_.push_back(std::move(job));
   if (writing_) return;
   writing_ = true;
@@ -203,7 +216,7 @@ Task<void> Session::write_replies() {
   while (!queue_.empty()) {
     batch.clear();
     batch.swap(queue_);
-    queued_bytes_ = 0;
+    const size_t bytes = std::exchange(queued_bytes_, 0);
     vectors_.clear();
     for (const auto& job : batch) {
       for (const Piece& piece : job->pieces) {
@@ -219,6 +232,9 @@ Task<void> Session::write_replies() {
       stream_.abort();
     }
     for (auto& job : batch) recycle(std::move(job));
+    unsent_bytes_ -= bytes;
+    if (reader_ && (broken_ || unsent_bytes_ < kMostUnsent))
+      Worker::current()->post(std::exchange(reader_, nullptr));
   }
   writing_ = false;
 }

@@ -18,7 +18,7 @@ class PayloadPool {
   void give_back(AlignedBuffer buffer);
 
  private:
-  static constexpr size_t kMostKept = 1 << 20;
+  static constexpr size_t kMostKept = 2 << 20;
   std::vector<AlignedBuffer> free_;
   size_t kept_ = 0;
 };
@@ -36,6 +36,9 @@ class Session {
  private:
   static constexpr unsigned kMostRequests = 64;
   static constexpr uint64_t kMostMemory = uint64_t{40} << 20;
+  // While this much waits to be sent no further request is begun: what is read from the disk is
+  // still in the processor's cache when it is sent.
+  static constexpr size_t kMostUnsent = 512 << 10;
   // Payloads of refused writes up to this size are read and dropped.
   static constexpr uint64_t kMostDropped = uint64_t{64} << 20;
 
@@ -59,6 +62,7 @@ class Session {
     const char* text = "";
   };
 
+  struct Sent;
   Task<bool> next_request();
   Task<void> take_payload(Job& job, bool payload_follows);
   Refusal validate(const Request& request, bool with_query) const;
@@ -92,7 +96,9 @@ class Session {
   Semaphore memory_{kMostMemory};
   TaskGroup group_;
   std::vector<std::unique_ptr<Job>> queue_;
-  size_t queued_bytes_ = 0;
+  size_t queued_bytes_ = 0;         // of replies in queue_
+  size_t unsent_bytes_ = 0;         // of these and of those that are being sent
+  std::coroutine_handle<> reader_;  // waits until less is unsent
   bool writing_ = false;
   bool broken_ = false;
   std::vector<iovec> vectors_;
