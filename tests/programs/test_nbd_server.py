@@ -92,6 +92,22 @@ def test_block_status_of_all_contexts(server, ours):
     assert results[0] == results[1]
 
 
+def test_dirty_bitmaps_are_shown_as_qemu_does(server, ours):
+    ours("create", "-f", "qcow2", "a.qcow2", "8M")
+    ours("bitmap", "--add", "a.qcow2", "b0")
+    ours("bitmap", "--add", "a.qcow2", "b1")
+    call("qemu-io", "-c", "write 1M 64k", "-c", "write 3M 1M", "a.qcow2")
+    ours("bitmap", "--clear", "--disable", "a.qcow2", "b1")
+    results = []
+    for program in (QEMU_NBD, "qemu-nbd"):
+        one = server("-t", "-e", "2", "-B", "b0", "-B", "b1", "-f", "qcow2", "a.qcow2", program=program)
+        results.append([nbdinfo("--map=qemu:dirty-bitmap:" + name, "--json", one.uri()).json() for name in ("b0", "b1")]
+                       + [call("qemu-nbd", "-L", "-k", one.path).out])
+        one.stop()
+    assert results[0] == results[1]
+    assert any(extent["type"] == 1 for extent in results[0][0])
+
+
 def test_libnbd_uses_every_command(server, ours):
     ours("create", "-f", "qcow2", "a.qcow2", "1G")
     one = server("-t", "-e", "0", "-f", "qcow2", "a.qcow2")

@@ -47,6 +47,14 @@ uint64_t export_size(const ImagePlan& plan, const Node& node) {
   return plan.exact_size ? length : align_down(length, 512);
 }
 
+// The first bitmap of that name from the node downwards. Throws kNotFound.
+DirtyBitmapPtr find_bitmap(Node& node, const std::string& name) {
+  for (Node* layer = &node; layer != nullptr;
+       layer = layer->backing() != nullptr ? layer->backing() : layer->filtered())
+    if (DirtyBitmapPtr found = layer->bitmaps().find(name)) return found;
+  throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
+}
+
 void write_pid(const std::string& path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) throw Error::system(errno, "Cannot create PID file '" + path + "'");
@@ -119,8 +127,19 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
   options.writable = plan.snapshot || (plan.request.flags.writable && !node->read_only());
   options.multi_conn = shared != 1;
   options.allocation_depth = plan.allocation_depth;
-  for (const std::string& name : plan.bitmaps)
-    throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
+  // QEMU numbers its contexts from the last one.
+  for (size_t i = plan.bitmaps.size(); i-- != 0;) {
+    const std::string& name = plan.bitmaps[i];
+    DirtyBitmapPtr bitmap = find_bitmap(*node, name);
+    bitmap->check_readable();
+    if (!options.writable && bitmap->enabled() && !node->read_only())
+      throw Error(ErrorKind::kInvalid,
+                  "Enabled bitmap '" + name + "' incompatible with readonly export");
+    options.bitmaps.emplace_back(name, [bitmap](uint64_t offset, uint64_t max) {
+      const DirtyBitmap::Run run = bitmap->run_at(offset, max);
+      return nbd::DirtyRun{.length = run.length, .dirty = run.dirty};
+    });
+  }
   co_return std::make_shared<const nbd::Export>(std::move(options));
 }
 

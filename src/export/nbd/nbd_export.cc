@@ -57,7 +57,7 @@ std::vector<uint32_t> Export::matching(const std::string& query, bool listing) c
 Task<StatusExtent> Export::state_at(uint32_t context, uint64_t offset, uint64_t max) const {
   if (context >= kFirstBitmap) {
     const DirtyLookup& lookup = options_.bitmaps.at(context - kFirstBitmap).second;
-    const DirtyRun run = co_await lookup(in_node(offset), max);
+    const DirtyRun run = lookup(in_node(offset), max);
     co_return StatusExtent{.length = run.length, .flags = run.dirty ? kStateDirty : 0u};
   }
   const Extent extent = co_await options_.node->extent_at(in_node(offset), max);

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "block/node.h"
@@ -14,7 +15,7 @@ struct DirtyRun {
   uint64_t length = 0;
   bool dirty = false;
 };
-using DirtyLookup = std::function<Task<DirtyRun>(uint64_t offset, uint64_t max)>;
+using DirtyLookup = std::function<DirtyRun(uint64_t offset, uint64_t max)>;
 
 struct ExportOptions {
   std::string name;
