@@ -12,6 +12,8 @@
 #include "format/luks/luks.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
+#include "format/vdi/vdi.h"
+#include "format/vpc/vpc.h"
 #include "protocol/file/file.h"
 #include "protocol/nbd/nbd.h"
 #include "protocol/null/null.h"
@@ -35,6 +37,8 @@ void register_drivers(Registry& registry) {
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
   registry.add(make_luks_driver());
+  registry.add(make_vdi_driver());
+  registry.add(make_vpc_driver());
 }
 
 }  // namespace cairn

@@ -136,7 +136,7 @@ Task<const Driver*> Opener::probe(Context& context, Node& file) {
   std::vector<std::byte> tail;
   const uint64_t length = file.length();
   co_await file.read(0, MutableByteSpan(head).first(std::min<uint64_t>(length, head.size())));
-  if (length >= 512) {
+  if (length >= 512 && context.probe_tails) {
     tail.resize(512);
     co_await file.read(length - 512, tail);
   }

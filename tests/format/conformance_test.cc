@@ -250,6 +250,10 @@ std::vector<Layout> layouts() {
                    std::string("cluster_size=4k,encrypt.key-secret=s0,encrypt.format=") + kind,
                    true, "encrypt.key-secret=s0"});
   all.push_back({"qcow2_full_extended", "qcow2", "preallocation=full,extended_l2=on"});
+  all.push_back({"vdi", "vdi", ""});
+  all.push_back({"vdi_static", "vdi", "static=on"});
+  all.push_back({"vpc", "vpc", "force_size=on"});
+  all.push_back({"vpc_fixed", "vpc", "force_size=on,subformat=fixed"});
   return all;
 }
 

@@ -1,0 +1,81 @@
+#include "block/open.h"
+#include "format/vdi/node.h"
+#include "format/vdi/vdi.h"
+
+namespace cairn {
+
+using namespace vdi;
+
+namespace {
+
+const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"static", OptionType::kBool, "off", "VDI static (pre-allocated) image"},
+};
+
+class VdiDriver : public Driver {
+ public:
+  std::string_view name() const override { return "vdi"; }
+  std::string_view title() const override { return "VirtualBox disk images"; }
+  int probe(const ProbeInput& input) const override {
+    return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 64) == kMagic ? 100
+                                                                                            : 0;
+  }
+  Abilities abilities() const override {
+    return {.create = true, .check = true, .repair = true, .resize = true};
+  }
+  const OptionSchema& create_options() const override { return kCreateOptions; }
+
+  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
+                                                            uint64_t size) const override {
+    return {{"size", std::to_string(size)},
+            {"static", options.boolean("static").value_or(false) ? "on" : "off"}};
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    NodePtr file = co_await request.open_file();
+    std::exception_ptr error;
+    try {
+      auto node = std::make_shared<VdiNode>(request.context, *this, file);
+      co_await node->load(request);
+      co_return node;
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await file->close();
+    std::rethrow_exception(error);
+  }
+
+  Task<void> create(Context&, CreateRequest request) const override {
+    const bool fixed = request.options.boolean("static").value_or(false);
+    const Header header = Header::fresh(request.size, fixed);
+    std::vector<std::byte> sector(kHeaderBytes);
+    header.encode(sector);
+    co_await request.file->write(0, sector);
+    // The map in pieces: it may be large, and what lies behind its last entry is zero.
+    constexpr uint64_t kPiece = 256 << 10;
+    std::vector<std::byte> piece;
+    for (uint64_t block = 0; block < header.blocks; block += kPiece) {
+      const uint64_t count = std::min<uint64_t>(kPiece, header.blocks - block);
+      piece.assign(count * 4, std::byte{0xff});
+      for (uint64_t i = 0; fixed && i < count; ++i)
+        store_le<uint32_t>(piece, i * 4, static_cast<uint32_t>(block + i));
+      co_await request.file->write(header.map_offset + block * 4, piece);
+    }
+    const uint64_t end =
+        header.data_offset + (fixed ? uint64_t{header.blocks} * kBlockBytes : uint64_t{0});
+    if (request.file->length() < end) {
+      try {
+        co_await request.file->resize({.length = end, .exact = false});
+      } catch (Error& error) {
+        throw error.context("Failed to statically allocate file");
+      }
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_vdi_driver() { return std::make_unique<VdiDriver>(); }
+
+}  // namespace cairn

@@ -1,0 +1,257 @@
+#include <algorithm>
+#include <atomic>
+
+#include "base/arith.h"
+#include "block/context.h"
+#include "format/vdi/node.h"
+
+namespace cairn {
+
+using namespace vdi;
+
+namespace {
+// The map is written by sectors; one of them holds the entries of 128 blocks.
+constexpr uint32_t kMapBlockBytes = 512;
+constexpr size_t kMapBlocks = 8192;
+constexpr uint64_t kPerMapBlock = kMapBlockBytes / 4;
+// How much of the map is read at a time where all of it is.
+constexpr size_t kScanBytes = 1 << 20;
+
+// An entry changes as a whole while others read it.
+uint32_t load_entry(const TableCache::Ref& ref, uint64_t block) {
+  auto* words = reinterpret_cast<uint32_t*>(ref.bytes().data());
+  return std::atomic_ref<uint32_t>(words[block % kPerMapBlock]).load(std::memory_order_acquire);
+}
+}  // namespace
+
+VdiNode::VdiNode(Context& context, const Driver& driver, NodePtr file)
+    : FormatNode(context, driver), file_(file.get()) {
+  add_child("file", std::move(file), ChildRole::kFile);
+}
+
+Task<void> VdiNode::load(OpenContext& request) {
+  set_read_only(!request.flags.writable);
+  std::vector<std::byte> sector(kHeaderBytes);
+  co_await file_->read(0, sector);
+  header_ = Header::decode(sector, file_->length());
+  if (header_.type > kStatic) {
+    const std::string what =
+        header_.type == 3 ? "an undo image" : "a differencing image without its parent";
+    if (!read_only())
+      throw Error(ErrorKind::kDenied, "VDI: " + what + " cannot be opened for writing");
+    context().warn("VDI: this is " + what + "; only what it holds itself is shown");
+  }
+  set_length(header_.size);
+  Limits& limits = mutable_limits();
+  limits.cluster_bytes = kBlockBytes;
+  limits.zero_alignment = kBlockBytes;
+  limits.discard_alignment = kBlockBytes;
+  if (request.flags.metadata_only) co_return;
+  make_table();
+  if (!read_only()) co_await read_used();
+}
+
+void VdiNode::make_table() {
+  table_ = std::make_unique<TableCache>(*file_, kMapBlockBytes, kMapBlocks);
+  table_->set_before_write([this] { return write_header(); });
+}
+
+uint64_t VdiNode::host_of(uint32_t physical) const {
+  return header_.data_offset + uint64_t{physical} * kBlockBytes;
+}
+
+Task<uint32_t> VdiNode::entry(uint64_t block) {
+  const uint64_t at = header_.map_offset + block / kPerMapBlock * kMapBlockBytes;
+  TableCache::Ref ref = table_->try_get(at);
+  if (!ref) ref = co_await table_->get(at);
+  const uint32_t value = load_entry(ref, block);
+  // Growing the map may need more places for a moment; no other program writes such numbers.
+  if (value < kZero && value >= header_.blocks &&
+      host_of(value) + kBlockBytes > align_up(file_->length(), 512))
+    throw Error(ErrorKind::kCorrupt, "Input/output error")
+        .hint("The block map says that block " + std::to_string(block) + " of the disk is block " +
+              std::to_string(value) + " of the file, but there are " +
+              std::to_string(header_.blocks) + ".");
+  co_return value;
+}
+
+Task<void> VdiNode::set_entry(uint64_t block, uint32_t value) {
+  const uint64_t at = header_.map_offset + block / kPerMapBlock * kMapBlockBytes;
+  const TableCache::Ref ref = co_await table_->get(at);
+  auto* words = reinterpret_cast<uint32_t*>(ref.bytes().data());
+  std::atomic_ref<uint32_t>(words[block % kPerMapBlock]).store(value, std::memory_order_release);
+  table_->mark_dirty(ref);
+}
+
+Task<void> VdiNode::each_used(std::function<void(uint64_t, uint32_t)> visit) {
+  std::vector<std::byte> part;
+  for (uint64_t block = 0; block < header_.blocks;) {
+    const uint64_t count = std::min<uint64_t>(kScanBytes / 4, header_.blocks - block);
+    part.resize(count * 4);
+    co_await file_->read(header_.map_offset + block * 4, part);
+    for (uint64_t i = 0; i < count; ++i) {
+      const auto physical = load_le<uint32_t>(part, i * 4);
+      if (physical < kZero) visit(block + i, physical);
+    }
+    block += count;
+  }
+}
+
+// Which blocks of the file are in use: a counter that is too low must not give one twice.
+Task<void> VdiNode::read_used() {
+  used_.assign(header_.blocks, false);
+  co_await each_used([&](uint64_t, uint32_t physical) {
+    if (physical >= header_.blocks) return;
+    used_[physical] = true;
+    next_ = std::max(next_, physical + 1);
+  });
+  counter_trusted_ = header_.allocated <= header_.blocks;
+  if (counter_trusted_) next_ = std::max(next_, header_.allocated);
+  if (file_->reads_zero_when_created()) virgin_ = file_->length();
+}
+
+// Between one and MOST blocks in a row; 0 in COUNT: none is left.
+uint32_t VdiNode::take_blocks(uint64_t most, uint32_t* count) {
+  std::lock_guard lock(blocks_mutex_);
+  uint32_t first = next_;
+  if (next_ >= header_.blocks)
+    first = static_cast<uint32_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
+  uint32_t taken = 0;
+  while (taken < most && first + taken < header_.blocks && !used_[first + taken])
+    used_[first + taken++] = true;
+  *count = taken;
+  next_ = std::max(next_, first + taken);
+  return first;
+}
+
+Task<void> VdiNode::give_up(uint64_t block) {
+  const uint32_t physical = co_await entry(block);
+  co_await set_entry(block, kZero);
+  std::lock_guard lock(blocks_mutex_);
+  given_up_.push_back(physical);
+}
+
+Task<Mapping> VdiNode::map(uint64_t offset, uint64_t length) {
+  uint64_t block = offset / kBlockBytes;
+  const uint32_t first = co_await entry(block);
+  const bool data = first < kZero;
+  uint64_t end = (block + 1) * kBlockBytes;
+  for (uint32_t expected = first; end < offset + length; end += kBlockBytes) {
+    const uint32_t next = co_await entry(++block);
+    if (data ? next != ++expected : next < kZero) break;
+  }
+  Mapping result;
+  result.length = std::min(length, end - offset);
+  result.kind = data ? Mapping::Kind::kChild : Mapping::Kind::kZero;
+  if (data) {
+    result.host = file_;
+    result.host_offset = host_of(first) + offset % kBlockBytes;
+  }
+  co_return result;
+}
+
+Task<Grant> VdiNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
+  const Mapping there = co_await map(offset, length);
+  Grant place;
+  place.offset = offset;
+  place.length = there.length;
+  place.host = file_;
+  if (there.kind == Mapping::Kind::kChild) {
+    place.host_offset = there.host_offset;
+    place.copy_begin = offset;
+    place.copy_end = offset + place.length;
+    co_return place;
+  }
+  if (!exclusive) co_return Grant{};
+  if (!counter_trusted_)
+    throw Error(ErrorKind::kCorrupt, "Input/output error")
+        .hint("The header counts " + std::to_string(header_.allocated) + " blocks, but there are " +
+              std::to_string(header_.blocks) + "; `check -r all` corrects it.");
+  const uint64_t start = align_down(offset, kBlockBytes);
+  const uint64_t wanted = div_ceil(offset + there.length - start, kBlockBytes);
+  uint32_t count = 0;
+  uint32_t physical = take_blocks(wanted, &count);
+  if (count == 0) {
+    // What was given up can be had once the map is on disk.
+    co_await flush_mapped();
+    physical = take_blocks(wanted, &count);
+  }
+  if (count == 0)
+    throw Error(ErrorKind::kCorrupt, "Input/output error")
+        .hint("Every block of the file is in use although the disk is not full.");
+  place.length = std::min(there.length, start + count * kBlockBytes - offset);
+  place.host_offset = host_of(physical) + offset - start;
+  place.in_place = false;
+  place.copy_begin = start;
+  place.copy_end = align_up(offset + place.length, kBlockBytes);
+  place.token[0] = physical;
+  place.token[1] = count;
+  std::lock_guard lock(blocks_mutex_);
+  place.host_is_zero = host_of(physical) >= virgin_;
+  virgin_ = std::max(virgin_, host_of(physical + count));
+  co_return place;
+}
+
+Task<void> VdiNode::publish(Grant place) {
+  table_->write_after_file_flush();
+  const uint64_t block = place.offset / kBlockBytes;
+  for (uint64_t i = 0; i < place.token[1]; ++i)
+    co_await set_entry(block + i, static_cast<uint32_t>(place.token[0] + i));
+}
+
+Task<void> VdiNode::abandon(Grant place) {
+  std::lock_guard lock(blocks_mutex_);
+  for (uint64_t i = 0; i < place.token[1]; ++i) used_[place.token[0] + i] = false;
+  co_return;
+}
+
+Task<uint64_t> VdiNode::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
+  const Mapping there = co_await map(offset, length);
+  if (there.kind == Mapping::Kind::kZero) co_return there.length;
+  if (!may_unmap || header_.type == kStatic) co_return 0;
+  for (uint64_t at = offset; at < offset + there.length; at += kBlockBytes)
+    co_await give_up(at / kBlockBytes);
+  co_return there.length;
+}
+
+Task<void> VdiNode::discard_mapped(uint64_t offset, uint64_t length) {
+  if (header_.type == kStatic) co_return;
+  for (uint64_t at = offset; at < offset + length; at += kBlockBytes) {
+    const uint32_t physical = co_await entry(at / kBlockBytes);
+    if (physical < kZero) co_await give_up(at / kBlockBytes);
+  }
+}
+
+Task<void> VdiNode::write_header() {
+  std::vector<std::byte> sector(kHeaderBytes);
+  {
+    std::lock_guard lock(blocks_mutex_);
+    if (counter_trusted_ && !used_.empty()) header_.allocated = next_;
+    header_.encode(sector);
+  }
+  co_await file_->write(0, sector);
+}
+
+Task<void> VdiNode::flush_mapped() {
+  std::vector<uint32_t> freed;
+  {
+    std::lock_guard lock(blocks_mutex_);
+    freed.swap(given_up_);
+  }
+  co_await table_->write_back();
+  // The last block may have been written in part: other programs want all of it in the file.
+  uint64_t end = 0;
+  {
+    std::lock_guard lock(blocks_mutex_);
+    end = host_of(next_);
+  }
+  if (!read_only() && next_ != 0 && file_->length() < end)
+    co_await file_->resize({.length = end, .exact = false});
+  co_await file_->flush();
+  std::lock_guard lock(blocks_mutex_);
+  for (const uint32_t physical : freed)
+    if (physical < used_.size()) used_[physical] = false;
+  holes_made_ = holes_made_ || !freed.empty();
+}
+
+}  // namespace cairn

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "async/sync.h"
+#include "block/format_node.h"
+#include "block/open.h"
+#include "block/table_cache.h"
+#include "format/vdi/layout.h"
+
+namespace cairn {
+
+// An open VDI image.
+//
+// What a crash may leave behind: a counter in the header that is higher than the number of blocks
+// in use, and blocks that nobody points to; neither costs data, as a counter is believed only when
+// no block of the map lies behind it.
+//  1. Data is written and flushed before the map's sector that points to it is written.
+//  2. The header, with its counter, is written before the map's sectors.
+//  3. A block that was given up is given to others only after the map's sector is flushed.
+//  4. A new place of the map or of the data becomes true by one write of the header's sector.
+class VdiNode : public FormatNode {
+ public:
+  VdiNode(Context& context, const Driver& driver, NodePtr file);
+
+  // Reads and checks the header; for writing also the map. Throws.
+  Task<void> load(OpenContext& request);
+
+  bool reads_zero_when_created() const override { return header_.type != vdi::kStatic; }
+  Value specific_info() const override;
+  Task<CheckResult> check(CheckRequest request) override;
+
+ protected:
+  Task<Mapping> map(uint64_t offset, uint64_t length) override;
+  Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
+  Task<void> publish(Grant grant) override;
+  Task<void> abandon(Grant grant) override;
+  Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) override;
+  Task<void> discard_mapped(uint64_t offset, uint64_t length) override;
+  Task<void> flush_mapped() override;
+  Task<void> do_resize(ResizeRequest request) override;
+  Task<void> do_close() override;
+  bool data_may_be_sparse() const override { return header_.type == vdi::kStatic; }
+
+ private:
+  // mapper.cc
+  void make_table();
+  Task<uint32_t> entry(uint64_t block);
+  Task<void> set_entry(uint64_t block, uint32_t value);
+  Task<void> give_up(uint64_t block);
+  uint64_t host_of(uint32_t physical) const;
+  Task<void> write_header();
+  Task<void> read_used();
+  uint32_t take_blocks(uint64_t most, uint32_t* count);
+
+  // resize.cc
+  Task<void> copy_block(uint32_t from, uint32_t to);
+  Task<void> make_room_for_map(uint64_t bytes);
+  Task<void> grow(uint64_t length, Preallocation mode);
+  Task<void> shrink(uint64_t length);
+  Task<void> close_holes();
+  // Calls VISIT(block, physical) for every block of the map that has data.
+  Task<void> each_used(std::function<void(uint64_t block, uint32_t physical)> visit);
+
+  vdi::Header header_;
+  Node* file_ = nullptr;
+  std::unique_ptr<TableCache> table_;
+
+  // The blocks of the file; for writing only.
+  std::mutex blocks_mutex_;
+  std::vector<bool> used_;
+  uint32_t next_ = 0;               // behind the last one that was ever in use
+  std::vector<uint32_t> given_up_;  // free once the map is on disk
+  bool holes_made_ = false;         // blocks were given up: closing fills their places
+  uint64_t virgin_ = UINT64_MAX;    // host offsets from here on read as zeroes
+  bool counter_trusted_ = true;
+};
+
+}  // namespace cairn
