@@ -86,7 +86,7 @@ class FormatNode : public Node {
   virtual Task<void> flush_mapped();
 
   Task<void> do_read(uint64_t offset, MutableByteSpan out) final;
-  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) final;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) final;
   Task<void> do_discard(uint64_t offset, uint64_t length) final;
   Task<void> do_flush() final;

@@ -166,6 +166,8 @@ class Node : public std::enable_shared_from_this<Node> {
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }
+  // True when every cluster must be stored compressed, in one write.
+  virtual bool compressed_only() const { return false; }
   // Whether the format keeps persistent dirty bitmaps.
   virtual bool supports_bitmaps() const { return false; }
   virtual Task<CheckResult> check(struct CheckRequest request);

@@ -219,6 +219,7 @@ class Conversion {
     request.flags.cache = plan_.target_cache;
     // The backing file is read where a cluster is filled in part.
     target_ = co_await open_node(session_.context, std::move(request));
+    if (target_->compressed_only()) plan_.job.compress = true;
     if (plan_.job.compress && !target_->supports_compression())
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
     if (plan_.level) target_->set_compression_level(*plan_.level);

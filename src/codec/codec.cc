@@ -36,6 +36,14 @@ struct Contexts {
 };
 thread_local Contexts contexts;
 
+libdeflate_compressor* deflater(int level) {
+  const int wanted = level == 0 ? kDeflateLevel : level;
+  if (!contexts.deflate || contexts.deflate_level != wanted)
+    contexts.deflate.reset(required(libdeflate_alloc_compressor(wanted)));
+  contexts.deflate_level = wanted;
+  return contexts.deflate.get();
+}
+
 [[noreturn]] void damaged(const char* what) {
   throw Error(ErrorKind::kCorrupt, "Input/output error").hint(what);
 }
@@ -107,12 +115,8 @@ std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, 
   std::vector<std::byte> out(limit);
   size_t made = 0;
   if (kind == Compression::kDeflate) {
-    const int wanted = level == 0 ? kDeflateLevel : level;
-    if (!contexts.deflate || contexts.deflate_level != wanted)
-      contexts.deflate.reset(required(libdeflate_alloc_compressor(wanted)));
-    contexts.deflate_level = wanted;
-    made = libdeflate_deflate_compress(contexts.deflate.get(), plain.data(), plain.size(),
-                                       out.data(), out.size());
+    made = libdeflate_deflate_compress(deflater(level), plain.data(), plain.size(), out.data(),
+                                       out.size());
   } else {
     if (!contexts.zstd) contexts.zstd.reset(required(ZSTD_createCCtx()));
     made = ZSTD_compressCCtx(contexts.zstd.get(), out.data(), out.size(), plain.data(),
@@ -128,6 +132,23 @@ void decompress(Compression kind, ByteSpan encoded, MutableByteSpan out) {
     inflate_cluster(encoded, out);
   else
     unzstd_cluster(encoded, out);
+}
+
+std::vector<std::byte> compress_zlib(ByteSpan plain, size_t limit, int level) {
+  std::vector<std::byte> out(limit);
+  out.resize(libdeflate_zlib_compress(deflater(level), plain.data(), plain.size(), out.data(),
+                                      out.size()));
+  return out;
+}
+
+size_t decompress_zlib(ByteSpan encoded, MutableByteSpan out) {
+  if (!contexts.inflate) contexts.inflate.reset(required(libdeflate_alloc_decompressor()));
+  size_t used = 0;
+  size_t made = 0;
+  const libdeflate_result result = libdeflate_zlib_decompress_ex(
+      contexts.inflate.get(), encoded.data(), encoded.size(), out.data(), out.size(), &used, &made);
+  if (result != LIBDEFLATE_SUCCESS) damaged("A zlib stream is damaged.");
+  return made;
 }
 
 }  // namespace cairn

@@ -27,4 +27,10 @@ std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, 
 // at OUT's size, zstd frames must end there. Throws kIo when the data is damaged or too short.
 void decompress(Compression kind, ByteSpan encoded, MutableByteSpan out);
 
+// The same as a zlib stream, with header and checksum.
+std::vector<std::byte> compress_zlib(ByteSpan plain, size_t limit, int level = 0);
+// How many bytes of OUT the zlib stream at the start of ENCODED gave. Throws kCorrupt when it is
+// damaged, cut, or has more than OUT takes.
+size_t decompress_zlib(ByteSpan encoded, MutableByteSpan out);
+
 }  // namespace cairn

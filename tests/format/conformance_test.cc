@@ -16,6 +16,7 @@ struct Layout {
   bool check = true;
   std::string open_options = {};
   bool zeroed = true;  // what was never written reads as zeroes
+  bool resize = true;
 };
 
 class Conformance : public testing::TestWithParam<Layout> {
@@ -159,6 +160,11 @@ TEST_P(Conformance, DiscardedRangesAreZeroOrUnchanged) {
 TEST_P(Conformance, GrowsAndShrinks) {
   std::mt19937_64 random(11);
   make(1 << 20);
+  if (!GetParam().resize) {
+    EXPECT_THROW(world_.run(node_->resize({.length = 2 << 20})), Error);
+    world_.close(node_);
+    return;
+  }
   const auto bytes = random_bytes(random, model_.size());
   world_.run(node_->write(0, bytes));
   model_ = bytes;
@@ -254,6 +260,15 @@ std::vector<Layout> layouts() {
   all.push_back({"vdi_static", "vdi", "static=on"});
   all.push_back({"vpc", "vpc", "force_size=on"});
   all.push_back({"vpc_fixed", "vpc", "force_size=on,subformat=fixed"});
+  for (const char* subformat : {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"})
+    all.push_back({std::string("vmdk_") + subformat,
+                   "vmdk",
+                   std::string("subformat=") + subformat,
+                   true,
+                   {},
+                   true,
+                   false});
+  all.push_back({"vmdk_zeroed", "vmdk", "zeroed_grain=on", true, {}, true, false});
   return all;
 }
 

@@ -1,0 +1,126 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "block/open.h"
+#include "format/vmdk/create.h"
+#include "format/vmdk/node.h"
+#include "format/vmdk/vmdk.h"
+
+namespace cairn {
+
+using namespace vmdk;
+
+namespace {
+
+const OptionSchema kCreateOptions = {
+    {"adapter_type", OptionType::kString, "",
+     "Virtual adapter type, can be one of ide (default), lsilogic, buslogic or legacyESX"},
+    {"backing_file", OptionType::kString, "", "File name of a base image"},
+    {"backing_fmt", OptionType::kString, "", "Must be 'vmdk' if present"},
+    {"compat6", OptionType::kBool, "off", "VMDK version 6 image"},
+    {"hwversion", OptionType::kString, "undefined", "VMDK hardware version"},
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"subformat", OptionType::kString, "",
+     "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | "
+     "twoGbMaxExtentSparse | twoGbMaxExtentFlat | streamOptimized} "},
+    {"toolsversion", OptionType::kString, "", "VMware guest tools version"},
+    {"zeroed_grain", OptionType::kBool, "",
+     "Enable efficient zero writes using the zeroed-grain GTE feature"},
+};
+
+constexpr std::string_view kAnnounced[] = {"size",         "adapter_type", "backing_file",
+                                           "backing_fmt",  "compat6",      "hwversion",
+                                           "toolsversion", "subformat",    "zeroed_grain"};
+
+class VmdkDriver : public Driver {
+ public:
+  std::string_view name() const override { return "vmdk"; }
+  std::string_view title() const override { return "VMware disks, of one file or many"; }
+  int probe(const ProbeInput& input) const override {
+    if (is_sparse(input.head) || is_cowd(input.head)) return 100;
+    const size_t bytes = std::min<uint64_t>(input.head.size(), input.length);
+    const std::string_view text(reinterpret_cast<const char*>(input.head.data()), bytes);
+    return looks_like_descriptor(text) ? 100 : 0;
+  }
+  Abilities abilities() const override {
+    return {.create = true,
+            .backing = true,
+            .compress = true,
+            .compression_level = true,
+            .check = true,
+            .repair = true};
+  }
+  const OptionSchema& create_options() const override { return kCreateOptions; }
+
+  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
+                                                            uint64_t size) const override {
+    std::vector<std::pair<std::string, std::string>> result;
+    for (const std::string_view key : kAnnounced) {
+      const auto spec = std::find_if(kCreateOptions.begin(), kCreateOptions.end(),
+                                     [&](const OptionSpec& one) { return one.name == key; });
+      if (key == "size")
+        result.emplace_back(key, std::to_string(size));
+      else if (options.has(key) && spec->type == OptionType::kBool)
+        result.emplace_back(key, options.boolean(key).value_or(false) ? "on" : "off");
+      else if (options.has(key))
+        result.emplace_back(key, options.string(key).value_or(""));
+      else if (!spec->default_text.empty())
+        result.emplace_back(key, spec->default_text);
+    }
+    return result;
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    NodePtr file = co_await request.open_file();
+    auto node = std::make_shared<VmdkNode>(request.context, *this, file);
+    std::exception_ptr error;
+    try {
+      co_await node->load(request);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (!error) co_return node;
+    for (const Child& child : node->children()) co_await child.node->close();
+    std::rethrow_exception(error);
+  }
+
+  Task<void> create(Context& context, CreateRequest request) const override {
+    co_await create_disk(context, std::move(request));
+  }
+
+  Task<MeasureResult> measure(Context&, Options options, uint64_t size,
+                              NodePtr source) const override {
+    check_create_options(options);
+    const std::string subformat = options.string("subformat").value_or("monolithicSparse");
+    const uint64_t bytes = align_up(source ? source->length() : size, kSector);
+    MeasureResult result;
+    if (subformat == "monolithicFlat" || subformat == "twoGbMaxExtentFlat") {
+      result.required = result.fully_allocated = bytes;
+      co_return result;
+    }
+    const SparseHeader header = SparseHeader::fresh(bytes / kSector, false, false);
+    const uint64_t grain = header.grain * kSector;
+    const uint64_t overhead = header.overhead * kSector;
+    uint64_t needed = 0;
+    uint64_t counted = 0;
+    for (uint64_t at = 0; source && at < source->length();) {
+      const Extent extent = co_await source->extent_at(at, source->length() - at);
+      if (extent.data && !extent.zero) {
+        const uint64_t begin = std::max(counted, align_down(at, grain));
+        const uint64_t end = align_up(at + extent.length, grain);
+        if (end > begin) needed += end - begin;
+        counted = std::max(counted, end);
+      }
+      at += extent.length;
+    }
+    result.required = overhead + needed;
+    result.fully_allocated = overhead + align_up(bytes, grain);
+    co_return result;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_vmdk_driver() { return std::make_unique<VmdkDriver>(); }
+
+}  // namespace cairn
