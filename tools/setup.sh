@@ -53,6 +53,8 @@ TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev pyth
 # What the network is made and tested with.
 BUILD_PACKAGES+=(libgnutls28-dev)
 TEST_PACKAGES+=(gnutls-bin libnbd-bin python3-libnbd nbdkit fio)
+# Another reader of VMware's disks, for their tests.
+TEST_PACKAGES+=(libvmdk-utils python3-libvmdk)
 # What mounting and its tests, and those of the NBD client, need.
 BUILD_PACKAGES+=(libfuse3-dev fuse3)
 TEST_PACKAGES+=(fdisk nbd-server)

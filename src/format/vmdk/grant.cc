@@ -272,6 +272,20 @@ Task<void> VmdkNode::do_close() {
 
 // --- changes of the parent ---
 
+// The content ID of the image NAME, which this one would name as its parent, as it is in the file.
+Task<uint32_t> VmdkNode::stored_cid(std::string name) {
+  OpenRequest look;
+  look.filename = resolve_backing_name(filename(), name);
+  look.format = "vmdk";
+  look.flags.metadata_only = true;
+  look.flags.no_backing = true;
+  look.flags.force_share = true;
+  NodePtr parent = co_await open_node(context(), std::move(look));
+  const uint32_t cid = static_cast<VmdkNode&>(*parent).cid();
+  co_await parent->close();
+  co_return cid;
+}
+
 Task<void> VmdkNode::change_backing(std::string name, std::string format) {
   if (read_only()) throw Error::system(EACCES);
   if (any_flat_ && !name.empty())
@@ -280,15 +294,7 @@ Task<void> VmdkNode::change_backing(std::string name, std::string format) {
     throw Error(ErrorKind::kInvalid, "Invalid backing file format: " + format + ". Must be vmdk");
   uint32_t parent_cid = kNoParent;
   if (!name.empty()) {
-    OpenRequest look;
-    look.filename = resolve_backing_name(filename(), name);
-    look.format = "vmdk";
-    look.flags.metadata_only = true;
-    look.flags.no_backing = true;
-    look.flags.force_share = true;
-    NodePtr parent = co_await open_node(context(), std::move(look));
-    parent_cid = static_cast<VmdkNode&>(*parent).cid();
-    co_await parent->close();
+    parent_cid = co_await stored_cid(name);
   }
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
@@ -338,10 +344,9 @@ Task<bool> VmdkNode::make_empty() {
     part->next = end;
     part->virgin = part->file->reads_zero_when_created() ? end : UINT64_MAX;
   }
-  Node* below = backing();
-  while (below != nullptr && below->filtered() != nullptr) below = below->filtered();
-  if (const auto* parent = dynamic_cast<const VmdkNode*>(below)) {
-    descriptor_.set_parent(descriptor_.parent_hint(), parent->cid());
+  if (!descriptor_.parent_hint().empty()) {
+    const uint32_t cid = co_await stored_cid(descriptor_.parent_hint());
+    descriptor_.set_parent(descriptor_.parent_hint(), cid);
     co_await store_descriptor();
     co_await file_->flush();
     parent_state_ = 0;

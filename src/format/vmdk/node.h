@@ -155,6 +155,7 @@ class VmdkNode : public FormatNode {
   Task<void> make_table(Part& part, uint64_t table);
   uint64_t take(Part& part, uint64_t bytes, bool* virgin);
   Task<void> mark_unclean(bool unclean);
+  Task<uint32_t> stored_cid(std::string name);
 
   // stream.cc
   Task<void> begin_stream(Part& part);
