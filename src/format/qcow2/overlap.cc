@@ -68,12 +68,12 @@ void Qcow2Node::check_overlap(uint64_t offset, uint64_t length, uint32_t parts) 
   };
   const auto hits_one_of = [&](uint32_t part, const std::unordered_set<uint64_t>& clusters) {
     if ((parts & part) == 0 || clusters.empty()) return false;
-    std::lock_guard lock(tables_mutex_);
     for (uint64_t c = begin / cluster(); c < end / cluster(); ++c)
       if (clusters.contains(c)) return true;
     return false;
   };
   const char* name = nullptr;
+  std::unique_lock lock(tables_mutex_);
   if (hits(kOverlapHeader, 0, cluster()))
     name = "qcow2_header";
   else if (hits(kOverlapActiveL1, header_.l1_offset, l1_count_ * 8))
@@ -96,6 +96,7 @@ void Qcow2Node::check_overlap(uint64_t offset, uint64_t length, uint32_t parts) 
            hits(kOverlapBitmapDirectory, extensions_.bitmaps->directory_offset,
                 extensions_.bitmaps->directory_bytes))
     name = "bitmap directory";
+  lock.unlock();
   if (name != nullptr)
     corrupt("Preventing invalid write on metadata (overlaps with " + std::string(name) + ")");
 }
