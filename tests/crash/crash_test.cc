@@ -193,7 +193,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"extended", "cluster_size=16k,extended_l2=on"},
                     Case{"v2", "compat=0.10,cluster_size=4k"},
                     Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"vdi", "", "vdi", true},
-                    Case{"vpc", "force_size=on", "vpc", true}),
+                    Case{"vpc", "force_size=on", "vpc", true}, Case{"vmdk", "", "vmdk"},
+                    Case{"vmdk_zeroed", "zeroed_grain=on", "vmdk"}),
     [](const auto& chosen) { return chosen.param.name; });
 
 // --- errors of the file ---
