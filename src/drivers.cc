@@ -13,6 +13,7 @@
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "format/vdi/vdi.h"
+#include "format/vhdx/vhdx.h"
 #include "format/vmdk/vmdk.h"
 #include "format/vpc/vpc.h"
 #include "protocol/file/file.h"
@@ -39,6 +40,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_qcow2_driver());
   registry.add(make_luks_driver());
   registry.add(make_vdi_driver());
+  registry.add(make_vhdx_driver());
   registry.add(make_vpc_driver());
   registry.add(make_vmdk_driver());
 }

@@ -58,5 +58,7 @@ TEST_PACKAGES+=(libvmdk-utils python3-libvmdk)
 # What mounting and its tests, and those of the NBD client, need.
 BUILD_PACKAGES+=(libfuse3-dev fuse3)
 TEST_PACKAGES+=(fdisk nbd-server)
+# An independent reader of VHD and VHDX.
+TEST_PACKAGES+=(python3-libvhdi)
 TEST_PACKAGES+=(qemu-system-x86/bookworm-backports qemu-system-data/bookworm-backports seabios/bookworm-backports
   linux-image-cloud-amd64 busybox-static cpio kmod)

@@ -258,6 +258,8 @@ std::vector<Layout> layouts() {
   all.push_back({"qcow2_full_extended", "qcow2", "preallocation=full,extended_l2=on"});
   all.push_back({"vdi", "vdi", ""});
   all.push_back({"vdi_static", "vdi", "static=on"});
+  all.push_back({"vhdx", "vhdx", "block_size=1M"});
+  all.push_back({"vhdx_fixed", "vhdx", "subformat=fixed,block_size=2M"});
   all.push_back({"vpc", "vpc", "force_size=on"});
   all.push_back({"vpc_fixed", "vpc", "force_size=on,subformat=fixed"});
   for (const char* subformat : {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"})

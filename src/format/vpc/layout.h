@@ -87,9 +87,4 @@ uint32_t checksum(ByteSpan bytes, size_t checksum_offset);
 // Seconds since the start of 2000, now.
 uint32_t timestamp_now();
 
-// UTF-16 of either byte order, up to the first NUL, as UTF-8; what is no text becomes U+FFFD.
-std::string from_utf16(ByteSpan bytes, bool big_endian);
-// Throws kInvalid when TEXT is not UTF-8.
-std::vector<std::byte> to_utf16(std::string_view text, bool big_endian);
-
 }  // namespace cairn::vpc

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "base/utf16.h"
 #include "block/context.h"
 #include "format/vpc/node.h"
 

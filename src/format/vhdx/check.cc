@@ -1,0 +1,161 @@
+#include <algorithm>
+
+#include "base/arith.h"
+#include "block/driver.h"
+#include "format/vhdx/node.h"
+
+namespace cairn {
+
+using namespace vhdx;
+
+namespace {
+
+// One walk through the table.
+struct Findings {
+  CheckRequest& request;
+  CheckResult& result;
+  void error(const std::string& text) {
+    ++result.corruptions;
+    if (request.report) request.report("ERROR " + text);
+  }
+};
+
+}  // namespace
+
+Task<CheckResult> VhdxNode::check(CheckRequest request) {
+  CheckResult result;
+  Findings findings{request, result};
+  const bool repair = request.repair == CheckRequest::Repair::kAll && !read_only();
+  if (replayed_ && request.repair != CheckRequest::Repair::kNone) {
+    ++result.corruptions_fixed;
+    replayed_ = false;
+  }
+  if (pending_log_ && request.report)
+    request.report("The log is not empty; what it holds was taken into account.");
+  const uint64_t file_end = file_->length();
+  std::vector<std::pair<PagePtr, uint64_t>> untidy;
+  for (uint64_t index = 0; index < geometry_.entries; ++index) {
+    const bool bitmap = index % (geometry_.chunk_blocks + 1) == geometry_.chunk_blocks;
+    const uint64_t block = index - index / (geometry_.chunk_blocks + 1);
+    if ((bitmap && !parameters_.has_parent) || (!bitmap && block >= geometry_.blocks)) continue;
+    const Entry entry = co_await entry_at(index);
+    const std::string name = "VHDX BAT entry " + std::to_string(index);
+    if (!bitmap) ++result.total_clusters;
+    const bool data = bitmap ? entry.state() == kPresent : entry.has_data();
+    if (bitmap && entry.state() != kPresent && entry.state() != kNotPresent)
+      findings.error(name + " of a sector bitmap has state " + std::to_string(entry.state()) + ".");
+    if (!bitmap && (entry.state() == kReserved || entry.state() == kOldUnmapped ||
+                    (entry.state() == kPartial && !parameters_.has_parent)))
+      findings.error(name + " has the invalid state " + std::to_string(entry.state()) + ".");
+    if (entry.reserved_bits() || (entry.state() == kZeroBlock && entry.offset() != 0)) {
+      findings.error(name + " has reserved bits set.");
+      PagePtr page = co_await table_page(index);
+      untidy.emplace_back(std::move(page), index);
+      if (untidy.size() > 64 && repair) break;
+    }
+    if (!data) continue;
+    if (!bitmap) ++result.allocated_clusters;
+    const uint64_t bytes = bitmap ? kBitmapBlockBytes : block_bytes();
+    const uint64_t begin = entry.offset();
+    const uint64_t needed =
+        bitmap ? bytes : std::min(bytes, parameters_.size - block * block_bytes());
+    if (begin > static_cast<uint64_t>(INT64_MAX) - bytes) {
+      findings.error(name + " offset overflow.");
+      continue;
+    }
+    if (begin >= file_end)
+      findings.error(name + " start offset " + std::to_string(begin) +
+                     " points after end of file (" + std::to_string(file_end) +
+                     "). Image has probably been truncated.");
+    if (begin + needed > file_end)
+      findings.error(name + " end offset " + std::to_string(begin + bytes) +
+                     " points after end of file (" + std::to_string(file_end) +
+                     "). Image has probably been truncated.");
+    if (begin < kMiB) findings.error(name + " points into the headers.");
+    if (shared_.contains(begin)) findings.error(name + " shares its space with another block.");
+    if (entry.state() == kPartial && parameters_.has_parent) {
+      const uint64_t chunk = geometry_.bitmap_index(block / geometry_.chunk_blocks);
+      const Entry there = co_await entry_at(chunk);
+      if (there.state() != kPresent)
+        findings.error(name + " is present in part, without a sector bitmap.");
+    }
+    const auto overlaps = [&](uint64_t from, uint64_t length) {
+      if (begin < from + length && from < begin + bytes)
+        findings.error(name + " overlaps with the region at " + std::to_string(from) + ".");
+    };
+    overlaps(journal_->header().log_offset, journal_->header().log_length);
+    for (const Region& region : regions_.regions)
+      if (region.id == kBatRegion || region.id == kMetadataRegion)
+        overlaps(region.offset, region.length);
+    result.image_end_offset = std::max(result.image_end_offset, begin + bytes);
+  }
+  const bool blocks_good = result.corruptions == untidy.size();
+  if (journal_->other_damaged()) findings.error("One of the headers is damaged.");
+  for (int i = 0; i < 2; ++i)
+    if (region_damaged_[i])
+      findings.error("Region table " + std::to_string(i + 1) + " is damaged.");
+  if (log_damaged_) findings.error("The log is damaged.");
+  // Space behind the first block that nothing refers to.
+  if (!parameters_.leave_allocated) {
+    std::lock_guard lock(free_mutex_);
+    for (const auto& [at, bytes] : free_)
+      if (at > first_block_) result.leaks += bytes / block_bytes();
+  }
+  if (result.leaks != 0 && request.report)
+    request.report("Leaked space for " + std::to_string(result.leaks) + " blocks.");
+
+  // Nothing is changed where blocks are wrong: no repair could know what was meant.
+  if (repair && result.corruptions != 0 && blocks_good) {
+    damage_.clear();
+    co_await journal_->begin(false);
+    if (log_damaged_) {
+      co_await journal_->empty_log();
+      log_damaged_ = false;
+    }
+    std::vector<std::byte> encoded;
+    const std::vector<PagePtr> pages = co_await region_pages(regions_, encoded);
+    pages_->change([&] {
+      size_t at = 0;
+      for (const PagePtr& page : pages) {
+        pages_->set_bytes(page, 0, ByteSpan(encoded).subspan(at, kSectorBytes));
+        at = (at + kSectorBytes) % kTableBytes;
+      }
+    });
+    co_await commit();
+    region_damaged_[0] = region_damaged_[1] = false;
+    for (const auto& [page, index] : untidy) {
+      const Entry before = co_await entry_at(index);
+      const bool keeps = before.state() != kZeroBlock && before.state() != kNotPresent;
+      pages_->change([&] {
+        set_entry(page, index, Entry::make(before.state(), keeps ? before.offset() : 0));
+      });
+      if (pages_->dirty() > 64) co_await commit();
+    }
+    co_await commit();
+    co_await journal_->empty_log();
+    result.corruptions_fixed += result.corruptions;
+    result.corruptions = 0;
+  }
+  if (request.repair != CheckRequest::Repair::kNone && !read_only() && result.leaks != 0 &&
+      result.corruptions == 0) {
+    co_await journal_->begin(false);
+    const uint64_t cut = co_await trim_file();
+    uint64_t freed = cut / block_bytes();
+    std::map<uint64_t, uint64_t> gaps;
+    {
+      std::lock_guard lock(free_mutex_);
+      gaps = free_;
+    }
+    // What lies between blocks is given back to the host; later blocks take it first.
+    for (const auto& [at, bytes] : gaps) {
+      if (at <= first_block_) continue;
+      co_await file_->discard(at, bytes);
+      freed += bytes / block_bytes();
+    }
+    result.leaks_fixed = std::min(freed, result.leaks);
+    result.leaks -= result.leaks_fixed;
+  }
+  co_return result;
+}
+
+}  // namespace cairn

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "block/driver.h"
+
+namespace cairn::vhdx {
+
+// Options of creation, as QEMU names them and more.
+const OptionSchema& creation_options();
+// Values of the options, checked. Throw kInvalid.
+std::vector<std::pair<std::string, std::string>> announced(const Options& options, uint64_t size);
+Task<void> create(Context& context, CreateRequest request);
+
+}  // namespace cairn::vhdx
