@@ -33,7 +33,7 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
   if (pending_log_ && request.report)
     request.report("The log is not empty; what it holds was taken into account.");
   const uint64_t file_end = file_->length();
-  std::vector<std::pair<PagePtr, uint64_t>> untidy;
+  std::vector<uint64_t> untidy;
   for (uint64_t index = 0; index < geometry_.entries; ++index) {
     const bool bitmap = index % (geometry_.chunk_blocks + 1) == geometry_.chunk_blocks;
     const uint64_t block = index - index / (geometry_.chunk_blocks + 1);
@@ -49,9 +49,7 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
       findings.error(name + " has the invalid state " + std::to_string(entry.state()) + ".");
     if (entry.reserved_bits() || (entry.state() == kZeroBlock && entry.offset() != 0)) {
       findings.error(name + " has reserved bits set.");
-      PagePtr page = co_await table_page(index);
-      untidy.emplace_back(std::move(page), index);
-      if (untidy.size() > 64 && repair) break;
+      untidy.push_back(index);
     }
     if (!data) continue;
     if (!bitmap) ++result.allocated_clusters;
@@ -84,9 +82,7 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
         findings.error(name + " overlaps with the region at " + std::to_string(from) + ".");
     };
     overlaps(journal_->header().log_offset, journal_->header().log_length);
-    for (const Region& region : regions_.regions)
-      if (region.id == kBatRegion || region.id == kMetadataRegion)
-        overlaps(region.offset, region.length);
+    for (const Region& region : regions_.regions) overlaps(region.offset, region.length);
     result.image_end_offset = std::max(result.image_end_offset, begin + bytes);
   }
   const bool blocks_good = result.corruptions == untidy.size();
@@ -123,7 +119,8 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     });
     co_await commit();
     region_damaged_[0] = region_damaged_[1] = false;
-    for (const auto& [page, index] : untidy) {
+    for (const uint64_t index : untidy) {
+      const PagePtr page = co_await table_page(index);
       const Entry before = co_await entry_at(index);
       const bool keeps = before.state() != kZeroBlock && before.state() != kNotPresent;
       pages_->change([&] {

@@ -48,7 +48,8 @@ class VhdxNode : public FormatNode {
   Task<void> flush_mapped() override;
   Task<void> do_resize(ResizeRequest request) override;
   Task<void> do_close() override;
-  bool data_may_be_sparse() const override { return parameters_.leave_allocated; }
+  // Blocks are large, and what was never written in them is a hole.
+  bool data_may_be_sparse() const override { return true; }
 
  private:
   // open.cc
@@ -109,6 +110,7 @@ class VhdxNode : public FormatNode {
   bool pending_log_ = false;             // replayed in memory only
   bool replayed_ = false;                // on opening, in the file
   bool log_damaged_ = false;
+  std::atomic<bool> has_log_{true};
   bool region_damaged_[2] = {};
 
   Mutex room_mutex_;

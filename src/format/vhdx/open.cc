@@ -27,6 +27,7 @@ Task<void> VhdxNode::load(OpenContext& request) {
   if (!header.header.log_guid.is_null()) co_await replay(header, request);
   pages_ = std::make_unique<Pages>(*file_);
   journal_ = std::make_unique<Journal>(*file_, *pages_, header);
+  has_log_ = header.header.log_length != 0;
   if (replayed_) {
     // Nothing but the log itself was replayed: that is to count no more.
     journal_->forget_log();

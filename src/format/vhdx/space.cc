@@ -80,18 +80,19 @@ void VhdxNode::give_room(Room room) {
 
 // Before anything that the guest sees changes. An image without a log gets one.
 Task<void> VhdxNode::begin_change() {
-  if (journal_->header().log_length == 0) {
+  if (!has_log_) {
     Mutex::Guard guard = co_await bitmap_mutex_.lock();
-    if (journal_->header().log_length == 0) {
+    if (!has_log_) {
       const uint64_t place = co_await take_room(kNewLogBytes);
       journal_->set_log_place(place, kNewLogBytes);
+      has_log_ = true;
     }
   }
   co_await journal_->begin(true);
 }
 
 Task<void> VhdxNode::commit() {
-  if (journal_->header().log_length == 0 && pages_->changed()) co_await begin_change();
+  if (!has_log_ && pages_->changed()) co_await begin_change();
   co_await journal_->commit([this](const std::vector<Room>& released) {
     for (const Room& room : released) give_room(room);
   });
