@@ -54,6 +54,9 @@ class World {
     request.format = format;
     request.size = size;
     request.options = Options::parse_list(options);
+    // "@" stands for a file beside the image.
+    if (request.options.string("data_file") == "@")
+      request.options.set("data_file", name + ".data");
     run(create_image(context, std::move(request)));
   }
   NodePtr open(const std::string& name, const std::string& format, bool writable,

@@ -299,6 +299,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
       Options significant = own;
       significant.take_tree("backing");
       significant.erase("backing");
+      significant.take_tree("data-file");
       node->filename_ = canonical_name(*node, significant, true);
     }
   }
@@ -336,18 +337,18 @@ Permissions OpenContext::file_permissions() const {
 }
 
 Task<NodePtr> OpenContext::open_file(std::string_view name) {
-  Task<NodePtr> opening = open_child(name, true);
+  Task<NodePtr> opening = open_child(name, true, file_permissions());
   NodePtr node = co_await opening;
   co_return node;
 }
 
 Task<NodePtr> OpenContext::open_image(std::string_view name) {
-  Task<NodePtr> opening = open_child(name, false);
+  Task<NodePtr> opening = open_child(name, false, file_permissions());
   NodePtr node = co_await opening;
   co_return node;
 }
 
-Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes) {
+Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes, Permissions needed) {
   if (probed_file && name == "file") co_return std::exchange(probed_file, nullptr);
   Opener::Spot spot;
   spot.flags = flags;
@@ -355,7 +356,7 @@ Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes) {
   spot.flags.cache.write_through = false;
   spot.depth = depth + 1;
   spot.ancestors = ancestors;
-  spot.permissions = file_permissions();
+  spot.permissions = needed;
   spot.protocol_level = bytes;
   spot.options = options.take_tree(name);
   if (const auto reference = options.string(name)) {
@@ -443,6 +444,20 @@ Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
     error = std::make_exception_ptr(caught);
   }
   if (error) std::rethrow_exception(error);
+  co_return node;
+}
+
+Task<NodePtr> OpenContext::open_data_file(std::string_view stored_name) {
+  const bool named = options.has("data-file") || options.has("data-file.filename") ||
+                     options.has("data-file.driver");
+  if (!named) {
+    flags.references.check(stored_name);
+    options.set("data-file.filename", stored_name);
+  }
+  // Others may write it as well, but not change its length.
+  Permissions shared = file_permissions();
+  shared.unshared &= Permissions::kResize;
+  NodePtr node = co_await open_child("data-file", true, shared);
   co_return node;
 }
 

@@ -90,12 +90,15 @@ struct OpenContext {
   // there is none, it is overridden by null or flags say not to. Relative names are resolved
   // against the directory of the image. Applies the ReferencePolicy and refuses cycles.
   Task<NodePtr> open_backing(std::string_view stored_name, std::string_view stored_format);
+  // Opens the child "data-file": from its options, else the file STORED_NAME as a plain name that
+  // is relative to the working directory (as QEMU does), when the ReferencePolicy allows it.
+  Task<NodePtr> open_data_file(std::string_view stored_name);
   // Opens a file that the image names, as a plain file name (extents, data files), resolved as
   // said.
   Task<NodePtr> open_reference(std::string_view child_name, std::string_view plain_path);
 
  private:
-  Task<NodePtr> open_child(std::string_view name, bool bytes);
+  Task<NodePtr> open_child(std::string_view name, bool bytes, Permissions permissions);
 };
 
 // Opens an image: parses the name, probes, builds the tree. Throws Error with QEMU's wording; the

@@ -255,6 +255,8 @@ std::vector<Layout> layouts() {
     all.push_back({"qcow2_encrypted_" + std::to_string(all.size()), "qcow2",
                    std::string("cluster_size=4k,encrypt.key-secret=s0,encrypt.format=") + kind,
                    true, "encrypt.key-secret=s0"});
+  all.push_back({"qcow2_data_file", "qcow2", "data_file=@"});
+  all.push_back({"qcow2_data_file_raw", "qcow2", "data_file=@,data_file_raw=on,cluster_size=4k"});
   all.push_back({"qcow2_full_extended", "qcow2", "preallocation=full,extended_l2=on"});
   all.push_back({"vdi", "vdi", ""});
   all.push_back({"vdi_static", "vdi", "static=on"});

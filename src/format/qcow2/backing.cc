@@ -10,6 +10,7 @@ using namespace qcow2;
 // readable header with the old or the new offset.
 Task<void> Qcow2Node::change_backing(std::string name, std::string format) {
   if (read_only()) throw Error::system(EACCES);
+  if (!name.empty() && raw_data_file()) throw Error::system(EINVAL);
   if (name.size() > kMaxBackingName) throw Error::system(EINVAL);
   if (!name.empty() && format.empty())
     throw Error(ErrorKind::kInvalid, "backing format must be specified");

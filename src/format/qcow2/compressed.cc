@@ -45,6 +45,7 @@ Task<void> Qcow2Node::read_encoded(const Mapping& mapping, uint64_t offset, Muta
 
 // Packs clusters one behind the other; every host cluster counts those that touch it.
 Task<void> Qcow2Node::store_encoded(uint64_t offset, ByteSpan encoded) {
+  if (external_) throw Error::system(ENOTSUP);
   const Slice held = co_await writable_slice(offset);
   const size_t index = slice_index(offset);
   const Entry old = load_entry(held.ref, index);

@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/new_file.h"
 #include "format/qcow2/node.h"
 #include "format/qcow2/qcow2.h"
 
@@ -160,8 +161,6 @@ Plan plan(const Options& options) {
         "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
         "version=v3 or greater)");
   header.refcount_order = static_cast<uint32_t>(__builtin_ctzll(refcount_bits));
-  if (options.boolean("data_file_raw").value_or(false) && !options.string("data_file"))
-    throw Error(ErrorKind::kInvalid, "data-file-raw requires data-file");
   if (compression == "zstd") {
     if (v2) needs_v3("Non-zlib compression type is only supported with");
     header.compression_type = 1;
@@ -260,15 +259,35 @@ class Qcow2Driver : public Driver {
     const Secret* passphrase = nullptr;
     if (encryption.method != 0)
       passphrase = &encryption_secret(context, request.options, request.filename, true);
-    if (request.options.string("data_file"))
-      throw Error(ErrorKind::kUnsupported,
-                  "qcow2 images with an external data file cannot be created by this version");
+    const auto data_file = request.options.string("data_file");
+    NewFile data;
+    if (data_file) co_await data.make(context, *data_file);
+    std::exception_ptr error;
+    try {
+      co_await create_on(context, request, data.node(), std::move(what), encryption, passphrase);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await data.finish(error);
+  }
+
+  Task<void> create_on(Context& context, const CreateRequest& request, NodePtr data, Plan what,
+                       const EncryptionPlan& encryption, const Secret* passphrase) const {
     Extensions extensions;
+    extensions.data_file = request.options.string("data_file").value_or("");
     extensions.backing_name = request.options.string("backing_file").value_or("");
     extensions.backing_format = request.options.string("backing_fmt").value_or("");
     if (extensions.backing_name.empty() && !extensions.backing_format.empty())
       throw Error(ErrorKind::kInvalid, "Backing format cannot be used without backing file");
     Header& header = what.header;
+    const bool raw = request.options.boolean("data_file_raw").value_or(false);
+    if (data && header.version == 2) needs_v3("External data files are only supported with");
+    if (raw && !data) throw Error(ErrorKind::kInvalid, "data-file-raw requires data-file");
+    if (raw && !extensions.backing_name.empty())
+      throw Error(ErrorKind::kInvalid,
+                  "Backing file and data-file-raw cannot be used at the same time");
+    if (data) header.incompatible |= kIncompatDataFile;
+    if (raw) header.autoclear |= kAutoclearRawData;
     if (request.size > header.max_size())
       throw Error(ErrorKind::kTooLarge,
                   "The image size is too large for file format 'qcow2' (try using a "
@@ -284,7 +303,7 @@ class Qcow2Driver : public Driver {
       set_refcount(MutableByteSpan(bytes).subspan(2 * cluster), i, header.refcount_order, 1);
     co_await request.file->write(0, bytes);
     auto node = std::make_shared<Qcow2Node>(context, *this, request.file);
-    co_await node->load_fresh();
+    co_await node->load_fresh(data);
     co_await node->resize({.length = request.size, .preallocation = what.preallocation});
     if (passphrase != nullptr) co_await node->make_encryption(encryption, *passphrase);
     co_await node->close();

@@ -43,9 +43,10 @@ Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uin
     if (end < cluster_end) break;
   }
   if (place.length == 0) return {};
-  check_overlap(align_down(place.host_offset, cluster()),
-                align_up(place.host_offset % cluster() + place.length, cluster()));
-  place.host = file_;
+  if (!external_)
+    check_overlap(align_down(place.host_offset, cluster()),
+                  align_up(place.host_offset % cluster() + place.length, cluster()));
+  place.host = data_;
   place.copy_begin = offset;
   place.copy_end = offset + place.length;
   return place;
@@ -60,7 +61,7 @@ Grant Qcow2Node::grant_reuse(Entry entry, uint64_t offset, uint64_t length) {
   Grant place;
   place.offset = offset;
   place.length = std::min(length, start + cluster() - offset);
-  place.host = file_;
+  place.host = data_;
   place.host_offset = host + offset % cluster();
   place.in_place = false;
   const uint64_t end = offset + place.length;
@@ -69,7 +70,7 @@ Grant Qcow2Node::grant_reuse(Entry entry, uint64_t offset, uint64_t length) {
   };
   place.copy_begin = has_data(offset) ? offset : align_down(offset, unit);
   place.copy_end = has_data(end - 1) ? end : align_up(end, unit);
-  check_overlap(host, cluster());
+  if (!external_) check_overlap(host, cluster());
   return place;
 }
 
@@ -91,8 +92,8 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const size_t first = slice_index(offset);
   const Entry old = load_entry(held.ref, first);
   check_entry(old, offset);
-  const auto reusable = [](Entry entry) {
-    return (entry.word & kCopied) && !(entry.word & kCompressed) && (entry.word & kOffsetMask) != 0;
+  const auto reusable = [this](Entry entry) {
+    return (entry.word & kCopied) && !(entry.word & kCompressed) && has_host(entry.word);
   };
   if (reusable(old)) co_return grant_reuse(old, offset, length);
 
@@ -105,6 +106,7 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
     if (reusable(next)) break;
     ++most;
   }
+  if (external_) co_return grant_external(most, offset, length);
   Grant place;
   bool virgin = false;
   const Run run = co_await allocate_some(most, &virgin);
@@ -165,7 +167,7 @@ Task<void> Qcow2Node::publish(Grant place) {
 }
 
 Task<void> Qcow2Node::abandon(Grant place) {
-  if (place.token[1] == 0) co_return;
+  if (place.token[1] == 0 || external_) co_return;
   try {
     Mutex::Guard guard = co_await alloc_mutex_.lock();
     co_await change_refcount(place.token[0] / cluster(), place.token[1], -1);
@@ -175,6 +177,7 @@ Task<void> Qcow2Node::abandon(Grant place) {
 }
 
 void Qcow2Node::release_entry(Entry entry) {
+  if (external_) return;
   if (entry.word & kCompressed) {
     const CompressedPlace place = CompressedPlace::decode(entry.word, header_.cluster_bits);
     const uint64_t first = align_down(place.offset, cluster());

@@ -59,7 +59,7 @@ void Qcow2Node::store_entry(const TableCache::Ref& ref, size_t index, Entry entr
 
 Qcow2Node::Type Qcow2Node::classify(Entry entry, unsigned subcluster) const {
   if (entry.word & kCompressed) return Type::kCompressed;
-  const bool host = (entry.word & kOffsetMask) != 0;
+  const bool host = has_host(entry.word);
   if (header_.extended_l2()) {
     if (entry.bitmap >> (32 + subcluster) & 1) return host ? Type::kZeroAllocated : Type::kZero;
     return entry.bitmap >> subcluster & 1 ? Type::kNormal : Type::kUnallocated;
@@ -70,19 +70,30 @@ Qcow2Node::Type Qcow2Node::classify(Entry entry, unsigned subcluster) const {
 
 // What an entry of a sound image never says.
 void Qcow2Node::check_entry(Entry entry, uint64_t offset) {
-  if (entry.word & kCompressed) return;
   const uint64_t host = entry.word & kOffsetMask;
   const char* problem = nullptr;
-  if (header_.version == 2 && (entry.word & kZeroFlag))
+  if (entry.word & kCompressed) {
+    if (!external_) return;
+    problem = "Compressed cluster entry found in image with external data file";
+  } else if (header_.version == 2 && (entry.word & kZeroFlag))
     problem = "Zero cluster entry found in pre-v3 image";
   else if (header_.extended_l2() && (entry.bitmap & entry.bitmap >> 32 & 0xffffffff) != 0)
     problem = "Invalid cluster entry found ";
-  else if (header_.extended_l2() && host == 0 && (entry.bitmap & 0xffffffff) != 0)
+  else if (header_.extended_l2() && !has_host(entry.word) && (entry.bitmap & 0xffffffff) != 0)
     problem = "Invalid cluster entry found ";
   else if (!is_aligned(host, cluster()))
     problem = "Cluster allocation offset unaligned";
-  if (problem == nullptr) return;
   char text[160];
+  if (problem == nullptr) {
+    if (!external_ || !has_host(entry.word) || host == align_down(offset, cluster())) return;
+    std::snprintf(text, sizeof text,
+                  "External data file host cluster offset %#llx does not match guest cluster "
+                  "offset: %#llx, L2 index: %#llx)",
+                  static_cast<unsigned long long>(host),
+                  static_cast<unsigned long long>(align_down(offset, cluster())),
+                  static_cast<unsigned long long>(offset / cluster() % header_.l2_entries()));
+    corrupt(text);
+  }
   std::snprintf(
       text, sizeof text, "%s (L2 offset: %#llx, L2 index: %#llx)", problem,
       static_cast<unsigned long long>(l1_entry(offset / header_.l2_range()) & kOffsetMask),
@@ -124,7 +135,7 @@ Task<Mapping> Qcow2Node::map(uint64_t offset, uint64_t length) {
     result.length = std::min(length, align_down(offset, cluster()) + cluster() - offset);
     co_return result;
   }
-  const bool has_host = host != 0;
+  const bool placed = has_host(entry.word);
   const uint64_t first_host = host + offset % cluster();
   const uint64_t first_cluster = align_down(offset, cluster());
   while (end < offset + length) {
@@ -132,16 +143,17 @@ Task<Mapping> Qcow2Node::map(uint64_t offset, uint64_t length) {
       if (++at == entries) break;
       sub = 0;
       entry = load_entry(held.ref, at);
-      if ((entry.word & kOffsetMask) != (has_host ? host + (end - first_cluster) : 0)) break;
       if (entry.word & kCompressed) break;
+      if (has_host(entry.word) != placed) break;
+      if (placed && (entry.word & kOffsetMask) != host + (end - first_cluster)) break;
       check_entry(entry, end);
     }
     if (classify(entry, sub) != type) break;
     end += unit;
   }
   result.length = std::min(length, end - offset);
-  if (has_host) {
-    result.host = file_;
+  if (placed) {
+    result.host = data_;
     result.host_offset = first_host;
   }
   switch (type) {

@@ -54,8 +54,8 @@ class Qcow2Node : public FormatNode {
 
   // Reads and checks header and tables. The options' cache sizes and switches come from REQUEST.
   Task<void> load(OpenContext& request);
-  // For an image that was just made on FILE, with default options.
-  Task<void> load_fresh();
+  // For an image that was just made on FILE, with default options; DATA_FILE may be null.
+  Task<void> load_fresh(NodePtr data_file);
   // Encrypts the payload of an image that was just made and holds none.
   Task<void> make_encryption(EncryptionPlan how, const Secret& passphrase);
 
@@ -171,6 +171,18 @@ class Qcow2Node : public FormatNode {
   Task<void> note_inactive_tables();
   uint64_t snapshot_table_bytes() const;
 
+  // data_file.cc
+  Task<void> open_data_file(OpenContext& request);
+  void use_data_file(NodePtr file);
+  bool raw_data_file() const { return (header_.autoclear & qcow2::kAutoclearRawData) != 0; }
+  // Whether the entry WORD of a plain cluster has a place for data.
+  bool has_host(uint64_t word) const;
+  Grant grant_external(uint64_t count, uint64_t offset, uint64_t length) const;
+  Task<void> zero_external(uint64_t offset, uint64_t length, bool may_unmap);
+  Task<void> discard_external(uint64_t offset, uint64_t length);
+  Task<void> resize_external(uint64_t length, Preallocation mode);
+  Task<void> before_tables();
+
   // grant.cc
   Grant grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length);
   Grant grant_reuse(Entry entry, uint64_t offset, uint64_t length);
@@ -249,6 +261,8 @@ class Qcow2Node : public FormatNode {
   std::vector<DirtyBitmapPtr> loaded_bitmaps_;  // what was loaded for each of its entries
   bool bitmaps_loaded_ = false;                 // they are stored when the image is closed
   Node* file_ = nullptr;
+  Node* data_ = nullptr;   // where guest data lies: the file, or a file of its own
+  bool external_ = false;  // a file of its own
   bool metadata_only_ = false;
   bool discard_no_unref_ = false;
   bool pass_discard_request_ = false;

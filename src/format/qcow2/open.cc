@@ -18,7 +18,7 @@ constexpr uint64_t kDefaultCleanInterval = 600;  // seconds
 }  // namespace
 
 Qcow2Node::Qcow2Node(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
+    : FormatNode(context, driver), file_(file.get()), data_(file.get()) {
   add_child("file", std::move(file), ChildRole::kFile);
 }
 
@@ -36,12 +36,8 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   if (!for_check) co_await read_snapshots();
   co_await read_bitmaps();
   co_await open_encryption(request);
+  co_await open_data_file(request);
   if (!metadata_only_) {
-    if (header_.incompatible & kIncompatDataFile)
-      throw Error(ErrorKind::kUnsupported,
-                  "qcow2: images with an external data file cannot be used by this version");
-    if (header_.autoclear & kAutoclearRawData)
-      throw Error(ErrorKind::kInvalid, "data-file-raw requires a data file");
     co_await read_tables();
     if (!read_only() && !for_check && (header_.incompatible & kIncompatDirty))
       co_await repair_dirty();
@@ -54,7 +50,7 @@ Task<void> Qcow2Node::load(OpenContext& request) {
     NodePtr backing = co_await request.open_backing({}, {});
     if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
   }
-  if (!metadata_only_) co_await detect_preallocation();
+  if (!metadata_only_ && !external_) co_await detect_preallocation();
   // What only looks, or repairs, changes nothing that a bitmap records.
   const bool use_bitmaps = !metadata_only_ && !for_check;
   co_await load_bitmaps(use_bitmaps);
@@ -80,8 +76,9 @@ Task<void> Qcow2Node::undo_interrupted_repair(bool for_check) {
   }
 }
 
-Task<void> Qcow2Node::load_fresh() {
+Task<void> Qcow2Node::load_fresh(NodePtr data_file) {
   set_read_only(false);
+  if (data_file) use_data_file(std::move(data_file));
   co_await read_header(false);
   configure({});
   co_await read_tables();
@@ -200,10 +197,8 @@ Task<void> Qcow2Node::read_tables() {
   refcounts_->set_clean_interval(clean_interval_);
   marks_.store(header_.incompatible & (kIncompatDirty | kIncompatCorrupt));
   if (read_only()) co_return;
-  if (lazy_)
-    l2_->set_before_write([this] { return change_marks(kIncompatDirty, 0); });
-  else
-    co_await l2_->write_after(*refcounts_);
+  if (!lazy_) co_await l2_->write_after(*refcounts_);
+  if (lazy_ || external_) l2_->set_before_write([this] { return before_tables(); });
   table_clusters_.clear();
   block_clusters_.clear();
   free_cursor_ = 0;
@@ -314,7 +309,7 @@ Value Qcow2Node::specific_info() const {
 }
 
 Value Qcow2Node::snapshots_info() const {
-  if (snapshots_.empty()) return {};
+  if (snapshots_.empty() || (header_.incompatible & kIncompatDataFile)) return {};
   Value list = Value::array();
   for (const SnapshotEntry& snapshot : snapshots_) {
     Value entry = Value::object();
@@ -336,7 +331,10 @@ std::optional<bool> Qcow2Node::dirty_flag() const {
 }
 
 bool Qcow2Node::reads_zero_when_created() const {
-  return backing() == nullptr && (l1_count_ == 0 || (l1_entry(0) & kOffsetMask) == 0);
+  if (backing() != nullptr) return false;
+  // Without tables there is nothing; with preallocated ones there is what the file has.
+  if (l1_count_ == 0 || (l1_entry(0) & kOffsetMask) == 0) return true;
+  return header_.crypt_method == 0 && data_->reads_zero_when_created();
 }
 
 }  // namespace cairn

@@ -28,8 +28,9 @@ Task<void> Qcow2Node::do_resize(ResizeRequest request) {
     co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
     const uint64_t entries = header_.l1_entries_for(request.length);
     if (entries > l1_count_) co_await grow_l1(entries);
+    co_await resize_external(request.length, request.preallocation);
     set_length(request.length);
-    if (request.preallocation != Preallocation::kOff)
+    if (raw_data_file() || request.preallocation != Preallocation::kOff)
       co_await preallocate(old, request.length, request.preallocation);
   }
   // What a longer backing file or the rest of the last cluster holds must not show up.
@@ -82,7 +83,16 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
   for (uint64_t at = from; at < to;) {
     Grant place = co_await grant(at, to - at, true);
     const uint64_t next = at + place.length;
-    if (!place.in_place && place.token[1] != 0) {
+    if (external_ && !place.in_place) {
+      if (at % cluster() != 0) {
+        // What the old last cluster showed stays what it shows.
+        std::vector<std::byte> head(at % cluster());
+        co_await read_guest(at - head.size(), head);
+        co_await data_->write(at - head.size(), head);
+      }
+      if (header_.extended_l2()) place.copy_begin = place.copy_end = place.offset;
+      co_await publish(place);
+    } else if (!place.in_place && place.token[1] != 0) {
       const uint64_t bytes = place.token[1] * cluster();
       const uint64_t end = place.token[0] + bytes;
       if (at % cluster() != 0) {
@@ -151,6 +161,7 @@ Task<void> Qcow2Node::shrink(uint64_t new_length) {
     header_.size = new_length;
     set_length(new_length);
   }
+  co_await resize_external(new_length, Preallocation::kOff);
   co_await cut_tail(new_length);
 }
 

@@ -231,6 +231,7 @@ Task<void> Qcow2Node::store_snapshots(std::vector<SnapshotEntry> snapshots) {
 
 Task<void> Qcow2Node::create_snapshot(std::string name) {
   if (read_only()) throw Error::system(EACCES);
+  if (external_) throw Error::system(ENOTSUP);
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
   co_await flush_mapped();
@@ -273,6 +274,7 @@ Task<void> Qcow2Node::create_snapshot(std::string name) {
 
 Task<void> Qcow2Node::apply_snapshot(std::string which) {
   if (read_only()) throw Error::system(EACCES);
+  if (external_) throw Error::system(ENOTSUP, "Failed to load snapshot");
   const SnapshotEntry* found = find_any(snapshots_, which);
   if (found == nullptr) throw Error::system(ENOENT, "Failed to load snapshot");
   if (!bitmaps().empty()) throw Error(ErrorKind::kUnsupported, "Device has active dirty bitmaps");
@@ -329,6 +331,7 @@ Task<void> Qcow2Node::delete_snapshot(std::string name) {
   const auto found = std::find_if(snapshots_.begin(), snapshots_.end(),
                                   [&](const SnapshotEntry& one) { return one.name == name; });
   if (found == snapshots_.end()) throw Error(ErrorKind::kNotFound, "snapshot not found");
+  if (external_) throw Error::system(ENOTSUP);
   co_await flush_mapped();
   const SnapshotEntry snapshot = *found;
   const std::vector<uint64_t> entries = co_await read_l1(snapshot);
@@ -346,6 +349,7 @@ Task<void> Qcow2Node::delete_snapshot(std::string name) {
 }
 
 Task<void> Qcow2Node::show_snapshot(std::string id, std::string name) {
+  if (external_) throw Error::system(ENOTSUP);
   const SnapshotEntry* found = nullptr;
   if (!id.empty() || !name.empty()) found = find_entry(snapshots_, id, name);
   if (found == nullptr) throw Error(ErrorKind::kNotFound, "Can't find snapshot");

@@ -30,8 +30,9 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
     const Entry old = load_entry(held.ref, index);
     check_entry(old, at);
     if (!whole && (old.word & kCompressed)) break;
+    co_await zero_external(at, end - at, may_unmap);
     Entry now;
-    const bool keep = !(old.word & kCompressed) && (old.word & kOffsetMask) != 0 &&
+    const bool keep = !(old.word & kCompressed) && has_host(old.word) &&
                       (!may_unmap || discard_no_unref_ || !whole);
     if (keep) now.word = old.word;
     if (header_.extended_l2()) {
@@ -58,6 +59,7 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
   const bool below = lies_on_backing();
   if (header_.version < 3 && below) co_return;
   const uint64_t end = offset + length;
+  if (external_) co_await discard_external(offset, length);
   while (offset < end) {
     const uint64_t range_end =
         std::min(end, align_down(offset, header_.l2_range()) + header_.l2_range());
@@ -73,8 +75,7 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
       check_entry(old, offset);
       const bool nothing = old.word == 0 && old.bitmap == 0;
       if (!nothing || below) {
-        const bool keep =
-            discard_no_unref_ && !(old.word & kCompressed) && (old.word & kOffsetMask) != 0;
+        const bool keep = discard_no_unref_ && !(old.word & kCompressed) && has_host(old.word);
         Entry now;
         if (keep) now.word = old.word;
         if (header_.extended_l2())
@@ -100,6 +101,7 @@ Task<void> Qcow2Node::flush_mapped() {
     throw Error::system(ENOMEDIUM);
   }
   co_await apply_frees();
+  if (external_) co_await data_->flush();
   co_await l2_->write_back();
   if (!lazy_) co_await refcounts_->write_back();
   co_await file_->flush();

@@ -1,0 +1,54 @@
+#include "block/new_file.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/context.h"
+
+namespace cairn {
+
+Task<void> NewFile::make(Context& context, std::string path) {
+  path_ = path;
+  struct stat status = {};
+  existed_ = ::lstat(path_.c_str(), &status) == 0;
+  const Driver* file = context.registry().find("file");
+  if (file == nullptr) throw Error(ErrorKind::kUnsupported, "this program has no file driver");
+  if (path.empty()) throw Error::system(ENOENT, "Could not create ''");
+  CreateRequest bare;
+  bare.filename = path;
+  co_await file->create(context, std::move(bare));
+  std::exception_ptr error;
+  try {
+    OpenRequest request;
+    request.options.set("driver", "file");
+    request.options.set("filename", path);
+    request.image_opts = true;
+    request.display = path;
+    request.flags.writable = true;
+    request.flags.resize = true;
+    request.flags.cache.no_flush = true;
+    node_ = co_await open_node(context, std::move(request));
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error) co_await finish(error);
+}
+
+Task<void> NewFile::finish(std::exception_ptr error) {
+  if (node_) {
+    try {
+      co_await node_->close();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+    node_ = nullptr;
+  }
+  if (!error) co_return;
+  struct stat status = {};
+  if (!path_.empty() && !existed_ && ::lstat(path_.c_str(), &status) == 0 &&
+      S_ISREG(status.st_mode))
+    ::unlink(path_.c_str());
+  std::rethrow_exception(error);
+}
+
+}  // namespace cairn

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <exception>
+#include <string>
+
+#include "block/open.h"
+
+namespace cairn {
+
+// A file beside the image that a format makes while it creates the image, such as a data file. An
+// old one is emptied, under QEMU's locks; a new one goes again when the creation fails.
+class NewFile {
+ public:
+  // PATH is a plain name, relative to the working directory. Throws "Could not create 'PATH': …".
+  Task<void> make(Context& context, std::string path);
+  // The file, empty and writable; null before make().
+  const NodePtr& node() const { return node_; }
+  // Closes the file and throws ERROR, or else the error of closing. Must be awaited.
+  Task<void> finish(std::exception_ptr error);
+
+ private:
+  std::string path_;
+  bool existed_ = false;
+  NodePtr node_;
+};
+
+}  // namespace cairn
