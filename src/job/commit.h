@@ -1,9 +1,11 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <vector>
 
 #include "async/cancel.h"
+#include "async/sync.h"
 #include "block/context.h"
 #include "block/node.h"
 
@@ -29,10 +31,24 @@ class Commit {
     uint64_t length = 0;
   };
   Task<Piece> look(uint64_t offset, uint64_t max);
+  Task<void> copy_pieces();
+  Task<void> settle(uint64_t bytes);
+  // What was last asked of a layer: a long extent is looked up once, not once a piece.
+  struct Known {
+    Extent extent;
+    uint64_t end = 0;
+  };
   std::vector<NodePtr> layers_;
+  std::vector<Known> known_;  // of each layer
   NodePtr base_;
   uint64_t rate_;
   const CancelSource& cancel_;
+  uint64_t total_ = 0;
+  std::chrono::steady_clock::time_point begin_;
+  Mutex next_mutex_;     // the rest
+  uint64_t next_ = 0;    // offset that nobody has taken yet
+  uint64_t done_ = 0;    // bytes dealt with
+  uint64_t copied_ = 0;  // bytes of data taken
 };
 
 }  // namespace cairn

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "async/cancel.h"
+#include "async/sync.h"
 #include "block/context.h"
 #include "block/node.h"
 
@@ -35,8 +36,23 @@ class Rebase {
     uint64_t host_offset = 0;
     uint64_t length = 0;
   };
-  static Task<Look> look(Node* below, uint64_t offset, uint64_t max);
+  struct Piece {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    bool differs = false;   // perhaps: old and new bytes are to be compared
+    bool new_zero = false;  // the new bytes are known to be zeroes
+  };
+  Task<void> settle_pieces();
+  Task<Piece> next_piece(uint64_t at);
+  // A layer below and what was last asked of it: a long extent is looked up once, not once a piece.
+  struct Layer {
+    Node* node = nullptr;
+    Look known = {};
+    uint64_t begin = 0;  // of what is known
+  };
+  static Task<Look> look(Layer& layer, uint64_t offset, uint64_t max);
   static Task<void> read(Node* below, uint64_t offset, MutableByteSpan out);
+  // AFTER is empty when the new bytes are known to be zeroes.
   Task<void> settle(uint64_t offset, MutableByteSpan before, MutableByteSpan after);
   Task<void> keep(uint64_t offset, ByteSpan bytes);
 
@@ -45,6 +61,14 @@ class Rebase {
   NodePtr new_;
   bool compress_;
   const CancelSource& cancel_;
+  uint64_t total_ = 0;
+  Layer before_;
+  Layer after_;
+  Extent own_;            // of the overlay
+  uint64_t own_end_ = 0;  // where that ends
+  Mutex next_mutex_;      // the rest
+  uint64_t next_ = 0;     // offset that nobody has taken yet
+  uint64_t done_ = 0;     // bytes dealt with
 };
 
 }  // namespace cairn

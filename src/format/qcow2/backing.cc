@@ -39,6 +39,9 @@ Task<void> Qcow2Node::change_backing(std::string name, std::string format) {
 Task<bool> Qcow2Node::make_empty() {
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
+  co_await flush_mapped();
+  const bool done = co_await start_over();
+  if (done) co_return true;
   const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
   for (uint64_t at = 0; at < length();) {
     if ((l1_entry(at / header_.l2_range()) & kOffsetMask) == 0) {

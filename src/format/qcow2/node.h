@@ -208,6 +208,9 @@ class Qcow2Node : public FormatNode {
   Task<void> apply_frees();
   Task<void> apply_frees_if_many();
 
+  // empty.cc
+  Task<bool> start_over();
+
   // resize.cc
   Task<void> grow_l1(uint64_t entries);
   Task<void> preallocate(uint64_t from, uint64_t to, Preallocation mode);
