@@ -215,6 +215,10 @@ class Qcow2Node : public FormatNode {
   Task<void> grow_l1(uint64_t entries);
   Task<void> preallocate(uint64_t from, uint64_t to, Preallocation mode);
   Task<void> shrink(uint64_t length);
+  // preallocate.cc
+  Task<uint64_t> end_of_clusters();
+  Task<uint64_t> allocate_at_end(uint64_t count);
+  Task<void> preallocate_run(uint64_t from, uint64_t to, Preallocation mode);
   Task<void> cut_tail(uint64_t length);
 
   // snapshots.cc; all ranges are locked

@@ -80,6 +80,11 @@ Task<void> Qcow2Node::grow_l1(uint64_t entries) {
 }
 
 Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode) {
+  const bool blocks = mode == Preallocation::kFalloc || mode == Preallocation::kFull;
+  if (blocks && !external_ && from < to) {
+    co_await preallocate_run(from, to, mode);
+    co_return;
+  }
   for (uint64_t at = from; at < to;) {
     Grant place = co_await grant(at, to - at, true);
     const uint64_t next = at + place.length;
