@@ -42,7 +42,7 @@ Task<bool> Qcow2Node::start_over() {
     refcounts_->forget(block, cluster());
     if (block == 2 * cluster()) continue;
     std::lock_guard lock(tables_mutex_);
-    table_clusters_.erase(block / cluster());
+    block_clusters_.erase(block / cluster());
     block = 0;
   }
   for (uint64_t i = 0; i < kept; ++i) set_refcount(nothing, i, header_.refcount_order, 1);

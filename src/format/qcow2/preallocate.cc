@@ -86,7 +86,7 @@ Task<uint64_t> Qcow2Node::allocate_at_end(uint64_t count) {
   refcount_table_ = std::move(table);
   {
     std::lock_guard lock(tables_mutex_);
-    for (size_t i = 0; i < missing.size(); ++i) table_clusters_.insert(area + i);
+    for (size_t i = 0; i < missing.size(); ++i) block_clusters_.insert(area + i);
   }
   virgin_ = std::max(virgin_, end * cluster());
   co_await change_refcount(old_offset / cluster(), old_clusters, -1);
