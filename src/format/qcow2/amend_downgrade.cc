@@ -13,23 +13,25 @@ using namespace qcow2;
 // others get a cluster full of zeroes, all while the image still is a version 3 one; the header
 // changes last.
 
-// Every L2 table once, whoever shares it; true: the active tree has it.
-Task<std::map<uint64_t, bool>> Qcow2Node::all_l2_tables() {
-  std::map<uint64_t, bool> tables;
+// Every L2 table once, whoever shares it.
+Task<Qcow2Node::L2Tables> Qcow2Node::all_l2_tables() {
+  L2Tables tables;
   for (uint64_t i = 0; i < l1_count_; ++i)
-    if (const uint64_t table = l1_entry(i) & kOffsetMask) tables[table] = true;
+    if (const uint64_t table = l1_entry(i) & kOffsetMask)
+      tables[table] = {.active = true, .first = i * header_.l2_range()};
   for (const SnapshotEntry& snapshot : snapshots_) {
     const std::vector<uint64_t> entries = co_await read_l1(snapshot);
-    for (const uint64_t entry : entries)
-      if (const uint64_t table = entry & kOffsetMask) tables.emplace(table, false);
+    for (size_t i = 0; i < entries.size(); ++i)
+      if (const uint64_t table = entries[i] & kOffsetMask)
+        tables.emplace(table, L2Owner{.active = false, .first = i * header_.l2_range()});
   }
-  for (const auto& [table, active] : tables)
+  for (const auto& [table, owner] : tables)
     if (!is_aligned(table, cluster())) corrupt("L2 table offset unaligned");
   co_return tables;
 }
 
-Task<bool> Qcow2Node::has_compressed(const std::map<uint64_t, bool>& tables) {
-  for (const auto& [table, active] : tables) {
+Task<bool> Qcow2Node::has_compressed(const L2Tables& tables) {
+  for (const auto& [table, owner] : tables) {
     for (uint64_t at = 0; at < cluster(); at += slice_bytes_) {
       const TableCache::Ref ref = co_await l2_->get(table + at);
       for (size_t i = 0; i < slice_bytes_ / 8; ++i)
@@ -39,7 +41,7 @@ Task<bool> Qcow2Node::has_compressed(const std::map<uint64_t, bool>& tables) {
   co_return false;
 }
 
-Task<void> Qcow2Node::expand_zeroes(uint64_t table, bool active) {
+Task<void> Qcow2Node::expand_zeroes(uint64_t table, L2Owner owner) {
   uint64_t sharers = 0;
   {
     Mutex::Guard guard = co_await alloc_mutex_.lock();
@@ -52,7 +54,8 @@ Task<void> Qcow2Node::expand_zeroes(uint64_t table, bool active) {
     for (size_t i = 0; i < slice_bytes_ / 8; ++i) {
       const uint64_t old = ref.load_entry(i);
       if ((old & kCompressed) || !(old & kZeroFlag)) continue;
-      const uint64_t now = co_await expanded(old, sharers, active);
+      const uint64_t offset = owner.first + (at / 8 + i) * cluster();
+      const uint64_t now = co_await expanded(old, sharers, owner.active, offset);
       ref.store_entry(i, now);
       changed = true;
     }
@@ -62,8 +65,9 @@ Task<void> Qcow2Node::expand_zeroes(uint64_t table, bool active) {
   co_await l2_->write_back();
 }
 
-// What stands for the zero cluster ENTRY of a table that SHARERS L1 entries point to.
-Task<uint64_t> Qcow2Node::expanded(uint64_t entry, uint64_t sharers, bool active) {
+// What stands for the zero cluster ENTRY at the guest's OFFSET, of a table that SHARERS L1 entries
+// point to.
+Task<uint64_t> Qcow2Node::expanded(uint64_t entry, uint64_t sharers, bool active, uint64_t offset) {
   uint64_t host = entry & kOffsetMask;
   if (!is_aligned(host, cluster())) corrupt("Cluster allocation offset unaligned");
   if (host == 0 && !lies_on_backing()) co_return 0;
@@ -83,7 +87,12 @@ Task<uint64_t> Qcow2Node::expanded(uint64_t entry, uint64_t sharers, bool active
       for (uint64_t i = 0; i < sharers; ++i) free_later(old, cluster());
   }
   check_overlap(host, cluster());
-  co_await file_->write_zeroes(host, cluster());
+  if (header_.crypt_method == 0) {
+    co_await file_->write_zeroes(host, cluster());
+  } else {
+    const std::vector<std::byte> zeroes(cluster());
+    co_await write_payload(*file_, host, offset, zeroes);
+  }
   co_return host | (active && sharers == 1 ? kCopied : 0);
 }
 
@@ -94,7 +103,7 @@ Task<void> Qcow2Node::downgrade(const AmendRequest& request) {
   for (const SnapshotEntry& snapshot : snapshots_)
     if (snapshot.vm_state_bytes > UINT32_MAX || snapshot.disk_bytes != length())
       throw Error(ErrorKind::kInvalid, "Internal snapshots prevent downgrade of image");
-  const std::map<uint64_t, bool> tables = co_await all_l2_tables();
+  const L2Tables tables = co_await all_l2_tables();
   if (header_.compression_type != 0) {
     const bool compressed = co_await has_compressed(tables);
     if (compressed)
@@ -103,8 +112,8 @@ Task<void> Qcow2Node::downgrade(const AmendRequest& request) {
                   "clusters");
   }
   uint64_t done = 0;
-  for (const auto& [table, active] : tables) {
-    co_await expand_zeroes(table, active);
+  for (const auto& [table, owner] : tables) {
+    co_await expand_zeroes(table, owner);
     if (request.progress) request.progress(++done, tables.size() + 1);
   }
   co_await flush_mapped();

@@ -235,10 +235,15 @@ class Qcow2Node : public FormatNode {
   Task<void> amend_encryption(const AmendRequest& request);
   Task<void> upgrade();
   Task<void> downgrade(const AmendRequest& request);
-  Task<std::map<uint64_t, bool>> all_l2_tables();
-  Task<bool> has_compressed(const std::map<uint64_t, bool>& tables);
-  Task<void> expand_zeroes(uint64_t table, bool active);
-  Task<uint64_t> expanded(uint64_t entry, uint64_t sharers, bool active);
+  struct L2Owner {
+    bool active = false;  // the active tree has the table
+    uint64_t first = 0;   // guest offset of its first entry
+  };
+  using L2Tables = std::map<uint64_t, L2Owner>;  // by offset
+  Task<L2Tables> all_l2_tables();
+  Task<bool> has_compressed(const L2Tables& tables);
+  Task<void> expand_zeroes(uint64_t table, L2Owner owner);
+  Task<uint64_t> expanded(uint64_t entry, uint64_t sharers, bool active, uint64_t offset);
   Task<void> change_refcount_width(unsigned order, const AmendRequest& request);
   Task<std::set<uint64_t>> new_refcount_blocks(unsigned order);
   Task<void> switch_refcounts(unsigned order, Run area, const std::set<uint64_t>& used,

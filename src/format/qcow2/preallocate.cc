@@ -106,7 +106,7 @@ Task<void> Qcow2Node::preallocate_run(uint64_t from, uint64_t to, Preallocation 
     if (from != start) {
       std::vector<std::byte> head(from - start);
       co_await read_guest(start, head);
-      co_await file_->write(host, head);
+      co_await write_payload(*file_, host, start, head);
     }
   } catch (Error& caught) {
     caught.context("Failed to resize underlying file");

@@ -93,7 +93,7 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
         // What the old last cluster showed stays what it shows.
         std::vector<std::byte> head(at % cluster());
         co_await read_guest(at - head.size(), head);
-        co_await data_->write(at - head.size(), head);
+        co_await write_payload(*data_, at - head.size(), at - head.size(), head);
       }
       if (header_.extended_l2()) place.copy_begin = place.copy_end = place.offset;
       co_await publish(place);
