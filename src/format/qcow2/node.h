@@ -105,6 +105,7 @@ class Qcow2Node : public FormatNode {
 
  private:
   friend class Qcow2Checker;
+  friend class SnapshotSwitch;
 
   // One guest cluster's entry, with the second word of extended L2.
   struct Entry {
@@ -223,11 +224,6 @@ class Qcow2Node : public FormatNode {
 
   // snapshots.cc; all ranges are locked
   Task<std::vector<uint64_t>> read_l1(const qcow2::SnapshotEntry& snapshot);
-  Task<void> change_tree(std::span<const uint64_t> l1, int delta);
-  Task<void> change_table(uint64_t table, int delta);
-  Task<void> clear_copied();
-  Task<void> renew_copied();
-  Task<void> write_l1_entries();
   Task<void> store_snapshots(std::vector<qcow2::SnapshotEntry> snapshots);
   std::vector<uint64_t> l1_entries() const;
 

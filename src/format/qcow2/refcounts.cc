@@ -15,6 +15,24 @@ namespace {
 // This much freed space, or so many pieces of it, may wait for the next flush.
 constexpr size_t kMaxWaitingFrees = 4096;
 constexpr uint64_t kMaxWaitingBytes = 64 << 20;
+
+// Adds DELTA to COUNT counters of 16 bits; false, and nothing done, where one would overflow or
+// become zero: those need a closer look.
+bool shift_counters(MutableByteSpan block, uint64_t first, uint64_t count, int delta) {
+  uint16_t least = UINT16_MAX;
+  uint16_t most = 0;
+  for (uint64_t i = first; i < first + count; ++i) {
+    const auto value = load_be<uint16_t>(block, i * 2);
+    least = std::min(least, value);
+    most = std::max(most, value);
+  }
+  if (delta > 0 ? most == UINT16_MAX : least < 2) return false;
+  for (uint64_t i = first; i < first + count; ++i) {
+    const auto value = load_be<uint16_t>(block, i * 2);
+    store_be<uint16_t>(block, i * 2, static_cast<uint16_t>(value + delta));
+  }
+  return true;
+}
 }  // namespace
 
 // Where the block with INDEX lies; 0: there is none.
@@ -51,6 +69,10 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
     if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockUpdate);
     check_overlap(place, cluster(), kOverlapAll & ~kOverlapRefcountBlock);
     TableCache::Ref ref = co_await refcounts_->get(place);
+    if (order == 4 && end - at > 1 &&
+        shift_counters(ref.bytes(), at % per_block, end - at, delta)) {
+      at = end;
+    }
     for (; at < end; ++at) {
       const uint64_t old = get_refcount(ref.bytes(), at % per_block, order);
       if (delta > 0 ? old == most : old == 0)

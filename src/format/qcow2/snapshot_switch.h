@@ -1,0 +1,76 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "format/qcow2/node.h"
+
+namespace cairn {
+
+// One step from an image's state to another one with other snapshots or another active table.
+//
+// Everything that changes (refcount table and blocks, L1 tables, L2 tables whose COPIED flags
+// differ, the snapshot table) is written to an area that the old state does not count. The fields
+// of the header that name the roots and the disk's size lie in one sector; one write of it
+// switches. A crash before leaves the old state as it was, one after it the new state: exact
+// counters and flags, no leak.
+//
+// Every range is locked while one of these lives, and the allocator from begin() on. Dropped
+// before finish(), it leaves the image as it was.
+class SnapshotSwitch {
+ public:
+  explicit SnapshotSwitch(Qcow2Node& node) : node_(node) {}
+  ~SnapshotSwitch();
+  SnapshotSwitch(const SnapshotSwitch&) = delete;
+  SnapshotSwitch& operator=(const SnapshotSwitch&) = delete;
+
+  // Flushes, and finds an area for the counters, L1_TABLES of L1_ENTRIES each, as many L2 tables
+  // as ACTIVE refers to, and a table of SNAPSHOTS.
+  Task<void> begin(std::span<const uint64_t> active, uint64_t l1_tables, uint64_t l1_entries,
+                   const std::vector<qcow2::SnapshotEntry>& snapshots);
+  // Makes ACTIVE the tables of a snapshot as well: what it reaches is counted once more and loses
+  // its COPIED flags.
+  Task<void> share(std::vector<uint64_t>& active);
+  // Raises or lowers the counters of what TABLES reaches.
+  Task<void> count(std::span<const uint64_t> tables, int delta);
+  Task<void> count_clusters(uint64_t offset, uint64_t clusters, int delta);
+  // Sets the COPIED flags of ACTIVE as the counters are by now.
+  Task<void> renew_copied(std::vector<uint64_t>& active);
+  // Writes an L1 table and says where.
+  Task<uint64_t> write_l1(std::span<const uint64_t> entries);
+  // Switches to the new active table, list of snapshots and disk size.
+  Task<void> finish(const std::vector<uint64_t>& active,
+                    std::vector<qcow2::SnapshotEntry> snapshots, uint64_t disk_bytes);
+
+ private:
+  // Clusters in a row, and which entry of the table names the first.
+  struct Piece {
+    uint64_t first = 0;
+    uint64_t count = 0;
+    size_t entry = 0;
+  };
+  Task<uint64_t> take(uint64_t clusters);
+  Task<void> copy_blocks();
+  Task<void> load(uint64_t table);
+  std::vector<Piece> pieces(bool compressed_too) const;
+  Task<void> find_ones(std::vector<uint8_t>& ones);
+  Task<uint64_t> store_copy();
+  Task<void> write_pending();
+
+  Qcow2Node& node_;
+  Mutex::Guard guard_;
+  bool begun_ = false;
+  bool done_ = false;
+  std::vector<uint64_t> old_table_;
+  uint64_t area_ = 0;  // in clusters
+  uint64_t next_ = 0;
+  uint64_t end_ = 0;
+  uint64_t table_place_ = 0;
+  AlignedBuffer table_;    // the L2 table at hand
+  AlignedBuffer pending_;  // L2 tables in a row that wait to be written
+  uint64_t pending_place_ = 0;
+  size_t pending_bytes_ = 0;
+};
+
+}  // namespace cairn
