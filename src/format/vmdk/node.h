@@ -185,7 +185,7 @@ class VmdkNode : public FormatNode {
 
   // Of streams.
   bool stream_ = false;
-  std::atomic<bool> forward_{false};  // the tables are written behind the grains, by this session
+  std::atomic<bool> forward_{false};  // the tables are written behind the grains, by us
   int compression_level_ = 0;
   Mutex stream_mutex_;
   mutable std::mutex pending_mutex_;
