@@ -67,15 +67,16 @@ Pages::Batch Pages::take() {
   std::lock_guard lock(mutex_);
   Batch batch;
   batch.released.swap(released_);
-  std::stable_partition(changed_.begin(), changed_.end(),
-                        [](const PagePtr& page) { return page->first; });
   batch.pages.reserve(changed_.size());
-  for (PagePtr& page : changed_) {
-    page->dirty = false;
-    ++page->writers;
-    Snapshot& snapshot = batch.pages.emplace_back();
-    snapshot.bytes = page->bytes;
-    snapshot.page = std::move(page);
+  for (const bool first : {true, false}) {
+    for (const PagePtr& page : changed_) {
+      if (page->first != first) continue;
+      page->dirty = false;
+      ++page->writers;
+      Snapshot& snapshot = batch.pages.emplace_back();
+      snapshot.bytes = page->bytes;
+      snapshot.page = page;
+    }
   }
   changed_.clear();
   dirty_.store(0, std::memory_order_relaxed);
