@@ -8,7 +8,7 @@ import xml.sax.saxutils as text
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SECONDS = 8
+SECONDS = 6
 HERE = Path(__file__).resolve().parent
 
 
