@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/new_file.h"
+#include "block/open_format.h"
 #include "format/qcow2/node.h"
 #include "format/qcow2/qcow2.h"
 
@@ -233,17 +234,7 @@ class Qcow2Driver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    NodePtr file = co_await request.open_file();
-    std::exception_ptr error;
-    try {
-      auto node = std::make_shared<Qcow2Node>(request.context, *this, file);
-      co_await node->load(request);
-      co_return node;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await file->close();
-    std::rethrow_exception(error);
+    return open_format<Qcow2Node>(request, *this);
   }
 
   void check_creation(Context& context, const std::string& filename, uint64_t,

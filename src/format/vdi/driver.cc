@@ -1,4 +1,4 @@
-#include "block/open.h"
+#include "block/open_format.h"
 #include "format/vdi/node.h"
 #include "format/vdi/vdi.h"
 
@@ -33,17 +33,7 @@ class VdiDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    NodePtr file = co_await request.open_file();
-    std::exception_ptr error;
-    try {
-      auto node = std::make_shared<VdiNode>(request.context, *this, file);
-      co_await node->load(request);
-      co_return node;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await file->close();
-    std::rethrow_exception(error);
+    return open_format<VdiNode>(request, *this);
   }
 
   Task<void> create(Context&, CreateRequest request) const override {

@@ -1,3 +1,4 @@
+#include "block/open_format.h"
 #include "format/vhdx/create.h"
 #include "format/vhdx/node.h"
 #include "format/vhdx/vhdx.h"
@@ -27,22 +28,7 @@ class VhdxDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    NodePtr file = co_await request.open_file();
-    std::exception_ptr error;
-    std::shared_ptr<VhdxNode> node;
-    try {
-      node = std::make_shared<VhdxNode>(request.context, *this, file);
-      co_await node->load(request);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (!error) co_return node;
-    NodePtr parent;
-    for (const Child& child : node ? node->children() : std::vector<Child>{})
-      if (child.role == ChildRole::kBacking) parent = child.node;
-    if (parent) co_await parent->close();
-    co_await file->close();
-    std::rethrow_exception(error);
+    return open_format<VhdxNode>(request, *this);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
-#include "block/open.h"
+#include "block/open_format.h"
 #include "format/vmdk/create.h"
 #include "format/vmdk/node.h"
 #include "format/vmdk/vmdk.h"
@@ -71,17 +71,7 @@ class VmdkDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    NodePtr file = co_await request.open_file();
-    auto node = std::make_shared<VmdkNode>(request.context, *this, file);
-    std::exception_ptr error;
-    try {
-      co_await node->load(request);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (!error) co_return node;
-    for (const Child& child : node->children()) co_await child.node->close();
-    std::rethrow_exception(error);
+    return open_format<VmdkNode>(request, *this);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/open_format.h"
 #include "format/vpc/node.h"
 #include "format/vpc/vpc.h"
 
@@ -85,27 +86,7 @@ class VpcDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    NodePtr file = co_await request.open_file();
-    std::exception_ptr error;
-    NodePtr parent;
-    try {
-      auto node = std::make_shared<VpcNode>(request.context, *this, file);
-      std::exception_ptr failed;
-      try {
-        co_await node->load(request);
-        co_return node;
-      } catch (...) {
-        failed = std::current_exception();
-      }
-      for (const Child& child : node->children())
-        if (child.role == ChildRole::kBacking) parent = child.node;
-      std::rethrow_exception(failed);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (parent) co_await parent->close();
-    co_await file->close();
-    std::rethrow_exception(error);
+    return open_format<VpcNode>(request, *this);
   }
 
   Task<void> create(Context&, CreateRequest request) const override {
