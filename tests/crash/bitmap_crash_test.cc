@@ -3,14 +3,12 @@
 #include <map>
 #include <set>
 
-#include "filter/record/record.h"
-#include "support.h"
+#include "crash/replay.h"
 
 namespace cairn {
 namespace {
 
 using namespace testing_support;
-using Kind = RecordedEvent::Kind;
 
 constexpr uint64_t kSize = 1 << 20;
 constexpr uint64_t kGranularity = 4096;
@@ -27,27 +25,9 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
     return world_.run(open_node(world_.context, std::move(request)));
   }
 
-  static std::vector<std::byte> load(const std::string& path) {
-    std::vector<std::byte> bytes(std::filesystem::file_size(path));
-    std::ifstream in(path, std::ios::binary);
-    in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    return bytes;
-  }
-
-  static void apply(std::vector<std::byte>& file, const RecordedEvent& event) {
-    const uint64_t end = event.offset + event.length;
-    if ((event.kind == Kind::kWrite || event.kind == Kind::kZero) && file.size() < end)
-      file.resize(end);
-    const auto at = file.begin() + static_cast<ptrdiff_t>(event.offset);
-    if (event.kind == Kind::kWrite) std::copy(event.bytes.begin(), event.bytes.end(), at);
-    if (event.kind == Kind::kZero)
-      std::fill(at, at + static_cast<ptrdiff_t>(event.length), std::byte{0});
-    if (event.kind == Kind::kResize) file.resize(event.offset);
-  }
-
   // One opening of the image with everything that a user may do to bitmaps.
   void work(const std::string& path, unsigned seed) {
-    start_ = load(path);
+    start_ = load_file(path);
     NodePtr node = open_recorded(path);
     auto* recorder = dynamic_cast<RecordNode*>(node->file());
     ASSERT_NE(recorder, nullptr);
@@ -77,13 +57,7 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
   }
 
   std::vector<std::byte> after(size_t count, std::mt19937_64* chance) const {
-    std::vector<std::byte> file = start_;
-    size_t epoch = 0;
-    for (size_t i = 0; i < count; ++i)
-      if (events_[i].kind == Kind::kFlush) epoch = i;
-    for (size_t i = 0; i < count; ++i)
-      if (i <= epoch || chance == nullptr || (*chance)() % 2 == 0) apply(file, events_[i]);
-    return file;
+    return replay(start_, events_, count, chance);
   }
 
   void examine(const std::vector<std::byte>& file, size_t count) {

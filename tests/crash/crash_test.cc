@@ -4,14 +4,12 @@
 #include <cstdio>
 #include <cstring>
 
-#include "filter/record/record.h"
-#include "support.h"
+#include "crash/replay.h"
 
 namespace cairn {
 namespace {
 
 using namespace testing_support;
-using Kind = RecordedEvent::Kind;
 
 struct Case {
   std::string name;
@@ -74,39 +72,9 @@ class Crash : public testing::TestWithParam<Case> {
     world_.run(node->close());
   }
 
-  static void apply(std::vector<std::byte>& file, const RecordedEvent& event) {
-    const uint64_t end = event.offset + event.length;
-    switch (event.kind) {
-      case Kind::kWrite:
-        if (file.size() < end) file.resize(end);
-        std::copy(event.bytes.begin(), event.bytes.end(),
-                  file.begin() + static_cast<ptrdiff_t>(event.offset));
-        break;
-      case Kind::kZero:
-        if (file.size() < end) file.resize(end);
-        std::fill(file.begin() + static_cast<ptrdiff_t>(event.offset),
-                  file.begin() + static_cast<ptrdiff_t>(end), std::byte{0});
-        break;
-      case Kind::kResize:
-        file.resize(event.offset);
-        break;
-      case Kind::kDiscard:
-      case Kind::kFlush:
-        break;
-    }
-  }
-
   // The file after the first COUNT events, of which those behind the last flush survive by chance.
   std::vector<std::byte> after(size_t count, std::mt19937_64* chance) const {
-    std::vector<std::byte> file = start_;
-    size_t epoch = 0;
-    for (size_t i = 0; i < count; ++i)
-      if (events_[i].kind == Kind::kFlush) epoch = i;
-    for (size_t i = 0; i < count; ++i) {
-      if (i > epoch && chance != nullptr && (*chance)() % 2 == 0) continue;
-      apply(file, events_[i]);
-    }
-    return file;
+    return replay(start_, events_, count, chance);
   }
 
   bool lazy() const { return GetParam().name == "lazy"; }

@@ -2,45 +2,19 @@
 // meant to be; its counters and flags are exact.
 #include <cstdlib>
 
-#include "filter/record/record.h"
-#include "support.h"
+#include "crash/replay.h"
 
 namespace cairn {
 namespace {
 
 using namespace testing_support;
-using Kind = RecordedEvent::Kind;
 
 constexpr uint64_t kSize = 1 << 20;
 
 class SnapshotCrash : public testing::TestWithParam<const char*> {
  protected:
-  static std::vector<std::byte> load(const std::string& path) {
-    std::vector<std::byte> bytes(std::filesystem::file_size(path));
-    std::ifstream in(path, std::ios::binary);
-    in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    return bytes;
-  }
-
-  static void apply(std::vector<std::byte>& file, const RecordedEvent& event) {
-    const uint64_t end = event.offset + event.length;
-    if ((event.kind == Kind::kWrite || event.kind == Kind::kZero) && file.size() < end)
-      file.resize(end);
-    const auto at = file.begin() + static_cast<ptrdiff_t>(event.offset);
-    if (event.kind == Kind::kWrite) std::copy(event.bytes.begin(), event.bytes.end(), at);
-    if (event.kind == Kind::kZero)
-      std::fill(at, at + static_cast<ptrdiff_t>(event.length), std::byte{0});
-    if (event.kind == Kind::kResize) file.resize(event.offset);
-  }
-
   std::vector<std::byte> after(size_t count, std::mt19937_64* chance) const {
-    std::vector<std::byte> file = start_;
-    size_t epoch = 0;
-    for (size_t i = 0; i < count; ++i)
-      if (events_[i].kind == Kind::kFlush) epoch = i;
-    for (size_t i = 0; i < count; ++i)
-      if (i <= epoch || chance == nullptr || (*chance)() % 2 == 0) apply(file, events_[i]);
-    return file;
+    return replay(start_, events_, count, chance);
   }
 
   static size_t snapshots_of(const Node& node) {
@@ -57,7 +31,7 @@ class SnapshotCrash : public testing::TestWithParam<const char*> {
 
   // Does WHAT ('c', 'a' or 'd') under a recorder and looks at what crashes leave.
   void crash_during(char what, const std::string& path) {
-    start_ = load(path);
+    start_ = load_file(path);
     OpenRequest request;
     request.options = Options::parse_list(
         "driver=qcow2,file.driver=record,file.file.driver=file,file.file.filename=" + path);
