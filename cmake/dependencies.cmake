@@ -33,6 +33,13 @@ cairn_pkg(ZSTD libzstd libzstd-dev)
 cairn_pkg(DEFLATE libdeflate libdeflate-dev)
 cairn_pkg(EDIT libedit libedit-dev)
 
+# The archive, for the same reason.
+find_library(PUGIXML_LIBRARY NAMES libpugixml.a pugixml)
+find_path(PUGIXML_HEADER pugixml.hpp)
+if(NOT PUGIXML_LIBRARY OR NOT PUGIXML_HEADER)
+  cairn_missing("pugixml" libpugixml-dev)
+endif()
+
 # GnuTLS is bound at run time, when TLS is first asked for: only its headers are needed here.
 cairn_pkg(GNUTLS gnutls libgnutls28-dev)
 add_library(GNUTLS::Headers INTERFACE IMPORTED)

@@ -28,7 +28,7 @@ def small_images(folder):
 
 # Formats whose fuzz target begins with a small image that the program made: options of creation.
 SEEDS = {"vdi": ["", "static=on"], "vpc": ["", "force_size=on,subformat=fixed"],
-         "vmdk": ["", "subformat=streamOptimized"]}
+         "vmdk": ["", "subformat=streamOptimized"], "ova": [""]}
 
 
 def seed(folder, name):

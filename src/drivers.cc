@@ -10,6 +10,7 @@
 #include "filter/record/record.h"
 #include "filter/throttle/throttle.h"
 #include "format/luks/luks.h"
+#include "format/ova/ova.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "format/vdi/vdi.h"
@@ -43,6 +44,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_vhdx_driver());
   registry.add(make_vpc_driver());
   registry.add(make_vmdk_driver());
+  registry.add(make_ova_driver());
 }
 
 }  // namespace cairn

@@ -55,6 +55,9 @@ BUILD_PACKAGES+=(libgnutls28-dev)
 TEST_PACKAGES+=(gnutls-bin libnbd-bin python3-libnbd nbdkit fio)
 # Another reader of VMware's disks, for their tests.
 TEST_PACKAGES+=(libvmdk-utils python3-libvmdk)
+# Appliances: their descriptor, and what tests take them apart with.
+BUILD_PACKAGES+=(libpugixml-dev)
+TEST_PACKAGES+=(libxml2-utils tar)
 # What mounting and its tests, and those of the NBD client, need.
 BUILD_PACKAGES+=(libfuse3-dev fuse3)
 TEST_PACKAGES+=(fdisk nbd-server)

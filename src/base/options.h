@@ -19,6 +19,7 @@ struct OptionSpec {
   OptionType type = OptionType::kString;
   std::string_view default_text;  // empty: none
   std::string_view help;
+  bool beyond_qemu = false;  // unknown under the names of QEMU's tools
 };
 using OptionSchema = std::vector<OptionSpec>;
 

@@ -45,9 +45,9 @@ class Context {
   std::string next_node_name();
   // Warnings for people (a line each, no newline); the tools print them on standard error.
   std::function<void(std::string_view)> warn;
-  // Whether probing looks at the last sector too. QEMU does not: what it takes for raw stays raw
-  // under its names.
-  bool probe_tails = true;
+  // Whether what QEMU's tools have not is offered: formats that it takes for raw disks, options of
+  // creation, facts about images. Not under their names.
+  bool beyond_qemu = true;
 
  private:
   // The objects of src/net; false when TYPE is none of them.

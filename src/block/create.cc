@@ -127,15 +127,21 @@ Task<void> create_image(Context& context, CreateOptions request) {
     throw Error(ErrorKind::kUnsupported, "Protocol driver '" + std::string(protocol->name()) +
                                              "' does not support image creation");
   Options options = request.options;
+  const auto usable = [&](const OptionSchema& schema, std::string_view key) {
+    const OptionSpec* spec = find_spec(schema, key);
+    return spec != nullptr && (context.beyond_qemu || !spec->beyond_qemu) ? spec : nullptr;
+  };
+  const bool may_have_backing =
+      format->abilities().backing && usable(format->create_options(), "backing_file") != nullptr;
   for (const auto& [key, value] : options.items()) {
-    if (key == "backing_file" && !format->abilities().backing)
+    if (key == "backing_file" && !may_have_backing)
       throw Error(ErrorKind::kUnsupported,
                   "Backing file not supported for file format '" + format_name + "'");
-    if (key == "backing_fmt" && !format->abilities().backing)
+    if (key == "backing_fmt" && !may_have_backing)
       throw Error(ErrorKind::kUnsupported,
                   "Backing file format not supported for file format '" + format_name + "'");
-    const OptionSpec* spec = find_spec(format->create_options(), key);
-    if (spec == nullptr) spec = find_spec(protocol->create_options(), key);
+    const OptionSpec* spec = usable(format->create_options(), key);
+    if (spec == nullptr) spec = usable(protocol->create_options(), key);
     if (spec == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
     check_type(*spec, options);
   }

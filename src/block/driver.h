@@ -34,6 +34,7 @@ struct ProbeInput {
   ByteSpan tail;  // the last 512 bytes of a file with as many, else empty
   uint64_t length = 0;
   std::string_view filename;
+  bool beyond_qemu = false;  // what QEMU does not recognise may be recognised
 };
 
 struct MeasureResult {
@@ -61,6 +62,8 @@ struct Abilities {
   bool compression_level = false;  // set_compression_level() is known
   bool check = false;
   bool repair = false;
+  bool check_beyond_qemu = false;   // QEMU cannot check the format
+  bool repair_beyond_qemu = false;  // nor repair it
   bool amend = false;
   bool snapshots = false;
   bool bitmaps = false;  // keeps persistent dirty bitmaps

@@ -136,12 +136,15 @@ Task<const Driver*> Opener::probe(Context& context, Node& file) {
   std::vector<std::byte> tail;
   const uint64_t length = file.length();
   co_await file.read(0, MutableByteSpan(head).first(std::min<uint64_t>(length, head.size())));
-  if (length >= 512 && context.probe_tails) {
+  if (length >= 512 && context.beyond_qemu) {
     tail.resize(512);
     co_await file.read(length - 512, tail);
   }
-  const Driver* found = context.registry().probe(
-      {.head = head, .tail = tail, .length = length, .filename = file.filename()});
+  const Driver* found = context.registry().probe({.head = head,
+                                                  .tail = tail,
+                                                  .length = length,
+                                                  .filename = file.filename(),
+                                                  .beyond_qemu = context.beyond_qemu});
   if (found == nullptr) throw Error(ErrorKind::kInvalid, "no driver knows this image");
   co_return found;
 }
@@ -223,7 +226,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (driver == nullptr) {
     // Not told: open the file and look.
     request.options = spot.options;
-    if (spot.filename.empty() && !spot.options.has_tree("file"))
+    if (spot.filename.empty() && !spot.options.has_tree("file") && !spot.file)
       throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
     NodePtr file = co_await request.open_file("file");
     std::exception_ptr error;
@@ -345,6 +348,20 @@ Task<NodePtr> OpenContext::open_file(std::string_view name) {
 Task<NodePtr> OpenContext::open_image(std::string_view name) {
   Task<NodePtr> opening = open_child(name, false, file_permissions());
   NodePtr node = co_await opening;
+  co_return node;
+}
+
+Task<NodePtr> OpenContext::open_over(NodePtr bytes, std::string_view format) {
+  Opener::Spot spot;
+  spot.flags = flags;
+  spot.flags.no_backing = true;
+  spot.flags.references.mode = ReferencePolicy::Mode::kDeny;
+  spot.flags.cache.write_through = false;
+  spot.depth = depth + 1;
+  spot.ancestors = ancestors;
+  spot.format = format;
+  spot.file = std::move(bytes);
+  NodePtr node = co_await Opener::open(context, std::move(spot));
   co_return node;
 }
 

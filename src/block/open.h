@@ -86,6 +86,9 @@ struct OpenContext {
   Task<NodePtr> open_file(std::string_view name = "file");
   // The same for a child that is an image rather than bytes: its format is looked for.
   Task<NodePtr> open_image(std::string_view name);
+  // Opens the image whose file is BYTES, which then belongs to it; its format is looked for when
+  // FORMAT is empty. It may refer to nothing. On failure BYTES is still the caller's.
+  Task<NodePtr> open_over(NodePtr bytes, std::string_view format);
   // Opens the backing file: options backing.* win over the name stored in the image. Null when
   // there is none, it is overridden by null or flags say not to. Relative names are resolved
   // against the directory of the image. Applies the ReferencePolicy and refuses cycles.

@@ -1,45 +1,23 @@
 #include "block/overlay.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
-
-#include <cerrno>
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/unnamed_file.h"
 
 namespace cairn {
 namespace {
 
-// A file without a name that goes when its last descriptor does.
-class UnnamedFile {
- public:
-  UnnamedFile() {
-    const char* set = ::getenv("TMPDIR");
-    std::string folder = set != nullptr && *set != 0 ? set : "/var/tmp";
-    if (folder == "/tmp") folder = "/var/tmp";
-    fd_ = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
-      // File systems without such files: a named one, for a moment.
-      std::string name = folder + "/cairn-overlay-XXXXXX";
-      fd_ = ::mkostemp(name.data(), O_CLOEXEC);
-      if (fd_ >= 0) ::unlink(name.c_str());
-    }
-    if (fd_ < 0)
-      throw Error::system(errno, "Could not make a temporary overlay in '" + folder + "'");
-  }
-  UnnamedFile(const UnnamedFile&) = delete;
-  ~UnnamedFile() { ::close(fd_); }
-  // A path by which this process can open it.
-  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
-
- private:
-  int fd_ = -1;
-};
+// Where the system wants files that are large and temporary.
+std::string temporary_folder() {
+  const char* set = ::getenv("TMPDIR");
+  const std::string folder = set != nullptr && *set != 0 ? set : "/var/tmp";
+  return folder == "/tmp" ? "/var/tmp" : folder;
+}
 
 Task<NodePtr> lay_over(Context& context, NodePtr base) {
-  const UnnamedFile file;
+  const UnnamedFile file(temporary_folder(), "Could not make a temporary overlay");
   CreateOptions fresh;
   fresh.filename = file.path();
   fresh.format = "qcow2";

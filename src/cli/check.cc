@@ -39,7 +39,11 @@ Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::R
   Outcome outcome;
   outcome.format = node->driver().name();
   std::exception_ptr error;
-  const Abilities abilities = node->driver().abilities();
+  Abilities abilities = node->driver().abilities();
+  if (!session.for_people()) {
+    abilities.check = abilities.check && !abilities.check_beyond_qemu;
+    abilities.repair = abilities.repair && !abilities.repair_beyond_qemu;
+  }
   if (!abilities.check || (repair != CheckRequest::Repair::kNone && !abilities.repair)) {
     outcome.unsupported = true;
   } else {

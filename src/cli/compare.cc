@@ -36,6 +36,7 @@ int run_compare(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   OpenRequest first = image_request(session, arguments, words[0], arguments.value_or('f', ""));
   OpenRequest second = image_request(session, arguments, words[1], arguments.value_or('F', ""));
+  second.options.erase("disk");
   const std::string cache = arguments.value_or('T', "writeback");
   if (!CacheMode::parse(cache)) fail(session, "Invalid source cache option: " + cache, 2);
   first.flags.cache = second.flags.cache = *CacheMode::parse(cache);

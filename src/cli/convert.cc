@@ -5,10 +5,12 @@
 
 #include <cstdio>
 
+#include "base/arith.h"
 #include "block/driver.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
+#include "format/vpc/azure.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
 
@@ -33,6 +35,7 @@ struct Plan {
   std::string hash;      // the algorithm of the digest that is printed; empty: none
   bool verify = false;
   std::optional<uint64_t> level;  // of compression
+  bool azure = false;
 };
 
 constexpr uint64_t kMaxSparse = 16 << 20;
@@ -127,6 +130,10 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   options.erase("size");
   if (const auto backing = arguments.value('B')) options.set("backing_file", *backing);
   if (const auto format = arguments.value('F')) options.set("backing_fmt", *format);
+  if (session.untrusted && plan.format == "ova")
+    fail(session,
+         "making an appliance takes a temporary file, which the work with untrusted images may not "
+         "have: convert to another format first, and that to this one");
   const bool backing = options.has("backing_file");
   if (backing && sources > 1)
     fail(session,
@@ -146,6 +153,28 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
       fail(session, "Compression and preallocation not supported at the same time");
   }
   plan.create_options = std::move(options);
+}
+
+// Azure takes one kind of image only.
+void plan_azure(const Session& session, const Arguments& arguments, Options& options, Plan& plan) {
+  const std::string cloud = arguments.value_or(kFor, "");
+  if (cloud != "azure")
+    fail(session, "--for knows 'azure' and nothing else; '" + cloud + "' was given");
+  if (!plan.create) fail(session, "--for makes a new image: -n cannot be used with it");
+  if (plan.job.compress) fail(session, "Azure takes no compressed images");
+  const std::string by_name = format_of_name(plan.target);
+  if (arguments.has('O') ? plan.format != "vpc" : !by_name.empty() && by_name != "vpc")
+    fail(session, "Azure takes VHD images only: the target must be NAME.vhd, or of the format vpc");
+  plan.format = "vpc";
+  plan.azure = true;
+  const std::pair<const char*, const char*> needed[] = {{"subformat", "fixed"},
+                                                        {"force_size", "on"}};
+  for (const auto& [key, value] : needed) {
+    const auto given = options.string(key);
+    if (given && *given != value)
+      fail(session, std::string("Azure takes images with ") + key + "=" + value + " only");
+    options.set(key, value);
+  }
 }
 
 // Whether a name stands for a file that came into being since this was made.
@@ -178,6 +207,7 @@ class Conversion {
       co_await open_target();
       co_await copy();
       if (plan_.bitmaps) copy_bitmaps();
+      if (plan_.azure) co_await verify_azure();
       if (plan_.verify) co_await verify();
     } catch (...) {
       error = std::current_exception();
@@ -205,7 +235,7 @@ class Conversion {
         CreateOptions image{.filename = plan_.target,
                             .format = plan_.format,
                             .options = plan_.create_options,
-                            .size = size_,
+                            .size = plan_.azure ? align_up(size_, vpc::kAzureUnit) : size_,
                             .announce = {}};
         co_await create_image(session_.context, std::move(image));
       } catch (Error& caught) {
@@ -285,6 +315,28 @@ class Conversion {
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
     co_await job.run();
     if (digest) digest_ = digest->finish();
+  }
+
+  // Looks at the finished file as a stranger does.
+  Task<void> verify_azure() {
+    NodePtr written = std::exchange(target_, nullptr);
+    co_await written->close();
+    OpenRequest bytes;
+    bytes.filename = plan_.target;
+    bytes.format = "file";
+    NodePtr file = co_await open_node(session_.context, std::move(bytes));
+    std::exception_ptr error;
+    std::vector<std::string> findings;
+    try {
+      findings = co_await vpc::azure_findings(*file);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    std::vector<NodePtr> nodes(1, file);
+    co_await close_all(std::move(nodes), error);
+    if (!findings.empty())
+      throw Error(ErrorKind::kIo, "Azure would not take the target: " + findings.front());
+    target_ = co_await open_node(session_.context, target_request());
   }
 
   // Opens the target anew, past the page cache where the file system lets it, so that what is
@@ -402,8 +454,10 @@ int run_convert(Session& session, Arguments& arguments) {
     request.flags.unshare_write = true;
     plan.sources.push_back(std::move(request));
   }
+  Options creation = options.value_or(Options{});
+  if (arguments.has(kFor)) plan_azure(session, arguments, creation, plan);
   if (plan.create)
-    plan_creation(session, arguments, options.value_or(Options{}), plan.sources.size(), plan);
+    plan_creation(session, arguments, std::move(creation), plan.sources.size(), plan);
 
   Progress progress(session, arguments.has('p'), plan.quiet, 1);
   const NewFile fresh(plan.target);
@@ -422,6 +476,7 @@ int run_convert(Session& session, Arguments& arguments) {
   }
   progress.finish();
   if (!plan.hash.empty()) print(conversion.digest() + "  " + plan.target + "\n");
+  if (plan.azure && !plan.quiet) print("Ready for Azure: a fixed VHD of whole MiB.\n");
   if (plan.verify && !plan.quiet) print("Verified: the target has the content of the source.\n");
   return 0;
 }

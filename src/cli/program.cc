@@ -271,7 +271,7 @@ int run_program(int argc, char** argv) {
     for (const Tool& tool : tools())
       if (program.find(tool.qemu_name) != std::string::npos) as_tool = &tool;
     const bool qemu = as_tool != nullptr || program.find("qemu-img") != std::string::npos;
-    context.probe_tails = !qemu;
+    context.beyond_qemu = !qemu;
     Session session{.program = program,
                     .persona = qemu ? Persona::kQemu : Persona::kCairn,
                     .context = context,

@@ -167,6 +167,7 @@ OpenRequest image_request(const Session& session, const Arguments& arguments,
     request.filename = name;
   }
   request.flags.force_share = arguments.has('U');
+  if (const auto disk = arguments.value(kDisk)) request.options.set("disk", *disk);
   if (session.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
   return request;
 }
@@ -251,6 +252,7 @@ int print_create_help(Session& session, const std::string& format, const std::st
   std::vector<std::string_view> seen;
   const auto add = [&](const OptionSchema& schema) {
     for (const OptionSpec& spec : schema) {
+      if (spec.beyond_qemu && !session.for_people()) continue;
       if (std::find(seen.begin(), seen.end(), spec.name) != seen.end()) continue;
       seen.push_back(spec.name);
       lines.push_back(help_line(spec));
@@ -293,7 +295,7 @@ constexpr Ending kEndings[] = {
     {"qed", "qed"},     {"vdi", "vdi"},       {"vmdk", "vmdk"},     {"vhd", "vpc"},
     {"avhd", "vpc"},    {"vpc", "vpc"},       {"vhdx", "vhdx"},     {"avhdx", "vhdx"},
     {"luks", "luks"},   {"hdd", "parallels"}, {"hds", "parallels"}, {"bochs", "bochs"},
-    {"cloop", "cloop"}, {"dmg", "dmg"},
+    {"cloop", "cloop"}, {"dmg", "dmg"},       {"ova", "ova"},
 };
 }  // namespace
 

@@ -84,6 +84,7 @@ enum LongId : int {
   kOutput,
   kUntrusted,
   kBudget,
+  kDisk,
   kFirstOwn = 300,
 };
 extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,

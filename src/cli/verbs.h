@@ -41,6 +41,7 @@ enum OwnId : int {
   kSize,
   kWorkers,
   kHash,
+  kFor,
   kVerify,
   kAlgorithm,
   kForce,

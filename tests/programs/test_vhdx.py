@@ -345,6 +345,15 @@ def test_child(pair, cairn, qemu):
     reads(cairn, "child.vhdx", "2 2560k 512k", "9 6M 2M", "0 8M 92M")
 
 
+def test_qemus_name_knows_less(image, ours, qemu, folder):
+    """Neither our facts nor our options of creation."""
+    for words in (["info", "a.vhdx"], ["info", "--output=json", "a.vhdx"], ["create", "-f", "vhdx", "-o", "help"], ["check", "a.vhdx"],
+                  ["create", "-f", "vhdx", "-o", "logical_sector_size=4096", "b.vhdx", "4M"],
+                  ["create", "-f", "vhdx", "-b", "a.vhdx", "-F", "vhdx", "b.vhdx"]):
+        mine, theirs = (tool(*words, ok=False) for tool in (ours, qemu))
+        assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err), words
+
+
 def test_grandchild_in_a_folder(pair, cairn):
     os.mkdir("sub")
     cairn("create", "-q", "-f", "vhdx", "-o", "backing_file=../child.vhdx,backing_fmt=vhdx", "sub/leaf.vhdx")

@@ -59,6 +59,18 @@ def test_interop(ours, qemu, raw, subformat):
     assert re.search(r"^CID=[0-9a-f]{8}$", Path("ours.vmdk").read_bytes()[:2048].decode("latin-1"), re.M)
 
 
+def without_cid(data):
+    """QEMU writes fewer digits now and then; what fills the room behind the text makes up for it."""
+    found = re.search(rb"\nCID=([0-9a-f]*)\n", data)
+    if not found:
+        return data
+    rest = data[found.end():]
+    room = rest.find(bytes(16))
+    if room >= 0:
+        rest = rest[:room] + rest[room + 8 - len(found[1]):]
+    return data[:found.start()] + b"\nCID=\n" + rest
+
+
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_created_alike(ours, qemu, folder, subformat):
     """But for the random content ID, a fresh disk is QEMU's, byte by byte."""
@@ -71,7 +83,7 @@ def test_created_alike(ours, qemu, folder, subformat):
     for path in Path("a").iterdir():
         other = Path("b") / path.name
         assert path.stat().st_size <= other.stat().st_size + 8
-        head = [re.sub(rb"\nCID=[0-9a-f]*\n", b"\nCID=\n", one.open("rb").read(1 << 20)) for one in (path, other)]
+        head = [without_cid(one.open("rb").read(1 << 20)) for one in (path, other)]
         assert head[0].rstrip(b"\0") == head[1].rstrip(b"\0")
 
 
@@ -441,7 +453,7 @@ def test_damaged_grains_and_shares(ours, raw):
     assert "share" in ours("check", "d.vmdk", ok=False).err
 
 
-def test_repair(ours, qemu, folder):
+def test_repair(ours, cairn, qemu, folder):
     """An entry that stands in one table only, and grains behind the last one that is used."""
     ours("create", "-q", "-f", "vmdk", "d.vmdk", "4M")
     io("-f", "vmdk", "-c", "write -P 1 0 256k", "d.vmdk")
@@ -450,7 +462,8 @@ def test_repair(ours, qemu, folder):
     with open("d.vmdk", "ab") as file:
         file.write(bytes(10 * 65536))
     assert ours("check", "d.vmdk", ok=False).code == 3
-    ours("check", "-r", "leaks", "d.vmdk")
+    assert ours("check", "-r", "leaks", "d.vmdk", ok=False).code == qemu("check", "-r", "leaks", "d.vmdk", ok=False).code == 63
+    cairn("check", "-r", "leaks", "d.vmdk")
     ours("check", "d.vmdk")
     io("-f", "vmdk", "-c", "read -P 1 0 256k", "d.vmdk")
     qemu("check", "d.vmdk")

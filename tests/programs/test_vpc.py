@@ -2,6 +2,9 @@
 import struct
 
 import pytest
+import pyvhdi
+
+from conftest import sparse_disk
 
 MIB = 1 << 20
 
@@ -249,3 +252,106 @@ def test_differencing_images(victim, cairn):
     cairn("create", "-q", "-f", "vpc", "-o", "force_size=on", "parent.vhd", "64M")
     result = cairn("io", "-r", "-f", "vpc", "-c", "read 0 512", "child.vhd", ok=False)
     assert result.code == 1 and "another disk" in result.err
+
+
+# --- differencing images that we make ---
+
+def locators(image):
+    """What the header's locators hold, by code."""
+    found = {}
+    for at in range(576 + 512, 576 + 512 + 8 * 24, 24):
+        code, space, length, _, offset = struct.unpack_from(">4sIIIQ", image.bytes, at)
+        if length:
+            assert space >= length and offset % 512 == 0
+            found[code] = image.bytes[offset:offset + length].decode("utf-16-le")
+    return found
+
+
+@pytest.mark.parametrize("options", ["force_size=on", "subformat=dynamic", "subformat=fixed"])
+def test_children_are_made(disk, folder, cairn, options):
+    (folder / "base").mkdir()
+    cairn("convert", "-O", "vpc", "-o", options, disk, "base/parent.vhd")
+    cairn("create", "-q", "-f", "vpc", "-b", "base/parent.vhd", "-F", "vpc", "child.vhd")
+    cairn("io", "-f", "vpc", "-c", "write -q -P 7 1000 2000", "-c", "write -q -P 8 2M 64k", "child.vhd")
+    cairn("create", "-q", "-b", str(folder / "child.vhd"), "-F", "vpc", "leaf.vhd")
+    cairn("io", "-f", "vpc", "-c", "write -q -P 9 1500 100", "leaf.vhd")
+    image, parent = Vhd("child.vhd"), Vhd("base/parent.vhd")
+    end = len(parent.bytes) - 512
+    assert image.get(60) == 4 and image.bytes[512 + 40:512 + 56] == parent.bytes[end + 68:end + 84]
+    assert image.bytes[512 + 64:512 + 86].decode("utf-16-be") == "parent.vhd\0"
+    whole = str(folder / "base/parent.vhd").replace("/", "\\")
+    assert locators(image) == {b"W2ru": ".\\base\\parent.vhd", b"W2ku": whole}
+    assert locators(Vhd("leaf.vhd"))[b"W2ru"] == ".\\child.vhd"
+    info = cairn("info", "--output=json", "leaf.vhd").json()
+    assert info["backing-filename"] == "child.vhd" and info["backing-filename-format"] == "vpc"
+    cairn("convert", "-O", "raw", "leaf.vhd", "ours.raw")
+    files = [pyvhdi.file() for _ in range(3)]
+    for file, name in zip(files, ("leaf.vhd", "child.vhd", "base/parent.vhd")):
+        file.open(name)
+    files[1].set_parent(files[2])
+    files[0].set_parent(files[1])
+    ours = open("ours.raw", "rb").read()
+    size = min(files[0].get_media_size(), len(ours))
+    assert files[0].read_buffer_at_offset(size, 0) == ours[:size]
+    expected = bytearray(open(disk, "rb").read().ljust(len(ours), b"\0"))
+    expected[1000:3000], expected[2 * MIB:2 * MIB + 65536], expected[1500:1600] = b"\7" * 2000, b"\x08" * 65536, b"\x09" * 100
+    assert ours == expected
+    for name in ("child.vhd", "leaf.vhd"):
+        assert cairn("check", "-f", "vpc", "--output=json", name).json()["check-errors"] == 0
+    # As a target that keeps what its parent has.
+    cairn("convert", "-O", "vpc", "-B", "base/parent.vhd", "-F", "vpc", "ours.raw", "thin.vhd")
+    cairn("compare", "-F", "raw", "thin.vhd", "ours.raw")
+
+
+def test_children_that_cannot_be(disk, folder, cairn, ours, qemu):
+    cairn("convert", "-O", "vpc", "-o", "force_size=on", disk, "parent.vhd")
+    for words, message in ((["-o", "subformat=fixed"], "fixed image has no parent"), (["-F", "raw"], "must be one, too"), (["64M"], "size of its parent")):
+        done = cairn("create", "-q", "-f", "vpc", "-b", "parent.vhd", "-F", "vpc", *(words[:2] if words[0] != "64M" else []), "child.vhd",
+                     *(words if words[0] == "64M" else []), ok=False)
+        assert done.code == 1 and message in done.err and not (folder / "child.vhd").exists()
+    # Under QEMU's name nothing is known of them.
+    for words in (["-b", "parent.vhd", "-F", "vpc", "c.vhd"], ["-o", "help"], ["-o", "backing_fmt=vpc", "c.vhd", "1M"]):
+        mine, theirs = (tool("create", "-f", "vpc", *words, ok=False) for tool in (ours, qemu))
+        assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err)
+
+
+def test_check_is_unknown_to_qemu(disk, cairn, ours, qemu):
+    cairn("convert", "-O", "vpc", disk, "a.vhd")
+    for words in ([], ["-r", "all"], ["--output=json"]):
+        mine, theirs = (tool("check", "-f", "vpc", *words, "a.vhd", ok=False) for tool in (ours, qemu))
+        assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err) and mine.code == 63
+
+
+# --- Azure ---
+
+@pytest.mark.parametrize("size", [MIB, 3 * MIB + 512, 40 * MIB])
+def test_for_azure(folder, cairn, qemu, size):
+    sparse_disk("disk.raw", size)
+    assert "Ready for Azure" in cairn("convert", "--for", "azure", "--verify", "disk.raw", "a.vhd").out
+    image = Vhd("a.vhd")
+    whole = (size + MIB - 1) // MIB * MIB
+    assert len(image.bytes) == whole + 512
+    assert image.bytes[whole:whole + 8] == b"conectix" and image.get(whole + 60) == 2
+    assert image.get(whole + 40, "Q") == image.get(whole + 48, "Q") == whole
+    assert image.get(whole + 64) == checksum(image.bytes[whole:], 64)
+    assert qemu("info", "-f", "vpc", "--output=json", "a.vhd").json()["virtual-size"] == whole
+    qemu("compare", "-f", "raw", "-F", "vpc", "disk.raw", "a.vhd")
+    qemu("convert", "-f", "raw", "-O", "qcow2", "disk.raw", "a.qcow2")
+    assert cairn("convert", "-q", "--for", "azure", "a.qcow2", "-O", "vpc", "b.img").out == ""
+    cairn("compare", "-f", "vpc", "b.img", "a.vhd")
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--for", "mars"], "knows 'azure'"), (["-c", "--for", "azure"], "no compressed"), (["-n", "--for", "azure"], "new image"),
+    (["-O", "qcow2", "--for", "azure"], "VHD images only"), (["-o", "subformat=dynamic", "--for", "azure"], "subformat=fixed"),
+    (["-o", "force_size=off", "--for", "azure"], "force_size=on")], ids=str)
+def test_not_for_azure(disk, folder, cairn, words, message):
+    done = cairn("convert", *words, disk, "a.vhd", ok=False)
+    assert done.code == 1 and message in done.err and not (folder / "a.vhd").exists()
+
+
+def test_names_and_sizes_that_azure_does_not_take(disk, folder, cairn, qemu):
+    assert "VHD images only" in cairn("convert", "--for", "azure", disk, "a.vhdx", ok=False).err
+    qemu("create", "-q", "-f", "qcow2", "huge.qcow2", "3T")
+    done = cairn("convert", "--for", "azure", "huge.qcow2", "a.vhd", ok=False)
+    assert done.code == 1 and "too large" in done.err and not (folder / "a.vhd").exists()

@@ -22,7 +22,8 @@ class VdiDriver : public Driver {
                                                                                             : 0;
   }
   Abilities abilities() const override {
-    return {.create = true, .check = true, .repair = true, .resize = true};
+    return {
+        .create = true, .check = true, .repair = true, .repair_beyond_qemu = true, .resize = true};
   }
   const OptionSchema& create_options() const override { return kCreateOptions; }
 

@@ -19,17 +19,18 @@ constexpr std::string_view kCreator = "Cairn";
 constexpr size_t kPieceEntries = 128 << 10;
 
 const OptionSchema kCreateOptions = {
-    {"backing_file", OptionType::kString, "", "File name of the parent of a differencing image"},
-    {"backing_fmt", OptionType::kString, "", "Image format of the parent: vhdx"},
+    {"backing_file", OptionType::kString, "", "File name of the parent of a differencing image",
+     true},
+    {"backing_fmt", OptionType::kString, "", "Image format of the parent: vhdx", true},
     {"block_size", OptionType::kSize, "0",
      "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size."},
     {"block_state_zero", OptionType::kBool, "",
-     "Force use of payload blocks of type 'ZERO', rather than 'not present'; blocks of fixed "
-     "images are always present"},
+     "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' "
+     "when using 'qemu-img convert' with subformat=dynamic."},
     {"log_size", OptionType::kSize, "1048576", "Log size; min 1MB."},
-    {"logical_sector_size", OptionType::kSize, "512", "Logical sector size: 512 or 4096"},
+    {"logical_sector_size", OptionType::kSize, "512", "Logical sector size: 512 or 4096", true},
     {"physical_sector_size", OptionType::kSize, "",
-     "Physical sector size: 512 or 4096; as the logical one by default"},
+     "Physical sector size: 512 or 4096; as the logical one by default", true},
     {"size", OptionType::kSize, "", "Virtual disk size; max of 64TB."},
     {"subformat", OptionType::kString, "",
      "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'."},

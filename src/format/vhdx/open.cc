@@ -300,6 +300,7 @@ Task<void> VhdxNode::open_parent(OpenContext& request) {
 }
 
 Value VhdxNode::specific_info() const {
+  if (!context().beyond_qemu) return {};
   Value info = Value::object();
   const Header& header = journal_->header();
   info.set("creator", creator_);

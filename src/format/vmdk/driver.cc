@@ -48,7 +48,8 @@ class VmdkDriver : public Driver {
             .compress = true,
             .compression_level = true,
             .check = true,
-            .repair = true};
+            .repair = true,
+            .repair_beyond_qemu = true};
   }
   const OptionSchema& create_options() const override { return kCreateOptions; }
 

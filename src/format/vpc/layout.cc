@@ -42,7 +42,10 @@ uint32_t checksum(ByteSpan bytes, size_t checksum_offset) {
   return ~sum;
 }
 
-uint32_t timestamp_now() { return static_cast<uint32_t>(std::time(nullptr) - kEpoch); }
+uint32_t timestamp_of(int64_t time) {
+  return static_cast<uint32_t>(std::clamp<int64_t>(time - kEpoch, 0, UINT32_MAX));
+}
+uint32_t timestamp_now() { return timestamp_of(std::time(nullptr)); }
 
 bool Footer::has_cookie(ByteSpan sector) { return begins_with(sector, kFooterCookie); }
 

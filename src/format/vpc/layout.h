@@ -84,7 +84,8 @@ struct DynamicHeader {
 
 // The complement of the sum of all bytes but the four at CHECKSUM_OFFSET.
 uint32_t checksum(ByteSpan bytes, size_t checksum_offset);
-// Seconds since the start of 2000, now.
+// Seconds since the start of 2000, of Unix time TIME, and now.
+uint32_t timestamp_of(int64_t time);
 uint32_t timestamp_now();
 
 }  // namespace cairn::vpc

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/node.h"
+#include "block/open.h"
+#include "block/unnamed_file.h"
+#include "format/ova/envelope.h"
+#include "format/ova/tar.h"
+
+namespace cairn {
+
+// One disk of an appliance. Reads go to where the disk lies in the archive.
+//
+// An appliance is written once, as a whole: one that was just created has a disk without content.
+// What is written then goes to a stream in a file without a name in the appliance's folder, as its
+// size and the descriptor's have to stand in front of it. Closing writes the archive from its start
+// to its end. A crash before that leaves the empty appliance, one in the middle a cut archive,
+// which is refused.
+class OvaNode : public Node {
+ public:
+  OvaNode(Context& context, const Driver& driver, NodePtr file);
+
+  // Throws. What was opened then belongs to the node.
+  Task<void> load(OpenContext& request);
+
+  Value specific_info() const override;
+  Task<std::optional<uint64_t>> allocated_bytes() override { return file_->allocated_bytes(); }
+  bool reads_zero_when_created() const override { return true; }
+  bool supports_compression() const override { return disk_ && disk_->supports_compression(); }
+  bool compressed_only() const override { return disk_ && disk_->compressed_only(); }
+  void set_compression_level(uint64_t level) override { disk_->set_compression_level(level); }
+  std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
+  Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override;
+  Task<CheckResult> check(struct CheckRequest request) override;
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
+  Task<void> do_flush() override { co_return; }
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+  Task<void> do_close() override;
+
+ private:
+  Task<std::string> text_of(ova::Member member, uint64_t most);
+  const ova::Member* member(std::string_view name) const;
+  void choose(const std::optional<std::string>& wanted, bool must);
+  std::string list() const;
+  Task<void> open_disk(OpenContext& request);
+  Task<void> begin_disk(OpenContext& request);
+  Task<NodePtr> open_spool(bool writable);
+  Task<void> pack(Node& disk, uint64_t populated);
+  Task<void> check_digest(const ova::Digested& line, CheckResult& result,
+                          const CheckRequest& request);
+
+  Node* file_ = nullptr;
+  Node* disk_ = nullptr;  // null: it has no content
+  std::vector<ova::Member> members_;
+  ova::Envelope envelope_;
+  size_t chosen_ = 0;
+  // While it is written.
+  std::string descriptor_;
+  std::string disk_file_;
+  std::unique_ptr<UnnamedFile> spool_;
+  std::atomic<bool> written_{false};
+};
+
+}  // namespace cairn
