@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/context.h"
 #include "block/driver.h"
 #include "format/vhdx/node.h"
 
@@ -151,6 +152,12 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     }
     result.leaks_fixed = std::min(freed, result.leaks);
     result.leaks -= result.leaks_fixed;
+  }
+  // QEMU counts nothing for this format.
+  if (!context().beyond_qemu) {
+    result.total_clusters = 0;
+    result.allocated_clusters = 0;
+    result.image_end_offset = 0;
   }
   co_return result;
 }
