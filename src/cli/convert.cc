@@ -144,7 +144,8 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   plan.level = take_compression_level(session, *driver, options);
   if (plan.level && !plan.job.compress) fail(session, "compression_level has no effect without -c");
   if (plan.job.compress) {
-    if (!driver->abilities().compress)
+    const bool flat = options.string("subformat").value_or("").ends_with("Flat");
+    if (!driver->abilities().compress || flat)
       fail(session, "Compression not supported for this file format");
     if (options.has("encryption") || options.has("encrypt.format"))
       fail(session, "Compression and encryption not supported at the same time");

@@ -419,10 +419,10 @@ def test_damaged_tables(ours, folder, kind):
     io("-f", "vmdk", "-c", "write -P 1 0 256k", "d.vmdk")
     gd = get("d.vmdk", 56, "Q") * SECTOR
     table = get("d.vmdk", gd, "I") * SECTOR
-    if kind == "table outside":
-        put("d.vmdk", gd, "I", 0xfffffff0)
-    elif kind == "table in header":
-        put("d.vmdk", gd, "I", 1)
+    if kind.startswith("table"):
+        # In both directories: one that is good would be used.
+        for directory in (gd, get("d.vmdk", 48, "Q") * SECTOR):
+            put("d.vmdk", directory, "I", 0xfffffff0 if kind == "table outside" else 1)
     else:
         put("d.vmdk", table, "I", {"grain outside": 0xfffffff0, "grain in metadata": 2, "one without flag": 1}[kind])
     size = Path("d.vmdk").stat().st_size

@@ -16,6 +16,7 @@ class VmdkChecker {
   VmdkChecker(VmdkNode& node, CheckRequest request) : node_(node), request_(std::move(request)) {}
 
   Task<CheckResult> run() {
+    if (node_.lost_footer_) co_await check_footer();
     for (const auto& part : node_.parts_) {
       part_ = part.get();
       if (part->kind == VmdkNode::Kind::kSparse || part->kind == VmdkNode::Kind::kSeSparse)
@@ -44,9 +45,36 @@ class VmdkChecker {
   std::string where(uint64_t grain) const {
     return part_->name + ": sector " + std::to_string(grain * part_->grain / kSector);
   }
+  bool repairs_all() const { return request_.repair == CheckRequest::Repair::kAll; }
+  void repaired() {
+    --result_.corruptions;
+    ++result_.corruptions_fixed;
+  }
   bool repairs() const { return request_.repair != CheckRequest::Repair::kNone; }
 
+  Task<void> check_footer() {
+    uint64_t end = 0;
+    VmdkNode::Part& part = *node_.parts_.front();
+    const uint64_t grains = co_await node_.scan_stream(part, false, &end);
+    corruption("the stream has no footer: " + std::to_string(grains) +
+               " grains were found in front of byte " + std::to_string(end));
+    if (!repairs_all() || !part.writable) co_return;
+    co_await node_.rescue_stream();
+    repaired();
+  }
+
+  Task<void> check_directories() {
+    using Lost = VmdkNode::Part::Lost;
+    if (part_->lost == Lost::kNone) co_return;
+    corruption(part_->name + ": the " + (part_->lost == Lost::kRedundant ? "redundant " : "") +
+               "grain directory lies outside of the file");
+    if (!repairs_all() || !part_->writable) co_return;
+    co_await node_.renew_directory(*part_);
+    repaired();
+  }
+
   Task<void> check_part() {
+    co_await check_directories();
     grains_.clear();
     tables_.clear();
     const uint64_t grains = div_ceil(part_->length, part_->grain);
@@ -86,27 +114,32 @@ class VmdkChecker {
       corruption("could not get cluster_offset for " + where(first));
       co_return;
     }
+    const uint64_t copy = part_->redundant ? part_->rgd[table].load() : 0;
     std::vector<uint64_t> entries;
     std::vector<uint64_t> copies;
-    if (sector != 0) {
-      const bool readable = co_await read_table(sector, count, entries);
-      if (!readable) {
-        corruption("could not get cluster_offset for " + where(first) +
-                   ": its grain table lies outside of the file");
-        co_return;
-      }
-      for (uint64_t i = 0; i < count; ++i) co_await check_entry(first + i, entries[i]);
+    bool readable = true;
+    bool copy_readable = true;
+    if (sector != 0) readable = co_await read_table(sector, count, entries);
+    if (copy != 0) copy_readable = co_await read_table(copy, count, copies);
+    if (!readable) {
+      corruption("could not get cluster_offset for " + where(first) +
+                 ": its grain table lies outside of the file");
+      if (copy == 0 || !copy_readable) co_return;
+      entries = copies;
     }
-    if (!part_->redundant) co_return;
-    const uint64_t copy = part_->rgd[table].load();
-    if (copy != 0) {
-      const bool readable = co_await read_table(copy, count, copies);
-      if (!readable) {
-        corruption(where(first) + ": the redundant grain table lies outside of the file");
-        co_return;
-      }
+    if (!copy_readable) {
+      corruption(where(first) + ": the redundant grain table lies outside of the file");
+      copies = entries;
+    }
+    const bool renewable = readable ? sector != 0 && !copy_readable : true;
+    if (renewable && repairs_all() && part_->writable) {
+      co_await node_.renew_table(*part_, table, readable);
+      tables_.push_back(readable ? part_->rgd[table].load() : part_->gd[table].load());
+      repaired();
     }
     entries.resize(count);
+    for (uint64_t i = 0; i < count; ++i) co_await check_entry(first + i, entries[i]);
+    if (!part_->redundant) co_return;
     copies.resize(count);
     for (uint64_t i = 0; i < count; ++i)
       if (entries[i] != copies[i])

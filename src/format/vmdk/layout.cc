@@ -57,7 +57,7 @@ SparseHeader SparseHeader::decode(ByteSpan bytes) {
   return header;
 }
 
-void SparseHeader::check(uint64_t file_bytes) const {
+void SparseHeader::check_sizes(uint64_t file_bytes) const {
   if (version > 3) {
     throw Error(ErrorKind::kUnsupported, "Unsupported VMDK version " + std::to_string(version));
   }
@@ -74,13 +74,24 @@ void SparseHeader::check(uint64_t file_bytes) const {
             (bytes ? std::to_string(*bytes) : std::to_string(overhead) + " sectors of 512") +
             " bytes");
   }
+}
+
+bool SparseHeader::directory_inside(uint64_t file_bytes) const {
+  return gd_offset != 0 && inside(gd_offset, directory_sectors(), file_bytes);
+}
+
+bool SparseHeader::redundant_inside(uint64_t file_bytes) const {
+  return rgd_offset != 0 && inside(rgd_offset, directory_sectors(), file_bytes);
+}
+
+void SparseHeader::check(uint64_t file_bytes) const {
+  check_sizes(file_bytes);
   if (gd_offset == kGdAtEnd) invalid("Invalid footer");
-  if (!inside(gd_offset, directory_sectors(), file_bytes) || gd_offset == 0)
-    invalid("The grain directory (sector " + std::to_string(gd_offset) +
-            ") lies outside of the file");
-  if (redundant() && (!inside(rgd_offset, directory_sectors(), file_bytes) || rgd_offset == 0))
-    invalid("The redundant grain directory (sector " + std::to_string(rgd_offset) +
-            ") lies outside of the file");
+  if (directory_inside(file_bytes) || (redundant() && redundant_inside(file_bytes))) return;
+  invalid(
+      "The grain directory (sector " + std::to_string(gd_offset) + ") lies outside of the file" +
+      (redundant() ? ", and so does the redundant one (sector " + std::to_string(rgd_offset) + ")"
+                   : ""));
 }
 
 void SparseHeader::encode(MutableByteSpan bytes) const {

@@ -30,6 +30,8 @@ bool is_sesparse(ByteSpan head);
 // Header and footer of a hosted sparse extent. Offsets and sizes are sectors.
 struct SparseHeader {
   static constexpr size_t kBytes = 512;
+  static constexpr uint64_t kRgdField = 48;
+  static constexpr uint64_t kGdField = 56;
   uint32_t version = 1;
   uint32_t flags = kFlagLineTest | kFlagRedundant;
   uint64_t capacity = 0;
@@ -52,8 +54,12 @@ struct SparseHeader {
 
   // Reads the fields; throws kInvalid when the magic is another's.
   static SparseHeader decode(ByteSpan bytes);
-  // Throws kInvalid in QEMU's words when the fields cannot be used for a file of FILE_BYTES.
+  // Throws kInvalid in QEMU's words when the fields cannot be used for a file of FILE_BYTES: its
+  // sizes; then that there is a directory in it, where two are told of at least one.
+  void check_sizes(uint64_t file_bytes) const;
   void check(uint64_t file_bytes) const;
+  bool directory_inside(uint64_t file_bytes) const;
+  bool redundant_inside(uint64_t file_bytes) const;
   void encode(MutableByteSpan bytes) const;
   // The layout of a fresh extent of SECTORS: tables in front, all of them there. Throws kTooLarge.
   static SparseHeader fresh(uint64_t sectors, bool stream, bool zeroed);

@@ -113,6 +113,24 @@ Task<TableCache::Ref> VmdkNode::table_block(Part& part, uint64_t sector, uint64_
   co_return ref;
 }
 
+Task<TableCache::Ref> VmdkNode::readable_block(Part& part, uint64_t sector, uint64_t grain) {
+  const uint64_t copy =
+      part.redundant ? part.rgd[grain / part.per_table].load(std::memory_order_acquire) : 0;
+  TableCache::Ref ref;
+  try {
+    ref = co_await table_block(part, sector, grain);
+  } catch (const Error&) {
+    if (copy == 0) throw;
+  }
+  if (ref) co_return ref;
+  ref = co_await table_block(part, copy, grain);
+  if (!told_lost_.exchange(true))
+    context().warn("VMDK: " + part.name + ": grain table " +
+                   std::to_string(grain / part.per_table) +
+                   " cannot be read; the redundant one counts");
+  co_return ref;
+}
+
 size_t VmdkNode::block_entry(const Part& part, uint64_t grain) const {
   const uint64_t entry_bytes = part.kind == Kind::kSeSparse ? 8 : 4;
   return grain % part.per_table * entry_bytes % part.tables->block_bytes() / entry_bytes;
@@ -182,7 +200,7 @@ Task<Mapping> VmdkNode::locate_sparse(Part& part, uint64_t offset, uint64_t leng
       result.length = std::min(length, end - offset);
       co_return result;
     }
-    ref = co_await table_block(part, sector, grain);
+    ref = co_await readable_block(part, sector, grain);
   }
   const Place first = decode(part, pending ? *pending : load_entry(part, ref, grain), grain);
   if (first.kind == Place::Kind::kData && part.compressed) {

@@ -96,6 +96,8 @@ class VmdkNode : public FormatNode {
     bool zeroed = false;
     bool redundant = false;
     bool footer = false;  // the tables stand behind the grains
+    // Which of two directories cannot be read: the other one counts.
+    enum class Lost : uint8_t { kNone, kPrimary, kRedundant } lost = Lost::kNone;
     uint64_t table_count = 0;
     // Sectors of the grain tables, 0: none. Values of seSparse are the raw entries.
     std::unique_ptr<std::atomic<uint64_t>[]> gd;
@@ -133,13 +135,16 @@ class VmdkNode : public FormatNode {
   void finish_part(Part& part, uint64_t bytes);
   void set_geometry();
   void check_parent();
+  Task<void> load_directories(Part& part);
 
   // mapper.cc
   Part& part_at(uint64_t offset) const;
   Task<Mapping> locate(uint64_t offset, uint64_t length);
   Task<Mapping> locate_sparse(Part& part, uint64_t offset, uint64_t length);
-  // The table of GRAIN as it stands in the file; empty when there is none.
+  // The part with GRAIN of the table at SECTOR.
   Task<TableCache::Ref> table_block(Part& part, uint64_t sector, uint64_t grain);
+  // The same of the primary table, at SECTOR, or of the redundant one where that cannot be read.
+  Task<TableCache::Ref> readable_block(Part& part, uint64_t sector, uint64_t grain);
   size_t block_entry(const Part& part, uint64_t grain) const;
   Place decode(const Part& part, uint64_t entry, uint64_t grain) const;
   uint64_t load_entry(const Part& part, const TableCache::Ref& ref, uint64_t grain) const;
@@ -167,6 +172,13 @@ class VmdkNode : public FormatNode {
   Task<void> store_grain(Part& part, uint64_t offset, ByteSpan encoded);
   Task<void> point(Part& part, uint64_t grain, uint32_t sector);
 
+  // repair.cc
+  Task<uint64_t> copy_table(Part& part, uint64_t from);
+  Task<void> renew_table(Part& part, uint64_t table, bool second);
+  Task<void> renew_directory(Part& part);
+  Task<uint64_t> scan_stream(Part& part, bool keep, uint64_t* end);
+  Task<void> rescue_stream();
+
   Node* file_ = nullptr;
   vmdk::Descriptor descriptor_;
   std::string create_type_;
@@ -179,6 +191,9 @@ class VmdkNode : public FormatNode {
   bool any_flat_ = false;
   bool uneven_ = false;  // grains of neighbours share the units that requests lock
   bool metadata_only_ = false;
+  bool for_check_ = false;
+  bool lost_footer_ = false;            // of a stream that is opened to be checked
+  std::atomic<bool> told_lost_{false};  // that a redundant table was needed
   RangeLock grain_locks_;
   std::atomic<bool> changed_{false};
   Mutex change_mutex_;

@@ -49,6 +49,7 @@ VmdkNode::VmdkNode(Context& context, const Driver& driver, NodePtr file)
 Task<void> VmdkNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   metadata_only_ = request.flags.metadata_only;
+  for_check_ = request.flags.for_check;
   co_await read_descriptor();
   co_await open_parts(request);
   set_geometry();
@@ -121,7 +122,18 @@ Task<SparseHeader> VmdkNode::read_sparse_header(Node& file, bool* footer) {
   co_await file.read(0, MutableByteSpan(bytes).first(have));
   SparseHeader header = SparseHeader::decode(bytes);
   *footer = header.gd_offset == kGdAtEnd;
-  if (*footer) header = co_await read_footer(file);
+  if (!*footer) co_return header;
+  std::exception_ptr error;
+  try {
+    header = co_await read_footer(file);
+  } catch (Error& caught) {
+    error = std::make_exception_ptr(
+        caught.hint("`check -r all` makes one anew for the grains that are there."));
+  }
+  if (!error) co_return header;
+  // Only a check has a use for the rest.
+  lost_footer_ = for_check_ && header.compressed() && header.markers();
+  if (!lost_footer_) std::rethrow_exception(error);
   co_return header;
 }
 
@@ -277,7 +289,10 @@ Task<void> VmdkNode::load_part(Part& part) {
 Task<void> VmdkNode::load_kdmv(Part& part) {
   part.header = co_await read_sparse_header(*part.file, &part.footer);
   const SparseHeader& header = part.header;
-  header.check(part.file->length());
+  if (lost_footer_)
+    header.check_sizes(part.file->length());
+  else
+    header.check(part.file->length());
   if (part.writable && header.version == 3 && !header.compressed())
     throw Error(ErrorKind::kDenied, "VMDK version 3 must be read only");
   if ((header.flags & ~kKnownFlags) != 0 || header.compression > 1) {
@@ -302,12 +317,49 @@ Task<void> VmdkNode::load_kdmv(Part& part) {
         std::min(header.descriptor_offset + header.descriptor_sectors, header.overhead) * kSector;
   finish_part(part, header.capacity * kSector);
   if (metadata_only_) co_return;
-  co_await load_directory(part, part.gd_offset, part.gd);
-  if (part.redundant) co_await load_directory(part, part.rgd_offset, part.rgd);
+  co_await load_directories(part);
   if (embedded_ && part.compressed) {
     stream_ = true;
     forward_ = false;
   }
+}
+
+// Where one of two directories cannot be read the other one stands for both.
+Task<void> VmdkNode::load_directories(Part& part) {
+  if (lost_footer_) {
+    part.gd = std::make_unique<std::atomic<uint64_t>[]>(part.table_count);
+    co_return;
+  }
+  const uint64_t length = part.file->length();
+  bool first = part.header.directory_inside(length);
+  bool second = part.redundant && part.header.redundant_inside(length);
+  std::exception_ptr error;
+  try {
+    if (first) co_await load_directory(part, part.gd_offset, part.gd);
+  } catch (const Error&) {
+    error = std::current_exception();
+    first = false;
+  }
+  try {
+    if (second) co_await load_directory(part, part.rgd_offset, part.rgd);
+  } catch (const Error&) {
+    if (!first) throw;
+    error = std::current_exception();
+    second = false;
+  }
+  if (!first && !second) std::rethrow_exception(error);
+  if (first && (second || !part.redundant)) co_return;
+  part.lost = first ? Part::Lost::kRedundant : Part::Lost::kPrimary;
+  part.redundant = false;
+  if (!first) part.gd = std::move(part.rgd);
+  const std::string text = std::string("The ") + (first ? "redundant " : "") +
+                           "grain directory (sector " +
+                           std::to_string(first ? part.header.rgd_offset : part.header.gd_offset) +
+                           ") " + (error ? "cannot be read" : "lies outside of the file");
+  if (part.writable && !for_check_)
+    throw Error(ErrorKind::kDenied,
+                text + ": until `check -r all` makes it anew the image is only read");
+  context().warn("VMDK: " + text + "; the other one counts");
 }
 
 Task<void> VmdkNode::load_cowd(Part& part) {
