@@ -20,19 +20,6 @@ if(NOT SECCOMP_LIBRARY OR NOT SECCOMP_HEADER)
   cairn_missing("libseccomp" libseccomp-dev)
 endif()
 
-find_package(fmt QUIET)
-if(NOT fmt_FOUND)
-  cairn_missing("{fmt}" libfmt-dev)
-endif()
-find_package(ZLIB QUIET)
-if(NOT ZLIB_FOUND)
-  cairn_missing("zlib" zlib1g-dev)
-endif()
-cairn_pkg(URING liburing liburing-dev)
-cairn_pkg(ZSTD libzstd libzstd-dev)
-cairn_pkg(DEFLATE libdeflate libdeflate-dev)
-cairn_pkg(EDIT libedit libedit-dev)
-
 # The archive, for the same reason.
 find_library(PUGIXML_LIBRARY NAMES libpugixml.a pugixml)
 find_path(PUGIXML_HEADER pugixml.hpp)
@@ -51,8 +38,13 @@ add_library(FUSE::Headers INTERFACE IMPORTED)
 target_include_directories(FUSE::Headers INTERFACE ${FUSE_INCLUDE_DIRS})
 target_compile_options(FUSE::Headers INTERFACE ${FUSE_CFLAGS_OTHER})
 
-# Ciphers. Where the archives are there the program has them inside: binding shared ones would cost
-# every start, also of those that look at plain images.
+# And the line editor, when somebody sits at a terminal.
+cairn_pkg(EDIT libedit libedit-dev)
+add_library(EDIT::Headers INTERFACE IMPORTED)
+target_include_directories(EDIT::Headers INTERFACE ${EDIT_INCLUDE_DIRS})
+
+# Where the archives are there the program has them inside: binding shared ones would cost every
+# start, also of those that look at plain images.
 function(cairn_static_pkg target module library package)
   cairn_pkg(${module}_FOR_CAIRN ${module} ${package})
   find_library(${module}_ARCHIVE lib${library}.a)
@@ -63,6 +55,10 @@ function(cairn_static_pkg target module library package)
     target_link_libraries(${target} INTERFACE PkgConfig::${module}_FOR_CAIRN)
   endif()
 endfunction()
+cairn_static_pkg(cairn_uring liburing uring liburing-dev)
+cairn_static_pkg(cairn_zlib zlib z zlib1g-dev)
+cairn_static_pkg(cairn_zstd libzstd zstd libzstd-dev)
+cairn_static_pkg(cairn_deflate libdeflate deflate libdeflate-dev)
 cairn_static_pkg(cairn_gpg_error gpg-error gpg-error libgpg-error-dev)
 cairn_static_pkg(cairn_gcrypt libgcrypt gcrypt libgcrypt20-dev cairn_gpg_error)
 cairn_static_pkg(cairn_nettle nettle nettle nettle-dev)

@@ -44,7 +44,7 @@ need_backports() {
   return 0
 }
 
-BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev libfmt-dev zlib1g-dev libzstd-dev
+BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev zlib1g-dev libzstd-dev
   libdeflate-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libedit-dev)
 BUILD_PACKAGES+=(libseccomp-dev)
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
