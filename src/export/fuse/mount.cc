@@ -32,6 +32,8 @@ constexpr unsigned kBurst = 16;
 // A helper that was woken so often without finding a request goes home.
 constexpr unsigned kPatience = 16;
 
+constexpr size_t kReadAhead = 4 * fuse::kMaxTransfer;
+
 // What libfuse had to say, for the message of a mount that failed.
 thread_local std::string* said = nullptr;
 
@@ -61,6 +63,21 @@ struct Descriptor {
   ~Descriptor() { ::close(fd); }
   const int fd;
 };
+
+// Has the kernel read further ahead of a reader in sequence than its usual 128 KiB, so that several
+// requests of full length are under way. Only root may say so; without, it stays as it is.
+void read_further_ahead(const std::string& mount_point) {
+  struct statx status = {};
+  // Attributes as they are known: asking for them would be a request to ourselves.
+  if (::statx(AT_FDCWD, mount_point.c_str(), AT_STATX_DONT_SYNC, STATX_TYPE, &status) != 0) return;
+  const std::string knob = "/sys/class/bdi/" + std::to_string(status.stx_dev_major) + ":" +
+                           std::to_string(status.stx_dev_minor) + "/read_ahead_kb";
+  const int fd = ::open(knob.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  const std::string text = std::to_string(kReadAhead >> 10);
+  [[maybe_unused]] const ssize_t written = ::write(fd, text.data(), text.size());
+  ::close(fd);
+}
 
 // Takes the mount out of the tree; who has a file of it open keeps it. Blocks.
 void detach(const std::string& mount_point) {
@@ -164,9 +181,13 @@ void FuseMount::Impl::mount() {
 // Worker 0 always watches for requests. When several wait at a time it calls the other workers,
 // which stay while they find work: a lone reader wakes one thread, many are served by all.
 Task<void> FuseMount::Impl::lead(Channel& channel, TaskGroup& helpers) {
+  bool greeted = false;
   while (true) {
     const unsigned count = channel.drain(kBurst);
     if (channel.ended()) break;
+    // The kernel's first request agrees on the least of what both want.
+    if (count != 0 && !std::exchange(greeted, true))
+      read_further_ahead(files_.options().mount_point);
     if (count > 1) {
       for (size_t i = 1; i < channels_.size(); ++i)
         if (!helping_[i]->exchange(true))
