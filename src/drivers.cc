@@ -11,6 +11,7 @@
 #include "filter/throttle/throttle.h"
 #include "format/luks/luks.h"
 #include "format/ova/ova.h"
+#include "format/parallels/parallels.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "format/vdi/vdi.h"
@@ -40,6 +41,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
   registry.add(make_luks_driver());
+  registry.add(make_parallels_driver());
   registry.add(make_vdi_driver());
   registry.add(make_vhdx_driver());
   registry.add(make_vpc_driver());

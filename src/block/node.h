@@ -143,6 +143,8 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual std::string_view specific_type() const;
   // The dirty flag of `info`; nothing when the driver does not answer the query.
   virtual std::optional<bool> dirty_flag() const { return false; }
+  // Whether `info` tells limits().cluster_bytes, as QEMU does for most formats.
+  virtual bool reports_cluster_bytes() const { return true; }
   virtual bool encrypted() const { return false; }
   // Name and format of the backing file as stored in the image; empty when there is none.
   virtual std::string backing_name() const { return {}; }

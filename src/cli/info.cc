@@ -31,7 +31,8 @@ Task<Value> describe(Node& node) {
     result.set("snapshots", std::move(snapshots));
   result.set("virtual-size", align_up(node.length(), 512));
   result.set("filename", node.filename());
-  if (node.limits().cluster_bytes != 0 && !node.driver().is_protocol())
+  if (node.limits().cluster_bytes != 0 && node.reports_cluster_bytes() &&
+      !node.driver().is_protocol())
     result.set("cluster-size", node.limits().cluster_bytes);
   result.set("format", node.driver().name());
   const auto allocated = co_await node.allocated_bytes();

@@ -18,6 +18,7 @@ struct Case {
   // The format has counters beside its tables that no order of writes keeps true: a repair sets
   // them.
   bool repaired = false;
+  std::string open_options = {};
 };
 
 class Crash : public testing::TestWithParam<Case> {
@@ -37,7 +38,8 @@ class Crash : public testing::TestWithParam<Case> {
     OpenRequest request;
     request.options =
         Options::parse_list("driver=" + GetParam().format +
-                            ",file.driver=record,file.file.driver=file,file.file.filename=" + path);
+                            ",file.driver=record,file.file.driver=file,file.file.filename=" + path +
+                            GetParam().open_options);
     request.image_opts = true;
     request.flags.writable = true;
     request.flags.discard_unmap = true;
@@ -164,6 +166,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"extended", "cluster_size=16k,extended_l2=on"},
                     Case{"v2", "compat=0.10,cluster_size=4k"},
                     Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"vdi", "", "vdi", true},
+                    Case{"parallels", "cluster_size=4k", "parallels", true, ",prealloc-size=64k"},
                     Case{"vpc", "force_size=on", "vpc", true}, Case{"vmdk", "", "vmdk"},
                     Case{"vmdk_zeroed", "zeroed_grain=on", "vmdk"},
                     Case{"vhdx", "block_size=1M", "vhdx"}),

@@ -258,6 +258,12 @@ std::vector<Layout> layouts() {
   all.push_back({"qcow2_data_file", "qcow2", "data_file=@"});
   all.push_back({"qcow2_data_file_raw", "qcow2", "data_file=@,data_file_raw=on,cluster_size=4k"});
   all.push_back({"qcow2_full_extended", "qcow2", "preallocation=full,extended_l2=on"});
+  // Short of the usual 128 MiB of space for later, which costs a test time.
+  for (const char* cluster : {"512", "31k", "64k", "1M"})
+    all.push_back({std::string("parallels_") + cluster, "parallels",
+                   std::string("cluster_size=") + cluster, true, "prealloc-size=64k", true, false});
+  all.push_back({"parallels_truncate", "parallels", "cluster_size=4k", true,
+                 "prealloc-size=64k,prealloc-mode=truncate", true, false});
   all.push_back({"vdi", "vdi", ""});
   all.push_back({"vdi_static", "vdi", "static=on"});
   all.push_back({"vhdx", "vhdx", "block_size=1M"});
