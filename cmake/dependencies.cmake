@@ -63,3 +63,13 @@ cairn_static_pkg(cairn_gpg_error gpg-error gpg-error libgpg-error-dev)
 cairn_static_pkg(cairn_gcrypt libgcrypt gcrypt libgcrypt20-dev cairn_gpg_error)
 cairn_static_pkg(cairn_nettle nettle nettle nettle-dev)
 cairn_static_pkg(cairn_argon2 libargon2 argon2 libargon2-dev Threads::Threads)
+
+# Decoders that few images need: archives cost no start, and work in the sandbox as well, where no
+# file of the system can be opened.
+cairn_static_pkg(cairn_lzma liblzma lzma liblzma-dev Threads::Threads)
+cairn_static_pkg(cairn_lz4 liblz4 lz4 liblz4-dev)
+find_library(BZIP2_LIBRARY NAMES libbz2.a bz2)
+find_path(BZIP2_HEADER bzlib.h)
+if(NOT BZIP2_LIBRARY OR NOT BZIP2_HEADER)
+  cairn_missing("libbz2" libbz2-dev)
+endif()

@@ -9,6 +9,7 @@
 #include "filter/fault/fault.h"
 #include "filter/record/record.h"
 #include "filter/throttle/throttle.h"
+#include "format/cloop/cloop.h"
 #include "format/luks/luks.h"
 #include "format/ova/ova.h"
 #include "format/parallels/parallels.h"
@@ -47,6 +48,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_vpc_driver());
   registry.add(make_vmdk_driver());
   registry.add(make_ova_driver());
+  registry.add(make_cloop_driver());
 }
 
 }  // namespace cairn

@@ -47,12 +47,16 @@ need_backports() {
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev zlib1g-dev libzstd-dev
   libdeflate-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libedit-dev)
 BUILD_PACKAGES+=(libseccomp-dev)
+# What images of others are compressed with.
+BUILD_PACKAGES+=(libbz2-dev liblzma-dev liblz4-dev)
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
   python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils util-linux e2fsprogs time cryptsetup-bin
   openssl)
 # What the network is made and tested with.
 BUILD_PACKAGES+=(libgnutls28-dev)
 TEST_PACKAGES+=(gnutls-bin libnbd-bin python3-libnbd nbdkit fio)
+# A maker and reader of cloop images, and what its tests encode with.
+TEST_PACKAGES+=(cloop-utils python3-lz4 python3-lzo)
 # Another reader of VMware's disks, for their tests.
 TEST_PACKAGES+=(libvmdk-utils python3-libvmdk)
 # Appliances: their descriptor, and what tests take them apart with.

@@ -7,8 +7,17 @@
 #include <memory>
 #include <new>
 
+#include "codec/window.h"
+
 namespace cairn {
+
+void codec::damaged(const char* what) {
+  throw Error(ErrorKind::kCorrupt, "Input/output error").hint(what);
+}
+
 namespace {
+
+using codec::damaged;
 
 // libdeflate's level 4 gives streams no larger than zlib's default, in a fraction of its time.
 constexpr int kDeflateLevel = 4;
@@ -42,10 +51,6 @@ libdeflate_compressor* deflater(int level) {
     contexts.deflate.reset(required(libdeflate_alloc_compressor(wanted)));
   contexts.deflate_level = wanted;
   return contexts.deflate.get();
-}
-
-[[noreturn]] void damaged(const char* what) {
-  throw Error(ErrorKind::kCorrupt, "Input/output error").hint(what);
 }
 
 // A stream that yields more than a cluster is cut; libdeflate does not promise what it wrote until
