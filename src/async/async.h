@@ -10,3 +10,4 @@
 #include "async/sync.h"
 #include "async/task.h"
 #include "async/task_group.h"
+#include "async/write_turns.h"

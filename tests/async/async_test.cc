@@ -281,6 +281,44 @@ TEST_P(AsyncTest, FilesAreReadAndWritten) {
   ::close(fd);
 }
 
+struct TurnsTest {
+  static constexpr uint64_t kPieces = 4096;
+  static constexpr size_t kBytes = 512;
+  IoFile file;
+  WriteTurns turns;
+  std::atomic<uint64_t> next{0};
+  std::atomic<unsigned> wrong{0};
+
+  Task<void> write_pieces() {
+    Worker* home = Worker::current();
+    for (uint64_t i = next++; i < kPieces; i = next++) {
+      std::vector<char> bytes(kBytes, static_cast<char>(i % 251));
+      const iovec buffer{bytes.data(), bytes.size()};
+      const ssize_t put = co_await turns.write(file, {&buffer, 1}, i * kBytes);
+      if (put != static_cast<ssize_t>(kBytes) || Worker::current() != home) ++wrong;
+    }
+  }
+};
+
+TEST_P(AsyncTest, WritesTakeTurnsFromAllWorkers) {
+  Runtime runtime(options(4));
+  FILE* stream = std::tmpfile();
+  TurnsTest test;
+  test.file = {.fd = ::fileno(stream), .memory_backed = true};
+  const auto all = [&]() -> Task<void> {
+    TaskGroup group;
+    for (unsigned i = 0; i < 32; ++i) group.spawn_on(runtime.worker(i % 4), test.write_pieces());
+    co_await group.join();
+  };
+  runtime.run(all());
+  EXPECT_EQ(test.wrong, 0u);
+  std::vector<char> back(TurnsTest::kPieces * TurnsTest::kBytes);
+  ASSERT_EQ(::pread(test.file.fd, back.data(), back.size(), 0), static_cast<ssize_t>(back.size()));
+  for (size_t i = 0; i < back.size(); ++i)
+    ASSERT_EQ(back[i], static_cast<char>(i / TurnsTest::kBytes % 251)) << "byte " << i;
+  std::fclose(stream);
+}
+
 TEST(AsyncCancel, IsSeenAsAnError) {
   CancelSource source;
   source.check();

@@ -128,7 +128,11 @@ Task<void> FileNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   forget_extent();
   while (!in.empty()) {
     const iovec buffer{const_cast<std::byte*>(in.data()), in.size()};
-    const ssize_t put = co_await io_writev(io_, {&buffer, 1}, offset);
+    ssize_t put = 0;
+    if (io_.memory_backed)
+      put = co_await turns_.write(io_, {&buffer, 1}, offset);
+    else
+      put = co_await io_writev(io_, {&buffer, 1}, offset);
     if (put < 0)
       throw Error::system(static_cast<int>(-put), path_ + ": writing " + std::to_string(in.size()) +
                                                       " bytes at " + std::to_string(offset));

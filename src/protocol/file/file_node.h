@@ -5,6 +5,7 @@
 #include <string>
 
 #include "async/io.h"
+#include "async/write_turns.h"
 #include "block/node.h"
 #include "protocol/file/locks.h"
 
@@ -49,6 +50,7 @@ class FileNode : public Node {
   int fd_;
   bool device_;
   IoFile io_;
+  WriteTurns turns_;  // of files in memory
   std::unique_ptr<ImageLocks> locks_;
   bool drop_cache_ = true;
   std::atomic<int> flush_error_{0};

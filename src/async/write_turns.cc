@@ -1,0 +1,68 @@
+#include "async/write_turns.h"
+
+#include <mutex>
+
+#include "async/engine.h"
+#include "async/runtime.h"
+
+namespace cairn {
+namespace {
+
+// So many writes of others are done in a row; then one of them takes over.
+constexpr unsigned kMostOfOthers = 16;
+
+}  // namespace
+
+struct WriteTurns::Waiting {
+  WriteTurns& turns;
+  IoEngine::Operation& operation;
+  bool is_done = false;
+
+  // True: it is this one's turn. False: somebody else does it.
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    operation.worker = Worker::current();
+    operation.handle = handle;
+    std::lock_guard lock(turns.mutex_);
+    if (!std::exchange(turns.busy_, true)) return false;
+    turns.waiting_.push_back(this);
+    return true;
+  }
+  bool await_resume() const noexcept { return !is_done; }
+};
+
+// Ends a write: the next one that waits, or null, and then nobody is at it any more.
+WriteTurns::Waiting* WriteTurns::next() {
+  std::lock_guard lock(mutex_);
+  if (waiting_.empty()) {
+    busy_ = false;
+    return nullptr;
+  }
+  Waiting* first = waiting_.front();
+  waiting_.pop_front();
+  return first;
+}
+
+Task<ssize_t> WriteTurns::write(IoFile file, std::span<const iovec> buffers, uint64_t offset) {
+  IoEngine::Operation operation{.kind = IoEngine::Operation::Kind::kWrite,
+                                .fd = file.fd,
+                                .buffers = buffers,
+                                .offset = offset};
+  Waiting turn{*this, operation};
+  const bool mine = co_await turn;
+  if (!mine) co_return operation.result;
+  const ssize_t result = perform(operation);
+  for (unsigned done = 0; Waiting* other = next(); ++done) {
+    // Behind the post the other one's frame may be gone.
+    if (done == kMostOfOthers) {
+      other->operation.worker->post(other->operation.handle);
+      break;
+    }
+    other->operation.result = perform(other->operation);
+    other->is_done = true;
+    other->operation.worker->post(other->operation.handle);
+  }
+  co_return result;
+}
+
+}  // namespace cairn
