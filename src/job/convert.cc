@@ -45,7 +45,7 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     const uint64_t begin = total_;
     total_ += align_up(source->length(), kSector);
     // A compressed cluster of the source is decoded once, by one chunk.
-    unit_ = std::max(unit_, source->limits().cluster_bytes);
+    if (source->supports_compression()) unit_ = std::max(unit_, source->limits().cluster_bytes);
     sources_.push_back({std::move(source), begin, total_});
   }
   if (options_.compress || options_.keep_compressed)
