@@ -68,6 +68,7 @@ cairn_static_pkg(cairn_argon2 libargon2 argon2 libargon2-dev Threads::Threads)
 # file of the system can be opened.
 cairn_static_pkg(cairn_lzma liblzma lzma liblzma-dev Threads::Threads)
 cairn_static_pkg(cairn_lz4 liblz4 lz4 liblz4-dev)
+cairn_static_pkg(cairn_expat expat expat libexpat1-dev m)
 find_library(BZIP2_LIBRARY NAMES libbz2.a bz2)
 find_path(BZIP2_HEADER bzlib.h)
 if(NOT BZIP2_LIBRARY OR NOT BZIP2_HEADER)

@@ -10,6 +10,7 @@
 #include "filter/record/record.h"
 #include "filter/throttle/throttle.h"
 #include "format/cloop/cloop.h"
+#include "format/dmg/dmg.h"
 #include "format/luks/luks.h"
 #include "format/ova/ova.h"
 #include "format/parallels/parallels.h"
@@ -49,6 +50,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_vmdk_driver());
   registry.add(make_ova_driver());
   registry.add(make_cloop_driver());
+  registry.add(make_dmg_driver());
 }
 
 }  // namespace cairn

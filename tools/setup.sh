@@ -49,6 +49,9 @@ BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev zlib1g-dev libz
 BUILD_PACKAGES+=(libseccomp-dev)
 # What images of others are compressed with.
 BUILD_PACKAGES+=(libbz2-dev liblzma-dev liblz4-dev)
+# DMG images: their property list, and another reader of all their compressions.
+BUILD_PACKAGES+=(libexpat1-dev)
+TEST_PACKAGES+=(7zip)
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
   python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils util-linux e2fsprogs time cryptsetup-bin
   openssl)

@@ -1,0 +1,34 @@
+#include "block/open_format.h"
+#include "format/dmg/dmg.h"
+#include "format/dmg/node.h"
+
+namespace cairn {
+
+using namespace dmg;
+
+namespace {
+
+class DmgDriver : public Driver {
+ public:
+  std::string_view name() const override { return "dmg"; }
+  std::string_view title() const override { return "Apple disk images"; }
+  Abilities abilities() const override { return {.read_only = true}; }
+
+  // By the name, as QEMU does, and by the trailer.
+  int probe(const ProbeInput& input) const override {
+    if (input.beyond_qemu && !input.tail.empty() &&
+        load_be<uint32_t>(input.tail, 0) == kTrailerMagic)
+      return 100;
+    return input.filename.size() > 4 && input.filename.ends_with(".dmg") ? 2 : 0;
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    return open_format<DmgNode>(request, *this);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_dmg_driver() { return std::make_unique<DmgDriver>(); }
+
+}  // namespace cairn

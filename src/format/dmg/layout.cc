@@ -1,0 +1,131 @@
+#include "format/dmg/layout.h"
+
+#include "base/arith.h"
+
+namespace cairn::dmg {
+namespace {
+
+constexpr uint32_t kTableMagic = 0x6d697368;  // "mish"
+constexpr size_t kTableHeaderBytes = 204;
+constexpr size_t kChunkBytes = 40;
+
+[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kInvalid, why); }
+
+void check_region(const char* what, uint64_t offset, uint64_t bytes, uint64_t end) {
+  if (offset >= end || bytes > end - offset)
+    refuse("UDIF trailer: the " + std::string(what) + " (" + std::to_string(bytes) + " bytes at " +
+           std::to_string(offset) + ") does not lie before the trailer at byte " +
+           std::to_string(end));
+}
+
+}  // namespace
+
+Window trailer_window(uint64_t file_bytes) {
+  constexpr uint64_t kBefore = 2 * kSector - 1;
+  const uint64_t end = align_up(file_bytes, kSector);
+  Window window;
+  window.offset = end > kBefore ? end - kBefore : 0;
+  window.bytes = std::min<uint64_t>(end - window.offset, kSector + 3);
+  return window;
+}
+
+Trailer Trailer::decode(ByteSpan bytes, uint64_t offset) {
+  Trailer trailer;
+  trailer.data_offset = load_be<uint64_t>(bytes, 0x18);
+  trailer.resource_offset = load_be<uint64_t>(bytes, 0x28);
+  trailer.resource_bytes = load_be<uint64_t>(bytes, 0x30);
+  trailer.segments = load_be<uint32_t>(bytes, 0x3c);
+  trailer.plist_offset = load_be<uint64_t>(bytes, 0xd8);
+  trailer.plist_bytes = load_be<uint64_t>(bytes, 0xe0);
+  trailer.sectors = load_be<uint64_t>(bytes, 0x1ec);
+  if (trailer.data_offset > offset)
+    refuse("UDIF trailer: the data fork begins at byte " + std::to_string(trailer.data_offset) +
+           ", behind the trailer at byte " + std::to_string(offset));
+  check_region("resource fork", trailer.resource_offset, trailer.resource_bytes, offset);
+  check_region("property list", trailer.plist_offset, trailer.plist_bytes, offset);
+  if (trailer.sectors >> 63 != 0)
+    refuse("UDIF trailer: the disk cannot have " + std::to_string(trailer.sectors) + " sectors");
+  if (trailer.sectors > kMaxDiskBytes / kSector)
+    throw Error::system(EFBIG, "Could not refresh total sector count");
+  if (trailer.resource_bytes == 0) {
+    if (trailer.plist_bytes == 0)
+      refuse("UDIF trailer: there is neither a property list nor a resource fork");
+    if (trailer.plist_bytes > kMaxPlistBytes)
+      refuse("UDIF trailer: the property list of " + std::to_string(trailer.plist_bytes) +
+             " bytes is larger than max (" + std::to_string(kMaxPlistBytes) + ")");
+  }
+  if (trailer.segments > 1)
+    refuse("this is one of " + std::to_string(trailer.segments) +
+           " segments of an image; join them first, for example with hdiutil");
+  return trailer;
+}
+
+bool is_zero(ChunkType type) { return type == ChunkType::kZero || type == ChunkType::kIgnore; }
+
+bool is_known(ChunkType type) {
+  return is_zero(type) || type == ChunkType::kRaw ||
+         (type >= ChunkType::kAdc && type <= ChunkType::kXz);
+}
+
+std::optional<BlockTable> BlockTable::decode(ByteSpan bytes) {
+  if (bytes.size() < kTableHeaderBytes + kChunkBytes || load_be<uint32_t>(bytes, 0) != kTableMagic)
+    return std::nullopt;
+  BlockTable table;
+  table.first_sector = load_be<uint64_t>(bytes, 8);
+  table.data_start = load_be<uint64_t>(bytes, 24);
+  table.claimed = load_be<uint32_t>(bytes, 200);
+  const size_t count = (bytes.size() - kTableHeaderBytes) / kChunkBytes;
+  table.chunks.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    const ByteSpan entry = bytes.subspan(kTableHeaderBytes + i * kChunkBytes, kChunkBytes);
+    Chunk chunk;
+    chunk.type = static_cast<ChunkType>(load_be<uint32_t>(entry, 0));
+    chunk.first_sector = load_be<uint64_t>(entry, 8);
+    chunk.sectors = load_be<uint64_t>(entry, 16);
+    chunk.offset = load_be<uint64_t>(entry, 24);
+    chunk.bytes = load_be<uint64_t>(entry, 32);
+    if (is_known(chunk.type)) {
+      if (!is_zero(chunk.type) && chunk.sectors > kMaxChunkSectors)
+        refuse("sector count " + std::to_string(chunk.sectors) + " for chunk " + std::to_string(i) +
+               " is larger than max (" + std::to_string(kMaxChunkSectors) + ")");
+      if (chunk.bytes > kMaxStoredBytes)
+        refuse("length " + std::to_string(chunk.bytes) + " for chunk " + std::to_string(i) +
+               " is larger than max (" + std::to_string(kMaxStoredBytes) + ")");
+    }
+    table.chunks.push_back(chunk);
+  }
+  return table;
+}
+
+uint64_t fork_extent(ByteSpan header, uint64_t fork_bytes) {
+  const uint64_t offset = load_be<uint32_t>(header, 0);
+  const uint64_t bytes = load_be<uint32_t>(header, 8);
+  if (offset > fork_bytes || bytes > fork_bytes - offset)
+    refuse("resource fork: its data (" + std::to_string(bytes) + " bytes at " +
+           std::to_string(offset) + ") is not inside of its " + std::to_string(fork_bytes) +
+           " bytes");
+  if (bytes == 0) refuse("resource fork: it has no data");
+  if (bytes > kMaxForkBytes)
+    refuse("resource fork: its data of " + std::to_string(bytes) + " bytes is larger than max (" +
+           std::to_string(kMaxForkBytes) + ")");
+  return offset + bytes;
+}
+
+void each_record(ByteSpan fork, const std::function<void(ByteSpan)>& record) {
+  const uint64_t end = fork_extent(fork, fork.size());
+  ByteSpan left = fork.first(end).subspan(load_be<uint32_t>(fork, 0));
+  while (!left.empty()) {
+    const std::string place =
+        "resource fork: the record at byte " + std::to_string(end - left.size());
+    if (left.size() < 4) refuse(place + " is cut");
+    const auto bytes = load_be<uint32_t>(left, 0);
+    left = left.subspan(4);
+    if (bytes == 0 || bytes > left.size())
+      refuse(place + " has " + std::to_string(bytes) + " bytes; " + std::to_string(left.size()) +
+             " are left");
+    record(left.first(bytes));
+    left = left.subspan(bytes);
+  }
+}
+
+}  // namespace cairn::dmg
