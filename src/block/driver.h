@@ -86,6 +86,8 @@ class Driver {
   // 0: not mine … 100: certain. Raw answers 1.
   virtual int probe(const ProbeInput&) const { return 0; }
   virtual Abilities abilities() const { return {}; }
+  // The file that stands for a whole folder when the folder is opened; empty: there is none.
+  virtual std::string_view folder_member() const { return {}; }
   // Options of opening beside the generic ones, of creation (with "size"), and of amend.
   virtual const OptionSchema& open_options() const;
   virtual const OptionSchema& create_options() const;

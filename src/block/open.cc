@@ -53,6 +53,20 @@ const Driver& protocol_for(Context& context, std::string_view filename, Options&
 
 }  // namespace
 
+std::string image_in_folder(const Context& context, const std::string& filename) {
+  struct stat status;
+  if (!context.beyond_qemu || has_protocol_prefix(filename) ||
+      ::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))
+    return filename;
+  for (const Driver* driver : context.registry().all()) {
+    if (driver->folder_member().empty()) continue;
+    const std::string member =
+        filename + (filename.ends_with('/') ? "" : "/") + std::string(driver->folder_member());
+    if (::stat(member.c_str(), &status) == 0 && S_ISREG(status.st_mode)) return member;
+  }
+  return filename;
+}
+
 // Opens the nodes of one tree. A friend of Node: it sets what the request layer needs to know.
 class Opener {
  public:
@@ -202,6 +216,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (driver == nullptr && spot.protocol_level) {
     if (spot.filename.empty())
       throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
+    spot.filename = image_in_folder(context, spot.filename);
     driver = &protocol_for(context, spot.filename, spot.options);
   } else if (driver != nullptr && driver->is_protocol()) {
     if (!spot.filename.empty()) driver->parse_filename(spot.filename, spot.options);
@@ -351,7 +366,7 @@ Task<NodePtr> OpenContext::open_image(std::string_view name) {
   co_return node;
 }
 
-Task<NodePtr> OpenContext::open_over(NodePtr bytes, std::string_view format) {
+Task<NodePtr> OpenContext::open_over(NodePtr bytes, std::string_view format, NodePtr backing) {
   Opener::Spot spot;
   spot.flags = flags;
   spot.flags.no_backing = true;
@@ -361,6 +376,7 @@ Task<NodePtr> OpenContext::open_over(NodePtr bytes, std::string_view format) {
   spot.ancestors = ancestors;
   spot.format = format;
   spot.file = std::move(bytes);
+  spot.backing = std::move(backing);
   NodePtr node = co_await Opener::open(context, std::move(spot));
   co_return node;
 }

@@ -87,8 +87,9 @@ struct OpenContext {
   // The same for a child that is an image rather than bytes: its format is looked for.
   Task<NodePtr> open_image(std::string_view name);
   // Opens the image whose file is BYTES, which then belongs to it; its format is looked for when
-  // FORMAT is empty. It may refer to nothing. On failure BYTES is still the caller's.
-  Task<NodePtr> open_over(NodePtr bytes, std::string_view format);
+  // FORMAT is empty. It may refer to nothing, but lie on BACKING. On failure both are still the
+  // caller's.
+  Task<NodePtr> open_over(NodePtr bytes, std::string_view format, NodePtr backing = nullptr);
   // Opens the backing file: options backing.* win over the name stored in the image. Null when
   // there is none, it is overridden by null or flags say not to. Relative names are resolved
   // against the directory of the image. Applies the ReferencePolicy and refuses cycles.
@@ -112,6 +113,10 @@ Task<NodePtr> open_node(Context& context, OpenRequest request);
 // absolute, protocol and json: names as they are, others relative to the image's directory. Throws
 // kInvalid when the image has no plain name.
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference);
+
+// The name of what is opened when FILENAME is a folder that a format knows as one disk, else
+// FILENAME.
+std::string image_in_folder(const Context& context, const std::string& filename);
 
 // True when both names reach one existing file.
 bool same_file(const std::string& a, const std::string& b);

@@ -112,7 +112,9 @@ void check_names(const Session& session, const Arguments& arguments) {
                                   : "Save it as a file first.\n");
       throw Exit{};
     }
-    if (there && S_ISDIR(status.st_mode)) fail(session, "'" + name + "' is a folder, no image");
+    if (there && S_ISDIR(status.st_mode) &&
+        (target || image_in_folder(session.context, name) == name))
+      fail(session, "'" + name + "' is a folder, no image");
     if (!target && !options && !arguments.has(kTargetImageOpts) && same_file(name, words.back()))
       fail(session, "'" + name + "' is source and target at once; give the target another name");
   }

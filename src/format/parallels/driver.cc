@@ -1,5 +1,7 @@
-#include "base/arith.h"
+#include <algorithm>
+
 #include "block/open_format.h"
+#include "format/parallels/bundle_node.h"
 #include "format/parallels/node.h"
 #include "format/parallels/parallels.h"
 
@@ -13,6 +15,7 @@ const OptionSchema kOpenOptions = {
     {"prealloc-size", OptionType::kSize, "128M", "Preallocation size on image expansion"},
     {"prealloc-mode", OptionType::kString, "falloc",
      "Preallocation mode on image expansion (allowed values: falloc, truncate)"},
+    {"snapshot", OptionType::kString, "", "GUID of the state of a bundle to show"},
 };
 const OptionSchema kCreateOptions = {
     {"cluster_size", OptionType::kSize, "1048576", "Parallels image cluster size"},
@@ -23,11 +26,22 @@ uint64_t cluster_size(const Options& options) {
   return options.size("cluster_size").value_or(kDefaultClusterBytes);
 }
 
+constexpr size_t kProbeBytes = 2048;
+
+bool is_descriptor(ByteSpan head) {
+  return looks_like_descriptor({reinterpret_cast<const char*>(head.data()), head.size()});
+}
+
 class ParallelsDriver : public Driver {
  public:
   std::string_view name() const override { return "parallels"; }
   std::string_view title() const override { return "disks of Parallels and Virtuozzo"; }
-  int probe(const ProbeInput& input) const override { return is_image(input.head) ? 100 : 0; }
+  int probe(const ProbeInput& input) const override {
+    if (is_image(input.head)) return 100;
+    // QEMU knows no bundles, and takes their descriptors for raw disks.
+    return input.beyond_qemu && is_descriptor(input.head) ? 100 : 0;
+  }
+  std::string_view folder_member() const override { return kDescriptorName; }
   Abilities abilities() const override { return {.create = true, .check = true, .repair = true}; }
   const OptionSchema& open_options() const override { return kOpenOptions; }
   const OptionSchema& create_options() const override { return kCreateOptions; }
@@ -39,7 +53,26 @@ class ParallelsDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<ParallelsNode>(request, *this);
+    NodePtr file = co_await request.open_file();
+    std::vector<std::byte> head(kProbeBytes);
+    std::exception_ptr error;
+    try {
+      co_await file->read(
+          0, MutableByteSpan(head).first(std::min<uint64_t>(head.size(), file->length())));
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) {
+      co_await file->close();
+      std::rethrow_exception(error);
+    }
+    request.probed_file = std::move(file);
+    if (is_descriptor(head)) {
+      NodePtr bundle = co_await open_format<ParallelsBundle>(request, *this);
+      co_return bundle;
+    }
+    NodePtr node = co_await open_format<ParallelsNode>(request, *this);
+    co_return node;
   }
 
   Task<void> create(Context&, CreateRequest request) const override {

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "block/node.h"
+#include "block/open.h"
+#include "format/parallels/bundle.h"
+
+namespace cairn {
+
+// The disk that a bundle folder describes: the state on top of its snapshots, or one of them. It
+// has no structure of its own beside the list of its images, which lie on each other as backing
+// files do. Only the uppermost is written.
+class ParallelsBundle : public Node {
+ public:
+  ParallelsBundle(Context& context, const Driver& driver, NodePtr file);
+
+  // Reads the descriptor and opens the images of one state. Throws; what was opened belongs to the
+  // node then as well.
+  Task<void> load(OpenContext& request);
+
+  Value snapshots_info() const override;
+  Task<void> show_snapshot(std::string id, std::string name) override;
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+  bool reports_cluster_bytes() const override { return false; }
+  Task<CheckResult> check(CheckRequest request) override;
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
+  Task<void> do_discard(uint64_t offset, uint64_t length) override;
+  Task<void> do_flush() override;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+
+ private:
+  struct Layer {
+    parallels::BundleImage image;
+    Node* node = nullptr;
+  };
+  Task<NodePtr> open_layer(OpenContext& request, const parallels::BundleImage& image,
+                           std::string path, NodePtr below);
+  std::string path_of(const parallels::BundleImage& image) const;
+  bool is_inside(const std::string& path) const;
+
+  parallels::BundleDescriptor descriptor_;
+  std::string folder_;  // with a slash at its end
+  std::vector<Layer> layers_;
+  Node* shown_ = nullptr;  // null: only names are wanted
+};
+
+}  // namespace cairn
