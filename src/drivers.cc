@@ -9,6 +9,7 @@
 #include "filter/fault/fault.h"
 #include "filter/record/record.h"
 #include "filter/throttle/throttle.h"
+#include "format/bochs/bochs.h"
 #include "format/cloop/cloop.h"
 #include "format/dmg/dmg.h"
 #include "format/luks/luks.h"
@@ -43,6 +44,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
   registry.add(make_luks_driver());
+  registry.add(make_bochs_driver());
   registry.add(make_parallels_driver());
   registry.add(make_vdi_driver());
   registry.add(make_vhdx_driver());

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "block/format_node.h"
+#include "block/open.h"
+#include "block/table_cache.h"
+#include "format/bochs/layout.h"
+
+namespace cairn {
+
+// An open Bochs redolog, read only: nothing is ever changed in the file.
+class BochsNode : public FormatNode {
+ public:
+  BochsNode(Context& context, const Driver& driver, NodePtr file);
+
+  // Reads and checks header and catalog, and opens the base of an undoable or volatile image.
+  // Throws; what was opened belongs to the node then as well.
+  Task<void> load(OpenContext& request);
+
+  std::string backing_name() const override { return base_; }
+  std::string backing_format() const override { return base_.empty() ? "" : "raw"; }
+  bool reports_cluster_bytes() const override { return false; }
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+  Task<CheckResult> check(CheckRequest request) override;
+
+ protected:
+  Task<Mapping> map(uint64_t offset, uint64_t length) override;
+
+ private:
+  uint64_t place_of(uint32_t number) const {
+    return header_.data_begin() + number * header_.stride();
+  }
+
+  bochs::Header header_;
+  Node* file_ = nullptr;
+  std::string base_;  // name of the flat base; empty: zeroes
+  std::vector<uint32_t> catalog_;
+  std::unique_ptr<TableCache> bitmaps_;
+};
+
+}  // namespace cairn
