@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "block/overlay.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -26,8 +27,13 @@ void announce(const BenchOptions& options) {
   finish_output();
 }
 
-Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
+Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options,
+                         bool overlay) {
+  NodePtr node;
+  if (overlay)
+    node = co_await open_with_snapshot_overlay(session.context, std::move(request));
+  else
+    node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   double seconds = 0;
   try {
@@ -101,7 +107,8 @@ int run_bench(Session& session, Arguments& arguments) {
     if (!mode) fail(session, "Invalid cache mode");
     request.flags.cache = *mode;
   }
-  const double seconds = run(session, bench_image(session, std::move(request), options));
+  const bool overlay = arguments.has(kOverlay);
+  const double seconds = run(session, bench_image(session, std::move(request), options, overlay));
   char line[100];
   std::snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n", seconds);
   print(line);

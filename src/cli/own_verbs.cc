@@ -52,6 +52,9 @@ std::vector<Flag> own_flags(std::string_view verb) {
             {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
   if (verb == "info" || verb == "map" || verb == "compare" || verb == "check" || verb == "hash")
     return {disk};
+  if (verb == "bench")
+    return {{kOverlay, "snapshot", nullptr,
+             "writes go to a temporary overlay: the image stays as it is, and may be read-only"}};
   return {};
 }
 

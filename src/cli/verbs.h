@@ -51,6 +51,7 @@ enum OwnId : int {
   kEnable,
   kDisable,
   kMerge,
+  kOverlay,
 };
 
 }  // namespace cairn::cli
