@@ -21,6 +21,8 @@ using codec::damaged;
 
 // libdeflate's level 4 gives streams no larger than zlib's default, in a fraction of its time.
 constexpr int kDeflateLevel = 4;
+// Whole zlib streams are measured by those that zlib makes with its whole window: one level more.
+constexpr int kZlibLevel = 5;
 constexpr int kZstdLevel = 3;
 
 template <auto Free>
@@ -141,8 +143,8 @@ void decompress(Compression kind, ByteSpan encoded, MutableByteSpan out) {
 
 std::vector<std::byte> compress_zlib(ByteSpan plain, size_t limit, int level) {
   std::vector<std::byte> out(limit);
-  out.resize(libdeflate_zlib_compress(deflater(level), plain.data(), plain.size(), out.data(),
-                                      out.size()));
+  out.resize(libdeflate_zlib_compress(deflater(level == 0 ? kZlibLevel : level), plain.data(),
+                                      plain.size(), out.data(), out.size()));
   return out;
 }
 

@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <atomic>
 
 #include "base/arith.h"
+#include "block/block_table.h"
 #include "block/context.h"
 #include "format/vdi/node.h"
 
@@ -16,12 +16,6 @@ constexpr size_t kMapBlocks = 8192;
 constexpr uint64_t kPerMapBlock = kMapBlockBytes / 4;
 // How much of the map is read at a time where all of it is.
 constexpr size_t kScanBytes = 1 << 20;
-
-// An entry changes as a whole while others read it.
-uint32_t load_entry(const TableCache::Ref& ref, uint64_t block) {
-  auto* words = reinterpret_cast<uint32_t*>(ref.bytes().data());
-  return std::atomic_ref<uint32_t>(words[block % kPerMapBlock]).load(std::memory_order_acquire);
-}
 }  // namespace
 
 VdiNode::VdiNode(Context& context, const Driver& driver, NodePtr file)
@@ -64,7 +58,7 @@ Task<uint32_t> VdiNode::entry(uint64_t block) {
   const uint64_t at = header_.map_offset + block / kPerMapBlock * kMapBlockBytes;
   TableCache::Ref ref = table_->try_get(at);
   if (!ref) ref = co_await table_->get(at);
-  const uint32_t value = load_entry(ref, block);
+  const auto value = load_entry<uint32_t, std::endian::little>(ref, block % kPerMapBlock);
   // Growing the map may need more places for a moment; no other program writes such numbers.
   if (value < kZero && value >= header_.blocks &&
       host_of(value) + kBlockBytes > align_up(file_->length(), 512))
@@ -78,8 +72,7 @@ Task<uint32_t> VdiNode::entry(uint64_t block) {
 Task<void> VdiNode::set_entry(uint64_t block, uint32_t value) {
   const uint64_t at = header_.map_offset + block / kPerMapBlock * kMapBlockBytes;
   const TableCache::Ref ref = co_await table_->get(at);
-  auto* words = reinterpret_cast<uint32_t*>(ref.bytes().data());
-  std::atomic_ref<uint32_t>(words[block % kPerMapBlock]).store(value, std::memory_order_release);
+  store_entry<uint32_t, std::endian::little>(ref, block % kPerMapBlock, value);
   table_->mark_dirty(ref);
 }
 
@@ -152,16 +145,7 @@ Task<Mapping> VdiNode::map(uint64_t offset, uint64_t length) {
 
 Task<Grant> VdiNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const Mapping there = co_await map(offset, length);
-  Grant place;
-  place.offset = offset;
-  place.length = there.length;
-  place.host = file_;
-  if (there.kind == Mapping::Kind::kChild) {
-    place.host_offset = there.host_offset;
-    place.copy_begin = offset;
-    place.copy_end = offset + place.length;
-    co_return place;
-  }
+  if (there.kind == Mapping::Kind::kChild) co_return grant_in_place(offset, there);
   if (!exclusive) co_return Grant{};
   if (!counter_trusted_)
     throw Error(ErrorKind::kCorrupt, "Input/output error")
@@ -179,11 +163,9 @@ Task<Grant> VdiNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   if (count == 0)
     throw Error(ErrorKind::kCorrupt, "Input/output error")
         .hint("Every block of the file is in use although the disk is not full.");
-  place.length = std::min(there.length, start + count * kBlockBytes - offset);
-  place.host_offset = host_of(physical) + offset - start;
-  place.in_place = false;
-  place.copy_begin = start;
-  place.copy_end = align_up(offset + place.length, kBlockBytes);
+  length = std::min(there.length, start + count * kBlockBytes - offset);
+  Grant place = grant_new(offset, length, start, align_up(offset + length, kBlockBytes), file_,
+                          host_of(physical));
   place.token[0] = physical;
   place.token[1] = count;
   std::lock_guard lock(blocks_mutex_);

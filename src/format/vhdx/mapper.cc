@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/block_table.h"
 #include "format/vhdx/node.h"
 
 namespace cairn {
@@ -126,50 +127,42 @@ Task<Grant> VhdxNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
     throw Error(ErrorKind::kDenied, "Input/output error")
         .hint("The image is damaged and can only be read: " + damage_ + ".");
   const Mapping there = co_await map(offset, length);
-  Grant place;
-  place.offset = offset;
-  place.length = there.length;
-  place.host = file_;
-  place.host_offset = there.host_offset;
-  place.copy_begin = offset;
-  place.copy_end = offset + place.length;
   if (there.kind == Mapping::Kind::kChild) {
     co_await begin_change();
-    co_return place;
+    co_return grant_in_place(offset, there);
   }
   if (!exclusive) co_return Grant{};
   co_await begin_change();
   if (pages_->dirty() > 100) co_await commit();
-  place.in_place = false;
   const uint64_t bytes = block_bytes();
   const uint64_t start = align_down(offset, bytes);
-  uint64_t end = start + bytes;
-  const uint64_t sector = parameters_.logical_sector;
-  place.token[1] = kPresent;
+  Grant place;
   if (there.kind == Mapping::Kind::kBelow) {
     // One block; what is not written stays the parent's.
-    place.length = std::min(place.length, end - offset);
-    place.token[1] = place.length == bytes ? kPresent : kPartial;
+    const uint64_t end = start + bytes;
+    length = std::min(there.length, end - offset);
     const Entry now = co_await entry(offset / bytes);
-    place.token[0] = now.offset();
-    if (now.state() == kPartial) {
-      place.token[1] = kPartial;
-      place.token[2] = 1;
-    } else {
-      place.token[0] = co_await take_room(bytes);
-    }
-    place.copy_begin = align_down(offset, sector);
-    place.copy_end = std::min(align_up(offset + place.length, sector), end);
+    const bool there_in_part = now.state() == kPartial;
+    uint64_t host = now.offset();
+    if (!there_in_part) host = co_await take_room(bytes);
+    const uint64_t sector = parameters_.logical_sector;
+    const uint64_t begin = align_down(offset, sector);
+    place = grant_new(offset, length, begin, std::min(align_up(offset + length, sector), end),
+                      file_, host + begin - start);
+    place.token[0] = host;
+    place.token[1] = length == bytes && !there_in_part ? kPresent : kPartial;
+    place.token[2] = there_in_part ? 1 : 0;
+    place.token[3] = bytes;
   } else {
     // As many blocks as the request covers, if there is room for them in one piece.
-    end = align_up(offset + place.length, bytes);
-    place.token[0] = co_await take_room(end - start);
-    place.copy_begin = start;
-    place.copy_end = end;
+    const uint64_t end = align_up(offset + there.length, bytes);
+    const uint64_t host = co_await take_room(end - start);
+    place = grant_new(offset, there.length, start, end, file_, host);
     place.host_is_zero = true;
+    place.token[0] = host;
+    place.token[1] = kPresent;
+    place.token[3] = end - start;
   }
-  place.token[3] = end - start;
-  place.host_offset = place.token[0] + offset - start;
   co_return place;
 }
 

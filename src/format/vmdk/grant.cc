@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/block_table.h"
 #include "block/context.h"
 #include "format/vmdk/node.h"
 
@@ -93,12 +94,11 @@ Task<void> VmdkNode::set_entries(Part& part, uint64_t grain, uint64_t count, uin
     if (place == 0) continue;
     for (uint64_t done = 0; done < count;) {
       const TableCache::Ref ref = co_await table_block(part, place, grain + done);
-      auto* words = reinterpret_cast<uint32_t*>(ref.bytes().data());
       const uint64_t in_block = part.tables->block_bytes() / 4;
       for (size_t index = block_entry(part, grain + done); index < in_block && done < count;
            ++index, ++done)
-        std::atomic_ref<uint32_t>(words[index])
-            .store(static_cast<uint32_t>(sector + done * step), std::memory_order_release);
+        store_entry<uint32_t, std::endian::little>(ref, index,
+                                                   static_cast<uint32_t>(sector + done * step));
       part.tables->mark_dirty(ref);
     }
   }
@@ -133,23 +133,15 @@ Task<Grant> VmdkNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
     }
     there.length = std::min(there.length, most);
   }
-  Grant place;
-  place.offset = offset;
-  place.length = there.length;
-  place.host = part.file;
-  if (there.kind == Mapping::Kind::kChild) {
-    place.host_offset = there.host_offset;
-    place.copy_begin = offset;
-    place.copy_end = offset + place.length;
-    co_return place;
-  }
+  if (there.kind == Mapping::Kind::kChild) co_return grant_in_place(offset, there);
   if (part.gd[grain / part.per_table].load(std::memory_order_acquire) == 0)
     co_await make_table(part, grain / part.per_table);
-  const uint64_t host = take(part, count * part.grain, &place.host_is_zero);
-  place.host_offset = host + relative % part.grain;
-  place.in_place = false;
-  place.copy_begin = part.begin + grain * part.grain;
-  place.copy_end = part.begin + std::min((grain + count) * part.grain, part.length);
+  bool virgin = false;
+  const uint64_t host = take(part, count * part.grain, &virgin);
+  Grant place =
+      grant_new(offset, there.length, part.begin + grain * part.grain,
+                part.begin + std::min((grain + count) * part.grain, part.length), part.file, host);
+  place.host_is_zero = virgin;
   place.token[0] = grain;
   place.token[1] = count;
   place.token[2] = host;

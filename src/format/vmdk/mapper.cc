@@ -3,6 +3,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/block_table.h"
 #include "block/context.h"
 #include "codec/codec.h"
 #include "format/vmdk/node.h"
@@ -138,12 +139,9 @@ size_t VmdkNode::block_entry(const Part& part, uint64_t grain) const {
 
 uint64_t VmdkNode::load_entry(const Part& part, const TableCache::Ref& ref, uint64_t grain) const {
   const size_t index = block_entry(part, grain);
-  if (part.kind == Kind::kSeSparse) {
-    auto* words = reinterpret_cast<uint64_t*>(ref.bytes().data());
-    return std::atomic_ref<uint64_t>(words[index]).load(std::memory_order_acquire);
-  }
-  auto* words = reinterpret_cast<uint32_t*>(ref.bytes().data());
-  return std::atomic_ref<uint32_t>(words[index]).load(std::memory_order_acquire);
+  if (part.kind == Kind::kSeSparse)
+    return cairn::load_entry<uint64_t, std::endian::little>(ref, index);
+  return cairn::load_entry<uint32_t, std::endian::little>(ref, index);
 }
 
 VmdkNode::Place VmdkNode::decode(const Part& part, uint64_t entry, uint64_t grain) const {

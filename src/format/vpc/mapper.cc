@@ -3,6 +3,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/block_table.h"
 #include "format/vpc/node.h"
 
 namespace cairn {
@@ -13,12 +14,7 @@ namespace {
 constexpr uint64_t kCacheBlockBytes = 512;
 constexpr uint64_t kPerCacheBlock = kCacheBlockBytes / 4;
 
-// An entry changes as a whole while others read it.
-std::atomic_ref<uint32_t> word(const TableCache::Ref& ref, uint64_t index) {
-  return std::atomic_ref<uint32_t>(
-      reinterpret_cast<uint32_t*>(ref.bytes().data())[index % kPerCacheBlock]);
-}
-// So does a byte of a bitmap.
+// A byte of a bitmap changes as a whole while others read it.
 std::atomic_ref<uint8_t> octet(const TableCache::Ref& ref, uint64_t index) {
   return std::atomic_ref<uint8_t>(
       reinterpret_cast<uint8_t*>(ref.bytes().data())[index % kCacheBlockBytes]);
@@ -29,7 +25,7 @@ Task<uint32_t> VpcNode::entry(uint64_t block) {
   const uint64_t at = header_.table_offset + block / kPerCacheBlock * kCacheBlockBytes;
   TableCache::Ref ref = table_->try_get(at);
   if (!ref) ref = co_await table_->get(at);
-  co_return __builtin_bswap32(word(ref, block).load(std::memory_order_acquire));
+  co_return load_entry<uint32_t, std::endian::big>(ref, block % kPerCacheBlock);
 }
 
 Task<bool> VpcNode::sectors_here(uint32_t entry, uint64_t offset, uint64_t length, uint64_t* run) {
@@ -105,27 +101,19 @@ Task<Mapping> VpcNode::map(uint64_t offset, uint64_t length) {
 
 Task<Grant> VpcNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const Mapping there = co_await map(offset, length);
-  Grant place;
-  place.offset = offset;
-  place.length = there.length;
-  place.host = file_;
-  place.host_offset = there.host_offset;
-  place.copy_begin = offset;
-  place.copy_end = offset + place.length;
-  if (there.kind == Mapping::Kind::kChild) co_return place;
+  if (there.kind == Mapping::Kind::kChild) co_return grant_in_place(offset, there);
   if (!exclusive) co_return Grant{};
-  place.in_place = false;
   const uint64_t bytes = header_.block_bytes;
   const uint64_t start = align_down(offset, bytes);
-  place.length = std::min(place.length, start + bytes - offset);
-  uint32_t at = co_await entry(offset / bytes);
+  length = std::min(there.length, start + bytes - offset);
+  const uint32_t at = co_await entry(offset / bytes);
   if (at != kUnused) {
     // The block is there; some of its sectors still come from the parent.
-    place.host_offset = data_of(at) + offset - start;
-    place.copy_begin = align_down(offset, kSector);
-    place.copy_end = std::min(align_up(offset + place.length, kSector), start + bytes);
+    const uint64_t begin = align_down(offset, kSector);
+    Grant place = grant_new(offset, length, begin,
+                            std::min(align_up(offset + length, kSector), start + bytes), file_,
+                            data_of(at) + begin - start);
     place.token[0] = at;
-    place.token[1] = 0;
     co_return place;
   }
   const uint64_t bitmap_bytes = header_.bitmap_bytes();
@@ -135,13 +123,11 @@ Task<Grant> VpcNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const std::vector<std::byte> ones(bitmap_bytes, std::byte{0xff});
   co_await file_->write(host, ones);
   bitmaps_->forget(host, bitmap_bytes);
+  Grant place = grant_new(offset, length, start, start + bytes, file_, host + bitmap_bytes);
   // The footer that was here has gone under the bitmap; nothing else lies behind it.
   place.host_is_zero = virgin_ <= host + bitmap_bytes && file_->length() <= host + bitmap_bytes;
   end_ = host + bitmap_bytes + bytes;
   virgin_ = std::max(virgin_, end_);
-  place.host_offset = host + bitmap_bytes + offset - start;
-  place.copy_begin = start;
-  place.copy_end = start + bytes;
   place.token[0] = host / kSector;
   place.token[1] = 1;
   // It makes the file as long as the block needs, and other programs look for it there.
@@ -161,7 +147,7 @@ Task<void> VpcNode::publish(Grant place) {
   const uint64_t block = place.offset / header_.block_bytes;
   const uint64_t sector = header_.table_offset + block / kPerCacheBlock * kCacheBlockBytes;
   const TableCache::Ref ref = co_await table_->get(sector);
-  word(ref, block).store(__builtin_bswap32(at), std::memory_order_release);
+  store_entry<uint32_t, std::endian::big>(ref, block % kPerCacheBlock, at);
   table_->mark_dirty(ref);
 }
 
