@@ -145,6 +145,16 @@ Task<Extent> ParallelsBundle::do_extent(uint64_t offset, uint64_t max) {
 
 // --- states ---
 
+Task<std::optional<uint64_t>> ParallelsBundle::allocated_bytes() {
+  std::optional<uint64_t> total = co_await file()->allocated_bytes();
+  for (const Layer& layer : layers_) {
+    const auto part = co_await layer.node->allocated_bytes();
+    if (!part) co_return std::nullopt;
+    total = total.value_or(0) + *part;
+  }
+  co_return total;
+}
+
 Value ParallelsBundle::snapshots_info() const {
   Value list = Value::array();
   uint64_t number = 0;

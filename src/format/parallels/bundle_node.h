@@ -25,6 +25,7 @@ class ParallelsBundle : public Node {
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
   bool reports_cluster_bytes() const override { return false; }
   Task<CheckResult> check(CheckRequest request) override;
+  Task<std::optional<uint64_t>> allocated_bytes() override;
 
  protected:
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;

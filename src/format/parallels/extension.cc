@@ -47,9 +47,10 @@ Task<void> ParallelsNode::load_extension() {
                    (extension_fault_.empty() ? std::string() : ": " + extension_fault_));
   if (!extension_fault_.empty()) co_return;
   extension_.push_back({place, cluster()});
+  const uint64_t file_end = align_up(file_->length(), kSector);
   for (const BitmapFeature& feature : extension.bitmaps) {
     for (const uint64_t sector : feature.table)
-      if (sector > 1 && sector < kMaxSize / kSector)
+      if (sector > 1 && sector < kMaxSize / kSector && sector * kSector + cluster() <= file_end)
         extension_.push_back({sector * kSector, cluster()});
     if (read_only()) co_await load_bitmap(feature);
   }

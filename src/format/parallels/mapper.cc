@@ -91,20 +91,32 @@ Task<void> ParallelsNode::do_close() {
 // --- mapping ---
 
 Task<Mapping> ParallelsNode::map(uint64_t offset, uint64_t length) {
-  uint64_t index = offset / cluster();
-  const uint32_t first = co_await entry(index);
-  uint64_t end = (index + 1) * cluster();
-  const uint64_t step = cluster() / header_.unit();
-  for (uint64_t expected = first; end < offset + length; end += cluster()) {
-    const uint32_t next = co_await entry(++index);
-    if (first != 0 ? next != (expected += step) : next != 0) break;
+  const uint64_t first = offset / cluster();
+  const uint64_t last = (offset + length - 1) / cluster();
+  const auto step = static_cast<uint32_t>(cluster() / header_.unit());
+  uint32_t found = 0;
+  uint32_t expected = 0;
+  uint64_t index = first;
+  TableCache::Ref ref;
+  for (; index <= last; ++index, expected += step) {
+    const uint64_t place = place_of(index);
+    const uint64_t block = align_down(place, table_->block_bytes());
+    if (!ref || ref.offset() != block) {
+      TableCache::Ref next = table_->try_get(block);
+      if (!next) next = co_await table_->get(block);
+      ref = std::move(next);
+    }
+    const uint32_t value =
+        detail::swap_if(word(ref, place).load(std::memory_order_acquire), std::endian::little);
+    if (index == first) found = expected = value;
+    if (found != 0 ? value != expected : value != 0) break;
   }
   Mapping result;
-  result.length = std::min(length, end - offset);
-  if (first != 0) {
+  result.length = std::min(length, index * cluster() - offset);
+  if (found != 0) {
     result.kind = Mapping::Kind::kChild;
     result.host = file_;
-    result.host_offset = host_of(first) + offset % cluster();
+    result.host_offset = host_of(found) + offset % cluster();
   }
   co_return result;
 }
@@ -112,11 +124,12 @@ Task<Mapping> ParallelsNode::map(uint64_t offset, uint64_t length) {
 // --- room ---
 
 // Clusters must lie inside of the file before an entry says so. In larger steps than asked for, as
-// the file system then keeps the file in one piece; closing cuts the rest off.
+// the file system then keeps the file in one piece: by as much again as there is, up to what the
+// option says. Closing cuts the rest off.
 Task<void> ParallelsNode::make_long_enough(uint64_t end) {
   const uint64_t now = file_->length();
   if (now >= end) co_return;
-  const uint64_t most = std::min(end + prealloc_bytes_, std::max(end, kMaxSize));
+  const uint64_t most = std::min(end + std::min(prealloc_bytes_, end), std::max(end, kMaxSize));
   if (prealloc_falloc_) {
     try {
       co_await file_->write_zeroes(now, most - now, {.no_fallback = true});
