@@ -220,6 +220,8 @@ class Conversion {
   }
 
   bool created() const { return created_; }
+  // Files that belong to the target beside the one that was named.
+  const std::vector<std::string>& parts() const { return parts_; }
   const std::string& digest() const { return digest_; }
 
  private:
@@ -252,6 +254,9 @@ class Conversion {
     request.flags.cache = plan_.target_cache;
     // The backing file is read where a cluster is filled in part.
     target_ = co_await open_node(session_.context, std::move(request));
+    for (const Child& child : target_->children())
+      if (child.role == ChildRole::kExtent && child.node->driver().name() == "file")
+        parts_.push_back(child.node->filename());
     if (target_->compressed_only()) plan_.job.compress = true;
     if (plan_.job.compress && !target_->supports_compression())
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
@@ -407,6 +412,7 @@ class Conversion {
   std::vector<DirtyBitmapPtr> bitmaps_;  // of the source, to be copied
   uint64_t size_ = 0;
   bool created_ = false;
+  std::vector<std::string> parts_;
   std::string digest_;
 };
 
@@ -470,10 +476,12 @@ int run_convert(Session& session, Arguments& arguments) {
   } catch (Error& error) {
     progress.finish();
     if (conversion.created()) {
-      if (session.for_people() && fresh.is_new() && ::unlink(plan.target.c_str()) == 0)
+      if (session.for_people() && fresh.is_new() && ::unlink(plan.target.c_str()) == 0) {
         error.hint("The incomplete target '" + plan.target + "' was removed.");
-      else
+        for (const std::string& part : conversion.parts()) ::unlink(part.c_str());
+      } else {
         error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
+      }
     }
     throw;
   }

@@ -152,3 +152,12 @@ def test_compressing_what_is_flat(image, folder, cairn):
         done = cairn("convert", "-c", "-O", "vmdk", "-o", f"subformat={subformat}", image, "flat.vmdk", ok=False)
         assert done.code == 1 and "Compression not supported" in done.err
     assert not list(folder.glob("flat*"))
+
+
+@pytest.mark.parametrize("subformat", ["monolithicFlat", "twoGbMaxExtentSparse", "streamOptimized"])
+def test_what_failed_leaves_nothing(stream, folder, cairn, subformat):
+    """A source that cannot be read to its end: the target goes with all its extents."""
+    put(stream, grains(stream)[-1][0] + 20, "Q", 0)
+    done = cairn("convert", "-O", "vmdk", "-o", f"subformat={subformat}", stream, "out.vmdk", ok=False)
+    assert done.code == 1 and "while reading" in done.err
+    assert not list(folder.glob("out*"))
