@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <atomic>
 
 #include "base/arith.h"
+#include "block/block_table.h"
 #include "format/parallels/node.h"
 
 namespace cairn {
@@ -9,12 +9,11 @@ namespace cairn {
 using namespace parallels;
 
 namespace {
-// An entry changes as a whole while others read it.
-std::atomic_ref<uint32_t> word(const TableCache::Ref& ref, uint64_t place) {
-  return std::atomic_ref<uint32_t>(
-      reinterpret_cast<uint32_t*>(ref.bytes().data())[place % ref.bytes().size() / 4]);
-}
 uint64_t place_of(uint64_t index) { return kHeaderBytes + index * 4; }
+
+uint32_t value_at(const TableCache::Ref& ref, uint64_t place) {
+  return load_entry<uint32_t, std::endian::little>(ref, (place - ref.offset()) / 4);
+}
 }  // namespace
 
 // --- table and header ---
@@ -24,7 +23,7 @@ Task<uint32_t> ParallelsNode::entry(uint64_t index) {
   const uint64_t block = align_down(place, table_->block_bytes());
   TableCache::Ref ref = table_->try_get(block);
   if (!ref) ref = co_await table_->get(block);
-  co_return detail::swap_if(word(ref, place).load(std::memory_order_acquire), std::endian::little);
+  co_return value_at(ref, place);
 }
 
 // The first of COUNT entries becomes VALUE, every other one STEP more than the one before.
@@ -38,7 +37,7 @@ Task<void> ParallelsNode::set_entries(uint64_t first, uint64_t count, uint32_t v
       if (ref) table_->mark_dirty(ref);
       ref = co_await table_->get(block);
     }
-    word(ref, place).store(detail::swap_if(value, std::endian::little), std::memory_order_release);
+    store_entry<uint32_t, std::endian::little>(ref, (place - block) / 4, value);
   }
   if (ref) table_->mark_dirty(ref);
 }
@@ -106,8 +105,7 @@ Task<Mapping> ParallelsNode::map(uint64_t offset, uint64_t length) {
       if (!next) next = co_await table_->get(block);
       ref = std::move(next);
     }
-    const uint32_t value =
-        detail::swap_if(word(ref, place).load(std::memory_order_acquire), std::endian::little);
+    const uint32_t value = value_at(ref, place);
     if (index == first) found = expected = value;
     if (found != 0 ? value != expected : value != 0) break;
   }
@@ -200,23 +198,12 @@ Task<Grant> ParallelsNode::grant(uint64_t offset, uint64_t length, bool exclusiv
   if (there.kind != Mapping::Kind::kChild && !exclusive) co_return Grant{};
   // Writes in place count as well: no bitmap would know of them.
   if (!changed_.load(std::memory_order_acquire)) co_await begin_change();
-  Grant place;
-  place.offset = offset;
-  place.length = there.length;
-  place.host = file_;
-  if (there.kind == Mapping::Kind::kChild) {
-    place.host_offset = there.host_offset;
-    place.copy_begin = offset;
-    place.copy_end = offset + place.length;
-    co_return place;
-  }
+  if (there.kind == Mapping::Kind::kChild) co_return grant_in_place(offset, there);
   const uint64_t start = align_down(offset, cluster());
   const Room room = co_await take(div_ceil(offset + there.length - start, cluster()));
-  place.length = std::min(there.length, start + room.count * cluster() - offset);
-  place.host_offset = room.host + offset - start;
-  place.in_place = false;
-  place.copy_begin = start;
-  place.copy_end = align_up(offset + place.length, cluster());
+  length = std::min(there.length, start + room.count * cluster() - offset);
+  Grant place =
+      grant_new(offset, length, start, align_up(offset + length, cluster()), file_, room.host);
   place.host_is_zero = room.zero;
   place.token[0] = room.host;
   place.token[1] = room.count;
