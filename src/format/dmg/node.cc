@@ -147,8 +147,8 @@ void DmgNode::add_chunk(const Chunk& chunk, const BlockTable& table, const Trail
 
 // Sorts the runs, and fills what they leave open.
 void DmgNode::cover(uint64_t sectors) {
-  std::stable_sort(runs_.begin(), runs_.end(),
-                   [](const Run& a, const Run& b) { return a.begin < b.begin; });
+  std::sort(runs_.begin(), runs_.end(),
+            [](const Run& a, const Run& b) { return a.begin < b.begin; });
   std::vector<Run> covered;
   covered.reserve(runs_.size());
   uint64_t at = 0;
