@@ -460,6 +460,7 @@ Task<void> Node::change_backing(std::string, std::string) {
   co_return;
 }
 Task<bool> Node::make_empty() { co_return false; }
+Task<uint64_t> Node::unmap(uint64_t, uint64_t) { co_return 0; }
 Task<void> Node::create_snapshot(std::string) {
   throw Error::system(ENOTSUP);
   co_return;
@@ -479,6 +480,15 @@ Task<void> Node::show_snapshot(std::string, std::string) {
   co_return;
 }
 
+Task<void> Node::show_state(std::optional<size_t> which) {
+  if (which) throw Error::system(ENOTSUP);
+  co_return;
+}
+Task<void> Node::record_snapshot(SnapshotRecord) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+
 Task<void> Node::amend(AmendRequest) {
   throw Error(ErrorKind::kUnsupported, "Format driver '" + std::string(driver_.name()) +
                                            "' does not support option amendment");
@@ -492,6 +502,11 @@ Task<void> Node::read_vm_state(uint64_t, MutableByteSpan) {
 Task<void> Node::write_vm_state(uint64_t, ByteSpan) {
   throw Error::system(ENOTSUP);
   co_return;
+}
+
+Task<uint64_t> Node::vm_state_hole(uint64_t, uint64_t) {
+  throw Error::system(ENOTSUP);
+  co_return 0;
 }
 
 Task<void> Node::set_permissions(Permissions) { co_return; }

@@ -17,6 +17,7 @@
 #include "block/dirty_bitmap.h"
 #include "block/extent.h"
 #include "block/permissions.h"
+#include "block/snapshot.h"
 
 namespace cairn {
 
@@ -159,12 +160,23 @@ class Node : public std::enable_shared_from_this<Node> {
   // From now on the read-only node shows the snapshot with this ID and this name; an empty one
   // counts for nothing.
   virtual Task<void> show_snapshot(std::string id, std::string name);
+  // All of them, as the image lists them.
+  virtual std::vector<SnapshotRecord> snapshots() const { return {}; }
+  // From now on the read-only node is as it was at the snapshot with this place in snapshots(), its
+  // length and the machine's state included; nothing: as it is now. No request may be under way.
+  virtual Task<void> show_state(std::optional<size_t> which);
+  // Adds RECORD to the list and gives it the disk as it is, and the machine's state that was
+  // written, which leaves the disk by that. The length is the disk's. Throws as create_snapshot().
+  virtual Task<void> record_snapshot(SnapshotRecord record);
   // Changes the name and format of the backing file in the image, and nothing else; an empty name
   // removes it. Throws kUnsupported where the format has none, kNoSpace when it does not fit.
   virtual Task<void> change_backing(std::string name, std::string format);
   // Makes every byte unallocated again, so that all are decided by the layer below. False where the
   // format cannot.
   virtual Task<bool> make_empty();
+  // The same for whole units of limits().zero_alignment from OFFSET on. Says how many bytes were
+  // done: 0 where it is not possible.
+  virtual Task<uint64_t> unmap(uint64_t offset, uint64_t length);
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
   virtual bool supports_compression() const { return false; }
@@ -183,6 +195,8 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual uint64_t vm_state_offset() const { return 0; }
   virtual Task<void> read_vm_state(uint64_t offset, MutableByteSpan out);
   virtual Task<void> write_vm_state(uint64_t offset, ByteSpan in);
+  // How many bytes of it from OFFSET on, at most MAX, were never written.
+  virtual Task<uint64_t> vm_state_hole(uint64_t offset, uint64_t max);
   // Where faults are injected and requests stopped: the nearest fault filter at or below this node;
   // null without one.
   virtual DebugPort* debug_port() { return debug_port_; }

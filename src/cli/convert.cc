@@ -13,6 +13,7 @@
 #include "format/vpc/azure.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
+#include "job/history.h"
 
 namespace cairn::cli {
 namespace {
@@ -31,6 +32,7 @@ struct Plan {
   bool given_zero = false;
   bool bitmaps = false;
   bool skip_broken_bitmaps = false;
+  bool all_snapshots = false;
   std::string snapshot;  // which one of the source is read; empty: none
   std::string hash;      // the algorithm of the digest that is printed; empty: none
   bool verify = false;
@@ -92,6 +94,13 @@ void check_conflicts(const Session& session, const Arguments& arguments) {
   if (arguments.has(kSkipBrokenBitmaps) && !arguments.has(kBitmaps))
     fail(session, "Use of --skip-broken-bitmaps requires --bitmaps");
   check_format_flags(session, arguments);
+  if (!arguments.has(kAllSnapshots)) return;
+  const std::string wanted = "--all-snapshots copies the history of one image to a new one: ";
+  for (const char letter : {'B', 'C', 'l', 'n', 'r', 'S'})
+    if (arguments.has(letter)) fail(session, wanted + "-" + letter + " cannot be used with it");
+  if (arguments.has(kSalvage)) fail(session, wanted + "--salvage cannot be used with it");
+  if (arguments.has(kHash)) fail(session, wanted + "--hash cannot be used with it");
+  if (arguments.words().size() > 2) fail(session, wanted + "it has one source");
 }
 
 // What goes wrong with names most often, told before anything is touched.
@@ -143,6 +152,14 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
          "images");
   if (backing && !options.has("backing_fmt"))
     fail(session, "Use of backing file requires explicit backing format");
+  if (arguments.has(kAllSnapshots)) {
+    if (!driver->abilities().snapshots)
+      fail(session, "Format driver '" + plan.format + "' keeps no internal snapshots");
+    if (options.has("data_file"))
+      fail(session, "Images with an external data file keep no internal snapshots");
+    if (backing)
+      fail(session, "--all-snapshots copies whole disks: the target cannot have a backing file");
+  }
   plan.level = take_compression_level(session, *driver, options);
   if (plan.level && !plan.job.compress) fail(session, "compression_level has no effect without -c");
   if (plan.job.compress) {
@@ -215,6 +232,7 @@ class Conversion {
     } catch (...) {
       error = std::current_exception();
     }
+    sources_.push_back(earlier_);
     sources_.push_back(target_);
     co_await close_all(std::move(sources_), error);
   }
@@ -227,6 +245,7 @@ class Conversion {
  private:
   Task<void> open_sources() {
     for (OpenRequest& request : plan_.sources) {
+      if (plan_.all_snapshots) earlier_ = co_await open_node(session_.context, request);
       NodePtr source = co_await open_node(session_.context, std::move(request));
       size_ += (source->length() + 511) / 512 * 512;
       sources_.push_back(source);
@@ -235,12 +254,19 @@ class Conversion {
   }
 
   Task<void> open_target() {
+    uint64_t size = size_;
+    if (plan_.all_snapshots && !sources_[0]->snapshots().empty()) {
+      // It begins as the first one.
+      co_await sources_[0]->show_state(0);
+      size = (sources_[0]->length() + 511) / 512 * 512;
+      co_await sources_[0]->show_state({});
+    }
     if (plan_.create) {
       try {
         CreateOptions image{.filename = plan_.target,
                             .format = plan_.format,
                             .options = plan_.create_options,
-                            .size = plan_.azure ? align_up(size_, vpc::kAzureUnit) : size_,
+                            .size = plan_.azure ? align_up(size, vpc::kAzureUnit) : size,
                             .announce = {}};
         co_await create_image(session_.context, std::move(image));
       } catch (Error& caught) {
@@ -261,7 +287,7 @@ class Conversion {
     if (plan_.job.compress && !target_->supports_compression())
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
     if (plan_.level) target_->set_compression_level(*plan_.level);
-    if (target_->length() < size_)
+    if (target_->length() < size)
       throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
   }
 
@@ -318,6 +344,12 @@ class Conversion {
         most += 100 * (co_await source->allocated_bytes()).value_or(0);
       options.most_output = session_.output_budget.value_or(most);
     }
+    if (plan_.all_snapshots) {
+      CopyHistory job(session_.context, sources_[0], earlier_, target_, options, session_.cancel);
+      job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+      co_await job.run();
+      co_return;
+    }
     Convert job(session_.context, sources_, target_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
@@ -363,6 +395,20 @@ class Conversion {
       direct = false;
     }
     if (!direct) target_ = co_await open_node(session_.context, target_request());
+    if (plan_.all_snapshots) {
+      const size_t snapshots = sources_[0]->snapshots().size();
+      for (size_t i = 0; i < snapshots; ++i) {
+        co_await sources_[0]->show_state(i);
+        co_await target_->show_state(i);
+        co_await compare_all();
+      }
+      co_await sources_[0]->show_state({});
+      co_await target_->show_state({});
+    }
+    co_await compare_all();
+  }
+
+  Task<void> compare_all() {
     uint64_t begin = 0;
     for (size_t i = 0; i < sources_.size(); ++i) {
       const uint64_t length = (sources_[i]->length() + 511) / 512 * 512;
@@ -408,6 +454,7 @@ class Conversion {
   Plan plan_;
   Progress& progress_;
   std::vector<NodePtr> sources_;
+  NodePtr earlier_;  // the source once more, where its snapshots are copied
   NodePtr target_;
   std::vector<DirtyBitmapPtr> bitmaps_;  // of the source, to be copied
   uint64_t size_ = 0;
@@ -454,6 +501,7 @@ int run_convert(Session& session, Arguments& arguments) {
   plan.snapshot = arguments.value_or('l', "");
   if (!plan.snapshot.empty() && words.size() > 2)
     fail(session, "No support for concatenating multiple snapshot");
+  plan.all_snapshots = arguments.has(kAllSnapshots);
   plan.bitmaps = arguments.has(kBitmaps);
   plan.skip_broken_bitmaps = arguments.has(kSkipBrokenBitmaps);
   for (size_t i = 0; i + 1 < words.size(); ++i) {

@@ -46,10 +46,12 @@ std::vector<Flag> own_flags(std::string_view verb) {
   const Flag disk{kDisk, "disk", "DISK",
                   "which disk of an appliance (the first image): number, identifier or file"};
   if (verb == "convert")
-    return {disk,
-            {kFor, "for", "azure", "make what this cloud takes, and check that it is that"},
-            {kHash, "hash", "NAME", "print a digest of the content: sha256, sha512, blake2b, …"},
-            {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
+    return {
+        {kAllSnapshots, "all-snapshots", nullptr, "the target gets the internal snapshots, too"},
+        disk,
+        {kFor, "for", "azure", "make what this cloud takes, and check that it is that"},
+        {kHash, "hash", "NAME", "print a digest of the content: sha256, sha512, blake2b, …"},
+        {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
   if (verb == "info" || verb == "map" || verb == "compare" || verb == "check" || verb == "hash")
     return {disk};
   if (verb == "bench")

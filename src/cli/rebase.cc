@@ -1,8 +1,7 @@
-#include "job/rebase.h"
-
 #include "block/driver.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
+#include "job/difference.h"
 
 namespace cairn::cli {
 namespace {
@@ -74,7 +73,12 @@ class Rebasing {
         throw error.context("Could not open new backing file '" + plan_.backing + "'");
       }
     }
-    Rebase job(overlay_, old_, new_, plan_.compress, session_.cancel);
+    // The guest sees the same disk at every moment: what is written is what it saw before.
+    const DifferenceOptions options{.own_stays = true,
+                                    .compress = plan_.compress,
+                                    .wanted_name = "old backing file",
+                                    .shown_name = "new backing file"};
+    Difference job(overlay_, old_, new_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     co_await job.run();
   }

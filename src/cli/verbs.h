@@ -43,6 +43,7 @@ enum OwnId : int {
   kHash,
   kFor,
   kVerify,
+  kAllSnapshots,
   kAlgorithm,
   kForce,
   kAdd,

@@ -48,6 +48,8 @@ class Convert {
   // Throws the first error: "error while reading at byte N: …" and the like. The target is then
   // incomplete. Neither node is closed.
   Task<void> run();
+  // Bytes of data that were stored.
+  uint64_t stored() const { return stored_.load(); }
 
  private:
   enum class State { kData, kZero, kSkip };

@@ -7,5 +7,6 @@
 #include "job/commit.h"
 #include "job/compare.h"
 #include "job/convert.h"
+#include "job/difference.h"
 #include "job/hash.h"
-#include "job/rebase.h"
+#include "job/history.h"

@@ -78,6 +78,10 @@ class Qcow2Node : public FormatNode {
   Task<void> apply_snapshot(std::string which) override;
   Task<void> delete_snapshot(std::string name) override;
   Task<void> show_snapshot(std::string id, std::string name) override;
+  std::vector<SnapshotRecord> snapshots() const override;
+  Task<void> show_state(std::optional<size_t> which) override;
+  Task<void> record_snapshot(SnapshotRecord record) override;
+  Task<uint64_t> unmap(uint64_t offset, uint64_t length) override;
 
   Task<void> amend(AmendRequest request) override;
 
@@ -87,6 +91,7 @@ class Qcow2Node : public FormatNode {
   uint64_t vm_state_offset() const override;
   Task<void> read_vm_state(uint64_t offset, MutableByteSpan out) override;
   Task<void> write_vm_state(uint64_t offset, ByteSpan in) override;
+  Task<uint64_t> vm_state_hole(uint64_t offset, uint64_t max) override;
 
  protected:
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
@@ -212,6 +217,9 @@ class Qcow2Node : public FormatNode {
   // empty.cc
   Task<bool> start_over();
 
+  // unmap.cc
+  Task<uint64_t> unmap_locked(uint64_t offset, uint64_t length);
+
   // resize.cc
   Task<void> grow_l1(uint64_t entries);
   Task<void> preallocate(uint64_t from, uint64_t to, Preallocation mode);
@@ -224,6 +232,8 @@ class Qcow2Node : public FormatNode {
 
   // snapshots.cc; all ranges are locked
   Task<std::vector<uint64_t>> read_l1(const qcow2::SnapshotEntry& snapshot);
+  Task<void> append_snapshot(qcow2::SnapshotEntry entry);
+  void use_l1(const std::vector<uint64_t>& entries);
   Task<void> store_snapshots(std::vector<qcow2::SnapshotEntry> snapshots);
   std::vector<uint64_t> l1_entries() const;
 

@@ -93,12 +93,29 @@ Task<void> Qcow2Node::store_snapshots(std::vector<SnapshotEntry> snapshots) {
 
 // --- what users ask for ---
 
+// Gives the disk as it is to ENTRY, with its size and tables filled in. Every range is locked.
+Task<void> Qcow2Node::append_snapshot(SnapshotEntry entry) {
+  co_await flush_mapped();
+  entry.disk_bytes = length();
+  entry.l1_entries = static_cast<uint32_t>(l1_count_);
+  std::vector<SnapshotEntry> list = snapshots_;
+  list.push_back(std::move(entry));
+  std::vector<uint64_t> active = l1_entries();
+  {
+    SnapshotSwitch to(*this);
+    co_await to.begin(active, 2, active.size(), list);
+    co_await to.share(active);
+    list.back().l1_offset = co_await to.write_l1(active);
+    co_await to.finish(active, std::move(list), length());
+  }
+  co_await flush_mapped();
+}
+
 Task<void> Qcow2Node::create_snapshot(std::string name) {
   if (read_only()) throw Error::system(EACCES);
   if (external_) throw Error::system(ENOTSUP);
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
-  co_await flush_mapped();
   uint64_t highest = 0;
   for (const SnapshotEntry& one : snapshots_) {
     const uint64_t number = std::strtoull(one.id.c_str(), nullptr, 10);
@@ -111,21 +128,8 @@ Task<void> Qcow2Node::create_snapshot(std::string name) {
   entry.name = name.substr(0, kMaxNameBytes);
   entry.date_seconds = static_cast<uint32_t>(now.tv_sec);
   entry.date_nanoseconds = static_cast<uint32_t>(now.tv_nsec);
-  entry.disk_bytes = length();
   entry.icount = 0;
-  entry.l1_entries = static_cast<uint32_t>(l1_count_);
-
-  std::vector<SnapshotEntry> list = snapshots_;
-  list.push_back(entry);
-  std::vector<uint64_t> active = l1_entries();
-  {
-    SnapshotSwitch to(*this);
-    co_await to.begin(active, 2, active.size(), list);
-    co_await to.share(active);
-    list.back().l1_offset = co_await to.write_l1(active);
-    co_await to.finish(active, std::move(list), length());
-  }
-  co_await flush_mapped();
+  co_await append_snapshot(std::move(entry));
 }
 
 Task<void> Qcow2Node::apply_snapshot(std::string which) {
@@ -185,16 +189,88 @@ Task<void> Qcow2Node::delete_snapshot(std::string name) {
   co_await flush_mapped();
 }
 
+void Qcow2Node::use_l1(const std::vector<uint64_t>& entries) {
+  auto shown = std::make_unique<std::atomic<uint64_t>[]>(std::max<size_t>(1, entries.size()));
+  for (size_t i = 0; i < entries.size(); ++i) shown[i] = entries[i];
+  l1_ = std::move(shown);
+  l1_count_ = entries.size();
+}
+
 Task<void> Qcow2Node::show_snapshot(std::string id, std::string name) {
   if (external_) throw Error::system(ENOTSUP);
   const SnapshotEntry* found = nullptr;
   if (!id.empty() || !name.empty()) found = find_entry(snapshots_, id, name);
   if (found == nullptr) throw Error(ErrorKind::kNotFound, "Can't find snapshot");
   const std::vector<uint64_t> entries = co_await read_l1(*found);
-  auto shown = std::make_unique<std::atomic<uint64_t>[]>(std::max<size_t>(1, entries.size()));
-  for (size_t i = 0; i < entries.size(); ++i) shown[i] = entries[i];
-  l1_ = std::move(shown);
-  l1_count_ = entries.size();
+  use_l1(entries);
+}
+
+// --- all of them, for copies of an image ---
+
+std::vector<SnapshotRecord> Qcow2Node::snapshots() const {
+  std::vector<SnapshotRecord> list;
+  if (header_.incompatible & kIncompatDataFile) return list;
+  for (const SnapshotEntry& one : snapshots_)
+    list.push_back({.id = one.id,
+                    .name = one.name,
+                    .date_seconds = one.date_seconds,
+                    .date_nanoseconds = one.date_nanoseconds,
+                    .vm_clock = one.vm_clock,
+                    .vm_state_bytes = one.vm_state_bytes,
+                    .disk_bytes = one.disk_bytes,
+                    .icount = one.icount,
+                    .extra = one.unknown});
+  return list;
+}
+
+Task<void> Qcow2Node::show_state(std::optional<size_t> which) {
+  if (!read_only()) throw Error::system(EBUSY);
+  if (!which) {
+    co_await read_l1_table();
+    set_length(header_.size);
+    co_return;
+  }
+  if (external_) throw Error::system(ENOTSUP);
+  const SnapshotEntry& entry = snapshots_.at(*which);
+  if (!is_aligned(entry.disk_bytes, 512) || entry.disk_bytes > header_.max_size())
+    throw Error(ErrorKind::kInvalid, filename() + ": the snapshot '" + entry.name +
+                                         "' has the impossible disk size " +
+                                         std::to_string(entry.disk_bytes));
+  std::vector<uint64_t> entries;
+  try {
+    entries = co_await read_l1(entry);
+  } catch (Error& error) {
+    throw error.context(filename() + ": snapshot '" + entry.name + "'");
+  }
+  use_l1(entries);
+  set_length(entry.disk_bytes);
+}
+
+Task<void> Qcow2Node::record_snapshot(SnapshotRecord record) {
+  if (read_only()) throw Error::system(EACCES);
+  if (external_) throw Error::system(ENOTSUP);
+  RangeLock::Guard all;
+  co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
+  const uint64_t state = vm_state_offset();
+  const auto state_end = checked_add(state, record.vm_state_bytes);
+  if (!state_end || *state_end > static_cast<uint64_t>(INT64_MAX))
+    throw Error::system(EFBIG, "Snapshot '" + record.name + "'");
+  SnapshotEntry entry;
+  entry.id = std::move(record.id);
+  entry.name = std::move(record.name);
+  entry.date_seconds = record.date_seconds;
+  entry.date_nanoseconds = record.date_nanoseconds;
+  entry.vm_clock = record.vm_clock;
+  entry.vm_state_bytes = record.vm_state_bytes;
+  entry.icount = record.icount;
+  entry.unknown = std::move(record.extra);
+  co_await append_snapshot(std::move(entry));
+  // The state is the snapshot's alone from now on.
+  const uint64_t end = std::min(align_up(*state_end, cluster()), l1_count_ * header_.l2_range());
+  if (state < end) {
+    co_await unmap_locked(state, end - state);
+    co_await flush_mapped();
+  }
 }
 
 }  // namespace cairn

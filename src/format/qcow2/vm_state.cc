@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/arith.h"
 #include "block/debug.h"
 #include "format/qcow2/node.h"
@@ -30,6 +32,18 @@ Task<void> Qcow2Node::write_vm_state(uint64_t offset, ByteSpan in) {
     if (entries > l1_count_) co_await grow_l1(entries);
   }
   co_await do_write(begin, in, {});
+}
+
+Task<uint64_t> Qcow2Node::vm_state_hole(uint64_t offset, uint64_t max) {
+  const auto end = checked_add(offset, max);
+  if (!end || *end > static_cast<uint64_t>(INT64_MAX) - vm_state_offset())
+    throw Error::system(EFBIG);
+  const uint64_t begin = vm_state_offset() + offset;
+  const uint64_t tables_end = l1_count_ * header_.l2_range();
+  if (begin >= tables_end) co_return max;
+  const Mapping found = co_await map(begin, std::min(max, tables_end - begin));
+  const bool hole = found.kind == Mapping::Kind::kBelow || found.kind == Mapping::Kind::kZero;
+  co_return hole ? found.length : 0;
 }
 
 }  // namespace cairn

@@ -1,0 +1,215 @@
+#include "job/difference.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "async/runtime.h"
+#include "async/task_group.h"
+#include "base/arith.h"
+#include "base/buffer.h"
+
+namespace cairn {
+namespace {
+
+constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr unsigned kLeastCopiers = 4;
+
+Task<void> read_from(Node* disk, uint64_t offset, MutableByteSpan out, std::string_view name) {
+  const uint64_t length = disk == nullptr ? 0 : disk->length();
+  const size_t inside = offset < length ? std::min<uint64_t>(out.size(), length - offset) : 0;
+  try {
+    if (inside != 0) co_await disk->read(offset, out.first(inside));
+  } catch (Error& error) {
+    throw error.context("error while reading from " + std::string(name));
+  }
+  std::memset(out.data() + inside, 0, out.size() - inside);
+}
+
+}  // namespace
+
+Task<Difference::Look> Difference::look(Disk& disk, uint64_t offset, uint64_t max) const {
+  if (disk.node == nullptr || offset >= disk.node->length()) co_return Look{.length = max};
+  if (offset < disk.begin || offset >= disk.begin + disk.known.length) {
+    const uint64_t rest = disk.node->length() - offset;
+    Extent extent;
+    if (options_.layers)
+      extent = co_await disk.node->layer_extent_at(offset, rest);
+    else
+      extent = co_await disk.node->extent_at(offset, rest);
+    disk.begin = offset;
+    disk.known = {.zero = extent.zero,
+                  .below = options_.layers && !extent.allocated,
+                  .compressed = extent.compressed,
+                  .host = extent.compressed ? nullptr : extent.host,
+                  .host_offset = extent.host_offset,
+                  .length = extent.length};
+  }
+  Look result = disk.known;
+  result.host_offset += offset - disk.begin;
+  result.length = std::min(max, disk.begin + disk.known.length - offset);
+  co_return result;
+}
+
+Task<void> Difference::run() {
+  total_ = target_->length();
+  most_ = std::max(kPieceBytes, target_->limits().cluster_bytes);
+  wanted_disk_.node = wanted_.get();
+  shown_disk_.node = shown_.get();
+  Runtime& runtime = target_->context().runtime();
+  const unsigned workers = runtime.worker_count();
+  TaskGroup group;
+  for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
+    group.spawn_on(runtime.worker(i % workers), settle_pieces());
+  co_await group.join();
+}
+
+// Takes the next piece, settles it, and so on.
+Task<void> Difference::settle_pieces() {
+  co_await yield_now();
+  AlignedBuffer wanted(most_);
+  AlignedBuffer shown(most_);
+  std::exception_ptr error;
+  while (!error) {
+    Piece piece;
+    try {
+      Mutex::Guard guard = co_await next_mutex_.lock();
+      cancel_.check();
+      if (next_ >= total_) break;
+      piece = co_await next_piece(next_);
+      next_ = piece.offset + piece.length;
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) break;
+    try {
+      if (piece.kind != Piece::Kind::kSame)
+        co_await settle(piece, wanted.span().first(piece.length),
+                        shown.span().first(piece.shown_zero ? 0 : piece.length));
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) break;
+    Mutex::Guard guard = co_await next_mutex_.lock();
+    done_ += piece.length;
+    if (progress) progress(done_, total_);
+  }
+  if (!error) co_return;
+  {
+    // The others end as well.
+    Mutex::Guard guard = co_await next_mutex_.lock();
+    next_ = total_;
+  }
+  std::rethrow_exception(error);
+}
+
+// What lies from AT on: nothing to do, or bytes to compare, in whole units of the target.
+Task<Difference::Piece> Difference::next_piece(uint64_t at) {
+  uint64_t most = total_ - at;
+  if (options_.own_stays) {
+    if (at >= own_end_) {
+      own_ = co_await target_->layer_extent_at(at, total_ - at);
+      own_end_ = at + own_.length;
+    }
+    most = own_end_ - at;
+  }
+  Piece piece{.offset = at, .length = most};
+  if (options_.own_stays && own_.allocated) co_return piece;
+  const Look a = co_await look(wanted_disk_, at, most);
+  const Look b = co_await look(shown_disk_, at, most);
+  const uint64_t same = std::min({most, a.length, b.length});
+  // Bytes that lie at the same place of the same file are the same.
+  const bool same_place = a.host != nullptr && b.host != nullptr &&
+                          a.host->filename() == b.host->filename() &&
+                          a.host_offset == b.host_offset;
+  using Kind = Piece::Kind;
+  if (a.below != b.below)
+    piece.kind = a.below ? Kind::kUnmap : Kind::kWrite;
+  else if (!a.below && !(a.zero && b.zero) && !same_place)
+    piece.kind = Kind::kCompare;
+  // Extents may end inside of a cluster: go on to where the target's units do.
+  const uint64_t unit = std::max<uint64_t>(
+      1, options_.layers ? target_->limits().zero_alignment : target_->limits().cluster_bytes);
+  const uint64_t end = at + most;
+  if (piece.kind == Kind::kSame && same != most) {
+    piece.length = std::max(align_down(at + same, unit), at) - at;
+    if (piece.length == 0) {
+      piece.kind = Kind::kCompare;
+      piece.length = std::min(most, unit - at % unit);
+    }
+  } else if (piece.kind != Kind::kSame) {
+    piece.length = std::min({end, align_up(at + same, unit), align_down(at, most_) + most_}) - at;
+  }
+  piece.compress = options_.compress || (options_.keep_compressed && a.compressed);
+  piece.shown_zero = piece.kind != Kind::kCompare || (b.zero && piece.length <= b.length);
+  co_return piece;
+}
+
+Task<void> Difference::settle(Piece piece, MutableByteSpan wanted, MutableByteSpan shown) {
+  if (piece.kind == Piece::Kind::kUnmap) {
+    const uint64_t done = co_await target_->unmap(piece.offset, piece.length);
+    piece.offset += done;
+    wanted = wanted.subspan(done);
+    if (wanted.empty()) co_return;
+  }
+  co_await read_from(wanted_.get(), piece.offset, wanted, options_.wanted_name);
+  if (piece.kind != Piece::Kind::kCompare) {
+    co_await keep(piece.offset, wanted, piece.compress);
+    co_return;
+  }
+  if (!shown.empty()) co_await read_from(shown_.get(), piece.offset, shown, options_.shown_name);
+  co_await compare(piece, wanted, shown);
+}
+
+// SHOWN is empty when it is known to be zeroes.
+Task<void> Difference::compare(Piece piece, ByteSpan wanted, ByteSpan shown) {
+  const uint64_t cluster = std::max<uint64_t>(1, target_->limits().cluster_bytes);
+  // Compressed clusters are stored whole; else the units in which the target allocates.
+  const uint64_t unit =
+      piece.compress ? cluster : std::max<uint64_t>(1, target_->limits().zero_alignment);
+  uint64_t begin = 0;  // of what differs and is not yet kept
+  for (uint64_t at = 0; at < wanted.size();) {
+    const uint64_t length =
+        std::min<uint64_t>(wanted.size() - at, unit - (piece.offset + at) % unit);
+    const bool same = shown.empty()
+                          ? is_zero(wanted.subspan(at, length))
+                          : std::memcmp(wanted.data() + at, shown.data() + at, length) == 0;
+    if (same) {
+      co_await keep(piece.offset + begin, wanted.subspan(begin, at - begin), piece.compress);
+      begin = at + length;
+    }
+    at += length;
+  }
+  co_await keep(piece.offset + begin, wanted.subspan(begin), piece.compress);
+}
+
+Task<void> Difference::keep(uint64_t offset, ByteSpan bytes, bool compress) {
+  if (bytes.empty()) co_return;
+  const uint64_t cluster = target_->limits().cluster_bytes;
+  const bool whole =
+      compress && is_aligned(offset, cluster) &&
+      (is_aligned(bytes.size(), cluster) || offset + bytes.size() == target_->length());
+  // Where it holds something already, what is of no use any more is given up.
+  const WriteFlags zeroes{.may_unmap = !options_.own_stays};
+  try {
+    if (is_zero(bytes)) {
+      co_await target_->write_zeroes(offset, bytes.size(), zeroes);
+      co_return;
+    }
+    const uint64_t written = written_.fetch_add(bytes.size()) + bytes.size();
+    if (options_.most_output != 0 && written > options_.most_output)
+      throw Error(ErrorKind::kTooLarge, "the content is larger than the " +
+                                            std::to_string(options_.most_output) +
+                                            " bytes that may be written");
+    // Nothing is compressed over what takes space.
+    if (whole && !options_.own_stays) co_await target_->write_zeroes(offset, bytes.size(), zeroes);
+    if (whole)
+      co_await target_->write_compressed(offset, bytes);
+    else
+      co_await target_->write(offset, bytes);
+  } catch (Error& error) {
+    throw error.context("Error while writing to " +
+                        std::string(options_.own_stays ? "COW image" : "the target"));
+  }
+}
+
+}  // namespace cairn

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "async/cancel.h"
+#include "async/sync.h"
+#include "block/context.h"
+#include "block/node.h"
+
+namespace cairn {
+
+struct DifferenceOptions {
+  // What the target's own layer holds stays: only where it holds nothing it may show less than is
+  // wanted.
+  bool own_stays = false;
+  // WANTED and SHOWN are looked at as layers, of which all three lie on the same: what is left to
+  // the layer below in WANTED is left to it in the target. Units of allocation are alike.
+  bool layers = false;
+  bool compress = false;         // store whole clusters compressed
+  bool keep_compressed = false;  // store compressed what is compressed in WANTED
+  uint64_t most_output = 0;      // bytes that may be written; 0: any number
+  // How errors name the two: "error while reading from …".
+  std::string_view wanted_name = "the source";
+  std::string_view shown_name = "the source";
+};
+
+// Makes a disk show what another one shows, without looking at it: it is known to show what a third
+// one does. Where that and the wanted one differ, the wanted bytes are written.
+//
+// The target is writable; WANTED and SHOWN may be null or shorter and then read as zeroes. Ranges
+// that lie at the same place of the same file are not read.
+class Difference {
+ public:
+  Difference(NodePtr target, NodePtr wanted, NodePtr shown, DifferenceOptions options,
+             const CancelSource& cancel)
+      : target_(std::move(target)),
+        wanted_(std::move(wanted)),
+        shown_(std::move(shown)),
+        options_(options),
+        cancel_(cancel) {}
+  std::function<void(uint64_t done, uint64_t total)> progress;
+  // Throws "error while reading from …" and the like.
+  Task<void> run();
+  // Bytes that were written.
+  uint64_t written() const { return written_.load(); }
+
+ private:
+  struct Look {
+    bool zero = true;
+    bool below = false;  // left to the layer below; only where layers are looked at
+    bool compressed = false;
+    const Node* host = nullptr;
+    uint64_t host_offset = 0;
+    uint64_t length = 0;
+  };
+  struct Piece {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    enum class Kind : uint8_t { kSame, kCompare, kWrite, kUnmap } kind = Kind::kSame;
+    bool shown_zero = false;  // what is shown is known to be zeroes
+    bool compress = false;
+  };
+  // One of the two, and what was last asked of it: a long extent is looked up once, not once a
+  // piece.
+  struct Disk {
+    Node* node = nullptr;
+    Look known = {};
+    uint64_t begin = 0;  // of what is known
+  };
+  Task<void> settle_pieces();
+  Task<Piece> next_piece(uint64_t at);
+  Task<Look> look(Disk& disk, uint64_t offset, uint64_t max) const;
+  Task<void> settle(Piece piece, MutableByteSpan wanted, MutableByteSpan shown);
+  Task<void> compare(Piece piece, ByteSpan wanted, ByteSpan shown);
+  Task<void> keep(uint64_t offset, ByteSpan bytes, bool compress);
+
+  NodePtr target_;
+  NodePtr wanted_;
+  NodePtr shown_;
+  DifferenceOptions options_;
+  const CancelSource& cancel_;
+  uint64_t total_ = 0;
+  uint64_t most_ = 0;  // bytes of a piece
+  std::atomic<uint64_t> written_{0};
+  Mutex next_mutex_;  // what follows
+  Disk wanted_disk_;
+  Disk shown_disk_;
+  Extent own_;            // of the target
+  uint64_t own_end_ = 0;  // where that ends
+  uint64_t next_ = 0;     // offset that nobody has taken yet
+  uint64_t done_ = 0;     // bytes dealt with
+};
+
+}  // namespace cairn
