@@ -22,6 +22,9 @@ Context::Context(RuntimeOptions options) : runtime_(options) {
   warn = [](std::string_view line) {
     std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
   };
+  secrets_.is_other = [this](std::string_view id) {
+    return tls_.contains(id) || authorizations_.contains(id) || throttle_groups_.contains(id);
+  };
 }
 
 Context::~Context() = default;

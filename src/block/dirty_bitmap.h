@@ -141,7 +141,8 @@ struct BitmapRequest {
 };
 
 // The bitmaps of a node. The request layer marks what a request changed when the request has ended,
-// whatever its outcome; a request that was under way when a bitmap came may be missing in it.
+// whatever its outcome, and so in bitmaps that came while it was under way. Storage without any
+// bitmap does not look again: a write under way when its first one comes may be missing there.
 class DirtyBitmaps {
  public:
   // In the order in which they came.

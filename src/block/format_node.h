@@ -105,6 +105,10 @@ class FormatNode : public Node {
   // Payload is encrypted with CIPHER. Before the first request; requests are aligned to its sectors
   // from then on.
   void set_payload_cipher(std::shared_ptr<const SectorCipher> cipher, CipherOffset by);
+  // The same as that of OTHER, which has one.
+  void share_payload_cipher(const FormatNode& other) {
+    set_payload_cipher(other.cipher_, other.cipher_offset_);
+  }
   // Writes IN, the guest's bytes at OFFSET, to HOST, encrypted where payload is.
   Task<void> write_payload(Node& host, uint64_t host_offset, uint64_t offset, ByteSpan in);
 

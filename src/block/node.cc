@@ -46,7 +46,10 @@ Preallocation parse_preallocation(std::string_view text) {
 }
 
 Node::Node(Context& context, const Driver& driver)
-    : context_(context), driver_(driver), unbounded_(driver.is_protocol()) {}
+    : context_(context),
+      driver_(driver),
+      unbounded_(driver.is_protocol()),
+      storage_(driver.is_protocol()) {}
 
 Node::~Node() = default;
 
@@ -125,7 +128,9 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_range(offset, in.size());
   if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
-  if (!dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
+  // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
+  // out of it where it has none, as what people use lies above.
+  if (!storage_ || !dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
   return write_inside(offset, in, flags);
 }
 
@@ -456,6 +461,10 @@ Task<CheckResult> Node::check(CheckRequest) {
 }
 
 Task<void> Node::change_backing(std::string, std::string) {
+  throw Error::system(ENOTSUP);
+  co_return;
+}
+Task<void> Node::adopt_encryption(Node&) {
   throw Error::system(ENOTSUP);
   co_return;
 }

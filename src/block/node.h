@@ -147,6 +147,9 @@ class Node : public std::enable_shared_from_this<Node> {
   // Whether `info` tells limits().cluster_bytes, as QEMU does for most formats.
   virtual bool reports_cluster_bytes() const { return true; }
   virtual bool encrypted() const { return false; }
+  // Encrypts what will be written as SOURCE, an unlocked node of the same format, is encrypted: the
+  // keys and what unlocks them are the same. The image was just made and holds nothing.
+  virtual Task<void> adopt_encryption(Node& source);
   // Name and format of the backing file as stored in the image; empty when there is none.
   virtual std::string backing_name() const { return {}; }
   virtual std::string backing_format() const { return {}; }
@@ -269,6 +272,7 @@ class Node : public std::enable_shared_from_this<Node> {
   bool probed_raw_ = false;  // raw by guess: block 0 is protected
   bool unbounded_ = false;
   bool closed_ = false;
+  const bool storage_;
   std::string filename_;
   std::string node_name_;
   std::vector<Child> children_;

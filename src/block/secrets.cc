@@ -152,6 +152,8 @@ void Secrets::add(std::string_view type, const std::string& id, const Options& p
 
 const Secret& Secrets::get(std::string_view id) const {
   const auto found = secrets_.find(id);
+  if (found == secrets_.end() && is_other && is_other(id))
+    invalid("Object with id '" + std::string(id) + "' is not a secret");
   if (found == secrets_.end()) invalid("No secret with id '" + std::string(id) + "'");
   return *found->second;
 }
@@ -169,6 +171,11 @@ const Secret& Secrets::for_image(const Options& options, std::string_view key,
   if (ask) answer = ask(image, create);
   if (!answer) invalid("Parameter '" + shown_key + "' is required for cipher");
   return *answers_.emplace(image, std::move(answer)).first->second;
+}
+
+void Secrets::same_answer(const std::string& old, const std::string& fresh) {
+  if (const auto known = answers_.find(old); known != answers_.end())
+    answers_.insert_or_assign(fresh, known->second);
 }
 
 }  // namespace cairn

@@ -36,14 +36,18 @@ class Secrets {
   // kInvalid with QEMU's wording.
   void add(std::string_view type, const std::string& id, const Options& properties);
   bool has(std::string_view id) const { return secrets_.contains(id); }
-  // Throws "No secret with id 'ID'".
+  // Throws "No secret with id 'ID'", or that something else has this id.
   const Secret& get(std::string_view id) const;
   // The secret that option KEY of OPTIONS names; where there is none, the answer of a person, who
   // is asked once for an image. Throws QEMU's words about SHOWN_KEY when there is neither.
   const Secret& for_image(const Options& options, std::string_view key,
                           const std::string& shown_key, const std::string& image, bool create);
 
+  // What a person answered for the image OLD is the answer for FRESH.
+  void same_answer(const std::string& old, const std::string& fresh);
   Ask ask;
+  // Whether an object of another kind has this id.
+  std::function<bool(std::string_view id)> is_other;
 
  private:
   std::map<std::string, std::unique_ptr<Secret>, std::less<>> secrets_;

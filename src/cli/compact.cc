@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 
@@ -10,8 +11,9 @@
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
+#include "job/bitmaps.h"
 #include "job/compare.h"
-#include "job/convert.h"
+#include "job/history.h"
 #include "job/replacement.h"
 
 namespace cairn::cli {
@@ -27,8 +29,9 @@ struct Plan {
 };
 
 // What of -o would make another disk of it, or cannot be kept.
-constexpr std::string_view kFixed[] = {"backing_file",  "backing_fmt", "size",         "data_file",
-                                       "data_file_raw", "encryption",  "preallocation"};
+constexpr std::string_view kFixed[] = {"backing_file", "backing_fmt", "size", "encryption",
+                                       "preallocation"};
+constexpr std::string_view kSecret = "encrypt.key-secret";
 
 // Writes the top layer of an image anew, in guest order, and proves that the guest sees the same
 // before anything takes the old one's place.
@@ -38,6 +41,7 @@ class Compaction {
       : session_(session), plan_(std::move(plan)), progress_(progress) {}
   ~Compaction() {
     if (made_) ::unlink(path_.c_str());
+    if (!made_data_.empty()) ::unlink(made_data_.c_str());
   }
 
   Task<void> run() {
@@ -54,7 +58,7 @@ class Compaction {
     } catch (...) {
       error = std::current_exception();
     }
-    std::vector<NodePtr> nodes = {target_, source_};
+    std::vector<NodePtr> nodes = {target_, earlier_, source_};
     co_await close_all(std::move(nodes), error);
   }
 
@@ -65,6 +69,12 @@ class Compaction {
   Task<void> open_source() {
     plan_.source.flags.unshare_write = true;
     plan_.source.flags.unshare_resize = true;
+    if (const auto id = plan_.given.string(kSecret)) {
+      plan_.source.options.set(kSecret, *id);
+      plan_.given.erase(kSecret);
+      secret_ = *id;
+    }
+    const OpenRequest again = plan_.source;
     source_ = co_await open_node(session_.context, std::move(plan_.source));
     if (source_->driver().name() != "qcow2")
       throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' has the format " +
@@ -78,21 +88,41 @@ class Compaction {
     const Value* corrupt = info.find("corrupt");
     if (corrupt != nullptr && corrupt->get_if<bool>() != nullptr && *corrupt->get_if<bool>())
       refuse("is marked as corrupt", "Repair it first: cairn check -r all");
-    if (info.find("data-file") != nullptr || info.find("data-file-raw") != nullptr)
-      refuse("keeps its data in another file", "There is nothing to compact in the image itself.");
-    if (source_->encrypted() || info.find("encrypt") != nullptr)
-      refuse("is encrypted; writing it anew would need new keys",
-             "Convert it with -o encrypt.format=luks,encrypt.key-secret=… instead.");
-    if (source_->snapshots_info().get_if<Value::Array>() != nullptr)
-      refuse("has internal snapshots, which would be lost",
-             "Delete them (cairn snapshot -d NAME), or keep the image as it is.");
-    if (info.find("bitmaps") != nullptr)
-      refuse("has persistent bitmaps, which would be lost",
-             "Remove them first, or use convert --bitmaps to a new file.");
+    check_data_file(info);
+    if (source_->supports_bitmaps()) bitmaps_ = bitmaps_to_copy(*source_, false, {});
+    if (source_->encrypted() && plan_.compress)
+      refuse("is encrypted", "Compression and encryption do not go together: leave -c out.");
+    if (!source_->snapshots().empty()) {
+      earlier_ = co_await open_node(session_.context, again);
+      if (!source_->backing_name().empty() &&
+          (plan_.given.has("cluster_size") || plan_.given.has("extended_l2")))
+        refuse("has snapshots and a backing file",
+               "What each of them leaves to that file has its place in clusters: neither "
+               "cluster_size nor extended_l2 can change.");
+    }
     if (source_->length() % 512 != 0)
       refuse("ends inside of a sector", "Resize it to a multiple of 512 bytes first.");
     before_ = (co_await source_->allocated_bytes()).value_or(0);
     gather_options(info);
+  }
+
+  // Data in a file of its own is copied to another such file; in place there is nothing to gain.
+  void check_data_file(const Value& info) {
+    const bool external = info.find("data-file-raw") != nullptr;
+    const auto data_file = plan_.given.string("data_file");
+    if (!external && (data_file || plan_.given.has("data_file_raw")))
+      throw Error(ErrorKind::kInvalid, "'" + plan_.name +
+                                           "' keeps its data in the image itself: data_file and "
+                                           "data_file_raw cannot be changed by compact");
+    if (!external) return;
+    if (plan_.target.empty() || !data_file)
+      throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' keeps its data in another file")
+          .hint(
+              "To copy both, name a new image and a new data file: cairn compact -o "
+              "data_file=NEW-DATA FILE NEW-FILE");
+    struct stat status = {};
+    if (::lstat(data_file->c_str(), &status) == 0)
+      throw Error(ErrorKind::kExists, "The data file '" + *data_file + "' must not exist yet");
   }
 
   // What the image is made with, as the old one was.
@@ -104,7 +134,8 @@ class Compaction {
     old.set("refcount_bits", number_of(info, "refcount-bits"));
     old.set("cluster_size", source_->limits().cluster_bytes);
     for (const auto& [key, name] :
-         {std::pair("lazy-refcounts", "lazy_refcounts"), std::pair("extended-l2", "extended_l2")}) {
+         {std::pair("lazy-refcounts", "lazy_refcounts"), std::pair("extended-l2", "extended_l2"),
+          std::pair("data-file-raw", "data_file_raw")}) {
       const Value* value = info.find(key);
       if (value != nullptr && value->get_if<bool>() != nullptr)
         old.set(name, *value->get_if<bool>());
@@ -153,24 +184,34 @@ class Compaction {
     image.options = options_;
     image.size = source_->length();
     image.backing_unchecked = true;
+    if (!source_->snapshots().empty()) {
+      // It begins as the first one.
+      co_await source_->show_state(0);
+      image.size = source_->length();
+      co_await source_->show_state({});
+    }
+    made_data_ = options_.string("data_file").value_or("");
     co_await create_image(session_.context, std::move(image));
     OpenRequest request;
     request.filename = path_;
     request.format = "qcow2";
     request.flags.writable = true;
     request.flags.cache = *CacheMode::parse("unsafe");
+    // Tables that give way to others while snapshots are made leave no space behind.
+    request.options.set("pass-discard-other", true);
     target_ = co_await open_node(session_.context, std::move(request));
+    if (source_->encrypted()) co_await target_->adopt_encryption(*source_);
     if (plan_.level) target_->set_compression_level(*plan_.level);
     ConvertOptions options;
     options.compress = plan_.compress;
-    options.keep_compressed = !plan_.compress;
-    options.zero_target = source_->backing_name().empty();
-    if (!options.zero_target)
+    options.keep_compressed = !plan_.compress && target_->supports_compression();
+    options.zero_target = source_->backing_name().empty() && target_->reads_zero_when_created();
+    if (!source_->backing_name().empty())
       options.backing_bytes = target_->backing() != nullptr ? target_->backing()->length() : 0;
-    std::vector<NodePtr> sources(1, source_);
-    Convert job(session_.context, sources, target_, options, session_.cancel);
+    CopyHistory job(session_.context, source_, earlier_, target_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
     co_await job.run();
+    copy_bitmaps(bitmaps_, *target_);
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
   }
@@ -179,6 +220,7 @@ class Compaction {
     Options options = options_;
     options.erase("backing_file");
     options.erase("backing_fmt");
+    options.erase("data_file");
     return options;
   }
 
@@ -188,8 +230,22 @@ class Compaction {
     OpenRequest request;
     request.filename = path_;
     request.format = "qcow2";
+    if (!secret_.empty()) request.options.set(kSecret, secret_);
+    session_.context.secrets().same_answer(plan_.name, path_);
     target_ = co_await open_node(session_.context, std::move(request));
     after_ = (co_await target_->allocated_bytes()).value_or(0);
+    const size_t snapshots = source_->snapshots().size();
+    for (size_t i = 0; i < snapshots; ++i) {
+      co_await source_->show_state(i);
+      co_await target_->show_state(i);
+      co_await compare_shown();
+    }
+    co_await source_->show_state({});
+    co_await target_->show_state({});
+    co_await compare_shown();
+  }
+
+  Task<void> compare_shown() {
     const CompareOptions options;
     Compare job(session_.context, source_, target_, options, session_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
@@ -213,13 +269,18 @@ class Compaction {
     if (fd >= 0) ::close(fd);
     if (failed != 0) throw Error::system(failed, path_);
     made_ = false;
+    made_data_.clear();
   }
 
   Session& session_;
   Plan plan_;
   Progress& progress_;
   NodePtr source_;
+  NodePtr earlier_;  // the same once more, where snapshots are copied
   NodePtr target_;
+  std::vector<DirtyBitmapPtr> bitmaps_;
+  std::string secret_;     // the id of what opens an encrypted image
+  std::string made_data_;  // a data file that goes when the work fails
   Options options_;
   std::optional<FileReplacement> replacement_;
   std::string path_;   // of the file that is written
@@ -238,6 +299,7 @@ int run_compact(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.empty() || words.size() > 2)
     throw UsageError{"Expecting the name of an image, and of a new file or none"};
+  if (add_objects(session, arguments)) return 0;
   plan.name = words[0];
   if (words.size() == 2) plan.target = words[1];
   if (has_protocol_prefix(plan.name) || has_protocol_prefix(plan.target))
@@ -245,9 +307,10 @@ int run_compact(Session& session, Arguments& arguments) {
   if (!plan.target.empty() && same_file(plan.name, plan.target))
     fail(session, "Both names are one file: leave the second one out to compact it in place");
   plan.given = given.value_or(Options{});
-  for (const std::string_view key : kFixed)
-    if (plan.given.has(key))
-      fail(session, "Option '" + std::string(key) + "' cannot be changed by compact");
+  for (const auto& [key, value] : plan.given.items())
+    if (std::find(std::begin(kFixed), std::end(kFixed), key) != std::end(kFixed) ||
+        (key.starts_with("encrypt.") && key != kSecret))
+      fail(session, "Option '" + key + "' cannot be changed by compact");
   plan.compress = arguments.has('c');
   const Driver* qcow2 = session.context.registry().find("qcow2");
   if (qcow2 != nullptr) plan.level = take_compression_level(session, *qcow2, plan.given);

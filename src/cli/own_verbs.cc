@@ -7,9 +7,10 @@ std::vector<Verb> own_verbs() {
   return {
       {.name = "compact",
        .summary = "writes a qcow2 image anew, smaller and in the order of the disk",
-       .synopsis = "[-c] [-f FMT] [-o OPTS] [-p] [-q] FILE [NEW-FILE]",
+       .synopsis = "[--object DEF] [-c] [-f FMT] [-o OPTS] [-p] [-q] FILE [NEW-FILE]",
        .flags = {{'c', "compress", nullptr, "compress what is not compressed yet"},
                  kFormatFlag,
+                 kObjectFlag,
                  {'o', "options", "OPTS", "what is to change: cluster_size, compression_type, …"},
                  kProgressFlag,
                  kQuietFlag},

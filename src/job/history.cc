@@ -44,7 +44,7 @@ Task<void> CopyHistory::run() {
   co_await source_->show_state({});
   if (!snapshots_.empty()) co_await earlier_->show_state(snapshots_.size() - 1);
   co_await make_state(snapshots_.size());
-  co_await earlier_->show_state({});
+  if (earlier_) co_await earlier_->show_state({});
 }
 
 // The target shows the state before the one with this number, or nothing yet.

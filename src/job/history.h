@@ -14,7 +14,7 @@ namespace cairn {
 class CopyHistory {
  public:
   // SOURCE and EARLIER are one image, opened twice to be read; both show the present when this has
-  // ended well. The target was just made and holds nothing.
+  // ended well. EARLIER may be null when there are no snapshots. The target was just made.
   CopyHistory(Context& context, NodePtr source, NodePtr earlier, NodePtr target,
               ConvertOptions options, const CancelSource& cancel);
 

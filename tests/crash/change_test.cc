@@ -5,14 +5,12 @@
 #include <functional>
 
 #include "block/driver.h"
-#include "filter/record/record.h"
-#include "support.h"
+#include "crash/replay.h"
 
 namespace cairn {
 namespace {
 
 using namespace testing_support;
-using Kind = RecordedEvent::Kind;
 
 constexpr uint64_t kSize = 1 << 20;
 
@@ -30,20 +28,7 @@ Task<void> amend(Node& node, std::string options) {
   co_await node.amend(std::move(request));
 }
 
-class ChangeCrash : public testing::TestWithParam<Change> {
- protected:
-  static void apply(std::vector<std::byte>& file, const RecordedEvent& event) {
-    const uint64_t end = event.offset + event.length;
-    if (event.kind == Kind::kResize) file.resize(event.offset);
-    if (event.kind != Kind::kWrite && event.kind != Kind::kZero) return;
-    if (file.size() < end) file.resize(end);
-    const auto at = file.begin() + static_cast<ptrdiff_t>(event.offset);
-    if (event.kind == Kind::kWrite)
-      std::copy(event.bytes.begin(), event.bytes.end(), at);
-    else
-      std::fill(at, at + static_cast<ptrdiff_t>(event.length), std::byte{0});
-  }
-};
+class ChangeCrash : public testing::TestWithParam<Change> {};
 
 TEST_P(ChangeCrash, LeavesTheOldDiskOrTheNewOne) {
   World world(1);
@@ -67,20 +52,11 @@ TEST_P(ChangeCrash, LeavesTheOldDiskOrTheNewOne) {
     }
     world.close(node);
   }
-  std::vector<std::byte> start(std::filesystem::file_size(path));
-  std::ifstream(path, std::ios::binary)
-      .read(reinterpret_cast<char*>(start.data()), static_cast<std::streamsize>(start.size()));
-  OpenRequest request;
-  request.options = Options::parse_list(
-      "driver=qcow2,file.driver=record,file.file.driver=file,file.file.filename=" + path);
-  request.image_opts = true;
-  request.flags.writable = true;
-  NodePtr node = world.run(open_node(world.context, std::move(request)));
-  auto* recorder = dynamic_cast<RecordNode*>(node->file());
-  ASSERT_NE(recorder, nullptr);
+  const std::vector<std::byte> start = load_file(path);
+  NodePtr node = open_recorded(world, "qcow2", {{"file", path}});
   world.run(GetParam().run(*node));
   world.run(node->close());
-  const auto events = recorder->events();
+  const auto events = recorder_of(*node).events();
   ASSERT_GT(events.size(), 1u);
 
   const std::string crashed = folder.file("crashed");
@@ -89,15 +65,7 @@ TEST_P(ChangeCrash, LeavesTheOldDiskOrTheNewOne) {
     const bool prefix = round % 2 == 0;
     const size_t count = prefix ? events.size() * static_cast<size_t>(round) / rounds
                                 : random() % (events.size() + 1);
-    size_t epoch = 0;
-    for (size_t i = 0; i < count; ++i)
-      if (events[i].kind == Kind::kFlush) epoch = i;
-    std::vector<std::byte> file = start;
-    for (size_t i = 0; i < count; ++i)
-      if (prefix || i <= epoch || random() % 2 == 0) apply(file, events[i]);
-    std::ofstream(crashed, std::ios::binary | std::ios::trunc)
-        .write(reinterpret_cast<const char*>(file.data()),
-               static_cast<std::streamsize>(file.size()));
+    store_file(crashed, replay(start, events, count, prefix ? nullptr : &random));
     NodePtr left = world.open(crashed, "qcow2", false);
     const CheckResult result = world.run(left->check({}));
     ASSERT_EQ(result.corruptions, 0u) << "after event " << count << " of " << events.size();

@@ -31,21 +31,20 @@ class Crash : public testing::TestWithParam<Case> {
 
   void record() {
     const std::string path = folder_.file("disk");
+    world_.add_secret("s0", "sesame");
     world_.create(path, GetParam().format, kSize, GetParam().options);
-    std::ifstream in(path, std::ios::binary);
-    start_.resize(std::filesystem::file_size(path));
-    in.read(reinterpret_cast<char*>(start_.data()), static_cast<std::streamsize>(start_.size()));
-    OpenRequest request;
-    request.options =
-        Options::parse_list("driver=" + GetParam().format +
-                            ",file.driver=record,file.file.driver=file,file.file.filename=" + path +
-                            GetParam().open_options);
-    request.image_opts = true;
-    request.flags.writable = true;
-    request.flags.discard_unmap = true;
-    NodePtr node = world_.run(open_node(world_.context, std::move(request)));
-    auto* recorder = dynamic_cast<RecordNode*>(node->file());
-    ASSERT_NE(recorder, nullptr);
+    recording_.add(path);
+    std::vector<std::pair<std::string, std::string>> files = {{"file", path}};
+    if (data_file()) {
+      recording_.add(path + ".data");
+      files.push_back({"data-file", path + ".data"});
+    }
+    NodePtr node = open_recorded(world_, GetParam().format, files, GetParam().open_options);
+    const auto count = [&] {
+      size_t all = 0;
+      for (const auto& [child, name] : files) all += recorder_of(*node, child).count();
+      return all;
+    };
     std::vector<std::byte> model(kSize);
     written_.assign(kSize, {});
     promises_.push_back({0, model});
@@ -63,34 +62,37 @@ class Crash : public testing::TestWithParam<Case> {
         std::memset(model.data() + offset, 0, length);
       } else {
         world_.run(node->flush());
-        promises_.push_back({recorder->count(), model});
+        promises_.push_back({count(), model});
       }
       for (uint64_t at = offset; choice < 6 && at < offset + length; ++at)
-        written_[at].push_back({recorder->count(), model[at]});
+        written_[at].push_back({count(), model[at]});
     }
     world_.run(node->flush());
-    promises_.push_back({recorder->count(), model});
-    events_ = recorder->events();
+    promises_.push_back({count(), model});
     world_.run(node->close());
+    for (size_t i = 0; i < files.size(); ++i)
+      recording_.take(i, recorder_of(*node, files[i].first));
   }
 
-  // The file after the first COUNT events, of which those behind the last flush survive by chance.
-  std::vector<std::byte> after(size_t count, std::mt19937_64* chance) const {
-    return replay(start_, events_, count, chance);
-  }
-
+  bool data_file() const { return GetParam().options.find("data_file=") != std::string::npos; }
+  bool encrypted() const { return GetParam().options.find("encrypt.") != std::string::npos; }
   bool lazy() const { return GetParam().name == "lazy"; }
-  // Every state of those images is repaired, which takes longer.
-  size_t states() const { return lazy() ? 50 : 250; }
+  // Those take longer: to be repaired, to be unlocked, with a second file.
+  size_t states() const { return lazy() || encrypted() || data_file() ? 50 : 250; }
 
-  void examine(const std::vector<std::byte>& file, size_t count, bool other_tool) {
+  // What is there after the first COUNT events; those behind the last flush survive by CHANCE.
+  void examine(size_t count, std::mt19937_64* chance, bool other_tool) {
     const std::string path = folder_.file("crashed");
-    std::ofstream(path, std::ios::binary | std::ios::trunc)
-        .write(reinterpret_cast<const char*>(file.data()),
-               static_cast<std::streamsize>(file.size()));
+    store_file(path, recording_.after(0, count, chance));
+    std::string options = GetParam().open_options;
+    if (data_file()) {
+      store_file(path + ".data", recording_.after(1, count, chance));
+      options += ",data-file.driver=file,data-file.filename=" + path + ".data";
+    }
+    if (!options.empty()) options.erase(0, 1);
     // Counters that were postponed are repaired when the image is opened for writing.
     const bool repair = GetParam().repaired;
-    NodePtr node = world_.open(path, GetParam().format, lazy() || repair);
+    NodePtr node = world_.open(path, GetParam().format, lazy() || repair, options);
     std::string findings;
     CheckRequest request;
     if (repair) {
@@ -122,8 +124,11 @@ class Crash : public testing::TestWithParam<Case> {
     const std::string verb = format == "vpc"    ? "info"
                              : format == "vhdx" ? "check -q -r all"
                                                 : "check -q";
-    const std::string command =
-        "qemu-img " + verb + " -f " + format + " " + path + " >/dev/null 2>&1";
+    std::string image = " -f " + format + " " + path;
+    if (encrypted() || data_file())
+      image = " --object secret,id=s0,data=sesame --image-opts driver=qcow2,file.filename=" + path +
+              "," + options;
+    const std::string command = "qemu-img " + verb + image + " >/dev/null 2>&1";
     const int code = std::system(command.c_str());
     ASSERT_TRUE(WIFEXITED(code));
     ASSERT_TRUE(WEXITSTATUS(code) == 0 || WEXITSTATUS(code) == 3)
@@ -133,18 +138,17 @@ class Crash : public testing::TestWithParam<Case> {
   static constexpr uint64_t kSize = 2 << 20;
   World world_{1};
   Folder folder_;
-  std::vector<std::byte> start_;
-  std::vector<RecordedEvent> events_;
+  Recording recording_;
   std::vector<Promise> promises_;
   std::vector<std::vector<std::pair<size_t, std::byte>>> written_;  // per byte: when and what
 };
 
 TEST_P(Crash, EveryPrefixIsConsistent) {
   record();
-  ASSERT_GT(events_.size(), 100u);
-  const size_t step = std::max<size_t>(1, events_.size() / states());
-  for (size_t count = 0; count <= events_.size(); count += step) {
-    examine(after(count, nullptr), count, count % (step * 16) == 0);
+  ASSERT_GT(recording_.size(), 100u);
+  const size_t step = std::max<size_t>(1, recording_.size() / states());
+  for (size_t count = 0; count <= recording_.size(); count += step) {
+    examine(count, nullptr, count % (step * 16) == 0);
     if (HasFatalFailure()) return;
   }
 }
@@ -153,8 +157,8 @@ TEST_P(Crash, AnyPartOfTheUnflushedIsConsistent) {
   record();
   std::mt19937_64 chance(7);
   for (size_t round = 0; round < states(); ++round) {
-    const size_t count = chance() % (events_.size() + 1);
-    examine(after(count, &chance), count, round % 16 == 0);
+    const size_t count = chance() % (recording_.size() + 1);
+    examine(count, &chance, round % 16 == 0);
     if (HasFatalFailure()) return;
   }
 }
@@ -165,6 +169,14 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"narrow_refcounts", "cluster_size=1k,refcount_bits=1"},
                     Case{"extended", "cluster_size=16k,extended_l2=on"},
                     Case{"v2", "compat=0.10,cluster_size=4k"},
+                    Case{"luks",
+                         "cluster_size=4k,encrypt.format=luks,encrypt.key-secret=s0,"
+                         "encrypt.iter-time=1,encrypt.cipher-alg=aes-128",
+                         "qcow2", false, ",encrypt.key-secret=s0"},
+                    Case{"aes", "cluster_size=4k,encrypt.format=aes,encrypt.key-secret=s0", "qcow2",
+                         false, ",encrypt.key-secret=s0"},
+                    Case{"data_file", "cluster_size=4k,data_file=@"},
+                    Case{"raw_data_file", "cluster_size=4k,data_file=@,data_file_raw=on"},
                     Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"vdi", "", "vdi", true},
                     Case{"parallels", "cluster_size=4k", "parallels", true, ",prealloc-size=64k"},
                     Case{"vpc", "force_size=on", "vpc", true}, Case{"vmdk", "", "vmdk"},

@@ -2,14 +2,12 @@
 // moment, and what was flushed is there.
 #include <cstring>
 
-#include "filter/record/record.h"
-#include "support.h"
+#include "crash/replay.h"
 
 namespace cairn {
 namespace {
 
 using namespace testing_support;
-using Kind = RecordedEvent::Kind;
 
 class KeySlots : public testing::TestWithParam<const char*> {
  protected:
@@ -28,27 +26,19 @@ class KeySlots : public testing::TestWithParam<const char*> {
       options += key(one) + ",";
     world_.create(path, GetParam(), kSize,
                   options + (luks() ? "key-secret=s0" : "cluster_size=4k,encrypt.format=luks"));
-    std::ifstream in(path, std::ios::binary);
-    start_.resize(std::filesystem::file_size(path));
-    in.read(reinterpret_cast<char*>(start_.data()), static_cast<std::streamsize>(start_.size()));
-    OpenRequest request;
-    request.options = Options::parse_list(
-        "driver=" + std::string(GetParam()) + "," + key("key-secret") +
-        "=s0,file.driver=record,file.file.driver=file,file.file.filename=" + path);
-    request.image_opts = true;
-    request.flags.writable = true;
-    NodePtr node = world_.run(open_node(world_.context, std::move(request)));
-    auto* recorder = dynamic_cast<RecordNode*>(node->file());
-    ASSERT_NE(recorder, nullptr);
+    start_ = load_file(path);
+    NodePtr node =
+        open_recorded(world_, GetParam(), {{"file", path}}, "," + key("key-secret") + "=s0");
+    const RecordNode& recorder = recorder_of(*node);
     std::mt19937_64 random(9);
     content_ = random_bytes(random, kSize);
     world_.run(node->write(0, content_));
     world_.run(node->flush());
-    written_ = recorder->count();
+    written_ = recorder.count();
     amend(*node, {{"state", "active"}, {"new-secret", "s1"}, {"iter-time", "0"}});
-    added_ = recorder->count();
+    added_ = recorder.count();
     amend(*node, {{"state", "inactive"}, {"old-secret", "s0"}});
-    events_ = recorder->events();
+    events_ = recorder.events();
     world_.run(node->close());
   }
 
@@ -56,27 +46,6 @@ class KeySlots : public testing::TestWithParam<const char*> {
     AmendRequest request;
     for (const auto& [name, value] : options) request.options.set(key(name), value);
     world_.run(node.amend(std::move(request)));
-  }
-
-  // The file after COUNT events; those behind the last flush survive by chance.
-  std::vector<std::byte> after(size_t count, std::mt19937_64& chance) const {
-    std::vector<std::byte> file = start_;
-    size_t epoch = 0;
-    for (size_t i = 0; i < count; ++i)
-      if (events_[i].kind == Kind::kFlush) epoch = i;
-    for (size_t i = 0; i < count; ++i) {
-      const RecordedEvent& event = events_[i];
-      if (i > epoch && chance() % 2 == 0) continue;
-      const uint64_t end = event.offset + event.length;
-      if (event.kind == Kind::kResize) file.resize(event.offset);
-      if (event.kind != Kind::kWrite && event.kind != Kind::kZero) continue;
-      if (file.size() < end) file.resize(end);
-      std::fill(file.begin() + static_cast<ptrdiff_t>(event.offset),
-                file.begin() + static_cast<ptrdiff_t>(end), std::byte{0});
-      std::copy(event.bytes.begin(), event.bytes.end(),
-                file.begin() + static_cast<ptrdiff_t>(event.offset));
-    }
-    return file;
   }
 
   // Whether SECRET opens the file; then the content is right.
@@ -112,11 +81,8 @@ TEST_P(KeySlots, SomePassphraseOpensTheImageAtEveryMoment) {
     // The passes over what was erased are all alike.
     if (count > added_ + 6 && count + 2 < events_.size()) continue;
     for (int round = 0; round < 3; ++round) {
-      const auto file = after(count, chance);
       const std::string path = folder_.file("crashed");
-      std::ofstream(path, std::ios::binary | std::ios::trunc)
-          .write(reinterpret_cast<const char*>(file.data()),
-                 static_cast<std::streamsize>(file.size()));
+      store_file(path, replay(start_, events_, count, &chance));
       const bool first = opens(path, "s0");
       const bool second = opens(path, "s1");
       EXPECT_TRUE(first || count > added_) << "after event " << count;

@@ -120,11 +120,121 @@ def test_what_would_be_lost_is_refused(disk, cairn, qemu):
     os.link("a.qcow2", "second.qcow2")
     refused("a.qcow2", "hard links")
     os.unlink("second.qcow2")
-    qemu("snapshot", "-c", "one", "a.qcow2")
-    refused("a.qcow2", "internal snapshots", "snapshot -d")
-    qemu("snapshot", "-d", "one", "a.qcow2")
     qemu("bitmap", "--add", "a.qcow2", "b0")
-    refused("a.qcow2", "bitmaps")
+    subprocess.run(["qemu-io", "-c", "abort", "a.qcow2"], capture_output=True)
+    refused("a.qcow2", "inconsistent bitmap 'b0'")
+
+
+def views(qemu, image, words=()):
+    """The disk now and at every snapshot."""
+    names = [row["name"] for row in qemu("info", "--output=json", image).json().get("snapshots", [])]
+    seen = {}
+    for name in [None, *names]:
+        source = [*words, image] if not words else list(words)
+        qemu("convert", *(["-l", f"snapshot.name={name}"] if name else []), "-O", "raw", *source, "view.raw")
+        seen[name] = open("view.raw", "rb").read()
+    return seen
+
+
+@pytest.mark.parametrize("words", [[], ["-c"], ["-o", "cluster_size=16k"]], ids=str)
+@pytest.mark.parametrize("in_place", [True, False])
+def test_snapshots_and_bitmaps_stay(disk, cairn, qemu, qemu_io, words, in_place):
+    for i in range(4):
+        qemu("snapshot", "-c", f"s{i}", "a.qcow2")
+        qemu_io("a.qcow2", f"write -P {i + 1} {i}M 300k", "write -z -u 9M 128k")
+    qemu("bitmap", "--add", "-g", "32k", "a.qcow2", "b0")
+    qemu("bitmap", "--add", "--disable", "a.qcow2", "off")
+    qemu_io("a.qcow2", "write -P 9 6M 1M")
+    qemu("snapshot", "-d", "s1", "a.qcow2")
+    before, shown, disk_blocks = views(qemu, "a.qcow2"), qemu("snapshot", "-l", "a.qcow2").out, os.stat("a.qcow2").st_blocks
+    bitmaps = qemu("info", "--output=json", "a.qcow2").json()["format-specific"]["data"]["bitmaps"]
+    cairn("compact", "-q", *words, *(["a.qcow2"] if in_place else ["a.qcow2", "new.qcow2"]))
+    name = "a.qcow2" if in_place else "new.qcow2"
+    qemu("check", name)
+    assert views(qemu, name) == before and qemu("snapshot", "-l", name).out == shown
+    assert qemu("info", "--output=json", name).json()["format-specific"]["data"]["bitmaps"] == bitmaps
+    assert os.stat(name).st_blocks <= disk_blocks * 1.05 and left_over(disk) == []
+
+
+@pytest.mark.parametrize("options", ["", "cluster_size=16k,extended_l2=on"])
+def test_snapshots_of_an_overlay_leave_to_the_base_what_they_left(folder, cairn, qemu, qemu_io, options):
+    sparse_disk("base.raw", 4 << 20, pieces=30)
+    qemu("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", *(["-o", options] if options else []), "over.qcow2", "3M")
+    qemu("snapshot", "-c", "clean", "over.qcow2")
+    qemu_io("over.qcow2", "write -P 1 2M 100k", "write -z 1M 128k", "write -P 3 70000 3000")
+    qemu("snapshot", "-c", "dirty", "over.qcow2")
+    qemu("snapshot", "-a", "clean", "over.qcow2")
+    qemu("resize", "-q", "over.qcow2", "4M")
+    qemu_io("over.qcow2", "write -P 7 0 10k")
+    before, layers = views(qemu, "over.qcow2"), qemu("map", "--output=json", "over.qcow2").json()
+    cairn("compact", "-q", "over.qcow2")
+    qemu("check", "over.qcow2")
+    assert views(qemu, "over.qcow2") == before
+
+    def shape(rows):
+        return [(row["start"], row["length"], row["depth"], row["zero"], row["data"]) for row in rows]
+    assert shape(qemu("map", "--output=json", "over.qcow2").json()) == shape(layers)
+    # Seen at once when the base is another one.
+    open("base.raw", "r+b").write(b"another base" * 1000)
+    qemu("convert", "-l", "clean", "-O", "raw", "over.qcow2", "clean.raw")
+    assert open("clean.raw", "rb").read(12000) == b"another base" * 1000
+    refused = cairn("compact", "-q", "-o", "cluster_size=4k", "over.qcow2", ok=False)
+    assert refused.code == 1 and "cluster_size" in refused.err
+
+
+@pytest.mark.parametrize("kind", ["luks", "aes"])
+def test_encryption_stays(folder, cairn, qemu, kind):
+    """The same keys, the same passphrases, no new ones."""
+    (folder / "one").write_text("the first")
+    (folder / "two").write_text("the second")
+    secrets = ["--object", "secret,id=s1,file=one", "--object", "secret,id=s2,file=two"]
+    sparse_disk("a.raw", 5 << 20, pieces=40)
+    options = "encrypt.key-secret=s1,encrypt.format=" + kind + (",encrypt.iter-time=10" if kind == "luks" else "")
+    qemu("convert", *secrets, "-O", "qcow2", "-o", options, "a.raw", "a.qcow2")
+    opened = "driver=qcow2,file.filename={},encrypt.key-secret={}"
+    if kind == "luks":
+        qemu("amend", *secrets, "--image-opts", opened.format("a.qcow2", "s1"), "-o",
+             "encrypt.state=active,encrypt.new-secret=s2,encrypt.iter-time=10")
+    qemu("snapshot", *secrets, "-c", "one", "--image-opts", opened.format("a.qcow2", "s1"))
+    call = ["qemu-io", *secrets, "--image-opts", opened.format("a.qcow2", "s1"), "-c", "write -P 5 1M 100k", "-c", "write -z 2M 1M"]
+    subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
+    crypt = qemu("info", "--output=json", "a.qcow2").json()["format-specific"]["data"]["encrypt"]
+    before = views(qemu, "a.qcow2", [*secrets, "--image-opts", opened.format("a.qcow2", "s1")])
+    assert cairn("compact", "-q", "a.qcow2", ok=False).code == 1
+    for words, name in ((["a.qcow2", "new.qcow2"], "new.qcow2"), (["a.qcow2"], "a.qcow2"))[kind == "luks":]:
+        cairn("compact", "-q", *secrets, "-o", "encrypt.key-secret=s1", *words)
+        qemu("check", *secrets, "--image-opts", opened.format(name, "s1"))
+        assert qemu("info", "--output=json", name).json()["format-specific"]["data"]["encrypt"] == crypt
+        for secret in ("s1", "s2") if kind == "luks" else ("s1",):
+            assert views(qemu, name, [*secrets, "--image-opts", opened.format(name, secret)]) == before
+    told = cairn("compact", "-c", *secrets, "-o", "encrypt.key-secret=s1", "a.qcow2", ok=False)
+    assert told.code == 1 and "do not go together" in told.err
+    if kind == "luks":
+        image = bytearray(open("a.qcow2", "rb").read())
+        at = image.index(b"\x05\x37\xbe\x77") + 8
+        image[at + 8:at + 16] = (1 << 50).to_bytes(8, "big")
+        open("broken.qcow2", "wb").write(image)
+        told = cairn("compact", *secrets, "-o", "encrypt.key-secret=s1", "broken.qcow2", ok=False)
+        assert told.code == 1 and "cannot be copied" in told.err and left_over(folder) == []
+
+
+@pytest.mark.parametrize("raw", ["off", "on"])
+def test_data_files_go_to_data_files(folder, cairn, qemu, qemu_io, raw):
+    qemu("create", "-q", "-f", "qcow2", "-o", f"data_file=d.raw,data_file_raw={raw}", "a.qcow2", "4M")
+    qemu_io("a.qcow2", "write -P 1 1M 1M", "write -P 2 3M 100k", "write -z 1M 64k")
+    told = cairn("compact", "a.qcow2", "b.qcow2", ok=False)
+    assert told.code == 1 and "-o data_file=" in told.err and not os.path.exists("b.qcow2")
+    told = cairn("compact", "-o", "data_file=d.raw", "a.qcow2", "b.qcow2", ok=False)
+    assert told.code == 1 and "must not exist" in told.err and not os.path.exists("b.qcow2")
+    cairn("compact", "-q", "-o", "data_file=e.raw", "a.qcow2", "b.qcow2")
+    qemu("compare", "a.qcow2", "b.qcow2")
+    qemu("check", "b.qcow2")
+    data = qemu("info", "--output=json", "b.qcow2").json()["format-specific"]["data"]
+    assert data["data-file"] == "e.raw" and data["data-file-raw"] == (raw == "on")
+    if raw == "on":
+        qemu("compare", "-f", "raw", "-F", "qcow2", "e.raw", "b.qcow2")
+    qemu("create", "-q", "-f", "qcow2", "plain.qcow2", "1M")
+    assert "in the image itself" in cairn("compact", "-o", "data_file=f.raw", "plain.qcow2", "g.qcow2", ok=False).err
 
 
 def test_wrong_words(disk, cairn):

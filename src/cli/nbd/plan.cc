@@ -55,6 +55,20 @@ DirtyBitmapPtr find_bitmap(Node& node, const std::string& name) {
   throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
 }
 
+// A bitmap that an export has: others may read it, nobody changes or removes it meanwhile.
+class HeldBitmap {
+ public:
+  explicit HeldBitmap(DirtyBitmapPtr bitmap) : bitmap_(std::move(bitmap)) {
+    bitmap_->set_busy(true);
+  }
+  ~HeldBitmap() { bitmap_->set_busy(false); }
+  HeldBitmap(const HeldBitmap&) = delete;
+  const DirtyBitmap& operator*() const { return *bitmap_; }
+
+ private:
+  DirtyBitmapPtr bitmap_;
+};
+
 void write_pid(const std::string& path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) throw Error::system(errno, "Cannot create PID file '" + path + "'");
@@ -135,8 +149,9 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
     if (!options.writable && bitmap->enabled() && !node->read_only())
       throw Error(ErrorKind::kInvalid,
                   "Enabled bitmap '" + name + "' incompatible with readonly export");
-    options.bitmaps.emplace_back(name, [bitmap](uint64_t offset, uint64_t max) {
-      const DirtyBitmap::Run run = bitmap->run_at(offset, max);
+    const auto held = std::make_shared<const HeldBitmap>(bitmap);
+    options.bitmaps.emplace_back(name, [held](uint64_t offset, uint64_t max) {
+      const DirtyBitmap::Run run = (**held).run_at(offset, max);
       return nbd::DirtyRun{.length = run.length, .dirty = run.dirty};
     });
   }

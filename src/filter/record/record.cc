@@ -14,6 +14,7 @@ size_t RecordNode::count() const {
 
 void RecordNode::add(RecordedEvent event) {
   const std::lock_guard lock(mutex_);
+  event.when = std::chrono::steady_clock::now();
   events_.push_back(std::move(event));
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -15,6 +16,8 @@ struct RecordedEvent {
   uint64_t offset = 0;  // for kResize: the new length
   uint64_t length = 0;
   std::vector<std::byte> bytes;  // of kWrite
+  // When it had ended: the order among several files.
+  std::chrono::steady_clock::time_point when = {};
 };
 
 // Keeps a list of all changes and flushes in the order in which they ended: the crash suite replays

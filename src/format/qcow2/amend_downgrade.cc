@@ -84,7 +84,7 @@ Task<uint64_t> Qcow2Node::expanded(uint64_t entry, uint64_t sharers, bool active
     Mutex::Guard guard = co_await alloc_mutex_.lock();
     for (uint64_t i = 1; i < sharers; ++i) co_await change_refcount(host / cluster(), 1, +1);
     if (old != 0)
-      for (uint64_t i = 0; i < sharers; ++i) free_later(old, cluster());
+      for (uint64_t i = 0; i < sharers; ++i) free_later(old, cluster(), Freed::kTables);
   }
   check_overlap(host, cluster());
   if (header_.crypt_method == 0) {

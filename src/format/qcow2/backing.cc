@@ -54,7 +54,7 @@ Task<bool> Qcow2Node::make_empty() {
       if (old.word == 0 && old.bitmap == 0) continue;
       check_entry(old, at);
       store_entry(held.ref, i, {});
-      release_entry(old);
+      release_entry(old, Freed::kSnapshot);
     }
     l2_->mark_dirty(held.ref);
     co_await apply_frees_if_many();

@@ -249,7 +249,7 @@ Task<void> Qcow2Node::free_ranges(const std::vector<HostRange>& ranges) {
   Mutex::Guard guard = co_await alloc_mutex_.lock();
   for (const HostRange& range : ranges) {
     try {
-      co_await change_refcount(range.offset / cluster(), range.length / cluster(), -1);
+      co_await free_now(range.offset / cluster(), range.length / cluster(), Freed::kForGood);
     } catch (const Error& error) {
       context().warn("Failed to free clusters of a bitmap: " + error.cause());
     }

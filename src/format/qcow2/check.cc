@@ -227,7 +227,15 @@ Task<void> Qcow2Checker::walk_bitmaps() {
   if (node_.bitmaps_.empty()) co_return;
   count(node_.extensions_.bitmaps->directory_offset, node_.extensions_.bitmaps->directory_bytes,
         told_);
+  // No cluster belongs to two tables: together they are no longer than the file.
+  uint64_t left = align_up(node_.file_->length(), cluster_);
   for (const BitmapEntry& bitmap : node_.bitmaps_) {
+    const uint64_t bytes = uint64_t{bitmap.table_entries} * 8;
+    if (bytes > left) {
+      told_.corruption("ERROR the bitmap tables are longer than the file");
+      break;
+    }
+    left -= bytes;
     count(bitmap.table_offset, uint64_t{bitmap.table_entries} * 8, told_);
     std::vector<std::byte> table(uint64_t{bitmap.table_entries} * 8);
     co_await node_.file_->read(bitmap.table_offset, table);

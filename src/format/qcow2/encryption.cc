@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "base/arith.h"
 #include "block/context.h"
 #include "crypto/cipher.h"
@@ -12,6 +14,8 @@ namespace {
 
 constexpr uint32_t kAes = 1;
 constexpr uint32_t kLuks = 2;
+// Eight slots of the longest keys take far less.
+constexpr uint64_t kMostLuksBytes = 64 << 20;
 
 [[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
 
@@ -68,6 +72,30 @@ Task<void> Qcow2Node::make_encryption(EncryptionPlan how, const Secret& passphra
   co_await flush_mapped();
   header_.crypt_method = how.method;
   co_await write_header();
+}
+
+// The header goes as it is, key slots and all: its offsets count from its own start.
+Task<void> Qcow2Node::adopt_encryption(Node& source) {
+  auto* from = dynamic_cast<Qcow2Node*>(&source);
+  if (from == nullptr || !from->encrypted() || encrypted()) throw Error::system(ENOTSUP);
+  if (from->luks_) {
+    const auto [begin, length] = *from->extensions_.crypto;
+    const uint64_t file_end = align_up(from->file_->length(), from->cluster());
+    if (begin >= file_end || length > file_end - begin || length > kMostLuksBytes)
+      invalid(from->filename() + ": the encryption header of " + std::to_string(length) +
+              " bytes at " + std::to_string(begin) + " cannot be copied");
+    std::vector<std::byte> bytes(align_up(length, cluster()));
+    co_await from->file_->read(begin, MutableByteSpan(bytes).first(length));
+    const uint64_t place = co_await allocate(bytes.size() / cluster());
+    co_await file_->write(place, bytes);
+    const LuksArea area{.node = file_, .offset = place, .length = length};
+    luks_ = co_await LuksVolume::read(area, false);
+    extensions_.crypto = {place, length};
+  }
+  co_await flush_mapped();
+  header_.crypt_method = from->header_.crypt_method;
+  co_await write_header();
+  share_payload_cipher(*from);
 }
 
 // --- opening ---

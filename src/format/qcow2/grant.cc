@@ -161,7 +161,7 @@ Task<void> Qcow2Node::publish(Grant place) {
       entry.bitmap = 0;
     }
     store_entry(held.ref, first + i, entry);
-    if (place.token[1] != 0) release_entry(old);
+    if (place.token[1] != 0) release_entry(old, Freed::kReplaced);
   }
   l2_->mark_dirty(held.ref);
 }
@@ -176,14 +176,14 @@ Task<void> Qcow2Node::abandon(Grant place) {
   }
 }
 
-void Qcow2Node::release_entry(Entry entry) {
+void Qcow2Node::release_entry(Entry entry, Freed why) {
   if (external_) return;
   if (entry.word & kCompressed) {
     const CompressedPlace place = CompressedPlace::decode(entry.word, header_.cluster_bits);
     const uint64_t first = align_down(place.offset, cluster());
-    free_later(first, align_up(place.offset + place.length, cluster()) - first);
+    free_later(first, align_up(place.offset + place.length, cluster()) - first, why);
   } else if (const uint64_t host = entry.word & kOffsetMask) {
-    free_later(host, cluster());
+    free_later(host, cluster(), why);
   }
 }
 
@@ -235,7 +235,7 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
     table_clusters_.erase(old / cluster());
   }
   set_l1_entry(l1_index, table | kCopied);
-  if (old != 0) free_later(old, cluster());
+  if (old != 0) free_later(old, cluster(), Freed::kTables);
 }
 
 }  // namespace cairn

@@ -63,6 +63,7 @@ class Qcow2Node : public FormatNode {
   Value snapshots_info() const override;
   std::optional<bool> dirty_flag() const override;
   bool encrypted() const override { return header_.crypt_method != 0; }
+  Task<void> adopt_encryption(Node& source) override;
   std::string backing_name() const override { return extensions_.backing_name; }
   std::string backing_format() const override { return extensions_.backing_format; }
   bool reads_zero_when_created() const override;
@@ -131,7 +132,10 @@ class Qcow2Node : public FormatNode {
   struct HostRange {
     uint64_t offset;
     uint64_t length;
+    bool discard = false;  // the file is told that nothing is there any more
   };
+  // Why space is given up; the options say of which the file is told.
+  enum class Freed : uint8_t { kReplaced, kRequest, kSnapshot, kTables, kForGood };
 
   // open.cc
   void configure(const Options& options);
@@ -147,6 +151,10 @@ class Qcow2Node : public FormatNode {
   // encryption.cc
   Task<void> open_encryption(OpenContext& request);
   Value encryption_info() const;
+
+  // zero.cc
+  void note_kept(std::vector<HostRange>& kept, Entry entry) const;
+  Task<void> discard_kept(std::vector<HostRange> kept);
 
   // mapper.cc
   // What is unallocated may be decided below, now or when the image is opened otherwise.
@@ -194,7 +202,7 @@ class Qcow2Node : public FormatNode {
   Grant grant_reuse(Entry entry, uint64_t offset, uint64_t length);
   Task<Slice> writable_slice(uint64_t offset);
   Task<void> make_l2_table(uint64_t l1_index);
-  void release_entry(Entry entry);
+  void release_entry(Entry entry, Freed why);
 
   // refcounts.cc; all but the last need alloc_mutex_
   Task<uint64_t> refcount(uint64_t index);
@@ -210,7 +218,11 @@ class Qcow2Node : public FormatNode {
   // zeroes.
   Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr);
   Task<Run> allocate_some(uint64_t most, bool* virgin);
-  void free_later(uint64_t offset, uint64_t length);
+  bool passes(Freed why) const;
+  void free_later(uint64_t offset, uint64_t length, Freed why);
+  // Lowers the counters of clusters at once; needs alloc_mutex_.
+  Task<void> free_now(uint64_t first, uint64_t count, Freed why);
+  Task<void> discard_unused(uint64_t first, uint64_t count);
   Task<void> apply_frees();
   Task<void> apply_frees_if_many();
 
@@ -284,6 +296,8 @@ class Qcow2Node : public FormatNode {
   bool metadata_only_ = false;
   bool discard_no_unref_ = false;
   bool pass_discard_request_ = false;
+  bool pass_discard_snapshot_ = true;
+  bool pass_discard_other_ = false;
   uint32_t overlap_parts_ = qcow2::kOverlapCached;
   // Counters may reach the disk later than tables; the dirty mark says so.
   std::atomic<bool> lazy_{false};
@@ -302,10 +316,11 @@ class Qcow2Node : public FormatNode {
 
   Mutex alloc_mutex_;
   std::vector<uint64_t> refcount_table_;
-  uint64_t free_cursor_ = 0;        // no free cluster below
-  uint64_t virgin_ = 0;             // host offsets from here on were never written
-  int compression_level_ = 0;       // of write_compressed(); 0: the codec's choice
-  uint64_t compressed_cursor_ = 0;  // byte behind the last packed cluster, 0: none
+  uint64_t free_cursor_ = 0;                 // no free cluster below
+  std::vector<Run>* became_free_ = nullptr;  // told of clusters whose counter becomes zero
+  uint64_t virgin_ = 0;                      // host offsets from here on were never written
+  int compression_level_ = 0;                // of write_compressed(); 0: the codec's choice
+  uint64_t compressed_cursor_ = 0;           // byte behind the last packed cluster, 0: none
   // For the overlap checks, by cluster: L2 tables, refcount blocks, tables of snapshots.
   std::unordered_set<uint64_t> table_clusters_;
   std::unordered_set<uint64_t> block_clusters_;

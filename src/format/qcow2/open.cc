@@ -119,8 +119,8 @@ void Qcow2Node::configure(const Options& options) {
                 "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
   lazy_ = header_.version >= 3 && lazy.value_or((header_.compatible & kCompatLazyRefcounts) != 0);
   pass_discard_request_ = options.boolean("pass-discard-request").value_or(pass_discard_request_);
-  options.boolean("pass-discard-snapshot");
-  options.boolean("pass-discard-other");
+  pass_discard_snapshot_ = options.boolean("pass-discard-snapshot").value_or(true);
+  pass_discard_other_ = options.boolean("pass-discard-other").value_or(false);
   discard_no_unref_ = options.boolean("discard-no-unref").value_or(false);
   if (discard_no_unref_ && header_.version < 3)
     throw Error(ErrorKind::kInvalid, "discard-no-unref is only supported since qcow2 version 3");

@@ -15,6 +15,8 @@ namespace {
 // This much freed space, or so many pieces of it, may wait for the next flush.
 constexpr size_t kMaxWaitingFrees = 4096;
 constexpr uint64_t kMaxWaitingBytes = 64 << 20;
+// Pieces of what a snapshot gives up that the file is told of; it is a hint.
+constexpr size_t kMaxDiscards = 1 << 16;
 
 // Adds DELTA to COUNT counters of 16 bits; false, and nothing done, where one would overflow or
 // become zero: those need a closer look.
@@ -80,7 +82,13 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
                                          (delta > 0 ? " would overflow." : " is zero already."));
       const uint64_t now = delta > 0 ? old + 1 : old - 1;
       set_refcount(ref.bytes(), at % per_block, order, now);
-      if (now == 0) free_cursor_ = std::min(free_cursor_, at);
+      if (now != 0) continue;
+      free_cursor_ = std::min(free_cursor_, at);
+      if (became_free_ == nullptr || became_free_->size() >= kMaxDiscards) continue;
+      if (!became_free_->empty() && became_free_->back().first + became_free_->back().count == at)
+        ++became_free_->back().count;
+      else
+        became_free_->push_back({at, 1});
     }
     refcounts_->mark_dirty(ref);
   }
@@ -261,7 +269,7 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
     std::lock_guard lock(tables_mutex_);
     for (uint64_t i = 0; i < blocks; ++i) block_clusters_.insert(area + i);
   }
-  co_await change_refcount(old_offset / cluster(), old_clusters, -1);
+  co_await free_now(old_offset / cluster(), old_clusters, Freed::kTables);
 }
 
 // --- for the rest of the driver ---
@@ -285,13 +293,52 @@ Task<Qcow2Node::Run> Qcow2Node::allocate_some(uint64_t most, bool* virgin) {
   co_return run;
 }
 
-void Qcow2Node::free_later(uint64_t offset, uint64_t length) {
+bool Qcow2Node::passes(Freed why) const {
+  switch (why) {
+    case Freed::kReplaced:
+      return false;
+    case Freed::kRequest:
+      return pass_discard_request_;
+    case Freed::kSnapshot:
+      return pass_discard_snapshot_;
+    case Freed::kTables:
+      return pass_discard_other_;
+    case Freed::kForGood:
+      return true;
+  }
+  return false;
+}
+
+void Qcow2Node::free_later(uint64_t offset, uint64_t length, Freed why) {
+  const bool discard = passes(why);
   std::lock_guard lock(frees_mutex_);
   waiting_bytes_ += length;
-  if (!frees_.empty() && frees_.back().offset + frees_.back().length == offset)
+  if (!frees_.empty() && frees_.back().discard == discard &&
+      frees_.back().offset + frees_.back().length == offset)
     frees_.back().length += length;
   else
-    frees_.push_back({offset, length});
+    frees_.push_back({offset, length, discard});
+}
+
+// Tells the file of those clusters that nobody uses. Under the allocator's lock: none of them can
+// have been given to somebody meanwhile.
+Task<void> Qcow2Node::discard_unused(uint64_t first, uint64_t count) {
+  Run run{.first = first, .count = 0};
+  for (uint64_t at = first; at < first + count; ++at) {
+    const uint64_t left = co_await refcount(at);
+    if (left == 0) {
+      ++run.count;
+      continue;
+    }
+    if (run.count != 0) co_await file_->discard(run.first * cluster(), run.count * cluster());
+    run = {.first = at + 1, .count = 0};
+  }
+  if (run.count != 0) co_await file_->discard(run.first * cluster(), run.count * cluster());
+}
+
+Task<void> Qcow2Node::free_now(uint64_t first, uint64_t count, Freed why) {
+  co_await change_refcount(first, count, -1);
+  if (passes(why)) co_await discard_unused(first, count);
 }
 
 // Lowers the counters of what was unmapped, once the tables that gave it up are on disk.
@@ -307,26 +354,15 @@ Task<void> Qcow2Node::apply_frees() {
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterFree);
   co_await l2_->write_back();
   co_await file_->flush();
-  std::vector<HostRange> gone;
-  {
-    Mutex::Guard guard = co_await alloc_mutex_.lock();
-    for (const HostRange& range : ranges) {
-      const uint64_t first = range.offset / cluster();
-      const uint64_t last = div_ceil(range.offset + range.length, cluster());
-      co_await change_refcount(first, last - first, -1);
-      if (compressed_cursor_ != 0 && compressed_cursor_ / cluster() >= first &&
-          compressed_cursor_ / cluster() < last)
-        compressed_cursor_ = 0;
-      if (pass_discard_request_) {
-        for (uint64_t c = first; c < last; ++c) {
-          const uint64_t left = co_await refcount(c);
-          if (left == 0) gone.push_back({c * cluster(), cluster()});
-        }
-        // Still under the lock: nobody can have been given the space yet.
-        for (const HostRange& piece : gone) co_await file_->discard(piece.offset, piece.length);
-        gone.clear();
-      }
-    }
+  Mutex::Guard guard = co_await alloc_mutex_.lock();
+  for (const HostRange& range : ranges) {
+    const uint64_t first = range.offset / cluster();
+    const uint64_t last = div_ceil(range.offset + range.length, cluster());
+    co_await change_refcount(first, last - first, -1);
+    if (compressed_cursor_ != 0 && compressed_cursor_ / cluster() >= first &&
+        compressed_cursor_ / cluster() < last)
+      compressed_cursor_ = 0;
+    if (range.discard) co_await discard_unused(first, last - first);
   }
 }
 

@@ -76,7 +76,7 @@ Task<void> Qcow2Node::grow_l1(uint64_t entries) {
   header_.l1_offset = place;
   if (old_clusters == 0) co_return;
   Mutex::Guard guard = co_await alloc_mutex_.lock();
-  co_await change_refcount(old_offset / cluster(), old_clusters, -1);
+  co_await free_now(old_offset / cluster(), old_clusters, Freed::kTables);
 }
 
 Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode) {
@@ -138,7 +138,7 @@ Task<void> Qcow2Node::shrink(uint64_t new_length) {
         const Entry old = load_entry(held.ref, i);
         check_entry(old, at);
         store_entry(held.ref, i, {});
-        release_entry(old);
+        release_entry(old, Freed::kForGood);
       }
       l2_->mark_dirty(held.ref);
     }
@@ -158,7 +158,7 @@ Task<void> Qcow2Node::shrink(uint64_t new_length) {
       std::lock_guard lock(tables_mutex_);
       table_clusters_.erase(table / cluster());
     }
-    for (const uint64_t table : tables) free_later(table, cluster());
+    for (const uint64_t table : tables) free_later(table, cluster(), Freed::kForGood);
     co_await flush_mapped();
     std::byte field[8];
     store_be<uint64_t>(field, 0, new_length);

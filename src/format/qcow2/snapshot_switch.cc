@@ -14,6 +14,7 @@ constexpr uint64_t kBatchBytes = 1 << 20;
 }  // namespace
 
 SnapshotSwitch::~SnapshotSwitch() {
+  node_.became_free_ = nullptr;
   if (!begun_ || done_) return;
   node_.refcounts_->forget(area_ * node_.cluster(), (end_ - area_) * node_.cluster());
   node_.refcount_table_ = std::move(old_table_);
@@ -70,6 +71,7 @@ Task<void> SnapshotSwitch::begin(std::span<const uint64_t> active, uint64_t l1_t
   pending_ = AlignedBuffer(std::max(cluster, kBatchBytes));
   old_table_ = node_.refcount_table_;
   begun_ = true;
+  node_.became_free_ = node_.pass_discard_other_ ? &given_up_ : nullptr;
   node_.refcounts_->forget(area_ * cluster, area.count * cluster);
   node_.refcount_table_.resize(table * cluster / 8);
   co_await copy_blocks();
@@ -81,6 +83,7 @@ Task<void> SnapshotSwitch::begin(std::span<const uint64_t> active, uint64_t l1_t
     if (block != 0) co_await node_.change_refcount(block / cluster, 1, -1);
   co_await node_.change_refcount(node_.header_.refcount_table_offset / cluster,
                                  node_.header_.refcount_table_clusters, -1);
+  node_.became_free_ = node_.pass_discard_snapshot_ ? &given_up_ : nullptr;
 }
 
 // Copies the blocks into the area, and adds empty ones that count the area itself.
@@ -276,6 +279,8 @@ Task<void> SnapshotSwitch::finish(const std::vector<uint64_t>& active,
     list_place = co_await take(div_ceil(list.size(), cluster));
     co_await node_.file_->write(list_place, list);
   }
+  // What follows are tables; the clusters that they leave are not the snapshot's.
+  node_.became_free_ = node_.pass_discard_other_ ? &given_up_ : nullptr;
   co_await count_clusters(header.l1_offset, div_ceil(old_active.size() * 8, cluster), -1);
   co_await count_clusters(header.snapshots_offset, div_ceil(old_list_bytes, cluster), -1);
   co_await node_.refcounts_->write_back();
@@ -326,6 +331,9 @@ Task<void> SnapshotSwitch::finish(const std::vector<uint64_t>& active,
       if (block != 0) node_.block_clusters_.insert(block / cluster);
   }
   co_await node_.file_->flush();
+  // Only now nothing on the disk refers to them.
+  node_.became_free_ = nullptr;
+  for (const Qcow2Node::Run& run : given_up_) co_await node_.discard_unused(run.first, run.count);
   co_await node_.note_inactive_tables();
 }
 

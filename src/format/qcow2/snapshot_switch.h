@@ -63,7 +63,8 @@ class SnapshotSwitch {
   bool begun_ = false;
   bool done_ = false;
   std::vector<uint64_t> old_table_;
-  uint64_t area_ = 0;  // in clusters
+  std::vector<Qcow2Node::Run> given_up_;  // clusters whose counters became zero
+  uint64_t area_ = 0;                     // in clusters
   uint64_t next_ = 0;
   uint64_t end_ = 0;
   uint64_t table_place_ = 0;

@@ -88,7 +88,7 @@ Task<void> Qcow2Node::store_snapshots(std::vector<SnapshotEntry> snapshots) {
   co_await note_inactive_tables();
   if (old_bytes == 0) co_return;
   Mutex::Guard guard = co_await alloc_mutex_.lock();
-  co_await change_refcount(old_offset / cluster(), div_ceil(old_bytes, cluster()), -1);
+  co_await free_now(old_offset / cluster(), div_ceil(old_bytes, cluster()), Freed::kTables);
 }
 
 // --- what users ask for ---

@@ -57,7 +57,7 @@ Task<uint64_t> Qcow2Node::unmap_locked(uint64_t offset, uint64_t length) {
       at = next;
       if (now.word == old.word && now.bitmap == old.bitmap) continue;
       store_entry(held.ref, index, now);
-      if (now.word == 0) release_entry(old);
+      if (now.word == 0) release_entry(old, Freed::kSnapshot);
       changed = true;
     }
     if (changed) l2_->mark_dirty(held.ref);

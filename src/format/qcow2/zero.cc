@@ -18,6 +18,7 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
     co_await discard_mapped(offset, length);
     co_return length;
   }
+  std::vector<HostRange> kept;
   const Slice held = co_await writable_slice(offset);
   const uint64_t unit = cluster() / subclusters();
   const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
@@ -45,12 +46,14 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
     }
     if (now.word != old.word || now.bitmap != old.bitmap) {
       store_entry(held.ref, index, now);
-      if (!keep) release_entry(old);
+      if (!keep) release_entry(old, may_unmap ? Freed::kRequest : Freed::kReplaced);
+      if (keep && may_unmap && whole) note_kept(kept, old);
       changed = true;
     }
     at = end;
   }
   if (changed) l2_->mark_dirty(held.ref);
+  co_await discard_kept(std::move(kept));
   co_await apply_frees_if_many();
   co_return at - offset;
 }
@@ -60,6 +63,7 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
   if (header_.version < 3 && below) co_return;
   const uint64_t end = offset + length;
   if (external_) co_await discard_external(offset, length);
+  std::vector<HostRange> kept;
   while (offset < end) {
     const uint64_t range_end =
         std::min(end, align_down(offset, header_.l2_range()) + header_.l2_range());
@@ -84,7 +88,8 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
           now.word |= kZeroFlag;
         if (now.word != old.word || now.bitmap != old.bitmap) {
           store_entry(held.ref, index, now);
-          if (!keep) release_entry(old);
+          if (!keep) release_entry(old, Freed::kRequest);
+          if (keep) note_kept(kept, old);
           changed = true;
         }
       }
@@ -92,7 +97,23 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
     }
     if (changed) l2_->mark_dirty(held.ref);
   }
+  co_await discard_kept(std::move(kept));
   co_await apply_frees_if_many();
+}
+
+// What reads as zeroes and keeps its place: with discard-no-unref the file still learns that
+// nothing is there. The range is locked, nobody writes there meanwhile.
+void Qcow2Node::note_kept(std::vector<HostRange>& kept, Entry entry) const {
+  const uint64_t host = entry.word & kOffsetMask;
+  if (external_ || !pass_discard_request_ || !(entry.word & kCopied)) return;
+  if (!kept.empty() && kept.back().offset + kept.back().length == host)
+    kept.back().length += cluster();
+  else
+    kept.push_back({host, cluster()});
+}
+
+Task<void> Qcow2Node::discard_kept(std::vector<HostRange> kept) {
+  for (const HostRange& range : kept) co_await file_->discard(range.offset, range.length);
 }
 
 Task<void> Qcow2Node::flush_mapped() {
