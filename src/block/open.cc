@@ -369,7 +369,6 @@ Task<NodePtr> OpenContext::open_image(std::string_view name) {
 Task<NodePtr> OpenContext::open_over(NodePtr bytes, std::string_view format, NodePtr backing) {
   Opener::Spot spot;
   spot.flags = flags;
-  spot.flags.no_backing = true;
   spot.flags.references.mode = ReferencePolicy::Mode::kDeny;
   spot.flags.cache.write_through = false;
   spot.depth = depth + 1;

@@ -145,6 +145,19 @@ def test_one_of_several_disks(folder, cairn, qemu):
     assert "does not support the option 'disk'" in cairn("info", "--disk", "1", "0.raw", ok=False).err
 
 
+def test_disks_that_lie_on_others(folder, cairn, qemu):
+    """The parent would be a file beside the archive: it is not looked at, and nothing is shown in its place."""
+    qemu("create", "-q", "-f", "vmdk", "base.vmdk", "1M")
+    qemu("create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "child.vmdk")
+    archive("a.ova", [("a.ovf", descriptor(("child.vmdk", ""))), ("child.vmdk", (folder / "child.vmdk").read_bytes())])
+    done = cairn("convert", "a.ova", "out.raw", ok=False)
+    assert done.code == 1 and "may not be opened" in done.err
+    # What can be read is found among what cannot.
+    archive("b.ova", [("b.ovf", descriptor(("x", 'ovf:compression="gzip"'), ("base.vmdk", ""))), ("base.vmdk", (folder / "base.vmdk").read_bytes())])
+    assert [one["shown"] for one in cairn("info", "--output=json", "b.ova").json()["format-specific"]["data"]["disks"]] == [False, True]
+    cairn("convert", "--disk", "2", "b.ova", "out.raw")
+
+
 def test_long_names_and_large_files(folder, cairn, qemu):
     qemu("create", "-q", "-f", "vmdk", "-o", "subformat=streamOptimized", "a.vmdk", "1M")
     content = (folder / "a.vmdk").read_bytes()

@@ -89,6 +89,8 @@ void OvaNode::choose(const std::optional<std::string>& wanted, bool must) {
       throw Error(ErrorKind::kInvalid, "the appliance has " + std::to_string(disks.size()) +
                                            " disks: one must be chosen by the option 'disk'")
           .hint(list());
+    // To be looked at: one that can be.
+    while (chosen_ + 1 < disks.size() && !disks[chosen_].unusable.empty()) ++chosen_;
     return;
   }
   for (chosen_ = 0; chosen_ < disks.size(); ++chosen_)
