@@ -15,6 +15,7 @@
 #include "format/luks/luks.h"
 #include "format/ova/ova.h"
 #include "format/parallels/parallels.h"
+#include "format/qcow/qcow.h"
 #include "format/qcow2/qcow2.h"
 #include "format/raw/raw.h"
 #include "format/vdi/vdi.h"
@@ -43,6 +44,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_throttle_driver());
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
+  registry.add(make_qcow_driver());
   registry.add(make_luks_driver());
   registry.add(make_bochs_driver());
   registry.add(make_parallels_driver());

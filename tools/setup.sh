@@ -53,7 +53,7 @@ BUILD_PACKAGES+=(libbz2-dev liblzma-dev liblz4-dev)
 BUILD_PACKAGES+=(libexpat1-dev)
 TEST_PACKAGES+=(7zip)
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
-  python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils util-linux e2fsprogs time cryptsetup-bin
+  python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils python3-libqcow util-linux e2fsprogs time cryptsetup-bin
   openssl)
 # What the network is made and tested with.
 BUILD_PACKAGES+=(libgnutls28-dev)

@@ -121,9 +121,9 @@ class Crash : public testing::TestWithParam<Case> {
     if (!other_tool) return;
     // QEMU cannot check every format; all of them it can open. A log it replays when it may write.
     const std::string& format = GetParam().format;
-    const std::string verb = format == "vpc"    ? "info"
-                             : format == "vhdx" ? "check -q -r all"
-                                                : "check -q";
+    const std::string verb = format == "vpc" || format == "qcow" ? "info"
+                             : format == "vhdx"                  ? "check -q -r all"
+                                                                 : "check -q";
     std::string image = " -f " + format + " " + path;
     if (encrypted() || data_file())
       image = " --object secret,id=s0,data=sesame --image-opts driver=qcow2,file.filename=" + path +
@@ -177,7 +177,8 @@ INSTANTIATE_TEST_SUITE_P(
                          false, ",encrypt.key-secret=s0"},
                     Case{"data_file", "cluster_size=4k,data_file=@"},
                     Case{"raw_data_file", "cluster_size=4k,data_file=@,data_file_raw=on"},
-                    Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"vdi", "", "vdi", true},
+                    Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"qcow", "", "qcow"},
+                    Case{"vdi", "", "vdi", true},
                     Case{"parallels", "cluster_size=4k", "parallels", true, ",prealloc-size=64k"},
                     Case{"vpc", "force_size=on", "vpc", true}, Case{"vmdk", "", "vmdk"},
                     Case{"vmdk_zeroed", "zeroed_grain=on", "vmdk"},

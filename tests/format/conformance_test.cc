@@ -264,6 +264,9 @@ std::vector<Layout> layouts() {
                    std::string("cluster_size=") + cluster, true, "prealloc-size=64k", true, false});
   all.push_back({"parallels_truncate", "parallels", "cluster_size=4k", true,
                  "prealloc-size=64k,prealloc-mode=truncate", true, false});
+  all.push_back({"qcow", "qcow", "", true, {}, true, false});
+  all.push_back({"qcow_encrypted", "qcow", "encrypt.format=aes,encrypt.key-secret=s0", true,
+                 "encrypt.key-secret=s0", true, false});
   all.push_back({"vdi", "vdi", ""});
   all.push_back({"vdi_static", "vdi", "static=on"});
   all.push_back({"vhdx", "vhdx", "block_size=1M"});

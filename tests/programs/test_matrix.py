@@ -24,6 +24,7 @@ class Row:
 ROWS = [
     Row("raw", "raw"),
     Row("qcow2", "qcow2"),
+    Row("qcow", "qcow"),
     Row("vmdk-sparse", "vmdk", "subformat=monolithicSparse"),
     Row("vmdk-flat", "vmdk", "subformat=monolithicFlat"),
     Row("vmdk-split", "vmdk", "subformat=twoGbMaxExtentSparse"),
