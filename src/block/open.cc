@@ -494,7 +494,7 @@ Task<NodePtr> OpenContext::open_data_file(std::string_view stored_name) {
 }
 
 Task<NodePtr> OpenContext::open_reference(std::string_view, std::string_view plain_path) {
-  const std::string name = resolve_backing_name(filename, plain_path);
+  const std::string name(plain_path);
   flags.references.check(name);
   Opener::Spot spot;
   spot.flags = flags;

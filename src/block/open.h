@@ -97,8 +97,8 @@ struct OpenContext {
   // Opens the child "data-file": from its options, else the file STORED_NAME as a plain name that
   // is relative to the working directory (as QEMU does), when the ReferencePolicy allows it.
   Task<NodePtr> open_data_file(std::string_view stored_name);
-  // Opens a file that the image names, as a plain file name (extents, data files), resolved as
-  // said.
+  // Opens a file that the image names (an extent), whose path the format has made one from here.
+  // Applies the ReferencePolicy.
   Task<NodePtr> open_reference(std::string_view child_name, std::string_view plain_path);
 
  private:

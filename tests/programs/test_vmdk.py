@@ -87,6 +87,14 @@ def test_created_alike(ours, qemu, folder, subformat):
         assert head[0].rstrip(b"\0") == head[1].rstrip(b"\0")
 
 
+@pytest.mark.parametrize("subformat", ["monolithicFlat", "twoGbMaxExtentSparse"])
+def test_extents_lie_beside_their_descriptor(ours, qemu, folder, subformat):
+    (folder / "sub").mkdir()
+    ours("create", "-q", "-f", "vmdk", "-o", f"subformat={subformat}", "sub/x.vmdk", "1M")
+    for name in ("sub/x.vmdk", folder / "sub/x.vmdk"):
+        assert ours("info", name).out == qemu("info", name).out
+
+
 def test_libvmdk_reads_us(ours, raw):
     for subformat in ("monolithicSparse", "twoGbMaxExtentFlat", "streamOptimized"):
         ours("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, "disk.vmdk")
