@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/context.h"
 #include "format/vdi/node.h"
 
 namespace cairn {
@@ -15,6 +16,11 @@ Task<void> VdiNode::copy_block(uint32_t from, uint32_t to) {
 }
 
 Task<void> VdiNode::do_resize(ResizeRequest request) {
+  // QEMU's tools cannot do this.
+  if (!context().beyond_qemu) {
+    co_await Node::do_resize(request);
+    co_return;
+  }
   if (request.preallocation != Preallocation::kOff &&
       (header_.type != kStatic || request.preallocation == Preallocation::kMetadata))
     throw Error(ErrorKind::kUnsupported, "VDI: unsupported preallocation mode '" +

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/context.h"
 #include "block/open_format.h"
 #include "format/vmdk/create.h"
 #include "format/vmdk/node.h"
@@ -79,8 +80,12 @@ class VmdkDriver : public Driver {
     co_await create_disk(context, std::move(request));
   }
 
-  Task<MeasureResult> measure(Context&, Options options, uint64_t size,
+  Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
                               NodePtr source) const override {
+    if (!context.beyond_qemu) {
+      const MeasureResult none = co_await Driver::measure(context, options, size, source);
+      co_return none;
+    }
     check_create_options(options);
     const std::string subformat = options.string("subformat").value_or("monolithicSparse");
     const uint64_t bytes = align_up(source ? source->length() : size, kSector);
