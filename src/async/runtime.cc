@@ -101,6 +101,14 @@ class Worker::Impl {
       sleep(idle);
     }
   }
+  // Of one that was not yet resumed.
+  void end_sleep(std::coroutine_handle<> sleeper) {
+    const auto found = std::find_if(timers_.begin(), timers_.end(),
+                                    [&](const auto& one) { return one.second == sleeper; });
+    if (found == timers_.end()) return;
+    ready_.push_back(found->second);
+    timers_.erase(found);
+  }
   void wake_waits(int fd) {
     std::erase_if(fd_waits_, [this, fd](FdWait* wait) {
       if (wait->fd != fd) return false;
@@ -365,6 +373,29 @@ Task<void> yield_now() { co_await YieldAwaiter{}; }
 
 Task<void> sleep_for(std::chrono::nanoseconds duration) {
   co_await SleepAwaiter{Clock::now() + duration};
+}
+
+struct Nap::Awaiter {
+  Nap& nap;
+  Clock::time_point until;
+  bool await_ready() const noexcept { return nap.woken_; }
+  void await_suspend(std::coroutine_handle<> handle) const {
+    nap.sleeper_ = handle;
+    Worker::current()->impl().timers_.emplace(until, handle);
+  }
+  void await_resume() const noexcept { nap.sleeper_ = nullptr; }
+};
+
+Task<void> Nap::sleep_for(std::chrono::nanoseconds duration) {
+  co_await Awaiter{*this, Clock::now() + duration};
+}
+
+Task<void> Nap::wake() { return run_on(*home_, wake_here()); }
+
+Task<void> Nap::wake_here() {
+  woken_ = true;
+  if (sleeper_) Worker::current()->impl().end_sleep(sleeper_);
+  co_return;
 }
 
 Task<short> await_ready(int fd, short events, Clock::time_point deadline) {

@@ -198,6 +198,25 @@ Task<T> run_on(Worker& worker, Task<T> task) {
 // Lets other ready coroutines of this worker go first.
 Task<void> yield_now();
 Task<void> sleep_for(std::chrono::nanoseconds duration);
+// A sleep that somebody else may end. Used by one coroutine, on the worker where it was made.
+class Nap {
+ public:
+  Nap() : home_(Worker::current()) {}
+  Nap(const Nap&) = delete;
+  // Returns at once when wake() was called before.
+  Task<void> sleep_for(std::chrono::nanoseconds duration);
+  // No sleep lasts from now on. From any worker.
+  Task<void> wake();
+  // On the worker where it was made.
+  bool woken() const { return woken_; }
+
+ private:
+  struct Awaiter;
+  Task<void> wake_here();
+  Worker* home_;
+  std::coroutine_handle<> sleeper_;
+  bool woken_ = false;
+};
 // Resumes when the descriptor has one of EVENTS (POLLIN, POLLOUT, …); gives the events that are
 // there. POLLERR and POLLHUP always count. Gives 0 when DEADLINE has passed before.
 Task<short> await_ready(

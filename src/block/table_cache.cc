@@ -123,6 +123,11 @@ void TableCache::set_clean_interval(std::chrono::seconds interval) {
   state_->clean_at = coarse_now() + interval;
 }
 
+void TableCache::clean() {
+  std::lock_guard lock(state_->mutex);
+  clean_if_due();
+}
+
 size_t TableCache::size() const {
   std::lock_guard lock(state_->mutex);
   return state_->blocks.size();

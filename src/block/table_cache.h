@@ -48,8 +48,10 @@ class TableCache {
   // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) beside those held.
   TableCache(Node& file, uint32_t block_bytes, size_t max_blocks);
   // From now on blocks that nobody used for one to two INTERVALs leave memory, changed ones when
-  // they have been written. The cache has no clock of its own: it looks when it is used. 0: never.
+  // they have been written. The cache has no clock of its own: it looks when it is used, and when
+  // clean() is called. 0: never.
   void set_clean_interval(std::chrono::seconds interval);
+  void clean();
   // Blocks in memory.
   size_t size() const;
   ~TableCache();

@@ -39,5 +39,22 @@ TEST(TableCache, WhatNobodyUsesLeavesMemory) {
   world.close(file);
 }
 
+TEST(Nap, EndsWhenAskedTo) {
+  World world(2);
+  const auto begin = std::chrono::steady_clock::now();
+  world.run([](World& all) -> Task<void> {
+    auto nap = std::make_shared<Nap>();
+    auto ended = std::make_shared<Semaphore>(0);
+    spawn_detached([](std::shared_ptr<Nap> own, std::shared_ptr<Semaphore> over) -> Task<void> {
+      while (!own->woken()) co_await own->sleep_for(std::chrono::hours(1));
+      over->release();
+    }(nap, ended));
+    co_await run_on(all.context.runtime().worker(1), nap->wake());
+    co_await ended->acquire();
+    co_await nap->sleep_for(std::chrono::hours(1));
+  }(world));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::minutes(1));
+}
+
 }  // namespace
 }  // namespace cairn

@@ -88,8 +88,7 @@ class Recording {
     files_[file].events = recorder.events();
     for (size_t i = 0; i < files_[file].events.size(); ++i)
       order_.push_back({files_[file].events[i].when, file});
-    std::stable_sort(order_.begin(), order_.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::sort(order_.begin(), order_.end());
   }
   size_t size() const { return order_.size(); }
   // What FILE is after the first COUNT events of all files.

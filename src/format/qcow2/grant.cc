@@ -167,12 +167,16 @@ Task<void> Qcow2Node::publish(Grant place) {
 }
 
 Task<void> Qcow2Node::abandon(Grant place) {
-  if (place.token[1] == 0 || external_) co_return;
+  if (place.token[1] != 0 && !external_) co_await give_back(place.token[0], place.token[1]);
+}
+
+// Clusters that were allocated and are not used: the work failed, and has an error to report.
+Task<void> Qcow2Node::give_back(uint64_t offset, uint64_t count) {
   try {
     Mutex::Guard guard = co_await alloc_mutex_.lock();
-    co_await change_refcount(place.token[0] / cluster(), place.token[1], -1);
+    co_await change_refcount(offset / cluster(), count, -1);
   } catch (const Error&) {
-    // A leak is all that is left of it; the write's own error is the one to report.
+    // A leak is all that is left of it.
   }
 }
 
@@ -220,10 +224,19 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
     }
   }
   l2_->forget(table, cluster());
-  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocWrite);
-  co_await file_->write(table, content);
-  co_await refcounts_->write_back();
-  co_await file_->flush();
+  std::exception_ptr error;
+  try {
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocWrite);
+    co_await file_->write(table, content);
+    co_await refcounts_->write_back();
+    co_await file_->flush();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error) {
+    co_await give_back(table, 1);
+    std::rethrow_exception(error);
+  }
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, table | kCopied);
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL1Update);

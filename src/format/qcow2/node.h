@@ -10,6 +10,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "async/runtime.h"
 #include "async/sync.h"
 #include "block/format_node.h"
 #include "block/luks_volume.h"
@@ -148,6 +149,16 @@ class Qcow2Node : public FormatNode {
   Task<void> write_header_field(uint64_t offset, ByteSpan bytes);
   Task<void> detect_preallocation();
 
+  // cleaner.cc
+  void start_cleaner();
+  Task<void> end_cleaner();
+  struct Cleaner {
+    Nap nap;
+    Semaphore ended{0};
+  };
+  static Task<void> clean_from_time_to_time(std::weak_ptr<Node> node, std::shared_ptr<Cleaner> own,
+                                            std::chrono::seconds interval);
+
   // encryption.cc
   Task<void> open_encryption(OpenContext& request);
   Value encryption_info() const;
@@ -203,6 +214,7 @@ class Qcow2Node : public FormatNode {
   Task<Slice> writable_slice(uint64_t offset);
   Task<void> make_l2_table(uint64_t l1_index);
   void release_entry(Entry entry, Freed why);
+  Task<void> give_back(uint64_t offset, uint64_t count);
 
   // refcounts.cc; all but the last need alloc_mutex_
   Task<uint64_t> refcount(uint64_t index);
@@ -306,6 +318,7 @@ class Qcow2Node : public FormatNode {
   uint32_t slice_bytes_ = 0;
   uint64_t refcount_cache_bytes_ = 0;
   std::chrono::seconds clean_interval_{0};
+  std::shared_ptr<Cleaner> cleaner_;  // while the image is open
 
   // The active L1 table, host byte order; replaced only while every range is locked.
   std::unique_ptr<std::atomic<uint64_t>[]> l1_;

@@ -54,9 +54,11 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   // What only looks, or repairs, changes nothing that a bitmap records.
   const bool use_bitmaps = !metadata_only_ && !for_check;
   co_await load_bitmaps(use_bitmaps);
-  if (read_only() || !use_bitmaps) co_return;
-  co_await mark_bitmaps_in_use();
-  bitmaps_loaded_ = true;
+  if (!read_only() && use_bitmaps) {
+    co_await mark_bitmaps_in_use();
+    bitmaps_loaded_ = true;
+  }
+  if (use_bitmaps) start_cleaner();
 }
 
 // A repair that was interrupted is undone before anything else is believed. Version 2 has no mark

@@ -167,9 +167,19 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
     set_refcount(ref.bytes(), place % per_block, header_.refcount_order, 1);
     refcounts_->mark_dirty(ref);
   }
-  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocWrite);
-  co_await refcounts_->write_back();
-  co_await file_->flush();
+  std::exception_ptr error;
+  try {
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocWrite);
+    co_await refcounts_->write_back();
+    co_await file_->flush();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error) {
+    // Storage that cannot grow has no room for it, now or when the others are written.
+    refcounts_->forget(offset, cluster());
+    std::rethrow_exception(error);
+  }
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, offset);
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAllocHookup);

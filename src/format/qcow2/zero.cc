@@ -129,6 +129,7 @@ Task<void> Qcow2Node::flush_mapped() {
 }
 
 Task<void> Qcow2Node::do_close() {
+  co_await end_cleaner();
   if (read_only() || metadata_only_ || l2_ == nullptr) co_return;
   if (unusable_.load()) {
     try {
