@@ -53,8 +53,9 @@ std::vector<Flag> own_flags(std::string_view verb) {
         {kFor, "for", "azure", "make what this cloud takes, and check that it is that"},
         {kHash, "hash", "NAME", "print a digest of the content: sha256, sha512, blake2b, …"},
         {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
-  if (verb == "info" || verb == "map" || verb == "compare" || verb == "check" || verb == "hash")
-    return {disk};
+  for (const std::string_view reads :
+       {"check", "compare", "hash", "info", "map", "measure", "mount", "serve"})
+    if (verb == reads) return {disk};
   if (verb == "bench")
     return {{kOverlay, "snapshot", nullptr,
              "writes go to a temporary overlay: the image stays as it is, and may be read-only"}};

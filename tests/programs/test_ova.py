@@ -141,6 +141,7 @@ def test_one_of_several_disks(folder, cairn, qemu):
     assert len(cairn("info", "--output=json", "many.ova").json()["format-specific"]["data"]["disks"]) == 3
     assert "shown: true" in cairn("info", "--disk", "3", "many.ova").out
     assert cairn("map", "--disk", "3", "--output=json", "many.ova").json()
+    assert cairn("measure", "--disk", "3", "-O", "raw", "--output=json", "many.ova").json()["required"] == MIB
     assert "no disk 'x'" in cairn("info", "--disk", "x", "many.ova", ok=False).err
     assert "does not support the option 'disk'" in cairn("info", "--disk", "1", "0.raw", ok=False).err
 
