@@ -117,8 +117,9 @@ Task<Difference::Piece> Difference::next_piece(uint64_t at) {
   const Look a = co_await look(wanted_disk_, at, most);
   const Look b = co_await look(shown_disk_, at, most);
   const uint64_t same = std::min({most, a.length, b.length});
-  // Bytes that lie at the same place of the same file are the same.
-  const bool same_place = a.host != nullptr && b.host != nullptr &&
+  // Bytes that lie at the same place of the same file are the same. A cluster that reads as zeroes
+  // may keep its place, where the other disk still has what was there before.
+  const bool same_place = a.host != nullptr && b.host != nullptr && a.zero == b.zero &&
                           a.host->filename() == b.host->filename() &&
                           a.host_offset == b.host_offset;
   using Kind = Piece::Kind;

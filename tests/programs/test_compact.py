@@ -136,8 +136,7 @@ def views(qemu, image, words=()):
     return seen
 
 
-@pytest.mark.parametrize("words", [[], ["-c"], ["-o", "cluster_size=16k"]], ids=str)
-@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("words, in_place", [([], True), (["-c"], False), (["-o", "cluster_size=16k"], True)], ids=str)
 def test_snapshots_and_bitmaps_stay(disk, cairn, qemu, qemu_io, words, in_place):
     for i in range(4):
         qemu("snapshot", "-c", f"s{i}", "a.qcow2")

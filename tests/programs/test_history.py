@@ -14,7 +14,7 @@ def history(folder, qemu, qemu_io):
     qemu("create", "-q", "-f", "qcow2", "-o", "cluster_size=16k", "a.qcow2", "6M")
     qemu_io("a.qcow2", "write -P 1 0 2M", "write -c -P 2 2M 64k", "write -P 9 5M 100k")
     qemu("snapshot", "-c", NAMES[0], "a.qcow2")
-    qemu_io("a.qcow2", "write -P 3 100k 5k", "write -z -u 1M 512k", "discard 2M 64k")
+    qemu_io("a.qcow2", "write -P 3 100k 5k", "write -z -u 1M 512k", "write -z 1792k 64k", "discard 2M 64k")
     qemu("snapshot", "-c", NAMES[1], "a.qcow2")
     qemu("resize", "-q", "a.qcow2", "9M")
     qemu_io("a.qcow2", "write -P 4 8M 1M", "write -P 5 1M 16k")
