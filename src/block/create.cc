@@ -44,6 +44,12 @@ void check_type(const OptionSpec& spec, const Options& options) {
   }
 }
 
+void check_backing_format(const Context& context, const std::string& format) {
+  if (context.registry().find(format) == nullptr)
+    throw Error(ErrorKind::kInvalid,
+                "Parameter 'backing-fmt' does not accept value '" + format + "'");
+}
+
 struct Backing {
   uint64_t size = 0;
 };
@@ -62,6 +68,7 @@ Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptio
     OpenRequest look;
     look.filename = name;
     look.format = format;
+    look.bare_errors = true;
     look.flags = {.metadata_only = true,
                   .no_backing = true,
                   .force_share = true,
@@ -123,6 +130,10 @@ Task<void> create_image(Context& context, CreateOptions request) {
   if (!format->abilities().create)
     throw Error(ErrorKind::kUnsupported,
                 "Format driver '" + format_name + "' does not support image creation");
+  // A protocol as the format makes bytes where names of its own lead, and nowhere else.
+  if (format->is_protocol() && format != protocol)
+    throw Error(ErrorKind::kInvalid,
+                "The protocol '" + format_name + "' does not lead to '" + request.filename + "'");
   if (!protocol->abilities().create)
     throw Error(ErrorKind::kUnsupported, "Protocol driver '" + std::string(protocol->name()) +
                                              "' does not support image creation");
@@ -161,8 +172,6 @@ Task<void> create_image(Context& context, CreateOptions request) {
                   "Error: Trying to create an image with the same filename "
                   "as the backing file");
     const auto format_of = options.string("backing_fmt");
-    if (format_of && context.registry().find(*format_of) == nullptr)
-      throw Error(ErrorKind::kInvalid, "Unknown backing file format '" + *format_of + "'");
     const auto looked = co_await look_at_backing(context, request, *backing, format_of.has_value());
     if (looked) backing_size = looked->size;
     if (!size) size = backing_size;
@@ -179,12 +188,17 @@ Task<void> create_image(Context& context, CreateOptions request) {
       line += " " + key + "=" + double_commas(value);
     for (const OptionSpec& spec : protocol->create_options()) {
       if (find_spec(format->create_options(), spec.name) != nullptr) continue;
-      if (const auto value = options.string(spec.name))
-        line += " " + std::string(spec.name) + "=" + double_commas(*value);
+      if (!options.has(spec.name)) continue;
+      const std::string value = spec.type == OptionType::kSize
+                                    ? std::to_string(options.size(spec.name).value_or(0))
+                                    : options.string(spec.name).value_or("");
+      line += " " + std::string(spec.name) + "=" + double_commas(value);
     }
     request.announce(line);
   }
 
+  if (const auto format_of = options.string("backing_fmt"))
+    check_backing_format(context, *format_of);
   Options protocol_options;
   Options format_options;
   for (const auto& [key, value] : options.items()) {

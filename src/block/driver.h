@@ -92,6 +92,9 @@ class Driver {
   virtual const OptionSchema& open_options() const;
   virtual const OptionSchema& create_options() const;
   virtual const OptionSchema& amend_options() const;
+  // Whether an open option decides what disk is seen, rather than how it is worked with. A node
+  // that was opened with one such has no plain name.
+  virtual bool shapes_disk(std::string_view option) const;
   // Splits what follows "prefix:" (or a whole URI) into options: "filename" by default.
   virtual void parse_filename(std::string_view filename, Options& options) const;
 

@@ -479,7 +479,7 @@ Task<void> Node::apply_snapshot(std::string) {
   co_return;
 }
 Task<void> Node::delete_snapshot(std::string) {
-  throw Error::system(ENOTSUP);
+  throw Error(ErrorKind::kNotFound, "snapshot not found");
   co_return;
 }
 Task<void> Node::show_snapshot(std::string, std::string) {

@@ -180,6 +180,14 @@ std::string Opener::canonical_name(const Node& node, const Options& own, bool pl
   return "json:" + value.compact();
 }
 
+// OPTIONS less those that do not tell which disk it is.
+Options without_manners(const Driver& driver, const Options& options) {
+  Options kept = options;
+  for (const auto& [key, value] : options.items())
+    if (!driver.shapes_disk(key)) kept.erase(key);
+  return kept;
+}
+
 Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (spot.depth > kMaxDepth)
     throw Error(ErrorKind::kInvalid,
@@ -306,15 +314,15 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     own.take_tree("file");
     own.erase("file");
     if (driver->is_protocol()) {
+      Options tree = without_manners(*driver, own);
       const auto name = own.string("filename");
-      const bool only_name = name && own.items().size() == 1;
-      Options tree = own;
+      const bool only_name = name && tree.items().size() == 1;
       tree.set("driver", driver->name());
       node->filename_ = only_name ? *name
                         : plain   ? spot.filename
                                   : "json:" + tree.to_value().compact();
     } else {
-      Options significant = own;
+      Options significant = without_manners(*driver, own);
       significant.take_tree("backing");
       significant.erase("backing");
       significant.take_tree("data-file");
@@ -514,6 +522,9 @@ Task<NodePtr> open_node(Context& context, OpenRequest request) {
   std::exception_ptr error;
   NodePtr node;
   try {
+    if (request.filename.empty() && !request.image_opts && request.options.empty() &&
+        request.file == nullptr)
+      throw Error(ErrorKind::kInvalid, "The 'file' block driver requires a file name");
     Opener::Spot spot;
     spot.filename = request.filename;
     spot.format = request.format;
@@ -523,7 +534,7 @@ Task<NodePtr> open_node(Context& context, OpenRequest request) {
     spot.file = std::move(request.file);
     node = co_await Opener::open(context, std::move(spot));
   } catch (Error& caught) {
-    caught.context("Could not open '" + shown + "'");
+    if (!request.bare_errors) caught.context("Could not open '" + shown + "'");
     error = std::make_exception_ptr(caught);
   }
   if (error) std::rethrow_exception(error);

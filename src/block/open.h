@@ -47,11 +47,12 @@ struct OpenFlags {
 
 // What to open: exactly one of the spellings.
 struct OpenRequest {
-  std::string filename;     // plain name, prefix:…, URI or json:{…}; empty with --image-opts
-  std::string format;       // empty: probe
-  Options options;          // dotted options (--image-opts, -o of openers), may hold driver
-  bool image_opts = false;  // filename is empty and options describe the tree
-  std::string display;      // how errors name the image when there is no filename
+  std::string filename;      // plain name, prefix:…, URI or json:{…}; empty with --image-opts
+  std::string format;        // empty: probe
+  Options options;           // dotted options (--image-opts, -o of openers), may hold driver
+  bool image_opts = false;   // filename is empty and options describe the tree
+  std::string display;       // how errors name the image when there is no filename
+  bool bare_errors = false;  // errors do not say which image it was: the caller does
   // An open node to lie on, instead of what the image or the options name; belongs to the new node,
   // which closes it. When opening fails it is still the caller's.
   NodePtr backing;

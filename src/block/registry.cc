@@ -49,6 +49,7 @@ std::vector<std::pair<std::string, std::string>> Driver::announce(const Options&
   return result;
 }
 
+bool Driver::shapes_disk(std::string_view) const { return true; }
 Task<MeasureResult> Driver::measure(Context&, Options, uint64_t, NodePtr) const {
   throw Error(ErrorKind::kUnsupported,
               "Block driver '" + std::string(name()) + "' does not support size measurement");

@@ -22,8 +22,7 @@ void announce(const BenchOptions& options) {
       static_cast<unsigned long long>(options.step));
   print(line);
   if (options.flush_interval != 0)
-    print("Sending flush every " + std::to_string(options.flush_interval) + " " +
-          (options.drain ? "" : "in-flight ") + "requests\n");
+    print("Sending flush every " + std::to_string(options.flush_interval) + " requests\n");
   finish_output();
 }
 
@@ -44,7 +43,7 @@ Task<double> bench_image(Session& session, OpenRequest request, BenchOptions opt
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   } catch (const Error& caught) {
     Error told(caught.kind(), "Failed request: " + caught.cause());
-    if (caught.message() != caught.cause()) told.hint(caught.message());
+    if (session.for_people() && caught.message() != caught.cause()) told.hint(caught.message());
     error = std::make_exception_ptr(told);
   } catch (...) {
     error = std::current_exception();
@@ -88,10 +87,14 @@ int run_bench(Session& session, Arguments& arguments) {
     options.size = size_argument(session, *text, "buffer size", 1, INT32_MAX);
   options.step = options.size;
   if (const auto text = arguments.value('S'))
-    options.step = size_argument(session, *text, "step_size", 1, INT32_MAX);
-  if (const auto aio = arguments.value('i'))
-    if (*aio != "threads" && *aio != "native" && *aio != "io_uring")
-      fail(session, "Invalid aio option: " + *aio);
+    options.step = size_argument(session, *text, "step_size", 0, INT32_MAX);
+  if (options.step == 0) options.step = options.size;
+  bool native = false;
+  for (const auto& [id, aio] : arguments.given()) {
+    if (id == 'i' && aio != "threads" && aio != "native" && aio != "io_uring")
+      fail(session, "Invalid aio option: " + aio);
+    if (id == 'i' || id == 'n') native = id == 'n' || aio == "native";
+  }
   options.drain = !arguments.has(kNoDrain);
   if (words.size() != 1) throw UsageError{"Expecting one image file name"};
   if (!options.write && options.flush_interval != 0)
@@ -107,6 +110,10 @@ int run_bench(Session& session, Arguments& arguments) {
     if (!mode) fail(session, "Invalid cache mode");
     request.flags.cache = *mode;
   }
+  if (native && !request.flags.cache.direct)
+    fail(session, "Could not open '" + words[0] +
+                      "': aio=native was specified, but it requires cache.direct=on, which was "
+                      "not specified.");
   const bool overlay = arguments.has(kOverlay);
   const double seconds = run(session, bench_image(session, std::move(request), options, overlay));
   char line[100];

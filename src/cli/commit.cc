@@ -13,8 +13,8 @@ namespace {
 
 struct Plan {
   OpenRequest top;
-  std::string name;  // of the top, as typed
-  std::string base;  // empty: the layer right below
+  std::string name;                 // of the top, as typed
+  std::optional<std::string> base;  // none: the layer right below
   CacheMode cache;
   uint64_t rate = 0;
   bool empty_top = true;
@@ -67,13 +67,13 @@ class Committing {
     while (true) {
       request.flags.no_backing = true;
       request.flags.cache = plan_.cache;
-      NodePtr layer = co_await open_node(session_.context, std::move(request));
+      NodePtr layer = co_await open_layer(std::move(request));
       layers_.push_back(layer);
       const std::string stored = layer->backing_name();
       if (stored.empty()) {
         if (layers_.size() == 1)
           throw Error(ErrorKind::kInvalid, "Image does not have a backing file");
-        throw Error(ErrorKind::kInvalid, "Did not find '" + plan_.base +
+        throw Error(ErrorKind::kInvalid, "Did not find '" + plan_.base.value_or("") +
                                              "' in the backing chain of '" + plan_.name + "'");
       }
       const std::string below = resolve_backing_name(layer->filename(), stored);
@@ -82,15 +82,28 @@ class Committing {
       request = OpenRequest{};
       request.filename = below;
       request.format = layer->backing_format();
-      const std::string wanted =
-          plan_.base.empty() ? below : resolve_backing_name(layer->filename(), plan_.base);
-      if (plan_.base.empty() || identity(below) == identity(wanted) || below == plan_.base) break;
+      if (!plan_.base || below == *plan_.base) break;
+      if (!plan_.base->empty() &&
+          identity(below) == identity(resolve_backing_name(layer->filename(), *plan_.base)))
+        break;
     }
     request.flags.writable = true;
     request.flags.resize = true;
     request.flags.discard_unmap = true;
     request.flags.cache = plan_.cache;
-    base_ = co_await open_node(session_.context, std::move(request));
+    base_ = co_await open_layer(std::move(request));
+  }
+
+  Task<NodePtr> open_layer(OpenRequest request) {
+    const bool below = !layers_.empty();
+    request.bare_errors = below;
+    try {
+      NodePtr layer = co_await open_node(session_.context, std::move(request));
+      co_return layer;
+    } catch (Error& error) {
+      if (!below) throw;
+      throw error.context("Could not open '" + plan_.name + "': Could not open backing file");
+    }
   }
 
   Session& session_;
@@ -108,8 +121,8 @@ int run_commit(Session& session, Arguments& arguments) {
   plan.cache = cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
   if (const auto text = arguments.value('r'))
     plan.rate = size_argument(session, *text, "rate limit");
-  plan.base = arguments.value_or('b', "");
-  plan.empty_top = !arguments.has('d') && plan.base.empty();
+  plan.base = arguments.value('b');
+  plan.empty_top = !arguments.has('d') && !plan.base;
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   plan.name = arguments.words()[0];

@@ -94,6 +94,8 @@ void check_conflicts(const Session& session, const Arguments& arguments) {
   if (arguments.has(kSkipBrokenBitmaps) && !arguments.has(kBitmaps))
     fail(session, "Use of --skip-broken-bitmaps requires --bitmaps");
   check_format_flags(session, arguments);
+  if (arguments.has(kTargetImageOpts) && arguments.has('O'))
+    fail(session, "--image-opts and --format are mutually exclusive");
   if (!arguments.has(kAllSnapshots)) return;
   const std::string wanted = "--all-snapshots copies the history of one image to a new one: ";
   for (const char letter : {'B', 'C', 'l', 'n', 'r', 'S'})
@@ -129,6 +131,21 @@ void check_names(const Session& session, const Arguments& arguments) {
   }
 }
 
+// What neither the format nor the protocol of the target knows.
+void check_creation_options(const Session& session, const Driver& driver, const Options& options,
+                            const Plan& plan) {
+  const Driver& protocol = protocol_for_target(session, plan.target);
+  const auto knows = [&](const Driver& one, std::string_view key) {
+    for (const OptionSpec& spec : one.create_options())
+      if (spec.name == key) return session.context.beyond_qemu || !spec.beyond_qemu;
+    return key == "compression_level" && session.for_people() && one.abilities().compression_level;
+  };
+  for (const auto& [key, value] : options.items())
+    if (key != "backing_file" && key != "backing_fmt" && !knows(driver, key) &&
+        !knows(protocol, key))
+      fail(session, "Invalid parameter '" + key + "'");
+}
+
 // The format and its options, where an image will be created.
 void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources,
                    Plan& plan) {
@@ -139,6 +156,7 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   if (!driver->abilities().create)
     fail(session, "Format driver '" + plan.format + "' does not support image creation");
   options.erase("size");
+  check_creation_options(session, *driver, options, plan);
   if (const auto backing = arguments.value('B')) options.set("backing_file", *backing);
   if (const auto format = arguments.value('F')) options.set("backing_fmt", *format);
   if (session.untrusted && plan.format == "ova")
@@ -146,6 +164,9 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
          "making an appliance takes a temporary file, which the work with untrusted images may not "
          "have: convert to another format first, and that to this one");
   const bool backing = options.has("backing_file");
+  if (!driver->abilities().backing && (backing || options.has("backing_fmt")))
+    fail(session, std::string(backing ? "Backing file" : "Backing file format") +
+                      " not supported for file format '" + plan.format + "'");
   if (backing && sources > 1)
     fail(session,
          "Having a backing file for the target makes no sense when concatenating multiple input "
@@ -331,7 +352,8 @@ class Conversion {
       options.backing_bytes = below->length();
     if (plan_.given_zero && target_->backing() != nullptr) {
       session_.error("Cannot use --target-is-zero when the destination image has a backing file");
-      throw Exit{session_.for_people() ? 1 : 0};
+      // QEMU's tool reports success here, or leaves the backing file's data between its own.
+      throw Exit{1};
     }
     options.zero_target = plan_.given_zero || (created_ && target_->backing() == nullptr &&
                                                target_->reads_zero_when_created());
@@ -478,7 +500,9 @@ int run_convert(Session& session, Arguments& arguments) {
     if (plan.format.empty() && plan.target_image_opts)
       fail(session, "Option help requires a format be specified");
     if (plan.format.empty()) plan.format = "raw";
-    return print_create_help(session, plan.format, words.empty() ? std::string() : words.back());
+    // A single name is that of a source.
+    const bool target = words.size() > (session.for_people() ? 0 : 1);
+    return print_create_help(session, plan.format, target ? words.back() : std::string());
   }
   plan.job = job_options(session, arguments);
   check_conflicts(session, arguments);

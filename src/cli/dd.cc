@@ -108,8 +108,13 @@ int run_dd(Session& session, Arguments& arguments) {
   if (!in || !out) fail(session, "Must specify both input and output files");
   check_format_flags(session, arguments);
   if (const auto format = arguments.value('O')) plan.format = *format;
-  if (session.context.registry().find(plan.format) == nullptr)
-    fail(session, "Unknown file format '" + plan.format + "'");
+  if (add_objects(session, arguments)) return 0;
+  const Driver* driver = session.context.registry().find(plan.format);
+  if (driver == nullptr)
+    fail(session, session.for_people() ? "Unknown file format '" + plan.format + "'"
+                                       : "Unknown file format");
+  if (!driver->abilities().create)
+    fail(session, "Format driver '" + plan.format + "' does not support image creation");
   plan.in = *in;
   plan.out = *out;
   plan.source = image_request(session, arguments, *in, arguments.value_or('f', ""));

@@ -131,7 +131,7 @@ int run_info(Session& session, Arguments& arguments) {
   if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  const bool chain = arguments.has(kBackingChain);
+  const bool chain = arguments.has('b');
   std::vector<Value> infos;
   std::set<std::string> seen;
   OpenRequest request =

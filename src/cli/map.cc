@@ -108,9 +108,9 @@ Task<void> map_image(Session& session, OpenRequest request, uint64_t start, uint
   std::exception_ptr error;
   try {
     const uint64_t length = node->length();
-    start = std::min(start, length);
+    const uint64_t rest = start < length ? length - start : 0;
     Printer printer(session, json);
-    co_await walk(session, node, start, start + std::min(most, length - start), printer);
+    co_await walk(session, node, start, start + std::min(most, rest), printer);
   } catch (...) {
     error = std::current_exception();
   }

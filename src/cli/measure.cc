@@ -21,12 +21,13 @@ Task<MeasureResult> measure_source(Session& session, const Driver& driver, Optio
   co_return result;
 }
 
-// Known to the format's schema, and of the type that it names there.
-void check_options(const Driver& driver, const Options& options) {
+// Known to the format's schema or to that of files, and of the type that it names there.
+void check_options(const Registry& registry, const Driver& driver, const Options& options) {
   for (const auto& [key, value] : options.items()) {
     const OptionSpec* known = nullptr;
-    for (const OptionSpec& spec : driver.create_options())
-      if (spec.name == key) known = &spec;
+    for (const Driver* part : {registry.find("file"), &driver})
+      for (const OptionSpec& spec : part->create_options())
+        if (spec.name == key) known = &spec;
     if (known == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
     check_option(*known, options);
   }
@@ -54,7 +55,7 @@ int run_measure(Session& session, Arguments& arguments) {
   const Options options = given.value_or(Options{});
   MeasureResult result;
   try {
-    check_options(*driver, options);
+    check_options(session.context.registry(), *driver, options);
   } catch (const Error& error) {
     session.error(error);
     fail(session, "Invalid options for file format '" + format + "'");

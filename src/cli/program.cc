@@ -168,6 +168,12 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       shown.flags = flags;
       return print_verb_help(session, shown);
     }
+    // Asked for anywhere, help is all that happens.
+    for (const std::string& definition : arguments.values(kObject)) {
+      if (!print_object_help(definition)) continue;
+      finish_output();
+      return 0;
+    }
     session.untrusted = arguments.has(kUntrusted);
     if (arguments.has(kBudget) && !session.untrusted)
       throw UsageError{"--budget belongs to --untrusted"};

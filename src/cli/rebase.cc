@@ -20,7 +20,10 @@ struct Plan {
 class Rebasing {
  public:
   Rebasing(Session& session, Plan plan, Progress& progress)
-      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+      : session_(session),
+        plan_(std::move(plan)),
+        name_(plan_.overlay.filename.empty() ? plan_.overlay.display : plan_.overlay.filename),
+        progress_(progress) {}
 
   Task<void> run() {
     std::exception_ptr error;
@@ -49,6 +52,7 @@ class Rebasing {
     OpenRequest request;
     request.filename = resolve_backing_name(overlay_->filename(), name);
     request.format = format;
+    request.bare_errors = true;
     request.flags.cache = plan_.source_cache;
     request.flags.force_share = plan_.force_share;
     if (session_.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
@@ -63,7 +67,7 @@ class Rebasing {
       try {
         old_ = co_await open_below(stored, overlay_->backing_format());
       } catch (Error& error) {
-        throw error.context("Could not open old backing file '" + stored + "'");
+        throw error.context("Could not open '" + name_ + "': Could not open backing file");
       }
     }
     if (!plan_.backing.empty()) {
@@ -93,6 +97,7 @@ class Rebasing {
 
   Session& session_;
   Plan plan_;
+  const std::string name_;  // of the overlay, as typed
   Progress& progress_;
   NodePtr overlay_;
   NodePtr old_;

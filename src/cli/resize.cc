@@ -53,7 +53,8 @@ int run_resize(Session& session, Arguments& arguments) {
   }
   auto words = arguments.words();
   if (words.size() != 2)
-    throw UsageError{words.empty() ? "Not enough arguments" : "Expecting image file name and size"};
+    throw UsageError{words.size() > 2 ? "Extra argument(s) in command line"
+                                      : "Expecting image file name and size"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   std::string size = words[1];

@@ -84,40 +84,92 @@ Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
   if (error) std::rethrow_exception(error);
 }
 
+namespace {
+
+struct ObjectType {
+  std::string_view name;
+  std::vector<std::string_view> properties;  // with their types, as they are shown
+};
+
+const std::vector<ObjectType>& object_types() {
+  static const std::vector<ObjectType> types = {
+      {"authz-list", {"policy=<QAuthZListPolicy>", "rules=<QAuthZListRule>"}},
+      {"authz-list-file", {"filename=<string>", "refresh=<bool>"}},
+      {"authz-simple", {"identity=<string>"}},
+      {"secret",
+       {"data=<string>", "file=<string>", "format=<QCryptoSecretFormat>", "iv=<string>",
+        "keyid=<string>"}},
+      {"secret_keyring",
+       {"format=<QCryptoSecretFormat>", "iv=<string>", "keyid=<string>", "serial=<int>"}},
+      {"throttle-group",
+       {"limits=<ThrottleLimits>",
+        "x-bps-read-max-length=<int>",
+        "x-bps-read-max=<int>",
+        "x-bps-read=<int>",
+        "x-bps-total-max-length=<int>",
+        "x-bps-total-max=<int>",
+        "x-bps-total=<int>",
+        "x-bps-write-max-length=<int>",
+        "x-bps-write-max=<int>",
+        "x-bps-write=<int>",
+        "x-iops-read-max-length=<int>",
+        "x-iops-read-max=<int>",
+        "x-iops-read=<int>",
+        "x-iops-size=<int>",
+        "x-iops-total-max-length=<int>",
+        "x-iops-total-max=<int>",
+        "x-iops-total=<int>",
+        "x-iops-write-max-length=<int>",
+        "x-iops-write-max=<int>",
+        "x-iops-write=<int>"}},
+      {"tls-creds-anon",
+       {"dir=<string>", "endpoint=<QCryptoTLSCredsEndpoint>", "priority=<string>",
+        "verify-peer=<bool>"}},
+      {"tls-creds-psk",
+       {"dir=<string>", "endpoint=<QCryptoTLSCredsEndpoint>", "priority=<string>",
+        "username=<string>", "verify-peer=<bool>"}},
+      {"tls-creds-x509",
+       {"dir=<string>", "endpoint=<QCryptoTLSCredsEndpoint>", "passwordid=<string>",
+        "priority=<string>", "sanity-check=<bool>", "verify-peer=<bool>"}},
+  };
+  return types;
+}
+
+Options object_properties(const std::string& definition) {
+  return definition.starts_with("{") ? Options::from_value(Value::parse(definition))
+                                     : Options::parse_list(definition, "qom-type");
+}
+
+}  // namespace
+
+bool print_object_help(const std::string& definition) {
+  const Options properties = object_properties(definition);
+  const auto asks = [](std::string_view word) { return word == "help" || word == "?"; };
+  const std::string type = properties.string("qom-type").value_or("");
+  if (!asks(type) && !properties.has("help") && !properties.has("?")) return false;
+  for (const ObjectType& known : object_types()) {
+    if (known.name != type) continue;
+    print(type + " options:\n");
+    for (const std::string_view property : known.properties)
+      print("  " + std::string(property) + "\n");
+    return true;
+  }
+  print("List of user creatable objects:\n");
+  for (const ObjectType& known : object_types()) print("  " + std::string(known.name) + "\n");
+  return true;
+}
+
 bool add_objects(Session& session, const Arguments& arguments) {
   return add_objects(session, arguments.values(kObject));
 }
 
 bool add_objects(Session& session, const std::vector<std::string>& definitions) {
-  for (const std::string& text : definitions) {
-    Options properties;
-    if (text.starts_with("{")) {
-      properties = Options::from_value(Value::parse(text));
-    } else {
-      properties = Options::parse_list(text, "qom-type");
-    }
+  for (const std::string& definition : definitions) {
+    if (print_object_help(definition)) return true;
+    Options properties = object_properties(definition);
     const auto type = properties.string("qom-type");
     if (!type) throw Error(ErrorKind::kInvalid, "Parameter 'qom-type' is missing");
     properties.erase("qom-type");
-    if (*type == "help" || *type == "?") {
-      print(
-          "List of user creatable objects:\n  authz-list\n  authz-list-file\n  authz-simple\n  "
-          "secret\n  secret_keyring\n"
-          "  tls-creds-anon\n  tls-creds-psk\n  tls-creds-x509\n");
-      return true;
-    }
-    if (*type == "secret" && (properties.has("help") || properties.has("?"))) {
-      print(
-          "secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n"
-          "  iv=<string>\n  keyid=<string>\n");
-      return true;
-    }
-    if (*type == "secret_keyring" && (properties.has("help") || properties.has("?"))) {
-      print(
-          "secret_keyring options:\n  format=<QCryptoSecretFormat>\n  iv=<string>\n"
-          "  keyid=<string>\n  serial=<int>\n");
-      return true;
-    }
     if (session.for_people() && *type == "secret" && properties.has("data"))
       session.warning(
           "a secret given as data= can be read by everybody who lists the processes; "
@@ -163,6 +215,8 @@ OpenRequest image_request(const Session& session, const Arguments& arguments,
     request.options = Options::parse_list(name, "file");
     request.image_opts = true;
     request.display = name;
+    if (arguments.has('U') && request.options.boolean("force-share") == false)
+      fail(session, "--force-share/-U conflicts with image options");
   } else {
     request.filename = name;
   }
@@ -242,6 +296,20 @@ int print_amend_help(Session& session, const std::string& format) {
   return 0;
 }
 
+const Driver& protocol_for_target(const Session& session, const std::string& filename) {
+  const Registry& registry = session.context.registry();
+  const Driver* protocol = registry.find("file");
+  if (has_protocol_prefix(filename)) {
+    const std::string prefix = filename.substr(0, filename.find(':'));
+    protocol = registry.find_protocol(prefix);
+    if (protocol == nullptr) fail(session, "Unknown protocol '" + prefix + "'");
+  }
+  if (!protocol->abilities().create)
+    fail(session,
+         "Protocol driver '" + std::string(protocol->name()) + "' does not support image creation");
+  return *protocol;
+}
+
 int print_create_help(Session& session, const std::string& format, const std::string& filename) {
   const Registry& registry = session.context.registry();
   const Driver* driver = registry.find(format);
@@ -262,18 +330,7 @@ int print_create_help(Session& session, const std::string& format, const std::st
   if (session.for_people() && driver->abilities().compression_level)
     add({{"compression_level", OptionType::kNumber, "",
           "How hard to compress (-c): zlib 1 to 12, zstd 1 to 22; not kept in the image"}});
-  if (!filename.empty()) {
-    const Driver* protocol = registry.find("file");
-    if (has_protocol_prefix(filename)) {
-      const std::string prefix = filename.substr(0, filename.find(':'));
-      protocol = registry.find_protocol(prefix);
-      if (protocol == nullptr) fail(session, "Unknown protocol '" + prefix + "'");
-    }
-    if (!protocol->abilities().create)
-      fail(session, "Protocol driver '" + std::string(protocol->name()) +
-                        "' does not support image creation");
-    add(protocol->create_options());
-  }
+  if (!filename.empty()) add(protocol_for_target(session, filename).create_options());
   std::sort(lines.begin(), lines.end());
   print(filename.empty() ? "Supported " + format + " options:\n" : "Supported options:\n");
   for (const std::string& line : lines) print(line);

@@ -93,6 +93,9 @@ extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOu
 // Creates the objects of --object. True when help was asked for and printed.
 bool add_objects(Session& session, const Arguments& arguments);
 bool add_objects(Session& session, const std::vector<std::string>& definitions);
+// Prints what an object may be, or what one may have, when DEFINITION asks for that ("help",
+// "TYPE,help"). Throws kInvalid when it makes no sense.
+bool print_object_help(const std::string& definition);
 // What --version prints.
 std::string version_text(const Session& session);
 bool json_output(const Session& session, const Arguments& arguments);
@@ -120,6 +123,8 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
 // work, not to the image. Throws kInvalid when it is out of range or DRIVER has none.
 std::optional<uint64_t> take_compression_level(const Session& session, const Driver& driver,
                                                Options& options);
+// The protocol by which FILENAME will be made. Fails when nothing can be made there.
+const Driver& protocol_for_target(const Session& session, const std::string& filename);
 // -o help. FILENAME may be empty.
 int print_create_help(Session& session, const std::string& format, const std::string& filename);
 // The same for the options that can be amended.

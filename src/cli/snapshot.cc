@@ -56,10 +56,11 @@ int run_snapshot(Session& session, Arguments& arguments) {
     given += static_cast<unsigned>(values.size());
     if (!values.empty()) action = {letter, values.back()};
   }
-  if (arguments.has('l')) {
-    ++given;
-    action.letter = 'l';
-  }
+  for (const auto& [id, value] : arguments.given())
+    if (id == 'l') {
+      ++given;
+      action.letter = 'l';
+    }
   if (given > 1) throw UsageError{"Cannot mix '-l', '-a', '-c', '-d'"};
   if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
   if (add_objects(session, arguments)) return 0;

@@ -27,8 +27,7 @@ Verb mount_verb();
 
 // Long-only options of single verbs.
 enum OwnId : int {
-  kBackingChain = kFirstOwn,
-  kTargetImageOpts,
+  kTargetImageOpts = kFirstOwn,
   kTargetIsZero,
   kSalvage,
   kBitmaps,

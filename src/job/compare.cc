@@ -83,6 +83,14 @@ Task<void> Compare::look(unsigned image) {
   known.end = position_ + known.extent.length;
 }
 
+// All that is known about the bytes at the position, but for where they lie.
+std::array<bool, 6> Compare::status(unsigned image) const {
+  const Extent& extent = known_[image].extent;
+  const bool last = begin_[image] + known_[image].end >= nodes_[image]->length();
+  const bool plain = extent.host != nullptr && !extent.compressed;
+  return {extent.zero, extent.data, extent.allocated, extent.compressed, plain, last};
+}
+
 Task<Compare::Chunk> Compare::next_chunk() {
   auto guard = co_await scan_.lock();
   Chunk chunk;
@@ -94,7 +102,7 @@ Task<Compare::Chunk> Compare::next_chunk() {
   const Extent& b = known_[1].extent;
   chunk.zero[0] = a.zero;
   chunk.zero[1] = b.zero;
-  if (options_.strict && (a.zero != b.zero || a.data != b.data || a.allocated != b.allocated)) {
+  if (options_.strict && status(0) != status(1)) {
     differs(CompareResult::Kind::kStatus, position_);
     co_return chunk;
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <functional>
 #include <optional>
@@ -54,6 +55,7 @@ class Compare {
     bool zero[2] = {};
   };
   Task<void> work();
+  std::array<bool, 6> status(unsigned image) const;
   Task<Chunk> next_chunk();
   Task<void> look(unsigned image);
   Task<void> read(unsigned image, uint64_t offset, MutableByteSpan out);

@@ -59,9 +59,10 @@ Changes read_changes(const Options& options, const Header& header, const Extensi
   }
   const auto name = options.string("backing_file");
   const auto format = options.string("backing_fmt");
-  if ((name && *name != extensions.backing_name) ||
-      (format && *format != extensions.backing_format) || (name && name->empty()) ||
-      (format && format->empty()))
+  // Whoever names one of the two has to name both as they are.
+  if ((name || format) && (name.value_or("") != extensions.backing_name ||
+                           format.value_or("") != extensions.backing_format ||
+                           (name && name->empty()) || (format && format->empty())))
     throw Error(ErrorKind::kInvalid, "Cannot amend the backing file")
         .hint("You can use 'qemu-img rebase' instead.");
   const unsigned version = result.version.value_or(header.version);

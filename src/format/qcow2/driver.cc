@@ -188,6 +188,9 @@ uint64_t bitmap_bytes(const Node& source, uint64_t cluster) {
 class Qcow2Driver : public Driver {
  public:
   std::string_view name() const override { return "qcow2"; }
+  bool shapes_disk(std::string_view option) const override {
+    return option.starts_with("encrypt.");
+  }
   std::string_view title() const override { return "QEMU copy-on-write, versions 2 and 3"; }
   int probe(const ProbeInput& input) const override {
     if (input.head.size() < 8 || load_be<uint32_t>(input.head, 0) != kMagic) return 0;
@@ -345,7 +348,7 @@ class Qcow2Driver : public Driver {
     }
     metadata += (blocks + table) * cluster;
     const EncryptionPlan encryption = EncryptionPlan::parse(options);
-    if (encryption.method != 0) encryption_secret(context, options, "the image to be", true);
+    if (encryption.method == 2) encryption_secret(context, options, "the image to be", true);
     metadata += align_up(encryption.header_bytes(), cluster);
     MeasureResult result{
         .required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};

@@ -58,6 +58,7 @@ class FileDriver : public Driver {
   explicit FileDriver(bool device) : device_(device) {}
 
   std::string_view name() const override { return device_ ? "host_device" : "file"; }
+  bool shapes_disk(std::string_view option) const override { return option == "filename"; }
   std::string_view title() const override {
     return device_ ? "block and character devices of the host" : "regular files";
   }

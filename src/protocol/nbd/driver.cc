@@ -97,7 +97,7 @@ SocketAddress address_of(Options& options) {
   if (path && host) refuse("path and host may not be used at the same time");
   if (port && !host) refuse("port may not be used without host");
   if (server && (host || path))
-    refuse("'server' and path/host/port may not be used at the same time");
+    refuse("Cannot use 'server' and path/host/port at the same time");
   if (path) return SocketAddress::unix_path(*path);
   if (host) return SocketAddress::inet(*host, port.value_or(std::to_string(kPort)));
   if (!server) refuse("NBD server address missing");
@@ -181,7 +181,14 @@ class NbdDriver : public Driver {
     Description description = describe(context, options, false);
     auto node = std::make_shared<NbdNode>(context, *this, std::move(description.target), true,
                                           std::move(description.name));
-    co_await connect(*node);
+    try {
+      co_await connect(*node);
+    } catch (Error& error) {
+      throw error.context(
+          "Protocol driver 'nbd' does not support creating new images, so an existing image must "
+          "be selected as the target; however, opening the given target as an existing image "
+          "failed");
+    }
     const uint64_t length = node->length();
     co_await node->close();
     if (length < request.size) throw Error(ErrorKind::kUnsupported, "Cannot grow NBD nodes");
