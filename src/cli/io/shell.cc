@@ -16,6 +16,18 @@ namespace cairn::cli::io {
 
 // --- command lines ---
 
+std::vector<std::string> split_line(std::string_view line) {
+  std::vector<std::string> words;
+  size_t at = 0;
+  while (at < line.size()) {
+    const size_t begin = line.find_first_not_of(' ', at);
+    if (begin == std::string_view::npos) break;
+    at = std::min(line.find(' ', begin), line.size());
+    words.emplace_back(line.substr(begin, at - begin));
+  }
+  return words;
+}
+
 Words::Words(const std::vector<std::string>& line, const char* options) {
   std::vector<std::string> copy = line;
   std::vector<char*> argv;
@@ -97,18 +109,6 @@ void complain(std::string_view text) {
   std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
 }
 
-std::vector<std::string> split(std::string_view line) {
-  std::vector<std::string> words;
-  size_t at = 0;
-  while (at < line.size()) {
-    const size_t begin = line.find_first_not_of(' ', at);
-    if (begin == std::string_view::npos) break;
-    at = std::min(line.find(' ', begin), line.size());
-    words.emplace_back(line.substr(begin, at - begin));
-  }
-  return words;
-}
-
 bool count_fits(const Command& command, int count) {
   if (count >= command.least && (command.most < 0 || count <= command.most)) return true;
   std::string expected;
@@ -126,7 +126,7 @@ bool count_fits(const Command& command, int count) {
 }  // namespace
 
 Task<bool> Shell::run_line(std::string line) {
-  std::vector<std::string> words = split(line);
+  std::vector<std::string> words = split_line(line);
   if (words.empty()) co_return true;
   const Command* command = find_command(words[0]);
   if (command == nullptr) {

@@ -94,6 +94,9 @@ bool apply_cache(Shell& shell, OpenHow& how, const std::string& name);
 bool apply_discard(Shell& shell, OpenHow& how, const std::string& name);
 bool apply_aio(Shell& shell, OpenHow& how, const std::string& name);
 
+// The words of a command line: blanks part them, nothing quotes or escapes.
+std::vector<std::string> split_line(std::string_view line);
+
 // --- arguments; each throws Failed with what is printed ---
 uint64_t number(const std::string& text);
 uint8_t pattern_byte(const std::string& text);
