@@ -1,6 +1,7 @@
 """check and repair of damaged images: findings, counts, exit codes and what is left, next to qemu-img."""
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -18,8 +19,16 @@ BETTER = {
     "block reserved bits": (0, 0),
     "block far behind the end": (0, 0),
 }
-# What the other tool says about bitmaps when it opens an image is not part of checking.
-BITMAPS = {"bitmap directory not counted": "leaks", "bitmaps without their bit": "*", "bitmap data behind the end": "*", "bitmap table of noise": "*"}
+# Opening these, QEMU tries to store bitmaps that it has not understood, and may mark the image corrupt over that: what is
+# found, counted and returned is compared, not what it says about storing nor the mark.
+BITMAPS = {"bitmap directory not counted", "bitmaps without their bit", "bitmap data behind the end", "bitmap table of noise"}
+STORING = re.compile(r"qcow2_free_clusters failed|Marking image as corrupt|Lost persistent bitmaps|Error while closing|A table entry has bits set")
+
+
+def findings(result):
+    code, out, err = result
+    return code, out, [line.removeprefix("qemu-img: warning: ") for line in err.replace("file.Leaked", "file.
+Leaked").splitlines() if not STORING.search(line)]
 
 
 def run(tool, mode, image, human=False):
@@ -53,7 +62,7 @@ def test_as_qemu(folder, bases, tool, name, base, change):
     change(image)
     image.save("damaged")
     for mode in MODES:
-        if BITMAPS.get(name) in (mode, "*") or (name in BETTER and mode):
+        if name in BETTER and mode:
             continue
         found = {}
         for side, program in (("theirs", "qemu-img"), ("ours", tool)):
@@ -62,6 +71,9 @@ def test_as_qemu(folder, bases, tool, name, base, change):
             assert not os.path.exists("x.cairn-repair") or found[side][0][0] == 1, (name, mode)
             if os.path.exists("x.cairn-repair"):
                 os.unlink("x.cairn-repair")
+        if name in BITMAPS:
+            assert findings(found["ours"][0]) == findings(found["theirs"][0]), mode
+            continue
         assert found["ours"] == found["theirs"], mode
     shutil.copy("damaged", "x")
     code, out, err = run(tool, "all", "x")
