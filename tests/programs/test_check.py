@@ -27,8 +27,8 @@ STORING = re.compile(r"qcow2_free_clusters failed|Marking image as corrupt|Lost 
 
 def findings(result):
     code, out, err = result
-    return code, out, [line.removeprefix("qemu-img: warning: ") for line in err.replace("file.Leaked", "file.
-Leaked").splitlines() if not STORING.search(line)]
+    lines = err.replace("image file to fix.Leaked", "image file to fix.\nLeaked").splitlines()
+    return code, out, [line.removeprefix("qemu-img: warning: ") for line in lines if not STORING.search(line)]
 
 
 def run(tool, mode, image, human=False):
