@@ -96,8 +96,7 @@ SocketAddress address_of(Options& options) {
   const bool server = options.has_tree("server");
   if (path && host) refuse("path and host may not be used at the same time");
   if (port && !host) refuse("port may not be used without host");
-  if (server && (host || path))
-    refuse("Cannot use 'server' and path/host/port at the same time");
+  if (server && (host || path)) refuse("Cannot use 'server' and path/host/port at the same time");
   if (path) return SocketAddress::unix_path(*path);
   if (host) return SocketAddress::inet(*host, port.value_or(std::to_string(kPort)));
   if (!server) refuse("NBD server address missing");
