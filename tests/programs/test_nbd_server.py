@@ -303,7 +303,7 @@ WRONG_LINES = [
     "--aio=foo d.raw", "--discard=foo d.raw", "--detect-zeroes=foo d.raw", "--detect-zeroes=unmap d.raw", "-L d.raw",
     "-L -k /nonexistent", "-n --cache=none d.raw", "-f qcow2 d.raw", "-B b -f raw d.raw",
     "--tls-creds x d.raw", "--tls-authz x d.raw", "--tls-hostname x d.raw", "-l x -f raw d.raw", "-c /dev/nosuch -f raw d.raw",
-    "-d /dev/nosuch", "-d", "--handshake-limit=x d.raw", "--selinux-label=x d.raw", "-f bogus d.raw",
+    "-d /dev/nosuch", "-d", "--handshake-limit=x d.raw", "--selinux-label=x d.raw", "-k /nonexistent/s.sock --selinux-label=x d.raw", "-f bogus d.raw",
     "--image-opts -f raw d.raw", "-L --fork", "-L -c /dev/nbd0", "--pid-file", "-e 0 --aio=threads --aio=native d.raw",
     "-p x d.raw", "--discard=unmap --discard=unmap d.raw"]
 

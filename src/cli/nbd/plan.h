@@ -31,6 +31,7 @@ struct ImagePlan {
 struct ServePlan {
   std::vector<ImagePlan> images;
   SocketAddress address;
+  std::string socket_label;   // SELinux's, of the Unix socket; empty: the usual one
   bool remove_socket = true;  // the path of a Unix socket goes at the end
   unsigned shared = 1;        // clients at a time; 0: any number
   nbd::ServerOptions server;  // exports are filled in by serve()

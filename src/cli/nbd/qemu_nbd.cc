@@ -457,10 +457,8 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
   if (activated >= 0) check_activation(session, line);
   if (line.list) check_list_mode(session, line);
   check_tls_line(session, line);
-  if (!line.selinux_label.empty()) {
-    if (line.socket.empty()) fail(session, "--selinux-label is not permitted without --socket");
-    fail(session, "This build has no support for SELinux labels");
-  }
+  if (!line.selinux_label.empty() && line.socket.empty())
+    fail(session, "--selinux-label is not permitted without --socket");
   if (line.disconnect) return disconnect_device(session, line.files[0]);
 
   // Before anything has a thread: what the child has not, nobody else has.
@@ -486,6 +484,7 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
   prepare_tls(session, line, plan);
   plan.images.push_back(image_of(session, line));
   plan.address = address;
+  plan.socket_label = line.selinux_label;
   plan.shared = line.shared;
   plan.server.persistent = line.persistent;
   plan.server.handshake_limit = std::chrono::seconds(line.handshake_limit);
