@@ -27,7 +27,7 @@ def small_images(folder):
 
 
 # Formats whose fuzz target begins with a small image that the program made: options of creation.
-SEEDS = {"qcow": [""], "parallels": ["", "cluster_size=512"], "vdi": ["", "static=on"], "vpc": ["", "force_size=on,subformat=fixed"],
+SEEDS = {"qed": ["cluster_size=4k,table_size=2"], "qcow": [""], "parallels": ["", "cluster_size=512"], "vdi": ["", "static=on"], "vpc": ["", "force_size=on,subformat=fixed"],
          "vmdk": ["", "subformat=streamOptimized"], "ova": [""]}
 
 

@@ -17,6 +17,7 @@
 #include "format/parallels/parallels.h"
 #include "format/qcow/qcow.h"
 #include "format/qcow2/qcow2.h"
+#include "format/qed/qed.h"
 #include "format/raw/raw.h"
 #include "format/vdi/vdi.h"
 #include "format/vhdx/vhdx.h"
@@ -45,6 +46,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_raw_driver());
   registry.add(make_qcow2_driver());
   registry.add(make_qcow_driver());
+  registry.add(make_qed_driver());
   registry.add(make_luks_driver());
   registry.add(make_bochs_driver());
   registry.add(make_parallels_driver());

@@ -178,6 +178,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"data_file", "cluster_size=4k,data_file=@"},
                     Case{"raw_data_file", "cluster_size=4k,data_file=@,data_file_raw=on"},
                     Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"qcow", "", "qcow"},
+                    Case{"qed", "cluster_size=4k,table_size=2", "qed"},
                     Case{"vdi", "", "vdi", true},
                     Case{"parallels", "cluster_size=4k", "parallels", true, ",prealloc-size=64k"},
                     Case{"vpc", "force_size=on", "vpc", true}, Case{"vmdk", "", "vmdk"},

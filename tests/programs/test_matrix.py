@@ -25,6 +25,7 @@ ROWS = [
     Row("raw", "raw"),
     Row("qcow2", "qcow2"),
     Row("qcow", "qcow"),
+    Row("qed", "qed"),
     Row("vmdk-sparse", "vmdk", "subformat=monolithicSparse"),
     Row("vmdk-flat", "vmdk", "subformat=monolithicFlat"),
     Row("vmdk-split", "vmdk", "subformat=twoGbMaxExtentSparse"),

@@ -165,9 +165,11 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
   if (flags.may_unmap) {
     done =
         co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
-    // Punching does not move the end of a file.
+    // Punching does not move the end of a file. Cutting it there could cut what somebody else is
+    // writing behind it.
     if (done && !device_ && end > this->length()) {
-      if (::ftruncate(fd_, static_cast<off_t>(end)) != 0) throw Error::system(errno, path_);
+      if (::fallocate(fd_, 0, static_cast<off_t>(end - 1), 1) != 0)
+        throw Error::system(errno, path_);
     }
   }
   if (!done && device_) {

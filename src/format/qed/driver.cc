@@ -1,0 +1,100 @@
+#include "base/arith.h"
+#include "block/open_format.h"
+#include "format/qed/node.h"
+#include "format/qed/qed.h"
+
+namespace cairn {
+
+using namespace qed;
+
+namespace {
+
+const OptionSchema kCreateOptions = {
+    {"backing_file", OptionType::kString, "", "File name of a base image"},
+    {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
+    {"cluster_size", OptionType::kSize, "65536", "Cluster size (in bytes)"},
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"table_size", OptionType::kSize, "", "L1/L2 table size (in clusters)"},
+};
+
+// The header that OPTIONS ask for. Throws kInvalid and kNoSpace for what QEMU could not open.
+Header plan(uint64_t size, const Options& options) {
+  const uint64_t cluster = options.size("cluster_size").value_or(65536);
+  const uint64_t table = options.size("table_size").value_or(4);
+  check_cluster_size(cluster);
+  check_table_size(table);
+  Header header;
+  header.cluster_size = static_cast<uint32_t>(cluster);
+  header.table_size = static_cast<uint32_t>(table);
+  header.l1_offset = cluster;
+  header.size = size;
+  const std::string name = options.string("backing_file").value_or("");
+  if (!name.empty()) {
+    if (name.size() > std::min<uint64_t>(cluster - kHeaderBytes, kMaxBackingName))
+      throw Error(ErrorKind::kNoSpace, "The name of the backing file is too long for QED");
+    header.features |= kBackingFile;
+    if (options.string("backing_fmt") == "raw") header.features |= kBackingRaw;
+    header.backing_offset = kHeaderBytes;
+    header.backing_bytes = static_cast<uint32_t>(name.size());
+  }
+  // What QEMU's 64 bits make of entries² × cluster.
+  const uint64_t most = header.entries() * header.entries() * cluster;
+  if (size > most || size > header.max_size())
+    throw Error(ErrorKind::kInvalid,
+                "QED image size must be a non-zero multiple of cluster size and less than " +
+                    std::to_string(most) + " bytes");
+  if (table == 1)
+    throw Error(ErrorKind::kInvalid, "QED tables of one cluster cannot be opened by QEMU")
+        .hint("Take table_size=2 or more.");
+  return header;
+}
+
+class QedDriver : public Driver {
+ public:
+  std::string_view name() const override { return "qed"; }
+  std::string_view title() const override { return "QEMU Enhanced Disk"; }
+  int probe(const ProbeInput& input) const override {
+    return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 0) == kMagic ? 100
+                                                                                           : 0;
+  }
+  Abilities abilities() const override {
+    return {.create = true, .backing = true, .check = true, .repair = true, .resize = true};
+  }
+  const OptionSchema& create_options() const override { return kCreateOptions; }
+
+  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
+                                                            uint64_t size) const override {
+    std::vector<std::pair<std::string, std::string>> result = {{"size", std::to_string(size)}};
+    for (const char* key : {"backing_file", "backing_fmt"})
+      if (const auto value = options.string(key)) result.emplace_back(key, *value);
+    result.emplace_back("cluster_size",
+                        std::to_string(options.size("cluster_size").value_or(65536)));
+    if (const auto table = options.size("table_size"))
+      result.emplace_back("table_size", std::to_string(*table));
+    return result;
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    return open_format<QedNode>(request, *this);
+  }
+
+  Task<void> create(Context&, CreateRequest request) const override {
+    const Header header = plan(request.size, request.options);
+    const std::string name = request.options.string("backing_file").value_or("");
+    std::vector<std::byte> head(kHeaderBytes + name.size());
+    header.encode(head);
+    store_text(head, kHeaderBytes, name);
+    co_await request.file->write(0, head);
+    if (request.file->reads_zero_when_created())
+      co_await request.file->resize(
+          {.length = header.l1_offset + header.table_bytes(), .exact = false});
+    else
+      co_await request.file->write_zeroes(header.l1_offset, header.table_bytes());
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_qed_driver() { return std::make_unique<QedDriver>(); }
+
+}  // namespace cairn
