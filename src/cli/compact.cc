@@ -196,6 +196,7 @@ class Compaction {
     request.filename = path_;
     request.format = "qcow2";
     request.flags.writable = true;
+    request.flags.discard_unmap = true;
     request.flags.cache = *CacheMode::parse("unsafe");
     // Tables that give way to others while snapshots are made leave no space behind.
     request.options.set("pass-discard-other", true);

@@ -141,6 +141,9 @@ def test_snapshots_and_bitmaps_stay(disk, cairn, qemu, qemu_io, words, in_place)
     for i in range(4):
         qemu("snapshot", "-c", f"s{i}", "a.qcow2")
         qemu_io("a.qcow2", f"write -P {i + 1} {i}M 300k", "write -z -u 9M 128k")
+        # What was stored plain is compressed in the next one.
+        subprocess.run(["qemu-io", "-c", "open -o discard=unmap a.qcow2", "-c", "discard 12M 64k",
+                        "-c", f"write {'-c' if i % 2 else ''} -s a.raw 12M 64k"], check=True, stdout=subprocess.DEVNULL)
     qemu("bitmap", "--add", "-g", "32k", "a.qcow2", "b0")
     qemu("bitmap", "--add", "--disable", "a.qcow2", "off")
     qemu_io("a.qcow2", "write -P 9 6M 1M")
