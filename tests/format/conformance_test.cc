@@ -169,7 +169,7 @@ TEST_P(Conformance, GrowsAndShrinks) {
   const auto bytes = random_bytes(random, model_.size());
   world_.run(node_->write(0, bytes));
   model_ = bytes;
-  for (const uint64_t length : {uint64_t{5} << 20, uint64_t{3} << 19, uint64_t{6} << 20}) {
+  for (const uint64_t length : {uint64_t{9} << 20, uint64_t{3} << 19, uint64_t{6} << 20}) {
     const uint64_t before = model_.size();
     if (length < before && !GetParam().shrink) {
       EXPECT_THROW(world_.run(node_->resize({.length = length})), Error);
