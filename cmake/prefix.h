@@ -1,5 +1,5 @@
-// The standard library's headers that nearly every file includes, parsed once for all of them. Files
-// still include what they use: a build with -DCAIRN_PREFIX=OFF shows what was forgotten.
+// The standard library's headers that nearly every file includes, parsed once for all of them.
+// Files still include what they use: a build with -DCAIRN_PREFIX=OFF shows what was forgotten.
 #pragma once
 
 #include <algorithm>
