@@ -76,7 +76,6 @@ class QedChecker {
     uint64_t previous = 0;
     for (uint64_t done = 0; done < header_.table_bytes(); done += bytes.size()) {
       bytes.resize(std::min(kPieceBytes, header_.table_bytes() - done));
-      std::exception_ptr error;
       try {
         co_await image_.file_->read(table + done, bytes);
       } catch (const Error& failed) {

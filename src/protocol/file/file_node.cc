@@ -124,8 +124,15 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
   }
 }
 
+Task<RwLock::Guard> FileNode::hold_end(uint64_t end) {
+  RwLock::Guard guard;
+  if (!device_ && end > length()) guard = co_await end_lock_.shared();
+  co_return guard;
+}
+
 Task<void> FileNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   forget_extent();
+  const RwLock::Guard guard = co_await hold_end(offset + in.size());
   while (!in.empty()) {
     const iovec buffer{const_cast<std::byte*>(in.data()), in.size()};
     ssize_t put = 0;
@@ -161,12 +168,12 @@ Task<bool> FileNode::allocate(int mode, uint64_t offset, uint64_t length,
 Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
   forget_extent();
   const uint64_t end = offset + length;
+  const RwLock::Guard guard = co_await hold_end(end);
   bool done = false;
   if (flags.may_unmap) {
     done =
         co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
-    // Punching does not move the end of a file. Cutting it there could cut what somebody else is
-    // writing behind it.
+    // Punching does not move the end of a file. Others may be writing behind it: it only grows.
     if (done && !device_ && end > this->length()) {
       if (::fallocate(fd_, 0, static_cast<off_t>(end - 1), 1) != 0)
         throw Error::system(errno, path_);
@@ -314,6 +321,9 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
     co_return;
   }
   forget_extent();
+  const RwLock::Guard guard = co_await end_lock_.exclusive();
+  // Who only needs room must not cut off what others have written meanwhile.
+  if (!request.exact && request.length <= length()) co_return;
   co_await run_blocking([&] { resize_file(fd_, length(), request.length, request.preallocation); });
   set_length(request.length);
 }
@@ -345,6 +355,7 @@ Task<bool> FileNode::do_copy_range_from(Node& source, uint64_t source_offset, ui
   if (from == nullptr || device_ || from->device_ || io_.direct || from->io_.direct)
     co_return false;
   forget_extent();
+  RwLock::Guard guard = co_await hold_end(offset + length);
   uint64_t done = 0;
   while (done < length) {
     const ssize_t copied = co_await run_blocking([&]() -> ssize_t {
@@ -360,6 +371,8 @@ Task<bool> FileNode::do_copy_range_from(Node& source, uint64_t source_offset, ui
     }
     if (copied == 0) {
       // The source ends here; what it lacks reads as zeroes.
+      grown_to(offset + done);
+      guard.release();
       co_await write_zeroes(offset + done, length - done);
       break;
     }

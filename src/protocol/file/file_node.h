@@ -5,6 +5,7 @@
 #include <string>
 
 #include "async/io.h"
+#include "async/sync.h"
 #include "async/write_turns.h"
 #include "block/node.h"
 #include "protocol/file/locks.h"
@@ -42,6 +43,9 @@ class FileNode : public Node {
 
  private:
   void grown_to(uint64_t end);
+  // Keeps the end of the file from being moved by others while something is done that reaches to
+  // END; holds nothing when that is inside.
+  Task<RwLock::Guard> hold_end(uint64_t end);
   void probe_alignment();
   void forget_extent();
   Task<bool> allocate(int mode, uint64_t offset, uint64_t length, std::atomic<bool>* works);
@@ -51,6 +55,7 @@ class FileNode : public Node {
   bool device_;
   IoFile io_;
   WriteTurns turns_;  // of files in memory
+  RwLock end_lock_;   // shared: moves the end by writing; exclusive: by changing the length
   std::unique_ptr<ImageLocks> locks_;
   bool drop_cache_ = true;
   std::atomic<int> flush_error_{0};
