@@ -14,6 +14,7 @@ namespace {
 
 // How much zero data one write of an emulated write_zeroes carries.
 constexpr uint64_t kZeroBufferBytes = 1 << 20;
+constexpr uint64_t kPrefetchBytes = 1 << 20;
 
 bool memory_fits(const void* data, const Limits& limits) {
   return limits.memory_alignment <= 1 ||
@@ -543,6 +544,20 @@ Task<void> Node::do_write_zeroes(uint64_t, uint64_t, WriteFlags) {
 }
 
 Task<void> Node::do_discard(uint64_t, uint64_t) { co_return; }
+
+Task<void> Node::prefetch(uint64_t offset, uint64_t length) {
+  check_range(offset, length);
+  if (length != 0) co_await do_prefetch(offset, length);
+}
+
+Task<void> Node::do_prefetch(uint64_t offset, uint64_t length) {
+  AlignedBuffer scratch(std::min(length, kPrefetchBytes));
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t part = std::min<uint64_t>(scratch.size(), length - done);
+    co_await read(offset + done, scratch.span().first(part));
+    done += part;
+  }
+}
 
 Task<void> Node::do_flush() {
   for (const Child& child : children_)

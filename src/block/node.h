@@ -108,6 +108,8 @@ class Node : public std::enable_shared_from_this<Node> {
   Task<void> write_compressed(uint64_t offset, ByteSpan in);
   // The content of the range is no longer needed; a hint.
   Task<void> discard(uint64_t offset, uint64_t length);
+  // The range will be read soon: whoever can keep copies nearer fetches them. Throws as reading.
+  Task<void> prefetch(uint64_t offset, uint64_t length);
   // When it returns, every write that had returned before is on stable storage.
   Task<void> flush();
   // The state of the bytes from OFFSET on, at most MAX of them, as this layer knows it: not
@@ -220,6 +222,8 @@ class Node : public std::enable_shared_from_this<Node> {
   // Throws kUnsupported when it cannot; the request layer then writes zero buffers.
   virtual Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags);
   virtual Task<void> do_discard(uint64_t offset, uint64_t length);
+  // Unless a driver knows better the range is read, which fills what caches there are.
+  virtual Task<void> do_prefetch(uint64_t offset, uint64_t length);
   virtual Task<void> do_flush();
   virtual Task<Extent> do_extent(uint64_t offset, uint64_t max);
   virtual Task<void> do_resize(ResizeRequest request);

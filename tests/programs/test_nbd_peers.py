@@ -56,6 +56,20 @@ def test_a_server_that_ends_with_its_last_client(folder, ours, disk):
     assert "identical" in ours("compare", disk, "back.qcow2").out
 
 
+def test_caching_is_left_to_the_server(serve, folder, disk):
+    """What our client is asked to have ready is fetched by the server behind it: here ours asks as the server of another one."""
+    import nbd
+    one = serve(*nbdkit("--filter=log", "file", disk, f"logfile={folder}/log"))
+    ours = serve(CAIRN, "nbd", "-t", "-r", "-f", "raw", "-k", "SOCKET", one.uri(), name="ours.sock")
+    handle = nbd.NBD()
+    handle.connect_uri(ours.uri())
+    assert handle.can_cache()
+    handle.cache(128 * 1024, 64 * 1024)
+    handle.shutdown()
+    log = (folder / "log").read_text()
+    assert "Cache id=" in log and "offset=0x10000 count=0x20000" in log and "Read id=" not in log.split("Cache id=")[1]
+
+
 def test_slow_answers_are_waited_for_side_by_side(serve, ours, disk):
     one = serve(*nbdkit("--filter=delay", "file", disk, "rdelay=30ms", "delay-extents=20ms"))
     begin = time.monotonic()

@@ -15,7 +15,6 @@ constexpr size_t kMostChunks = 256;
 // Long requests without payload are done in pieces, so that a server that is to end, or a client
 // that has gone, does not keep them running.
 constexpr uint64_t kPieceBytes = uint64_t{256} << 20;
-constexpr uint64_t kCacheBytes = 1 << 20;
 constexpr size_t kMostExtents = 65536;
 
 uint16_t allowed_flags(Command command) {
@@ -95,7 +94,7 @@ Task<void> Session::perform(Job& job) {
       if (fua) co_await node_.flush();
       break;
     case Command::kCache:
-      co_await cache(request);
+      co_await node_.prefetch(at, request.length);
       break;
     case Command::kBlockStatus:
       co_await block_status(job);
@@ -138,16 +137,6 @@ Task<void> Session::write_zeroes(const Request& request) {
     co_await node_.write_zeroes(export_.in_node(request.offset + done), part, flags);
     done += part;
   }
-}
-
-Task<void> Session::cache(const Request& request) {
-  AlignedBuffer scratch = pool_.take(kCacheBytes);
-  for (uint64_t done = 0; done < request.length && !broken_;) {
-    const uint64_t part = std::min(kCacheBytes, request.length - done);
-    co_await node_.read(export_.in_node(request.offset + done), scratch.span().first(part));
-    done += part;
-  }
-  pool_.give_back(std::move(scratch));
 }
 
 Task<void> Session::block_status(Job& job) {

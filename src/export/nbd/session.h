@@ -71,7 +71,6 @@ class Session {
   Task<void> read(Job& job);
   Task<void> trim(const Request& request);
   Task<void> write_zeroes(const Request& request);
-  Task<void> cache(const Request& request);
   Task<void> block_status(Job& job);
   void reply_ok(Job& job);
   void reply_error(Job& job, int error, std::string_view text);

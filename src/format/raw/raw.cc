@@ -55,6 +55,9 @@ class RawNode : public Node {
   Task<void> do_discard(uint64_t offset, uint64_t length) override {
     return file_->discard(offset + offset_, length);
   }
+  Task<void> do_prefetch(uint64_t offset, uint64_t length) override {
+    return file_->prefetch(offset + offset_, length);
+  }
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
     Extent extent = co_await file_->layer_extent_at(offset + offset_, max);
     extent.allocated = true;

@@ -185,6 +185,25 @@ Task<void> NbdNode::do_discard(uint64_t offset, uint64_t length) {
   }
 }
 
+// By the server, for itself: nothing travels.
+Task<void> NbdNode::do_prefetch(uint64_t offset, uint64_t length) {
+  if (!offers(kSendCache)) {
+    co_await Node::do_prefetch(offset, length);
+    co_return;
+  }
+  const uint64_t unit = limits().request_alignment;
+  const uint64_t end = std::min(this->length(), align_up(offset + length, unit));
+  offset = align_down(offset, unit);
+  while (offset < end) {
+    Operation operation;
+    operation.command = Command::kCache;
+    operation.offset = offset;
+    operation.length = std::min(end - offset, limits().max_transfer);
+    co_await perform(operation);
+    offset += operation.length;
+  }
+}
+
 Task<void> NbdNode::do_flush() {
   if (!offers(kSendFlush)) co_return;
   Operation operation;

@@ -29,6 +29,7 @@ class NbdNode : public Node {
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
   Task<void> do_discard(uint64_t offset, uint64_t length) override;
+  Task<void> do_prefetch(uint64_t offset, uint64_t length) override;
   Task<void> do_flush() override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> do_resize(ResizeRequest request) override;
