@@ -6,6 +6,7 @@ import select
 import signal
 import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -285,14 +286,17 @@ class Terminal:
         return seen
 
     def answer(self, pattern):
-        """What a command printed, a line of its own that matches PATTERN, and the prompt behind it.
-
-        The editor takes the terminal over before it prints its prompt. What is typed earlier meets the kernel's own line
-        editing, to which a Ctrl-D means something else."""
+        """What a command printed, a line of its own that matches PATTERN, and the prompt behind it."""
         seen = self.until(rf"(?m)^(.*\r)?({pattern})\r?$")
         return seen + self.until("qemu-io> ")
 
     def type(self, text):
+        """Types when the editor has taken the terminal over, which it does a moment after it printed its prompt. What is typed
+        earlier meets the kernel's own line editing, to which a Ctrl-D means something else."""
+        end = time.monotonic() + 20
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+            assert time.monotonic() < end, self.text
+            time.sleep(0.01)
         os.write(self.fd, text.encode())
 
     def code(self):
