@@ -13,6 +13,7 @@ CAIRN = Path(os.environ.get("CAIRN", TOP / "build/release/cairn")).resolve()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of the quick tier and of the sanitizer runs")
+    config.addinivalue_line("markers", "any_engine: about words and layouts; not run again on the other I/O engine")
 
 
 class Result:

@@ -11,6 +11,9 @@ import pytest
 
 from conftest import CAIRN, call
 
+# Slow: most of the time goes into starting QEMU, again and again.
+pytestmark = [pytest.mark.any_engine, pytest.mark.slow]
+
 OURS = CAIRN.parent / "compat"
 SECRET = "--object secret,id=s,data=pw"
 LUKS = "driver=luks,file.filename=l.luks,key-secret=s"

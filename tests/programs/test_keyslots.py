@@ -3,6 +3,8 @@ import pytest
 
 from conftest import call
 
+pytestmark = pytest.mark.any_engine
+
 S0 = "--object=secret,id=s0,file=pw0"
 S1 = "--object=secret,id=s1,file=pw1"
 BOTH = (S0, S1)

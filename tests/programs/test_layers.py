@@ -3,6 +3,8 @@ import pytest
 
 from conftest import sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture(params=["compat=1.1", "compat=0.10", "extended_l2=on", "cluster_size=1k"])
 def chain(request, folder, qemu, qemu_io):

@@ -8,6 +8,8 @@ import pytest
 
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 QUICK = "iter-time=10"
 S0 = "--object=secret,id=s0,file=pw0"
 S1 = "--object=secret,id=s1,file=pw1"

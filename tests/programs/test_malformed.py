@@ -9,6 +9,8 @@ import pytest
 
 from conftest import CAIRN
 
+pytestmark = pytest.mark.any_engine
+
 SANITIZED = "asan" in str(CAIRN)
 MEMORY = 64 << 20
 

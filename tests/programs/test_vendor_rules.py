@@ -7,6 +7,8 @@ import pytest
 from conftest import TOP, sparse_disk
 from vendor_rules import READERS, RULES, broken
 
+pytestmark = pytest.mark.any_engine
+
 LAYOUTS = [
     ("vmdk", "subformat=monolithicSparse"), ("vmdk", "zeroed_grain=on"), ("vmdk", "subformat=streamOptimized"),
     ("vmdk", "subformat=streamOptimized,adapter_type=lsilogic,hwversion=13"),
