@@ -26,6 +26,7 @@
 #include "protocol/file/file.h"
 #include "protocol/nbd/nbd.h"
 #include "protocol/null/null.h"
+#include "protocol/vvfat/vvfat.h"
 
 namespace cairn {
 
@@ -35,6 +36,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_nbd_driver());
   registry.add(make_null_driver("null-co"));
   registry.add(make_null_driver("null-aio"));
+  registry.add(make_vvfat_driver());
   registry.add(make_blkdebug_driver());
   registry.add(make_blklogwrites_driver());
   registry.add(make_blkverify_driver());

@@ -173,8 +173,12 @@ std::string Opener::canonical_name(const Node& node, const Options& own, bool pl
   Value value = tree.to_value();
   if (file != nullptr) {
     Value below = Value::object();
-    below.set("driver", file->driver().name());
-    below.set("filename", file->filename());
+    if (file->filename().starts_with("json:")) {
+      below = Value::parse(std::string_view(file->filename()).substr(5));
+    } else {
+      below.set("driver", file->driver().name());
+      below.set("filename", file->filename());
+    }
     value.set("file", std::move(below));
   }
   return "json:" + value.compact();

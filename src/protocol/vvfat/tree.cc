@@ -1,0 +1,264 @@
+#include "protocol/vvfat/tree.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <optional>
+#include <unordered_set>
+
+#include "base/arith.h"
+#include "base/error.h"
+#include "protocol/vvfat/names.h"
+
+namespace cairn::vvfat {
+namespace {
+
+constexpr size_t kMaxEntries = 4'000'000;
+constexpr size_t kMaxWarnings = 20;
+
+// Local time; the zone's distance from UTC changes at whole quarters of an hour.
+class LocalClock {
+ public:
+  DosTime operator()(int64_t seconds) {
+    const int64_t quarter = seconds / 900;
+    if (quarter != quarter_) {
+      quarter_ = quarter;
+      const time_t moment = seconds;
+      struct tm local = {};
+      distance_ = ::localtime_r(&moment, &local) != nullptr ? local.tm_gmtoff : 0;
+    }
+    return DosTime::from_local(seconds + distance_);
+  }
+
+ private:
+  int64_t quarter_ = INT64_MIN;
+  int64_t distance_ = 0;
+};
+
+class Scanner {
+ public:
+  Scanner(const HostFolder& folder, const ScanRequest& request)
+      : folder_(folder), request_(request) {}
+
+  Tree run() {
+    struct stat status = {};
+    if (::fstat(folder_.fd(), &status) != 0)
+      throw Error::system(errno, "Could not read directory " + folder_.path());
+    Entry root;
+    root.kind = Entry::Kind::kFolder;
+    describe(root, status);
+    tree_.entries.push_back(std::move(root));
+    for (uint32_t index = 0; index < tree_.entries.size(); ++index)
+      if (tree_.entries[index].kind == Entry::Kind::kFolder) read_folder(index);
+    if (warnings_ > kMaxWarnings)
+      request_.warn("vvfat: " + std::to_string(warnings_ - kMaxWarnings) +
+                    " more things of that kind in " + folder_.path());
+    return std::move(tree_);
+  }
+
+ private:
+  void warn(const std::string& line) {
+    if (++warnings_ <= kMaxWarnings) request_.warn("vvfat: " + line);
+  }
+
+  void describe(Entry& entry, const struct stat& status) {
+    entry.kind = S_ISDIR(status.st_mode)   ? Entry::Kind::kFolder
+                 : S_ISREG(status.st_mode) ? Entry::Kind::kFile
+                                           : Entry::Kind::kSpecial;
+    entry.stamp = FileStamp::of(status);
+    entry.created = clock_(status.st_ctim.tv_sec);
+    entry.written = clock_(status.st_mtim.tv_sec);
+  }
+
+  std::vector<std::string> names_in(uint32_t index, const std::string& path) {
+    const Entry& entry = tree_.entries[index];
+    OwnFd fd = folder_.open(path, O_RDONLY | O_DIRECTORY | O_NONBLOCK,
+                            entry.linked ? HostFolder::Links::kFollow : HostFolder::Links::kRefuse);
+    const std::unique_ptr<DIR, int (*)(DIR*)> stream(fd ? ::fdopendir(fd.get()) : nullptr,
+                                                     ::closedir);
+    if (!stream)
+      throw Error(kind_of(errno), "Could not read directory " + folder_.full_path(path))
+          .hint("The system says: " + Error::system(errno).cause() + ".");
+    fd.release();
+    std::vector<std::string> names;
+    errno = 0;
+    while (const dirent* found = ::readdir(stream.get())) {
+      const std::string_view name = found->d_name;
+      if (name != "." && name != "..") names.emplace_back(name);
+      if (names.size() + tree_.entries.size() > kMaxEntries)
+        throw Error(ErrorKind::kTooLarge,
+                    folder_.path() + " holds more than " + std::to_string(kMaxEntries) + " files");
+      errno = 0;
+    }
+    if (errno != 0)
+      throw Error::system(errno, "Could not read directory " + folder_.full_path(path));
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  void read_folder(uint32_t index) {
+    const std::string path = tree_.path_of(index);
+    const std::string before = path.empty() ? path : path + "/";
+    std::vector<std::string> names = names_in(index, path);
+    const bool linked = tree_.entries[index].linked;
+    const OwnFd fd = folder_.open(path, O_PATH | O_DIRECTORY,
+                                  linked ? HostFolder::Links::kFollow : HostFolder::Links::kRefuse);
+    const auto first = static_cast<uint32_t>(tree_.entries.size());
+    for (std::string& name : names) {
+      struct stat status = {};
+      // What went since the folder was listed was not there when it was looked at.
+      if (::fstatat(fd.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
+      Entry entry;
+      entry.parent = index;
+      entry.linked = linked || S_ISLNK(status.st_mode);
+      if (S_ISLNK(status.st_mode) && !follow(index, before + name, status)) continue;
+      entry.name = std::move(name);
+      describe(entry, status);
+      if (entry.bytes() > request_.max_file_bytes) {
+        const bool small = request_.max_file_bytes < UINT32_MAX;
+        request_.warn("File " + folder_.full_path(before + entry.name) + " is larger than " +
+                      (small ? "2GB" : "4GB"));
+        Error error(ErrorKind::kTooLarge, "Could not read directory " + folder_.path());
+        if (small) error.hint("FAT32 (fat:32:…) holds files of up to 4 GB.");
+        throw error;
+      }
+      tree_.entries.push_back(std::move(entry));
+    }
+    Entry& entry = tree_.entries[index];
+    entry.first_child = first;
+    entry.children = static_cast<uint32_t>(tree_.entries.size()) - first;
+    name_children(index);
+    if (uint64_t{entry.slots} * kSlotBytes > kMaxFolderBytes)
+      throw Error(ErrorKind::kTooLarge, "Could not read directory " + folder_.full_path(path))
+          .hint("Its " + std::to_string(entry.children) +
+                " names need more than the 65536 slots that a folder has on FAT.");
+  }
+
+  // What a link in folder INDEX leads to; false when it is not shown.
+  bool follow(uint32_t index, const std::string& path, struct stat& status) {
+    const OwnFd target = folder_.open(path, O_PATH, HostFolder::Links::kFollow);
+    if (!target) {
+      if (errno == EXDEV)
+        warn(folder_.full_path(path) + " is left out: the link leads outside of the folder");
+      else
+        warn(folder_.full_path(path) + " is left out: " + Error::system(errno).cause());
+      return false;
+    }
+    if (::fstat(target.get(), &status) != 0) return false;
+    if (!S_ISDIR(status.st_mode)) return true;
+    if (tree_.entries[index].linked) {
+      warn(folder_.full_path(path) + " is left out: a link to a folder, found through another");
+      return false;
+    }
+    const FileStamp stamp = FileStamp::of(status);
+    for (uint32_t at = index;; at = tree_.entries[at].parent) {
+      const FileStamp& above = tree_.entries[at].stamp;
+      if (above.device == stamp.device && above.inode == stamp.inode) {
+        warn(folder_.full_path(path) + " is left out: the link leads to a folder that holds it");
+        return false;
+      }
+      if (at == 0) return true;
+    }
+  }
+
+  void name_children(uint32_t index) {
+    Entry& folder = tree_.entries[index];
+    const auto children = std::span(tree_.entries).subspan(folder.first_child, folder.children);
+    std::unordered_set<std::u16string> known;
+    std::vector<std::string> text(children.size());  // from which the short names are made
+    std::vector<size_t> later;
+    for (size_t i = 0; i < children.size(); ++i) {
+      Entry& child = children[i];
+      text[i] = child.name;
+      if (auto shown = shown_name(child.name)) {
+        child.shown = std::move(*shown);
+        if (!known.insert(folded(child.shown)).second) later.push_back(i);
+      } else {
+        warn("invalid UTF-8 name: " + child.name);
+      }
+    }
+    for (const size_t i : later) {
+      Entry& child = children[i];
+      const std::u16string shown = distinct(child.shown, known);
+      text[i] = utf8_of(shown);
+      warn(folder_.full_path(tree_.path_of(index)) + ": '" + child.name + "' is shown as '" +
+           text[i] + "', for FAT sees no difference between upper and lower case");
+      child.shown = shown;
+    }
+    give_short_names(index, children, text);
+    folder.slots = index == 0 ? 1 : 2;  // the label; or `.` and `..`
+    for (const Entry& child : children)
+      folder.slots += 1 + static_cast<uint32_t>(div_ceil(child.shown.size(), LongNameSlot::kUnits));
+  }
+
+  // Names that are short already keep their form, so that no other's short name is the same as a
+  // long one.
+  void give_short_names(uint32_t index, std::span<Entry> children,
+                        const std::vector<std::string>& text) {
+    ShortNames taken;
+    if (index == 0) {
+      ShortName label;
+      label.fill(' ');
+      std::copy(request_.label.begin(), request_.label.end(), label.begin());
+      taken.take(label);
+    }
+    std::vector<std::pair<size_t, MangledName>> later;
+    for (size_t i = 0; i < children.size(); ++i) {
+      MangledName mangled = mangle(text[i]);
+      children[i].short_name = mangled.name();
+      if (mangled.lossy || !taken.take(children[i].short_name))
+        later.emplace_back(i, std::move(mangled));
+    }
+    for (const auto& [i, mangled] : later) children[i].short_name = taken.take_numbered(mangled);
+  }
+
+  // NAME with the first "~number" that makes it differ from all that are KNOWN, which then has it.
+  static std::u16string distinct(const std::u16string& name,
+                                 std::unordered_set<std::u16string>& known) {
+    const size_t dot = name.rfind(u'.');
+    const size_t cut = dot == std::u16string::npos || dot == 0 ? name.size() : dot;
+    for (unsigned number = 1;; ++number) {
+      std::u16string tail = u"~";
+      for (const char digit : std::to_string(number)) tail += static_cast<char16_t>(digit);
+      const size_t rest = tail.size() + (name.size() - cut);
+      size_t keep = std::min<size_t>(cut, rest < 240 ? 240 - rest : 1);
+      if (keep > 0 && name[keep - 1] >= 0xd800 && name[keep - 1] < 0xdc00) --keep;
+      std::u16string result = name.substr(0, keep) + tail + name.substr(cut);
+      if (known.insert(folded(result)).second) return result;
+    }
+  }
+
+  const HostFolder& folder_;
+  const ScanRequest& request_;
+  Tree tree_;
+  LocalClock clock_;
+  size_t warnings_ = 0;
+};
+
+}  // namespace
+
+FileStamp FileStamp::of(const struct stat& status) {
+  return {.device = status.st_dev,
+          .inode = status.st_ino,
+          .bytes = static_cast<uint64_t>(status.st_size),
+          .seconds = status.st_mtim.tv_sec,
+          .nanoseconds = status.st_mtim.tv_nsec};
+}
+
+std::string Tree::path_of(uint32_t index) const {
+  std::string path;
+  for (; index != 0; index = entries[index].parent)
+    path = path.empty() ? entries[index].name : entries[index].name + "/" + path;
+  return path;
+}
+
+Tree scan(const HostFolder& folder, const ScanRequest& request) {
+  return Scanner(folder, request).run();
+}
+
+}  // namespace cairn::vvfat

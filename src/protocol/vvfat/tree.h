@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "protocol/vvfat/host_folder.h"
+#include "protocol/vvfat/layout.h"
+
+struct stat;
+
+namespace cairn::vvfat {
+
+// Which file this is, and in which state: when it differs, somebody else has changed it.
+struct FileStamp {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t bytes = 0;
+  int64_t seconds = 0;  // of the last change of the content
+  int64_t nanoseconds = 0;
+  static FileStamp of(const struct stat& status);
+  bool operator==(const FileStamp&) const = default;
+};
+
+// Something in the folder: a file, a folder, or what is neither and is shown as an empty file.
+struct Entry {
+  enum class Kind : uint8_t { kFolder, kFile, kSpecial };
+
+  std::string name;  // on the host; empty: the folder that is shown
+  uint32_t parent = 0;
+  Kind kind = Kind::kFile;
+  bool linked = false;  // a symbolic link, or below one
+  FileStamp stamp;
+  DosTime created;
+  DosTime written;
+  std::u16string shown;  // the long name; empty: there is only the short one
+  ShortName short_name{};
+  // Folders: what they hold stands together in Tree::entries.
+  uint32_t first_child = 0;
+  uint32_t children = 0;
+  uint32_t slots = 0;  // of the directory
+  // On the disk.
+  uint32_t first_cluster = 0;
+  uint32_t clusters = 0;
+
+  uint64_t bytes() const { return kind == Kind::kFile ? stamp.bytes : 0; }
+};
+
+// What the folder holds, breadth first: entry 0 is the folder itself. In each folder names stand in
+// the order of their bytes, so that the same folder gives the same disk.
+struct Tree {
+  std::vector<Entry> entries;
+  // Relative to the folder.
+  std::string path_of(uint32_t index) const;
+};
+
+struct ScanRequest {
+  uint64_t max_file_bytes = 0;
+  std::string_view label;  // stands among the short names of the root
+  std::function<void(std::string_view)> warn;
+};
+
+// Reads FOLDER, and nothing outside of it: links that lead out, nowhere or in circles are left out
+// and told of. Blocks. Throws with QEMU's words when a folder cannot be read or a file is too
+// large.
+Tree scan(const HostFolder& folder, const ScanRequest& request);
+
+}  // namespace cairn::vvfat
