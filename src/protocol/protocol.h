@@ -1,5 +1,5 @@
-// src/protocol: nodes that reach bytes somewhere, one folder each: file (and host devices), nbd, null, vvfat.
-// May include src/block and below; one protocol knows nothing of another.
+// src/protocol: nodes that reach bytes somewhere, one folder each: file (and host devices), nbd,
+// null, vvfat. May include src/block and below; one protocol knows nothing of another.
 #pragma once
 
 #include "block/block.h"
