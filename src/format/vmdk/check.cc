@@ -138,7 +138,8 @@ class VmdkChecker {
       repaired();
     }
     entries.resize(count);
-    for (uint64_t i = 0; i < count; ++i) co_await check_entry(first + i, entries[i]);
+    for (uint64_t i = 0; i < count; ++i)
+      if (entries[i] != 0) co_await check_entry(first + i, entries[i]);
     if (!part_->redundant) co_return;
     copies.resize(count);
     for (uint64_t i = 0; i < count; ++i)
