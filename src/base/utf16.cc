@@ -2,7 +2,6 @@
 
 namespace cairn {
 
-namespace {
 void append_utf8(std::string& out, uint32_t code) {
   const auto put = [&](uint32_t byte) { out += static_cast<char>(byte); };
   if (code < 0x80) {
@@ -21,7 +20,6 @@ void append_utf8(std::string& out, uint32_t code) {
     put(0x80 | (code & 63));
   }
 }
-}  // namespace
 
 std::string from_utf16(ByteSpan bytes, bool big_endian) {
   std::string result;

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "base/utf16.h"
+
 namespace cairn::vvfat {
 namespace {
 
@@ -31,25 +33,6 @@ std::optional<char32_t> next_code_point(std::string_view text, size_t& at) {
   good = good && code >= kLeast[more] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
   at += good ? more + 1 : 1;
   return good ? std::optional(code) : std::nullopt;
-}
-
-void append_utf8(std::string& out, char32_t code) {
-  const auto put = [&](char32_t byte) { out += static_cast<char>(byte); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xc0 | code >> 6);
-    put(0x80 | (code & 63));
-  } else if (code < 0x10000) {
-    put(0xe0 | code >> 12);
-    put(0x80 | (code >> 6 & 63));
-    put(0x80 | (code & 63));
-  } else {
-    put(0xf0 | code >> 18);
-    put(0x80 | (code >> 12 & 63));
-    put(0x80 | (code >> 6 & 63));
-    put(0x80 | (code & 63));
-  }
 }
 
 bool kept_in_short_name(char32_t c) {
