@@ -82,14 +82,14 @@ Task<Mapping> QedNode::map(uint64_t offset, uint64_t length) {
   co_return result;
 }
 
-// BYTES, whole clusters, at the end of the file, which is as long then: nothing is written behind
-// its end, where another one's change of the length could cut it off.
-Task<uint64_t> QedNode::take(uint64_t bytes, bool* virgin) {
+// BYTES, whole clusters, at the end of the file, which is as long then unless the caller FILLS all
+// of them. What was taken before lies in front of the new end: no change of the length cuts it off.
+Task<uint64_t> QedNode::take(uint64_t bytes, bool fills, bool* virgin) {
   Mutex::Guard guard = co_await taking_.lock();
   const uint64_t place = end_;
   if (bytes > static_cast<uint64_t>(INT64_MAX) - place)
     throw Error::system(EFBIG, file_->filename());
-  co_await file_->resize({.length = place + bytes, .exact = false});
+  if (!fills) co_await file_->resize({.length = place + bytes, .exact = false});
   end_ = place + bytes;
   *virgin = place >= virgin_;
   co_return place;
@@ -133,7 +133,7 @@ Task<Grant> QedNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   place.copy_end = align_up(offset + place.length, cluster());
   const uint64_t bytes = place.copy_end - place.copy_begin;
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterAlloc);
-  const uint64_t host = co_await take(bytes, &place.host_is_zero);
+  const uint64_t host = co_await take(bytes, bytes == place.length, &place.host_is_zero);
   place.host_offset = host + (offset - place.copy_begin);
   place.in_place = false;
   place.token[0] = host;
@@ -166,7 +166,7 @@ Task<uint64_t> QedNode::make_table(uint64_t index) {
   const uint64_t before = l1_[index].load(std::memory_order_acquire);
   if (before != kUnallocated) co_return before;
   bool virgin = false;
-  const uint64_t place = co_await take(header_.table_bytes(), &virgin);
+  const uint64_t place = co_await take(header_.table_bytes(), false, &virgin);
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocWrite);
   if (!virgin) co_await file_->write_zeroes(place, header_.table_bytes());
   co_await file_->flush();

@@ -67,7 +67,7 @@ class QedNode : public FormatNode {
   void check_not_a_table(uint64_t host, uint64_t length);
   Task<uint64_t> make_table(uint64_t index);
   Task<void> set_entries(uint64_t offset, uint64_t count, uint64_t first, uint64_t step);
-  Task<uint64_t> take(uint64_t bytes, bool* virgin);
+  Task<uint64_t> take(uint64_t bytes, bool fills, bool* virgin);
 
   qed::Header header_;
   std::string backing_name_;
