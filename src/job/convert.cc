@@ -14,8 +14,16 @@ constexpr uint64_t kSector = 512;
 // One request of a plain copy: large enough that calls cost little, small enough that the bytes
 // are still in the processor's cache when they are looked at and written.
 constexpr uint64_t kUnitBytes = 512 << 10;
-// Requests at a time where each has to travel.
+// Where requests have to travel: how many at a time, and how long. Much has to be under way where
+// the way is long, so the large ones share a number of buffers; small ones, of disks that are in
+// many pieces, have their own.
 constexpr unsigned kRemoteRequests = 32;
+constexpr uint64_t kRemoteUnitBytes = 2 << 20;
+constexpr uint64_t kRemoteOwnBytes = 256 << 10;
+constexpr uint64_t kRemoteBytes = 32 << 20;  // of the large ones
+constexpr uint64_t kShortestUnitBytes = 64 << 10;
+// Of zeroes: servers take no more in one request, and several requests go side by side.
+constexpr uint64_t kRemoteZeroBytes = 32 << 20;
 constexpr uint64_t kOffloadBytes = 16 << 20;
 // With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
 constexpr uint64_t kHashedHole = 64 << 20;
@@ -25,6 +33,13 @@ bool is_remote(const Node& node) {
   if (node.limits().remote) return true;
   return std::any_of(node.children().begin(), node.children().end(),
                      [](const Child& child) { return is_remote(*child.node); });
+}
+
+// What a piece is halved to, at most, for servers that take short requests only.
+uint64_t fit(uint64_t unit, const Node& node) {
+  const uint64_t most = node.limits().max_transfer;
+  while (most != 0 && unit > most && unit > kShortestUnitBytes) unit /= 2;
+  return unit;
 }
 
 Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
@@ -40,8 +55,12 @@ Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
 Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
                  ConvertOptions options, const CancelSource& cancel)
     : context_(context), target_(std::move(target)), options_(options), cancel_(cancel) {
-  unit_ = kUnitBytes;
+  remote_ =
+      is_remote(*target_) || std::any_of(sources.begin(), sources.end(),
+                                         [](const NodePtr& source) { return is_remote(*source); });
+  unit_ = remote_ ? fit(kRemoteUnitBytes, *target_) : kUnitBytes;
   for (NodePtr& source : sources) {
+    if (remote_) unit_ = fit(unit_, *source);
     const uint64_t begin = total_;
     total_ += align_up(source->length(), kSector);
     // A compressed cluster of the source is decoded once, by one chunk.
@@ -50,22 +69,27 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
   }
   if (options_.compress || options_.keep_compressed)
     unit_ = std::max(unit_, target_->limits().cluster_bytes);
-  if (options_.copy_offload) unit_ = kOffloadBytes;
-  offload_ = options_.copy_offload;
+  offload_ = options_.copy_offload && !remote_;
+  if (offload_) unit_ = kOffloadBytes;
+  if (remote_) {
+    // What has arrived must not wait for what has not, nor one journey for the other.
+    options_.out_of_order = true;
+    if (target_->limits().remote && target_->limits().cluster_bytes == 0)
+      zero_unit_ = kRemoteZeroBytes;
+  }
   if (target_->encrypted()) {
     // Encrypting is work for all workers, and zeroes are encrypted like everything else: pieces of
     // them, in any order.
     options_.out_of_order = true;
     zero_unit_ = unit_;
   }
+  own_bytes_ = remote_ ? std::min(unit_, kRemoteOwnBytes) : unit_;
+  large_.emplace(unit_, std::max<uint64_t>(1, kRemoteBytes / unit_));
 }
 
 Task<void> Convert::run() {
   unsigned count = std::max(1u, options_.parallel);
-  const bool remote =
-      is_remote(*target_) || std::any_of(sources_.begin(), sources_.end(),
-                                         [](const Source& one) { return is_remote(*one.node); });
-  if (remote && !options_.compress && count == ConvertOptions{}.parallel) count = kRemoteRequests;
+  if (remote_ && !options_.compress && count == ConvertOptions{}.parallel) count = kRemoteRequests;
   const unsigned workers = std::min(count, context_.runtime().worker_count());
   TaskGroup group;
   for (unsigned i = 0; i < count; ++i)
@@ -145,7 +169,7 @@ void Convert::keep_compressed(Chunk& chunk, uint64_t& end) const {
     end = align_down(end, cluster);
 }
 
-Task<Convert::Chunk> Convert::next_chunk() {
+Task<Convert::Chunk> Convert::next_chunk(BufferPool::Loan& large) {
   auto guard = co_await scan_.lock();
   Chunk chunk;
   chunk.offset = position_;
@@ -184,6 +208,8 @@ Task<Convert::Chunk> Convert::next_chunk() {
     chunk.host = extent_.host;
     chunk.host_offset = extent_.host_offset + (position_ - extent_.offset);
   }
+  // In the order of the disk: what others wait for never waits for them.
+  if (read && chunk.length > own_bytes_) large = co_await large_->borrow();
   chunk.number = numbers_++;
   position_ = end;
   co_return chunk;
@@ -194,12 +220,13 @@ Task<Convert::Chunk> Convert::next_chunk() {
 Task<void> Convert::work() {
   // All are started before the first one, which may never have to wait, takes its worker.
   co_await yield_now();
-  AlignedBuffer buffer(unit_);
+  AlignedBuffer own(own_bytes_);
   while (true) {
     cancel_.check();
     Chunk chunk;
+    BufferPool::Loan large;
     try {
-      chunk = co_await next_chunk();
+      chunk = co_await next_chunk(large);
     } catch (...) {
       failed_ = true;
       throw;
@@ -210,7 +237,8 @@ Task<void> Convert::work() {
         chunk.state == State::kData || (chunk.state == State::kSkip && options_.digest != nullptr);
     std::exception_ptr error;
     try {
-      co_await handle(chunk, data ? buffer.span().first(chunk.length) : MutableByteSpan{});
+      const MutableByteSpan buffer = large ? large.span() : own.span();
+      co_await handle(chunk, data ? buffer.first(chunk.length) : MutableByteSpan{});
     } catch (...) {
       error = std::current_exception();
       failed_ = true;

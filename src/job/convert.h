@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "async/buffer_pool.h"
 #include "async/cancel.h"
 #include "async/sync.h"
 #include "block/context.h"
@@ -33,8 +34,10 @@ struct ConvertOptions {
 
 // Copies one or several disks, one behind the other, to the start of another.
 //
-// Memory: PARALLEL buffers of a unit (or a cluster). Order: chunks are handed out in the order of
-// the disk; compressed clusters reach the target in that order, so that the image comes out packed.
+// Memory: PARALLEL buffers of a unit (or a cluster); where requests travel small ones, and some
+// large ones. Order: chunks are handed out in the order of the disk and reach the target in it,
+// unless OUT_OF_ORDER is set or requests travel; compressed clusters always do, so that the image
+// comes out packed.
 class Convert {
  public:
   Convert(Context& context, std::vector<NodePtr> sources, NodePtr target, ConvertOptions options,
@@ -74,7 +77,9 @@ class Convert {
   };
 
   Task<void> work();
-  Task<Chunk> next_chunk();
+  // LARGE is there afterwards when the chunk is to be read and takes more than a worker's own
+  // buffer.
+  Task<Chunk> next_chunk(BufferPool::Loan& large);
   Task<void> look(uint64_t offset);
   void keep_compressed(Chunk& chunk, uint64_t& end) const;
   Task<void> count(Chunk chunk, ByteSpan buffer);
@@ -99,6 +104,9 @@ class Convert {
   const CancelSource& cancel_;
   uint64_t total_ = 0;
   uint64_t unit_ = 0;
+  bool remote_ = false;  // requests travel
+  uint64_t own_bytes_ = 0;
+  std::optional<BufferPool> large_;
   uint64_t zero_unit_ = uint64_t{1} << 62;  // longest piece of zeroes
 
   Mutex scan_;  // guards what next_chunk() and look() keep

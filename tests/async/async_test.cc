@@ -4,9 +4,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
+
+#include "async/buffer_pool.h"
 
 namespace cairn {
 namespace {
@@ -122,6 +125,31 @@ TEST_P(AsyncTest, FourWorkersWithSixtyFourTasksEach) {
   runtime.run(all());
   EXPECT_EQ(plain, 256u * 50);
   EXPECT_EQ(shared, 256u * 10);
+}
+
+Task<void> borrower(BufferPool& pool, std::atomic<int>& lent) {
+  for (int i = 0; i < 50; ++i) {
+    BufferPool::Loan loan = co_await pool.borrow();
+    EXPECT_LE(++lent, 3);
+    EXPECT_EQ(loan.span().size(), 8192u);
+    std::fill(loan.span().begin(), loan.span().end(), static_cast<std::byte>(i));
+    co_await yield_now();
+    EXPECT_EQ(loan.span().back(), static_cast<std::byte>(i));
+    --lent;
+  }
+}
+
+TEST_P(AsyncTest, BuffersAreLentToOneAtATime) {
+  Runtime runtime(options(4));
+  BufferPool pool(8192, 3);
+  std::atomic<int> lent{0};
+  const auto all = [&]() -> Task<void> {
+    TaskGroup group;
+    for (unsigned i = 0; i < 32; ++i) group.spawn_on(runtime.worker(i % 4), borrower(pool, lent));
+    co_await group.join();
+  };
+  runtime.run(all());
+  EXPECT_EQ(lent, 0);
 }
 
 Task<void> range_user(RangeLock& lock, std::vector<int>& cells, unsigned seed) {

@@ -80,6 +80,32 @@ def test_slow_answers_are_waited_for_side_by_side(serve, ours, disk):
     assert float(re.search(r"completed in ([\d.]+)", done.out)[1]) < 2.5
 
 
+@pytest.mark.parametrize("connections", ["emulate", "disable"])
+def test_copies_do_not_wait_for_one_request_after_the_other(serve, ours, folder, connections):
+    data = os.urandom(64 << 20)
+    (folder / "a.raw").write_bytes(data)
+    (folder / "t.raw").write_bytes(bytes(len(data)))
+    one = serve(*nbdkit("--filter=multi-conn", "--filter=delay", "file", "t.raw", f"multi-conn-mode={connections}",
+                        "wdelay=200ms", "rdelay=200ms"))
+    for words in (["-n", "a.raw", one.uri()], [one.uri(), "b.raw"]):
+        begin = time.monotonic()
+        ours("convert", "-f", "raw", "-O", "raw", *words)
+        # 32 requests of 2 MiB: 6.4 seconds one by one.
+        assert time.monotonic() - begin < 4
+    assert (folder / "t.raw").read_bytes() == data
+    assert (folder / "b.raw").read_bytes() == data
+
+
+def test_long_zeroes_travel_side_by_side(serve, ours, folder):
+    for name in ("a.raw", "t.raw"):
+        with open(folder / name, "wb") as out:
+            out.truncate(1 << 30)
+    one = serve(*nbdkit("--filter=delay", "file", "t.raw", "delay-zero=200ms"))
+    begin = time.monotonic()
+    ours("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", one.uri())
+    assert time.monotonic() - begin < 4
+
+
 @pytest.mark.parametrize("kind", ["EIO", "ENOSPC", "EPERM"])
 def test_errors_keep_their_kind_and_the_connection(serve, folder, ours, disk, kind):
     (folder / "fail").write_bytes(b"")
