@@ -222,6 +222,14 @@ def test_an_entry_behind_the_end_is_dropped(filled, cairn, qemu, patch):
     assert number("a.hdd", 68) == 0
 
 
+def test_a_file_that_ends_before_its_data(filled, cairn):
+    with open("a.hdd", "r+b") as file:
+        file.truncate(40000)
+    cairn("check", "-r", "all", "a.hdd")
+    cairn("check", "a.hdd")
+    cairn("io", "-f", "parallels", "-c", "write -P 9 0 1M", "-c", "read -P 9 0 1M", "a.hdd")
+
+
 def test_clusters_below_the_data(filled, cairn, qemu, patch):
     patch("a.hdd", 48, "I", 4096)
     result = cairn("check", "a.hdd", ok=False)

@@ -273,3 +273,14 @@ def test_a_leak_is_not_counted_where_there_is_none(folder, cairn, qemu):
     cairn("io", "-f", "qed", "-c", "write -P 1 0 17M", "a.qed")
     assert cairn("check", "a.qed").code == 0
     assert qemu("check", "a.qed", ok=False).code == 3
+
+
+@pytest.mark.parametrize("cut", [1, 511, 512, 2048])
+def test_a_cluster_that_the_file_cuts_keeps_its_place(image, cairn, cut):
+    """Its data would be overwritten, and its entry point to somebody else's."""
+    cairn("io", "-f", "qed", "-c", "write -P 5 1M 4k", image)
+    with open(image, "r+b") as file:
+        file.truncate(file.seek(0, 2) - cut)
+    cairn("io", "-f", "qed", "-c", "write -P 7 2M 64k", image)
+    cairn("io", "-f", "qed", "-r", "-c", f"read -P 5 1M {4096 - cut}", "-c", "read -P 7 2M 64k", image)
+    cairn("check", image)

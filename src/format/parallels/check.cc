@@ -174,7 +174,7 @@ Task<void> ParallelsNode::repair(const Survey& found) {
   if (!changed_.load(std::memory_order_acquire)) co_await begin_change();
   co_await write_header();
   const uint64_t file_end = align_up(file_->length(), kSector);
-  uint64_t needed = 0;
+  uint64_t needed = data_begin_;
   for (const uint32_t index : found.outside) {
     const uint64_t host = host_of(co_await entry(index));
     if (host < file_end)

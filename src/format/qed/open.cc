@@ -49,7 +49,8 @@ Task<void> QedNode::load(OpenContext& request) {
   keep_mark_ = marked_;
   if (!request.flags.metadata_only) {
     make_cache();
-    end_ = align_down(file_->length(), cluster());
+    // A cluster that the file cuts may belong to the disk.
+    end_ = align_up(file_->length(), cluster());
     if (file_->reads_zero_when_created()) virgin_ = file_->length();
     const uint64_t count = div_ceil(header_.size, header_.table_range());
     l1_ = std::make_unique<std::atomic<uint64_t>[]>(count);
