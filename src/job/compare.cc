@@ -6,12 +6,14 @@
 #include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "job/remote.h"
 
 namespace cairn {
 namespace {
 
 constexpr uint64_t kSector = 512;
-// A worker takes this much at a time and reads it in pieces that stay in the processor's cache.
+// A worker takes this much at a time and reads it in pieces that stay in the processor's cache;
+// where requests travel, in one.
 constexpr uint64_t kUnitBytes = 2 << 20;
 constexpr uint64_t kPieceBytes = 128 << 10;
 
@@ -41,6 +43,7 @@ Compare::Compare(Context& context, NodePtr first, NodePtr second, CompareOptions
       cancel_(cancel) {
   const uint64_t second_length = nodes_[1]->length();
   begin_[1] = std::min(options_.second_begin, second_length);
+  piece_bytes_ = is_remote(*nodes_[0]) || is_remote(*nodes_[1]) ? kUnitBytes : kPieceBytes;
   total_ = options_.length.value_or(std::max(nodes_[0]->length(), second_length - begin_[1]));
 }
 
@@ -116,7 +119,7 @@ Task<Compare::Chunk> Compare::next_chunk() {
 Task<void> Compare::work() {
   // All are started before the first one, which may never have to wait, takes its worker.
   co_await yield_now();
-  AlignedBuffer buffers[2] = {AlignedBuffer(kPieceBytes), AlignedBuffer(kPieceBytes)};
+  AlignedBuffer buffers[2] = {AlignedBuffer(piece_bytes_), AlignedBuffer(piece_bytes_)};
   while (true) {
     cancel_.check();
     Chunk chunk;
@@ -128,7 +131,7 @@ Task<void> Compare::work() {
       if (chunk.length == 0) co_return;
       if (!chunk.zero[0] || !chunk.zero[1]) {
         for (Chunk piece = chunk; piece.length != 0 && piece.offset < limit_;) {
-          const uint64_t part = std::min(chunk.offset + chunk.length - piece.offset, kPieceBytes);
+          const uint64_t part = std::min(chunk.offset + chunk.length - piece.offset, piece_bytes_);
           piece.length = part;
           co_await compare_piece(piece, buffers[0].span().first(part),
                                  buffers[1].span().first(part));

@@ -68,6 +68,7 @@ class Compare {
   const CancelSource& cancel_;
   uint64_t begin_[2] = {};  // where each disk begins
   uint64_t total_ = 0;
+  uint64_t piece_bytes_ = 0;
 
   Mutex scan_;
   uint64_t position_ = 0;

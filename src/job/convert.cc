@@ -6,6 +6,7 @@
 #include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "job/remote.h"
 
 namespace cairn {
 namespace {
@@ -28,12 +29,6 @@ constexpr uint64_t kOffloadBytes = 16 << 20;
 // With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
 constexpr uint64_t kHashedHole = 64 << 20;
 constexpr uint64_t kGranularity = 4096;  // of the search for zeroes
-
-bool is_remote(const Node& node) {
-  if (node.limits().remote) return true;
-  return std::any_of(node.children().begin(), node.children().end(),
-                     [](const Child& child) { return is_remote(*child.node); });
-}
 
 // What a piece is halved to, at most, for servers that take short requests only.
 uint64_t fit(uint64_t unit, const Node& node) {

@@ -5,12 +5,16 @@
 #include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "job/remote.h"
 
 namespace cairn {
 namespace {
 
 constexpr unsigned kParallel = 6;
 constexpr uint64_t kUnitBytes = 512 << 10;
+// Where requests travel.
+constexpr unsigned kRemoteParallel = 16;
+constexpr uint64_t kRemoteUnitBytes = 1 << 20;
 // Of a hole at a time: long enough to cost nothing, short enough to stop soon when asked to.
 constexpr uint64_t kHoleBytes = 64 << 20;
 
@@ -45,12 +49,17 @@ Task<void> OrderedDigest::add_zeroes(uint64_t number, uint64_t length) {
 Task<void> OrderedDigest::skip(uint64_t number) { co_await add_zeroes(number, 0); }
 
 Hash::Hash(Context& context, NodePtr node, std::string_view algorithm, const CancelSource& cancel)
-    : context_(context), node_(std::move(node)), digest_(algorithm), cancel_(cancel) {}
+    : context_(context), node_(std::move(node)), digest_(algorithm), cancel_(cancel) {
+  const bool remote = is_remote(*node_);
+  parallel_ = remote ? kRemoteParallel : kParallel;
+  // A compressed cluster is decoded once, by one piece.
+  unit_ = std::max(remote ? kRemoteUnitBytes : kUnitBytes, node_->limits().cluster_bytes);
+}
 
 Task<std::string> Hash::run() {
-  const unsigned workers = std::min(kParallel, context_.runtime().worker_count());
+  const unsigned workers = std::min(parallel_, context_.runtime().worker_count());
   TaskGroup group;
-  for (unsigned i = 0; i < kParallel; ++i)
+  for (unsigned i = 0; i < parallel_; ++i)
     group.spawn_on(context_.runtime().worker(i % workers), work());
   co_await group.join();
   co_return digest_.finish();
@@ -68,11 +77,7 @@ Task<Hash::Piece> Hash::next_piece() {
   }
   piece.zero = known_zero_;
   uint64_t most = position_ + kHoleBytes;
-  if (!piece.zero) {
-    // A compressed cluster is decoded once, by one piece.
-    const uint64_t unit = std::max(kUnitBytes, node_->limits().cluster_bytes);
-    most = align_down(position_, unit) + unit;
-  }
+  if (!piece.zero) most = align_down(position_, unit_) + unit_;
   piece.length = std::min(known_end_, most) - position_;
   piece.number = numbers_++;
   position_ += piece.length;
@@ -82,7 +87,7 @@ Task<Hash::Piece> Hash::next_piece() {
 Task<void> Hash::work() {
   // All are started before the first one, which may never have to wait, takes its worker.
   co_await yield_now();
-  AlignedBuffer buffer(std::max(kUnitBytes, node_->limits().cluster_bytes));
+  AlignedBuffer buffer(unit_);
   while (true) {
     Piece piece;
     std::exception_ptr error;

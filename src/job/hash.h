@@ -58,6 +58,9 @@ class Hash {
   OrderedDigest digest_;
   const CancelSource& cancel_;
 
+  unsigned parallel_ = 0;
+  uint64_t unit_ = 0;
+
   Mutex scan_;  // guards what next_piece() keeps
   uint64_t position_ = 0;
   uint64_t numbers_ = 0;

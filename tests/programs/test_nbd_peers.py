@@ -1,4 +1,5 @@
 """The NBD client with servers that fail, limit and end, with our own server, and what `cairn serve` draws on a terminal."""
+import hashlib
 import os
 import pty
 import re
@@ -92,6 +93,10 @@ def test_copies_do_not_wait_for_one_request_after_the_other(serve, ours, folder,
         ours("convert", "-f", "raw", "-O", "raw", *words)
         # 32 requests of 2 MiB: 6.4 seconds one by one.
         assert time.monotonic() - begin < 4
+    begin = time.monotonic()
+    assert "identical" in ours("compare", "-f", "raw", "-F", "raw", "a.raw", one.uri()).out
+    assert call(CAIRN, "hash", "-f", "raw", one.uri()).out.split()[0] == hashlib.sha256(data).hexdigest()
+    assert time.monotonic() - begin < 8
     assert (folder / "t.raw").read_bytes() == data
     assert (folder / "b.raw").read_bytes() == data
 

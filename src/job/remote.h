@@ -1,0 +1,16 @@
+#pragma once
+
+#include <algorithm>
+
+#include "block/node.h"
+
+namespace cairn {
+
+// Whether requests to NODE, or to what lies below it, travel.
+inline bool is_remote(const Node& node) {
+  if (node.limits().remote) return true;
+  return std::any_of(node.children().begin(), node.children().end(),
+                     [](const Child& child) { return is_remote(*child.node); });
+}
+
+}  // namespace cairn
