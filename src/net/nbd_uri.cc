@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cctype>
+#include <charconv>
 
 #include "base/error.h"
 #include "net/nbd_wire.h"
@@ -79,7 +80,12 @@ void parse_authority(std::string_view text, std::string* host, std::string* port
   if (number.empty()) return;
   for (const char c : number)
     if (std::isdigit(static_cast<unsigned char>(c)) == 0) reject("the port is no number");
-  *port = number;
+  uint16_t value = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+  if (error != std::errc() || end != number.data() + number.size())
+    reject("the port is larger than 65535");
+  // None that anybody listens on: as if there were none.
+  if (value != 0) *port = std::to_string(value);
 }
 
 bool parse_switch(const std::string& text) {
@@ -163,35 +169,37 @@ Location parse_uri(std::string_view scheme, std::string_view rest) {
   return location;
 }
 
-// What follows "nbd:" in the older spelling.
+[[noreturn]] void reject_address(std::string_view kind, std::string_view text) {
+  throw Error(ErrorKind::kInvalid,
+              "error parsing " + std::string(kind) + " '" + printable(text) + "'");
+}
+
+// What follows "nbd:" in the older spelling, with the words of QEMU, whose own this is.
 Location parse_legacy(std::string_view rest) {
   Location location;
   static constexpr std::string_view kMark = ":exportname=";
-  if (const size_t mark = rest.find(kMark); mark != std::string_view::npos) {
+  const size_t mark = rest.find(kMark);
+  if (mark != std::string_view::npos) {
     location.export_name = checked_export(std::string(rest.substr(mark + kMark.size())));
     rest = rest.substr(0, mark);
   }
+  if (rest.empty() || (mark != std::string_view::npos && location.export_name.empty()))
+    throw Error(ErrorKind::kInvalid, "NBD server address missing");
   if (rest.starts_with("unix:")) {
     if (rest.size() == 5) reject("the path of the socket is missing");
     location.server = SocketAddress::unix_path(std::string(rest.substr(5)));
     return location;
   }
-  std::string_view host = rest;
-  std::string_view port;
-  if (rest.starts_with('[')) {
-    const size_t end = rest.find(']');
-    if (end == std::string_view::npos) reject("'[' without ']'");
-    host = rest.substr(1, end - 1);
-    port = rest.substr(end + 1);
-    if (!port.empty() && port[0] != ':') reject("text behind ']'");
-    if (!port.empty()) port = port.substr(1);
-  } else if (const size_t colon = rest.rfind(':'); colon != std::string_view::npos) {
-    host = rest.substr(0, colon);
-    port = rest.substr(colon + 1);
-  }
-  if (host.empty()) reject("the host is missing");
-  location.server = SocketAddress::inet(std::string(host),
-                                        port.empty() ? std::to_string(kPort) : std::string(port));
+  const bool brackets = rest.starts_with('[');
+  const std::string_view kind = brackets ? "IPv6 address" : "address";
+  const size_t colon = brackets ? rest.find("]:") : rest.find(':');
+  if (colon == std::string_view::npos) reject_address(kind, rest);
+  const std::string_view host = brackets ? rest.substr(1, colon - 1) : rest.substr(0, colon);
+  std::string_view port = rest.substr(colon + (brackets ? 2 : 1));
+  // Options of the address may follow; what they say about listening or its kind does not matter.
+  port = port.substr(0, port.find(','));
+  if (port.empty()) reject_address(kind, rest);
+  location.server = SocketAddress::inet(std::string(host), std::string(port));
   return location;
 }
 
@@ -211,7 +219,7 @@ Location parse_location(std::string_view name) {
       mark != std::string_view::npos && is_nbd_name(name) && name.find(':') == mark)
     return parse_uri(name.substr(0, mark), name.substr(mark + 3));
   if (name.starts_with("nbd:")) return parse_legacy(name.substr(4));
-  reject("'" + printable(name) + "' is no name of an NBD export");
+  throw Error(ErrorKind::kInvalid, "File name string for NBD must start with 'nbd:'");
 }
 
 std::string format_uri(const SocketAddress& server, std::string_view export_name, bool tls) {

@@ -195,7 +195,8 @@ std::vector<Socket> listen_inet(const SocketAddress& address, std::vector<Target
     }
     if (!sockets.empty() && !busy) return sockets;
   }
-  throw Error::system(error, "Failed to find an available port");
+  throw Error::system(
+      error, error == EADDRINUSE ? "Failed to find an available port" : "Failed to bind socket");
 }
 
 }  // namespace

@@ -109,6 +109,8 @@ TEST(NbdUri, AllSpellings) {
            Row{"nbd:h:99", Kind::kInet, "h:99", "", false},
            Row{"nbd:h:99:exportname=a:b/c", Kind::kInet, "h:99", "a:b/c", false},
            Row{"nbd:[::1]:99", Kind::kInet, "[::1]:99", "", false},
+           Row{"nbd:h:99,ipv4=on:exportname=e", Kind::kInet, "h:99", "e", false},
+           Row{"nbd://h:0/e", Kind::kInet, "h:10809", "e", false},
            Row{"nbd:unix:/s:exportname=e", Kind::kUnix, "/s", "e", false},
        }) {
     const Location location = parse_location(row.name);
@@ -125,10 +127,28 @@ TEST(NbdUri, AllSpellings) {
 }
 
 TEST(NbdUri, WrongOnesAreRefused) {
-  for (const char* name :
-       {"nbd://", "nbd:///x", "nbd://h?socket=/s", "nbd://h?x=1", "nbd+unix://h?socket=/s",
-        "nbd+unix:///x", "nbd+unix:///?socket=", "nbd://h:abc/", "nbd+foo://h", "nbd://h/%zz",
-        "nbd://h/%00", "nbd://[::1/", "nbd:", "nbd:unix:", "nbd://h/?tls-type=psk"})
+  for (const char* name : {"nbd://",
+                           "nbd:///x",
+                           "nbd://h?socket=/s",
+                           "nbd://h?x=1",
+                           "nbd+unix://h?socket=/s",
+                           "nbd+unix:///x",
+                           "nbd+unix:///?socket=",
+                           "nbd://h:abc/",
+                           "nbd+foo://h",
+                           "nbd://h/%zz",
+                           "nbd://h/%00",
+                           "nbd://[::1/",
+                           "nbd:",
+                           "nbd:unix:",
+                           "nbd://h/?tls-type=psk",
+                           "nbd://h:65536/",
+                           "nbd:h",
+                           "nbd:h:",
+                           "nbd:[::1]",
+                           "nbd:[::1",
+                           "nbd:h:1:exportname=",
+                           "nbd+unix:/x?socket=/s"})
     EXPECT_THROW(parse_location(name), Error) << name;
 }
 

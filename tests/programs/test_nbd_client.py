@@ -209,12 +209,14 @@ def test_nbd_server(ours, started, folder, disk):
     assert (folder / "t.raw").read_bytes() == disk.read_bytes()
 
 
-def test_a_target_must_be_large_enough(ours, nbdkit, disk):
+def test_a_target_must_be_large_enough(ours, qemu, nbdkit, disk):
     uri = nbdkit("memory", "1M")
     failed = ours("convert", "-O", "raw", disk, uri, ok=False)
     assert failed.code == 1 and "Cannot grow NBD nodes" in failed.err
     assert ours("create", "-f", "raw", uri, "1M").code == 0
-    assert ours("resize", "-f", "raw", uri, "2M", ok=False).code == 1
+    for words in (["2M"], ["--shrink", "512K"]):
+        failed = ours("resize", "-f", "raw", uri, *words, ok=False)
+        assert failed.code == 1 and failed.err == qemu("resize", "-f", "raw", uri, *words, ok=False).err
 
 
 def test_a_server_that_comes_back(ours, nbdkit, started, folder):

@@ -239,6 +239,20 @@ def test_fork_returns_when_clients_can_connect(folder, disk):
     assert failed.code == 1 and "Failed to blk_new_open 'missing.raw'" in failed.err
 
 
+def test_two_servers_do_not_share_a_pid_file(folder, disk):
+    words = ["--fork", "-r", "-t", f"--pid-file={folder}/pid", "-f", "raw", disk]
+    assert subprocess.run([QEMU_NBD, "-k", folder / "a.sock", *words]).returncode == 0
+    first = int((folder / "pid").read_text())
+    try:
+        answers = [subprocess.run([program, "-k", folder / "b.sock", *words], capture_output=True, text=True)
+                   for program in ("qemu-nbd", QEMU_NBD)]
+        assert [(one.returncode, one.stderr) for one in answers] == 2 * [(1, answers[0].stderr)]
+        assert "Cannot lock pid file" in answers[0].stderr
+        assert int((folder / "pid").read_text()) == first
+    finally:
+        os.kill(first, signal.SIGTERM)
+
+
 def test_socket_activation(folder, disk):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("act.sock")
@@ -305,7 +319,10 @@ WRONG_LINES = [
     "--tls-creds x d.raw", "--tls-authz x d.raw", "--tls-hostname x d.raw", "-l x -f raw d.raw", "-c /dev/nosuch -f raw d.raw",
     "-d /dev/nosuch", "-d", "--handshake-limit=x d.raw", "--selinux-label=x d.raw", "-k /nonexistent/s.sock --selinux-label=x d.raw", "-f bogus d.raw",
     "--image-opts -f raw d.raw", "-L --fork", "-L -c /dev/nbd0", "--pid-file", "-e 0 --aio=threads --aio=native d.raw",
-    "-p x d.raw", "--discard=unmap --discard=unmap d.raw"]
+    "-p x d.raw", "--discard=unmap --discard=unmap d.raw", "-L -r -s -t -e 2 --image-opts -k /nonexistent", "-L -l x -k /nonexistent",
+    "-f raw -o -5 d.raw", "-f raw -b 192.0.2.1 -p 10888 d.raw", "--pid-file=/nonexistent/p -f raw d.raw", "-r -f raw nbd:localhost",
+    "-r -f raw nbd:localhost:", "-r -f raw nbd:", "-r -f raw nbd:[::1]", "-r -f raw nbd:a:b:c", "-r -f raw nbd:h:1:exportname=",
+    "-r -f raw nbd+unix:/e?socket=/s"]
 
 
 @pytest.mark.parametrize("line", WRONG_LINES)

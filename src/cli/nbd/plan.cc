@@ -69,15 +69,18 @@ class HeldBitmap {
   DirtyBitmapPtr bitmap_;
 };
 
+// The file is locked until the program ends: two servers do not share it.
 void write_pid(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) throw Error::system(errno, "Cannot create PID file '" + path + "'");
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) throw Error::system(errno, "Could not create '" + path + "'");
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_SETLK, &whole) != 0) throw Error::system(errno, "Cannot lock pid file");
   const std::string text = std::to_string(::getpid()) + "\n";
-  const ssize_t written = ::write(fd, text.data(), text.size());
-  const int error = errno;
-  ::close(fd);
-  if (written != static_cast<ssize_t>(text.size()))
-    throw Error::system(error, "Cannot write PID file '" + path + "'");
+  if (::ftruncate(fd, 0) != 0 ||
+      ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+    throw Error::system(errno, "Failed to write pid file");
 }
 
 Task<void> tick(const ServePlan& plan, const nbd::Server& server, CancelSource& over) {
@@ -128,7 +131,7 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
     try {
       co_await show_snapshot(*node, plan.load_snapshot);
     } catch (Error& error) {
-      if (error.message().starts_with("Failed to load snapshot")) throw;
+      if (error.message().starts_with("Failed to load snapshot") || !error.hints().empty()) throw;
       throw error.context("Failed to load snapshot");
     }
   }

@@ -2,8 +2,8 @@
 #include <getopt.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -85,7 +85,7 @@ struct Line {
   std::vector<std::string> objects;
   std::vector<std::string> files;
   bool disconnect = false, list = false, persistent = false, fork = false, verbose = false;
-  bool has_shared = false, image_opts = false;
+  bool image_opts = false;
   unsigned shared = 1;
   unsigned handshake_limit = 10;
   std::string format;
@@ -254,6 +254,8 @@ void take_short(const Session& session, Line& line, int id, const char* value) {
       line.port = text;
       break;
     case 'o':
+      if (text.size() > 1 && text[0] == '-' && std::isdigit(static_cast<unsigned char>(text[1])))
+        fail(session, "Value '" + text + "' is out of range for parameter 'offset'");
       line.image.offset = plain_number(session, value, "Invalid offset", INT64_MAX);
       break;
     case 'l':
@@ -280,7 +282,6 @@ void take_short(const Session& session, Line& line, int id, const char* value) {
       line.connect = text;
       break;
     case 'e':
-      line.has_shared = true;
       line.shared = static_cast<unsigned>(
           plain_number(session, value, "Invalid shared device number", INT32_MAX));
       break;
@@ -349,11 +350,10 @@ bool parse(Session& session, Line& line, int argc, char** argv) {
 
 void check_list_mode(const Session& session, const Line& line) {
   const ImagePlan& image = line.image;
-  if (line.has_shared || !line.connect.empty() || line.disconnect || image.offset != 0 ||
-      !image.bitmaps.empty() || image.allocation_depth || image.snapshot || line.read_only ||
-      !image.name.empty() || !image.description.empty() || !line.format.empty() ||
-      line.image_opts || line.persistent || line.cache_seen || line.aio_seen || line.discard_seen ||
-      !line.detect_zeroes.empty())
+  if (!line.connect.empty() || line.disconnect || image.offset != 0 || !image.bitmaps.empty() ||
+      image.allocation_depth || !image.load_snapshot.empty() || !image.name.empty() ||
+      !image.description.empty() || !line.format.empty() || line.cache_seen || line.aio_seen ||
+      line.discard_seen || !line.detect_zeroes.empty())
     fail(session, "List mode is incompatible with per-device settings");
   if (line.fork) fail(session, "List mode is incompatible with forking");
 }

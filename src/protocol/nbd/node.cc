@@ -297,9 +297,9 @@ Task<Extent> NbdNode::do_extent(uint64_t offset, uint64_t max) {
 // --- size, closing ---
 
 Task<void> NbdNode::do_resize(ResizeRequest request) {
-  if (request.length > length()) throw Error(ErrorKind::kUnsupported, "Cannot grow NBD nodes");
-  if (request.length < length() && request.exact)
+  if (request.length != length() && request.exact)
     throw Error(ErrorKind::kUnsupported, "Cannot resize NBD nodes");
+  if (request.length > length()) throw Error(ErrorKind::kUnsupported, "Cannot grow NBD nodes");
   co_return;
 }
 
