@@ -33,6 +33,7 @@ namespace cairn {
 void register_drivers(Registry& registry) {
   registry.add(make_file_driver());
   registry.add(make_host_device_driver());
+  registry.add(make_host_cdrom_driver());
   registry.add(make_nbd_driver());
   registry.add(make_null_driver("null-co"));
   registry.add(make_null_driver("null-aio"));

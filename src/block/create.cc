@@ -112,21 +112,10 @@ Task<void> create_image(Context& context, CreateOptions request) {
   const Driver* format = context.registry().find(format_name);
   if (format == nullptr)
     throw Error(ErrorKind::kInvalid, "Unknown file format '" + format_name + "'");
-  const Driver* protocol = nullptr;
-  std::string path = request.filename;
-  struct stat status = {};
-  if (::stat(path.c_str(), &status) == 0 && (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode))) {
-    protocol = context.registry().find("host_device");
-  } else if (has_protocol_prefix(path)) {
-    const std::string prefix = path.substr(0, path.find(':'));
-    protocol = context.registry().find_protocol(prefix);
-    if (protocol == nullptr) throw Error(ErrorKind::kInvalid, "Unknown protocol '" + prefix + "'");
-    Options named;
-    protocol->parse_filename(path, named);
-    path = named.string("filename").value_or(path);
-  } else {
-    protocol = context.registry().find("file");
-  }
+  const Driver* protocol = &protocol_of(context, request.filename);
+  Options named;
+  protocol->parse_filename(request.filename, named);
+  const std::string path = named.string("filename").value_or(request.filename);
   if (!format->abilities().create)
     throw Error(ErrorKind::kUnsupported,
                 "Format driver '" + format_name + "' does not support image creation");
@@ -231,22 +220,27 @@ Task<void> create_image(Context& context, CreateOptions request) {
                        .file = nullptr,
                        .backing_size = std::nullopt};
     co_await protocol->create(context, std::move(bare));
-    if (!raw) {
+    const bool fixed = !protocol->abilities().resize;
+    if (!raw || fixed) {
       OpenRequest empty;
       empty.filename = path;
       empty.format = protocol->name();
       empty.flags = {
           .writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
       file = co_await open_node(context, std::move(empty));
+    }
+    if (!raw) {
       const Permissions permissions{
           .used = Permissions::kConsistentRead | Permissions::kWrite | Permissions::kResize,
           .unshared = Permissions::kWrite | Permissions::kResize};
       co_await file->set_permissions(permissions);
-      if (!protocol->abilities().resize) {
-        // An old header on a device must not survive next to the new one.
-        const std::vector<std::byte> nothing(512);
-        co_await file->write(0, nothing);
-      }
+    }
+    if (fixed) {
+      // An old header on a device must not survive.
+      const std::vector<std::byte> nothing(std::min<uint64_t>(file->length(), 512));
+      co_await file->write(0, nothing);
+    }
+    if (!raw) {
       CreateRequest image{.filename = path,
                           .size = rounded,
                           .options = format_options,

@@ -83,6 +83,8 @@ class Driver {
   virtual bool is_protocol() const { return false; }
   // Protocol prefixes of file names, without the colon: {"nbd", "nbd+unix"}.
   virtual std::vector<std::string_view> prefixes() const { return {}; }
+  // How surely PATH is a device of the host that this protocol reaches: 0 … 100. Blocks.
+  virtual int probe_device(const std::string&) const { return 0; }
   // 0: not mine … 100: certain. Raw answers 1.
   virtual int probe(const ProbeInput&) const { return 0; }
   virtual Abilities abilities() const { return {}; }
@@ -123,6 +125,8 @@ class Registry {
   void add(std::unique_ptr<Driver> driver);
   const Driver* find(std::string_view name) const;
   const Driver* find_protocol(std::string_view prefix) const;
+  // The protocol that reaches the device PATH; null when PATH is no device.
+  const Driver* find_device_protocol(const std::string& path) const;
   // All drivers, by name.
   std::vector<const Driver*> all() const;
   // The format whose probe scores highest. Two formats that are both certain: throws kInvalid that

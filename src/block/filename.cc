@@ -3,6 +3,8 @@
 
 #include <filesystem>
 
+#include "block/context.h"
+#include "block/foreign_name.h"
 #include "block/open.h"
 
 namespace cairn {
@@ -11,6 +13,24 @@ bool has_protocol_prefix(std::string_view filename) {
   const size_t colon = filename.find(':');
   return colon != std::string_view::npos &&
          filename.substr(0, colon).find('/') == std::string_view::npos;
+}
+
+const Driver& protocol_of(const Context& context, const std::string& filename) {
+  const Registry& registry = context.registry();
+  if (context.beyond_qemu)
+    if (const std::string advice = foreign_name_advice(filename); !advice.empty()) {
+      struct stat status = {};
+      if (::stat(filename.c_str(), &status) != 0) throw Error(ErrorKind::kNotFound, advice);
+    }
+  if (const Driver* driver = registry.find_device_protocol(filename); driver != nullptr)
+    return *driver;
+  const bool prefixed = has_protocol_prefix(filename);
+  const std::string prefix = prefixed ? filename.substr(0, filename.find(':')) : "file";
+  const Driver* driver = registry.find_protocol(prefix);
+  if (driver == nullptr && prefixed)
+    throw Error(ErrorKind::kInvalid, "Unknown protocol '" + prefix + "'");
+  if (driver == nullptr) throw Error(ErrorKind::kUnsupported, "this program has no file driver");
+  return *driver;
 }
 
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference) {

@@ -22,35 +22,6 @@ namespace {
 constexpr unsigned kMaxDepth = 200;
 constexpr size_t kProbeBytes = 2048;
 
-bool is_device(const std::string& path) {
-  struct stat status;
-  return ::stat(path.c_str(), &status) == 0 && (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode));
-}
-
-// Chooses the protocol for a file name and lets it split the name into OPTIONS.
-const Driver& protocol_for(Context& context, std::string_view filename, Options& options) {
-  const Registry& registry = context.registry();
-  const Driver* driver = nullptr;
-  if (is_device(std::string(filename)) || filename.starts_with("/dev/cdrom"))
-    driver = registry.find("host_device");
-  if (driver != nullptr) {
-    options.set("filename", filename);
-    return *driver;
-  }
-  if (!has_protocol_prefix(filename)) {
-    driver = registry.find("file");
-    options.set("filename", filename);
-  } else {
-    const std::string_view prefix = filename.substr(0, filename.find(':'));
-    driver = registry.find_protocol(prefix);
-    if (driver == nullptr)
-      throw Error(ErrorKind::kInvalid, "Unknown protocol '" + std::string(prefix) + "'");
-    driver->parse_filename(filename, options);
-  }
-  if (driver == nullptr) throw Error(ErrorKind::kUnsupported, "this program has no file driver");
-  return *driver;
-}
-
 }  // namespace
 
 std::string image_in_folder(const Context& context, const std::string& filename) {
@@ -149,7 +120,13 @@ Task<const Driver*> Opener::probe(Context& context, Node& file) {
   std::vector<std::byte> head(kProbeBytes);
   std::vector<std::byte> tail;
   const uint64_t length = file.length();
-  co_await file.read(0, MutableByteSpan(head).first(std::min<uint64_t>(length, head.size())));
+  try {
+    co_await file.read(0, MutableByteSpan(head).first(std::min<uint64_t>(length, head.size())));
+  } catch (const Error& error) {
+    // A drive without a medium is a raw disk.
+    if (error.kind() != ErrorKind::kNoMedium) throw;
+    co_return context.registry().find("raw");
+  }
   if (length >= 512 && context.beyond_qemu) {
     tail.resize(512);
     co_await file.read(length - 512, tail);
@@ -229,7 +206,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     if (spot.filename.empty())
       throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
     spot.filename = image_in_folder(context, spot.filename);
-    driver = &protocol_for(context, spot.filename, spot.options);
+    driver = &protocol_of(context, spot.filename);
+    driver->parse_filename(spot.filename, spot.options);
   } else if (driver != nullptr && driver->is_protocol()) {
     if (!spot.filename.empty()) driver->parse_filename(spot.filename, spot.options);
     if (!spot.protocol_level) {
@@ -422,8 +400,9 @@ Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes, Permiss
   // Without a driver the tree below names bytes of a plain file.
   if (bytes && spot.filename.empty() && !spot.options.has("driver") &&
       spot.options.has("filename")) {
-    spot.options.set("driver",
-                     is_device(*spot.options.string("filename")) ? "host_device" : "file");
+    const Driver* device =
+        context.registry().find_device_protocol(*spot.options.string("filename"));
+    spot.options.set("driver", device != nullptr ? device->name() : "file");
   }
   NodePtr node = co_await Opener::open(context, std::move(spot));
   // What the image refers to is relative to its file, however that was named.

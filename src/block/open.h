@@ -122,6 +122,10 @@ std::string image_in_folder(const Context& context, const std::string& filename)
 // True when both names reach one existing file.
 bool same_file(const std::string& a, const std::string& b);
 
+// The protocol that FILENAME leads to: of a device, of its prefix, or `file`. Throws kInvalid for
+// an unknown prefix, kNotFound for what other systems call a drive.
+const Driver& protocol_of(const Context& context, const std::string& filename);
+
 // True for "proto:…" (a colon before the first slash).
 bool has_protocol_prefix(std::string_view filename);
 

@@ -71,6 +71,18 @@ const Driver* Registry::find_protocol(std::string_view prefix) const {
   return nullptr;
 }
 
+const Driver* Registry::find_device_protocol(const std::string& path) const {
+  const Driver* best = nullptr;
+  int best_score = 0;
+  for (const auto& driver : drivers_) {
+    const int score = driver->probe_device(path);
+    if (score <= best_score) continue;
+    best = driver.get();
+    best_score = score;
+  }
+  return best;
+}
+
 std::vector<const Driver*> Registry::all() const {
   std::vector<const Driver*> result;
   for (const auto& driver : drivers_) result.push_back(driver.get());

@@ -248,7 +248,7 @@ void pass_signals_on() {
 }
 
 std::string plain_path(const std::string& name) {
-  for (const std::string_view prefix : {"file:", "host_device:"})
+  for (const std::string_view prefix : {"file:", "host_device:", "host_cdrom:"})
     if (name.starts_with(prefix)) return name.substr(prefix.size());
   return name;
 }

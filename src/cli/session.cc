@@ -297,17 +297,11 @@ int print_amend_help(Session& session, const std::string& format) {
 }
 
 const Driver& protocol_for_target(const Session& session, const std::string& filename) {
-  const Registry& registry = session.context.registry();
-  const Driver* protocol = registry.find("file");
-  if (has_protocol_prefix(filename)) {
-    const std::string prefix = filename.substr(0, filename.find(':'));
-    protocol = registry.find_protocol(prefix);
-    if (protocol == nullptr) fail(session, "Unknown protocol '" + prefix + "'");
-  }
-  if (!protocol->abilities().create)
+  const Driver& protocol = protocol_of(session.context, filename);
+  if (!protocol.abilities().create)
     fail(session,
-         "Protocol driver '" + std::string(protocol->name()) + "' does not support image creation");
-  return *protocol;
+         "Protocol driver '" + std::string(protocol.name()) + "' does not support image creation");
+  return protocol;
 }
 
 int print_create_help(Session& session, const std::string& format, const std::string& filename) {

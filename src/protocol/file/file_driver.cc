@@ -10,8 +10,10 @@
 #include "async/runtime.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "protocol/file/cdrom.h"
 #include "protocol/file/file.h"
 #include "protocol/file/file_node.h"
+#include "protocol/file/open_file.h"
 
 namespace cairn {
 namespace {
@@ -23,6 +25,23 @@ const OptionSchema kOpenOptions = {
     {"locking", OptionType::kString, "auto", "auto, on or off"},
     {"drop-cache", OptionType::kBool, "on", "drop cached pages when the image is closed"},
     {"x-check-cache-dropped", OptionType::kBool, "off", "accepted, no effect"},
+};
+
+// Of block devices and CD-ROM drives.
+const OptionSchema kDeviceOpenOptions = [] {
+  OptionSchema schema = kOpenOptions;
+  schema.push_back({.name = "exclusive",
+                    .type = OptionType::kBool,
+                    .default_text = "",
+                    .help = "refuse block devices that are mounted or otherwise in use; on for "
+                            "writing",
+                    .beyond_qemu = true});
+  return schema;
+}();
+
+const OptionSchema kDeviceCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"preallocation", OptionType::kString, "", "Preallocation mode (allowed values: off)"},
 };
 
 const OptionSchema kCreateOptions = {
@@ -53,22 +72,53 @@ void check_aio(const Options& options, bool direct) {
                 "specified.");
 }
 
+bool is_device(const struct stat& status) {
+  return S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
+}
+
 class FileDriver : public Driver {
  public:
-  explicit FileDriver(bool device) : device_(device) {}
+  explicit FileDriver(FileKind kind) : kind_(kind) {}
 
-  std::string_view name() const override { return device_ ? "host_device" : "file"; }
+  std::string_view name() const override { return name_of(kind_); }
   bool shapes_disk(std::string_view option) const override { return option == "filename"; }
   std::string_view title() const override {
-    return device_ ? "block and character devices of the host" : "regular files";
+    switch (kind_) {
+      case FileKind::kRegular:
+        return "regular files";
+      case FileKind::kDevice:
+        return "block and character devices of the host";
+      case FileKind::kCdrom:
+        return "CD-ROM drives of the host";
+    }
+    return {};
   }
   bool is_protocol() const override { return true; }
   std::vector<std::string_view> prefixes() const override { return {name()}; }
   Abilities abilities() const override {
-    return {.create = true, .resize = !device_, .shared_writers = true};
+    return {.create = true, .resize = kind_ == FileKind::kRegular, .shared_writers = true};
   }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
+  const OptionSchema& open_options() const override {
+    return kind_ == FileKind::kRegular ? kOpenOptions : kDeviceOpenOptions;
+  }
+  const OptionSchema& create_options() const override {
+    return kind_ == FileKind::kRegular ? kCreateOptions : kDeviceCreateOptions;
+  }
+
+  int probe_device(const std::string& path) const override {
+    struct stat status = {};
+    const bool exists = ::stat(path.c_str(), &status) == 0;
+    switch (kind_) {
+      case FileKind::kRegular:
+        return 0;
+      case FileKind::kDevice:
+        return exists && is_device(status) ? 90 : path.starts_with("/dev/cdrom") ? 50 : 0;
+      case FileKind::kCdrom:
+        // Character devices are not asked: some do things when they are opened.
+        return exists && S_ISBLK(status.st_mode) && is_cdrom_drive(path) ? 100 : 0;
+    }
+    return 0;
+  }
 
   Task<NodePtr> open(OpenContext& request) const override {
     const std::string path = request.options.string("filename").value_or("");
@@ -79,33 +129,21 @@ class FileDriver : public Driver {
     const Locking locking = locking_of(request.options);
     const bool drop_cache = request.options.boolean("drop-cache").value_or(true);
     request.options.boolean("x-check-cache-dropped");
-    // Looked at before it is opened: a FIFO would block.
-    struct stat status = {};
-    if (::stat(path.c_str(), &status) != 0)
-      throw Error::system(errno, "Could not open '" + path + "'");
-    if (!device_ && !S_ISREG(status.st_mode))
-      throw Error(ErrorKind::kInvalid,
-                  "'file' driver requires '" + path + "' to be a regular file");
-    if (device_ && !S_ISBLK(status.st_mode) && !S_ISCHR(status.st_mode))
-      throw Error(ErrorKind::kInvalid, "'host_device' driver requires '" + path +
-                                           "' to be either a character or block device");
-    const int access = request.flags.writable ? O_RDWR : O_RDONLY;
-    const int direct = request.flags.cache.direct ? O_DIRECT : 0;
-    const int fd = ::open(path.c_str(), access | direct | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-      const int error = errno;
-      if (error == EINVAL && direct != 0)
-        throw Error(ErrorKind::kInvalid,
-                    "Could not open '" + path + "': filesystem does not support O_DIRECT");
-      throw Error::system(error == EROFS ? EACCES : error, "Could not open '" + path + "'");
-    }
-    auto node = std::make_shared<FileNode>(request.context, *this, path, fd, device_);
-    int read_only = 0;
-    if (device_ && request.flags.writable && ::ioctl(fd, BLKROGET, &read_only) == 0 &&
-        read_only != 0)
-      throw Error::system(EACCES, "The device is not writable");
+    OpenMode mode{.writable = request.flags.writable, .direct = request.flags.cache.direct};
+    if (kind_ != FileKind::kRegular && request.context.beyond_qemu)
+      mode.exclusive = request.options.boolean("exclusive").value_or(mode.writable);
+    OwnFd fd;
+    if (kind_ == FileKind::kRegular)
+      fd = open_file(kind_, path, mode);
+    else
+      fd = co_await run_blocking([&] { return open_file(kind_, path, mode); });
+    std::shared_ptr<FileNode> node;
+    if (kind_ == FileKind::kCdrom)
+      node = co_await open_cdrom(request, path, mode, std::move(fd));
+    else
+      node = std::make_shared<FileNode>(request.context, *this, path, fd.release(), kind_);
     node->lock(request.permissions, locking);
-    node->inspect(request.flags.cache.direct);
+    node->inspect(mode.direct);
     node->set_drop_cache(drop_cache);
     co_return node;
   }
@@ -117,13 +155,14 @@ class FileDriver : public Driver {
     const bool nocow = request.options.boolean("nocow").value_or(false);
     if (hint && *hint > UINT32_MAX)
       throw Error(ErrorKind::kInvalid, "Extent size hint is too large");
-    struct stat status = {};
-    const bool exists = ::stat(path.c_str(), &status) == 0;
-    if (exists && (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode))) {
-      check_device(path, request.size, mode);
+    if (kind_ != FileKind::kRegular) {
+      const uint64_t size = request.size;
+      const bool careful = context.beyond_qemu;
+      co_await run_blocking([&] { check_device(path, size, mode, careful); });
       co_return;
     }
-    if (exists && !S_ISREG(status.st_mode))
+    struct stat status = {};
+    if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode))
       throw Error(ErrorKind::kInvalid,
                   "'file' driver requires '" + path + "' to be a regular file");
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -155,16 +194,52 @@ class FileDriver : public Driver {
     throw Error(ErrorKind::kInvalid, "invalid parameter value: " + text);
   }
 
-  static void check_device(const std::string& path, uint64_t size, Preallocation mode) {
+  // A device cannot be made: it must be there and large enough.
+  void check_device(const std::string& path, uint64_t size, Preallocation mode,
+                    bool careful) const {
     if (mode != Preallocation::kOff)
       throw Error(ErrorKind::kUnsupported,
                   "Unsupported preallocation mode '" + std::string(to_string(mode)) + "'");
-    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd < 0) throw Error::system(errno, "Could not open '" + path + "'");
-    const off_t end = ::lseek(fd, 0, SEEK_END);
-    ::close(fd);
+    OwnFd fd;
+    try {
+      fd = open_file(kind_, path, {.writable = true, .direct = false, .exclusive = careful});
+    } catch (Error& error) {
+      if (!careful)
+        error.context("Protocol driver '" + std::string(name()) +
+                      "' does not support creating new images, so an existing image must be "
+                      "selected as the target; however, opening the given target as an existing "
+                      "image failed");
+      throw;
+    }
+    if (kind_ == FileKind::kCdrom) {
+      const auto drive_status = make_host_cdrom_drive(fd.get())->status();
+      if (drive_status != CdromDrive::Status::kReady)
+        throw no_medium(drive_status, "No medium inserted");
+    }
+    const off_t end = ::lseek(fd.get(), 0, SEEK_END);
     if (end < 0 || static_cast<uint64_t>(end) < size)
       throw Error(ErrorKind::kInvalid, "Cannot grow device files");
+  }
+
+  // FD was opened without waiting for a medium.
+  Task<std::shared_ptr<FileNode>> open_cdrom(OpenContext& request, std::string path, OpenMode mode,
+                                             OwnFd fd) const {
+    const auto status =
+        co_await run_blocking([&] { return make_host_cdrom_drive(fd.get())->status(); });
+    const bool ready = status == CdromDrive::Status::kReady;
+    if (ready) {
+      // Opened with a medium the kernel keeps the tray shut, until the last descriptor is closed.
+      mode.medium = true;
+      OwnFd shut = co_await run_blocking([&] { return open_file(kind_, path, mode); });
+      fd = std::move(shut);
+    } else if (request.context.beyond_qemu) {
+      if (!request.flags.metadata_only)
+        throw no_medium(status).context("Could not open '" + path + "'");
+      request.context.warn("no medium in the drive '" + path + "'");
+    }
+    auto drive = make_host_cdrom_drive(fd.get());
+    co_return std::make_shared<CdromNode>(request.context, *this, std::move(path), fd.release(),
+                                          std::move(drive));
   }
 
   static void set_attributes(Context& context, int fd, bool nocow, std::optional<uint64_t> hint) {
@@ -195,12 +270,19 @@ class FileDriver : public Driver {
       throw Error::system(errno, "Could not write the first block");
   }
 
-  bool device_;
+  FileKind kind_;
 };
 
 }  // namespace
 
-std::unique_ptr<Driver> make_file_driver() { return std::make_unique<FileDriver>(false); }
-std::unique_ptr<Driver> make_host_device_driver() { return std::make_unique<FileDriver>(true); }
+std::unique_ptr<Driver> make_file_driver() {
+  return std::make_unique<FileDriver>(FileKind::kRegular);
+}
+std::unique_ptr<Driver> make_host_device_driver() {
+  return std::make_unique<FileDriver>(FileKind::kDevice);
+}
+std::unique_ptr<Driver> make_host_cdrom_driver() {
+  return std::make_unique<FileDriver>(FileKind::kCdrom);
+}
 
 }  // namespace cairn

@@ -34,8 +34,8 @@ uint64_t length_of(int fd, const std::string& path) {
 
 }  // namespace
 
-FileNode::FileNode(Context& context, const Driver& driver, std::string path, int fd, bool device)
-    : Node(context, driver), path_(std::move(path)), fd_(fd), device_(device) {
+FileNode::FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind)
+    : Node(context, driver), path_(std::move(path)), fd_(fd), kind_(kind) {
   io_.fd = fd;
 }
 
@@ -45,7 +45,7 @@ FileNode::~FileNode() {
 
 void FileNode::inspect(bool direct) {
   struct statfs fs = {};
-  if (!device_ && ::fstatfs(fd_, &fs) == 0) {
+  if (!is_device() && ::fstatfs(fd_, &fs) == 0) {
     constexpr long kRamfs = 0x858458f6;
     io_.memory_backed =
         fs.f_type == TMPFS_MAGIC || fs.f_type == kRamfs || fs.f_type == HUGETLBFS_MAGIC;
@@ -53,8 +53,8 @@ void FileNode::inspect(bool direct) {
   io_.direct = direct;
   set_length(length_of(fd_, path_));
   if (direct) probe_alignment();
-  mutable_limits().discard_alignment = device_ ? 512 : 1;
-  mutable_limits().zero_alignment = device_ ? 512 : 1;
+  mutable_limits().discard_alignment = is_device() ? 512 : 1;
+  mutable_limits().zero_alignment = is_device() ? 512 : 1;
 }
 
 // Which lengths and addresses direct I/O accepts is found by trying.
@@ -67,7 +67,7 @@ void FileNode::probe_alignment() {
   };
   uint32_t request = 0;
   int sector = 0;
-  if (device_ && ::ioctl(fd_, BLKSSZGET, &sector) == 0 && sector > 0)
+  if (is_device() && ::ioctl(fd_, BLKSSZGET, &sector) == 0 && sector > 0)
     request = static_cast<uint32_t>(sector);
   for (uint32_t size : kSizes) {
     if (request != 0) break;
@@ -126,7 +126,7 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
 
 Task<RwLock::Guard> FileNode::hold_end(uint64_t end) {
   RwLock::Guard guard;
-  if (!device_ && end > length()) guard = co_await end_lock_.shared();
+  if (!is_device() && end > length()) guard = co_await end_lock_.shared();
   co_return guard;
 }
 
@@ -174,12 +174,12 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
     done =
         co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
     // Punching does not move the end of a file. Others may be writing behind it: it only grows.
-    if (done && !device_ && end > this->length()) {
+    if (done && !is_device() && end > this->length()) {
       if (::fallocate(fd_, 0, static_cast<off_t>(end - 1), 1) != 0)
         throw Error::system(errno, path_);
     }
   }
-  if (!done && device_) {
+  if (!done && is_device()) {
     uint64_t range[2] = {offset, length};
     if (io_.direct && !flags.no_fallback) {
       const int result =
@@ -199,12 +199,12 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
     if (!done && offset >= this->length()) done = co_await allocate(0, offset, length, nullptr);
   }
   if (!done) throw Error::system(ENOTSUP);
-  if (!device_) grown_to(end);
+  if (!is_device()) grown_to(end);
 }
 
 Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
   forget_extent();
-  if (device_) {
+  if (is_device()) {
     uint64_t range[2] = {offset, length};
     if (can_punch_.load(std::memory_order_relaxed)) {
       const int error =
@@ -244,7 +244,7 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
   std::unique_lock lock(extent_mutex_);
   if (offset < extent_begin_ || offset >= extent_end_) {
     const auto at = static_cast<off_t>(offset);
-    const off_t data = device_ ? at : ::lseek(fd_, at, SEEK_DATA);
+    const off_t data = is_device() ? at : ::lseek(fd_, at, SEEK_DATA);
     const int error = data < 0 ? errno : 0;
     extent_begin_ = offset;
     extent_data_ = true;
@@ -255,7 +255,7 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
     } else if (error == 0 && data > at) {
       extent_data_ = false;
       extent_end_ = static_cast<uint64_t>(data);
-    } else if (error == 0 && data == at && !device_) {
+    } else if (error == 0 && data == at && !is_device()) {
       const off_t hole = ::lseek(fd_, at, SEEK_HOLE);
       if (hole > at) extent_end_ = static_cast<uint64_t>(hole);
     }
@@ -310,7 +310,7 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
 }
 
 Task<void> FileNode::do_resize(ResizeRequest request) {
-  if (device_) {
+  if (is_device()) {
     if (request.preallocation != Preallocation::kOff)
       throw Error(ErrorKind::kUnsupported, "Preallocation mode '" +
                                                std::string(to_string(request.preallocation)) +
@@ -331,13 +331,13 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
 Task<std::optional<uint64_t>> FileNode::allocated_bytes() {
   struct stat status = {};
   if (::fstat(fd_, &status) != 0) co_return std::nullopt;
-  co_return device_ ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
+  co_return is_device() ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
 }
 
 Value FileNode::specific_info() const {
   Value data = Value::object();
   struct fsxattr attributes = {};
-  if (!device_ && ::ioctl(fd_, FS_IOC_FSGETXATTR, &attributes) == 0 &&
+  if (!is_device() && ::ioctl(fd_, FS_IOC_FSGETXATTR, &attributes) == 0 &&
       (attributes.fsx_xflags & FS_XFLAG_EXTSIZE) != 0)
     data.set("extent-size-hint", uint64_t{attributes.fsx_extsize});
   return data;
@@ -352,7 +352,7 @@ Task<void> FileNode::do_close() {
 Task<bool> FileNode::do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
                                         uint64_t length) {
   auto* from = dynamic_cast<FileNode*>(&source);
-  if (from == nullptr || device_ || from->device_ || io_.direct || from->io_.direct)
+  if (from == nullptr || is_device() || from->is_device() || io_.direct || from->io_.direct)
     co_return false;
   forget_extent();
   RwLock::Guard guard = co_await hold_end(offset + length);

@@ -12,14 +12,17 @@
 
 namespace cairn {
 
+// What a name must lead to.
+enum class FileKind { kRegular, kDevice, kCdrom };
+
 // An open file or device. Reads behind the end give zeroes; a file grows when it is written there.
 class FileNode : public Node {
  public:
-  FileNode(Context& context, const Driver& driver, std::string path, int fd, bool device);
+  FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind);
   ~FileNode() override;
 
   // Finds out size, alignments and the kind of file system. Blocks.
-  void inspect(bool direct);
+  virtual void inspect(bool direct);
   void lock(Permissions permissions, Locking mode);
   void set_drop_cache(bool drop) { drop_cache_ = drop; }
 
@@ -27,7 +30,7 @@ class FileNode : public Node {
   Task<std::optional<uint64_t>> allocated_bytes() override;
   Value specific_info() const override;
   std::string_view specific_type() const override { return "file"; }
-  bool reads_zero_when_created() const override { return !device_; }
+  bool reads_zero_when_created() const override { return !is_device(); }
 
  protected:
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
@@ -42,6 +45,7 @@ class FileNode : public Node {
                                 uint64_t length) override;
 
  private:
+  bool is_device() const { return kind_ != FileKind::kRegular; }
   void grown_to(uint64_t end);
   // Keeps the end of the file from being moved by others while something is done that reaches to
   // END; holds nothing when that is inside.
@@ -52,7 +56,7 @@ class FileNode : public Node {
 
   std::string path_;
   int fd_;
-  bool device_;
+  FileKind kind_;
   IoFile io_;
   WriteTurns turns_;  // of files in memory
   RwLock end_lock_;   // shared: moves the end by writing; exclusive: by changing the length

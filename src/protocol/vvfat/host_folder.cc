@@ -11,10 +11,6 @@
 
 namespace cairn::vvfat {
 
-OwnFd::~OwnFd() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 HostFolder::HostFolder(std::string path)
     : path_(std::move(path)),
       fd_(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK)) {

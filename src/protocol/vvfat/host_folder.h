@@ -1,28 +1,10 @@
 #pragma once
 
 #include <string>
-#include <utility>
+
+#include "base/own_fd.h"
 
 namespace cairn::vvfat {
-
-// A file descriptor that is closed when its owner goes.
-class OwnFd {
- public:
-  OwnFd() = default;
-  explicit OwnFd(int fd) : fd_(fd) {}
-  OwnFd(OwnFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  OwnFd& operator=(OwnFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~OwnFd();
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
 
 // A folder of the host, and the only way to what lies in it: the kernel resolves every path beneath
 // it (openat2, RESOLVE_BENEATH), whatever links there are and whoever moves them meanwhile.
