@@ -272,6 +272,25 @@ def test_pending_logs_are_replayed(image, cairn, qemu, shape):
     assert after.get(after.current + 32, "16s") == image.get(image.current + 32, "16s"), "the content is the same"
 
 
+def test_what_is_given_up_costs_nothing(folder, cairn, qemu):
+    """Discarded blocks are holes of the file; what a crash left is one after the repair."""
+    cairn("create", "-q", "-f", "vhdx", "-o", "block_size=1M", "a.vhdx", "20M")
+    cairn("io", "-f", "vhdx", "-c", "write -q -P 3 0 16M", "-c", "discard -q 4M 4M", "a.vhdx")
+    assert os.stat("a.vhdx").st_blocks * 512 < 14 * MIB
+    cairn("check", "a.vhdx")
+    reads(cairn, "a.vhdx", "3 0 4M", "0 4M 4M", "3 8M 8M")
+    qemu("check", "a.vhdx")
+    # Written out as zeroes.
+    data = open("a.vhdx", "rb").read()
+    with open("a.vhdx", "r+b") as file:
+        file.write(data)
+    found = cairn("check", "a.vhdx", ok=False)
+    assert found.code == 3 and "4 leaked clusters" in found.out
+    cairn("check", "-r", "leaks", "a.vhdx")
+    cairn("check", "a.vhdx")
+    reads(cairn, "a.vhdx", "3 0 4M", "0 4M 4M", "3 8M 8M")
+
+
 def test_qemu_replays_ours(folder, cairn, qemu):
     """A program that dies after a flush."""
     cairn("create", "-q", "-f", "vhdx", "-o", "block_size=1M", "a.vhdx", "400M")
@@ -511,6 +530,8 @@ def test_curious_but_good(image, cairn, qemu):
     cairn("io", "-f", "vhdx", "-c", "write -q -P 5 5M 1M", "a.vhdx")
     after = Vhdx("a.vhdx")
     assert after.log_length == MIB and b"x" * 16 in after.bytes[after.REGIONS[0]:after.REGIONS[0] + 65536]
+    # The new block lies in front of room that was written out as zeroes.
+    cairn("check", "-r", "leaks", "a.vhdx")
     assert cairn("check", "--output=json", "a.vhdx").json()["check-errors"] == 0
     reads(cairn, "a.vhdx", "1 0 1M", "2 2M 1M", "5 5M 1M")
 

@@ -23,6 +23,32 @@ struct Findings {
 
 }  // namespace
 
+// Space behind the first block that nothing refers to.
+std::vector<Room> VhdxNode::gaps() {
+  std::vector<Room> result;
+  if (parameters_.leave_allocated) return result;
+  std::lock_guard lock(free_mutex_);
+  for (const auto& [at, bytes] : free_)
+    if (at > first_block_) result.push_back({at, bytes});
+  return result;
+}
+
+// What gaps cost, in blocks: nothing where they are holes of the file.
+Task<uint64_t> VhdxNode::leaked_blocks() {
+  uint64_t leaked = 0;
+  for (const Room& gap : gaps()) {
+    const uint64_t end = std::min(gap.offset + gap.bytes, file_->length());
+    uint64_t held = 0;
+    for (uint64_t at = gap.offset; at < end;) {
+      const Extent extent = co_await file_->extent_at(at, end - at);
+      if (extent.data) held += extent.length;
+      at += extent.length;
+    }
+    leaked += held / block_bytes();
+  }
+  co_return leaked;
+}
+
 Task<CheckResult> VhdxNode::check(CheckRequest request) {
   CheckResult result;
   Findings findings{request, result};
@@ -92,12 +118,7 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     if (region_damaged_[i])
       findings.error("Region table " + std::to_string(i + 1) + " is damaged.");
   if (log_damaged_) findings.error("The log is damaged.");
-  // Space behind the first block that nothing refers to.
-  if (!parameters_.leave_allocated) {
-    std::lock_guard lock(free_mutex_);
-    for (const auto& [at, bytes] : free_)
-      if (at > first_block_) result.leaks += bytes / block_bytes();
-  }
+  result.leaks = co_await leaked_blocks();
   if (result.leaks != 0 && request.report)
     request.report("Leaked space for " + std::to_string(result.leaks) + " blocks.");
 
@@ -137,21 +158,12 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
   if (request.repair != CheckRequest::Repair::kNone && !read_only() && result.leaks != 0 &&
       result.corruptions == 0) {
     co_await journal_->begin(false);
-    const uint64_t cut = co_await trim_file();
-    uint64_t freed = cut / block_bytes();
-    std::map<uint64_t, uint64_t> gaps;
-    {
-      std::lock_guard lock(free_mutex_);
-      gaps = free_;
-    }
+    co_await trim_file();
     // What lies between blocks is given back to the host; later blocks take it first.
-    for (const auto& [at, bytes] : gaps) {
-      if (at <= first_block_) continue;
-      co_await file_->discard(at, bytes);
-      freed += bytes / block_bytes();
-    }
-    result.leaks_fixed = std::min(freed, result.leaks);
-    result.leaks -= result.leaks_fixed;
+    for (const Room& gap : gaps()) co_await file_->discard(gap.offset, gap.bytes);
+    const uint64_t left = co_await leaked_blocks();
+    result.leaks_fixed = result.leaks - std::min(left, result.leaks);
+    result.leaks = left;
   }
   // QEMU counts nothing for this format.
   if (!context().beyond_qemu) {

@@ -82,8 +82,12 @@ class VhdxNode : public FormatNode {
   Task<void> commit();
   Task<void> release_block(uint64_t block, vhdx::State state);
   Task<void> publish_partial(const Grant& place);
-  // Cuts free space off the end of the file. Gives how many bytes.
-  Task<uint64_t> trim_file();
+  // Cuts free space off the end of the file.
+  Task<void> trim_file();
+
+  // check.cc
+  std::vector<vhdx::Room> gaps();
+  Task<uint64_t> leaked_blocks();
 
   // resize.cc
   Task<void> grow(uint64_t size);

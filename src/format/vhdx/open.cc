@@ -250,7 +250,7 @@ Task<void> VhdxNode::scan_table(bool for_check) {
     }
     covered = std::max(covered, used[i].offset + used[i].bytes);
   }
-  if (read_only()) co_return;
+  if (read_only() && !for_check) co_return;
   for (const auto& [from, to] : taken) used.push_back({from, to - from});
   note_used(std::move(used));
 }

@@ -93,9 +93,14 @@ Task<void> VhdxNode::begin_change() {
 
 Task<void> VhdxNode::commit() {
   if (!has_log_ && pages_->changed()) co_await begin_change();
-  co_await journal_->commit([this](const std::vector<Room>& released) {
-    for (const Room& room : released) give_room(room);
+  std::vector<Room> free;
+  co_await journal_->commit([&](const std::vector<Room>& released) {
+    free.insert(free.end(), released.begin(), released.end());
   });
+  for (const Room& room : free) {
+    co_await file_->discard(room.offset, room.bytes);
+    give_room(room);
+  }
 }
 
 // Makes BLOCK one without data of its own.
@@ -158,24 +163,21 @@ Task<void> VhdxNode::publish_partial(const Grant& place) {
   });
 }
 
-Task<uint64_t> VhdxNode::trim_file() {
+Task<void> VhdxNode::trim_file() {
   co_await commit();
   co_await journal_->empty_log();
   Mutex::Guard guard = co_await room_mutex_.lock();
   uint64_t place = 0;
-  uint64_t bytes = 0;
   {
     std::lock_guard lock(free_mutex_);
-    if (free_.empty()) co_return 0;
+    if (free_.empty()) co_return;
     const auto last = std::prev(free_.end());
-    if (last->first + last->second != end_) co_return 0;
+    if (last->first + last->second != end_) co_return;
     place = last->first;
-    bytes = last->second;
     free_.erase(last);
   }
   end_ = place;
   co_await file_->resize({.length = place});
-  co_return bytes;
 }
 
 }  // namespace cairn
