@@ -162,7 +162,7 @@ Task<void> Shell::drain() { co_await pending.join(); }
 
 Task<bool> Shell::open_file(OpenHow how) {
   const std::string name = how.request.filename;
-  std::string problem;
+  std::optional<Error> problem;
   try {
     if (how.native_aio && !how.request.flags.cache.direct)
       throw Error(ErrorKind::kInvalid,
@@ -178,9 +178,9 @@ Task<bool> Shell::open_file(OpenHow how) {
       node = co_await open_node(session.context, std::move(request));
     }
   } catch (const Error& error) {
-    problem = error.message();
+    problem = error;
   }
-  if (problem.empty() && how.copy_on_read) {
+  if (!problem && how.copy_on_read) {
     OpenRequest above;
     above.options.set("driver", "copy-on-read");
     above.file = node;
@@ -188,19 +188,22 @@ Task<bool> Shell::open_file(OpenHow how) {
     try {
       node = co_await open_node(session.context, std::move(above));
     } catch (const Error& error) {
-      problem = error.message();
+      problem = error;
     }
-    if (!problem.empty()) {
+    if (problem) {
       co_await node->close();
       node.reset();
     }
   }
-  if (!problem.empty()) {
+  if (problem) {
     // What follows says it in its own words.
     const std::string told = "Could not open '" + name + "': ";
-    if (problem.starts_with(told)) problem.erase(0, told.size());
-    session.error(name.empty() ? "can't open: " + problem
-                               : "can't open device " + name + ": " + problem);
+    std::string text = problem->message();
+    if (text.starts_with(told)) text.erase(0, told.size());
+    Error whole(problem->kind(),
+                name.empty() ? "can't open: " + text : "can't open device " + name + ": " + text);
+    for (const std::string& line : problem->hints()) whole.hint(line);
+    session.error(whole);
     co_return false;
   }
   read_only = !how.request.flags.writable;
