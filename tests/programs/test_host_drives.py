@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import sparse_disk
+from conftest import CAIRN, sparse_disk
 
 pytestmark = pytest.mark.any_engine
 
@@ -186,7 +186,8 @@ def test_a_mounted_device_is_not_written(mounted, cairn, ours, qemu):
         out.truncate(65536)
     before = Path("fs").read_bytes()
     for words in (["convert", "-n", "-f", "raw", "-O", "raw", "new.raw", mounted], ["create", "-f", "raw", mounted, "1M"],
-                  ["create", "-f", "qcow2", mounted, "1M"], ["bench", "-w", "-f", "raw", "-c", "1", mounted]):
+                  ["create", "-f", "qcow2", mounted, "1M"], ["bench", "-w", "-f", "raw", "-c", "1", mounted],
+                  ["io", "-f", "raw", "-c", "write 0 512", mounted], ["nbd", "-f", "raw", "-k", f"{os.getcwd()}/s", mounted]):
         refused = cairn(*words, ok=False)
         assert refused.code == 1 and f"Could not open '{mounted}': Device or resource busy" in refused.err
         assert f"It is mounted on '{os.getcwd()}/mnt': unmount it first" in refused.err and "file.exclusive=off" in refused.err
@@ -199,3 +200,66 @@ def test_a_mounted_device_is_not_written(mounted, cairn, ours, qemu):
     cairn("bench", "-w", "-c", "1", "-s", "512", "--pattern", "0", "--image-opts", words + "off")
     for program in (ours, qemu):
         program("bench", "-w", "-c", "1", "-s", "512", "-f", "raw", mounted)
+
+
+@pytest.mark.parametrize("cache", ["writeback", "none"])
+@pytest.mark.parametrize("block", [512, 4096])
+def test_zeroes_and_discards_of_any_range(loop, folder, cairn, block, cache):
+    """What is left is what was asked for, whatever the device's unit is."""
+    before = os.urandom(1 << 20)
+    Path("back").write_bytes(before)
+    device = loop("back", "-b", str(block))
+    zeroed = [("write -z", 0, 512), ("write -z", 5000, 3000), ("write -z", 65536, 131072), ("write -z -u", 300000, 70001),
+              ("write -z -u", 1044480, 4096), ("write -z", 524287, 2), ("write -z -n -u", 409600, 8192)]
+    words = [word for command, at, count in zeroed for word in ("-c", f"{command} {at} {count}")]
+    cairn("io", "-f", "raw", "-t", cache, *words, "-c", "discard 700000 50000", "-c", "discard 819200 4096", "-c", "flush", device)
+    expected = bytearray(before)
+    for _, at, count in zeroed:
+        expected[at:at + count] = bytes(count)
+    with open(device, "rb") as disk:
+        after = disk.read()
+    assert len(after) == len(expected)
+    assert after[:700000] == expected[:700000] and after[823296:] == expected[823296:]
+    for at in range(700000, 823296):
+        # What was discarded may be anything; what lies beside it is kept.
+        if not (700000 <= at < 750000 or 819200 <= at < 823296):
+            assert after[at] == expected[at], at
+
+
+@pytest.mark.parametrize("cache", ["writeback", "none"])
+def test_a_device_that_loses_its_end_is_no_zeroes(loop, folder, cairn, cache):
+    Path("back").write_bytes(os.urandom(1 << 20))
+    device = loop("back")
+    job = subprocess.Popen([CAIRN, "io", "-r", "-f", "raw", "-t", cache, device], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True)
+    job.stdin.write("length\n")
+    job.stdin.flush()
+    while "1 MiB" not in job.stdout.readline():
+        pass
+    os.truncate("back", 65536)
+    subprocess.run(["losetup", "-c", device], check=True)
+    out, _ = job.communicate("read 0 64k\nread 128k 64k\nread 32k 64k\n", timeout=30)
+    assert out.count("read failed: Input/output error") == 2 and "read 65536/65536 bytes at offset 0" in out, out
+
+
+def test_a_device_that_grew_is_as_large_as_when_it_is_opened(loop, folder, cairn):
+    Path("back").write_bytes(os.urandom(65536))
+    device = loop("back")
+    os.truncate("back", 1 << 20)
+    assert "virtual size: 64 KiB" in cairn("info", device).out
+    subprocess.run(["losetup", "-c", device], check=True)
+    assert "virtual size: 1 MiB" in cairn("info", device).out
+
+
+def test_devices_that_cannot_be_written(loop, folder, cairn, ours, qemu):
+    Path("back").write_bytes(bytes(65536))
+    device = loop("back", "-r")
+    for words in (["create", "-f", "raw", device, "4k"], ["create", "-f", "qcow2", device, "4k"],
+                  ["resize", "-f", "raw", device, "64k"], ["convert", "-n", "-f", "raw", "-O", "raw", "back", device]):
+        same(ours, qemu, *words)
+        assert "The device is not writable: Permission denied" in cairn(*words, ok=False).err
+
+
+def test_resizing_devices(device, ours, qemu):
+    for words in (["8M"], ["--shrink", "1M"], ["4M"], ["--preallocation=full", "5M"]):
+        same(ours, qemu, "resize", "-f", "raw", device, *words)

@@ -32,17 +32,19 @@ def kernel():
     return found[-1], found[-1].name.removeprefix("vmlinuz-")
 
 
-def make_initramfs(folder, version):
-    """Busybox, the modules that the disk needs in the order in which they load, and the script."""
-    root = folder / "root"
-    for name in ("bin", "dev", "proc", "mnt", "modules"):
+def plant_busybox(root, init):
+    for name in ("bin", "dev", "proc", "sys", "tmp", "mnt", "modules"):
         (root / name).mkdir(parents=True)
     (root / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
     (root / "bin/busybox").chmod(0o755)
-    (root / "init").write_text(INIT)
+    (root / "init").write_text(init)
     (root / "init").chmod(0o755)
+
+
+def add_modules(root, version, *modules):
+    """With all that they need, in the order in which they load."""
     order = []
-    for module in ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"):
+    for module in modules:
         listed = subprocess.run(["/sbin/modprobe", "-S", version, "--show-depends", module], capture_output=True, text=True,
                                 check=True).stdout
         for line in listed.splitlines():
@@ -51,16 +53,21 @@ def make_initramfs(folder, version):
                 order.append(Path(words[1]).name)
                 (root / "modules" / order[-1]).write_bytes(Path(words[1]).read_bytes())
     (root / "modules/order").write_text("".join(name + "\n" for name in order))
+
+
+def pack(root, archive):
     names = "\n".join(str(path.relative_to(root)) for path in root.rglob("*"))
     packed = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=names.encode(), cwd=root, capture_output=True,
                             check=True).stdout
-    (folder / "initrd").write_bytes(packed)
+    archive.write_bytes(packed)
 
 
 @pytest.mark.slow
 def test_a_linux_kernel_works_on_our_export(folder, ours):
     image, version = kernel()
-    make_initramfs(folder, version)
+    plant_busybox(folder / "root", INIT)
+    add_modules(folder / "root", version, "virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
+    pack(folder / "root", folder / "initrd")
     with open("fs.raw", "wb") as out:
         out.truncate(16 << 20)
     subprocess.run(["/sbin/mkfs.ext4", "-q", "fs.raw"], check=True)

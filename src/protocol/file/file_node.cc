@@ -32,6 +32,13 @@ uint64_t length_of(int fd, const std::string& path) {
   return static_cast<uint64_t>(end);
 }
 
+// The unit of what the block device FD can write, zero and discard; nothing for other devices.
+std::optional<uint32_t> logical_block_bytes(int fd) {
+  int bytes = 0;
+  if (::ioctl(fd, BLKSSZGET, &bytes) != 0 || bytes <= 0) return std::nullopt;
+  return static_cast<uint32_t>(bytes);
+}
+
 }  // namespace
 
 FileNode::FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind)
@@ -52,9 +59,10 @@ void FileNode::inspect(bool direct) {
   }
   io_.direct = direct;
   set_length(length_of(fd_, path_));
+  const uint32_t block = is_device() ? logical_block_bytes(fd_).value_or(512) : 1;
   if (direct) probe_alignment();
-  mutable_limits().discard_alignment = is_device() ? 512 : 1;
-  mutable_limits().zero_alignment = is_device() ? 512 : 1;
+  mutable_limits().discard_alignment = block;
+  mutable_limits().zero_alignment = block;
 }
 
 // Which lengths and addresses direct I/O accepts is found by trying.
@@ -65,10 +73,7 @@ void FileNode::probe_alignment() {
   const auto works = [&](size_t shift, size_t size) {
     return ::pread(fd_, buffer.data() + shift, size, 0) >= 0 || errno != EINVAL;
   };
-  uint32_t request = 0;
-  int sector = 0;
-  if (is_device() && ::ioctl(fd_, BLKSSZGET, &sector) == 0 && sector > 0)
-    request = static_cast<uint32_t>(sector);
+  uint32_t request = is_device() ? logical_block_bytes(fd_).value_or(0) : 0;
   for (uint32_t size : kSizes) {
     if (request != 0) break;
     // Success with one byte tells nothing about what the device underneath wants.
@@ -111,6 +116,11 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
                                                       std::to_string(out.size()) + " bytes at " +
                                                       std::to_string(offset));
     if (got == 0) {
+      // A file that others cut off reads as zeroes; a device does not lose its end but by a fault.
+      if (is_device() && offset < length())
+        throw Error(ErrorKind::kIo, path_ + ": the device now ends before byte " +
+                                        std::to_string(offset) + ", it was opened with " +
+                                        std::to_string(length()));
       std::memset(out.data(), 0, out.size());
       co_return;
     }
@@ -179,22 +189,15 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
         throw Error::system(errno, path_);
     }
   }
-  if (!done && is_device()) {
-    uint64_t range[2] = {offset, length};
-    if (io_.direct && !flags.no_fallback) {
-      const int result =
-          co_await run_blocking([&] { return ::ioctl(fd_, BLKZEROOUT, range) == 0 ? 0 : errno; });
-      done = result == 0;
-    }
-  } else if (!done) {
+  // The kernel zeroes a device by writing where it has no better way: no help without a fallback.
+  if (!done && !(is_device() && flags.no_fallback))
     done = co_await allocate(FALLOC_FL_ZERO_RANGE, offset, length, &can_zero_);
-    if (!done) {
-      done = co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length,
-                               &can_punch_);
-      if (done) {
-        const bool reserved = co_await allocate(0, offset, length, nullptr);
-        done = reserved;
-      }
+  if (!done && !is_device()) {
+    done =
+        co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
+    if (done) {
+      const bool reserved = co_await allocate(0, offset, length, nullptr);
+      done = reserved;
     }
     if (!done && offset >= this->length()) done = co_await allocate(0, offset, length, nullptr);
   }
@@ -206,10 +209,13 @@ Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
   forget_extent();
   if (is_device()) {
     uint64_t range[2] = {offset, length};
-    if (can_punch_.load(std::memory_order_relaxed)) {
+    if (can_discard_.load(std::memory_order_relaxed)) {
       const int error =
           co_await run_blocking([&] { return ::ioctl(fd_, BLKDISCARD, range) == 0 ? 0 : errno; });
-      if (error != 0 && not_there(error)) can_punch_.store(false, std::memory_order_relaxed);
+      if (not_there(error))
+        can_discard_.store(false, std::memory_order_relaxed);
+      else if (error != 0)
+        throw Error::system(error, path_ + ": discarding at " + std::to_string(offset));
     }
     co_return;
   }

@@ -65,6 +65,7 @@ class FileNode : public Node {
   std::atomic<int> flush_error_{0};
   std::atomic<bool> can_punch_{true};
   std::atomic<bool> can_zero_{true};
+  std::atomic<bool> can_discard_{true};
   std::mutex extent_mutex_;
   uint64_t extent_begin_ = 0;  // the last answer of SEEK_DATA/SEEK_HOLE
   uint64_t extent_end_ = 0;
