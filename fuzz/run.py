@@ -42,6 +42,25 @@ def seed(folder, name):
     noise.unlink()
 
 
+def seed_folders(folder):
+    """What lies behind the first sectors of a floppy disk made from a small folder, changed with mtools."""
+    cairn = HERE.parent / "build/release/cairn"
+    tree = folder / "tree"
+    (tree / "sub/deep").mkdir(parents=True)
+    (tree / "a.txt").write_text("first")
+    (tree / "sub/Long name of a file.text").write_text("x" * 9000)
+    (tree / "sub/deep/empty").write_text("")
+    disk = folder / "disk"
+    subprocess.run([cairn, "convert", "-q", "-f", "raw", "-O", "raw", f"fat:floppy:12:{tree}", disk], check=True)
+    env = os.environ | {"MTOOLS_SKIP_CHECK": "1"}
+    for i, words in enumerate((["mdir"], ["mdel", "::/a.txt"], ["mmove", "::/sub/deep", "::/"], ["mmd", "::/A new folder"],
+                               ["mren", "::/sub", "::/other"])):
+        subprocess.run([words[0], "-i", disk, *words[1:]], check=True, env=env, stdout=subprocess.DEVNULL)
+        (folder / f"seed{i}").write_bytes(b"\0" + disk.read_bytes()[512:512 + 60000])
+    disk.unlink()
+    shutil.rmtree(tree)
+
+
 def run(program):
     """The JUnit case of one target; an empty body when all is well."""
     name = program.name.removeprefix("fuzz_")
@@ -52,6 +71,8 @@ def run(program):
             shutil.copy(file, corpus)
         if name.startswith("qcow2"):
             small_images(corpus)
+        if name == "vvfat":
+            seed_folders(corpus)
         seed(corpus, name)
         # The shell prints what it does and complains by getopt; reports of faults come through all the same.
         quiet = ["-close_fd_mask=3"] if name == "io_lines" else []

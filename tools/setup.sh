@@ -72,7 +72,7 @@ TEST_PACKAGES+=(fdisk nbd-server)
 TEST_PACKAGES+=(python3-libvhdi)
 TEST_PACKAGES+=(qemu-system-x86/bookworm-backports qemu-system-data/bookworm-backports seabios/bookworm-backports
   linux-image-cloud-amd64 busybox-static cpio kmod)
-# Checkers and readers of FAT.
-TEST_PACKAGES+=(dosfstools mtools)
+# Checkers and readers of FAT, and what kills a program at a chosen step.
+TEST_PACKAGES+=(dosfstools mtools strace)
 # Second opinions on Parallels images and those of Bochs.
 TEST_PACKAGES+=(ploop bximage)

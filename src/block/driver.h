@@ -97,6 +97,9 @@ class Driver {
   // Whether an open option decides what disk is seen, rather than how it is worked with. A node
   // that was opened with one such has no plain name.
   virtual bool shapes_disk(std::string_view option) const;
+  // Whether the driver makes up the disk: then what a guest writes there cannot turn it into an
+  // image of some format, and nobody need be warned.
+  virtual bool makes_its_disks() const { return false; }
   // Splits what follows "prefix:" (or a whole URI) into options: "filename" by default.
   virtual void parse_filename(std::string_view filename, Options& options) const;
 

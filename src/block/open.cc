@@ -246,7 +246,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     }
     request.probed_file = file;
     request.options.take_tree("file");
-    probed = true;
+    probed = !context.beyond_qemu || !file->driver().makes_its_disks();
   } else {
     request.options = std::move(spot.options);
   }

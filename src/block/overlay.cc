@@ -16,6 +16,8 @@ std::string temporary_folder() {
   return folder == "/tmp" ? "/var/tmp" : folder;
 }
 
+}  // namespace
+
 Task<NodePtr> lay_over(Context& context, NodePtr base) {
   const UnnamedFile file(temporary_folder(), "Could not make a temporary overlay");
   CreateOptions fresh;
@@ -37,8 +39,6 @@ Task<NodePtr> lay_over(Context& context, NodePtr base) {
   NodePtr node = co_await open_node(context, std::move(over));
   co_return node;
 }
-
-}  // namespace
 
 Task<NodePtr> open_with_snapshot_overlay(Context& context, OpenRequest request) {
   request.flags.writable = false;

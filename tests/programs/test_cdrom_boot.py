@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CAIRN
-from test_nbd_boot import add_modules, kernel, pack, plant_busybox
+from linux_guest import add_modules, kernel, pack, plant_busybox
 
 INIT = """#!/bin/busybox sh
 export PATH=/bin

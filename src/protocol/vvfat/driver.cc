@@ -3,8 +3,10 @@
 #include "async/runtime.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "protocol/vvfat/commit.h"
 #include "protocol/vvfat/node.h"
 #include "protocol/vvfat/vvfat.h"
+#include "protocol/vvfat/write_node.h"
 
 namespace cairn {
 namespace {
@@ -16,7 +18,8 @@ const OptionSchema kOpenOptions = {
     {"fat-type", OptionType::kNumber, "0", "12, 16 or 32; 0: what suits the disk"},
     {"floppy", OptionType::kBool, "off", "a floppy disk rather than one with a partition"},
     {"label", OptionType::kString, "QEMU VVFAT", "name of the volume, at most 11 bytes"},
-    {"rw", OptionType::kBool, "off", "writing, which is refused"},
+    {"rw", OptionType::kBool, "off", "what a guest writes is done to the folder"},
+    {"strict", OptionType::kBool, "on", "closing fails when something written was lost (rw)", true},
     {"size", OptionType::kSize, "", "size of the disk (FAT32)", true},
     {"cluster-size", OptionType::kSize, "", "bytes of a cluster (FAT32)", true},
 };
@@ -42,8 +45,8 @@ class VvfatDriver : public Driver {
   std::string_view title() const override { return "a folder of the host, shown as a FAT disk"; }
   bool is_protocol() const override { return true; }
   bool shapes_disk(std::string_view) const override { return true; }
+  bool makes_its_disks() const override { return true; }
   std::vector<std::string_view> prefixes() const override { return {"fat"}; }
-  Abilities abilities() const override { return {.read_only = true}; }
   const OptionSchema& open_options() const override { return kOpenOptions; }
 
   // fat:word:…:folder. As QEMU does, words that nobody knows are passed over, and one letter in
@@ -68,14 +71,12 @@ class VvfatDriver : public Driver {
     const Options& options = request.options;
     const auto dir = options.string("dir");
     if (!dir) throw Error(ErrorKind::kInvalid, "vvfat block driver requires a 'dir' option");
-    const vvfat::ImageOptions wanted = image_options(options);
     const bool writes = options.boolean("rw").value_or(false);
+    vvfat::ImageOptions wanted = image_options(options);
+    wanted.show_protection = writes;
     if (writes && !request.flags.writable)
       throw Error(ErrorKind::kDenied, "Unable to set VVFAT to 'rw' when drive is read-only");
-    if (writes)
-      throw Error(ErrorKind::kUnsupported,
-                  "writing to a folder that is shown as a disk is not supported");
-    if (request.flags.writable) throw Error(ErrorKind::kDenied, "Image is read-only");
+    if (!writes && request.flags.writable) throw Error(ErrorKind::kDenied, "Image is read-only");
     Context& context = request.context;
     const auto warn = [&context](std::string_view line) {
       if (context.warn) context.warn(line);
@@ -83,17 +84,28 @@ class VvfatDriver : public Driver {
     std::unique_ptr<vvfat::Snapshot> snapshot;
     co_await run_blocking([&] {
       vvfat::HostFolder folder(*dir);
+      if (writes) {
+        folder.lock();
+        vvfat::undo_interrupted(folder, warn);
+      } else if (vvfat::was_interrupted(folder)) {
+        warn("vvfat: a change of " + *dir +
+             " is under way, or was interrupted; opening it with "
+             "'rw' undoes what was interrupted");
+      }
       vvfat::Tree tree = vvfat::scan(
           folder, {.max_file_bytes = wanted.fat_type == 32 ? uint64_t{UINT32_MAX} : INT32_MAX,
                    .label = wanted.label,
                    .warn = warn});
-      vvfat::Image image(choose_geometry(wanted, tree), tree, *dir, wanted.label, warn);
+      vvfat::Image image(choose_geometry(wanted, tree), tree, *dir, wanted, warn);
       snapshot =
           std::make_unique<vvfat::Snapshot>(std::move(folder), std::move(tree), std::move(image));
     });
     auto node = std::make_shared<vvfat::VvfatNode>(context, *this, std::move(snapshot));
     if (!request.filename.empty()) node->set_name(name_for(options));
-    co_return node;
+    if (!writes) co_return node;
+    const bool strict = options.boolean("strict").value_or(context.beyond_qemu);
+    NodePtr disk = co_await vvfat::VvfatWriteNode::open(std::move(node), strict);
+    co_return disk;
   }
 
  private:

@@ -1,8 +1,13 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/own_fd.h"
+
+struct stat;
 
 namespace cairn::vvfat {
 
@@ -21,9 +26,29 @@ class HostFolder {
   enum class Links : bool { kRefuse, kFollow };
   // As open(2) of RELATIVE (empty: the folder itself). Without a descriptor errno tells why: EXDEV
   // when a link leads outside, ELOOP for a link that is refused.
-  OwnFd open(const std::string& relative, int flags, Links links) const;
+  OwnFd open(const std::string& relative, int flags, Links links, unsigned mode = 0) const;
+
+  // Changes of what lies in the folder. None of them follows a link or overwrites anything; all
+  // throw what the system says, naming RELATIVE.
+  //
+  // No second program may make such changes at the same time: throws kLocked.
+  void lock() const;
+  void make_folder(const std::string& relative) const;
+  // Nothing may be called TO.
+  void move(const std::string& from, const std::string& to) const;
+  // As lstat(2); false when nothing is there.
+  bool look_at(const std::string& relative, struct stat& status) const;
+  // What the folder RELATIVE holds.
+  std::vector<std::string> names_in(const std::string& relative) const;
+  // A file, a link, or a folder with all that it holds; fine when it is not there.
+  void remove(const std::string& relative) const;
+  void set_written(const std::string& relative, int64_t seconds) const;
+  // All that was changed is on stable storage.
+  void flush() const;
 
  private:
+  // The folder in which RELATIVE is, and its name there.
+  std::pair<OwnFd, std::string> place_of(const std::string& relative) const;
   std::string path_;
   OwnFd fd_;
 };

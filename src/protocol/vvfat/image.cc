@@ -75,13 +75,13 @@ Geometry choose_geometry(const ImageOptions& options, const Tree& tree) {
 }
 
 Image::Image(const Geometry& geometry, Tree& tree, const std::string& folder,
-             const std::string& label, const std::function<void(std::string_view)>& warn)
+             const ImageOptions& options, const std::function<void(std::string_view)>& warn)
     : geometry_(geometry) {
   place(tree, folder, warn);
-  write_directories(tree, label);
+  write_directories(tree, options);
   const Geometry& g = geometry_;
   if (!g.floppy) reserved_.emplace_back(0, encode_mbr(g));
-  const Sector boot = encode_boot_sector(g, label);
+  const Sector boot = encode_boot_sector(g, options.label);
   reserved_.emplace_back(g.start_sector, boot);
   if (g.type != FatType::k32) return;
   const uint32_t used = runs_.empty() ? 0 : runs_.back().first + runs_.back().count - 2;
@@ -151,19 +151,22 @@ void put(const DirectoryEntry& entry, std::vector<std::byte>& out) {
   entry.encode(std::span(out).last(kSlotBytes));
 }
 
-ShortName short_text(std::string_view text) {
+ShortName padded_name(std::string_view text) {
   ShortName name;
   name.fill(' ');
   std::copy(text.begin(), text.end(), name.begin());
   return name;
 }
 
-DirectoryEntry entry_for(const Entry& entry, const ShortName& name) {
+DirectoryEntry entry_for(const Entry& entry, const ShortName& name, bool show_protection) {
   DirectoryEntry out;
   out.name = name;
   out.attributes = entry.kind == Entry::Kind::kFolder ? attribute::kFolder : attribute::kArchive;
   out.created = entry.created;
   out.written = entry.written;
+  if (show_protection && entry.kind != Entry::Kind::kFolder &&
+      (entry.write_protected || entry.linked))
+    out.attributes |= attribute::kReadOnly;
   // The host's own date of access would change by looking.
   out.accessed_date = entry.written.date;
   out.cluster = entry.first_cluster;
@@ -173,7 +176,8 @@ DirectoryEntry entry_for(const Entry& entry, const ShortName& name) {
 
 }  // namespace
 
-void Image::write_directories(const Tree& tree, const std::string& label) {
+void Image::write_directories(const Tree& tree, const ImageOptions& options) {
+  const bool protection = options.show_protection;
   places_.resize(tree.entries.size());
   std::vector<std::byte>& out = directories_;
   for (uint32_t index = 0; index < tree.entries.size(); ++index) {
@@ -182,19 +186,19 @@ void Image::write_directories(const Tree& tree, const std::string& label) {
     const size_t begin = out.size();
     if (index == 0) {
       DirectoryEntry volume;
-      volume.name = short_text(label);
+      volume.name = padded_name(options.label);
       volume.attributes = attribute::kVolume | attribute::kArchive;
       put(volume, out);
     } else {
-      put(entry_for(folder, short_text(".")), out);
-      DirectoryEntry above = entry_for(tree.entries[folder.parent], short_text(".."));
+      put(entry_for(folder, padded_name("."), protection), out);
+      DirectoryEntry above = entry_for(tree.entries[folder.parent], padded_name(".."), protection);
       if (folder.parent == 0) above.cluster = 0;
       put(above, out);
     }
     for (uint32_t i = 0; i < folder.children; ++i) {
       const Entry& child = tree.entries[folder.first_child + i];
       put_long_name(child, out);
-      put(entry_for(child, child.short_name), out);
+      put(entry_for(child, child.short_name, protection), out);
     }
     places_[index] = {begin, out.size() - begin};
   }

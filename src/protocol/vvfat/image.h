@@ -13,7 +13,8 @@
 namespace cairn::vvfat {
 
 struct ImageOptions {
-  unsigned fat_type = 0;  // 12, 16, 32; 0: what suits the disk
+  bool show_protection = false;  // what must not be written has the attribute for that
+  unsigned fat_type = 0;         // 12, 16, 32; 0: what suits the disk
   bool floppy = false;
   std::string label = "QEMU VVFAT";
   // FAT32 only; nothing: as large as the folder asks for.
@@ -29,6 +30,7 @@ struct ClusterRun {
   uint32_t first = 0;
   uint32_t count = 0;
   uint32_t entry = 0;  // of Tree::entries
+  uint32_t skip = 0;   // clusters of the file in front of these
 };
 
 // Everything on the disk but the bytes of files, as it was when the folder was read. Does not
@@ -36,8 +38,8 @@ struct ClusterRun {
 class Image {
  public:
   // Gives the entries of TREE their clusters. Throws with QEMU's words when they do not fit.
-  Image(const Geometry& geometry, Tree& tree, const std::string& folder, const std::string& label,
-        const std::function<void(std::string_view)>& warn);
+  Image(const Geometry& geometry, Tree& tree, const std::string& folder,
+        const ImageOptions& options, const std::function<void(std::string_view)>& warn);
 
   const Geometry& geometry() const { return geometry_; }
   // Every file and folder that has clusters, in their order; without gaps from the first one on.
@@ -50,7 +52,7 @@ class Image {
  private:
   void place(Tree& tree, const std::string& folder,
              const std::function<void(std::string_view)>& warn);
-  void write_directories(const Tree& tree, const std::string& label);
+  void write_directories(const Tree& tree, const ImageOptions& options);
   void read_reserved(uint64_t offset, MutableByteSpan out) const;
   void read_table(uint64_t offset, MutableByteSpan out) const;
 

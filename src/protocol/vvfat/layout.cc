@@ -181,10 +181,23 @@ DosTime DosTime::from_local(int64_t local_seconds) {
       .time = static_cast<uint16_t>(second / 3600 << 11 | second / 60 % 60 << 5 | second % 60 / 2)};
 }
 
+int64_t DosTime::to_local() const {
+  const int64_t year = 1980 + (date >> 9) - ((date >> 5 & 0xf) <= 2 ? 1 : 0);
+  const int64_t month = std::clamp(date >> 5 & 0xf, 1, 12);
+  const int64_t day = std::clamp(date & 0x1f, 1, 31);
+  const int64_t from_march = (month + 9) % 12;
+  const int64_t of_year = (153 * from_march + 2) / 5 + day - 1;
+  const int64_t days = year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719468;
+  const int64_t hour = std::min(time >> 11, 23);
+  const int64_t minute = std::min(time >> 5 & 0x3f, 59);
+  const int64_t second = std::min((time & 0x1f) * 2, 58);
+  return days * 86400 + hour * 3600 + minute * 60 + second;
+}
+
 void DirectoryEntry::encode(MutableByteSpan slot) const {
   store_text(slot, 0, {name.data(), name.size()});
   store_le<uint8_t>(slot, 11, attributes);
-  store_le<uint8_t>(slot, 12, 0);
+  store_le<uint8_t>(slot, 12, case_flags);
   store_le<uint8_t>(slot, 13, 0);
   store_le<uint16_t>(slot, 14, created.time);
   store_le<uint16_t>(slot, 16, created.date);
@@ -196,6 +209,20 @@ void DirectoryEntry::encode(MutableByteSpan slot) const {
   store_le<uint32_t>(slot, 28, bytes);
 }
 
+DirectoryEntry DirectoryEntry::decode(ByteSpan slot) {
+  DirectoryEntry out;
+  for (size_t i = 0; i < out.name.size(); ++i) out.name[i] = static_cast<char>(slot[i]);
+  if (static_cast<uint8_t>(out.name[0]) == kForE5) out.name[0] = static_cast<char>(0xe5);
+  out.attributes = load_le<uint8_t>(slot, 11);
+  out.case_flags = load_le<uint8_t>(slot, 12);
+  out.created = {.date = load_le<uint16_t>(slot, 16), .time = load_le<uint16_t>(slot, 14)};
+  out.accessed_date = load_le<uint16_t>(slot, 18);
+  out.written = {.date = load_le<uint16_t>(slot, 24), .time = load_le<uint16_t>(slot, 22)};
+  out.cluster = uint32_t{load_le<uint16_t>(slot, 20)} << 16 | load_le<uint16_t>(slot, 26);
+  out.bytes = load_le<uint32_t>(slot, 28);
+  return out;
+}
+
 void LongNameSlot::encode(MutableByteSpan slot) const {
   store_le<uint8_t>(slot, 0, sequence);
   store_le<uint8_t>(slot, 11, attribute::kLongName);
@@ -204,6 +231,15 @@ void LongNameSlot::encode(MutableByteSpan slot) const {
   store_le<uint16_t>(slot, 26, 0);
   for (size_t i = 0; i < kUnits; ++i)
     store_le<uint16_t>(slot, kUnitAt[i], static_cast<uint16_t>(units[i]));
+}
+
+LongNameSlot LongNameSlot::decode(ByteSpan slot) {
+  LongNameSlot out;
+  out.sequence = load_le<uint8_t>(slot, 0);
+  out.checksum = load_le<uint8_t>(slot, 13);
+  for (size_t i = 0; i < kUnits; ++i)
+    out.units[i] = static_cast<char16_t>(load_le<uint16_t>(slot, kUnitAt[i]));
+  return out;
 }
 
 uint8_t short_name_checksum(const ShortName& name) {

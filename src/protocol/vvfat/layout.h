@@ -73,11 +73,15 @@ struct DosTime {
   uint16_t time = 0;
   // Of seconds since 1970 on the local clock; clamped to what can be told.
   static DosTime from_local(int64_t local_seconds);
+  // Seconds since 1970 on the local clock; parts that make no date are clamped.
+  int64_t to_local() const;
+  bool operator==(const DosTime&) const = default;
 };
 
 using ShortName = std::array<char, 11>;  // eight and three, padded with spaces
 
 namespace attribute {
+constexpr uint8_t kReadOnly = 0x01;
 constexpr uint8_t kVolume = 0x08;
 constexpr uint8_t kLongName = 0x0f;
 constexpr uint8_t kFolder = 0x10;
@@ -85,8 +89,17 @@ constexpr uint8_t kArchive = 0x20;
 }  // namespace attribute
 
 struct DirectoryEntry {
+  // What the first byte of a slot says instead of a name.
+  static constexpr uint8_t kEnd = 0x00;  // this slot and those behind it were never used
+  static constexpr uint8_t kDeleted = 0xe5;
+  static constexpr uint8_t kForE5 = 0x05;  // the name begins with the character 0xe5
+  // Of case_flags: how Windows NT says that a part of the short name is meant in lower case.
+  static constexpr uint8_t kLowerBase = 0x08;
+  static constexpr uint8_t kLowerExtension = 0x10;
+
   ShortName name{};
   uint8_t attributes = 0;
+  uint8_t case_flags = 0;
   DosTime created;
   DosTime written;
   uint16_t accessed_date = 0;
@@ -94,6 +107,7 @@ struct DirectoryEntry {
   uint32_t bytes = 0;
 
   void encode(MutableByteSpan slot) const;
+  static DirectoryEntry decode(ByteSpan slot);
 };
 
 // A slot with thirteen characters of a long name. Such slots stand before the entry, the last part
@@ -106,6 +120,7 @@ struct LongNameSlot {
   std::array<char16_t, kUnits> units{};
 
   void encode(MutableByteSpan slot) const;
+  static LongNameSlot decode(ByteSpan slot);
 };
 
 uint8_t short_name_checksum(const ShortName& name);

@@ -15,6 +15,13 @@ constexpr std::u16string_view kForbidden = u"\"*:<>?\\|";
 constexpr std::u16string_view kSubstitutes = u"\uf020\uf021\uf022\uf023\uf024\uf025\uf026\uf027";
 constexpr char16_t kFinalSpace = 0xf028;
 constexpr char16_t kFinalDot = 0xf029;
+constexpr size_t kMaxHostName = 255;  // bytes
+// Code page 437 from 0x80 on.
+constexpr std::u16string_view kCodePage =
+    u"ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄"
+    u"▌▐▀"
+    u"αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0";
+static_assert(kCodePage.size() == 128);
 
 // The next code point of TEXT at AT, which moves behind it; nothing (and one byte on) when the
 // bytes are no UTF-8.
@@ -71,6 +78,50 @@ std::optional<std::u16string> shown_name(std::string_view host_name) {
   }
   if (!out.empty() && out.back() == u'.') out.back() = kFinalDot;
   if (!out.empty() && out.back() == u' ') out.back() = kFinalSpace;
+  return out;
+}
+
+std::optional<std::string> host_name(std::u16string_view shown) {
+  std::u16string plain(shown);
+  for (size_t at = 0; at < plain.size(); ++at) {
+    char16_t& unit = plain[at];
+    if (unit < 0x20 || unit == u'/' || kForbidden.find(unit) != std::u16string_view::npos)
+      return std::nullopt;
+    if (unit >= 0xd800 && unit < 0xe000) {
+      const bool pair = unit < 0xdc00 && at + 1 < plain.size() && plain[at + 1] >= 0xdc00 &&
+                        plain[at + 1] < 0xe000;
+      if (!pair) return std::nullopt;
+      ++at;
+    } else if (const size_t found = kSubstitutes.find(unit); found != std::u16string_view::npos) {
+      unit = kForbidden[found];
+    } else if (unit > 0xf000 && unit < 0xf020) {
+      unit = static_cast<char16_t>(unit - 0xf000);
+    } else if (unit == kFinalSpace && at + 1 == plain.size()) {
+      unit = u' ';
+    } else if (unit == kFinalDot && at + 1 == plain.size()) {
+      unit = u'.';
+    }
+  }
+  std::string name = utf8_of(plain);
+  if (name.empty() || name == "." || name == ".." || name.size() > kMaxHostName)
+    return std::nullopt;
+  return name;
+}
+
+std::u16string short_text(const ShortName& name, uint8_t case_flags) {
+  const auto part = [&](size_t begin, size_t end, bool lower) {
+    while (end > begin && name[end - 1] == ' ') --end;
+    std::u16string out;
+    for (; begin < end; ++begin) {
+      const auto c = static_cast<unsigned char>(name[begin]);
+      const bool capital = lower && c >= 'A' && c <= 'Z';
+      out += c >= 0x80 ? kCodePage[c - 0x80] : static_cast<char16_t>(capital ? c - 'A' + 'a' : c);
+    }
+    return out;
+  };
+  const std::u16string extension = part(8, 11, (case_flags & DirectoryEntry::kLowerExtension) != 0);
+  std::u16string out = part(0, 8, (case_flags & DirectoryEntry::kLowerBase) != 0);
+  if (!extension.empty()) out += u"." + extension;
   return out;
 }
 

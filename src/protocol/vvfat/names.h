@@ -23,6 +23,15 @@ std::string utf8_of(std::u16string_view shown);
 // Names that FAT takes for the same have the same folded form.
 std::u16string folded(std::u16string_view name);
 
+// What a file is called on the host when a guest calls it SHOWN: the reverse of shown_name().
+// Nothing when no file may have that name: characters that FAT forbids, no text, `.`, `..`, or
+// longer than 255 bytes.
+std::optional<std::string> host_name(std::u16string_view shown);
+
+// NAME with its dot; characters beyond ASCII are those of code page 437. CASE_FLAGS as in
+// DirectoryEntry.
+std::u16string short_text(const ShortName& name, uint8_t case_flags);
+
 // As text for messages.
 std::string printable(const ShortName& name);
 

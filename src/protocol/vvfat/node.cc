@@ -22,17 +22,23 @@ void zero(MutableByteSpan out) {
 }
 
 // The first byte behind everything that the disk holds.
-uint64_t end_of_content(const Image& image) {
-  const Geometry& g = image.geometry();
-  if (image.runs().empty()) return g.data_offset();
-  const ClusterRun& last = image.runs().back();
-  return g.cluster_offset(last.first + last.count);
+uint64_t end_of_content(const Geometry& g, const std::vector<ClusterRun>& runs) {
+  if (runs.empty()) return g.data_offset();
+  return g.cluster_offset(runs.back().first + runs.back().count);
+}
+
+// The run that holds CLUSTER, or the first one behind it.
+std::vector<ClusterRun>::const_iterator run_at(const std::vector<ClusterRun>& runs,
+                                               uint32_t cluster) {
+  return std::partition_point(runs.begin(), runs.end(), [cluster](const ClusterRun& run) {
+    return run.first + run.count <= cluster;
+  });
 }
 
 }  // namespace
 
 VvfatNode::VvfatNode(Context& context, const Driver& driver, std::unique_ptr<Snapshot> snapshot)
-    : Node(context, driver), snapshot_(std::move(snapshot)) {
+    : Node(context, driver), snapshot_(std::move(snapshot)), runs_(snapshot_->image.runs()) {
   set_length(snapshot_->image.geometry().disk_bytes());
   set_unbounded(false);
   mutable_limits().request_alignment = kSectorBytes;
@@ -49,36 +55,66 @@ Task<void> VvfatNode::do_read(uint64_t offset, MutableByteSpan out) {
     offset += front;
     out = out.subspan(front);
   }
-  const uint64_t end = end_of_content(image);
-  const size_t held = offset < end ? std::min<uint64_t>(out.size(), end - offset) : 0;
-  zero(out.subspan(held));
-  if (held == 0) co_return;
-  co_await run_blocking([&] { read_clusters(offset, out.first(held)); });
+  if (!out.empty()) co_await run_blocking([&] { read_clusters(offset, out); });
 }
 
 void VvfatNode::read_clusters(uint64_t offset, MutableByteSpan out) {
-  const Image& image = snapshot_->image;
-  const Geometry& g = image.geometry();
-  const auto cluster = static_cast<uint32_t>((offset - g.data_offset()) / g.cluster_bytes() + 2);
-  auto run = std::upper_bound(image.runs().begin(), image.runs().end(), cluster,
-                              [](uint32_t n, const ClusterRun& r) { return n < r.first; });
-  for (--run; !out.empty(); ++run) {
-    const uint64_t within = offset - g.cluster_offset(run->first);
+  const std::shared_lock lock(places_);
+  const Geometry& g = snapshot_->image.geometry();
+  auto run =
+      run_at(runs_, static_cast<uint32_t>((offset - g.data_offset()) / g.cluster_bytes() + 2));
+  for (; !out.empty(); ++run) {
+    // Between the runs there are zeroes.
+    const uint64_t begin = run == runs_.end() ? UINT64_MAX : g.cluster_offset(run->first);
+    const size_t gap = offset < begin ? std::min<uint64_t>(out.size(), begin - offset) : 0;
+    zero(out.first(gap));
+    offset += gap;
+    out = out.subspan(gap);
+    if (out.empty()) return;
     const uint64_t length = uint64_t{run->count} * g.cluster_bytes();
-    const size_t part = std::min<uint64_t>(out.size(), length - within);
-    const MutableByteSpan target = out.first(part);
-    if (snapshot_->tree.entries[run->entry].kind == Entry::Kind::kFolder) {
-      const ByteSpan stored = image.directory(run->entry);
-      const size_t there =
-          within < stored.size() ? std::min<size_t>(part, stored.size() - within) : 0;
-      if (there != 0) std::memcpy(target.data(), stored.data() + within, there);
-      zero(target.subspan(there));
-    } else {
-      read_file(run->entry, within, target);
-    }
+    const size_t part = std::min<uint64_t>(out.size(), length - (offset - begin));
+    read_run(*run, offset - begin, out.first(part));
     offset += part;
     out = out.subspan(part);
   }
+}
+
+void VvfatNode::read_run(const ClusterRun& run, uint64_t within, MutableByteSpan out) {
+  const uint64_t at = uint64_t{run.skip} * snapshot_->image.geometry().cluster_bytes() + within;
+  if (snapshot_->tree.entries[run.entry].kind != Entry::Kind::kFolder) {
+    read_file(run.entry, at, out);
+    return;
+  }
+  const ByteSpan stored = snapshot_->image.directory(run.entry);
+  const size_t there = at < stored.size() ? std::min<size_t>(out.size(), stored.size() - at) : 0;
+  if (there != 0) std::memcpy(out.data(), stored.data() + at, there);
+  zero(out.subspan(there));
+}
+
+const Entry* VvfatNode::file_at(uint32_t cluster) const {
+  const auto run = run_at(runs_, cluster);
+  if (run == runs_.end() || run->first > cluster) return nullptr;
+  const Entry& entry = snapshot_->tree.entries[run->entry];
+  return entry.kind == Entry::Kind::kFolder ? nullptr : &entry;
+}
+
+void VvfatNode::follow(Tree& tree, const std::function<void()>& change) {
+  std::vector<ClusterRun> runs;
+  for (uint32_t i = 0; i < tree.entries.size(); ++i) {
+    if (tree.entries[i].kind == Entry::Kind::kFolder) continue;
+    uint32_t skip = 0;
+    for (const ClusterPiece& piece : tree.entries[i].chain()) {
+      runs.push_back({.first = piece.first, .count = piece.count, .entry = i, .skip = skip});
+      skip += piece.count;
+    }
+  }
+  std::sort(runs.begin(), runs.end(),
+            [](const ClusterRun& a, const ClusterRun& b) { return a.first < b.first; });
+  const std::unique_lock lock(places_);
+  change();
+  snapshot_->tree = std::move(tree);
+  runs_ = std::move(runs);
+  reported_.clear();
 }
 
 // Of the file that is ENTRY, from OFFSET on.
@@ -124,7 +160,8 @@ Task<Extent> VvfatNode::do_extent(uint64_t offset, uint64_t max) {
   extent.length = max;
   extent.allocated = true;
   extent.data = true;
-  const uint64_t end = end_of_content(snapshot_->image);
+  const std::shared_lock lock(places_);
+  const uint64_t end = end_of_content(snapshot_->image.geometry(), runs_);
   // QEMU takes all of the disk for data.
   if (context().beyond_qemu) {
     if (offset < end) {

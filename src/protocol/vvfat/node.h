@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -28,6 +30,14 @@ class VvfatNode : public Node {
  public:
   VvfatNode(Context& context, const Driver& driver, std::unique_ptr<Snapshot> snapshot);
 
+  const Snapshot& snapshot() const { return *snapshot_; }
+  // The file to which CLUSTER belongs; null when there is none. Until follow() is called.
+  const Entry* file_at(uint32_t cluster) const;
+  // Calls CHANGE, which makes the folder what TREE says, while nobody reads; from then on the bytes
+  // of files are found by TREE, and directories and the structure are nowhere: those must lie in a
+  // layer above. What CHANGE throws leaves all as it was. Blocks.
+  void follow(Tree& tree, const std::function<void()>& change);
+
   void set_name(std::string name) { set_filename(std::move(name)); }
   Task<std::optional<uint64_t>> allocated_bytes() override;
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
@@ -39,10 +49,13 @@ class VvfatNode : public Node {
 
  private:
   void read_clusters(uint64_t offset, MutableByteSpan out);
+  void read_run(const ClusterRun& run, uint64_t within, MutableByteSpan out);
   void read_file(uint32_t entry, uint64_t offset, MutableByteSpan out);
   void report(uint32_t entry, const std::string& what);
 
   std::unique_ptr<Snapshot> snapshot_;
+  mutable std::shared_mutex places_;  // the tree and:
+  std::vector<ClusterRun> runs_;      // ascending
   std::mutex reporting_;
   std::unordered_set<uint32_t> reported_;  // entries of the tree
 };

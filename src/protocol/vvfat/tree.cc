@@ -21,6 +21,13 @@ namespace {
 constexpr size_t kMaxEntries = 4'000'000;
 constexpr size_t kMaxWarnings = 20;
 
+// How far the clock on the wall is ahead of UTC.
+int64_t distance_at(int64_t seconds) {
+  const time_t moment = seconds;
+  struct tm local = {};
+  return ::localtime_r(&moment, &local) != nullptr ? local.tm_gmtoff : 0;
+}
+
 // Local time; the zone's distance from UTC changes at whole quarters of an hour.
 class LocalClock {
  public:
@@ -28,9 +35,7 @@ class LocalClock {
     const int64_t quarter = seconds / 900;
     if (quarter != quarter_) {
       quarter_ = quarter;
-      const time_t moment = seconds;
-      struct tm local = {};
-      distance_ = ::localtime_r(&moment, &local) != nullptr ? local.tm_gmtoff : 0;
+      distance_ = distance_at(seconds);
     }
     return DosTime::from_local(seconds + distance_);
   }
@@ -71,6 +76,7 @@ class Scanner {
                  : S_ISREG(status.st_mode) ? Entry::Kind::kFile
                                            : Entry::Kind::kSpecial;
     entry.stamp = FileStamp::of(status);
+    entry.write_protected = (status.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0;
     entry.created = clock_(status.st_ctim.tv_sec);
     entry.written = clock_(status.st_mtim.tv_sec);
   }
@@ -89,7 +95,8 @@ class Scanner {
     errno = 0;
     while (const dirent* found = ::readdir(stream.get())) {
       const std::string_view name = found->d_name;
-      if (name != "." && name != "..") names.emplace_back(name);
+      if (name != "." && name != ".." && (index != 0 || name != kStagingName))
+        names.emplace_back(name);
       if (names.size() + tree_.entries.size() > kMaxEntries)
         throw Error(ErrorKind::kTooLarge,
                     folder_.path() + " holds more than " + std::to_string(kMaxEntries) + " files");
@@ -248,6 +255,15 @@ FileStamp FileStamp::of(const struct stat& status) {
           .bytes = static_cast<uint64_t>(status.st_size),
           .seconds = status.st_mtim.tv_sec,
           .nanoseconds = status.st_mtim.tv_nsec};
+}
+
+int64_t host_time(DosTime moment) {
+  const int64_t local = moment.to_local();
+  return local - distance_at(local - distance_at(local));
+}
+
+std::u16string Entry::display_name() const {
+  return shown.empty() ? short_text(short_name, 0) : shown;
 }
 
 std::string Tree::path_of(uint32_t index) const {

@@ -24,6 +24,13 @@ struct FileStamp {
   bool operator==(const FileStamp&) const = default;
 };
 
+// Clusters behind each other on the disk.
+struct ClusterPiece {
+  uint32_t first = 0;
+  uint32_t count = 0;
+  bool operator==(const ClusterPiece&) const = default;
+};
+
 // Something in the folder: a file, a folder, or what is neither and is shown as an empty file.
 struct Entry {
   enum class Kind : uint8_t { kFolder, kFile, kSpecial };
@@ -31,7 +38,9 @@ struct Entry {
   std::string name;  // on the host; empty: the folder that is shown
   uint32_t parent = 0;
   Kind kind = Kind::kFile;
-  bool linked = false;  // a symbolic link, or below one
+  bool linked = false;           // a symbolic link, or below one
+  bool write_protected = false;  // nobody has the permission to write
+  bool conflicting = false;      // changed on the host and by the guest: is left as it is
   FileStamp stamp;
   DosTime created;
   DosTime written;
@@ -41,10 +50,17 @@ struct Entry {
   uint32_t first_child = 0;
   uint32_t children = 0;
   uint32_t slots = 0;  // of the directory
-  // On the disk.
+  // On the disk: in one piece, unless there are PIECES.
   uint32_t first_cluster = 0;
   uint32_t clusters = 0;
+  std::vector<ClusterPiece> pieces;
 
+  std::vector<ClusterPiece> chain() const {
+    if (!pieces.empty() || clusters == 0) return pieces;
+    return {{.first = first_cluster, .count = clusters}};
+  }
+  // What a guest sees as its name.
+  std::u16string display_name() const;
   uint64_t bytes() const { return kind == Kind::kFile ? stamp.bytes : 0; }
 };
 
@@ -55,6 +71,12 @@ struct Tree {
   // Relative to the folder.
   std::string path_of(uint32_t index) const;
 };
+
+// Where a commit keeps what is not in its place yet. Never shown.
+constexpr std::string_view kStagingName = ".cairn-vvfat";
+
+// Seconds since 1970 at MOMENT on the clock of the host.
+int64_t host_time(DosTime moment);
 
 struct ScanRequest {
   uint64_t max_file_bytes = 0;

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "async/runtime.h"
+#include "async/sync.h"
+#include "protocol/vvfat/changes.h"
+#include "protocol/vvfat/node.h"
+
+namespace cairn::vvfat {
+
+// The disk, for a guest to write. What it writes is kept in a temporary overlay. On a flush, when
+// nothing was written for a while, and on closing, the file system is read; when it is whole, what
+// it says is done to the folder (see Commit). The overlay keeps its content, so that the guest sees
+// what it has written whatever happens on the host.
+class VvfatWriteNode : public Node {
+ public:
+  // Over BASE, which nobody else uses. STRICT: closing fails when something that was written could
+  // not be brought to the folder; else that is only told.
+  static Task<NodePtr> open(std::shared_ptr<VvfatNode> base, bool strict);
+
+  VvfatWriteNode(std::shared_ptr<VvfatNode> base, NodePtr overlay, bool strict);
+
+  Task<std::optional<uint64_t>> allocated_bytes() override;
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+  bool reports_cluster_bytes() const override { return false; }
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+  Task<void> do_flush() override;
+  Task<void> do_close() override;
+
+ private:
+  // Ends the wait for a quiet moment.
+  struct Watch {
+    Nap nap;
+    Semaphore ended{0};
+  };
+
+  void warn(const std::string& line) const;
+  Task<void> write_part(uint64_t offset, ByteSpan in);
+  void admit(uint64_t offset, ByteSpan before, ByteSpan in);
+  void admit_sector(uint64_t sector, ByteSpan before, ByteSpan in) const;
+  void admit_cluster(uint32_t cluster);
+  bool written(uint32_t cluster) const;
+  Task<void> commit();
+  Task<void> stage_contents(class Commit& work, const Tree& now);
+  Task<void> stage_one(class Commit& work, const Tree& now, uint32_t index);
+  static Task<void> commit_when_quiet(std::weak_ptr<Node> node, std::shared_ptr<Watch> own);
+  Task<void> end_watch();
+
+  std::shared_ptr<VvfatNode> base_;
+  NodePtr overlay_;
+  const Geometry& geometry_;
+  const bool strict_;
+  RwLock turn_;                    // exclusive: a commit
+  std::mutex marks_;               // for these:
+  std::vector<bool> written_;      // clusters, since the last commit
+  uint64_t written_clusters_ = 0;  // how many
+  bool changed_ = false;           // anything was written since
+  uint64_t writes_ = 0;
+  std::string trouble_;    // why the last commit did nothing
+  std::string complaint_;  // the refusal that was told already
+  std::shared_ptr<Watch> watch_;
+};
+
+}  // namespace cairn::vvfat
