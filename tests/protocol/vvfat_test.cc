@@ -41,6 +41,53 @@ TEST(VvfatLayout, DatesAreClamped) {
   EXPECT_EQ(leap.time, 12 << 11 | 34 << 5 | 28);
 }
 
+TEST(VvfatLayout, DatesGoThereAndBack) {
+  for (int64_t moment = 315532800; moment < 4354819198; moment += 7777778)
+    EXPECT_EQ(DosTime::from_local(moment).to_local(), moment / 2 * 2);
+  // What is no date is still some moment.
+  EXPECT_EQ((DosTime{.date = 0, .time = 0xffff}.to_local()), 315532800 + 86400 - 2);
+}
+
+TEST(VvfatLayout, EntriesGoThereAndBack) {
+  std::array<std::byte, kSlotBytes> slot{};
+  const DirectoryEntry entry{.name = {'A', ' ', ' ', ' ', ' ', ' ', ' ', ' ', 'T', 'X', 'T'},
+                             .attributes = attribute::kArchive,
+                             .case_flags = DirectoryEntry::kLowerBase,
+                             .written = {.date = 3, .time = 4},
+                             .cluster = 0x12345,
+                             .bytes = 7};
+  entry.encode(slot);
+  const DirectoryEntry back = DirectoryEntry::decode(slot);
+  EXPECT_EQ(back.name, entry.name);
+  EXPECT_EQ(back.case_flags, entry.case_flags);
+  EXPECT_EQ(back.written, entry.written);
+  EXPECT_EQ(back.cluster, entry.cluster);
+  EXPECT_EQ(back.bytes, entry.bytes);
+  LongNameSlot part{.sequence = 0x41, .checksum = 9};
+  part.units.fill(u'x');
+  part.encode(slot);
+  EXPECT_EQ(LongNameSlot::decode(slot).units, part.units);
+  EXPECT_EQ(LongNameSlot::decode(slot).sequence, 0x41);
+}
+
+TEST(VvfatNames, WhatIsShownBecomesTheHostsNameAgain) {
+  for (const char* name :
+       {"plain", "a:b*c?", "dot.", "space ", "tab\there", "\xf0\x9f\x98\x80", "日本語.txt"})
+    EXPECT_EQ(host_name(shown_name(name).value()), name);
+  for (const std::u16string_view wrong :
+       {u"", u".", u"..", u"a/b", u"a:b", u"a\\b", u"a\u0001", u"\xd800", u"x\xdc00y"})
+    EXPECT_FALSE(host_name(wrong).has_value());
+  EXPECT_FALSE(host_name(std::u16string(256, u'a')).has_value());
+  EXPECT_FALSE(host_name(std::u16string(200, u'ä')).has_value());
+}
+
+TEST(VvfatNames, ShortNamesKeepTheCaseThatIsMarked) {
+  const ShortName name{'R', 'E', 'A', 'D', ' ', ' ', ' ', ' ', 'T', 'X', 'T'};
+  EXPECT_EQ(short_text(name, 0), u"READ.TXT");
+  EXPECT_EQ(short_text(name, DirectoryEntry::kLowerBase), u"read.TXT");
+  EXPECT_EQ(short_text(name, 0x18), u"read.txt");
+}
+
 TEST(VvfatNames, NumberedNamesAreDistinct) {
   ShortNames names;
   const MangledName mangled = mangle("a long file name.text");
@@ -64,7 +111,7 @@ TEST(VvfatImage, TablesAreReadFromAnywhere) {
     tree.entries[0].children = 2;
     tree.entries[1].stamp.bytes = 100000;
     tree.entries[2].stamp.bytes = 8193;
-    const Image image(Geometry::disk(type), tree, "folder", "LABEL", [](std::string_view) {});
+    const Image image(Geometry::disk(type), tree, "folder", {}, [](std::string_view) {});
     const uint64_t begin = image.geometry().fat_offset();
     std::vector<std::byte> whole(image.geometry().data_offset());
     image.read_front(0, whole);
