@@ -50,12 +50,13 @@ TEST(VvfatLayout, DatesGoThereAndBack) {
 
 TEST(VvfatLayout, EntriesGoThereAndBack) {
   std::array<std::byte, kSlotBytes> slot{};
-  const DirectoryEntry entry{.name = {'A', ' ', ' ', ' ', ' ', ' ', ' ', ' ', 'T', 'X', 'T'},
-                             .attributes = attribute::kArchive,
-                             .case_flags = DirectoryEntry::kLowerBase,
-                             .written = {.date = 3, .time = 4},
-                             .cluster = 0x12345,
-                             .bytes = 7};
+  DirectoryEntry entry;
+  entry.name = {'A', ' ', ' ', ' ', ' ', ' ', ' ', ' ', 'T', 'X', 'T'};
+  entry.attributes = attribute::kArchive;
+  entry.case_flags = DirectoryEntry::kLowerBase;
+  entry.written = {.date = 3, .time = 4};
+  entry.cluster = 0x12345;
+  entry.bytes = 7;
   entry.encode(slot);
   const DirectoryEntry back = DirectoryEntry::decode(slot);
   EXPECT_EQ(back.name, entry.name);
@@ -63,7 +64,8 @@ TEST(VvfatLayout, EntriesGoThereAndBack) {
   EXPECT_EQ(back.written, entry.written);
   EXPECT_EQ(back.cluster, entry.cluster);
   EXPECT_EQ(back.bytes, entry.bytes);
-  LongNameSlot part{.sequence = 0x41, .checksum = 9};
+  LongNameSlot part;
+  part.sequence = 0x41;
   part.units.fill(u'x');
   part.encode(slot);
   EXPECT_EQ(LongNameSlot::decode(slot).units, part.units);
