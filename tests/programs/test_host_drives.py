@@ -1,14 +1,13 @@
 """Drives of the host: CD-ROM drives (a loop device that answers as one, for us and for QEMU alike), names of other systems,
 devices that are in use, and devices that are none of ours."""
 import os
+import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import CAIRN, sparse_disk
-
-pytestmark = pytest.mark.any_engine
 
 NO_INFO, NO_DISC, TRAY_OPEN, NOT_READY, DISC_OK = range(5)
 
@@ -121,7 +120,7 @@ def test_drivers_want_what_they_are_for(device, ours, qemu):
                   ["info", "--image-opts", f"driver=host_cdrom,filename={device},exclusive=on"],
                   ["info", "--image-opts", f"driver=host_cdrom,filename={device},aio=native"], ["info", "host_floppy:/dev/fd0"],
                   ["create", "-f", "raw", "host_device:missing", "1M"], ["create", "-f", "raw", "host_cdrom:missing", "1M"],
-                  ["create", "-f", "raw", "/dev/cdrom", "1M"], ["create", "-f", "raw", "-o", "nocow=on", device, "1M"],
+                  ["create", "-f", "raw", "/dev/cdrom9", "1M"], ["create", "-f", "raw", "-o", "nocow=on", device, "1M"],
                   ["create", "-f", "raw", "-o", "preallocation=full", device, "1M"], ["create", "-f", "raw", "-o", "help", device]):
         same(ours, qemu, *words)
 
@@ -138,7 +137,7 @@ def test_creation_clears_the_first_sector(device, ours, qemu):
 @pytest.mark.parametrize("name, says", [
     ("\\\\.\\PhysicalDrive0", "a name of Windows: on Linux disks are called /dev/sdX"), ("\\\\.\\d:", "a name of Windows"),
     ("d:", "CD-ROM drives are called /dev/sr0"), ("d:\\disk.img", "a path of Windows"), ("/dev/rdisk9", "a name of macOS"),
-    ("/dev/cdrom", "CD-ROM drives are called /dev/sr0"), ("/dev/fd0", "no floppy controller")])
+    ("/dev/cdrom9", "CD-ROM drives are called /dev/sr0"), ("/dev/fd9", "no floppy controller")])
 def test_names_of_other_systems(folder, cairn, ours, qemu, name, says):
     sparse_disk("disk.raw", 65536)
     for words in (["info", name], ["create", "-f", "raw", name, "1M"], ["convert", "disk.raw", name]):
@@ -158,8 +157,8 @@ def test_a_file_may_have_a_strange_name(folder, cairn):
 
 def test_devices_that_are_no_disks(folder, cairn, ours, qemu):
     os.mkfifo("pipe")
-    os.mknod("sg", 0o600 | 0o020000, os.makedev(21, 0))
-    os.mknod("gone", 0o600 | 0o060000, os.makedev(11, 200))
+    os.mknod("sg", 0o600 | stat.S_IFCHR, os.makedev(21, 0))
+    os.mknod("gone", 0o600 | stat.S_IFBLK, os.makedev(11, 200))
     # QEMU waits for somebody to write into the pipe.
     assert "requires 'pipe' to be a regular file" in ours("info", "pipe", ok=False).err
     for name in ("gone", "/dev/zero", "/dev/null"):
@@ -200,6 +199,26 @@ def test_a_mounted_device_is_not_written(mounted, cairn, ours, qemu):
     cairn("bench", "-w", "-c", "1", "-s", "512", "--pattern", "0", "--image-opts", words + "off")
     for program in (ours, qemu):
         program("bench", "-w", "-c", "1", "-s", "512", "-f", "raw", mounted)
+
+
+def test_a_disk_that_we_write_is_not_mounted(loop, folder, cairn):
+    with open("fs", "wb") as out:
+        out.truncate(4 << 20)
+    device = loop("fs")
+    subprocess.run(["/sbin/mkfs.ext4", "-q", device], check=True)
+    os.mkdir("mnt")
+    job = subprocess.Popen([CAIRN, "io", "-f", "raw", device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        job.stdin.write("length\n")
+        job.stdin.flush()
+        while "4 MiB" not in job.stdout.readline():
+            pass
+        assert subprocess.run(["mount", device, "mnt"], capture_output=True).returncode != 0
+        assert "4 MiB" in cairn("info", "-f", "raw", device).out
+    finally:
+        job.communicate("", timeout=30)
+    subprocess.run(["mount", device, "mnt"], check=True)
+    subprocess.run(["umount", "mnt"], check=True)
 
 
 @pytest.mark.parametrize("cache", ["writeback", "none"])
