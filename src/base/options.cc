@@ -29,7 +29,8 @@ Options Options::from_value(const Value& value) {
   return result;
 }
 
-Options Options::parse_list(std::string_view text, std::string_view first_key) {
+Options Options::parse_list(std::string_view text, std::string_view first_key,
+                            std::vector<std::string>* bare) {
   Options result;
   bool first = true;
   size_t at = 0;
@@ -50,7 +51,9 @@ Options Options::parse_list(std::string_view text, std::string_view first_key) {
     }
     ++at;
     if (equals == std::string::npos) {
-      if (first && !first_key.empty())
+      const bool keyless = first && !first_key.empty();
+      if (bare != nullptr && !keyless) bare->push_back(word);
+      if (keyless)
         result.set(first_key, word);
       else if (word.starts_with("no") && word.size() > 2)
         result.set(word.substr(2), "off");

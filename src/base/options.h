@@ -31,8 +31,10 @@ class Options {
   // Flattens an object; arrays become numbered parts. Throws kInvalid when VALUE is no object.
   static Options from_value(const Value& value);
   // "key=value,key2=a,,b": a doubled comma stands for one. A bare key means on, a bare "nokey" off;
-  // FIRST_KEY, when not empty, takes a first word without '='. Throws kInvalid.
-  static Options parse_list(std::string_view text, std::string_view first_key = {});
+  // FIRST_KEY, when not empty, takes a first word without '='. Throws kInvalid. BARE gets the other
+  // words without one.
+  static Options parse_list(std::string_view text, std::string_view first_key = {},
+                            std::vector<std::string>* bare = nullptr);
 
   bool empty() const { return values_.empty(); }
   bool has(std::string_view key) const;

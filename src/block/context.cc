@@ -19,9 +19,10 @@ bool well_formed_id(std::string_view id) {
 }  // namespace
 
 Context::Context(RuntimeOptions options) : runtime_(options) {
-  warn = [](std::string_view line) {
+  tell = [](std::string_view line) {
     std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
   };
+  warn = tell;
   secrets_.is_other = [this](std::string_view id) {
     return tls_.contains(id) || authorizations_.contains(id) || throttle_groups_.contains(id);
   };

@@ -45,6 +45,8 @@ class Context {
   std::string next_node_name();
   // Warnings for people (a line each, no newline); the tools print them on standard error.
   std::function<void(std::string_view)> warn;
+  // Lines that stand as they are, such as those of a repair.
+  std::function<void(std::string_view)> tell;
   // Whether what QEMU's tools have not is offered: formats that it takes for raw disks, options of
   // creation, facts about images. Not under their names.
   bool beyond_qemu = true;

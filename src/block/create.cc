@@ -63,6 +63,7 @@ Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptio
       throw Error(ErrorKind::kInvalid, "Backing file specified without backing format");
     co_return std::nullopt;
   }
+  if (request.opened_next && format_known) check_backing_format(context, format);
   NodePtr node;
   try {
     OpenRequest look;
@@ -76,7 +77,8 @@ Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptio
                   .references = {}};
     node = co_await open_node(context, std::move(look));
   } catch (Error& error) {
-    throw error.hint("Could not open backing image.");
+    if (!request.opened_next) throw error.hint("Could not open backing image.");
+    throw error.context("Could not open '" + request.filename + "': Could not open backing file");
   }
   const Backing result{.size = node->length()};
   const std::string detected(node->driver().name());

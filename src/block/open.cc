@@ -192,14 +192,13 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   take_generic(spot, &detect, &node_name);
 
   const Driver* driver = nullptr;
-  std::string driver_name = spot.format;
-  if (const auto named = spot.options.string("driver")) {
-    if (driver_name.empty()) driver_name = *named;
-    spot.options.erase("driver");
-  }
-  if (!driver_name.empty()) {
-    driver = context.registry().find(driver_name);
-    if (driver == nullptr) throw Error(ErrorKind::kInvalid, "Unknown driver '" + driver_name + "'");
+  auto driver_name = spot.options.string("driver");
+  spot.options.erase("driver");
+  if (!spot.format.empty()) driver_name = spot.format;
+  if (driver_name) {
+    driver = context.registry().find(*driver_name);
+    if (driver == nullptr)
+      throw Error(ErrorKind::kInvalid, "Unknown driver '" + *driver_name + "'");
   }
   bool plain = !spot.filename.empty();
   if (driver == nullptr && spot.protocol_level) {
@@ -314,7 +313,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (probed && spot.flags.writable && driver->name() == "raw") {
     node->probed_raw_ = true;
     node->limits_.request_alignment = std::max<uint32_t>(node->limits_.request_alignment, 512);
-    context.warn("WARNING: Image format was not specified for '" + node->filename_ +
+    context.tell("WARNING: Image format was not specified for '" + node->filename_ +
                  "' and probing guessed raw.\n"
                  "         Automatically detecting the format is dangerous for raw images, write "
                  "operations on block 0 will be restricted.\n"
@@ -417,6 +416,8 @@ Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
     options.erase("backing");
     co_return nullptr;
   }
+  // What nobody uses is refused in the end.
+  if (flags.no_backing && options.has_tree("backing") && !options.has("backing")) co_return nullptr;
   Opener::Spot spot;
   spot.options = options.take_tree("backing");
   if (const auto reference = options.string("backing")) {

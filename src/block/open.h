@@ -137,6 +137,8 @@ struct CreateOptions {
   bool backing_unchecked = false;  // -u
   // Called with QEMU's "Formatting '…', …" line (no newline) before the driver starts.
   std::function<void(std::string_view)> announce;
+  // The caller opens the image right away: a backing file that is missing is told as then.
+  bool opened_next = false;
 };
 // Creates an image: the checks of `create` in QEMU's order, then the protocol's and the format's
 // create. Takes the locks before anything is truncated; a file that was there and is in use is

@@ -65,7 +65,7 @@ int run_amend(Session& session, Arguments& arguments) {
   if (help && !format.empty()) return print_amend_help(session, format);
   if (words.size() != 1) fail(session, "Expecting one image file name");
   check_format_flags(session, arguments);
-  OpenRequest request = image_request(session, arguments, words[0], format);
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.cache =
       cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
   request.flags.writable = !help;

@@ -103,7 +103,7 @@ int run_bench(Session& session, Arguments& arguments) {
     fail(session, "Flush interval can't be smaller than depth");
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.writable = options.write;
   if (const auto cache = arguments.value('t')) {
     const auto mode = CacheMode::parse(*cache);

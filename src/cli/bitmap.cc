@@ -108,7 +108,7 @@ int run_bitmap(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   plan.name = arguments.words()[1];
-  plan.image = image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+  plan.image = image_request(session, arguments, arguments.words()[0], arguments.value('f'));
   plan.image.flags.writable = true;
   plan.image.flags.no_backing = true;
   if (const auto source = arguments.value('b')) {

@@ -143,7 +143,7 @@ int run_check(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   const std::string& name = arguments.words()[0];
-  OpenRequest request = image_request(session, arguments, name, arguments.value_or('f', ""));
+  OpenRequest request = image_request(session, arguments, name, arguments.value('f'));
   request.flags.cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   request.flags.for_check = true;

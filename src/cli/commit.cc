@@ -71,9 +71,8 @@ class Committing {
       layers_.push_back(layer);
       const std::string stored = layer->backing_name();
       if (stored.empty()) {
-        if (layers_.size() == 1)
-          throw Error(ErrorKind::kInvalid, "Image does not have a backing file");
-        throw Error(ErrorKind::kInvalid, "Did not find '" + plan_.base.value_or("") +
+        if (!plan_.base) throw Error(ErrorKind::kInvalid, "Image does not have a backing file");
+        throw Error(ErrorKind::kInvalid, "Did not find '" + *plan_.base +
                                              "' in the backing chain of '" + plan_.name + "'");
       }
       const std::string below = resolve_backing_name(layer->filename(), stored);
@@ -126,7 +125,7 @@ int run_commit(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   plan.name = arguments.words()[0];
-  plan.top = image_request(session, arguments, plan.name, arguments.value_or('f', ""));
+  plan.top = image_request(session, arguments, plan.name, arguments.value('f'));
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1);
   Committing work(session, std::move(plan), progress);
   try {

@@ -315,7 +315,7 @@ int run_compact(Session& session, Arguments& arguments) {
   plan.compress = arguments.has('c');
   const Driver* qcow2 = session.context.registry().find("qcow2");
   if (qcow2 != nullptr) plan.level = take_compression_level(session, *qcow2, plan.given);
-  plan.source = image_request(session, arguments, plan.name, arguments.value_or('f', ""));
+  plan.source = image_request(session, arguments, plan.name, arguments.value('f'));
   const bool quiet = arguments.has('q');
   Progress progress(session, arguments.has('p'), quiet, 1);
   uint64_t before = 0;

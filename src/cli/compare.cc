@@ -34,8 +34,8 @@ int run_compare(Session& session, Arguments& arguments) {
   if (arguments.has(kImageOpts) && (arguments.has('f') || arguments.has('F')))
     fail(session, "--image-opts and --format are mutually exclusive", 2);
   if (add_objects(session, arguments)) return 0;
-  OpenRequest first = image_request(session, arguments, words[0], arguments.value_or('f', ""));
-  OpenRequest second = image_request(session, arguments, words[1], arguments.value_or('F', ""));
+  OpenRequest first = image_request(session, arguments, words[0], arguments.value('f'));
+  OpenRequest second = image_request(session, arguments, words[1], arguments.value('F'));
   second.options.erase("disk");
   const std::string cache = arguments.value_or('T', "writeback");
   if (!CacheMode::parse(cache)) fail(session, "Invalid source cache option: " + cache, 2);
@@ -68,7 +68,9 @@ int run_compare(Session& session, Arguments& arguments) {
       say("Strict mode: Offset " + std::to_string(result.offset) + " block status mismatch!");
       return 1;
     case CompareResult::Kind::kContent:
-      if (result.sizes_differ) say("Warning: Image size mismatch!");
+      // QEMU's tool comes to the sizes once all that both have is the same.
+      if (result.sizes_differ && result.offset >= result.common_length)
+        say("Warning: Image size mismatch!");
       say("Content mismatch at offset " + std::to_string(result.offset) + "!");
       return 1;
     case CompareResult::Kind::kIdentical:

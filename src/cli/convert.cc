@@ -33,8 +33,8 @@ struct Plan {
   bool bitmaps = false;
   bool skip_broken_bitmaps = false;
   bool all_snapshots = false;
-  std::string snapshot;  // which one of the source is read; empty: none
-  std::string hash;      // the algorithm of the digest that is printed; empty: none
+  std::optional<std::string> snapshot;  // which one of the source is read
+  std::string hash;                     // the algorithm of the digest that is printed; empty: none
   bool verify = false;
   std::optional<uint64_t> level;  // of compression
   bool azure = false;
@@ -270,7 +270,7 @@ class Conversion {
       NodePtr source = co_await open_node(session_.context, std::move(request));
       size_ += (source->length() + 511) / 512 * 512;
       sources_.push_back(source);
-      if (!plan_.snapshot.empty()) co_await show_snapshot(*source, plan_.snapshot);
+      if (plan_.snapshot) co_await show_snapshot(*source, *plan_.snapshot);
     }
   }
 
@@ -288,9 +288,12 @@ class Conversion {
                             .format = plan_.format,
                             .options = plan_.create_options,
                             .size = plan_.azure ? align_up(size, vpc::kAzureUnit) : size,
-                            .announce = {}};
+                            .announce = {},
+                            .opened_next = true};
         co_await create_image(session_.context, std::move(image));
       } catch (Error& caught) {
+        if (caught.message().starts_with("Could not open '" + plan_.target + "': Could not open b"))
+          throw;
         throw caught.context(plan_.target + ": error while converting " + plan_.format);
       }
       created_ = true;
@@ -315,7 +318,7 @@ class Conversion {
   OpenRequest target_request() const {
     OpenRequest request;
     if (plan_.target_image_opts) {
-      request.options = Options::parse_list(plan_.target, "file");
+      request.options = image_options(session_, plan_.target);
       request.image_opts = true;
       request.display = plan_.target;
     } else {
@@ -511,6 +514,7 @@ int run_convert(Session& session, Arguments& arguments) {
   if (words.size() < 2) fail(session, "Must specify image file name");
   if (session.for_people()) check_names(session, arguments);
   plan.target = words.back();
+  if (plan.format.empty() && arguments.has('O')) fail(session, "Unknown file format ''");
   if (plan.format.empty() && !plan.target_image_opts)
     plan.format = format_for_target(session, plan.target);
   if (add_objects(session, arguments)) return 0;
@@ -522,14 +526,14 @@ int run_convert(Session& session, Arguments& arguments) {
   plan.verify = arguments.has(kVerify);
   plan.hash = arguments.value_or(kHash, "");
   if (arguments.has(kHash)) Digest{plan.hash};  // a wrong name is told before anything is made
-  plan.snapshot = arguments.value_or('l', "");
-  if (!plan.snapshot.empty() && words.size() > 2)
+  plan.snapshot = arguments.value('l');
+  if (plan.snapshot && !plan.snapshot->starts_with("snapshot.") && words.size() > 2)
     fail(session, "No support for concatenating multiple snapshot");
   plan.all_snapshots = arguments.has(kAllSnapshots);
   plan.bitmaps = arguments.has(kBitmaps);
   plan.skip_broken_bitmaps = arguments.has(kSkipBrokenBitmaps);
   for (size_t i = 0; i + 1 < words.size(); ++i) {
-    OpenRequest request = image_request(session, arguments, words[i], arguments.value_or('f', ""));
+    OpenRequest request = image_request(session, arguments, words[i], arguments.value('f'));
     request.flags.cache = source_cache;
     // What is copied must not change meanwhile, nor be the target.
     request.flags.unshare_write = true;
@@ -551,7 +555,7 @@ int run_convert(Session& session, Arguments& arguments) {
       if (session.for_people() && fresh.is_new() && ::unlink(plan.target.c_str()) == 0) {
         error.hint("The incomplete target '" + plan.target + "' was removed.");
         for (const std::string& part : conversion.parts()) ::unlink(part.c_str());
-      } else {
+      } else if (session.for_people()) {
         error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
       }
     }

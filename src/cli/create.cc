@@ -10,11 +10,12 @@ int run_create(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   CreateOptions request;
   request.format = arguments.value_or('f', "");
-  if (request.format.empty())
+  if (!arguments.has('f'))
     request.format = words.empty() ? "raw" : format_for_target(session, words.front());
   if (help)
     return print_create_help(session, request.format, words.empty() ? std::string() : words[0]);
   if (words.empty()) throw UsageError{"Expecting image file name"};
+  if (request.format.empty()) fail(session, words[0] + ": Unknown file format ''");
   if (words.size() > 2) throw UsageError{"Unexpected argument: " + words[2]};
   request.filename = words[0];
   if (words.size() == 2) request.size = size_argument(session, words[1], "image size");

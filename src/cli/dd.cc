@@ -117,7 +117,7 @@ int run_dd(Session& session, Arguments& arguments) {
     fail(session, "Format driver '" + plan.format + "' does not support image creation");
   plan.in = *in;
   plan.out = *out;
-  plan.source = image_request(session, arguments, *in, arguments.value_or('f', ""));
+  plan.source = image_request(session, arguments, *in, arguments.value('f'));
   run(session, run_plan(session, std::move(plan)));
   return 0;
 }

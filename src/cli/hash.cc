@@ -44,7 +44,7 @@ int run_hash(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   const std::string algorithm = arguments.value_or('a', "sha256");
   Digest{algorithm};  // a wrong name is told before anything is opened
-  OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   // The digest of a disk that changes meanwhile would say nothing.

@@ -135,7 +135,7 @@ int run_info(Session& session, Arguments& arguments) {
   std::vector<Value> infos;
   std::set<std::string> seen;
   OpenRequest request =
-      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+      image_request(session, arguments, arguments.words()[0], arguments.value('f'));
   while (true) {
     request.flags.metadata_only = true;
     request.flags.no_backing = true;

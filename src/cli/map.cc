@@ -130,7 +130,7 @@ int run_map(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   OpenRequest request =
-      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+      image_request(session, arguments, arguments.words()[0], arguments.value('f'));
   run(session, map_image(session, std::move(request), start, most, json));
   return 0;
 }

@@ -64,7 +64,7 @@ int run_measure(Session& session, Arguments& arguments) {
     const uint64_t bytes = size_argument(session, *size, "image size");
     result = run(session, driver->measure(session.context, options, bytes, nullptr));
   } else {
-    OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+    OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
     result = run(session, measure_source(session, *driver, options, std::move(request),
                                          arguments.value_or('l', "")));
   }

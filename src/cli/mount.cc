@@ -194,7 +194,7 @@ int run_mount(Session& session, Arguments& arguments) {
   if (wanted.fuse.growable && !wanted.fuse.writable) fail(session, "--growable needs --writable");
   if (wanted.fuse.growable && wanted.partitions)
     fail(session, "--growable and --partitions cannot be used at the same time");
-  OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.writable = wanted.fuse.writable;
   request.flags.resize = wanted.fuse.growable;
   request.flags.discard_unmap = true;

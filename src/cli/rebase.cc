@@ -123,8 +123,7 @@ int run_rebase(Session& session, Arguments& arguments) {
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  plan.overlay =
-      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+  plan.overlay = image_request(session, arguments, arguments.words()[0], arguments.value('f'));
   // -U is about the new backing file: the overlay is written.
   plan.overlay.flags.force_share = false;
   Progress progress(session, arguments.has('p'), arguments.has('q'), 2);

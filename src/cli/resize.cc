@@ -66,7 +66,7 @@ int run_resize(Session& session, Arguments& arguments) {
   Options parsed;
   parsed.set("size", size);
   wanted.bytes = parsed.size("size").value_or(0);
-  OpenRequest request = image_request(session, arguments, words[0], arguments.value_or('f', ""));
+  OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.writable = true;
   request.flags.resize = true;
   run(session, resize_image(session, std::move(request), wanted));

@@ -207,18 +207,32 @@ uint64_t size_argument(const Session& session, const std::string& text, std::str
   return value;
 }
 
+Options image_options(const Session& session, const std::string& text, std::string_view first_key) {
+  std::vector<std::string> bare;
+  Options options = Options::parse_list(text, first_key, &bare);
+  for (const std::string& word : bare) {
+    const bool off = word.starts_with("no") && word.size() > 2;
+    session.warning("short-form boolean option '" + word + "' deprecated");
+    std::fprintf(stderr, "Please use %s=%s instead\n", word.c_str() + (off ? 2 : 0),
+                 off ? "off" : "on");
+  }
+  return options;
+}
+
 OpenRequest image_request(const Session& session, const Arguments& arguments,
-                          const std::string& name, const std::string& format) {
+                          const std::string& name, const std::optional<std::string>& format) {
   OpenRequest request;
-  request.format = format;
+  request.format = format.value_or("");
   if (arguments.has(kImageOpts)) {
-    request.options = Options::parse_list(name, "file");
+    request.options = image_options(session, name);
     request.image_opts = true;
     request.display = name;
     if (arguments.has('U') && request.options.boolean("force-share") == false)
       fail(session, "--force-share/-U conflicts with image options");
   } else {
     request.filename = name;
+    // An empty name is one that nothing has; it does not ask for probing.
+    if (format && format->empty()) request.options.set("driver", "");
   }
   request.flags.force_share = arguments.has('U');
   if (const auto disk = arguments.value(kDisk)) request.options.set("disk", *disk);

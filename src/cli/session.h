@@ -105,10 +105,13 @@ CacheMode cache_mode(const Session& session, const std::string& name, std::strin
 uint64_t size_argument(const Session& session, const std::string& text, std::string_view what,
                        uint64_t least = 0, uint64_t most = INT64_MAX);
 
+// What follows --image-opts; words without '=' are warned of, as in QEMU's tools.
+Options image_options(const Session& session, const std::string& text,
+                      std::string_view first_key = "file");
 // How NAME (a file name, or options after --image-opts) is to be opened, with -f, -U and
 // --untrusted taken into account.
 OpenRequest image_request(const Session& session, const Arguments& arguments,
-                          const std::string& name, const std::string& format);
+                          const std::string& name, const std::optional<std::string>& format);
 // Fails when -f and --image-opts are both given.
 void check_format_flags(const Session& session, const Arguments& arguments, int code = 1);
 // Runs a task to its end on the calling thread.

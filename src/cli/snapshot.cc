@@ -66,7 +66,7 @@ int run_snapshot(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   OpenRequest request =
-      image_request(session, arguments, arguments.words()[0], arguments.value_or('f', ""));
+      image_request(session, arguments, arguments.words()[0], arguments.value('f'));
   request.flags.writable = action.letter != 'l';
   request.flags.resize = action.letter == 'a';
   // Only the list is wanted: no need to look at what lies below.

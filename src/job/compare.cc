@@ -58,6 +58,7 @@ Task<CompareResult> Compare::run() {
     group.spawn_on(context_.runtime().worker(i % workers), work());
   co_await group.join();
   result_.sizes_differ = sizes_differ;
+  result_.common_length = std::min(nodes_[0]->length(), nodes_[1]->length() - begin_[1]);
   co_return result_;
 }
 

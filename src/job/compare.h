@@ -25,8 +25,9 @@ struct CompareOptions {
 struct CompareResult {
   enum class Kind { kIdentical, kContent, kSize, kStatus };
   Kind kind = Kind::kIdentical;
-  uint64_t offset = 0;        // of the first difference: a whole sector for contents
-  bool sizes_differ = false;  // identical beside zeroes behind the end of the shorter one
+  uint64_t offset = 0;         // of the first difference: a whole sector for contents
+  bool sizes_differ = false;   // identical beside zeroes behind the end of the shorter one
+  uint64_t common_length = 0;  // of the shorter one
 };
 
 // What went wrong where: `compare` has exit codes for it.

@@ -117,3 +117,24 @@ def test_overlays(folder, ours, qemu, qemu_io):
     qemu("compare", "-q", "want.raw", "o.qcow2")
     qemu("check", "-q", "o.qcow2")
     qemu("check", "-q", "base.qcow2")
+
+
+def test_a_mark_of_ownership_that_is_missing(folder, ours, qemu, qemu_io):
+    """A cluster of the data file is always one image's alone: an entry that does not say so is wrong."""
+    qemu("create", "-q", "-f", "qcow2", "-o", "data_file=d.raw", "a.qcow2", "1M")
+    qemu_io("a.qcow2", "write -P 1 64k 128k")
+    with open("a.qcow2", "r+b") as image:
+        image.seek(40)
+        image.seek(int.from_bytes(image.read(8), "big"))
+        table = int.from_bytes(image.read(8), "big") & (1 << 56) - 512
+        image.seek(table + 8)
+        entry = image.read(1)[0]
+        assert entry & 0x80
+        image.seek(table + 8)
+        image.write(bytes([entry & 0x7f]))
+    found = [tool("check", "a.qcow2", ok=False) for tool in (ours, qemu)]
+    assert found[0].code == found[1].code == 2
+    assert found[0].out == found[1].out and found[0].err == found[1].err
+    assert ours("check", "-r", "all", "a.qcow2").code == 0
+    qemu("check", "a.qcow2")
+    qemu_io("a.qcow2", "read -P 1 64k 128k")

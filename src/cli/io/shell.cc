@@ -421,7 +421,7 @@ int run_io(Session& session, int argc, char** argv) {
   if (session.untrusted) how.request.flags.references.mode = ReferencePolicy::Mode::kDeny;
   if (optind < argc) {
     if (image_opts) {
-      how.request.options = Options::parse_list(argv[optind]);
+      how.request.options = image_options(session, argv[optind], "");
       how.request.image_opts = true;
     } else {
       how.request.filename = argv[optind];

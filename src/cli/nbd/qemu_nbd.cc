@@ -434,7 +434,7 @@ ImagePlan image_of(const Session& session, const Line& line) {
   request.format = line.format;
   if (line.image_opts) {
     if (!line.format.empty()) fail(session, "--image-opts and -f are mutually exclusive");
-    request.options = Options::parse_list(line.files[0], "file");
+    request.options = image_options(session, line.files[0]);
     request.image_opts = true;
     request.display = line.files[0];
   } else {

@@ -64,7 +64,7 @@ std::vector<std::string> export_names(const Arguments& arguments) {
 ImagePlan image_of(const Session& session, const Arguments& arguments, const std::string& word) {
   ImagePlan image;
   image.title = word;
-  image.request = image_request(session, arguments, word, arguments.value_or('f', ""));
+  image.request = image_request(session, arguments, word, arguments.value('f'));
   image.description = arguments.value_or('D', "");
   image.snapshot = arguments.has('s');
   image.load_snapshot = arguments.value_or('l', "");

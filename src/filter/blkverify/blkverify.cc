@@ -54,7 +54,7 @@ class BlkverifyNode : public FilterNode {
     const std::string told = "blkverify: read offset=" + std::to_string(offset) +
                              " bytes=" + std::to_string(out.size()) +
                              " contents mismatch at offset " + std::to_string(at);
-    context().warn(told);
+    context().tell(told);
     throw Error(ErrorKind::kCorrupt, told);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
@@ -88,7 +88,7 @@ class BlkverifyNode : public FilterNode {
     if (a != b) {
       const std::string told =
           "blkverify: return value mismatch " + std::to_string(a) + " != " + std::to_string(b);
-      context().warn(told);
+      context().tell(told);
       throw Error(ErrorKind::kCorrupt, told);
     }
     if (first) std::rethrow_exception(first);

@@ -75,7 +75,7 @@ Task<void> ParallelsNode::prepare_writing(bool for_check) {
   if (for_check || (found.sound() && !unclean_ && !data_off_wrong_)) co_return;
   CheckRequest request;
   request.repair = CheckRequest::Repair::kAll;
-  request.report = [this](std::string_view line) { context().warn(line); };
+  request.report = [this](std::string_view line) { context().tell(line); };
   std::exception_ptr error;
   try {
     co_await examine(std::move(request));

@@ -81,6 +81,8 @@ Changes read_changes(const Options& options, const Header& header, const Extensi
   if (result.size && !is_aligned(*result.size, 512))
     throw Error(ErrorKind::kInvalid, "The new size must be a multiple of 512");
   if (result.version == 2u && header.version >= 3) {
+    if (result.refcount_order.value_or(header.refcount_order) != 4)
+      throw Error(ErrorKind::kInvalid, "compat=0.10 requires refcount_bits=16");
     if (data_file) throw Error(ErrorKind::kInvalid, "Cannot downgrade an image with a data file");
     const uint64_t kept = header.incompatible & ~(kIncompatCompression | kIncompatDirty);
     if (kept != 0) {
@@ -90,8 +92,6 @@ Changes read_changes(const Options& options, const Header& header, const Extensi
                     static_cast<unsigned long long>(kept));
       throw Error(ErrorKind::kInvalid, text);
     }
-    if (result.refcount_order.value_or(header.refcount_order) != 4)
-      throw Error(ErrorKind::kInvalid, "compat=0.10 requires refcount_bits=16");
   }
   return result;
 }

@@ -161,8 +161,9 @@ void Qcow2Checker::walk_l2(ByteSpan table, uint64_t place, bool active, Findings
       ++findings.allocated;
       if (next_host != 0 && host != next_host) ++findings.fragmented;
       next_host = host + cluster_;
-      if (counted_here && says_one(host / cluster_) != ((entry & kCopied) != 0))
-        copied_differs_.store(true, std::memory_order_relaxed);
+      // A cluster of the data file is always this image's alone.
+      const bool one = !counted_here || says_one(host / cluster_);
+      if (one != ((entry & kCopied) != 0)) copied_differs_.store(true, std::memory_order_relaxed);
     }
     if (counted_here) count(host, cluster_, findings);
   }

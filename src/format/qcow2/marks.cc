@@ -54,7 +54,7 @@ Task<void> Qcow2Node::end_lazy() {
 
 // An image that was not closed cleanly is repaired before it is written.
 Task<void> Qcow2Node::repair_dirty() {
-  const auto report = [this](std::string_view line) { context().warn(line); };
+  const auto report = [this](std::string_view line) { context().tell(line); };
   CheckRequest request;
   request.repair = CheckRequest::Repair::kAll;
   request.report = report;
@@ -76,7 +76,7 @@ Task<void> Qcow2Node::repair_dirty() {
 // Says once what is wrong; the node stays usable.
 void Qcow2Node::say_corrupt(const std::string& what) {
   if (corrupt_reported_.exchange(true)) return;
-  context().warn("qcow2: Image is corrupt: " + what +
+  context().tell("qcow2: Image is corrupt: " + what +
                  "; further non-fatal corruption events will be suppressed");
 }
 
@@ -85,7 +85,7 @@ void Qcow2Node::corrupt(const std::string& what) {
     say_corrupt(what);
   } else if (!unusable_.exchange(true)) {
     corrupt_reported_.store(true);
-    context().warn("qcow2: Marking image as corrupt: " + what +
+    context().tell("qcow2: Marking image as corrupt: " + what +
                    "; further corruption events will be suppressed");
     set_in_background(shared_from_this(), change_marks(kIncompatCorrupt, 0));
   }

@@ -134,10 +134,10 @@ Task<void> Qcow2Node::create_snapshot(std::string name) {
 
 Task<void> Qcow2Node::apply_snapshot(std::string which) {
   if (read_only()) throw Error::system(EACCES);
+  if (!bitmaps().empty()) throw Error(ErrorKind::kUnsupported, "Device has active dirty bitmaps");
   if (external_) throw Error::system(ENOTSUP, "Failed to load snapshot");
   const SnapshotEntry* found = find_any(snapshots_, which);
   if (found == nullptr) throw Error::system(ENOENT, "Failed to load snapshot");
-  if (!bitmaps().empty()) throw Error(ErrorKind::kUnsupported, "Device has active dirty bitmaps");
   const SnapshotEntry snapshot = *found;
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);

@@ -46,11 +46,11 @@ const OptionSchema kDeviceCreateOptions = {
 
 const OptionSchema kCreateOptions = {
     {"size", OptionType::kSize, "", "Virtual disk size"},
-    {"extent_size_hint", OptionType::kSize, "",
-     "Extent size hint for the image file, 0 to disable"},
     {"nocow", OptionType::kBool, "", "Turn off copy-on-write (valid only on btrfs)"},
     {"preallocation", OptionType::kString, "",
      "Preallocation mode (allowed values: off, falloc, full)"},
+    {"extent_size_hint", OptionType::kSize, "",
+     "Extent size hint for the image file, 0 to disable"},
 };
 
 Locking locking_of(const Options& options) {
@@ -162,7 +162,10 @@ class FileDriver : public Driver {
       co_return;
     }
     struct stat status = {};
-    if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode))
+    const bool exists = ::stat(path.c_str(), &status) == 0;
+    if (exists && S_ISDIR(status.st_mode))
+      throw Error::system(EISDIR, "Could not create '" + path + "'");
+    if (exists && !S_ISREG(status.st_mode))
       throw Error(ErrorKind::kInvalid,
                   "'file' driver requires '" + path + "' to be a regular file");
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
