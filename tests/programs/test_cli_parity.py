@@ -113,7 +113,7 @@ LINES = {
         "--image-opts driver=qcow2,file.filename=top.qcow2,detect-zeroes=unmap", 
         "--image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.file.filename=base.raw", "--image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw",
         "--image-opts driver=qcow2,file.filename=top.qcow2,backing=", "--image-opts driver=qcow2,file.filename=top.qcow2,lazy-refcounts", "-f '' base.raw",
-        "--image-opts driver=qcow2,nofoo,file.filename=top.qcow2", "'json:{\\"driver\\":\\"qcow2\\",\\"file.filename\\":\\"top.qcow2\\",\\"backing\\":\\"\\"}'", "--image-opts driver=,file.filename=top.qcow2", "'json:{\"driver\":\"qcow2\",\"file\":\"nonode\"}'",
+        "--image-opts driver=qcow2,nofoo,file.filename=top.qcow2", "'json:{\"driver\":\"qcow2\",\"file.filename\":\"top.qcow2\",\"backing\":\"\"}'", "--image-opts driver=,file.filename=top.qcow2", "'json:{\"driver\":\"qcow2\",\"file\":\"nonode\"}'",
         "'json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"base.raw\"},\"size\":65536}'", "foo:bar", "file:base.raw", "null-co://foo",
         "nbd://127.0.0.1:1/x", "--object throttle-group,help", "--object secret,id=s base.raw"],
     "map": [
