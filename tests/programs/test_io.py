@@ -115,6 +115,7 @@ ROWS = [
     commands("sleep x", "sleep 1", "sleep", "sigraise x", "sigraise 99999999999999", "sigraise 0", "break a b", "resume b",
              "remove_break b", "zone_report 0 1", "zone_open 0 512", "zone_close 0 512", "zone_finish 0 512",
              "zone_reset 0 512", "zone_append 0 512", "zap -p 0 512", "quit", "length") + ["t.qcow2"],
+    commands("sleep -1", "sigraise 100", "aio_read -i 0 512", "aio_write -i 0 512", "a", "t", "aio_flush", "quit 1") + ["t.qcow2"],
     commands("help"), commands("help sleep", "help map", "help length", "? quit"), commands("read 0 1"),
     commands("r 0 512", "w 0 512", "l", "i", "a 0", "d 0 512", "f", "t 5M", "c", "o t.qcow2", "q", "l") + ["t.qcow2"],
     commands("r 0 512") + ["missing"], commands("r 0 512") + ["-f", "nope", "t.raw"], ["--image-opts", "driver=raw"],

@@ -51,7 +51,11 @@ Task<bool> aio_read_command(Shell& shell, std::vector<std::string> line) {
   Words words(line, "CP:iqrv");
   std::optional<uint8_t> pattern;
   if (const auto text = words.value('P')) pattern = pattern_byte(*text);
-  if (words.has('i')) throw Failed{"injecting invalid read request"};
+  if (words.has('i')) {
+    // The request fails, not the command.
+    print("injecting invalid read request\n");
+    co_return true;
+  }
   words.expect(2, SIZE_MAX);
   const uint64_t offset = number(words.rest()[0]);
   const uint64_t length = vector_length(words.rest());
@@ -64,7 +68,11 @@ Task<bool> aio_write_command(Shell& shell, std::vector<std::string> line) {
   Words words(line, "CfiP:qruz");
   uint8_t pattern = 0xcd;
   if (const auto text = words.value('P')) pattern = pattern_byte(*text);
-  if (words.has('i')) throw Failed{"injecting invalid write request"};
+  if (words.has('i')) {
+    // The request fails, not the command.
+    print("injecting invalid write request\n");
+    co_return true;
+  }
   words.expect(2, SIZE_MAX);
   if (words.has('z') && words.rest().size() != 2)
     throw Failed{"-z supports only a single length parameter"};

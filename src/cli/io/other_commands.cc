@@ -38,15 +38,15 @@ Task<bool> sleep_command(Shell&, std::vector<std::string> line) {
   char* end = nullptr;
   errno = 0;
   const long milliseconds = std::strtol(line[1].c_str(), &end, 0);
-  if (*end != 0 || errno != 0) throw Failed{line[1] + " is not a valid number"};
+  if (*end != 0 || errno != 0 || milliseconds < 0) throw Failed{line[1] + " is not a valid number"};
   std::fflush(stdout);
-  co_await sleep_for(std::chrono::milliseconds(std::max(milliseconds, 0L)));
+  co_await sleep_for(std::chrono::milliseconds(milliseconds));
   co_return true;
 }
 
 Task<bool> sigraise_command(Shell&, std::vector<std::string> line) {
   const uint64_t number_of_signal = number(line[1]);
-  if (number_of_signal > INT32_MAX)
+  if (number_of_signal > static_cast<uint64_t>(NSIG))
     throw Failed{"signal argument '" + line[1] + "' is too large to be a valid signal"};
   // Nothing that was said may be lost when the signal ends the program.
   std::fflush(stdout);
@@ -132,7 +132,7 @@ std::vector<Command> other_commands() {
   return {
       {"abort", "", "", "simulate a program crash using abort(3)", "", 0, 0, false, false,
        abort_command},
-      {"quit", "q", "", "exit the program", "", 0, 0, false, false, quit_command},
+      {"quit", "q", "", "exit the program", "", 0, -1, false, false, quit_command},
       {"help", "?", "[command]", "help for one or all commands", "", 0, 1, false, false,
        help_command},
       {"sleep", "", "", "waits for the given value in milliseconds", "", 1, 1, false, false,

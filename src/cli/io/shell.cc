@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "base/size.h"
 #include "block/driver.h"
@@ -109,7 +110,7 @@ void complain(std::string_view text) {
   std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
 }
 
-bool count_fits(const Command& command, int count) {
+bool count_fits(const Command& command, const std::string& typed, int count) {
   if (count >= command.least && (command.most < 0 || count <= command.most)) return true;
   std::string expected;
   if (command.most < 0)
@@ -118,8 +119,8 @@ bool count_fits(const Command& command, int count) {
     expected = std::to_string(command.least);
   else
     expected = "between " + std::to_string(command.least) + " and " + std::to_string(command.most);
-  complain("bad argument count " + std::to_string(count) + " to " + std::string(command.name) +
-           ", expected " + expected + " arguments");
+  complain("bad argument count " + std::to_string(count) + " to " + typed + ", expected " +
+           expected + " arguments");
   return false;
 }
 
@@ -133,12 +134,12 @@ Task<bool> Shell::run_line(std::string line) {
     complain("command \"" + words[0] + "\" not found");
     co_return false;
   }
-  words[0] = command->name;
+  const std::string typed = std::exchange(words[0], std::string(command->name));
   if (command->needs_file && !node) {
     complain("no file open, try 'help open'");
     co_return false;
   }
-  if (!count_fits(*command, static_cast<int>(words.size()) - 1)) co_return false;
+  if (!count_fits(*command, typed, static_cast<int>(words.size()) - 1)) co_return false;
   if (command->writes && read_only) {
     session.error("Block node is read-only");
     co_return false;
