@@ -86,6 +86,14 @@ Error Error::system(int error, std::string_view message) {
 
 std::string Error::cause() const { return std::generic_category().message(errno_); }
 
+Error Error::behind(std::string text) const {
+  Error result(kind_, std::move(text));
+  result.errno_ = errno_;
+  if (message_ != cause()) result.hint(message_);
+  for (const std::string& line : hints_) result.hint(line);
+  return result;
+}
+
 Error& Error::context(std::string_view prefix) & {
   message_.insert(0, ": ").insert(0, prefix);
   return *this;

@@ -43,6 +43,9 @@ class Error : public std::exception {
   // Lines that tell what to do next; printed below the message.
   const std::vector<std::string>& hints() const { return hints_; }
 
+  // An error of the same kind that says TEXT; this one's words become hints.
+  Error behind(std::string text) const;
+
   // Prepends "PREFIX: ".
   Error& context(std::string_view prefix) &;
   Error&& context(std::string_view prefix) && { return std::move(context(prefix)); }

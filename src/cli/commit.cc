@@ -41,7 +41,12 @@ class Committing {
       co_await open_layers();
       Commit job(layers_, base_, plan_.rate, session_.cancel);
       job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
-      co_await job.run();
+      try {
+        co_await job.run();
+      } catch (const Error& caught) {
+        if (caught.kind() == ErrorKind::kCancelled) throw;
+        throw caught.behind("Block job failed: " + caught.cause());
+      }
       if (plan_.empty_top) co_await layers_.front()->make_empty();
     } catch (...) {
       error = std::current_exception();

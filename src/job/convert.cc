@@ -38,11 +38,8 @@ uint64_t fit(uint64_t unit, const Node& node) {
 }
 
 Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
-  Error error(cause.kind(), "error while " + std::string(doing) + " " + std::to_string(offset) +
-                                ": " + cause.cause());
-  if (cause.message() != cause.cause()) error.hint(cause.message());
-  for (const std::string& line : cause.hints()) error.hint(line);
-  return error;
+  return cause.behind("error while " + std::string(doing) + " " + std::to_string(offset) + ": " +
+                      cause.cause());
 }
 
 }  // namespace

@@ -19,8 +19,8 @@ Task<void> read_from(Node* disk, uint64_t offset, MutableByteSpan out, std::stri
   const size_t inside = offset < length ? std::min<uint64_t>(out.size(), length - offset) : 0;
   try {
     if (inside != 0) co_await disk->read(offset, out.first(inside));
-  } catch (Error& error) {
-    throw error.context("error while reading from " + std::string(name));
+  } catch (const Error& error) {
+    throw error.behind("error while reading from " + std::string(name));
   }
   std::memset(out.data() + inside, 0, out.size() - inside);
 }
@@ -207,9 +207,10 @@ Task<void> Difference::keep(uint64_t offset, ByteSpan bytes, bool compress) {
       co_await target_->write_compressed(offset, bytes);
     else
       co_await target_->write(offset, bytes);
-  } catch (Error& error) {
-    throw error.context("Error while writing to " +
-                        std::string(options_.own_stays ? "COW image" : "the target"));
+  } catch (const Error& error) {
+    throw error.behind("Error while writing to " +
+                       std::string(options_.own_stays ? "COW image" : "the target") + ": " +
+                       error.cause());
   }
 }
 

@@ -183,6 +183,21 @@ def test_full_disk_fails_the_conversion(ours, disk, folder):
         subprocess.run(["umount", "small"], check=True)
 
 
+@pytest.mark.parametrize("verb, event, code", [("commit", "write_aio", 28), ("rebase", "read_aio", 5)])
+def test_a_job_that_fails_says_so_in_qemus_words(ours, qemu, qemu_io, folder, verb, event, code):
+    base = ('json:{"driver":"raw","file":{"driver":"blkdebug","image":{"driver":"file","filename":"base.raw"},'
+            f'"inject-error":[{{"event":"{event}","errno":{code}}}]}}}}')
+    told = []
+    for tool in (ours, qemu):
+        sparse_disk("base.raw", 1 << 20)
+        qemu("create", "-q", "-f", "qcow2", "-u", "-b", base, "-F", "raw", "top.qcow2", "1M")
+        qemu_io("top.qcow2", "write -q -P 7 0 64k")
+        done = tool(verb, *(["-b", ""] if verb == "rebase" else []), "-f", "qcow2", "top.qcow2", ok=False)
+        told.append((done.code, done.err.split("\n")[0], done.out))
+    assert told[0] == told[1]
+    assert told[0][0] == 1
+
+
 def test_truncated_source_is_an_error(ours, qemu, disk):
     with open(disk, "r+b") as out:
         out.write(os.urandom(2 << 20))
