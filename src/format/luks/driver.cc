@@ -45,7 +45,9 @@ class LuksDriver : public Driver {
   std::string_view title() const override { return "encrypted disks, LUKS 1 and 2"; }
   int probe(const ProbeInput& input) const override {
     if (input.head.size() < 8 || load_text(input.head, 0, 6) != luks1::kMagic) return 0;
-    return load_be<uint16_t>(input.head, 6) == 1 ? 100 : 0;
+    const unsigned version = load_be<uint16_t>(input.head, 6);
+    // QEMU takes the second version for a raw disk.
+    return version == 1 || (version == 2 && input.beyond_qemu) ? 100 : 0;
   }
   Abilities abilities() const override { return {.create = true, .amend = true, .resize = true}; }
   const OptionSchema& open_options() const override { return kOpenOptions; }
