@@ -533,6 +533,8 @@ Task<void> Node::write_encoded(uint64_t, ByteSpan, ByteSpan) {
   co_return;
 }
 
+Task<void> Node::finish_encoded() { co_return; }
+
 Task<void> Node::do_write(uint64_t, ByteSpan, WriteFlags) {
   throw Error::system(ENOTSUP);
   co_return;

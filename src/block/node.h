@@ -214,6 +214,8 @@ class Node : public std::enable_shared_from_this<Node> {
   // Stores what encode_cluster() gave for the cluster at OFFSET. In the order of offsets the image
   // comes out packed in guest order.
   virtual Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain);
+  // A copy stored all that it had, which may have been nothing.
+  virtual Task<void> finish_encoded();
 
  protected:
   // --- what drivers do; ranges are inside the node and aligned to its Limits ---

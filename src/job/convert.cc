@@ -90,6 +90,7 @@ Task<void> Convert::run() {
   // The disk may be longer than what was copied to it: nothing is there.
   if (!options_.zero_target && !options_.backing_bytes && total_ < target_->length())
     co_await write_zeroes(total_, target_->length() - total_);
+  if (options_.compress) co_await target_->finish_encoded();
 }
 
 const Convert::Source& Convert::source_at(uint64_t offset) const {

@@ -138,6 +138,19 @@ def test_stream_is_vmwares(ours, qemu, raw):
     ours("compare", "-f", "raw", "-F", "vmdk", raw, "s.vmdk")
 
 
+@pytest.mark.parametrize("more", ["", ",zeroed_grain=on"])
+def test_a_disk_of_zeroes_is_a_stream(ours, qemu, folder, more):
+    """Directory, footer and end as in every stream, and no grains."""
+    with open("zero.raw", "wb") as file:
+        file.truncate(10 << 20)
+    ours("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized" + more, "zero.raw", "s.vmdk")
+    data = Path("s.vmdk").read_bytes()
+    assert len(data) == (128 + 2 + 3) * SECTOR and struct.unpack_from("<Q", data, 56) == (2 ** 64 - 1,)
+    assert [struct.unpack_from("<QII", data, at * SECTOR) for at in (128, 130, 132)] == [(1, 0, 2), (1, 0, 3), (0, 0, 0)]
+    qemu("compare", "-f", "raw", "-F", "vmdk", "zero.raw", "s.vmdk")
+    qemu("check", "s.vmdk")
+
+
 def test_stream_is_continued(cairn, ours, qemu, qemu_io, folder):
     cairn("create", "-q", "-f", "vmdk", "-o", "subformat=streamOptimized", "s.vmdk", "100M")
 

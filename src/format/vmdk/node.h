@@ -45,6 +45,7 @@ class VmdkNode : public FormatNode {
   bool compressed_only() const override { return stream_; }
   void set_compression_level(uint64_t level) override;
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
+  Task<void> finish_encoded() override;
   Task<CheckResult> check(CheckRequest request) override;
   Task<void> change_backing(std::string name, std::string format) override;
   Task<bool> make_empty() override;

@@ -54,6 +54,15 @@ Task<void> VmdkNode::store_encoded(uint64_t offset, ByteSpan encoded) {
   co_await store_grain(*parts_.front(), offset, encoded);
 }
 
+// A disk of zeroes is a stream as well.
+Task<void> VmdkNode::finish_encoded() {
+  if (!stream_) co_return;
+  Part& part = *parts_.front();
+  Mutex::Guard guard = co_await stream_mutex_.lock();
+  if (!part.footer && part.file->length() <= part.header.overhead * kSector)
+    co_await begin_stream(part);
+}
+
 Task<void> VmdkNode::store_grain(Part& part, uint64_t offset, ByteSpan encoded) {
   if (!part.markers) throw Error::system(EINVAL);
   Mutex::Guard guard = co_await stream_mutex_.lock();
