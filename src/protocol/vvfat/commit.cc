@@ -87,7 +87,8 @@ void Commit::check_vanishing_folder(uint32_t i) {
   std::unordered_set<std::string> known;
   for (uint32_t child = old.first_child; child < old.first_child + old.children; ++child)
     if (!stays_[child]) known.insert(old_.entries[child].name);
-  for (const std::string& name : folder_.names_in(old_.path_of(i)))
+  for (const std::string& name :
+       folder_.names_in(old_.path_of(i), HostFolder::Links::kRefuse, SIZE_MAX))
     if (!known.contains(name))
       throw Error(ErrorKind::kDenied, folder_.full_path(old_.path_of(i)) +
                                           ": a guest removed it, but the host keeps " + name +

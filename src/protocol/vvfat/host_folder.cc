@@ -92,17 +92,27 @@ bool HostFolder::look_at(const std::string& relative, struct stat& status) const
   return true;
 }
 
-std::vector<std::string> HostFolder::names_in(const std::string& relative) const {
-  OwnFd fd = open(relative, O_RDONLY | O_DIRECTORY | O_NONBLOCK, Links::kRefuse);
+std::vector<std::string> HostFolder::names_in(const std::string& relative, Links links,
+                                              size_t most) const {
+  OwnFd fd = open(relative, O_RDONLY | O_DIRECTORY | O_NONBLOCK, links);
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(fd ? ::fdopendir(fd.get()) : nullptr,
                                                    ::closedir);
-  if (!stream) throw Error::system(errno, full_path(relative));
+  const std::string what = "Could not read directory " + full_path(relative);
+  if (!stream)
+    throw Error(kind_of(errno), what)
+        .hint("The system says: " + Error::system(errno).cause() + ".");
   fd.release();
   std::vector<std::string> names;
+  errno = 0;
   while (const dirent* found = ::readdir(stream.get())) {
     const std::string_view name = found->d_name;
     if (name != "." && name != "..") names.emplace_back(name);
+    if (names.size() > most)
+      throw Error(ErrorKind::kTooLarge, what)
+          .hint("It holds more than " + std::to_string(most) + " files.");
+    errno = 0;
   }
+  if (errno != 0) throw Error::system(errno, what);
   return names;
 }
 
@@ -111,7 +121,8 @@ void HostFolder::remove(const std::string& relative) const {
   if (::unlinkat(above.get(), name.c_str(), 0) == 0 || errno == ENOENT) return;
   if (errno != EISDIR && errno != EPERM)
     throw Error::system(errno, "Could not remove " + full_path(relative));
-  for (const std::string& inner : names_in(relative)) remove(relative + "/" + inner);
+  for (const std::string& inner : names_in(relative, Links::kRefuse, SIZE_MAX))
+    remove(relative + "/" + inner);
   if (::unlinkat(above.get(), name.c_str(), AT_REMOVEDIR) != 0)
     throw Error::system(errno, "Could not remove " + full_path(relative));
 }

@@ -27,6 +27,8 @@ class HostFolder {
   // As open(2) of RELATIVE (empty: the folder itself). Without a descriptor errno tells why: EXDEV
   // when a link leads outside, ELOOP for a link that is refused.
   OwnFd open(const std::string& relative, int flags, Links links, unsigned mode = 0) const;
+  // What the folder RELATIVE holds. Throws with QEMU's words, also for more than MOST.
+  std::vector<std::string> names_in(const std::string& relative, Links links, size_t most) const;
 
   // Changes of what lies in the folder. None of them follows a link or overwrites anything; all
   // throw what the system says, naming RELATIVE.
@@ -38,8 +40,6 @@ class HostFolder {
   void move(const std::string& from, const std::string& to) const;
   // As lstat(2); false when nothing is there.
   bool look_at(const std::string& relative, struct stat& status) const;
-  // What the folder RELATIVE holds.
-  std::vector<std::string> names_in(const std::string& relative) const;
   // A file, a link, or a folder with all that it holds; fine when it is not there.
   void remove(const std::string& relative) const;
   void set_written(const std::string& relative, int64_t seconds) const;

@@ -1,14 +1,16 @@
 #include "protocol/vvfat/tree.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <memory>
-#include <optional>
+#include <exception>
+#include <iterator>
+#include <system_error>
+#include <thread>
 #include <unordered_set>
 
 #include "base/arith.h"
@@ -20,6 +22,7 @@ namespace {
 
 constexpr size_t kMaxEntries = 4'000'000;
 constexpr size_t kMaxWarnings = 20;
+constexpr size_t kMaxThreads = 8;
 
 // How far the clock on the wall is ahead of UTC.
 int64_t distance_at(int64_t seconds) {
@@ -45,109 +48,85 @@ class LocalClock {
   int64_t distance_ = 0;
 };
 
-class Scanner {
- public:
-  Scanner(const HostFolder& folder, const ScanRequest& request)
-      : folder_(folder), request_(request) {}
+void describe(Entry& entry, const struct stat& status, LocalClock& clock) {
+  entry.kind = S_ISDIR(status.st_mode)   ? Entry::Kind::kFolder
+               : S_ISREG(status.st_mode) ? Entry::Kind::kFile
+                                         : Entry::Kind::kSpecial;
+  entry.stamp = FileStamp::of(status);
+  entry.write_protected = (status.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0;
+  entry.created = clock(status.st_ctim.tv_sec);
+  entry.written = clock(status.st_mtim.tv_sec);
+}
 
-  Tree run() {
-    struct stat status = {};
-    if (::fstat(folder_.fd(), &status) != 0)
-      throw Error::system(errno, "Could not read directory " + folder_.path());
-    Entry root;
-    root.kind = Entry::Kind::kFolder;
-    describe(root, status);
-    tree_.entries.push_back(std::move(root));
-    for (uint32_t index = 0; index < tree_.entries.size(); ++index)
-      if (tree_.entries[index].kind == Entry::Kind::kFolder) read_folder(index);
-    if (warnings_ > kMaxWarnings)
-      request_.warn("vvfat: " + std::to_string(warnings_ - kMaxWarnings) +
-                    " more things of that kind in " + folder_.path());
-    return std::move(tree_);
+// Reads one folder. Several may run at the same time: the tree does not change meanwhile.
+class FolderScan {
+ public:
+  FolderScan(const HostFolder& folder, const ScanRequest& request, const Tree& tree, uint32_t index)
+      : folder_(folder), request_(request), tree_(tree), index_(index) {}
+
+  // Keeps what it throws.
+  void run() {
+    try {
+      read();
+      name_children();
+      check_slots();
+    } catch (...) {
+      error_ = std::current_exception();
+    }
   }
+  uint32_t index() const { return index_; }
+  std::vector<Entry>& children() { return children_; }
+  uint32_t slots() const { return slots_; }
+  const std::vector<std::string>& warnings() const { return warnings_; }
+  const std::string& last_words() const { return last_words_; }
+  const std::exception_ptr& error() const { return error_; }
 
  private:
-  void warn(const std::string& line) {
-    if (++warnings_ <= kMaxWarnings) request_.warn("vvfat: " + line);
-  }
+  void warn(std::string line) { warnings_.push_back(std::move(line)); }
+  const Entry& self() const { return tree_.entries[index_]; }
 
-  void describe(Entry& entry, const struct stat& status) {
-    entry.kind = S_ISDIR(status.st_mode)   ? Entry::Kind::kFolder
-                 : S_ISREG(status.st_mode) ? Entry::Kind::kFile
-                                           : Entry::Kind::kSpecial;
-    entry.stamp = FileStamp::of(status);
-    entry.write_protected = (status.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0;
-    entry.created = clock_(status.st_ctim.tv_sec);
-    entry.written = clock_(status.st_mtim.tv_sec);
-  }
-
-  std::vector<std::string> names_in(uint32_t index, const std::string& path) {
-    const Entry& entry = tree_.entries[index];
-    OwnFd fd = folder_.open(path, O_RDONLY | O_DIRECTORY | O_NONBLOCK,
-                            entry.linked ? HostFolder::Links::kFollow : HostFolder::Links::kRefuse);
-    const std::unique_ptr<DIR, int (*)(DIR*)> stream(fd ? ::fdopendir(fd.get()) : nullptr,
-                                                     ::closedir);
-    if (!stream)
-      throw Error(kind_of(errno), "Could not read directory " + folder_.full_path(path))
-          .hint("The system says: " + Error::system(errno).cause() + ".");
-    fd.release();
-    std::vector<std::string> names;
-    errno = 0;
-    while (const dirent* found = ::readdir(stream.get())) {
-      const std::string_view name = found->d_name;
-      if (name != "." && name != ".." && (index != 0 || name != kStagingName))
-        names.emplace_back(name);
-      if (names.size() + tree_.entries.size() > kMaxEntries)
-        throw Error(ErrorKind::kTooLarge,
-                    folder_.path() + " holds more than " + std::to_string(kMaxEntries) + " files");
-      errno = 0;
-    }
-    if (errno != 0)
-      throw Error::system(errno, "Could not read directory " + folder_.full_path(path));
+  void read() {
+    path_ = tree_.path_of(index_);
+    const std::string before = path_.empty() ? path_ : path_ + "/";
+    const bool linked = self().linked;
+    const auto links = linked ? HostFolder::Links::kFollow : HostFolder::Links::kRefuse;
+    std::vector<std::string> names = folder_.names_in(path_, links, kMaxEntries);
+    if (index_ == 0) std::erase(names, kStagingName);
     std::sort(names.begin(), names.end());
-    return names;
-  }
-
-  void read_folder(uint32_t index) {
-    const std::string path = tree_.path_of(index);
-    const std::string before = path.empty() ? path : path + "/";
-    std::vector<std::string> names = names_in(index, path);
-    const bool linked = tree_.entries[index].linked;
-    const OwnFd fd = folder_.open(path, O_PATH | O_DIRECTORY,
-                                  linked ? HostFolder::Links::kFollow : HostFolder::Links::kRefuse);
-    const auto first = static_cast<uint32_t>(tree_.entries.size());
+    const OwnFd fd = folder_.open(path_, O_PATH | O_DIRECTORY, links);
+    children_.reserve(names.size());
     for (std::string& name : names) {
       struct stat status = {};
       // What went since the folder was listed was not there when it was looked at.
       if (::fstatat(fd.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
       Entry entry;
-      entry.parent = index;
+      entry.parent = index_;
       entry.linked = linked || S_ISLNK(status.st_mode);
-      if (S_ISLNK(status.st_mode) && !follow(index, before + name, status)) continue;
+      if (S_ISLNK(status.st_mode) && !follow(before + name, status)) continue;
       entry.name = std::move(name);
-      describe(entry, status);
-      if (entry.bytes() > request_.max_file_bytes) {
-        const bool small = request_.max_file_bytes < UINT32_MAX;
-        request_.warn("File " + folder_.full_path(before + entry.name) + " is larger than " +
-                      (small ? "2GB" : "4GB"));
-        Error error(ErrorKind::kTooLarge, "Could not read directory " + folder_.path());
-        if (small) error.hint("FAT32 (fat:32:…) holds files of up to 4 GB.");
-        throw error;
-      }
-      tree_.entries.push_back(std::move(entry));
+      describe(entry, status, clock_);
+      if (entry.bytes() > request_.max_file_bytes) refuse_large(before + entry.name);
+      children_.push_back(std::move(entry));
     }
-    Entry& entry = tree_.entries[index];
-    entry.first_child = first;
-    entry.children = static_cast<uint32_t>(tree_.entries.size()) - first;
-    name_children(index);
-    if (uint64_t{entry.slots} * kSlotBytes > kMaxFolderBytes)
-      throw Error(ErrorKind::kTooLarge, "Could not read directory " + folder_.full_path(path))
-          .hint("Its " + std::to_string(entry.children) +
+  }
+
+  [[noreturn]] void refuse_large(const std::string& path) {
+    const bool small = request_.max_file_bytes < UINT32_MAX;
+    last_words_ = "File " + folder_.full_path(path) + " is larger than " + (small ? "2GB" : "4GB");
+    Error error(ErrorKind::kTooLarge, "Could not read directory " + folder_.path());
+    if (small) error.hint("FAT32 (fat:32:…) holds files of up to 4 GB.");
+    throw error;
+  }
+
+  void check_slots() const {
+    if (uint64_t{slots_} * kSlotBytes > kMaxFolderBytes)
+      throw Error(ErrorKind::kTooLarge, "Could not read directory " + folder_.full_path(path_))
+          .hint("Its " + std::to_string(children_.size()) +
                 " names need more than the 65536 slots that a folder has on FAT.");
   }
 
-  // What a link in folder INDEX leads to; false when it is not shown.
-  bool follow(uint32_t index, const std::string& path, struct stat& status) {
+  // What a link in the folder leads to; false when it is not shown.
+  bool follow(const std::string& path, struct stat& status) {
     const OwnFd target = folder_.open(path, O_PATH, HostFolder::Links::kFollow);
     if (!target) {
       if (errno == EXDEV)
@@ -158,12 +137,12 @@ class Scanner {
     }
     if (::fstat(target.get(), &status) != 0) return false;
     if (!S_ISDIR(status.st_mode)) return true;
-    if (tree_.entries[index].linked) {
+    if (self().linked) {
       warn(folder_.full_path(path) + " is left out: a link to a folder, found through another");
       return false;
     }
     const FileStamp stamp = FileStamp::of(status);
-    for (uint32_t at = index;; at = tree_.entries[at].parent) {
+    for (uint32_t at = index_;; at = tree_.entries[at].parent) {
       const FileStamp& above = tree_.entries[at].stamp;
       if (above.device == stamp.device && above.inode == stamp.inode) {
         warn(folder_.full_path(path) + " is left out: the link leads to a folder that holds it");
@@ -173,9 +152,8 @@ class Scanner {
     }
   }
 
-  void name_children(uint32_t index) {
-    Entry& folder = tree_.entries[index];
-    const auto children = std::span(tree_.entries).subspan(folder.first_child, folder.children);
+  void name_children() {
+    const std::span children(children_);
     std::unordered_set<std::u16string> known;
     std::vector<std::string> text(children.size());  // from which the short names are made
     std::vector<size_t> later;
@@ -193,22 +171,21 @@ class Scanner {
       Entry& child = children[i];
       const std::u16string shown = distinct(child.shown, known);
       text[i] = utf8_of(shown);
-      warn(folder_.full_path(tree_.path_of(index)) + ": '" + child.name + "' is shown as '" +
-           text[i] + "', for FAT sees no difference between upper and lower case");
+      warn(folder_.full_path(path_) + ": '" + child.name + "' is shown as '" + text[i] +
+           "', for FAT sees no difference between upper and lower case");
       child.shown = shown;
     }
-    give_short_names(index, children, text);
-    folder.slots = index == 0 ? 1 : 2;  // the label; or `.` and `..`
+    give_short_names(children, text);
+    slots_ = index_ == 0 ? 1 : 2;  // the label; or `.` and `..`
     for (const Entry& child : children)
-      folder.slots += 1 + static_cast<uint32_t>(div_ceil(child.shown.size(), LongNameSlot::kUnits));
+      slots_ += 1 + static_cast<uint32_t>(div_ceil(child.shown.size(), LongNameSlot::kUnits));
   }
 
   // Names that are short already keep their form, so that no other's short name is the same as a
   // long one.
-  void give_short_names(uint32_t index, std::span<Entry> children,
-                        const std::vector<std::string>& text) {
+  void give_short_names(std::span<Entry> children, const std::vector<std::string>& text) {
     ShortNames taken;
-    if (index == 0) {
+    if (index_ == 0) {
       ShortName label;
       label.fill(' ');
       std::copy(request_.label.begin(), request_.label.end(), label.begin());
@@ -242,8 +219,86 @@ class Scanner {
 
   const HostFolder& folder_;
   const ScanRequest& request_;
-  Tree tree_;
+  const Tree& tree_;
+  const uint32_t index_;
+  std::string path_;
   LocalClock clock_;
+  std::vector<Entry> children_;
+  uint32_t slots_ = 0;
+  std::vector<std::string> warnings_;
+  std::string last_words_;  // said before the error, whatever was said before
+  std::exception_ptr error_;
+};
+
+// Looking at files is the kernel's work for the most part, which all processors can do.
+void run_all(std::vector<FolderScan>& scans) {
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < scans.size(); i = next++) scans[i].run();
+  };
+  std::vector<std::jthread> helpers;
+  const size_t threads =
+      std::min<size_t>({std::thread::hardware_concurrency(), scans.size() / 4, kMaxThreads});
+  try {
+    while (helpers.size() + 1 < threads) helpers.emplace_back(work);
+  } catch (const std::system_error&) {
+    // Then there are fewer.
+  }
+  work();
+}
+
+class Scanner {
+ public:
+  Scanner(const HostFolder& folder, const ScanRequest& request)
+      : folder_(folder), request_(request) {}
+
+  Tree run() {
+    struct stat status = {};
+    if (::fstat(folder_.fd(), &status) != 0)
+      throw Error::system(errno, "Could not read directory " + folder_.path());
+    Entry root;
+    LocalClock clock;
+    describe(root, status, clock);
+    tree_.entries.push_back(std::move(root));
+    // Folder by folder, and those that lie equally deep together.
+    for (size_t begin = 0; begin < tree_.entries.size();) {
+      std::vector<FolderScan> scans;
+      for (const size_t end = tree_.entries.size(); begin < end; ++begin)
+        if (tree_.entries[begin].kind == Entry::Kind::kFolder)
+          scans.emplace_back(folder_, request_, tree_, static_cast<uint32_t>(begin));
+      run_all(scans);
+      size_t more = 0;
+      for (FolderScan& scan : scans) more += scan.children().size();
+      tree_.entries.reserve(tree_.entries.size() + std::min(more, kMaxEntries));
+      for (FolderScan& scan : scans) take(scan);
+    }
+    if (warnings_ > kMaxWarnings)
+      request_.warn("vvfat: " + std::to_string(warnings_ - kMaxWarnings) +
+                    " more things of that kind in " + folder_.path());
+    return std::move(tree_);
+  }
+
+ private:
+  void take(FolderScan& scan) {
+    for (const std::string& line : scan.warnings())
+      if (++warnings_ <= kMaxWarnings) request_.warn("vvfat: " + line);
+    if (!scan.last_words().empty()) request_.warn(scan.last_words());
+    if (scan.error()) std::rethrow_exception(scan.error());
+    Entry& folder = tree_.entries[scan.index()];
+    folder.first_child = static_cast<uint32_t>(tree_.entries.size());
+    folder.children = static_cast<uint32_t>(scan.children().size());
+    folder.slots = scan.slots();
+    if (tree_.entries.size() + folder.children > kMaxEntries)
+      throw Error(ErrorKind::kTooLarge,
+                  folder_.path() + " holds more than " + std::to_string(kMaxEntries) + " files");
+    tree_.entries.insert(tree_.entries.end(), std::move_iterator(scan.children().begin()),
+                         std::move_iterator(scan.children().end()));
+    scan.children() = {};
+  }
+
+  const HostFolder& folder_;
+  const ScanRequest& request_;
+  Tree tree_;
   size_t warnings_ = 0;
 };
 
