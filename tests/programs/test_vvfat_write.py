@@ -15,6 +15,8 @@ from conftest import CAIRN, call
 from linux_guest import boot
 from nbd_support import QEMU_NBD, Server
 
+pytestmark = pytest.mark.any_engine
+
 VOLUME = 32256
 QEMU_IO = CAIRN.parent / "compat" / "qemu-io"
 
