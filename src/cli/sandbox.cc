@@ -35,6 +35,7 @@ struct __attribute__((packed)) PathRule {
 };
 constexpr uint64_t kWriteFile = 1 << 1;
 constexpr uint64_t kReadFile = 1 << 2;
+constexpr uint64_t kReadFolder = 1 << 3;
 constexpr uint64_t kTruncate = 1 << 14;
 constexpr uint64_t kIoctlDevice = 1 << 15;
 
@@ -56,6 +57,8 @@ uint64_t file_access(int abi) {
 void allow_path(int ruleset, const std::string& path, uint64_t access) {
   const int fd = ::open(path.c_str(), O_PATH | O_CLOEXEC);
   if (fd < 0) return;  // opening it will say why
+  struct stat status = {};
+  if (::fstat(fd, &status) == 0 && S_ISDIR(status.st_mode)) access |= kReadFolder;
   const PathRule rule{access, fd};
   const long done = ::syscall(SYS_landlock_add_rule, ruleset, 1, &rule, 0);
   const int error = errno;
@@ -102,6 +105,8 @@ constexpr int kAllowed[] = {
     SCMP_SYS(close),
     SCMP_SYS(fstat),
     SCMP_SYS(newfstatat),
+    SCMP_SYS(openat2),
+    SCMP_SYS(getdents64),
     SCMP_SYS(stat),
     SCMP_SYS(lstat),
     SCMP_SYS(statx),
@@ -250,13 +255,15 @@ void pass_signals_on() {
 std::string plain_path(const std::string& name) {
   for (const std::string_view prefix : {"file:", "host_device:", "host_cdrom:"})
     if (name.starts_with(prefix)) return name.substr(prefix.size());
+  if (name.starts_with("fat:")) return name.substr(name.rfind(':') + 1);
   return name;
 }
 
-// Every file that a list of options names.
+// Every file or folder that a list of options names.
 void add_named(const Options& options, std::vector<std::string>& paths) {
   for (const auto& [key, value] : options.items())
-    if (key == "filename" || key.ends_with(".filename") || key == "file")
+    if (key == "filename" || key.ends_with(".filename") || key == "file" || key == "dir" ||
+        key.ends_with(".dir"))
       if (const auto* text = value.get_if<std::string>()) paths.push_back(plain_path(*text));
 }
 

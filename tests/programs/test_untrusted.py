@@ -13,6 +13,9 @@ from conftest import CAIRN, sparse_disk
 def disks(folder, qemu):
     sparse_disk("a.raw", 3 << 20, pieces=20)
     qemu("convert", "-c", "-O", "qcow2", "a.raw", "a.qcow2")
+    (folder / "d/sub").mkdir(parents=True)
+    (folder / "d/sub/file").write_text("inside")
+    (folder / "d/out").symlink_to(folder / "a.raw")
     return folder
 
 
@@ -21,6 +24,7 @@ def disks(folder, qemu):
     ["compare", "a.raw", "a.qcow2"], ["measure", "-O", "qcow2", "a.qcow2"], ["hash", "a.qcow2"], ["info", "missing"],
     ["info", "--image-opts", "driver=qcow2,file.driver=file,file.filename=a.qcow2"], ["info", "file:a.qcow2"],
     ["info", "json:{'driver':'raw','file':{'driver':'file','filename':'a.raw'}}"], ["compare", "a.raw", "missing"],
+    ["info", "fat:d"], ["hash", "fat:floppy:d"], ["info", "--image-opts", "driver=raw,file.driver=vvfat,file.dir=d"],
 ], ids=" ".join)
 def test_the_same_inside_and_outside(disks, cairn, words):
     outside, inside = cairn(*words, ok=False), cairn(words[0], "--untrusted", *words[1:], ok=False)
