@@ -63,6 +63,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def loop(folder):
+    """Makes loop devices of files; they go with the test."""
+    devices = []
+
+    def attach(path, *options):
+        device = subprocess.run(["losetup", "-f", "--show", *options, path], capture_output=True, text=True, check=True).stdout.strip()
+        devices.append(device)
+        return device
+
+    yield attach
+    for device in devices:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
 def sparse_disk(path, size, seed=1, pieces=12):
     """A disk with text, noise and holes, so that every kind of cluster occurs."""
     source = random.Random(seed)

@@ -7,20 +7,6 @@ import pytest
 from conftest import CAIRN, sparse_disk
 
 
-@pytest.fixture
-def loop(folder):
-    devices = []
-
-    def attach(path, *options):
-        device = subprocess.run(["losetup", "-f", "--show", *options, path], capture_output=True, text=True, check=True).stdout.strip()
-        devices.append(device)
-        return device
-
-    yield attach
-    for device in devices:
-        subprocess.run(["losetup", "-d", device], check=True)
-
-
 @pytest.mark.parametrize("cache", ["writeback", "none", "directsync"])
 def test_images_on_a_device(ours, qemu, folder, loop, cache):
     disk = sparse_disk("disk.raw", 8 << 20)

@@ -13,20 +13,6 @@ NO_INFO, NO_DISC, TRAY_OPEN, NOT_READY, DISC_OK = range(5)
 
 
 @pytest.fixture
-def loop(folder):
-    devices = []
-
-    def attach(path, *options):
-        device = subprocess.run(["losetup", "-f", "--show", *options, path], capture_output=True, text=True, check=True).stdout.strip()
-        devices.append(device)
-        return device
-
-    yield attach
-    for device in devices:
-        subprocess.run(["losetup", "-d", device], check=True)
-
-
-@pytest.fixture
 def device(loop):
     sparse_disk("back", 4 << 20)
     return loop("back")

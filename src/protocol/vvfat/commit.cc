@@ -129,7 +129,8 @@ void Commit::check_host() {
 
 void Commit::open_staging() {
   if (staging_made_) return;
-  folder_.make_folder(kStaging);
+  // Nobody else looks at contents before they have the mode of their file.
+  folder_.make_folder(kStaging, 0700);
   staging_made_ = true;
 }
 
@@ -150,7 +151,8 @@ void Commit::staged(uint32_t now, const OwnFd& file) {
     // Only the administrator may give files away; who may not owns both.
     if (::fchown(file.get(), status.st_uid, status.st_gid) != 0 && errno != EPERM)
       throw Error::system(errno, path);
-    if (::fchmod(file.get(), status.st_mode & 07777) != 0) throw Error::system(errno, path);
+    // What a guest wrote runs with nobody's rights but those of who runs it.
+    if (::fchmod(file.get(), status.st_mode & 0777) != 0) throw Error::system(errno, path);
   }
   const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
                              {.tv_sec = host_time(entry.written), .tv_nsec = 0}};
@@ -258,7 +260,7 @@ void Commit::make_folders() {
     if (!changes_.is_new(i) || entry.kind != Entry::Kind::kFolder) continue;
     open_staging();
     const std::string path = kStaging + "/" + staged_name(i);
-    folder_.make_folder(path);
+    folder_.make_folder(path, 0777);
     struct stat status = {};
     if (folder_.look_at(path, status)) entry.stamp = FileStamp::of(status);
   }

@@ -61,9 +61,9 @@ std::pair<OwnFd, std::string> HostFolder::place_of(const std::string& relative) 
   return {std::move(above), deep ? relative.substr(slash + 1) : relative};
 }
 
-void HostFolder::make_folder(const std::string& relative) const {
+void HostFolder::make_folder(const std::string& relative, unsigned mode) const {
   const auto [above, name] = place_of(relative);
-  if (::mkdirat(above.get(), name.c_str(), 0777) != 0)
+  if (::mkdirat(above.get(), name.c_str(), mode) != 0)
     throw Error::system(errno, "Could not make the folder " + full_path(relative));
 }
 

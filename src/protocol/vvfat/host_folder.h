@@ -35,7 +35,7 @@ class HostFolder {
   //
   // No second program may make such changes at the same time: throws kLocked.
   void lock() const;
-  void make_folder(const std::string& relative) const;
+  void make_folder(const std::string& relative, unsigned mode) const;
   // Nothing may be called TO.
   void move(const std::string& from, const std::string& to) const;
   // As lstat(2); false when nothing is there.
