@@ -34,9 +34,9 @@ std::string foreign_name_advice(std::string_view filename) {
   const bool device = name.starts_with("\\\\.\\") || name.starts_with("\\\\?\\");
   if (device) name.erase(0, 4);
   const bool drive = name.size() >= 2 && is_letter(name[0]) && name[1] == ':';
-  if (drive && name.size() > 2)
+  if (drive && name.size() > 2 && name[2] == '\\')
     return quoted + " is a path of Windows: on Linux it begins where that drive is mounted";
-  if (drive)
+  if (drive && (name.size() == 2 || device))
     return quoted + " is a name of Windows: on Linux " + std::string(kDisks) + ", " +
            std::string(kCdroms);
   if (device)

@@ -105,10 +105,17 @@ def digest(name):
     return hashlib.sha256(Path(name).read_bytes()).hexdigest()
 
 
-def hold(guest, *commands):
-    """A program that reads, waits, and then does the COMMANDS; in the background."""
-    words = " ".join(f"-c '{command}'" for command in ("read 0 2k", "sleep 5000", *commands))
-    guest.run(f"cairn io -r -f raw {words} /dev/sr0 > /tmp/out 2>&1 & pid=$!; while ! busybox grep -q ops /tmp/out; do sleep 0.2; done")
+def hold(guest):
+    """A program that has read, and reads on when it is told to; in the background."""
+    guest.run("rm -f /tmp/in; busybox mkfifo /tmp/in; cairn io -r -f raw /dev/sr0 < /tmp/in > /tmp/out 2>&1 & pid=$!; exec 3> /tmp/in; "
+              "echo read 0 2k >&3; while ! busybox grep -q ops /tmp/out; do sleep 0.2; done")
+
+
+def go_on(guest, *commands):
+    """Gives the program that was held its next commands and returns all that it said."""
+    for command in commands:
+        guest.run(f"echo {command} >&3")
+    return guest.run("exec 3>&-; wait; cat /tmp/out; echo")[1]
 
 
 @pytest.mark.slow
@@ -125,13 +132,13 @@ def test_media_come_and_go(guest):
     hold(guest)
     assert "device: locked" in guest.monitor("info block")
     assert "is locked" in guest.monitor("eject cd")
-    guest.run("kill -9 $pid; wait", ok=False)
+    guest.run("kill -9 $pid; wait; exec 3>&-", ok=False)
     assert "not locked, tray closed" in guest.monitor("info block")
 
     # Taken out by force.
-    hold(guest, "read 2M 2k")
+    hold(guest)
     guest.monitor("eject -f cd")
-    assert "read failed: No medium found" in guest.run("wait; cat /tmp/out")[1]
+    assert "read failed: No medium found" in go_on(guest, "read 2M 2k")
     empty = guest.run("cairn info /dev/sr0")[1]
     assert "virtual size: 0 B" in empty and "no medium in the drive" in empty
     code, refused = guest.run("cairn map /dev/sr0", ok=False)
@@ -141,9 +148,9 @@ def test_media_come_and_go(guest):
     guest.monitor("change cd second raw")
     assert "virtual size: 2 MiB" in guest.run("cairn info /dev/sr0")[1]
     assert digest("second") in guest.run("cairn hash /dev/sr0")[1]
-    hold(guest, "read 0 2k", "read 1M 2k")
+    hold(guest)
     guest.monitor("eject -f cd")
     guest.monitor("change cd first raw")
-    out = guest.run("wait; cat /tmp/out")[1]
+    out = go_on(guest, "read 0 2k", "read 1M 2k")
     assert out.count("read failed") == 2 and "ops" in out, out
     assert digest("first") in guest.run("cairn hash /dev/sr0")[1]

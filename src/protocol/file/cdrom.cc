@@ -16,13 +16,13 @@ namespace {
 class HostCdromDrive : public CdromDrive {
  public:
   explicit HostCdromDrive(int fd) : fd_(fd) {
+    // What happened before is of no interest: the first question takes it away.
+    static_cast<void>(::ioctl(fd_, CDROM_MEDIA_CHANGED, CDSL_CURRENT));
 #ifdef CDROM_TIMED_MEDIA_CHANGE
     cdrom_timed_media_change_info now = {};
     timed_ = ::ioctl(fd_, CDROM_TIMED_MEDIA_CHANGE, &now) == 0;
     opened_at_ = now.last_media_change;
 #endif
-    // What happened before is of no interest: the first question takes it away.
-    if (!timed_) static_cast<void>(::ioctl(fd_, CDROM_MEDIA_CHANGED, CDSL_CURRENT));
   }
 
   Status status() override {
@@ -39,15 +39,16 @@ class HostCdromDrive : public CdromDrive {
   }
 
   bool medium_changed() override {
+    // Only this question makes the kernel ask the drive, but whoever else asks takes the answer
+    // away; the one with a time does not ask, and keeps the answer for everybody.
+    const bool answered = ::ioctl(fd_, CDROM_MEDIA_CHANGED, CDSL_CURRENT) == 1;
 #ifdef CDROM_TIMED_MEDIA_CHANGE
-    // Others who ask do not take this answer away, as they do with the older question.
     cdrom_timed_media_change_info since = {};
     since.last_media_change = opened_at_;
-    if (timed_)
-      return ::ioctl(fd_, CDROM_TIMED_MEDIA_CHANGE, &since) == 0 &&
-             (since.media_flags & MEDIA_CHANGED_FLAG) != 0;
+    if (timed_ && ::ioctl(fd_, CDROM_TIMED_MEDIA_CHANGE, &since) == 0)
+      return (since.media_flags & MEDIA_CHANGED_FLAG) != 0 || answered;
 #endif
-    return ::ioctl(fd_, CDROM_MEDIA_CHANGED, CDSL_CURRENT) == 1;
+    return answered;
   }
 
  private:
