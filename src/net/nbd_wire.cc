@@ -1,6 +1,7 @@
 #include "net/nbd_wire.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "base/arith.h"
 #include "base/error.h"
@@ -74,11 +75,17 @@ void Greeting::encode(Bytes& out) const {
 }
 
 bool Greeting::is_oldstyle(ByteSpan first16) {
-  if (load_be<uint64_t>(first16, 0) != kGreetingMagic)
-    throw Error(ErrorKind::kInvalid, "Bad initial magic received: this is no NBD server");
+  const auto wrong = [](std::string_view which, uint64_t magic) {
+    char text[64];
+    std::snprintf(text, sizeof text, "Bad %.*s magic received: 0x%016llx",
+                  static_cast<int>(which.size()), which.data(),
+                  static_cast<unsigned long long>(magic));
+    return Error(ErrorKind::kInvalid, text);
+  };
+  const auto initial = load_be<uint64_t>(first16, 0);
+  if (initial != kGreetingMagic) throw wrong("initial", initial);
   const auto magic = load_be<uint64_t>(first16, 8);
-  if (magic != kOptionMagic && magic != kOldstyleMagic)
-    throw Error(ErrorKind::kInvalid, "Bad server magic received");
+  if (magic != kOptionMagic && magic != kOldstyleMagic) throw wrong("server", magic);
   return magic == kOldstyleMagic;
 }
 

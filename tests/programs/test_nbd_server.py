@@ -1,8 +1,10 @@
 """The NBD server with the clients that people use."""
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -237,6 +239,45 @@ def test_fork_returns_when_clients_can_connect(folder, disk):
     assert not (folder / "f.sock").exists() and (folder / "pid").read_text() == f"{pid}\n"
     failed = call(QEMU_NBD, "--fork", "-k", folder / "f.sock", "-f", "raw", "missing.raw", ok=False)
     assert failed.code == 1 and "Failed to blk_new_open 'missing.raw'" in failed.err
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-x", b"SSH-2.0-OpenSSH_9", b"NBDMAGIC", b"NBDMAGICxxxxxxxx", b"NBDMAGICIHAVEOPT",
+                                      b"NBDMAGICIHAVEOPT\0\3"])
+def test_what_is_no_server_is_told_as_qemu_does(folder, greeting):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("no.sock")
+    listener.listen()
+
+    def answer():
+        for _ in range(4):
+            one = listener.accept()[0]
+            one.sendall(greeting)
+            one.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                one.recv(1000)
+            one.close()
+    thread = threading.Thread(target=answer)
+    thread.start()
+    uri = f"nbd+unix:///?socket={folder}/no.sock"
+    listed = [subprocess.run([program, "-L", "-k", folder / "no.sock"], capture_output=True, text=True) for program in ("qemu-nbd", QEMU_NBD)]
+    shown = [subprocess.run([program, "info", uri], capture_output=True, text=True) for program in ("qemu-img", QEMU_NBD.with_name("qemu-img"))]
+    thread.join()
+    listener.close()
+    if greeting != b"SSH-2.0-x":
+        assert listed[0].stderr == listed[1].stderr and shown[0].stderr == shown[1].stderr
+    assert all(one.returncode == 1 for one in (*listed, *shown))
+
+
+def test_who_leaves_politely_is_no_complaint(folder, disk):
+    job = subprocess.Popen([CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "p.sock", disk], stderr=subprocess.PIPE, text=True,
+                           stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 10
+    while not (folder / "p.sock").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    for _ in range(20):
+        subprocess.run(["nbdinfo", "--list", f"nbd+unix:///?socket={folder}/p.sock"], check=True, capture_output=True)
+    job.send_signal(signal.SIGTERM)
+    assert job.communicate(timeout=10)[1] == "" and job.returncode == 0
 
 
 def test_two_servers_do_not_share_a_pid_file(folder, disk):

@@ -39,10 +39,12 @@ class Client {
   // Reads the greeting and answers it. False: an oldstyle server.
   Task<bool> greet() {
     std::array<std::byte, 16> first{};
-    co_await need(first);
+    const MutableByteSpan magics(first);
+    co_await need(magics.first(8), "initial magic");
+    co_await need(magics.last(8), "server magic");
     if (Greeting::is_oldstyle(first)) co_return false;
     std::array<std::byte, 2> flags{};
-    co_await need(flags);
+    co_await need(flags, "server flags");
     if ((load_be<uint16_t>(flags, 0) & kFixedNewstyle) == 0)
       throw Error(ErrorKind::kUnsupported, "Server does not support fixed newstyle handshake");
     std::array<std::byte, 4> answer{};
@@ -181,10 +183,11 @@ class Client {
     }
   }
 
-  Task<void> need(MutableByteSpan out) {
-    const bool some = co_await stream_.read_exact(out);
-    if (!some && !out.empty())
-      throw Error(ErrorKind::kIo, "Unexpected end-of-file before all data were read");
+  Task<void> need(MutableByteSpan out, std::string_view what = "option reply") {
+    const bool there = co_await stream_.read_exact(out);
+    if (!there && !out.empty())
+      throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
+                                      ": Unexpected end-of-file before all data were read");
   }
 
  private:

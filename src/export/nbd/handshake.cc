@@ -32,6 +32,7 @@ class Handshake {
   Task<Next> extended_headers();
   Task<void> reply(Option option, OptionReply type, ByteSpan data = {});
   Task<void> refuse(Option option, OptionReply type, std::string text);
+  Task<void> say_goodbye();
   Task<Bytes> data(uint32_t length);
   bool takes_no_data(Option option) const {
     return option == Option::kList || option == Option::kStructuredReply ||
@@ -62,6 +63,15 @@ Task<void> Handshake::reply(Option option, OptionReply type, ByteSpan data) {
       .encode(out);
   out.insert(out.end(), data.begin(), data.end());
   co_await stream_.write_all(out);
+}
+
+// Who leaves need not wait for the answer.
+Task<void> Handshake::say_goodbye() {
+  try {
+    co_await reply(Option::kAbort, OptionReply::kAck);
+  } catch (const Error&) {
+    co_return;
+  }
 }
 
 Task<void> Handshake::refuse(Option option, OptionReply type, std::string text) {
@@ -114,7 +124,7 @@ Task<Handshake::Next> Handshake::answer(OptionHeader header) {
       throw Error(ErrorKind::kDenied, "export name in clear, but TLS is demanded");
     co_await stream_.skip(header.length);
     if (option == Option::kAbort) {
-      co_await reply(option, OptionReply::kAck);
+      co_await say_goodbye();
       co_return Next::kLeave;
     }
     char text[64];
@@ -143,7 +153,7 @@ Task<Handshake::Next> Handshake::answer(OptionHeader header) {
       break;
     case Option::kAbort:
       co_await stream_.skip(header.length);
-      co_await reply(option, OptionReply::kAck);
+      co_await say_goodbye();
       co_return Next::kLeave;
     case Option::kList:
       handled = list();

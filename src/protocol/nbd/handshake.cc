@@ -32,13 +32,15 @@ class Handshake {
 
   Task<Agreement> run() {
     std::array<std::byte, 16> first;
-    co_await read(first);
+    const MutableByteSpan magics(first);
+    co_await read(magics.first(8), "initial magic");
+    co_await read(magics.last(8), "server magic");
     if (Greeting::is_oldstyle(first)) {
       co_await oldstyle();
       co_return agreed_;
     }
     std::array<std::byte, 2> rest;
-    co_await read(rest);
+    co_await read(rest, "server flags");
     const uint16_t flags = load_be<uint16_t>(rest, 0);
     const uint16_t common = flags & (kFixedNewstyle | kNoZeroes);
     no_zeroes_ = (common & kNoZeroes) != 0;
@@ -62,9 +64,11 @@ class Handshake {
   }
 
  private:
-  Task<void> read(MutableByteSpan out) {
+  Task<void> read(MutableByteSpan out, std::string_view what = "option reply") {
     const bool there = co_await stream_.read_exact(out);
-    if (!there) throw Error(ErrorKind::kIo, "the NBD server closed the connection");
+    if (!there && !out.empty())
+      throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
+                                      ": Unexpected end-of-file before all data were read");
   }
 
   Task<void> send(Option option, Bytes data) {
