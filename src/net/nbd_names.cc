@@ -80,6 +80,40 @@ std::string_view name_of(Option option) {
   return "<unknown>";
 }
 
+Error OptionReplyHeader::refusal(const std::string& text) const {
+  const std::string what = " option " + std::to_string(static_cast<unsigned>(option)) + " (" +
+                           std::string(name_of(option)) + ")";
+  ErrorKind kind = ErrorKind::kInvalid;
+  std::string message;
+  switch (type) {
+    case OptionReply::kErrTlsRequired:
+      kind = ErrorKind::kDenied;
+      message = "TLS negotiation required before" + what;
+      break;
+    case OptionReply::kErrPolicy:
+      kind = ErrorKind::kDenied;
+      message = "Denied by server for" + what;
+      break;
+    case OptionReply::kErrUnsup:
+      message = "Unsupported" + what;
+      break;
+    case OptionReply::kErrUnknown:
+      kind = ErrorKind::kNotFound;
+      message = "Requested export not available";
+      break;
+    case OptionReply::kErrShutdown:
+      kind = ErrorKind::kIo;
+      message = "Server shutting down before" + what;
+      break;
+    default:
+      message = "Server refused" + what + ": " + std::string(name_of(type));
+  }
+  Error error(kind, message);
+  if (type == OptionReply::kErrTlsRequired) error.hint("Did you forget a valid tls-creds?");
+  if (!text.empty()) error.hint("server reported: " + text);
+  return error;
+}
+
 std::string_view name_of(OptionReply reply) {
   switch (reply) {
     case OptionReply::kAck:

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/error.h"
 
 // What NBD puts on the wire, as pure values: each decode() takes the bytes of exactly one item,
 // checks every length before it uses it and throws kInvalid that says what is wrong; encode()
@@ -165,6 +166,8 @@ struct OptionReplyHeader {
   Option option{};
   OptionReply type{};
   uint32_t length = 0;
+  // What it means that a server answered so, and said TEXT.
+  Error refusal(const std::string& text) const;
   void encode(Bytes& out) const;
   static OptionReplyHeader decode(ByteSpan bytes);
 };

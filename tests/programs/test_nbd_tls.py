@@ -155,9 +155,12 @@ def test_cve_2019_14842_tls_is_absolute(server, pki):
         assert client.ask(option, b"")[-1] == (TLS_REQD, f"Option 0x{option:x} not permitted before TLS".encode())
     client.option(EXPORT_NAME, b"tls")
     assert client.is_dropped()
-    failed = call(QEMU_NBD, "-L", "-b", "localhost", "-p", one.port, ok=False)
-    assert failed.code == 1 and "TLS negotiation required before option" in failed.err
-    assert "Did you forget a valid tls-creds?" in failed.err
+    for mine, theirs, words in ((QEMU_NBD, "qemu-nbd", ["-L", "-b", "localhost", "-p", one.port]),
+                                (QEMU_NBD.with_name("qemu-img"), "qemu-img", ["info", f"nbd://localhost:{one.port}/tls"])):
+        failed = call(mine, *words, ok=False)
+        assert failed.code == 1 and "TLS negotiation required before option" in failed.err
+        assert "Did you forget a valid tls-creds?" in failed.err
+        assert failed.err == call(theirs, *words, ok=False).err
 
 
 def tls_client(server, pki):

@@ -77,48 +77,16 @@ class Client {
     co_return reply;
   }
 
-  // Asks and takes a plain yes or no. Throws when TLS is demanded.
+  // Asks and takes a plain yes or no.
   Task<bool> agree(Option option) {
     co_await ask(option);
     const Reply reply = co_await answer(option);
     if (reply.header.type == OptionReply::kAck) co_return true;
     if (!is_error(reply.header.type)) throw Error(ErrorKind::kInvalid, "Unexpected reply type");
-    if (reply.header.type == OptionReply::kErrTlsRequired) throw refused(reply);
     co_return false;
   }
 
-  static Error refused(const Reply& reply) {
-    const auto number = static_cast<unsigned>(reply.header.option);
-    const std::string what = " option " + std::to_string(number) + " (" +
-                             std::string(name_of(reply.header.option)) + ")";
-    std::string message;
-    bool creds = false;
-    switch (reply.header.type) {
-      case OptionReply::kErrTlsRequired:
-        message = "TLS negotiation required before" + what;
-        creds = true;
-        break;
-      case OptionReply::kErrPolicy:
-        message = "Denied by server for" + what;
-        break;
-      case OptionReply::kErrUnsup:
-        message = "Unsupported" + what;
-        break;
-      case OptionReply::kErrUnknown:
-        message = "Requested export not available";
-        break;
-      case OptionReply::kErrShutdown:
-        message = "Server shutting down before" + what;
-        break;
-      default:
-        message = "Server refused" + what + ": " + std::string(name_of(reply.header.type));
-        break;
-    }
-    Error error(ErrorKind::kDenied, message);
-    if (creds) error.hint("Did you forget a valid tls-creds?");
-    if (!reply.data.empty()) error.hint("server reported: " + reply.text());
-    return error;
-  }
+  static Error refused(const Reply& reply) { return reply.header.refusal(reply.text()); }
 
   Task<void> start_tls(const TlsCredentials& tls, const std::string& hostname) {
     co_await ask(Option::kStartTls);

@@ -110,39 +110,11 @@ class Handshake {
     const Reply reply = co_await receive(option, 0);
     if (reply.header.type == OptionReply::kAck) co_return true;
     if (!reply.failed()) broken("an unexpected reply to option " + std::string(name_of(option)));
-    if (reply.header.type == OptionReply::kErrTlsRequired) refuse(reply);
     co_return false;
   }
 
   // The server said no; nothing else to try.
-  [[noreturn]] void refuse(const Reply& reply) const {
-    std::string what;
-    ErrorKind kind = ErrorKind::kInvalid;
-    switch (reply.header.type) {
-      case OptionReply::kErrUnknown:
-        what = "Requested export not available";
-        kind = ErrorKind::kNotFound;
-        break;
-      case OptionReply::kErrTlsRequired:
-        what = "Server requires TLS (option " + std::string(name_of(reply.header.option)) + ")";
-        kind = ErrorKind::kDenied;
-        break;
-      case OptionReply::kErrPolicy:
-        what = "Denied by server for option " + std::string(name_of(reply.header.option));
-        kind = ErrorKind::kDenied;
-        break;
-      case OptionReply::kErrShutdown:
-        what = "Server shutting down before option " + std::string(name_of(reply.header.option));
-        kind = ErrorKind::kIo;
-        break;
-      default:
-        what = "The server refuses option " + std::string(name_of(reply.header.option)) + " (" +
-               std::string(name_of(reply.header.type)) + ")";
-    }
-    Error error(kind, what);
-    if (!reply.data.empty()) error.hint("server reported: " + reply.text());
-    throw error;
-  }
+  [[noreturn]] static void refuse(const Reply& reply) { throw reply.header.refusal(reply.text()); }
 
   Task<void> start_tls() {
     co_await send(Option::kStartTls, {});
