@@ -269,7 +269,7 @@ def test_what_is_no_server_is_told_as_qemu_does(folder, greeting):
 
 
 def test_who_leaves_politely_is_no_complaint(folder, disk):
-    job = subprocess.Popen([CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "p.sock", disk], stderr=subprocess.PIPE, text=True,
+    job = subprocess.Popen([CAIRN, "serve", "-f", "raw", "-k", folder / "p.sock", disk], stderr=subprocess.PIPE, text=True,
                            stdout=subprocess.DEVNULL)
     until = time.monotonic() + 10
     while not (folder / "p.sock").exists() and time.monotonic() < until:
@@ -278,6 +278,17 @@ def test_who_leaves_politely_is_no_complaint(folder, disk):
         subprocess.run(["nbdinfo", "--list", f"nbd+unix:///?socket={folder}/p.sock"], check=True, capture_output=True)
     job.send_signal(signal.SIGTERM)
     assert job.communicate(timeout=10)[1] == "" and job.returncode == 0
+
+
+def test_quiet_serving_says_nothing(folder, disk):
+    job = subprocess.Popen([CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "p.sock", disk], stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True)
+    until = time.monotonic() + 10
+    while not (folder / "p.sock").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert nbdinfo("--size", f"nbd+unix:///?socket={folder}/p.sock").out.strip() == str(disk.stat().st_size)
+    job.send_signal(signal.SIGTERM)
+    assert job.communicate(timeout=10)[0] == "" and job.returncode == 0
 
 
 def test_two_servers_do_not_share_a_pid_file(folder, disk):

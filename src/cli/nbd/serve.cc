@@ -184,8 +184,8 @@ int run_serve(Session& session, Arguments& arguments) {
       plan.tick = [&](const nbd::Server& server) { meter.draw(server); };
   }
   ServePlan* const shown = &plan;
-  plan.ready = [shown, names, words](const nbd::Server&, const SocketAddress& where) {
-    print_uris(*shown, names, words, where);
+  plan.ready = [shown, names, words, quiet](const nbd::Server&, const SocketAddress& where) {
+    if (!quiet) print_uris(*shown, names, words, where);
   };
   ServePlan copy = plan;
   run(session, serve(session, std::move(copy)));
