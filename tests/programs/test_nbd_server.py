@@ -187,6 +187,8 @@ def test_snapshot_option_leaves_the_image_alone(server, disk):
     nbdsh(one.uri(), "h.pwrite(b'z' * 100000, 5)", "assert h.pread(100000, 5) == b'z' * 100000")
     assert one.stop() == 0
     assert open(disk, "rb").read() == before
+    one = server("-t", "-s", "-r", "-f", "raw", disk)
+    assert nbdinfo("--is", "read-only", one.uri()).code == 0
 
 
 def test_load_snapshot_shows_the_past(server, ours):

@@ -141,7 +141,7 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
   options.node = node;
   options.offset = plan.offset;
   options.size = export_size(plan, *node);
-  options.writable = plan.snapshot || (plan.request.flags.writable && !node->read_only());
+  options.writable = plan.request.flags.writable && (plan.snapshot || !node->read_only());
   options.multi_conn = shared != 1;
   options.allocation_depth = plan.allocation_depth;
   // QEMU numbers its contexts from the last one.
