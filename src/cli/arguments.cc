@@ -2,6 +2,8 @@
 
 #include <getopt.h>
 
+#include <algorithm>
+
 namespace cairn::cli {
 
 Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv) {
@@ -64,6 +66,17 @@ std::vector<std::string> Arguments::values(int id) const {
   for (const auto& [given, text] : given_)
     if (given == id) result.push_back(text);
   return result;
+}
+
+void Arguments::translate(const std::vector<Flag>& flags, std::string_view value_name,
+                          std::string_view word, std::string_view meaning) {
+  const auto takes = [&](int id) {
+    return std::any_of(flags.begin(), flags.end(), [&](const Flag& flag) {
+      return flag.id == id && flag.value_name != nullptr && flag.value_name == value_name;
+    });
+  };
+  for (auto& [id, text] : given_)
+    if (text == word && takes(id)) text = meaning;
 }
 
 }  // namespace cairn::cli

@@ -41,6 +41,9 @@ class Arguments {
   bool last_is_word() const { return last_is_word_; }
   // For verbs whose last word may begin with a dash ("resize disk -1G"): takes it as a word.
   void add_word(std::string word) { words_.push_back(std::move(word)); }
+  // Puts MEANING for WORD where it is the value of one of FLAGS whose value is called VALUE_NAME.
+  void translate(const std::vector<Flag>& flags, std::string_view value_name, std::string_view word,
+                 std::string_view meaning);
 
  private:
   std::vector<std::pair<int, std::string>> given_;

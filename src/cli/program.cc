@@ -162,6 +162,8 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
         verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
     Arguments arguments = Arguments::parse(flags, literal ? argc - 1 : argc, argv);
     if (literal) arguments.add_word(last);
+    // What everybody but QEMU calls it.
+    if (session.for_people()) arguments.translate(flags, "FMT", "vhd", "vpc");
     hide_secrets(argc, argv);
     if (arguments.has('h')) {
       Verb shown = verb;

@@ -315,6 +315,14 @@ def test_children_that_cannot_be(disk, folder, cairn, ours, qemu):
         assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err)
 
 
+def test_known_as_vhd(disk, cairn, ours, qemu):
+    cairn("convert", "-f", "raw", "-O", "vhd", disk, "v.img")
+    cairn("create", "-f", "qcow2", "-b", "v.img", "-F", "vhd", "top.qcow2")
+    assert qemu("info", "--output=json", "top.qcow2").json()["backing-filename-format"] == "vpc"
+    assert "file format: vpc" in cairn("info", "-f", "vhd", "v.img").out
+    assert "Unknown file format" in ours("create", "-f", "vhd", "x.img", "1M", ok=False).err
+
+
 def test_check_is_unknown_to_qemu(disk, cairn, ours, qemu):
     cairn("convert", "-O", "vpc", disk, "a.vhd")
     for words in ([], ["-r", "all"], ["--output=json"]):

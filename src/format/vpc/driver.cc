@@ -27,7 +27,7 @@ bool fixed_by_tail(const ProbeInput& input) {
 class VpcDriver : public Driver {
  public:
   std::string_view name() const override { return "vpc"; }
-  std::string_view title() const override { return "VHD: Virtual PC, Hyper-V, Azure"; }
+  std::string_view title() const override { return "VHD (-f vhd): Virtual PC, Hyper-V, Azure"; }
   int probe(const ProbeInput& input) const override {
     if (Footer::has_cookie(input.head)) return 100;
     return fixed_by_tail(input) ? 90 : 0;

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "base/error.h"
 
@@ -16,6 +18,9 @@ namespace {
 
 constexpr int kUsedBase = 100;
 constexpr int kUnsharedBase = 200;
+constexpr std::string_view kSelf = "this process";
+constexpr std::chrono::milliseconds kPatience{200};
+constexpr std::chrono::milliseconds kPause{10};
 constexpr const char* kNames[] = {"consistent read", "write", "write unchanged", "resize"};
 
 struct flock record(int byte, short type) {
@@ -45,12 +50,27 @@ void ImageLocks::test(int byte, const std::string& message) const {
   if (request.l_type == F_UNLCK) return;
   Error error(ErrorKind::kLocked, message);
   error.hint("Is another process using the image [" + filename_ + "]?");
-  if (const std::string who = holder(); !who.empty()) error.hint("It is open in " + who + ".");
+  if (const std::string who = holder(); !who.empty() && who != kSelf)
+    error.hint("It is open in " + who + ".");
   throw error;
 }
 
 void ImageLocks::change(Permissions wanted) {
   if (mode_ == Locking::kOff) return;
+  for (auto patience = kPatience;; patience -= kPause) {
+    try {
+      return take(wanted);
+    } catch (const Error& error) {
+      // The kernel may keep the files of a killed process for a moment: its requests come first.
+      // Nobody has them open then. Who waits holds nothing, so that two do not wait for each other.
+      if (error.kind() != ErrorKind::kLocked || patience <= patience.zero() || !holder().empty())
+        throw;
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+void ImageLocks::take(Permissions wanted) {
   const Permissions before = held_;
   try {
     for (int bit = 0; bit < 4; ++bit)
@@ -86,15 +106,17 @@ std::string ImageLocks::holder() const {
   const std::string self = std::to_string(::getpid());
   while (const dirent* process = ::readdir(processes.get())) {
     const std::string pid = process->d_name;
-    if (pid.find_first_not_of("0123456789") != std::string::npos || pid == self) continue;
+    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
     const std::string folder = "/proc/" + pid + "/fd";
     const std::unique_ptr<DIR, int (*)(DIR*)> files(::opendir(folder.c_str()), ::closedir);
     if (!files) continue;
     while (const dirent* entry = ::readdir(files.get())) {
+      if (pid == self && entry->d_name == std::to_string(fd_)) continue;
       struct stat other = {};
       if (::stat((folder + "/" + entry->d_name).c_str(), &other) != 0 ||
           other.st_dev != own.st_dev || other.st_ino != own.st_ino)
         continue;
+      if (pid == self) return std::string(kSelf);
       char name[64] = {};
       if (const int fd = ::open(("/proc/" + pid + "/comm").c_str(), O_RDONLY | O_CLOEXEC);
           fd >= 0) {
