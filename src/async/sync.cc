@@ -23,6 +23,18 @@ Waiter* WaiterQueue::pop() {
 
 namespace {
 
+constexpr int kSpins = 20;
+constexpr int kPauses = 10;
+
+// Tells the processor that this is a loop that waits.
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // Resumes a chain of waiters, each on its worker. The waiter's frame may go as soon as it runs.
 void wake(detail::WaiterQueue& ready) {
   while (!ready.empty()) {
@@ -35,11 +47,27 @@ void wake(detail::WaiterQueue& ready) {
 
 // --- Mutex ---
 
-bool Mutex::Awaiter::await_ready() {
-  std::lock_guard lock(mutex_->state_);
-  if (mutex_->locked_) return false;
-  mutex_->locked_ = true;
+bool Mutex::try_lock() {
+  std::lock_guard lock(state_);
+  if (locked_) return false;
+  locked_ = true;
+  holder_ = Worker::current();
   return true;
+}
+
+// Not for one who cannot go on while this worker spins, nor past others who wait.
+bool Mutex::worth_spinning() {
+  std::lock_guard lock(state_);
+  return waiters_.empty() && holder_ != Worker::current();
+}
+
+bool Mutex::Awaiter::await_ready() {
+  if (mutex_->try_lock()) return true;
+  for (int round = 0; round < kSpins && mutex_->worth_spinning(); ++round) {
+    for (int i = 0; i < kPauses; ++i) pause();
+    if (mutex_->try_lock()) return true;
+  }
+  return false;
 }
 
 bool Mutex::Awaiter::await_suspend(std::coroutine_handle<> handle) {
@@ -48,6 +76,7 @@ bool Mutex::Awaiter::await_suspend(std::coroutine_handle<> handle) {
   std::lock_guard lock(mutex_->state_);
   if (!mutex_->locked_) {
     mutex_->locked_ = true;
+    mutex_->holder_ = waiter_.worker;
     return false;
   }
   mutex_->waiters_.push(&waiter_);
@@ -59,10 +88,12 @@ void Mutex::unlock() {
   {
     std::lock_guard lock(state_);
     // The lock passes to the next in line without being free in between.
-    if (waiters_.empty())
+    if (waiters_.empty()) {
       locked_ = false;
-    else
+    } else {
+      holder_ = waiters_.head->worker;
       ready.push(waiters_.pop());
+    }
   }
   wake(ready);
 }

@@ -33,6 +33,8 @@ struct WaiterQueue {
 };
 }  // namespace detail
 
+// Held for a moment, as it mostly is, it is waited for by spinning: to suspend for it, and to be
+// woken on another worker, takes longer, and everybody else queues behind who is not awake yet.
 class Mutex {
  public:
   class Guard {
@@ -62,9 +64,12 @@ class Mutex {
   Awaiter lock() { return Awaiter(this); }
 
  private:
+  bool try_lock();
+  bool worth_spinning();
   void unlock();
   std::mutex state_;
   bool locked_ = false;
+  Worker* holder_ = nullptr;  // where it was taken
   detail::WaiterQueue waiters_;
 };
 

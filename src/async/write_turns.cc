@@ -1,6 +1,8 @@
 #include "async/write_turns.h"
 
+#include <array>
 #include <mutex>
+#include <utility>
 
 #include "async/engine.h"
 #include "async/runtime.h"
@@ -10,6 +12,7 @@ namespace {
 
 // So many writes of others are done in a row; then one of them takes over.
 constexpr unsigned kMostOfOthers = 16;
+constexpr unsigned kMostPosted = 2;
 
 }  // namespace
 
@@ -52,16 +55,25 @@ Task<ssize_t> WriteTurns::write(IoFile file, std::span<const iovec> buffers, uin
   const bool mine = co_await turn;
   if (!mine) co_return operation.result;
   const ssize_t result = perform(operation);
-  for (unsigned done = 0; Waiting* other = next(); ++done) {
+  // Workers are woken for several writes at once: to wake one costs as much as a short write.
+  std::array<Waiting*, kMostPosted> ended = {};
+  unsigned count = 0;
+  const auto post_ended = [&] {
     // Behind the post the other one's frame may be gone.
+    for (Waiting* other : std::span(ended).first(std::exchange(count, 0)))
+      other->operation.worker->post(other->operation.handle);
+  };
+  for (unsigned done = 0; Waiting* other = next(); ++done) {
     if (done == kMostOfOthers) {
       other->operation.worker->post(other->operation.handle);
       break;
     }
     other->operation.result = perform(other->operation);
     other->is_done = true;
-    other->operation.worker->post(other->operation.handle);
+    ended[count++] = other;
+    if (count == kMostPosted) post_ended();
   }
+  post_ended();
   co_return result;
 }
 

@@ -44,8 +44,20 @@ struct Contexts {
   std::unique_ptr<libdeflate_decompressor, Deleter<libdeflate_free_decompressor>> inflate;
   std::unique_ptr<ZSTD_CCtx, Deleter<ZSTD_freeCCtx>> zstd;
   std::unique_ptr<ZSTD_DCtx, Deleter<ZSTD_freeDCtx>> unzstd;
+  std::unique_ptr<std::byte[]> scratch;
+  size_t scratch_bytes = 0;
 };
 thread_local Contexts contexts;
+
+// Where something is compressed to until its length is known. Kept: fresh memory is cleared first.
+MutableByteSpan scratch(size_t bytes) {
+  if (contexts.scratch_bytes < bytes) {
+    contexts.scratch_bytes = 0;
+    contexts.scratch = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    contexts.scratch_bytes = bytes;
+  }
+  return {contexts.scratch.get(), bytes};
+}
 
 libdeflate_compressor* deflater(int level) {
   const int wanted = level == 0 ? kDeflateLevel : level;
@@ -119,7 +131,7 @@ void check_level(Compression kind, uint64_t level) {
 }
 
 std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, int level) {
-  std::vector<std::byte> out(limit);
+  const MutableByteSpan out = scratch(limit);
   size_t made = 0;
   if (kind == Compression::kDeflate) {
     made = libdeflate_deflate_compress(deflater(level), plain.data(), plain.size(), out.data(),
@@ -130,8 +142,7 @@ std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, 
                              plain.size(), level == 0 ? kZstdLevel : level);
     if (ZSTD_isError(made)) made = 0;
   }
-  out.resize(made);
-  return out;
+  return {out.begin(), out.begin() + static_cast<ptrdiff_t>(made)};
 }
 
 void decompress(Compression kind, ByteSpan encoded, MutableByteSpan out) {
@@ -142,10 +153,10 @@ void decompress(Compression kind, ByteSpan encoded, MutableByteSpan out) {
 }
 
 std::vector<std::byte> compress_zlib(ByteSpan plain, size_t limit, int level) {
-  std::vector<std::byte> out(limit);
-  out.resize(libdeflate_zlib_compress(deflater(level == 0 ? kZlibLevel : level), plain.data(),
-                                      plain.size(), out.data(), out.size()));
-  return out;
+  const MutableByteSpan out = scratch(limit);
+  const size_t made = libdeflate_zlib_compress(deflater(level == 0 ? kZlibLevel : level),
+                                               plain.data(), plain.size(), out.data(), out.size());
+  return {out.begin(), out.begin() + static_cast<ptrdiff_t>(made)};
 }
 
 size_t decompress_zlib(ByteSpan encoded, MutableByteSpan out) {

@@ -4,21 +4,24 @@
 
 #include "async/runtime.h"
 #include "async/task_group.h"
+#include "base/arith.h"
 #include "base/buffer.h"
 
 namespace cairn {
 namespace {
 constexpr uint64_t kUnitBytes = 1 << 20;
-constexpr unsigned kLeastCopiers = 4;
+// What one copier goes through before it asks for more: to ask costs more than a small piece.
+constexpr uint64_t kRegionBytes = 4 << 20;
+constexpr unsigned kLeastCopiers = 8;
 }  // namespace
 
 // Which layer above the base decides the bytes from OFFSET on. Behind the end of a layer its own
 // zeroes hide what is below.
-Task<Commit::Piece> Commit::look(uint64_t offset, uint64_t max) {
+Task<Commit::Piece> Commit::look(std::vector<Known>& asked, uint64_t offset, uint64_t max) const {
   Piece piece{.length = max};
   for (size_t i = 0; i < layers_.size(); ++i) {
     Node& layer = *layers_[i];
-    Known& known = known_[i];
+    Known& known = asked[i];
     if (offset >= layer.length()) {
       piece.layer = &layer;
       piece.zero = true;
@@ -46,45 +49,55 @@ Task<void> Commit::run() {
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
   for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
-    group.spawn_on(runtime.worker(i % workers), copy_pieces());
+    group.spawn_on(runtime.worker(i % workers), copy_regions());
   co_await group.join();
   co_await base_->flush();
 }
 
-// Takes the next piece, copies it, and so on. Where the pieces land does not depend on their order.
-Task<void> Commit::copy_pieces() {
+// The next region that some layer decides at its begin; an empty one in the end.
+Task<Commit::Region> Commit::claim() {
+  Mutex::Guard guard = co_await next_mutex_.lock();
+  while (next_ < total_) {
+    cancel_.check();
+    const uint64_t at = next_;
+    const Piece piece = co_await look(known_, at, total_ - at);
+    next_ = at + piece.length;
+    if (piece.layer != nullptr) {
+      // A long stretch of zeroes is one request.
+      if (!piece.zero) next_ = std::min(total_, align_down(at, kRegionBytes) + kRegionBytes);
+      co_return Region{at, next_};
+    }
+    {
+      const std::lock_guard lock(done_mutex_);
+      done_ += piece.length;
+      if (progress) progress(done_, total_);
+    }
+  }
+  co_return Region{};
+}
+
+// Takes the next region, copies its pieces, and so on. Where they land does not depend on their
+// order.
+Task<void> Commit::copy_regions() {
   co_await yield_now();
   AlignedBuffer buffer(kUnitBytes);
+  std::vector<Known> known(layers_.size());
   std::exception_ptr error;
-  while (!error) {
-    Piece piece;
-    uint64_t at = 0;
-    try {
-      Mutex::Guard guard = co_await next_mutex_.lock();
-      cancel_.check();
-      at = next_;
-      if (at >= total_) break;
-      piece = co_await look(at, total_ - at);
-      if (piece.layer != nullptr && !piece.zero) piece.length = std::min(piece.length, kUnitBytes);
-      next_ = at + piece.length;
-      if (piece.layer != nullptr && !piece.zero) copied_ += piece.length;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) break;
-    try {
-      if (piece.layer != nullptr && piece.zero) {
-        co_await base_->write_zeroes(at, piece.length, {.may_unmap = true});
-      } else if (piece.layer != nullptr) {
-        const MutableByteSpan part = buffer.span().first(piece.length);
-        co_await piece.layer->read(at, part);
-        co_await base_->write(at, part);
+  try {
+    while (true) {
+      const Region region = co_await claim();
+      if (region.begin == region.end) break;
+      for (uint64_t at = region.begin; at < region.end;) {
+        cancel_.check();
+        Piece piece = co_await look(known, at, region.end - at);
+        if (!piece.zero) piece.length = std::min(piece.length, kUnitBytes);
+        co_await copy(piece, at, buffer.span());
+        at += piece.length;
+        co_await settle(piece);
       }
-    } catch (...) {
-      error = std::current_exception();
     }
-    if (error) break;
-    co_await settle(piece.length);
+  } catch (...) {
+    error = std::current_exception();
   }
   if (!error) co_return;
   {
@@ -95,12 +108,24 @@ Task<void> Commit::copy_pieces() {
   std::rethrow_exception(error);
 }
 
+Task<void> Commit::copy(const Piece& piece, uint64_t at, MutableByteSpan buffer) {
+  if (piece.layer == nullptr) co_return;
+  if (piece.zero) {
+    co_await base_->write_zeroes(at, piece.length, {.may_unmap = true});
+    co_return;
+  }
+  const MutableByteSpan part = buffer.first(piece.length);
+  co_await piece.layer->read(at, part);
+  co_await base_->write(at, part);
+}
+
 // Counts what is done, and waits where the rate asks for it.
-Task<void> Commit::settle(uint64_t bytes) {
+Task<void> Commit::settle(const Piece& piece) {
   uint64_t written = 0;
   {
-    Mutex::Guard guard = co_await next_mutex_.lock();
-    done_ += bytes;
+    const std::lock_guard lock(done_mutex_);
+    done_ += piece.length;
+    if (piece.layer != nullptr && !piece.zero) copied_ += piece.length;
     written = copied_;
     if (progress) progress(done_, total_);
   }

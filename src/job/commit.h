@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <functional>
+#include <mutex>
 #include <vector>
 
 #include "async/cancel.h"
@@ -30,25 +31,32 @@ class Commit {
     bool zero = false;
     uint64_t length = 0;
   };
-  Task<Piece> look(uint64_t offset, uint64_t max);
-  Task<void> copy_pieces();
-  Task<void> settle(uint64_t bytes);
+  struct Region {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+  };
   // What was last asked of a layer: a long extent is looked up once, not once a piece.
   struct Known {
     Extent extent;
     uint64_t end = 0;
   };
+  Task<Piece> look(std::vector<Known>& asked, uint64_t offset, uint64_t max) const;
+  Task<Region> claim();
+  Task<void> copy_regions();
+  Task<void> copy(const Piece& piece, uint64_t at, MutableByteSpan buffer);
+  Task<void> settle(const Piece& piece);
   std::vector<NodePtr> layers_;
-  std::vector<Known> known_;  // of each layer
   NodePtr base_;
   uint64_t rate_;
   const CancelSource& cancel_;
   uint64_t total_ = 0;
   std::chrono::steady_clock::time_point begin_;
-  Mutex next_mutex_;     // the rest
-  uint64_t next_ = 0;    // offset that nobody has taken yet
-  uint64_t done_ = 0;    // bytes dealt with
-  uint64_t copied_ = 0;  // bytes of data taken
+  Mutex next_mutex_;          // what follows
+  std::vector<Known> known_;  // of each layer
+  uint64_t next_ = 0;         // offset that nobody has taken yet
+  std::mutex done_mutex_;     // the rest
+  uint64_t done_ = 0;         // bytes dealt with
+  uint64_t copied_ = 0;       // bytes of data copied
 };
 
 }  // namespace cairn

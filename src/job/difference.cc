@@ -12,7 +12,9 @@ namespace cairn {
 namespace {
 
 constexpr uint64_t kPieceBytes = 1 << 20;
-constexpr unsigned kLeastCopiers = 4;
+// What one copier goes through before it asks for more: to ask costs more than a small piece.
+constexpr uint64_t kRegionBytes = 4 << 20;
+constexpr unsigned kLeastCopiers = 8;
 
 Task<void> read_from(Node* disk, uint64_t offset, MutableByteSpan out, std::string_view name) {
   const uint64_t length = disk == nullptr ? 0 : disk->length();
@@ -53,45 +55,63 @@ Task<Difference::Look> Difference::look(Disk& disk, uint64_t offset, uint64_t ma
 Task<void> Difference::run() {
   total_ = target_->length();
   most_ = std::max(kPieceBytes, target_->limits().cluster_bytes);
-  wanted_disk_.node = wanted_.get();
-  shown_disk_.node = shown_.get();
+  region_bytes_ = align_up(kRegionBytes, most_);
+  scan_ = new_scan();
   Runtime& runtime = target_->context().runtime();
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
   for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
-    group.spawn_on(runtime.worker(i % workers), settle_pieces());
+    group.spawn_on(runtime.worker(i % workers), settle_regions());
   co_await group.join();
 }
 
-// Takes the next piece, settles it, and so on.
-Task<void> Difference::settle_pieces() {
+// The next region that has something to do at its begin; an empty one in the end. What needs
+// nothing is gone through here, so that long stretches of it are one step.
+Task<Difference::Region> Difference::claim() {
+  Mutex::Guard guard = co_await next_mutex_.lock();
+  while (next_ < total_) {
+    cancel_.check();
+    const Piece piece = co_await next_piece(scan_, next_, total_);
+    if (piece.kind != Piece::Kind::kSame) {
+      const uint64_t begin = next_;
+      next_ = std::min(total_, align_down(begin, region_bytes_) + region_bytes_);
+      co_return Region{begin, next_};
+    }
+    next_ += piece.length;
+    count(piece.length);
+  }
+  co_return Region{};
+}
+
+void Difference::count(uint64_t bytes) {
+  const std::lock_guard lock(done_mutex_);
+  done_ += bytes;
+  if (progress) progress(done_, total_);
+}
+
+// Takes the next region, settles its pieces, and so on.
+Task<void> Difference::settle_regions() {
   co_await yield_now();
   AlignedBuffer wanted(most_);
   AlignedBuffer shown(most_);
+  Scan scan = new_scan();
   std::exception_ptr error;
-  while (!error) {
-    Piece piece;
-    try {
-      Mutex::Guard guard = co_await next_mutex_.lock();
-      cancel_.check();
-      if (next_ >= total_) break;
-      piece = co_await next_piece(next_);
-      next_ = piece.offset + piece.length;
-    } catch (...) {
-      error = std::current_exception();
+  try {
+    while (true) {
+      const Region region = co_await claim();
+      if (region.begin == region.end) break;
+      for (uint64_t at = region.begin; at < region.end;) {
+        cancel_.check();
+        const Piece piece = co_await next_piece(scan, at, region.end);
+        if (piece.kind != Piece::Kind::kSame)
+          co_await settle(piece, wanted.span().first(piece.length),
+                          shown.span().first(piece.shown_zero ? 0 : piece.length));
+        at += piece.length;
+        count(piece.length);
+      }
     }
-    if (error) break;
-    try {
-      if (piece.kind != Piece::Kind::kSame)
-        co_await settle(piece, wanted.span().first(piece.length),
-                        shown.span().first(piece.shown_zero ? 0 : piece.length));
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) break;
-    Mutex::Guard guard = co_await next_mutex_.lock();
-    done_ += piece.length;
-    if (progress) progress(done_, total_);
+  } catch (...) {
+    error = std::current_exception();
   }
   if (!error) co_return;
   {
@@ -102,20 +122,21 @@ Task<void> Difference::settle_pieces() {
   std::rethrow_exception(error);
 }
 
-// What lies from AT on: nothing to do, or bytes to compare, in whole units of the target.
-Task<Difference::Piece> Difference::next_piece(uint64_t at) {
-  uint64_t most = total_ - at;
+// What lies from AT on, up to LIMIT: nothing to do, or bytes to compare, in whole units of the
+// target.
+Task<Difference::Piece> Difference::next_piece(Scan& scan, uint64_t at, uint64_t limit) const {
+  uint64_t most = limit - at;
   if (options_.own_stays) {
-    if (at >= own_end_) {
-      own_ = co_await target_->layer_extent_at(at, total_ - at);
-      own_end_ = at + own_.length;
+    if (at >= scan.own_end) {
+      scan.own = co_await target_->layer_extent_at(at, limit - at);
+      scan.own_end = at + scan.own.length;
     }
-    most = own_end_ - at;
+    most = std::min(most, scan.own_end - at);
   }
   Piece piece{.offset = at, .length = most};
-  if (options_.own_stays && own_.allocated) co_return piece;
-  const Look a = co_await look(wanted_disk_, at, most);
-  const Look b = co_await look(shown_disk_, at, most);
+  if (options_.own_stays && scan.own.allocated) co_return piece;
+  const Look a = co_await look(scan.wanted, at, most);
+  const Look b = co_await look(scan.shown, at, most);
   const uint64_t same = std::min({most, a.length, b.length});
   // Bytes that lie at the same place of the same file are the same. A cluster that reads as zeroes
   // may keep its place, where the other disk still has what was there before.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <mutex>
 #include <string_view>
 
 #include "async/cancel.h"
@@ -68,8 +69,22 @@ class Difference {
     Look known = {};
     uint64_t begin = 0;  // of what is known
   };
-  Task<void> settle_pieces();
-  Task<Piece> next_piece(uint64_t at);
+  // Who goes through the disks, and what was last asked.
+  struct Scan {
+    Disk wanted;
+    Disk shown;
+    Extent own = {};       // of the target
+    uint64_t own_end = 0;  // where that ends
+  };
+  struct Region {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+  };
+  Scan new_scan() const { return {.wanted = {wanted_.get()}, .shown = {shown_.get()}}; }
+  Task<void> settle_regions();
+  Task<Region> claim();
+  void count(uint64_t bytes);
+  Task<Piece> next_piece(Scan& scan, uint64_t at, uint64_t limit) const;
   Task<Look> look(Disk& disk, uint64_t offset, uint64_t max) const;
   Task<void> settle(Piece piece, MutableByteSpan wanted, MutableByteSpan shown);
   Task<void> compare(Piece piece, ByteSpan wanted, ByteSpan shown);
@@ -81,15 +96,14 @@ class Difference {
   DifferenceOptions options_;
   const CancelSource& cancel_;
   uint64_t total_ = 0;
-  uint64_t most_ = 0;  // bytes of a piece
+  uint64_t most_ = 0;          // bytes of a piece
+  uint64_t region_bytes_ = 0;  // whole ones of those
   std::atomic<uint64_t> written_{0};
   Mutex next_mutex_;  // what follows
-  Disk wanted_disk_;
-  Disk shown_disk_;
-  Extent own_;            // of the target
-  uint64_t own_end_ = 0;  // where that ends
-  uint64_t next_ = 0;     // offset that nobody has taken yet
-  uint64_t done_ = 0;     // bytes dealt with
+  Scan scan_;
+  uint64_t next_ = 0;      // offset that nobody has taken yet
+  std::mutex done_mutex_;  // the rest
+  uint64_t done_ = 0;      // bytes dealt with
 };
 
 }  // namespace cairn
