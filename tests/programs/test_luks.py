@@ -187,6 +187,16 @@ def test_bad_secrets_are_refused_with_qemus_words(ours, qemu, folder, objects):
     assert (mine.code, mine.err) == (other.code, other.err)
 
 
+@pytest.mark.parametrize("definition", [
+    '{"qom-type":5,"id":"a"}', '{"qom-type":"secret","id":5}', '{"qom-type":"secret","id":"a","data":true}',
+    '{"qom-type":"secret","id":"a","data":["x"]}', '{"qom-type":"secret","id":"a","data":"x","format":5}',
+    '{"qom-type":"throttle-group","id":"a","x-iops-total":"5"}', '{"qom-type":"tls-creds-x509","id":"a","dir":"/","verify-peer":"on"}'])
+def test_types_of_json_objects(ours, qemu, definition):
+    mine, other = (program("info", "--object", definition, "none.qcow2", ok=False) for program in (ours, qemu))
+    assert (mine.code, mine.err) == (other.code, other.err)
+    assert "Invalid parameter type" in mine.err
+
+
 def test_every_kind_of_secret_opens_the_same_image(cairn, ours, disk):
     cairn("convert", "-q", S0, "-O", "luks", "-o", f"key-secret=s0,{QUICK}", disk, "a.luks")
     plain = f"driver=raw,file.filename={disk}"

@@ -428,6 +428,7 @@ def test_another_file_system(cairn, host):
         subprocess.run(["umount", "d/other"], check=True)
 
 
+@pytest.mark.slow
 def test_killed_at_every_step(cairn, host):
     """Whenever the program dies, the next one finds the folder as it was before or after."""
     guest = Guest(cairn)
