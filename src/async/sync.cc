@@ -23,8 +23,8 @@ Waiter* WaiterQueue::pop() {
 
 namespace {
 
-constexpr int kSpins = 10;
-constexpr int kPauses = 5;
+constexpr int kSpins = 20;
+constexpr int kPauses = 10;
 
 // Tells the processor that this is a loop that waits.
 void pause() {
