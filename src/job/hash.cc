@@ -5,7 +5,7 @@
 #include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
-#include "job/remote.h"
+#include "block/remote.h"
 
 namespace cairn {
 namespace {

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "block/remote.h"
 
 namespace cairn::nbd {
 namespace {
@@ -41,7 +42,8 @@ Session::Session(Server& server, Connection& connection, Stream& stream, Agreeme
       agreement_(std::move(agreement)),
       export_(*agreement_.exported),
       node_(export_.node()),
-      sizes_(export_.block_sizes()) {}
+      sizes_(export_.block_sizes()),
+      most_memory_(is_remote(node_) ? kMostRemoteMemory : kMostMemory) {}
 
 std::unique_ptr<Session::Job> Session::new_job() {
   if (free_jobs_.empty()) return std::make_unique<Job>();
@@ -116,6 +118,7 @@ Task<bool> Session::next_request() {
   if (payload_follows && request.length <= sizes_.maximum) job->memory = request.length;
   if (job->memory != 0) {
     // A waiting reader must not keep replies from being sent that would free memory.
+    job->memory = std::min(job->memory, most_memory_);
     co_await memory_.acquire(job->memory);
   }
   std::exception_ptr error;
