@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "async/runtime.h"
-#include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 
@@ -49,15 +48,15 @@ Task<void> Commit::run() {
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
   for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
-    group.spawn_on(runtime.worker(i % workers), copy_regions());
+    group.spawn_on(runtime.worker(i % workers), copy_regions(group));
   co_await group.join();
   co_await base_->flush();
 }
 
 // The next region that some layer decides at its begin; an empty one in the end.
-Task<Commit::Region> Commit::claim() {
+Task<Commit::Region> Commit::claim(const TaskGroup& group) {
   Mutex::Guard guard = co_await next_mutex_.lock();
-  while (next_ < total_) {
+  while (next_ < total_ && !group.failed()) {
     cancel_.check();
     const uint64_t at = next_;
     const Piece piece = co_await look(known_, at, total_ - at);
@@ -78,34 +77,22 @@ Task<Commit::Region> Commit::claim() {
 
 // Takes the next region, copies its pieces, and so on. Where they land does not depend on their
 // order.
-Task<void> Commit::copy_regions() {
+Task<void> Commit::copy_regions(const TaskGroup& group) {
   co_await yield_now();
   AlignedBuffer buffer(kUnitBytes);
   std::vector<Known> known(layers_.size());
-  std::exception_ptr error;
-  try {
-    while (true) {
-      const Region region = co_await claim();
-      if (region.begin == region.end) break;
-      for (uint64_t at = region.begin; at < region.end;) {
-        cancel_.check();
-        Piece piece = co_await look(known, at, region.end - at);
-        if (!piece.zero) piece.length = std::min(piece.length, kUnitBytes);
-        co_await copy(piece, at, buffer.span());
-        at += piece.length;
-        co_await settle(piece);
-      }
+  while (true) {
+    const Region region = co_await claim(group);
+    if (region.begin == region.end) break;
+    for (uint64_t at = region.begin; at < region.end;) {
+      cancel_.check();
+      Piece piece = co_await look(known, at, region.end - at);
+      if (!piece.zero) piece.length = std::min(piece.length, kUnitBytes);
+      co_await copy(piece, at, buffer.span());
+      at += piece.length;
+      co_await settle(piece);
     }
-  } catch (...) {
-    error = std::current_exception();
   }
-  if (!error) co_return;
-  {
-    // The others end as well.
-    Mutex::Guard guard = co_await next_mutex_.lock();
-    next_ = total_;
-  }
-  std::rethrow_exception(error);
 }
 
 Task<void> Commit::copy(const Piece& piece, uint64_t at, MutableByteSpan buffer) {

@@ -7,6 +7,7 @@
 
 #include "async/cancel.h"
 #include "async/sync.h"
+#include "async/task_group.h"
 #include "block/context.h"
 #include "block/node.h"
 
@@ -41,8 +42,8 @@ class Commit {
     uint64_t end = 0;
   };
   Task<Piece> look(std::vector<Known>& asked, uint64_t offset, uint64_t max) const;
-  Task<Region> claim();
-  Task<void> copy_regions();
+  Task<Region> claim(const TaskGroup& group);
+  Task<void> copy_regions(const TaskGroup& group);
   Task<void> copy(const Piece& piece, uint64_t at, MutableByteSpan buffer);
   Task<void> settle(const Piece& piece);
   std::vector<NodePtr> layers_;

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "async/runtime.h"
-#include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 
@@ -61,15 +60,15 @@ Task<void> Difference::run() {
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
   for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
-    group.spawn_on(runtime.worker(i % workers), settle_regions());
+    group.spawn_on(runtime.worker(i % workers), settle_regions(group));
   co_await group.join();
 }
 
 // The next region that has something to do at its begin; an empty one in the end. What needs
 // nothing is gone through here, so that long stretches of it are one step.
-Task<Difference::Region> Difference::claim() {
+Task<Difference::Region> Difference::claim(const TaskGroup& group) {
   Mutex::Guard guard = co_await next_mutex_.lock();
-  while (next_ < total_) {
+  while (next_ < total_ && !group.failed()) {
     cancel_.check();
     const Piece piece = co_await next_piece(scan_, next_, total_);
     if (piece.kind != Piece::Kind::kSame) {
@@ -90,36 +89,24 @@ void Difference::count(uint64_t bytes) {
 }
 
 // Takes the next region, settles its pieces, and so on.
-Task<void> Difference::settle_regions() {
+Task<void> Difference::settle_regions(const TaskGroup& group) {
   co_await yield_now();
   AlignedBuffer wanted(most_);
   AlignedBuffer shown(most_);
   Scan scan = new_scan();
-  std::exception_ptr error;
-  try {
-    while (true) {
-      const Region region = co_await claim();
-      if (region.begin == region.end) break;
-      for (uint64_t at = region.begin; at < region.end;) {
-        cancel_.check();
-        const Piece piece = co_await next_piece(scan, at, region.end);
-        if (piece.kind != Piece::Kind::kSame)
-          co_await settle(piece, wanted.span().first(piece.length),
-                          shown.span().first(piece.shown_zero ? 0 : piece.length));
-        at += piece.length;
-        count(piece.length);
-      }
+  while (true) {
+    const Region region = co_await claim(group);
+    if (region.begin == region.end) break;
+    for (uint64_t at = region.begin; at < region.end;) {
+      cancel_.check();
+      const Piece piece = co_await next_piece(scan, at, region.end);
+      if (piece.kind != Piece::Kind::kSame)
+        co_await settle(piece, wanted.span().first(piece.length),
+                        shown.span().first(piece.shown_zero ? 0 : piece.length));
+      at += piece.length;
+      count(piece.length);
     }
-  } catch (...) {
-    error = std::current_exception();
   }
-  if (!error) co_return;
-  {
-    // The others end as well.
-    Mutex::Guard guard = co_await next_mutex_.lock();
-    next_ = total_;
-  }
-  std::rethrow_exception(error);
 }
 
 // What lies from AT on, up to LIMIT: nothing to do, or bytes to compare, in whole units of the

@@ -6,6 +6,7 @@
 
 #include "async/cancel.h"
 #include "async/sync.h"
+#include "async/task_group.h"
 #include "block/context.h"
 #include "block/node.h"
 
@@ -81,8 +82,8 @@ class Difference {
     uint64_t end = 0;
   };
   Scan new_scan() const { return {.wanted = {wanted_.get()}, .shown = {shown_.get()}}; }
-  Task<void> settle_regions();
-  Task<Region> claim();
+  Task<void> settle_regions(const TaskGroup& group);
+  Task<Region> claim(const TaskGroup& group);
   void count(uint64_t bytes);
   Task<Piece> next_piece(Scan& scan, uint64_t at, uint64_t limit) const;
   Task<Look> look(Disk& disk, uint64_t offset, uint64_t max) const;
