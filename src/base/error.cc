@@ -5,6 +5,8 @@
 
 namespace cairn {
 
+void invalid(const std::string& message) { throw Error(ErrorKind::kInvalid, message); }
+
 int errno_of(ErrorKind kind) {
   switch (kind) {
     case ErrorKind::kInvalid:

@@ -61,6 +61,9 @@ class Error : public std::exception {
   std::vector<std::string> hints_;
 };
 
+// Throws an Error of the kind kInvalid.
+[[noreturn]] void invalid(const std::string& message);
+
 // The errno that stands for KIND.
 int errno_of(ErrorKind kind);
 // The kind that stands for a system error number.

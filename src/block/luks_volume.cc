@@ -46,8 +46,6 @@ std::string printable(std::string text) {
   return text;
 }
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 }  // namespace
 
 LuksCreation LuksCreation::parse(const Options& options) {

@@ -18,8 +18,6 @@ namespace {
 // More than this is a mistake, not a secret.
 constexpr size_t kMostBytes = 1 << 20;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 std::string read_file(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0)

@@ -9,7 +9,7 @@ struct Action {
   std::string source;  // of a merge
 };
 
-struct Plan {
+struct BitmapPlan {
   OpenRequest image;
   std::optional<OpenRequest> merge_from;
   std::string name;
@@ -27,7 +27,7 @@ const char* name_of(int id) {
   return nullptr;
 }
 
-void act(const Plan& plan, const Action& action, Node& node, Node& source) {
+void act(const BitmapPlan& plan, const Action& action, Node& node, Node& source) {
   DirtyBitmaps& bitmaps = node.bitmaps();
   switch (action.id) {
     case kAdd:
@@ -59,7 +59,7 @@ void act(const Plan& plan, const Action& action, Node& node, Node& source) {
   }
 }
 
-Task<void> run_plan(Session& session, Plan plan) {
+Task<void> run_plan(Session& session, BitmapPlan plan) {
   std::vector<NodePtr> nodes;
   std::exception_ptr error;
   try {
@@ -87,7 +87,7 @@ Task<void> run_plan(Session& session, Plan plan) {
 }  // namespace
 
 int run_bitmap(Session& session, Arguments& arguments) {
-  Plan plan;
+  BitmapPlan plan;
   bool adds = false;
   bool merges = false;
   for (const auto& [id, value] : arguments.given()) {

@@ -11,7 +11,7 @@
 namespace cairn::cli {
 namespace {
 
-struct Plan {
+struct CommitPlan {
   OpenRequest top;
   std::string name;                 // of the top, as typed
   std::optional<std::string> base;  // none: the layer right below
@@ -32,7 +32,7 @@ std::string identity(const std::string& name) {
 // while they are read.
 class Committing {
  public:
-  Committing(Session& session, Plan plan, Progress& progress)
+  Committing(Session& session, CommitPlan plan, Progress& progress)
       : session_(session), plan_(std::move(plan)), progress_(progress) {}
 
   Task<void> run() {
@@ -111,7 +111,7 @@ class Committing {
   }
 
   Session& session_;
-  Plan plan_;
+  CommitPlan plan_;
   Progress& progress_;
   std::vector<NodePtr> layers_;
   NodePtr base_;
@@ -121,7 +121,7 @@ class Committing {
 
 int run_commit(Session& session, Arguments& arguments) {
   if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
-  Plan plan;
+  CommitPlan plan;
   plan.cache = cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
   if (const auto text = arguments.value('r'))
     plan.rate = size_argument(session, *text, "rate limit");

@@ -19,7 +19,7 @@
 namespace cairn::cli {
 namespace {
 
-struct Plan {
+struct CompactPlan {
   OpenRequest source;
   std::string name;
   std::string target;  // empty: in place
@@ -37,7 +37,7 @@ constexpr std::string_view kSecret = "encrypt.key-secret";
 // before anything takes the old one's place.
 class Compaction {
  public:
-  Compaction(Session& session, Plan plan, Progress& progress)
+  Compaction(Session& session, CompactPlan plan, Progress& progress)
       : session_(session), plan_(std::move(plan)), progress_(progress) {}
   ~Compaction() {
     if (made_) ::unlink(path_.c_str());
@@ -274,7 +274,7 @@ class Compaction {
   }
 
   Session& session_;
-  Plan plan_;
+  CompactPlan plan_;
   Progress& progress_;
   NodePtr source_;
   NodePtr earlier_;  // the same once more, where snapshots are copied
@@ -293,7 +293,7 @@ class Compaction {
 }  // namespace
 
 int run_compact(Session& session, Arguments& arguments) {
-  Plan plan;
+  CompactPlan plan;
   bool help = false;
   const auto given = option_lists(session, arguments, &help);
   if (help) return print_create_help(session, "qcow2", "");

@@ -19,7 +19,7 @@ namespace cairn::cli {
 namespace {
 
 // The command line, checked.
-struct Plan {
+struct ConvertPlan {
   std::vector<OpenRequest> sources;
   std::string target;
   std::string format;  // of the target; empty: looked for
@@ -133,7 +133,7 @@ void check_names(const Session& session, const Arguments& arguments) {
 
 // What neither the format nor the protocol of the target knows.
 void check_creation_options(const Session& session, const Driver& driver, const Options& options,
-                            const Plan& plan) {
+                            const ConvertPlan& plan) {
   const Driver& protocol = protocol_for_target(session, plan.target);
   const auto knows = [&](const Driver& one, std::string_view key) {
     for (const OptionSpec& spec : one.create_options())
@@ -148,7 +148,7 @@ void check_creation_options(const Session& session, const Driver& driver, const 
 
 // The format and its options, where an image will be created.
 void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources,
-                   Plan& plan) {
+                   ConvertPlan& plan) {
   const Driver* driver = session.context.registry().find(plan.format);
   if (driver == nullptr && session.for_people())
     fail(session, "Unknown file format '" + plan.format + "'; `cairn formats` lists what there is");
@@ -197,7 +197,8 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
 }
 
 // Azure takes one kind of image only.
-void plan_azure(const Session& session, const Arguments& arguments, Options& options, Plan& plan) {
+void plan_azure(const Session& session, const Arguments& arguments, Options& options,
+                ConvertPlan& plan) {
   const std::string cloud = arguments.value_or(kFor, "");
   if (cloud != "azure")
     fail(session, "--for knows 'azure' and nothing else; '" + cloud + "' was given");
@@ -237,7 +238,7 @@ class NewFile {
 
 class Conversion {
  public:
-  Conversion(Session& session, Plan plan, Progress& progress)
+  Conversion(Session& session, ConvertPlan plan, Progress& progress)
       : session_(session), plan_(std::move(plan)), progress_(progress) {}
 
   Task<void> run() {
@@ -476,7 +477,7 @@ class Conversion {
   }
 
   Session& session_;
-  Plan plan_;
+  ConvertPlan plan_;
   Progress& progress_;
   std::vector<NodePtr> sources_;
   NodePtr earlier_;  // the source once more, where its snapshots are copied
@@ -491,7 +492,7 @@ class Conversion {
 }  // namespace
 
 int run_convert(Session& session, Arguments& arguments) {
-  Plan plan;
+  ConvertPlan plan;
   bool help = false;
   auto options = option_lists(session, arguments, &help);
   const auto& words = arguments.words();

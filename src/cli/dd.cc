@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t kUnitBytes = 1 << 20;
 
-struct Plan {
+struct DdPlan {
   OpenRequest source;
   std::string in;
   std::string out;
@@ -20,7 +20,7 @@ struct Plan {
   uint64_t skip = 0;              // blocks
 };
 
-Task<void> copy(Session& session, Node& source, Node& target, const Plan& plan, uint64_t from,
+Task<void> copy(Session& session, Node& source, Node& target, const DdPlan& plan, uint64_t from,
                 uint64_t to) {
   AlignedBuffer buffer(kUnitBytes);
   for (uint64_t at = from; at < to;) {
@@ -41,7 +41,7 @@ Task<void> copy(Session& session, Node& source, Node& target, const Plan& plan, 
   }
 }
 
-Task<void> run_plan(Session& session, Plan plan) {
+Task<void> run_plan(Session& session, DdPlan plan) {
   NodePtr source = co_await open_node(session.context, std::move(plan.source));
   NodePtr target;
   std::exception_ptr error;
@@ -83,7 +83,7 @@ Task<void> run_plan(Session& session, Plan plan) {
 }  // namespace
 
 int run_dd(Session& session, Arguments& arguments) {
-  Plan plan;
+  DdPlan plan;
   std::optional<std::string> in;
   std::optional<std::string> out;
   for (const std::string& word : arguments.words()) {

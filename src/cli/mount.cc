@@ -18,7 +18,7 @@ namespace {
 
 enum MountId : int { kGrowable = kFirstOwn, kPartitions, kAllowOther, kFork, kSnapshot };
 
-struct Wanted {
+struct MountWanted {
   FuseOptions fuse;
   bool partitions = false;
   bool snapshot = false;
@@ -116,7 +116,7 @@ class Background {
   bool detached_ = false;
 };
 
-void choose_partitions(Session& session, const PartitionTable& table, Wanted& wanted) {
+void choose_partitions(Session& session, const PartitionTable& table, MountWanted& wanted) {
   for (const std::string& warning : table.warnings) session.warning(warning);
   for (const Partition& partition : table.partitions)
     wanted.fuse.files.push_back({.name = "p" + std::to_string(partition.number),
@@ -124,7 +124,7 @@ void choose_partitions(Session& session, const PartitionTable& table, Wanted& wa
                                  .length = partition.length});
 }
 
-void announce(const Node& node, const Wanted& wanted, const PartitionTable& table,
+void announce(const Node& node, const MountWanted& wanted, const PartitionTable& table,
               const std::string& shown) {
   if (wanted.quiet) return;
   print("'" + wanted.fuse.source + "' is mounted on '" + shown + "' (" + human_size(node.length()) +
@@ -142,8 +142,8 @@ void announce(const Node& node, const Wanted& wanted, const PartitionTable& tabl
   finish_output();
 }
 
-Task<void> mount_image(Session& session, OpenRequest request, Wanted wanted, std::string target,
-                       Background& background) {
+Task<void> mount_image(Session& session, OpenRequest request, MountWanted wanted,
+                       std::string target, Background& background) {
   NodePtr node;
   if (wanted.snapshot)
     node = co_await open_with_snapshot_overlay(session.context, std::move(request));
@@ -183,7 +183,7 @@ int run_mount(Session& session, Arguments& arguments) {
                                       : "Expecting one image and one mount point"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  Wanted wanted;
+  MountWanted wanted;
   wanted.partitions = arguments.has(kPartitions);
   wanted.quiet = arguments.has('q');
   wanted.fuse.source = words[0];

@@ -6,7 +6,7 @@
 namespace cairn::cli {
 namespace {
 
-struct Plan {
+struct RebasePlan {
   OpenRequest overlay;
   std::string backing;
   std::string format;
@@ -19,7 +19,7 @@ struct Plan {
 
 class Rebasing {
  public:
-  Rebasing(Session& session, Plan plan, Progress& progress)
+  Rebasing(Session& session, RebasePlan plan, Progress& progress)
       : session_(session),
         plan_(std::move(plan)),
         name_(plan_.overlay.filename.empty() ? plan_.overlay.display : plan_.overlay.filename),
@@ -96,7 +96,7 @@ class Rebasing {
   }
 
   Session& session_;
-  Plan plan_;
+  RebasePlan plan_;
   const std::string name_;  // of the overlay, as typed
   Progress& progress_;
   NodePtr overlay_;
@@ -108,7 +108,7 @@ class Rebasing {
 
 int run_rebase(Session& session, Arguments& arguments) {
   if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
-  Plan plan;
+  RebasePlan plan;
   plan.unsafe = arguments.has('u');
   if (!plan.unsafe && !arguments.has('b'))
     throw UsageError{"Must specify backing file (-b) or use unsafe mode (-u)"};

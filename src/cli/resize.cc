@@ -4,14 +4,14 @@
 namespace cairn::cli {
 namespace {
 
-struct Wanted {
+struct ResizeWanted {
   char sign = 0;  // '+' or '-' for a change, else the size itself
   uint64_t bytes = 0;
   bool shrink = false;
   Preallocation preallocation = Preallocation::kOff;
 };
 
-Task<void> resize_image(Session& session, OpenRequest request, Wanted wanted) {
+Task<void> resize_image(Session& session, OpenRequest request, ResizeWanted wanted) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   try {
@@ -42,7 +42,7 @@ Task<void> resize_image(Session& session, OpenRequest request, Wanted wanted) {
 }  // namespace
 
 int run_resize(Session& session, Arguments& arguments) {
-  Wanted wanted;
+  ResizeWanted wanted;
   wanted.shrink = arguments.has(kShrink);
   if (const auto mode = arguments.value(kPreallocation)) {
     try {

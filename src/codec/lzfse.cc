@@ -66,7 +66,7 @@ constexpr auto kLengths =
 constexpr auto kMatches =
     values<kLengthSymbols>([](size_t i) { return i < 16 ? 0 : kMatchExtra[i - 16]; });
 constexpr auto kDistances = values<kDistanceSymbols>([](size_t i) { return i / 4; });
-constexpr auto kLiterals = [] {
+constexpr auto kLiteralTable = [] {
   std::array<Value, kLiteralSymbols> result{};
   for (uint32_t i = 0; i < kLiteralSymbols; ++i) result[i].base = i;
   return result;
@@ -109,7 +109,7 @@ void decode_block(const LzfseHeader& header, Input& input, Window& window) {
   const size_t begin = window.made();
   std::array<std::byte, kMaxLiterals> literals;
   {
-    const auto states = make_states<kLiteralStates>(header.literal_counts, kLiterals);
+    const auto states = make_states<kLiteralStates>(header.literal_counts, kLiteralTable);
     BackwardBits bits(input.take(header.literal_payload), header.literal_bits);
     std::array<uint16_t, 4> at = header.literal_states;
     for (uint32_t i = 0; i < header.literals; ++i)

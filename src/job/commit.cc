@@ -8,10 +8,10 @@
 
 namespace cairn {
 namespace {
-constexpr uint64_t kUnitBytes = 1 << 20;
+constexpr uint64_t kCommitUnitBytes = 1 << 20;
 // What one copier goes through before it asks for more: to ask costs more than a small piece.
-constexpr uint64_t kRegionBytes = 4 << 20;
-constexpr unsigned kLeastCopiers = 8;
+constexpr uint64_t kCommitRegionBytes = 4 << 20;
+constexpr unsigned kCommitLeastCopiers = 8;
 }  // namespace
 
 // Which layer above the base decides the bytes from OFFSET on. Behind the end of a layer its own
@@ -47,7 +47,7 @@ Task<void> Commit::run() {
   Runtime& runtime = base_->context().runtime();
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
-  for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
+  for (unsigned i = 0; i < std::max(kCommitLeastCopiers, workers); ++i)
     group.spawn_on(runtime.worker(i % workers), copy_regions(group));
   co_await group.join();
   co_await base_->flush();
@@ -63,7 +63,8 @@ Task<Commit::Region> Commit::claim(const TaskGroup& group) {
     next_ = at + piece.length;
     if (piece.layer != nullptr) {
       // A long stretch of zeroes is one request.
-      if (!piece.zero) next_ = std::min(total_, align_down(at, kRegionBytes) + kRegionBytes);
+      if (!piece.zero)
+        next_ = std::min(total_, align_down(at, kCommitRegionBytes) + kCommitRegionBytes);
       co_return Region{at, next_};
     }
     {
@@ -79,7 +80,7 @@ Task<Commit::Region> Commit::claim(const TaskGroup& group) {
 // order.
 Task<void> Commit::copy_regions(const TaskGroup& group) {
   co_await yield_now();
-  AlignedBuffer buffer(kUnitBytes);
+  AlignedBuffer buffer(kCommitUnitBytes);
   std::vector<Known> known(layers_.size());
   while (true) {
     const Region region = co_await claim(group);
@@ -87,7 +88,7 @@ Task<void> Commit::copy_regions(const TaskGroup& group) {
     for (uint64_t at = region.begin; at < region.end;) {
       cancel_.check();
       Piece piece = co_await look(known, at, region.end - at);
-      if (!piece.zero) piece.length = std::min(piece.length, kUnitBytes);
+      if (!piece.zero) piece.length = std::min(piece.length, kCommitUnitBytes);
       co_await copy(piece, at, buffer.span());
       at += piece.length;
       co_await settle(piece);

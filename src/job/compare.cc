@@ -11,25 +11,27 @@
 namespace cairn {
 namespace {
 
-constexpr uint64_t kSector = 512;
+constexpr uint64_t kCompareSector = 512;
 // A worker takes this much at a time and reads it in pieces that stay in the processor's cache;
 // where requests travel, in one.
-constexpr uint64_t kUnitBytes = 2 << 20;
-constexpr uint64_t kPieceBytes = 128 << 10;
+constexpr uint64_t kCompareUnitBytes = 2 << 20;
+constexpr uint64_t kComparePieceBytes = 128 << 10;
 
 // The first sector in which the two differ; nothing when they are alike.
 std::optional<uint64_t> first_difference(ByteSpan a, ByteSpan b) {
   if (std::memcmp(a.data(), b.data(), a.size()) == 0) return std::nullopt;
   uint64_t at = 0;
-  while (std::memcmp(a.data() + at, b.data() + at, std::min<uint64_t>(kSector, a.size() - at)) == 0)
-    at += kSector;
+  while (std::memcmp(a.data() + at, b.data() + at,
+                     std::min<uint64_t>(kCompareSector, a.size() - at)) == 0)
+    at += kCompareSector;
   return at;
 }
 
 std::optional<uint64_t> first_data(ByteSpan bytes) {
   if (is_zero(bytes)) return std::nullopt;
   uint64_t at = 0;
-  while (is_zero(bytes.subspan(at, std::min<uint64_t>(kSector, bytes.size() - at)))) at += kSector;
+  while (is_zero(bytes.subspan(at, std::min<uint64_t>(kCompareSector, bytes.size() - at))))
+    at += kCompareSector;
   return at;
 }
 
@@ -43,7 +45,8 @@ Compare::Compare(Context& context, NodePtr first, NodePtr second, CompareOptions
       cancel_(cancel) {
   const uint64_t second_length = nodes_[1]->length();
   begin_[1] = std::min(options_.second_begin, second_length);
-  piece_bytes_ = is_remote(*nodes_[0]) || is_remote(*nodes_[1]) ? kUnitBytes : kPieceBytes;
+  piece_bytes_ =
+      is_remote(*nodes_[0]) || is_remote(*nodes_[1]) ? kCompareUnitBytes : kComparePieceBytes;
   total_ = options_.length.value_or(std::max(nodes_[0]->length(), second_length - begin_[1]));
 }
 
@@ -111,7 +114,8 @@ Task<Compare::Chunk> Compare::next_chunk() {
     co_return chunk;
   }
   uint64_t end = std::min({known_[0].end, known_[1].end, total_});
-  if (!a.zero || !b.zero) end = std::min(end, align_down(position_, kUnitBytes) + kUnitBytes);
+  if (!a.zero || !b.zero)
+    end = std::min(end, align_down(position_, kCompareUnitBytes) + kCompareUnitBytes);
   chunk.length = end - position_;
   position_ = end;
   co_return chunk;
@@ -172,7 +176,7 @@ Task<void> Compare::compare_piece(const Chunk& chunk, MutableByteSpan first,
     at = first_data(first);
   else
     at = first_difference(first, second);
-  if (at) differs(CompareResult::Kind::kContent, align_down(chunk.offset + *at, kSector));
+  if (at) differs(CompareResult::Kind::kContent, align_down(chunk.offset + *at, kCompareSector));
 }
 
 }  // namespace cairn

@@ -11,15 +11,15 @@
 namespace cairn {
 namespace {
 
-constexpr uint64_t kSector = 512;
+constexpr uint64_t kConvertSector = 512;
 // One request of a plain copy: large enough that calls cost little, small enough that the bytes
 // are still in the processor's cache when they are looked at and written.
-constexpr uint64_t kUnitBytes = 512 << 10;
+constexpr uint64_t kConvertUnitBytes = 512 << 10;
 // Where requests have to travel: how many at a time, and how long. Much has to be under way where
 // the way is long, so the large ones share a number of buffers; small ones, of disks that are in
 // many pieces, have their own.
 constexpr unsigned kRemoteRequests = 32;
-constexpr uint64_t kRemoteUnitBytes = 2 << 20;
+constexpr uint64_t kConvertRemoteUnitBytes = 2 << 20;
 constexpr uint64_t kRemoteOwnBytes = 256 << 10;
 constexpr uint64_t kRemoteBytes = 32 << 20;  // of the large ones
 constexpr uint64_t kShortestUnitBytes = 64 << 10;
@@ -50,11 +50,11 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
   remote_ =
       is_remote(*target_) || std::any_of(sources.begin(), sources.end(),
                                          [](const NodePtr& source) { return is_remote(*source); });
-  unit_ = remote_ ? fit(kRemoteUnitBytes, *target_) : kUnitBytes;
+  unit_ = remote_ ? fit(kConvertRemoteUnitBytes, *target_) : kConvertUnitBytes;
   for (NodePtr& source : sources) {
     if (remote_) unit_ = fit(unit_, *source);
     const uint64_t begin = total_;
-    total_ += align_up(source->length(), kSector);
+    total_ += align_up(source->length(), kConvertSector);
     // A compressed cluster of the source is decoded once, by one chunk.
     if (source->supports_compression()) unit_ = std::max(unit_, source->limits().cluster_bytes);
     sources_.push_back({std::move(source), begin, total_});
@@ -409,7 +409,7 @@ Task<void> Convert::read_joined(uint64_t offset, MutableByteSpan out) {
 Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
   const Source& source = source_at(offset);
   while (!out.empty()) {
-    const size_t part = std::min<uint64_t>(out.size(), kSector - offset % kSector);
+    const size_t part = std::min<uint64_t>(out.size(), kConvertSector - offset % kConvertSector);
     try {
       co_await source.node->read(offset - source.begin, out.first(part));
     } catch (const Error& error) {

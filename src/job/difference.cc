@@ -10,10 +10,10 @@
 namespace cairn {
 namespace {
 
-constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr uint64_t kDifferencePieceBytes = 1 << 20;
 // What one copier goes through before it asks for more: to ask costs more than a small piece.
-constexpr uint64_t kRegionBytes = 4 << 20;
-constexpr unsigned kLeastCopiers = 8;
+constexpr uint64_t kDifferenceRegionBytes = 4 << 20;
+constexpr unsigned kDifferenceLeastCopiers = 8;
 
 Task<void> read_from(Node* disk, uint64_t offset, MutableByteSpan out, std::string_view name) {
   const uint64_t length = disk == nullptr ? 0 : disk->length();
@@ -53,13 +53,13 @@ Task<Difference::Look> Difference::look(Disk& disk, uint64_t offset, uint64_t ma
 
 Task<void> Difference::run() {
   total_ = target_->length();
-  most_ = std::max(kPieceBytes, target_->limits().cluster_bytes);
-  region_bytes_ = align_up(kRegionBytes, most_);
+  most_ = std::max(kDifferencePieceBytes, target_->limits().cluster_bytes);
+  region_bytes_ = align_up(kDifferenceRegionBytes, most_);
   scan_ = new_scan();
   Runtime& runtime = target_->context().runtime();
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
-  for (unsigned i = 0; i < std::max(kLeastCopiers, workers); ++i)
+  for (unsigned i = 0; i < std::max(kDifferenceLeastCopiers, workers); ++i)
     group.spawn_on(runtime.worker(i % workers), settle_regions(group));
   co_await group.join();
 }

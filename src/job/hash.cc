@@ -11,10 +11,10 @@ namespace cairn {
 namespace {
 
 constexpr unsigned kParallel = 6;
-constexpr uint64_t kUnitBytes = 512 << 10;
+constexpr uint64_t kHashUnitBytes = 512 << 10;
 // Where requests travel.
 constexpr unsigned kRemoteParallel = 16;
-constexpr uint64_t kRemoteUnitBytes = 1 << 20;
+constexpr uint64_t kHashRemoteUnitBytes = 1 << 20;
 // Of a hole at a time: long enough to cost nothing, short enough to stop soon when asked to.
 constexpr uint64_t kHoleBytes = 64 << 20;
 
@@ -53,7 +53,7 @@ Hash::Hash(Context& context, NodePtr node, std::string_view algorithm, const Can
   const bool remote = is_remote(*node_);
   parallel_ = remote ? kRemoteParallel : kParallel;
   // A compressed cluster is decoded once, by one piece.
-  unit_ = std::max(remote ? kRemoteUnitBytes : kUnitBytes, node_->limits().cluster_bytes);
+  unit_ = std::max(remote ? kHashRemoteUnitBytes : kHashUnitBytes, node_->limits().cluster_bytes);
 }
 
 Task<std::string> Hash::run() {

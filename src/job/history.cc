@@ -9,8 +9,8 @@
 
 namespace cairn {
 namespace {
-constexpr uint64_t kSector = 512;
-constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr uint64_t kHistorySector = 512;
+constexpr uint64_t kHistoryPieceBytes = 1 << 20;
 }  // namespace
 
 CopyHistory::CopyHistory(Context& context, NodePtr source, NodePtr earlier, NodePtr target,
@@ -22,9 +22,9 @@ CopyHistory::CopyHistory(Context& context, NodePtr source, NodePtr earlier, Node
       options_(options),
       cancel_(cancel),
       snapshots_(source_->snapshots()) {
-  total_ = align_up(source_->length(), kSector);
+  total_ = align_up(source_->length(), kHistorySector);
   for (const SnapshotRecord& one : snapshots_) {
-    const auto sum = checked_add(total_, align_up(one.disk_bytes, kSector));
+    const auto sum = checked_add(total_, align_up(one.disk_bytes, kHistorySector));
     total_ = sum.value_or(UINT64_MAX);
   }
 }
@@ -49,7 +49,7 @@ Task<void> CopyHistory::run() {
 
 // The target shows the state before the one with this number, or nothing yet.
 Task<void> CopyHistory::make_state(size_t number) {
-  const uint64_t length = align_up(source_->length(), kSector);
+  const uint64_t length = align_up(source_->length(), kHistorySector);
   if (target_->length() != length) co_await target_->resize({.length = length});
   const auto tell = [this](uint64_t done, uint64_t) {
     if (progress) progress(done_ + done, total_);
@@ -85,15 +85,15 @@ void CopyHistory::spend(uint64_t bytes) {
 // The state of the machine, without its holes.
 Task<void> CopyHistory::copy_machine(const SnapshotRecord& snapshot) {
   if (snapshot.vm_state_bytes == 0) co_return;
-  AlignedBuffer buffer(kPieceBytes);
+  AlignedBuffer buffer(kHistoryPieceBytes);
   for (uint64_t at = 0; at < snapshot.vm_state_bytes;) {
     cancel_.check();
     const uint64_t rest = snapshot.vm_state_bytes - at;
     const uint64_t hole = co_await source_->vm_state_hole(at, rest);
-    const uint64_t length = hole != 0 ? hole : std::min(rest, kPieceBytes);
+    const uint64_t length = hole != 0 ? hole : std::min(rest, kHistoryPieceBytes);
     if (hole == 0) {
       // Encrypted ones have whole sectors.
-      const MutableByteSpan piece = buffer.span().first(align_up(length, kSector));
+      const MutableByteSpan piece = buffer.span().first(align_up(length, kHistorySector));
       co_await source_->read_vm_state(at, piece);
       co_await target_->write_vm_state(at, piece);
       spend(length);

@@ -21,12 +21,10 @@ void put_text(Bytes& out, std::string_view text) {
   out.insert(out.end(), bytes.begin(), bytes.end());
 }
 
-[[noreturn]] void reject(const std::string& why) { throw Error(ErrorKind::kInvalid, why); }
-
 void expect_size(ByteSpan bytes, size_t size, const char* what) {
   if (bytes.size() != size)
-    reject(std::string(what) + " of " + std::to_string(bytes.size()) + " bytes, " +
-           std::to_string(size) + " expected");
+    invalid(std::string(what) + " of " + std::to_string(bytes.size()) + " bytes, " +
+            std::to_string(size) + " expected");
 }
 
 // Reads a message front to back; every step is checked against what is left.
@@ -48,12 +46,12 @@ class Reader {
   }
   size_t left() const { return bytes_.size() - at_; }
   void finish() const {
-    if (left() != 0) reject(std::string(what_) + " is longer than its parts");
+    if (left() != 0) invalid(std::string(what_) + " is longer than its parts");
   }
 
  private:
   void need(uint64_t length) const {
-    if (length > left()) reject(std::string(what_) + " ends before its last part");
+    if (length > left()) invalid(std::string(what_) + " ends before its last part");
   }
   ByteSpan bytes_;
   const char* what_;
@@ -61,8 +59,8 @@ class Reader {
 };
 
 std::string checked_name(std::string_view name, const char* what) {
-  if (name.size() > kMaxString) reject(std::string(what) + " is longer than 4096 bytes");
-  if (name.find('\0') != std::string_view::npos) reject(std::string(what) + " contains a NUL");
+  if (name.size() > kMaxString) invalid(std::string(what) + " is longer than 4096 bytes");
+  if (name.find('\0') != std::string_view::npos) invalid(std::string(what) + " contains a NUL");
   return std::string(name);
 }
 
@@ -91,14 +89,14 @@ bool Greeting::is_oldstyle(ByteSpan first16) {
 
 Greeting Greeting::decode(ByteSpan bytes) {
   expect_size(bytes, kBytes, "greeting");
-  if (is_oldstyle(bytes.first(16))) reject("oldstyle greeting");
+  if (is_oldstyle(bytes.first(16))) invalid("oldstyle greeting");
   return {.flags = load_be<uint16_t>(bytes, 16)};
 }
 
 OldstyleExport OldstyleExport::decode(ByteSpan bytes) {
   expect_size(bytes, kBytes, "oldstyle export");
   const auto flags = load_be<uint32_t>(bytes, 8);
-  if (flags >> 16 != 0) reject("Unexpected export flags in an oldstyle greeting");
+  if (flags >> 16 != 0) invalid("Unexpected export flags in an oldstyle greeting");
   return {.size = load_be<uint64_t>(bytes, 0), .flags = static_cast<uint16_t>(flags)};
 }
 
@@ -110,7 +108,7 @@ void OptionHeader::encode(Bytes& out) const {
 
 OptionHeader OptionHeader::decode(ByteSpan bytes) {
   expect_size(bytes, kBytes, "option header");
-  if (load_be<uint64_t>(bytes, 0) != kOptionMagic) reject("Bad option magic");
+  if (load_be<uint64_t>(bytes, 0) != kOptionMagic) invalid("Bad option magic");
   return {.option = static_cast<Option>(load_be<uint32_t>(bytes, 8)),
           .length = load_be<uint32_t>(bytes, 12)};
 }
@@ -124,7 +122,7 @@ void OptionReplyHeader::encode(Bytes& out) const {
 
 OptionReplyHeader OptionReplyHeader::decode(ByteSpan bytes) {
   expect_size(bytes, kBytes, "option reply header");
-  if (load_be<uint64_t>(bytes, 0) != kOptionReplyMagic) reject("Unexpected option reply magic");
+  if (load_be<uint64_t>(bytes, 0) != kOptionReplyMagic) invalid("Unexpected option reply magic");
   return {.option = static_cast<Option>(load_be<uint32_t>(bytes, 8)),
           .type = static_cast<OptionReply>(load_be<uint32_t>(bytes, 12)),
           .length = load_be<uint32_t>(bytes, 16)};
@@ -147,7 +145,7 @@ GoRequest GoRequest::decode(ByteSpan bytes) {
   const auto length = reader.number<uint32_t>();
   request.name = checked_name(reader.text(length), "export name");
   const auto count = reader.number<uint16_t>();
-  if (reader.left() != size_t{count} * 2) reject("information list does not fit its count");
+  if (reader.left() != size_t{count} * 2) invalid("information list does not fit its count");
   request.infos.reserve(count);
   for (unsigned i = 0; i < count; ++i) request.infos.push_back(reader.number<uint16_t>());
   return request;
@@ -170,7 +168,7 @@ MetaContextRequest MetaContextRequest::decode(ByteSpan bytes) {
   request.name = checked_name(reader.text(length), "export name");
   request.count = reader.number<uint32_t>();
   // Each query takes at least its length: a count that cannot fit is known before the loop.
-  if (uint64_t{request.count} * 4 > reader.left()) reject("query list does not fit its count");
+  if (uint64_t{request.count} * 4 > reader.left()) invalid("query list does not fit its count");
   for (uint32_t i = 0; i < request.count; ++i) {
     const auto bytes_of_query = reader.number<uint32_t>();
     const std::string_view query = reader.text(bytes_of_query);
@@ -193,7 +191,7 @@ MetaContextReply MetaContextReply::decode(ByteSpan bytes) {
   Reader reader(bytes, "context reply");
   MetaContextReply reply;
   reply.id = reader.number<uint32_t>();
-  if (reader.left() == 0) reject("context reply without a name");
+  if (reader.left() == 0) invalid("context reply without a name");
   reply.name = checked_name(reader.text(reader.left()), "context name");
   return reply;
 }
@@ -237,14 +235,14 @@ BlockSizeInfo BlockSizeInfo::decode(ByteSpan bytes) {
                            .preferred = load_be<uint32_t>(bytes, 6),
                            .maximum = load_be<uint32_t>(bytes, 10)};
   if (!is_power_of_two(info.minimum))
-    reject("server requested minimum block size " + std::to_string(info.minimum) +
-           " that is no power of two");
+    invalid("server requested minimum block size " + std::to_string(info.minimum) +
+            " that is no power of two");
   if (!is_power_of_two(info.preferred) || info.preferred < info.minimum)
-    reject("server requested preferred block size " + std::to_string(info.preferred) +
-           " that does not fit its minimum " + std::to_string(info.minimum));
+    invalid("server requested preferred block size " + std::to_string(info.preferred) +
+            " that does not fit its minimum " + std::to_string(info.minimum));
   if (info.maximum < info.minimum)
-    reject("server requested maximum block size " + std::to_string(info.maximum) +
-           " below its minimum " + std::to_string(info.minimum));
+    invalid("server requested maximum block size " + std::to_string(info.maximum) +
+            " below its minimum " + std::to_string(info.minimum));
   return info;
 }
 
@@ -268,7 +266,7 @@ void Request::encode(Bytes& out, bool extended) const {
 Request Request::decode(ByteSpan bytes, bool extended) {
   expect_size(bytes, extended ? kExtendedBytes : kBytes, "request");
   if (load_be<uint32_t>(bytes, 0) != (extended ? kExtendedRequestMagic : kRequestMagic))
-    reject("Bad request magic");
+    invalid("Bad request magic");
   Request request;
   request.flags = load_be<uint16_t>(bytes, 4);
   request.command = static_cast<Command>(load_be<uint16_t>(bytes, 6));
@@ -286,7 +284,7 @@ void SimpleReply::encode(Bytes& out) const {
 
 SimpleReply SimpleReply::decode(ByteSpan bytes) {
   expect_size(bytes, kBytes, "simple reply");
-  if (load_be<uint32_t>(bytes, 0) != kSimpleReplyMagic) reject("Bad reply magic");
+  if (load_be<uint32_t>(bytes, 0) != kSimpleReplyMagic) invalid("Bad reply magic");
   return {.error = load_be<uint32_t>(bytes, 4), .cookie = load_be<uint64_t>(bytes, 8)};
 }
 
@@ -306,7 +304,7 @@ void ChunkHeader::encode(Bytes& out, bool extended) const {
 ChunkHeader ChunkHeader::decode(ByteSpan bytes, bool extended) {
   expect_size(bytes, extended ? kExtendedBytes : kBytes, "reply chunk header");
   if (load_be<uint32_t>(bytes, 0) != (extended ? kExtendedReplyMagic : kStructuredReplyMagic))
-    reject("Bad reply chunk magic");
+    invalid("Bad reply chunk magic");
   ChunkHeader header;
   header.flags = load_be<uint16_t>(bytes, 4);
   header.type = static_cast<Chunk>(load_be<uint16_t>(bytes, 6));
@@ -325,7 +323,7 @@ HolePayload HolePayload::decode(ByteSpan bytes) {
   expect_size(bytes, kBytes, "hole chunk");
   const HolePayload hole{.offset = load_be<uint64_t>(bytes, 0),
                          .length = load_be<uint32_t>(bytes, 8)};
-  if (hole.length == 0) reject("hole chunk of no bytes");
+  if (hole.length == 0) invalid("hole chunk of no bytes");
   return hole;
 }
 
@@ -341,7 +339,7 @@ ErrorPayload ErrorPayload::decode(ByteSpan bytes, Chunk type) {
   Reader reader(bytes, "error chunk");
   ErrorPayload payload;
   payload.error = reader.number<uint32_t>();
-  if (payload.error == 0) reject("error chunk without an error");
+  if (payload.error == 0) invalid("error chunk without an error");
   const auto length = reader.number<uint16_t>();
   payload.text = reader.text(length).substr(0, kMaxString);
   if (type == Chunk::kErrorOffset) payload.offset = reader.number<uint64_t>();
@@ -375,9 +373,9 @@ StatusPayload StatusPayload::decode(ByteSpan bytes, bool extended) {
     count = reader.number<uint32_t>();
   else
     count = reader.left() / each;
-  if (count == 0) reject("block status chunk without an extent");
+  if (count == 0) invalid("block status chunk without an extent");
   if (count > kMaxExtents || reader.left() != count * each)
-    reject("block status chunk does not fit its count");
+    invalid("block status chunk does not fit its count");
   payload.extents.reserve(count);
   for (uint64_t i = 0; i < count; ++i) {
     StatusExtent extent;
@@ -388,7 +386,7 @@ StatusPayload StatusPayload::decode(ByteSpan bytes, bool extended) {
       extent.length = reader.number<uint32_t>();
       extent.flags = reader.number<uint32_t>();
     }
-    if (extent.length == 0) reject("block status extent of no bytes");
+    if (extent.length == 0) invalid("block status extent of no bytes");
     payload.extents.push_back(extent);
   }
   return payload;
@@ -403,7 +401,7 @@ StatusQuery StatusQuery::decode(ByteSpan bytes) {
   Reader reader(bytes, "block status query");
   StatusQuery query;
   query.length = reader.number<uint64_t>();
-  if (reader.left() % 4 != 0) reject("block status query does not end with a context");
+  if (reader.left() % 4 != 0) invalid("block status query does not end with a context");
   query.contexts.reserve(reader.left() / 4);
   while (reader.left() != 0) query.contexts.push_back(reader.number<uint32_t>());
   return query;

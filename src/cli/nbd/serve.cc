@@ -15,14 +15,14 @@ namespace cairn::cli {
 namespace {
 
 enum Id : int {
-  kCache = 1000,
-  kDiscard,
-  kDetectZeroes,
-  kTlsCreds,
-  kTlsAuthz,
+  kServeCache = 1000,
+  kServeDiscard,
+  kServeDetectZeroes,
+  kServeTlsCreds,
+  kServeTlsAuthz,
   kOnce,
-  kPidFile,
-  kHandshakeLimit,
+  kServePidFile,
+  kServeHandshakeLimit,
 };
 
 unsigned number(const Arguments& arguments, int id, const char* what, unsigned otherwise) {
@@ -73,13 +73,13 @@ ImagePlan image_of(const Session& session, const Arguments& arguments, const std
   image.bitmaps = arguments.values('B');
   OpenFlags& flags = image.request.flags;
   flags.writable = !arguments.has('r') && image.load_snapshot.empty();
-  if (const auto cache = arguments.value(kCache))
+  if (const auto cache = arguments.value(kServeCache))
     flags.cache = cache_mode(session, *cache, "Invalid cache mode");
-  const std::string discard = arguments.value_or(kDiscard, "unmap");
+  const std::string discard = arguments.value_or(kServeDiscard, "unmap");
   if (discard != "unmap" && discard != "ignore")
     throw UsageError{"--discard is unmap or ignore, not '" + discard + "'"};
   flags.discard_unmap = discard == "unmap";
-  if (const auto detect = arguments.value(kDetectZeroes))
+  if (const auto detect = arguments.value(kServeDetectZeroes))
     image.request.options.set("detect-zeroes", *detect);
   return image;
 }
@@ -160,13 +160,13 @@ int run_serve(Session& session, Arguments& arguments) {
   }
   plan.shared = number(arguments, 'e', "number of clients", 100);
   plan.server.handshake_limit =
-      std::chrono::seconds(number(arguments, kHandshakeLimit, "number of seconds", 10));
+      std::chrono::seconds(number(arguments, kServeHandshakeLimit, "number of seconds", 10));
   plan.server.persistent = !arguments.has(kOnce);
   plan.server.first_is_default = true;
-  plan.pid_file = arguments.value_or(kPidFile, "");
-  if (const auto id = arguments.value(kTlsCreds))
+  plan.pid_file = arguments.value_or(kServePidFile, "");
+  if (const auto id = arguments.value(kServeTlsCreds))
     plan.server.tls = session.context.tls_credentials(*id, TlsCredentials::Endpoint::kServer);
-  if (const auto id = arguments.value(kTlsAuthz)) {
+  if (const auto id = arguments.value(kServeTlsAuthz)) {
     if (!plan.server.tls) throw UsageError{"--tls-authz needs --tls-creds"};
     plan.server.authorize = true;
     plan.server.authorization = session.context.authorization(*id);
@@ -212,15 +212,16 @@ Verb serve_verb() {
                 {'e', "shared", "NUM", "clients at a time (100), 0: any number"},
                 {'A', "allocation-depth", nullptr, "offer qemu:allocation-depth"},
                 {'B', "bitmap", "NAME", "offer qemu:dirty-bitmap:NAME"},
-                {kCache, "cache", "MODE", "none, writeback, writethrough, directsync or unsafe"},
-                {kDiscard, "discard", "MODE", "unmap (when not given) or ignore"},
-                {kDetectZeroes, "detect-zeroes", "MODE", "off, on or unmap"},
-                {kTlsCreds, "tls-creds", "ID", "demand TLS with this tls-creds-… object"},
-                {kTlsAuthz, "tls-authz", "ID", "let in only whom this authz-… object allows"},
-                {kHandshakeLimit, "handshake-limit", "SECONDS",
+                {kServeCache, "cache", "MODE",
+                 "none, writeback, writethrough, directsync or unsafe"},
+                {kServeDiscard, "discard", "MODE", "unmap (when not given) or ignore"},
+                {kServeDetectZeroes, "detect-zeroes", "MODE", "off, on or unmap"},
+                {kServeTlsCreds, "tls-creds", "ID", "demand TLS with this tls-creds-… object"},
+                {kServeTlsAuthz, "tls-authz", "ID", "let in only whom this authz-… object allows"},
+                {kServeHandshakeLimit, "handshake-limit", "SECONDS",
                  "a client must have begun after that (10), 0: never"},
                 {kOnce, "once", nullptr, "end when the last client has left"},
-                {kPidFile, "pid-file", "PATH", "write the process's number once ready"},
+                {kServePidFile, "pid-file", "PATH", "write the process's number once ready"},
                 kQuietFlag,
                 kForceShareFlag,
                 kImageOptsFlag,

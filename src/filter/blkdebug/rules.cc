@@ -9,8 +9,6 @@
 namespace cairn::blkdebug {
 namespace {
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 DebugEvent event_of(const Options& options) {
   const auto name = options.string("event");
   if (!name) invalid("Missing event name for rule");

@@ -11,8 +11,6 @@ namespace {
 constexpr uint32_t kVersion1 = 0x00010000;
 constexpr uint32_t kVersion2 = 0x00020000;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 std::optional<Kind> kind_of(ByteSpan head) {
   if (head.size() < kHeaderBytes || load_text(head, 0, 32) != "Bochs Virtual HD Image" ||
       load_text(head, 32, 16) != "Redolog")

@@ -14,8 +14,6 @@ std::string preamble(ByteSpan bytes) {
   return load_text(bytes, 0, std::min(bytes.size(), kPreambleBytes));
 }
 
-[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kInvalid, why); }
-
 }  // namespace
 
 std::optional<Version> version_of(ByteSpan bytes) {
@@ -40,18 +38,18 @@ Header Header::decode(ByteSpan bytes) {
   header.blocks = load_be<uint32_t>(bytes, kPreambleBytes + 4);
   const std::string block_bytes = std::to_string(header.block_bytes);
   if (header.block_bytes % 512 != 0)
-    refuse("block_size " + block_bytes + " must be a multiple of 512");
-  if (header.block_bytes == 0) refuse("block_size cannot be zero");
+    invalid("block_size " + block_bytes + " must be a multiple of 512");
+  if (header.block_bytes == 0) invalid("block_size cannot be zero");
   if (header.block_bytes > kMaxBlockBytes)
-    refuse("block_size " + block_bytes + " must be 64 MB or less");
+    invalid("block_size " + block_bytes + " must be 64 MB or less");
   if (header.blocks > kMaxBlocks)
-    refuse("n_blocks " + std::to_string(header.blocks) + " must be " + std::to_string(kMaxBlocks) +
-           " or less");
+    invalid("n_blocks " + std::to_string(header.blocks) + " must be " + std::to_string(kMaxBlocks) +
+            " or less");
   // There QEMU's count of bytes wraps.
   if (header.blocks == kMaxBlocks)
     throw Error(ErrorKind::kNoMemory, "Could not allocate offsets table");
   if (header.table_bytes() > kMaxTableBytes)
-    refuse("image requires too many offsets, try increasing block size");
+    invalid("image requires too many offsets, try increasing block size");
   return header;
 }
 

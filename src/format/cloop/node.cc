@@ -19,8 +19,6 @@ constexpr size_t kPieces = 512;
 // How much of the table is read at a time when all of it is.
 constexpr size_t kScanBytes = 1 << 20;
 
-[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kInvalid, why); }
-
 }  // namespace
 
 Task<void> CloopNode::load(OpenContext& request) {
@@ -35,8 +33,8 @@ Task<void> CloopNode::load(OpenContext& request) {
 Task<void> CloopNode::find_header() {
   const uint64_t end = file().length();
   if (end < kHeaderBytes)
-    refuse("image file is truncated: it has " + std::to_string(end) + " bytes, its header " +
-           std::to_string(kHeaderBytes));
+    invalid("image file is truncated: it has " + std::to_string(end) + " bytes, its header " +
+            std::to_string(kHeaderBytes));
   std::vector<std::byte> bytes(kHeaderBytes);
   co_await file().read(0, bytes);
   table_offset_ = kHeaderBytes;
@@ -47,17 +45,17 @@ Task<void> CloopNode::find_header() {
       header_ = Header::decode(tail);
       const uint64_t behind = end - kHeaderBytes;
       if (header_.table_bytes() > behind)
-        refuse("image file is truncated: its offset table takes " +
-               std::to_string(header_.table_bytes()) + " bytes");
+        invalid("image file is truncated: its offset table takes " +
+                std::to_string(header_.table_bytes()) + " bytes");
       table_offset_ = behind - header_.table_bytes();
       co_return;
     }
   }
   header_ = Header::decode(bytes);
   if (header_.table_bytes() > end - kHeaderBytes)
-    refuse("image file is truncated: it has " + std::to_string(end) +
-           " bytes, and its offset table ends at " +
-           std::to_string(kHeaderBytes + header_.table_bytes()));
+    invalid("image file is truncated: it has " + std::to_string(end) +
+            " bytes, and its offset table ends at " +
+            std::to_string(kHeaderBytes + header_.table_bytes()));
 }
 
 Task<void> CloopNode::check_table() {
@@ -70,17 +68,17 @@ Task<void> CloopNode::check_table() {
     for (uint64_t i = 0; i < count; ++i, ++index) {
       const uint64_t offset = Entry::decode(load_be<uint64_t>(part, i * 8), header_.version).offset;
       if (index != 0 && offset < before)
-        refuse("offsets not monotonically increasing at index " + std::to_string(index) +
-               ", image file is corrupt");
+        invalid("offsets not monotonically increasing at index " + std::to_string(index) +
+                ", image file is corrupt");
       if (index != 0 && offset - before > kMaxEncodedBytes)
-        refuse("invalid compressed block size at index " + std::to_string(index) +
-               ", image file is corrupt");
+        invalid("invalid compressed block size at index " + std::to_string(index) +
+                ", image file is corrupt");
       before = offset;
     }
   }
   if (before > file().length())
-    refuse("offset table points beyond the end of the file: the last block ends at byte " +
-           std::to_string(before) + ", the file at " + std::to_string(file().length()));
+    invalid("offset table points beyond the end of the file: the last block ends at byte " +
+            std::to_string(before) + ", the file at " + std::to_string(file().length()));
 }
 
 Task<uint64_t> CloopNode::word(uint64_t index) {

@@ -9,13 +9,11 @@ constexpr uint32_t kTableMagic = 0x6d697368;  // "mish"
 constexpr size_t kTableHeaderBytes = 204;
 constexpr size_t kChunkBytes = 40;
 
-[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kInvalid, why); }
-
 void check_region(const char* what, uint64_t offset, uint64_t bytes, uint64_t end) {
   if (offset >= end || bytes > end - offset)
-    refuse("UDIF trailer: the " + std::string(what) + " (" + std::to_string(bytes) + " bytes at " +
-           std::to_string(offset) + ") does not lie before the trailer at byte " +
-           std::to_string(end));
+    invalid("UDIF trailer: the " + std::string(what) + " (" + std::to_string(bytes) + " bytes at " +
+            std::to_string(offset) + ") does not lie before the trailer at byte " +
+            std::to_string(end));
 }
 
 }  // namespace
@@ -39,24 +37,24 @@ Trailer Trailer::decode(ByteSpan bytes, uint64_t offset) {
   trailer.plist_bytes = load_be<uint64_t>(bytes, 0xe0);
   trailer.sectors = load_be<uint64_t>(bytes, 0x1ec);
   if (trailer.data_offset > offset)
-    refuse("UDIF trailer: the data fork begins at byte " + std::to_string(trailer.data_offset) +
-           ", behind the trailer at byte " + std::to_string(offset));
+    invalid("UDIF trailer: the data fork begins at byte " + std::to_string(trailer.data_offset) +
+            ", behind the trailer at byte " + std::to_string(offset));
   check_region("resource fork", trailer.resource_offset, trailer.resource_bytes, offset);
   check_region("property list", trailer.plist_offset, trailer.plist_bytes, offset);
   if (trailer.sectors >> 63 != 0)
-    refuse("UDIF trailer: the disk cannot have " + std::to_string(trailer.sectors) + " sectors");
+    invalid("UDIF trailer: the disk cannot have " + std::to_string(trailer.sectors) + " sectors");
   if (trailer.sectors > kMaxDiskBytes / kSector)
     throw Error::system(EFBIG, "Could not refresh total sector count");
   if (trailer.resource_bytes == 0) {
     if (trailer.plist_bytes == 0)
-      refuse("UDIF trailer: there is neither a property list nor a resource fork");
+      invalid("UDIF trailer: there is neither a property list nor a resource fork");
     if (trailer.plist_bytes > kMaxPlistBytes)
-      refuse("UDIF trailer: the property list of " + std::to_string(trailer.plist_bytes) +
-             " bytes is larger than max (" + std::to_string(kMaxPlistBytes) + ")");
+      invalid("UDIF trailer: the property list of " + std::to_string(trailer.plist_bytes) +
+              " bytes is larger than max (" + std::to_string(kMaxPlistBytes) + ")");
   }
   if (trailer.segments > 1)
-    refuse("this is one of " + std::to_string(trailer.segments) +
-           " segments of an image; join them first, for example with hdiutil");
+    invalid("this is one of " + std::to_string(trailer.segments) +
+            " segments of an image; join them first, for example with hdiutil");
   return trailer;
 }
 
@@ -86,11 +84,12 @@ std::optional<BlockTable> BlockTable::decode(ByteSpan bytes) {
     chunk.bytes = load_be<uint64_t>(entry, 32);
     if (is_known(chunk.type)) {
       if (!is_zero(chunk.type) && chunk.sectors > kMaxChunkSectors)
-        refuse("sector count " + std::to_string(chunk.sectors) + " for chunk " + std::to_string(i) +
-               " is larger than max (" + std::to_string(kMaxChunkSectors) + ")");
+        invalid("sector count " + std::to_string(chunk.sectors) + " for chunk " +
+                std::to_string(i) + " is larger than max (" + std::to_string(kMaxChunkSectors) +
+                ")");
       if (chunk.bytes > kMaxStoredBytes)
-        refuse("length " + std::to_string(chunk.bytes) + " for chunk " + std::to_string(i) +
-               " is larger than max (" + std::to_string(kMaxStoredBytes) + ")");
+        invalid("length " + std::to_string(chunk.bytes) + " for chunk " + std::to_string(i) +
+                " is larger than max (" + std::to_string(kMaxStoredBytes) + ")");
     }
     table.chunks.push_back(chunk);
   }
@@ -101,13 +100,13 @@ uint64_t fork_extent(ByteSpan header, uint64_t fork_bytes) {
   const uint64_t offset = load_be<uint32_t>(header, 0);
   const uint64_t bytes = load_be<uint32_t>(header, 8);
   if (offset > fork_bytes || bytes > fork_bytes - offset)
-    refuse("resource fork: its data (" + std::to_string(bytes) + " bytes at " +
-           std::to_string(offset) + ") is not inside of its " + std::to_string(fork_bytes) +
-           " bytes");
-  if (bytes == 0) refuse("resource fork: it has no data");
+    invalid("resource fork: its data (" + std::to_string(bytes) + " bytes at " +
+            std::to_string(offset) + ") is not inside of its " + std::to_string(fork_bytes) +
+            " bytes");
+  if (bytes == 0) invalid("resource fork: it has no data");
   if (bytes > kMaxForkBytes)
-    refuse("resource fork: its data of " + std::to_string(bytes) + " bytes is larger than max (" +
-           std::to_string(kMaxForkBytes) + ")");
+    invalid("resource fork: its data of " + std::to_string(bytes) + " bytes is larger than max (" +
+            std::to_string(kMaxForkBytes) + ")");
   return offset + bytes;
 }
 
@@ -117,12 +116,12 @@ void each_record(ByteSpan fork, const std::function<void(ByteSpan)>& record) {
   while (!left.empty()) {
     const std::string place =
         "resource fork: the record at byte " + std::to_string(end - left.size());
-    if (left.size() < 4) refuse(place + " is cut");
+    if (left.size() < 4) invalid(place + " is cut");
     const auto bytes = load_be<uint32_t>(left, 0);
     left = left.subspan(4);
     if (bytes == 0 || bytes > left.size())
-      refuse(place + " has " + std::to_string(bytes) + " bytes; " + std::to_string(left.size()) +
-             " are left");
+      invalid(place + " has " + std::to_string(bytes) + " bytes; " + std::to_string(left.size()) +
+              " are left");
     record(left.first(bytes));
     left = left.subspan(bytes);
   }

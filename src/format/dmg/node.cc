@@ -24,8 +24,6 @@ constexpr std::string_view kKindNames[] = {"zeroes",
                                            "plain, cut or too short",
                                            "missing"};
 
-[[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::kInvalid, why); }
-
 // What a file without a trailer is, where that is known.
 std::string kind_without_trailer(ByteSpan head, ByteSpan tail) {
   const std::string begin = load_text(head, 0, 8);
@@ -48,7 +46,7 @@ Task<void> DmgNode::load(OpenContext& request) {
   if (trailer.resource_bytes != 0) {
     std::vector<std::byte> fork(kForkHeaderBytes);
     if (trailer.resource_bytes < fork.size())
-      refuse("resource fork: it is shorter than its header");
+      invalid("resource fork: it is shorter than its header");
     co_await file().read(trailer.resource_offset, fork);
     fork.resize(fork_extent(fork, trailer.resource_bytes));
     co_await file().read(trailer.resource_offset, fork);
@@ -58,14 +56,14 @@ Task<void> DmgNode::load(OpenContext& request) {
     co_await file().read(trailer.plist_offset, plist);
     each_data(plist, [&](ByteSpan data) { add_table(data, trailer); });
   }
-  if (!any_table_) refuse("there is no block table that says what the disk is made of");
+  if (!any_table_) invalid("there is no block table that says what the disk is made of");
   cover(trailer.sectors);
   set_length(trailer.sectors * kSector);
 }
 
 Task<Trailer> DmgNode::find_trailer() {
   const uint64_t end = file().length();
-  if (end < kTrailerBytes) refuse("dmg file must be at least 512 bytes long");
+  if (end < kTrailerBytes) invalid("dmg file must be at least 512 bytes long");
   const Window window = trailer_window(end);
   std::vector<std::byte> bytes(window.bytes);
   co_await file().read(window.offset, bytes);
@@ -154,7 +152,7 @@ void DmgNode::cover(uint64_t sectors) {
   uint64_t at = 0;
   for (const Run& run : runs_) {
     if (run.begin < at)
-      refuse("chunks overlap: two have sector " + std::to_string(run.begin) + " of the disk");
+      invalid("chunks overlap: two have sector " + std::to_string(run.begin) + " of the disk");
     if (run.begin > at) covered.push_back({.begin = at, .end = run.begin});
     covered.push_back(run);
     at = run.end;

@@ -14,8 +14,6 @@ namespace {
 constexpr size_t kMaxDisks = 1024;
 constexpr size_t kMaxNameBytes = 64;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 // Without its prefix: which one stands for a namespace is the writer's choice.
 std::string_view local(const char* name) {
   const std::string_view whole = name;

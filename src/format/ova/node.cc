@@ -20,8 +20,6 @@ constexpr uint64_t kMaxDescriptorBytes = 8 << 20;
 constexpr uint64_t kMaxManifestBytes = 1 << 20;
 constexpr size_t kPieceBytes = 1 << 20;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 bool ends_with(const std::string& name, std::string_view ending) {
   return name.size() > ending.size() &&
          std::equal(ending.rbegin(), ending.rend(), name.rbegin(),

@@ -19,8 +19,6 @@ constexpr size_t kMagicAt = 257;
 constexpr size_t kPrefixAt = 345;
 constexpr size_t kPrefixBytes = 155;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 // A number in octal digits; or, with the highest bit set, in binary (GNU). Nothing when it is
 // neither, or does not fit.
 std::optional<uint64_t> number(ByteSpan field) {

@@ -23,8 +23,6 @@ constexpr size_t kSectionHeaderBytes = 24;
 constexpr size_t kBitmapHeaderBytes = 32;
 constexpr uint64_t kMaxGranularitySectors = uint64_t{1} << 22;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 bool has_magic(ByteSpan bytes, std::string_view magic) {
   const ByteSpan wanted = bytes_of(magic);
   return bytes.size() >= wanted.size() && std::equal(wanted.begin(), wanted.end(), bytes.begin());

@@ -26,8 +26,6 @@ const OptionSchema kCreateOptions = {
 constexpr std::string_view kAnnounced[] = {"backing_file", "backing_fmt", "encryption",
                                            "encrypt.format", "encrypt.key-secret"};
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 // Whether the options ask for an encrypted image.
 bool wants_encryption(const Options& options) {
   const bool old_switch = options.boolean("encryption").value_or(false);

@@ -16,7 +16,6 @@ constexpr uint64_t kTableMemory = 4 << 20;
 constexpr uint64_t kReadAtOnce = 1 << 20;
 constexpr uint64_t kFarBehind = 64 << 20;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
 }  // namespace
 
 QcowNode::QcowNode(Context& context, const Driver& driver, NodePtr file)

@@ -17,8 +17,6 @@ constexpr uint32_t kLuks = 2;
 // Eight slots of the longest keys take far less.
 constexpr uint64_t kMostLuksBytes = 64 << 20;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 }  // namespace
 
 // --- creation ---

@@ -27,7 +27,6 @@ constexpr Feature kFeatures[] = {
     {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
 [[noreturn]] void unsupported(const std::string& text) {
   throw Error(ErrorKind::kUnsupported, text);
 }

@@ -8,8 +8,6 @@
 namespace cairn::qed {
 namespace {
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 bool good_cluster_size(uint64_t bytes) {
   return is_power_of_two(bytes) && bytes >= kMinCluster && bytes <= kMaxCluster;
 }

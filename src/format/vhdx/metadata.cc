@@ -36,7 +36,7 @@ const std::array<Known, 6> kKnown = {{
 }};
 const Uuid kLocatorType = Uuid::parse("B04AEFB7-D19E-4A81-B789-25B8E9445913");
 
-[[noreturn]] void bad(const std::string& text) {
+[[noreturn]] void bad_metadata(const std::string& text) {
   throw Error(ErrorKind::kInvalid, "VHDX: " + text);
 }
 
@@ -45,9 +45,9 @@ const Uuid kLocatorType = Uuid::parse("B04AEFB7-D19E-4A81-B789-25B8E9445913");
 std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
   detail::check_bounds(table.size(), 0, kTableBytes);
   if (load_text(table, 0, kTableSignature.size()) != kTableSignature)
-    bad("the metadata region does not begin with its signature");
+    bad_metadata("the metadata region does not begin with its signature");
   const auto count = load_le<uint16_t>(table, 10);
-  if (count > kMaxEntries) bad(std::to_string(count) + " metadata items are too many");
+  if (count > kMaxEntries) bad_metadata(std::to_string(count) + " metadata items are too many");
   std::map<ItemId, Item> result;
   std::set<std::pair<std::string, bool>> seen;
   std::vector<std::pair<uint64_t, uint64_t>> places;
@@ -61,14 +61,15 @@ std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
     const auto known =
         std::find_if(kKnown.begin(), kKnown.end(), [&](const Known& k) { return k.uuid == id; });
     const std::string name = known != kKnown.end() && !user ? std::string(known->name) : id.text();
-    if (!seen.emplace(id.text(), user).second) bad("the metadata item " + name + " is there twice");
+    if (!seen.emplace(id.text(), user).second)
+      bad_metadata("the metadata item " + name + " is there twice");
     users += user ? 1 : 0;
-    if (users > kMaxUserItems) bad("there are too many metadata items of users");
+    if (users > kMaxUserItems) bad_metadata("there are too many metadata items of users");
     if (item.length > kMaxItem ||
         (item.length != 0 && (item.offset < kTableBytes || item.offset > region_length ||
                               item.length > region_length - item.offset)))
-      bad("the metadata item " + name + " of " + std::to_string(item.length) + " bytes at " +
-          std::to_string(item.offset) + " is not inside of its region");
+      bad_metadata("the metadata item " + name + " of " + std::to_string(item.length) +
+                   " bytes at " + std::to_string(item.offset) + " is not inside of its region");
     if (item.length != 0) places.emplace_back(item.offset, uint64_t{item.offset} + item.length);
     if (known == kKnown.end() || user) {
       if ((flags & kRequiredItem) != 0)
@@ -77,13 +78,14 @@ std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
       continue;
     }
     if (item.length < std::max(known->length, 1u))
-      bad("the metadata item " + name + " has only " + std::to_string(item.length) + " bytes");
+      bad_metadata("the metadata item " + name + " has only " + std::to_string(item.length) +
+                   " bytes");
     result[known->id] = item;
   }
   std::sort(places.begin(), places.end());
   for (size_t i = 1; i < places.size(); ++i)
     if (places[i].first < places[i - 1].second)
-      bad("metadata items overlap at " + std::to_string(places[i].first));
+      bad_metadata("metadata items overlap at " + std::to_string(places[i].first));
   for (const Known& known : kKnown)
     if (known.id != ItemId::kParent && !result.contains(known.id))
       throw Error(ErrorKind::kUnsupported,
@@ -93,15 +95,19 @@ std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
 
 void Parameters::check() const {
   if (block_bytes < kMiB || block_bytes > kMaxBlock || !is_power_of_two(block_bytes))
-    bad("block size " + std::to_string(block_bytes) + " is not a power of two from 1 to 256 MiB");
+    bad_metadata("block size " + std::to_string(block_bytes) +
+                 " is not a power of two from 1 to 256 MiB");
   if (logical_sector != 512 && logical_sector != 4096)
-    bad("logical sector size " + std::to_string(logical_sector) + " is neither 512 nor 4096");
+    bad_metadata("logical sector size " + std::to_string(logical_sector) +
+                 " is neither 512 nor 4096");
   if (physical_sector != 512 && physical_sector != 4096)
-    bad("physical sector size " + std::to_string(physical_sector) + " is neither 512 nor 4096");
-  if (size > kMaxDisk) bad("the disk of " + std::to_string(size) + " bytes is larger than 64 TiB");
+    bad_metadata("physical sector size " + std::to_string(physical_sector) +
+                 " is neither 512 nor 4096");
+  if (size > kMaxDisk)
+    bad_metadata("the disk of " + std::to_string(size) + " bytes is larger than 64 TiB");
   if (!is_aligned(size, logical_sector))
-    bad("the disk of " + std::to_string(size) + " bytes does not consist of whole sectors of " +
-        std::to_string(logical_sector));
+    bad_metadata("the disk of " + std::to_string(size) +
+                 " bytes does not consist of whole sectors of " + std::to_string(logical_sector));
 }
 
 std::vector<std::byte> encode_metadata(const Parameters& parameters, ByteSpan locator) {
@@ -133,7 +139,7 @@ std::vector<std::byte> encode_metadata(const Parameters& parameters, ByteSpan lo
 }
 
 std::map<std::string, std::string> decode_locator(ByteSpan item) {
-  if (item.size() < 20) bad("the parent locator ends before its header");
+  if (item.size() < 20) bad_metadata("the parent locator ends before its header");
   if (Uuid::load_guid(item, 0) != kLocatorType)
     throw Error(ErrorKind::kUnsupported, "VHDX: the parent locator is of the unknown type " +
                                              Uuid::load_guid(item, 0).text());
@@ -142,17 +148,18 @@ std::map<std::string, std::string> decode_locator(ByteSpan item) {
   const auto text = [&](uint32_t offset, uint16_t length) {
     if (offset == 0 || length == 0 || length % 2 != 0 || offset > item.size() ||
         length > item.size() - offset)
-      bad("a text of the parent locator, " + std::to_string(length) + " bytes at " +
-          std::to_string(offset) + ", is not inside of it");
+      bad_metadata("a text of the parent locator, " + std::to_string(length) + " bytes at " +
+                   std::to_string(offset) + ", is not inside of it");
     return from_utf16(item.subspan(offset, length), false);
   };
   for (size_t i = 0; i < count; ++i) {
     const size_t at = 20 + i * 12;
-    if (at + 12 > item.size()) bad("the parent locator ends inside of its entries");
+    if (at + 12 > item.size()) bad_metadata("the parent locator ends inside of its entries");
     const std::string key = text(load_le<uint32_t>(item, at), load_le<uint16_t>(item, at + 8));
     const std::string value =
         text(load_le<uint32_t>(item, at + 4), load_le<uint16_t>(item, at + 10));
-    if (!result.emplace(key, value).second) bad("the parent locator has '" + key + "' twice");
+    if (!result.emplace(key, value).second)
+      bad_metadata("the parent locator has '" + key + "' twice");
   }
   return result;
 }
@@ -164,7 +171,7 @@ std::vector<std::byte> encode_locator(const std::map<std::string, std::string>& 
   size_t at = 20;
   const auto put = [&](const std::string& text, size_t offset_at, size_t length_at) {
     const std::vector<std::byte> bytes = to_utf16(text, false);
-    if (bytes.size() > UINT16_MAX) bad("'" + text + "' is too long for a parent locator");
+    if (bytes.size() > UINT16_MAX) bad_metadata("'" + text + "' is too long for a parent locator");
     store_le<uint32_t>(out, offset_at, static_cast<uint32_t>(out.size()));
     store_le<uint16_t>(out, length_at, static_cast<uint16_t>(bytes.size()));
     out.insert(out.end(), bytes.begin(), bytes.end());

@@ -17,8 +17,6 @@ constexpr size_t kMaxFileName = 511;
 constexpr size_t kMaxHint = 1023;
 constexpr size_t kMaxExtents = 65536;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 bool same(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](unsigned char x, unsigned char y) {
     return std::tolower(x) == std::tolower(y);

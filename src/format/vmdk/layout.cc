@@ -9,8 +9,6 @@
 namespace cairn::vmdk {
 namespace {
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 std::string hex(uint64_t value) {
   char text[32];
   std::snprintf(text, sizeof text, "0x%016llx", static_cast<unsigned long long>(value));

@@ -18,8 +18,6 @@ constexpr size_t kTableCacheBytes = 16 << 20;
 // All directories of a disk together.
 constexpr uint64_t kMaxDirectoryEntries = 64 << 20;
 
-[[noreturn]] void invalid(const std::string& text) { throw Error(ErrorKind::kInvalid, text); }
-
 bool in_list(std::string_view word, std::initializer_list<std::string_view> list) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }

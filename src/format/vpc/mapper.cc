@@ -11,18 +11,18 @@ namespace cairn {
 using namespace vpc;
 
 namespace {
-constexpr uint64_t kCacheBlockBytes = 512;
-constexpr uint64_t kPerCacheBlock = kCacheBlockBytes / 4;
+constexpr uint64_t kBitmapBlockBytes = 512;
+constexpr uint64_t kPerCacheBlock = kBitmapBlockBytes / 4;
 
 // A byte of a bitmap changes as a whole while others read it.
 std::atomic_ref<uint8_t> octet(const TableCache::Ref& ref, uint64_t index) {
   return std::atomic_ref<uint8_t>(
-      reinterpret_cast<uint8_t*>(ref.bytes().data())[index % kCacheBlockBytes]);
+      reinterpret_cast<uint8_t*>(ref.bytes().data())[index % kBitmapBlockBytes]);
 }
 }  // namespace
 
 Task<uint32_t> VpcNode::entry(uint64_t block) {
-  const uint64_t at = header_.table_offset + block / kPerCacheBlock * kCacheBlockBytes;
+  const uint64_t at = header_.table_offset + block / kPerCacheBlock * kBitmapBlockBytes;
   TableCache::Ref ref = table_->try_get(at);
   if (!ref) ref = co_await table_->get(at);
   co_return load_entry<uint32_t, std::endian::big>(ref, block % kPerCacheBlock);
@@ -37,8 +37,8 @@ Task<bool> VpcNode::sectors_here(uint32_t entry, uint64_t offset, uint64_t lengt
   while (at < end) {
     const uint64_t sector = at / kSector;
     const uint64_t byte = sector / 8;
-    if (at == in_block || byte % kCacheBlockBytes == 0) {
-      const uint64_t place = uint64_t{entry} * kSector + align_down(byte, kCacheBlockBytes);
+    if (at == in_block || byte % kBitmapBlockBytes == 0) {
+      const uint64_t place = uint64_t{entry} * kSector + align_down(byte, kBitmapBlockBytes);
       ref = co_await bitmaps_->get(place);
     }
     const uint8_t bits = octet(ref, byte).load(std::memory_order_acquire);
@@ -56,7 +56,7 @@ Task<bool> VpcNode::sectors_here(uint32_t entry, uint64_t offset, uint64_t lengt
 Task<void> VpcNode::mark_sectors(uint32_t entry, uint64_t begin, uint64_t end) {
   for (uint64_t sector = begin / kSector; sector < div_ceil(end, kSector); ++sector) {
     const uint64_t byte = sector / 8;
-    const uint64_t place = uint64_t{entry} * kSector + align_down(byte, kCacheBlockBytes);
+    const uint64_t place = uint64_t{entry} * kSector + align_down(byte, kBitmapBlockBytes);
     const TableCache::Ref ref = co_await bitmaps_->get(place);
     octet(ref, byte).fetch_or(static_cast<uint8_t>(0x80 >> sector % 8), std::memory_order_release);
     bitmaps_->mark_dirty(ref);
@@ -145,7 +145,7 @@ Task<void> VpcNode::publish(Grant place) {
   }
   table_->write_after_file_flush();
   const uint64_t block = place.offset / header_.block_bytes;
-  const uint64_t sector = header_.table_offset + block / kPerCacheBlock * kCacheBlockBytes;
+  const uint64_t sector = header_.table_offset + block / kPerCacheBlock * kBitmapBlockBytes;
   const TableCache::Ref ref = co_await table_->get(sector);
   store_entry<uint32_t, std::endian::big>(ref, block % kPerCacheBlock, at);
   table_->mark_dirty(ref);

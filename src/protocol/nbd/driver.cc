@@ -26,8 +26,6 @@ const OptionSchema kOpenOptions = {
     {"open-timeout", OptionType::kNumber, "0", "seconds that opening waits for the server"},
 };
 
-[[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kInvalid, what); }
-
 // Where a user keeps certificates when the URI does not say.
 std::string default_certificates() {
   const char* home = std::getenv("HOME");
@@ -53,11 +51,11 @@ std::shared_ptr<const TlsCredentials> credentials_of(const Location& location) {
   if (type.empty()) type = location.tls_psk_file.empty() ? "x509" : "psk";
   if (type == "psk") {
     const std::string& file = location.tls_psk_file;
-    if (file.empty()) refuse("TLS with a key needs tls-psk-file=FILE in the URL");
+    if (file.empty()) invalid("TLS with a key needs tls-psk-file=FILE in the URL");
     // The object wants a folder with keys.psk: what libnbd calls the file.
     const size_t slash = file.rfind('/');
     if (file.substr(slash == std::string::npos ? 0 : slash + 1) != "keys.psk")
-      refuse("The file of tls-psk-file must be named keys.psk");
+      invalid("The file of tls-psk-file must be named keys.psk");
     properties.set("dir", slash == std::string::npos ? "." : file.substr(0, slash + 1));
     if (!location.user.empty()) properties.set("username", location.user);
   } else if (type == "x509") {
@@ -94,12 +92,12 @@ SocketAddress address_of(Options& options) {
   const auto port = options.string("port");
   const auto path = options.string("path");
   const bool server = options.has_tree("server");
-  if (path && host) refuse("path and host may not be used at the same time");
-  if (port && !host) refuse("port may not be used without host");
-  if (server && (host || path)) refuse("Cannot use 'server' and path/host/port at the same time");
+  if (path && host) invalid("path and host may not be used at the same time");
+  if (port && !host) invalid("port may not be used without host");
+  if (server && (host || path)) invalid("Cannot use 'server' and path/host/port at the same time");
   if (path) return SocketAddress::unix_path(*path);
   if (host) return SocketAddress::inet(*host, port.value_or(std::to_string(kPort)));
-  if (!server) refuse("NBD server address missing");
+  if (!server) invalid("NBD server address missing");
   const SocketAddress address = SocketAddress::from_options(options.take_tree("server"));
   return address;
 }
@@ -119,7 +117,8 @@ Description describe(Context& context, Options& options, bool from_image) {
   }
   target.address = location.server;
   target.wish.export_name = location.export_name;
-  if (target.wish.export_name.size() > kMaxString) refuse("export name too long to send to server");
+  if (target.wish.export_name.size() > kMaxString)
+    invalid("export name too long to send to server");
   if (const auto id = options.string("tls-creds"))
     target.wish.tls = context.tls_credentials(*id, TlsCredentials::Endpoint::kClient);
   else if (location.tls)
@@ -129,7 +128,7 @@ Description describe(Context& context, Options& options, bool from_image) {
     target.wish.tls_hostname = location.server.host;
   if (const auto bitmap = options.string("x-dirty-bitmap")) {
     if (bitmap->size() > kMaxString || bitmap->empty())
-      refuse("x-dirty-bitmap query too long to send to server");
+      invalid("x-dirty-bitmap query too long to send to server");
     target.wish.context = *bitmap;
     target.wish.context_required = true;
   }
@@ -158,8 +157,8 @@ class NbdDriver : public Driver {
   void parse_filename(std::string_view filename, Options& options) const override {
     for (const char* key : {"host", "port", "path", "export"})
       if (options.has(key))
-        refuse("Option '" + std::string(key) + "' cannot be used with a file name");
-    if (options.has_tree("server")) refuse("Option 'server' cannot be used with a file name");
+        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
+    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
     parse_location(filename);
     options.set("filename", std::string(filename));
   }

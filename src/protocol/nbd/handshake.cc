@@ -13,7 +13,7 @@ namespace {
 constexpr unsigned kMostReplies = 64;
 constexpr unsigned kMostListed = 10000;
 
-[[noreturn]] void broken(const std::string& what) {
+[[noreturn]] void broken_handshake(const std::string& what) {
   throw Error(ErrorKind::kInvalid, "the NBD server breaks the protocol: " + what);
 }
 
@@ -85,15 +85,15 @@ class Handshake {
     Reply reply;
     reply.header = OptionReplyHeader::decode(raw);
     if (reply.header.option != option)
-      broken("a reply to an option that was not asked for (" +
-             std::to_string(static_cast<uint32_t>(reply.header.option)) + ")");
+      broken_handshake("a reply to an option that was not asked for (" +
+                       std::to_string(static_cast<uint32_t>(reply.header.option)) + ")");
     if (reply.header.length > kMaxOptionBytes)
-      broken("an option reply of " + std::to_string(reply.header.length) + " bytes");
+      broken_handshake("an option reply of " + std::to_string(reply.header.length) + " bytes");
     if (reply.header.type == OptionReply::kAck && reply.header.length != 0)
-      broken("an ACK with data");
+      broken_handshake("an ACK with data");
     if (reply.failed()) most = kMaxString;
     if (reply.header.length > most && !reply.failed())
-      broken("an option reply of " + std::to_string(reply.header.length) + " bytes");
+      broken_handshake("an option reply of " + std::to_string(reply.header.length) + " bytes");
     reply.data.resize(std::min<size_t>(reply.header.length, most));
     co_await read_data(reply.data);
     if (reply.header.length > reply.data.size())
@@ -109,7 +109,8 @@ class Handshake {
     co_await send(option, {});
     const Reply reply = co_await receive(option, 0);
     if (reply.header.type == OptionReply::kAck) co_return true;
-    if (!reply.failed()) broken("an unexpected reply to option " + std::string(name_of(option)));
+    if (!reply.failed())
+      broken_handshake("an unexpected reply to option " + std::string(name_of(option)));
     co_return false;
   }
 
@@ -124,7 +125,7 @@ class Handshake {
       if (!reply.data.empty()) error.hint("server reported: " + reply.text());
       throw error;
     }
-    if (reply.header.type != OptionReply::kAck) broken("an unexpected reply to STARTTLS");
+    if (reply.header.type != OptionReply::kAck) broken_handshake("an unexpected reply to STARTTLS");
     std::unique_ptr<TlsSession> session = wish_.tls->session(wish_.tls_hostname);
     co_await stream_.start_tls(std::move(session));
   }
@@ -143,15 +144,16 @@ class Handshake {
     request.encode(data);
     co_await send(Option::kSetMetaContext, std::move(data));
     for (unsigned count = 0;; ++count) {
-      if (count == kMostReplies) broken("too many metadata contexts");
+      if (count == kMostReplies) broken_handshake("too many metadata contexts");
       const Reply reply = co_await receive(Option::kSetMetaContext, kMaxString + 4);
       // Without contexts the disk is all data.
       if (reply.header.type == OptionReply::kAck || reply.failed()) co_return;
       if (reply.header.type != OptionReply::kMetaContext)
-        broken("an unexpected reply to SET_META_CONTEXT");
+        broken_handshake("an unexpected reply to SET_META_CONTEXT");
       const MetaContextReply context = MetaContextReply::decode(reply.data);
-      if (context.name != wish_.context) broken("a metadata context that was not asked for");
-      if (agreed_.context) broken("one metadata context twice");
+      if (context.name != wish_.context)
+        broken_handshake("a metadata context that was not asked for");
+      if (agreed_.context) broken_handshake("one metadata context twice");
       agreed_.context = context.id;
     }
   }
@@ -166,13 +168,13 @@ class Handshake {
     co_await send(Option::kGo, std::move(data));
     bool told = false;
     for (unsigned count = 0;; ++count) {
-      if (count == kMostReplies) broken("too many replies to GO");
+      if (count == kMostReplies) broken_handshake("too many replies to GO");
       const Reply reply = co_await receive(Option::kGo, kMaxString + 2);
       if (reply.header.type == OptionReply::kErrUnsup) co_return false;
       if (reply.failed()) refuse(reply);
       if (reply.header.type == OptionReply::kAck) break;
-      if (reply.header.type != OptionReply::kInfo) broken("an unexpected reply to GO");
-      if (reply.data.size() < 2) broken("information without a type");
+      if (reply.header.type != OptionReply::kInfo) broken_handshake("an unexpected reply to GO");
+      if (reply.data.size() < 2) broken_handshake("information without a type");
       const auto type = static_cast<Info>(load_be<uint16_t>(reply.data, 0));
       if (type == Info::kExport) {
         const ExportInfo info = ExportInfo::decode(reply.data);
@@ -183,8 +185,8 @@ class Handshake {
         agreed_.blocks = BlockSizeInfo::decode(reply.data);
       }
     }
-    if (!told) broken("no information about the export");
-    if (!agreed_.offers(kHasFlags)) broken("transmission flags without HAS_FLAGS");
+    if (!told) broken_handshake("no information about the export");
+    if (!agreed_.offers(kHasFlags)) broken_handshake("transmission flags without HAS_FLAGS");
     co_return true;
   }
 
@@ -194,11 +196,12 @@ class Handshake {
     bool listed = false;
     bool found = false;
     for (unsigned count = 0;; ++count) {
-      if (count == kMostListed) broken("an endless list of exports");
+      if (count == kMostListed) broken_handshake("an endless list of exports");
       const Reply reply = co_await receive(Option::kList, 2 * kMaxString + 4);
       if (reply.failed()) co_return;
       if (reply.header.type == OptionReply::kAck) break;
-      if (reply.header.type != OptionReply::kServer) broken("an unexpected reply to LIST");
+      if (reply.header.type != OptionReply::kServer)
+        broken_handshake("an unexpected reply to LIST");
       const ServerReply server = ServerReply::decode(reply.data);
       listed = true;
       found = found || server.name == wish_.export_name;
@@ -209,7 +212,7 @@ class Handshake {
   }
 
   Task<void> export_name() {
-    if (agreed_.extended) broken("extended headers without GO");
+    if (agreed_.extended) broken_handshake("extended headers without GO");
     Bytes name;
     const ByteSpan text = bytes_of(wish_.export_name);
     name.assign(text.begin(), text.end());
@@ -248,11 +251,11 @@ Task<Agreement> shake_hands(Stream& stream, const Wish& wish) {
   Handshake handshake(stream, wish);
   Agreement agreed = co_await handshake.run();
   if (agreed.size > static_cast<uint64_t>(INT64_MAX))
-    broken("an export of " + std::to_string(agreed.size) + " bytes");
+    broken_handshake("an export of " + std::to_string(agreed.size) + " bytes");
   if (agreed.blocks && !is_aligned(agreed.size, agreed.blocks->minimum))
-    broken("export size " + std::to_string(agreed.size) +
-           " is not a multiple of the minimum block size " +
-           std::to_string(agreed.blocks->minimum));
+    broken_handshake("export size " + std::to_string(agreed.size) +
+                     " is not a multiple of the minimum block size " +
+                     std::to_string(agreed.blocks->minimum));
   if (wish.context_required && !agreed.context)
     throw Error(ErrorKind::kInvalid, "requested x-dirty-bitmap " + wish.context + " not found");
   co_return agreed;
