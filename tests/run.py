@@ -1,4 +1,6 @@
 """Builds what the tests need, runs all of them and closes with a line that counts them."""
+import contextlib
+import fcntl
 import os
 import re
 import subprocess
@@ -58,7 +60,24 @@ def tally(well):
     Totals.failed += not well
 
 
+@contextlib.contextmanager
+def build_lock():
+    """The lock that ./cairn takes as well: one build at a time in this directory."""
+    with open(BUILD / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another ./cairn or ./test is building here; waiting for it.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def build(preset, targets):
+    with build_lock():
+        return build_locked(preset, targets)
+
+
+def build_locked(preset, targets):
     folder = BUILD / preset
     # The release build is also the users', whose compilers may warn of more.
     strict = "OFF" if preset == "release" else "ON"

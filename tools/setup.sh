@@ -1,78 +1,137 @@
-# Sourced by ./cairn and ./test: installs Debian packages that are missing, once.
+# Sourced by ./cairn and ./test: installs the Debian packages that are missing, and lets one build run at a time.
+#
+# Each list has one assignment. tests/programs/test_setup.py checks that the programs which tests start belong to them.
 
-# need_packages STAMP PACKAGE…: nothing happens when all are there.
+# What the program is compiled from and with.
+BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
+  liburing-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libseccomp-dev libedit-dev
+  zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
+  libexpat1-dev libpugixml-dev libgnutls28-dev libfuse3-dev fuse3)
+
+# What the tests are compiled with, and the programs that they start.
+TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libgmock-dev gcc binutils
+  python3 python3-pytest python3-pytest-xdist git time strace psmisc procps
+  coreutils diffutils tar cpio bzip2 xz-utils gzip zip
+  fdisk e2fsprogs dosfstools mtools mount kmod
+  cryptsetup-bin openssl gnutls-bin
+  libnbd-bin python3-libnbd nbdkit nbd-server fio
+  libqcow-utils python3-libqcow libvmdk-utils python3-libvmdk python3-libvhdi
+  7zip cloop-utils python3-lz4 python3-lzo libxml2-utils ploop bximage
+  seabios linux-image-cloud-amd64 busybox-static)
+
+# The same, of versions that the backports of Debian 12 have. What they depend on comes from there as well.
+TEST_BACKPORTS=(qemu-utils qemu-system-x86)
+
+# Whether package $1 is installed; with a second word only a backport counts, where the system has some.
+is_installed() {
+  local state
+  state=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "$1" 2>/dev/null)
+  [[ $state == installed* && (-z ${2:-} || $state == *bpo* || $(codename) != bookworm) ]]
+}
+
+codename() { (. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}"); }
+
+# need_packages STAMP PACKAGE… [-- PACKAGE…]: installs what is missing; those after "--" come from the backports.
+# Nothing happens when all are installed. Ends with a message, and 1, when that is impossible.
 need_packages() {
-  local stamp=$1 missing=() package state
+  local stamp=$1 missing=() ported=() package backport=
   shift
-  # A longer list is looked at again.
-  [[ $stamp -nt ${BASH_SOURCE[0]} ]] && return 0
-  for package in "$@"; do
-    state=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "${package%%/*}" 2>/dev/null)
-    # What is asked of the backports is too old as the release has it.
-    [[ $state == installed* && ($package != */* || $state == *bpo*) ]] || missing+=("$package")
-  done
-  if ((${#missing[@]})); then
-    local as_root=()
-    if ((EUID != 0)); then
-      command -v sudo >/dev/null || {
-        echo "Please install as root: ${missing[*]%%/*}" >&2
-        return 1
-      }
-      as_root=(sudo)
-    fi
-    case " ${missing[*]} " in *bookworm-backports*) need_backports "${as_root[@]}" ;; esac
-    echo "Installing Debian packages: ${missing[*]%%/*}" >&2
-    "${as_root[@]}" apt-get update -qq >&2 || true
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
-      "${missing[@]}" >/dev/null || {
-      echo "Some packages could not be installed: ${missing[*]%%/*}" >&2
-      return 1
-    }
+  # A list that changed is checked again.
+  [[ $stamp -nt ${BASH_SOURCE[0]} || -n ${CAIRN_NO_SETUP:-} ]] && return 0
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+    say "This system is not Debian: apt-get is missing." \
+      "Install what these packages of Debian 12 hold, then set CAIRN_NO_SETUP=1 and run the command again:" \
+      "  $(words "$@")"
+    return 1
   fi
-  mkdir -p "${stamp%/*}" && : >"$stamp"
-}
-
-# Adds the backports suite next to the release's own, at the same source.
-need_backports() {
-  local file
-  grep -rqs 'bookworm-backports' /etc/apt/sources.list /etc/apt/sources.list.d && return 0
-  for file in /etc/apt/sources.list.d/*.sources; do
-    [[ -e $file ]] && "$@" sed -i '/^Suites:.*bookworm-updates/s/$/ bookworm-backports/' "$file"
+  for package in "$@"; do
+    if [[ $package == -- ]]; then
+      backport=1
+    elif ! is_installed "$package" "$backport"; then
+      if [[ $backport ]]; then ported+=("$package"); else missing+=("$package"); fi
+    fi
   done
-  [[ -e /etc/apt/sources.list ]] && "$@" sed -i -E \
-    '/^deb .* bookworm-updates /{p;s/bookworm-updates/bookworm-backports/}' /etc/apt/sources.list
-  return 0
+  if ((${#missing[@]} + ${#ported[@]})); then
+    install_packages || return 1
+  fi
+  : >"$stamp"
 }
 
-BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config liburing-dev zlib1g-dev libzstd-dev
-  libdeflate-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libedit-dev)
-BUILD_PACKAGES+=(libseccomp-dev)
-# What images of others are compressed with.
-BUILD_PACKAGES+=(libbz2-dev liblzma-dev liblz4-dev)
-# DMG images: their property list, and another reader of all their compressions.
-BUILD_PACKAGES+=(libexpat1-dev)
-TEST_PACKAGES+=(7zip)
-TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev libgtest-dev libgmock-dev python3 python3-pytest
-  python3-pytest-xdist clang-format git qemu-utils/bookworm-backports libqcow-utils python3-libqcow util-linux e2fsprogs time cryptsetup-bin
-  openssl)
-# What the network is made and tested with.
-BUILD_PACKAGES+=(libgnutls28-dev)
-TEST_PACKAGES+=(gnutls-bin libnbd-bin python3-libnbd nbdkit fio)
-# A maker and reader of cloop images, and what its tests encode with.
-TEST_PACKAGES+=(cloop-utils python3-lz4 python3-lzo)
-# Another reader of VMware's disks, for their tests.
-TEST_PACKAGES+=(libvmdk-utils python3-libvmdk)
-# Appliances: their descriptor, and what tests take them apart with.
-BUILD_PACKAGES+=(libpugixml-dev)
-TEST_PACKAGES+=(libxml2-utils tar)
-# What mounting and its tests, and those of the NBD client, need.
-BUILD_PACKAGES+=(libfuse3-dev fuse3)
-TEST_PACKAGES+=(fdisk nbd-server)
-# An independent reader of VHD and VHDX.
-TEST_PACKAGES+=(python3-libvhdi)
-TEST_PACKAGES+=(qemu-system-x86/bookworm-backports qemu-system-data/bookworm-backports seabios/bookworm-backports
-  linux-image-cloud-amd64 busybox-static cpio kmod)
-# Checkers and readers of FAT, and what kills a program at a chosen step.
-TEST_PACKAGES+=(dosfstools mtools strace)
-# Second opinions on Parallels images and those of Bochs.
-TEST_PACKAGES+=(ploop bximage)
+# Installs what need_packages found in `missing` and `ported`.
+install_packages() {
+  local as_root=() all=("${missing[@]}" "${ported[@]}") log=$top/build/packages.log
+  if ((EUID != 0)); then
+    if ! command -v sudo >/dev/null; then
+      say "Debian packages are missing, and this needs root or sudo to install them. As root, run:" \
+        "  apt-get install ${all[*]}"
+      return 1
+    fi
+    as_root=(sudo)
+  fi
+  echo "Installing ${#all[@]} Debian packages (the log is ${log#"$top/"}): ${all[*]}" >&2
+  as_root+=(env DEBIAN_FRONTEND=noninteractive)
+  : >"$log"
+  if ! "${as_root[@]}" apt-get update -qq >>"$log" 2>&1; then
+    echo "The package lists could not be updated; trying with the present ones." >&2
+  fi
+  if ((${#missing[@]})); then
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$log" 2>&1 ||
+      not_installed "${missing[@]}" || return 1
+  fi
+  if ((${#ported[@]})); then
+    local release=()
+    if [[ $(codename) == bookworm ]]; then
+      need_backports "${as_root[@]}"
+      release=(-t bookworm-backports)
+    fi
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${release[@]}" "${ported[@]}" >>"$log" 2>&1 ||
+      not_installed "${ported[@]}" || return 1
+  fi
+}
+
+# Says why apt-get failed, with the end of its log.
+not_installed() {
+  tail -n 5 "$log" >&2
+  if grep -qE 'Could not resolve|Could not connect|Temporary failure|Failed to fetch|Network is unreachable' "$log"; then
+    say "Debian packages could not be fetched: there is no network, or no package source answers." \
+      "When there is, run the command again. What is needed:" "  $*"
+  elif grep -q 'Unable to locate package' "$log"; then
+    say "No package source of this system has all of these packages (Debian 12 has them):" "  $*"
+  else
+    say "Debian packages could not be installed (the log is ${log#"$top/"}). What is needed:" "  $*"
+  fi
+  return 1
+}
+
+# Adds the backports suite, from where the release itself comes from. "$@" is what makes a command run as root.
+need_backports() {
+  local target uri= key= list=/etc/apt/sources.list.d/cairn-backports.list
+  while IFS='|' read -r release uri_of key_of; do
+    [[ $release == bookworm-backports ]] && return 0
+    [[ $release == bookworm ]] && uri=$uri_of key=$key_of
+  done < <(apt-get indextargets --format '$(RELEASE)|$(REPO_URI)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null)
+  [[ $uri ]] || return 0
+  target="deb ${key:+[signed-by=$key] }$uri bookworm-backports main"
+  echo "Adding $list." >&2
+  "$@" sh -c "echo '$target' >$list" && "$@" apt-get update -qq >>"$log" 2>&1
+}
+
+say() { printf '%s\n' "$@" >&2; }
+words() { local all=" $* "; all=${all/ -- / }; echo ${all}; }
+
+# Makes build/ and takes its lock: one set-up or build at a time. The lock ends with the process, or with unlock_build.
+lock_build() {
+  if ! mkdir -p "$top/build" 2>/dev/null || ! [[ -w $top/build ]]; then
+    say "Cairn is built in $top/build, which cannot be written to." \
+      "Make a copy of this directory where you can write, and run the command there."
+    return 1
+  fi
+  exec {build_lock}>"$top/build/.lock" || return 1
+  # Set-up may have to install flock first.
+  command -v flock >/dev/null || return 0
+  flock -n "$build_lock" && return 0
+  echo "Another ./cairn or ./test is being set up or built here; waiting for it." >&2
+  flock "$build_lock"
+}
+
+unlock_build() { exec {build_lock}>&-; }
