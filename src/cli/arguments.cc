@@ -4,9 +4,24 @@
 
 #include <algorithm>
 
-namespace cairn::cli {
+#include "base/similar.h"
 
-Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv) {
+namespace cairn::cli {
+namespace {
+
+// TOKEN as it stands on the command line: "--name", "--name=value" or "-xyz".
+UsageError unrecognized(const std::vector<Flag>& flags, const std::string& token) {
+  std::string message = "unrecognized option '" + token + "'";
+  if (!token.starts_with("--")) return {message};
+  std::vector<std::string> known;
+  for (const Flag& flag : flags)
+    if (flag.long_name != nullptr) known.push_back("--" + std::string(flag.long_name));
+  return {message + did_you_mean(token.substr(0, token.find('=')), known)};
+}
+
+}  // namespace
+
+Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv, LongNames names) {
   // A leading '-' makes getopt hand out words in their place as option 1; ':' tells a missing value
   // apart from an unknown option.
   std::string letters = "-:";
@@ -26,9 +41,15 @@ Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv
   opterr = 0;
   while (true) {
     const int before = optind == 0 ? 1 : optind;
-    const int got = getopt_long(argc, argv, letters.c_str(), longs.data(), nullptr);
+    int index = -1;
+    const int got = getopt_long(argc, argv, letters.c_str(), longs.data(), &index);
     if (got == -1) break;
     const std::string token = before < argc ? argv[before] : "";
+    if (names == LongNames::kWhole &&
+        (got == '?' ||
+         (index >= 0 && token.substr(0, token.find('=')) !=
+                            "--" + std::string(longs[static_cast<size_t>(index)].name))))
+      throw unrecognized(flags, token);
     if (got == ':') throw UsageError{"missing argument for option '" + token + "'"};
     if (got == '?') throw UsageError{"unrecognized option '" + token + "'"};
     result.last_is_word_ = got == 1;

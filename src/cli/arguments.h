@@ -22,12 +22,15 @@ struct Flag {
   const char* help = "";
 };
 
-// What was given, in its order. Options and words may be mixed; "--" ends the options; long options
-// may be shortened while they stay unique.
+// How long options are named: in whole, or shortened while they stay unique, as getopt has it.
+enum class LongNames { kWhole, kShortened };
+
+// What was given, in its order. Options and words may be mixed; "--" ends the options.
 class Arguments {
  public:
   // ARGV[0] is the verb. Throws UsageError.
-  static Arguments parse(const std::vector<Flag>& flags, int argc, char** argv);
+  static Arguments parse(const std::vector<Flag>& flags, int argc, char** argv,
+                         LongNames names = LongNames::kShortened);
 
   bool has(int id) const;
   // The last value given.

@@ -160,7 +160,9 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
     const char* last = argc > 1 ? argv[argc - 1] : "";
     const bool literal =
         verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
-    Arguments arguments = Arguments::parse(flags, literal ? argc - 1 : argc, argv);
+    Arguments arguments =
+        Arguments::parse(flags, literal ? argc - 1 : argc, argv,
+                         session.for_people() ? LongNames::kWhole : LongNames::kShortened);
     if (literal) arguments.add_word(last);
     // What everybody but QEMU calls it.
     if (session.for_people()) arguments.translate(flags, "FMT", "vhd", "vpc");

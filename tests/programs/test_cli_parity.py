@@ -191,6 +191,8 @@ def plain(text):
     """Without times and names of nodes, and with the words of QEMU 10.0 where the tool at hand has later ones."""
     for pattern, instead in ((r"qemu-img \w+: ", "qemu-img: "), (r"Try 'qemu-img( \w+)? --help' for more info(rmation)?", "(help)"), (r"#block\d+", "#block"),
                              (r"unrecognized option '--?(\w[\w-]*)'|invalid option -- '(\w)'", lambda found: "no option " + (found[1] or found[2])),
+                             # QEMU says nothing of this.
+                             (r"qemu-img: warning: the VHD disk grows .*\n", ""),
                              (r"completed in [\d.]+ seconds", "completed in TIME seconds"), (r"(?m)^ *disk size: .*\n", ""), (r'"actual-size": \d+', ""),
                              (r"\d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "DATE"),
                              (r"(Invalid [\w ]+ specified)[.:].*(\n.*megabytes.*exabytes\.)?(\n.*You may use k.*)?", r"\1")):

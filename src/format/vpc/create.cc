@@ -35,13 +35,15 @@ struct Plan {
   Geometry geometry;
 };
 
-Plan plan(const Options& options, uint64_t size) {
+// The disk is exactly as large as was asked for, unless force_size=off. Under QEMU's names it grows
+// to a geometry, as QEMU has it.
+Plan plan(const Context& context, const Options& options, uint64_t size) {
   Plan result;
   const std::string kind = options.string("subformat").value_or("dynamic");
   if (kind != "dynamic" && kind != "fixed")
     throw Error(ErrorKind::kInvalid, "Parameter 'subformat' does not accept value '" + kind + "'");
   result.fixed = kind == "fixed";
-  result.exact = options.boolean("force_size").value_or(false);
+  result.exact = options.boolean("force_size").value_or(context.beyond_qemu);
   const uint64_t sectors = div_ceil(size, kSector);
   result.geometry = result.exact ? kLargest : geometry_for(sectors);
   const bool by_size = result.geometry == kLargest;
@@ -153,10 +155,12 @@ Task<void> create_dynamic(Node& file, const Footer& footer, DynamicHeader& heade
 
 const OptionSchema& creation_options() { return kCreateOptions; }
 
-void check_creation(const Options& options, uint64_t size) { plan(options, size); }
+void check_creation(const Context& context, const Options& options, uint64_t size) {
+  plan(context, options, size);
+}
 
 Task<void> create(Context& context, CreateRequest request) {
-  const Plan what = plan(request.options, request.size);
+  const Plan what = plan(context, request.options, request.size);
   Node& file = *request.file;
   DynamicHeader header;
   std::vector<std::byte> locators;
@@ -171,6 +175,10 @@ Task<void> create(Context& context, CreateRequest request) {
     co_await create_dynamic(file, footer, header, parent.bytes, locators);
     co_return;
   }
+  if (what.bytes > align_up(request.size, kSector) && context.warn)
+    context.warn("the VHD disk grows from " + std::to_string(request.size) + " to " +
+                 std::to_string(what.bytes) +
+                 " bytes, the next CHS geometry; -o force_size=on keeps the size");
   const Footer footer = Footer::fresh(what.fixed ? Kind::kFixed : Kind::kDynamic, what.bytes,
                                       what.geometry, what.exact);
   if (what.fixed)

@@ -55,9 +55,9 @@ class VpcDriver : public Driver {
     return open_format<VpcNode>(request, *this);
   }
 
-  void check_creation(Context&, const std::string&, uint64_t size,
+  void check_creation(Context& context, const std::string&, uint64_t size,
                       const Options& options) const override {
-    vpc::check_creation(options, size);
+    vpc::check_creation(context, options, size);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {
