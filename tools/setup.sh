@@ -108,7 +108,8 @@ need_backports() {
   local target uri= key= list=/etc/apt/sources.list.d/cairn-backports.list
   while IFS='|' read -r release uri_of key_of; do
     [[ $release == bookworm-backports ]] && return 0
-    [[ $release == bookworm ]] && uri=$uri_of key=$key_of
+    # apt prints the words of the format where a source names no key.
+    [[ $release == bookworm ]] && uri=$uri_of key=${key_of##[!/]*}
   done < <(apt-get indextargets --format '$(RELEASE)|$(REPO_URI)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null)
   [[ $uri ]] || return 0
   target="deb ${key:+[signed-by=$key] }$uri bookworm-backports main"
