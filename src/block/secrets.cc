@@ -79,24 +79,6 @@ std::string from_base64(std::string_view text) {
   return std::move(*bytes);
 }
 
-// Well-formed UTF-8 without NUL, as QEMU asks of passphrases.
-bool is_text(std::string_view bytes) {
-  for (size_t i = 0; i < bytes.size();) {
-    const auto lead = static_cast<unsigned char>(bytes[i]);
-    if (lead == 0) return false;
-    const size_t more = lead < 0x80 ? 0 : lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
-    if ((lead >= 0x80 && lead < 0xc2) || lead > 0xf4 || more >= bytes.size() - i) return false;
-    for (size_t k = 1; k <= more; ++k)
-      if ((static_cast<unsigned char>(bytes[i + k]) & 0xc0) != 0x80) return false;
-    const auto second = more != 0 ? static_cast<unsigned char>(bytes[i + 1]) : 0;
-    if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
-        (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f))
-      return false;
-    i += more + 1;
-  }
-  return true;
-}
-
 }  // namespace
 
 Secret::Secret(std::string&& bytes) : bytes_(bytes) { wipe(bytes); }
@@ -160,9 +142,8 @@ const Secret& Secrets::for_image(const Options& options, std::string_view key,
                                  const std::string& shown_key, const std::string& image,
                                  bool create) {
   if (const auto id = options.string(key)) {
-    const Secret& secret = get(*id);
-    if (!is_text(secret.bytes())) invalid("Data from secret " + *id + " is not valid UTF-8");
-    return secret;
+    // A passphrase is bytes: key files of cryptsetup are seldom text.
+    return get(*id);
   }
   if (const auto known = answers_.find(image); known != answers_.end()) return *known->second;
   std::shared_ptr<const Secret> answer;

@@ -60,7 +60,8 @@ Header Header::decode(ByteSpan bytes, bool detached) {
   if (header.digest_iterations == 0)
     throw Error(ErrorKind::kInvalid, "LUKS key iteration count is zero");
   // A key longer than any cipher's says nothing about areas; the cipher refuses it below.
-  const uint64_t area = align_up(uint64_t{header.key_bytes} * kStripes, kHeaderAreaBytes);
+  // Areas begin and end at sectors: cryptsetup before 1.1 did not align them any further.
+  const uint64_t area = header.material_bytes();
   for (size_t i = 0; i < kSlots; ++i) {
     const size_t at = kSlotsOffset + i * kSlotBytes;
     Slot& slot = header.slots[i];
@@ -75,7 +76,8 @@ Header Header::decode(ByteSpan bytes, bool detached) {
                       " != " + std::to_string(kStripes) + ")");
     if (state != kActive && state != kInactive) bad_slot(i, "state (active/disable) is corrupted");
     if (slot.active && slot.iterations == 0) bad_slot(i, "iteration count is zero");
-    if (slot.material_offset < kHeaderAreaBytes) bad_slot(i, "is overlapping with the LUKS header");
+    if (slot.material_offset < align_up(kBytes, kSectorBytes))
+      bad_slot(i, "is overlapping with the LUKS header");
     if (!detached && slot.material_offset + area > header.payload_offset)
       bad_slot(i, "is overlapping with the encrypted payload");
   }

@@ -16,7 +16,7 @@ inline constexpr uint32_t kStripes = 4000;
 inline constexpr size_t kDigestBytes = 20;
 inline constexpr size_t kSaltBytes = 32;
 inline constexpr uint64_t kSectorBytes = 512;
-// Behind the header, before the first key material.
+// From the start of the header to the first key material, in images that we make.
 inline constexpr uint64_t kHeaderAreaBytes = 4096;
 
 struct Slot {

@@ -276,7 +276,7 @@ TEST(Luks1Header, EveryRowOfTheMalformedTableIsRefused) {
       {put32(slot3 + 44, 3999), "Keyslot 3 is corrupted (stripes 3999 != 4000)"},
       {put32(slot3, 1), "Keyslot 3 state (active/disable) is corrupted"},
       {put32(208 + 4, 0), "Keyslot 0 iteration count is zero"},
-      {put32(slot3 + 40, 7), "Keyslot 3 is overlapping with the LUKS header"},
+      {put32(slot3 + 40, 1), "Keyslot 3 is overlapping with the LUKS header"},
       {put32(slot3 + 40, 4000), "Keyslot 3 is overlapping with the encrypted payload"},
       {put32(slot3 + 40, 0xffffffff), "Keyslot 3 is overlapping with the encrypted payload"},
       {put32(slot3 + 40, 8), "Keyslots 0 and 3 are overlapping in the header"},
