@@ -5,6 +5,7 @@
 
 #include "base/arith.h"
 #include "base/error.h"
+#include "block/apple_partitions.h"
 #include "block/node.h"
 
 namespace cairn {
@@ -340,9 +341,12 @@ Task<PartitionTable> read_partitions(PartitionSource& source) {
     mbr = Mbr::decode(sector);
   }
   const auto used = [](const MbrEntry& entry) { return entry.used(); };
-  if (!mbr || std::none_of(mbr->entries.begin(), mbr->entries.end(), used))
+  if (!mbr || std::none_of(mbr->entries.begin(), mbr->entries.end(), used)) {
+    std::optional<PartitionTable> apple = co_await read_apple_partitions(source);
+    if (apple) co_return std::move(*apple);
     throw Error(ErrorKind::kInvalid, "No partition table was found")
         .hint("The whole disk can be mounted on a file, without --partitions.");
+  }
   for (const MbrEntry& entry : mbr->entries) {
     if (entry.type != 0xee) continue;
     PartitionTable table = co_await read_gpt(source);

@@ -20,11 +20,11 @@ struct Partition {
   uint64_t offset = 0;  // bytes
   uint64_t length = 0;  // bytes, not 0; the partition lies within the disk
   std::string type;     // for people: "Linux" or the type's number
-  std::string name;     // of GPT, without control characters; may be empty
+  std::string name;     // of GPT and APM, without control characters; may be empty
 };
 
 struct PartitionTable {
-  std::string_view scheme;  // "MBR" or "GPT"
+  std::string_view scheme;  // "MBR", "GPT" or "APM"
   uint32_t sector_bytes = 512;
   std::vector<Partition> partitions;  // by number
   std::vector<std::string> warnings;  // what was left out, or read from a copy
@@ -40,9 +40,9 @@ class PartitionSource {
 };
 
 // Reads the table of a disk: GPT (from its copy at the end when the first one is damaged), or MBR
-// with its chain of logical partitions. Every number is checked against the disk and the format's
-// limits; partitions that leave the disk are left out with a warning. Throws kInvalid when there is
-// no table, kCorrupt when there is one that cannot be used.
+// with its chain of logical partitions, or an Apple partition map. Every number is checked against
+// the disk and the format's limits; partitions that leave the disk are left out with a warning.
+// Throws kInvalid when there is no table, kCorrupt when there is one that cannot be used.
 Task<PartitionTable> read_partitions(PartitionSource& source);
 Task<PartitionTable> read_partitions(Node& node);
 
