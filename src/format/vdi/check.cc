@@ -68,6 +68,4 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
   co_return result;
 }
 
-Value VdiNode::specific_info() const { return {}; }
-
 }  // namespace cairn

@@ -29,7 +29,7 @@ void check_size(uint64_t size) {
 
 }  // namespace
 
-Header Header::decode(ByteSpan sector, uint64_t file_bytes) {
+Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool snapshots) {
   Header header;
   detail::check_bounds(sector.size(), 0, kHeaderBytes);
   std::copy_n(sector.begin(), kHeaderBytes, header.raw.begin());
@@ -61,8 +61,11 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes) {
   if (header.size > room)
     refuse("disk size " + std::to_string(header.size) + ", image bitmap has room for " +
            std::to_string(room));
-  if (!Uuid::load_guid(sector, 424).is_null()) refuse("non-NULL link UUID");
-  if (!Uuid::load_guid(sector, 440).is_null()) refuse("non-NULL parent UUID");
+  header.parent = Uuid::load_guid(sector, 424);
+  header.parent_modified = Uuid::load_guid(sector, 440);
+  const bool snapshot = snapshots && header.type > kStatic;
+  if (!snapshot && header.has_parent()) refuse("non-NULL link UUID");
+  if (!snapshot && !header.parent_modified.is_null()) refuse("non-NULL parent UUID");
   if (header.blocks > kMaxBlocks)
     refuse("too many blocks " + std::to_string(header.blocks) + ", max is " +
            std::to_string(kMaxBlocks));

@@ -27,10 +27,10 @@ Task<void> VdiNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   std::vector<std::byte> sector(kHeaderBytes);
   co_await file_->read(0, sector);
-  header_ = Header::decode(sector, file_->length());
-  if (header_.type > kStatic) {
+  header_ = Header::decode(sector, file_->length(), context().beyond_qemu);
+  if (header_.type > kStatic && !header_.has_parent()) {
     const std::string what =
-        header_.type == 3 ? "an undo image" : "a differencing image without its parent";
+        header_.type == kUndo ? "an undo image" : "a differencing image without its parent";
     if (!read_only())
       throw Error(ErrorKind::kDenied, "VDI: " + what + " cannot be opened for writing");
     context().warn("VDI: this is " + what + "; only what it holds itself is shown");
@@ -40,6 +40,7 @@ Task<void> VdiNode::load(OpenContext& request) {
   limits.cluster_bytes = kBlockBytes;
   limits.zero_alignment = kBlockBytes;
   limits.discard_alignment = kBlockBytes;
+  co_await open_parent(request);
   if (request.flags.metadata_only) co_return;
   make_table();
   if (!read_only()) co_await read_used();
@@ -120,6 +121,7 @@ uint32_t VdiNode::take_blocks(uint64_t most, uint32_t* count) {
 Task<void> VdiNode::give_up(uint64_t block) {
   const uint32_t physical = co_await entry(block);
   co_await set_entry(block, kZero);
+  if (physical >= kZero) co_return;
   std::lock_guard lock(blocks_mutex_);
   given_up_.push_back(physical);
 }
@@ -128,14 +130,18 @@ Task<Mapping> VdiNode::map(uint64_t offset, uint64_t length) {
   uint64_t block = offset / kBlockBytes;
   const uint32_t first = co_await entry(block);
   const bool data = first < kZero;
+  // What a snapshot has never written comes from its parent.
+  const bool below = !data && header_.has_parent();
   uint64_t end = (block + 1) * kBlockBytes;
   for (uint32_t expected = first; end < offset + length; end += kBlockBytes) {
     const uint32_t next = co_await entry(++block);
-    if (data ? next != ++expected : next < kZero) break;
+    if (data ? next != ++expected : next < kZero || (below && next != first)) break;
   }
   Mapping result;
   result.length = std::min(length, end - offset);
-  result.kind = data ? Mapping::Kind::kChild : Mapping::Kind::kZero;
+  result.kind = data                      ? Mapping::Kind::kChild
+                : below && first == kFree ? Mapping::Kind::kBelow
+                                          : Mapping::Kind::kZero;
   if (data) {
     result.host = file_;
     result.host_offset = host_of(first) + offset % kBlockBytes;

@@ -29,7 +29,11 @@ class VdiNode : public FormatNode {
   // Reads and checks the header; for writing also the map. Throws.
   Task<void> load(OpenContext& request);
 
-  bool reads_zero_when_created() const override { return header_.type != vdi::kStatic; }
+  bool reads_zero_when_created() const override {
+    return header_.type != vdi::kStatic && !header_.has_parent();
+  }
+  std::string backing_name() const override { return parent_; }
+  std::string backing_format() const override { return parent_.empty() ? "" : "vdi"; }
   Value specific_info() const override;
   Task<CheckResult> check(CheckRequest request) override;
 
@@ -46,6 +50,9 @@ class VdiNode : public FormatNode {
   bool data_may_be_sparse() const override { return header_.type == vdi::kStatic; }
 
  private:
+  // parent.cc
+  Task<void> open_parent(OpenContext& request);
+
   // mapper.cc
   void make_table();
   Task<uint32_t> entry(uint64_t block);
@@ -67,6 +74,7 @@ class VdiNode : public FormatNode {
 
   vdi::Header header_;
   Node* file_ = nullptr;
+  std::string parent_;  // the path of the image below; empty: none is known
   std::unique_ptr<TableCache> table_;
 
   // The blocks of the file; for writing only.

@@ -21,6 +21,9 @@ Task<void> VdiNode::do_resize(ResizeRequest request) {
     co_await Node::do_resize(request);
     co_return;
   }
+  if (header_.has_parent())
+    throw Error(ErrorKind::kUnsupported,
+                "VDI: a snapshot has the size of its parent and cannot be resized");
   if (request.preallocation != Preallocation::kOff &&
       (header_.type != kStatic || request.preallocation == Preallocation::kMetadata))
     throw Error(ErrorKind::kUnsupported, "VDI: unsupported preallocation mode '" +

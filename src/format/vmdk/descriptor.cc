@@ -271,6 +271,14 @@ void Descriptor::drop(std::string_view key) {
   }
 }
 
+std::string database_value(std::string_view text, std::string_view key) {
+  for (const Line& at : lines_of(text)) {
+    const auto setting = setting_of(text.substr(at.begin, at.end - at.begin));
+    if (setting && same(setting->key, key)) return unquote(setting->value);
+  }
+  return {};
+}
+
 std::string compose(const DescriptorPlan& plan) {
   const uint64_t heads = plan.adapter == "ide" ? 16 : 255;
   std::string text = "# Disk DescriptorFile\nversion=1\nCID=" + hex8(plan.cid) +

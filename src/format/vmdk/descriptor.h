@@ -55,6 +55,9 @@ class Descriptor {
   std::vector<ExtentLine> extents_;
 };
 
+// The value of KEY in the descriptor TEXT, without quotes; empty when there is none.
+std::string database_value(std::string_view text, std::string_view key);
+
 // What a fresh descriptor says.
 struct DescriptorPlan {
   uint32_t cid = 0;

@@ -38,7 +38,9 @@ class VmdkNode : public FormatNode {
   uint32_t cid() const { return descriptor_.cid(); }
 
   Value specific_info() const override;
-  std::string backing_name() const override { return descriptor_.parent_hint(); }
+  std::string backing_name() const override {
+    return found_parent_.empty() ? descriptor_.parent_hint() : found_parent_;
+  }
   std::string backing_format() const override { return backing_name().empty() ? "" : "vmdk"; }
   bool reads_zero_when_created() const override { return true; }
   bool supports_compression() const override { return limits().cluster_bytes != 0; }
@@ -120,6 +122,10 @@ class VmdkNode : public FormatNode {
     RangeLock::Guard guard;
   };
 
+  // parent.cc
+  Task<void> open_parent(OpenContext& request);
+  [[noreturn]] void refuse_extent() const;
+
   // open.cc
   Task<void> read_descriptor();
   Task<vmdk::SparseHeader> read_sparse_header(Node& file, bool* footer);
@@ -183,6 +189,7 @@ class VmdkNode : public FormatNode {
   Node* file_ = nullptr;
   vmdk::Descriptor descriptor_;
   std::string create_type_;
+  std::string found_parent_;  // by its UUID, because no name leads to it
   bool embedded_ = false;
   uint64_t descriptor_offset_ = 0;  // bytes
   uint64_t descriptor_bytes_ = 0;   // room for it; 0: a file of its own

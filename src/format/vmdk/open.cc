@@ -51,16 +51,7 @@ Task<void> VmdkNode::load(OpenContext& request) {
   co_await read_descriptor();
   co_await open_parts(request);
   set_geometry();
-  if (!descriptor_.parent_hint().empty() || request.given_backing) {
-    NodePtr below = co_await request.open_backing(descriptor_.parent_hint(), "vmdk");
-    if (below) add_child("backing", std::move(below), ChildRole::kBacking);
-  } else {
-    NodePtr below = co_await request.open_backing("", "vmdk");
-    if (below) add_child("backing", std::move(below), ChildRole::kBacking);
-    if (!below && descriptor_.parent_cid() != kNoParent && !metadata_only_ &&
-        !request.flags.no_backing && !request.flags.for_check)
-      invalid("The descriptor has a parentCID but does not name the parent: parent missing");
-  }
+  co_await open_parent(request);
 }
 
 Task<void> VmdkNode::read_descriptor() {
@@ -68,8 +59,7 @@ Task<void> VmdkNode::read_descriptor() {
   if (length == 0) invalid("File is too small, not a valid image");
   std::vector<std::byte> head(kSector);
   co_await file_->read(0, MutableByteSpan(head).first(std::min<uint64_t>(length, head.size())));
-  if (is_cowd(head))
-    invalid("This is an extent of an ESX disk: open the descriptor file that names it");
+  if (is_cowd(head)) refuse_extent();
   if (!is_sparse(head)) {
     if (length > kMaxDescriptorBytes) invalid("invalid VMDK image descriptor");
     const std::string text = co_await read_text(*file_, 0, length);
@@ -79,16 +69,15 @@ Task<void> VmdkNode::read_descriptor() {
     const SparseHeader header = co_await read_sparse_header(*file_, &footer);
     if (header.version > 3) header.check(length);
     const auto end = checked_add(header.descriptor_offset, header.descriptor_sectors);
-    if (header.descriptor_offset == 0 || header.descriptor_sectors == 0)
-      invalid(
-          "invalid VMDK image descriptor: this is one extent of a disk; open the descriptor "
-          "file that names it");
+    if (header.descriptor_offset == 0 || header.descriptor_sectors == 0) refuse_extent();
     if (!end || *end > div_ceil(length, kSector) ||
         header.descriptor_sectors > kMaxDescriptorBytes / kSector)
       invalid("invalid VMDK image descriptor: it lies outside of the file");
     descriptor_offset_ = header.descriptor_offset * kSector;
     descriptor_bytes_ = header.descriptor_sectors * kSector;
     const std::string text = co_await read_text(*file_, descriptor_offset_, descriptor_bytes_);
+    // Some programs leave room for a descriptor in every extent.
+    if (text.find_first_not_of('\0') == std::string::npos) refuse_extent();
     embedded_ = header.capacity != 0;
     descriptor_ = Descriptor::parse(text, embedded_);
   }

@@ -1,0 +1,167 @@
+"""Files that other programs wrote and people could not open: snapshots of VirtualBox, old LUKS headers, key files, extents."""
+import os
+import shutil
+import struct
+import subprocess
+
+import pytest
+
+from report_cases import MIB, apple_map, old_luks, pattern, vbox_snapshot, vdi
+from test_mount import mount  # noqa: F401
+
+
+def put(name, data):
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    with open(name, "wb") as out:
+        out.write(data)
+
+
+# --- snapshots of VirtualBox ---
+
+@pytest.mark.parametrize("base, child", [("base.vdi", "child.vdi"), ("base.vdi", "Snapshots/child.vdi"), ("Snapshots/base.vdi", "child.vdi")])
+def test_a_vdi_snapshot_finds_its_parent(folder, cairn, base, child):
+    os.mkdir("Snapshots")
+    put("other.vdi", vdi(pattern(MIB))[0])
+    put("expected.raw", vbox_snapshot(base, child))
+    cairn("compare", "-f", "raw", "expected.raw", child)
+    assert cairn("check", child).code == 0
+    info = cairn("info", "--output=json", child).json()
+    assert info["format-specific"]["data"]["subformat"] == "differencing"
+
+
+def test_a_vdi_snapshot_takes_the_parent_that_is_named(folder, cairn):
+    os.mkdir("far")
+    put("expected.raw", vbox_snapshot("far/base.vdi", "child.vdi"))
+    put("far/other.vdi", vdi(pattern(4 * MIB))[0])
+    words = "driver=vdi,file.filename=child.vdi,backing.driver=vdi,backing.file.filename=far/"
+    plain = "driver=raw,file.filename=expected.raw"
+    cairn("compare", "--image-opts", plain, words + "base.vdi")
+    failed = cairn("compare", "--image-opts", plain, words + "other.vdi", ok=False)
+    assert "is another disk than the parent" in failed.err
+    lost = cairn("convert", "child.vdi", "out.raw", ok=False)
+    parent = cairn("info", "--output=json", "child.vdi").json()["format-specific"]["data"]["parent-uuid"]
+    assert lost.code == 1 and f"UUID {{{parent}}} was not found" in lost.err
+    cairn("io", "-c", "write 0 4k", "far/base.vdi")
+    with open("far/base.vdi", "r+b") as base:
+        base.seek(408)
+        base.write(b"changed since   ")
+    assert "was modified after this snapshot" in cairn("compare", "--image-opts", plain, words + "base.vdi", ok=False).err
+
+
+def test_a_parent_by_uuid_obeys_the_reference_policy(folder, cairn):
+    vbox_snapshot("base.vdi", "child.vdi")
+    failed = cairn("convert", "--untrusted", "child.vdi", "out.qcow2", ok=False)
+    assert failed.code == 1 and "its parent with UUID {" in failed.err and "may not be opened here" in failed.err
+
+
+def test_a_vdi_snapshot_is_written(folder, cairn):
+    seen = bytearray(vbox_snapshot("base.vdi", "child.vdi"))
+    before = open("base.vdi", "rb").read()
+    cairn("io", "-c", "write -P 5 100k 4k", "-c", "write -P 6 3M 4k", "-c", "write -z 2M 1M", "-c", "discard 1M 1M", "child.vdi")
+    seen[100 << 10:104 << 10] = b"\5" * 4096
+    seen[3 * MIB:3 * MIB + 4096] = b"\6" * 4096
+    seen[MIB:3 * MIB] = bytes(2 * MIB)
+    put("expected.raw", seen)
+    cairn("compare", "-f", "raw", "expected.raw", "child.vdi")
+    assert cairn("check", "child.vdi").code == 0
+    assert open("base.vdi", "rb").read() == before
+    assert "cannot be resized" in cairn("resize", "child.vdi", "8M", ok=False).err
+    cairn("commit", "child.vdi")
+    cairn("compare", "-f", "raw", "expected.raw", "base.vdi")
+
+
+def test_qemus_name_refuses_vdi_snapshots_as_qemu_does(folder, ours, qemu):
+    vbox_snapshot("base.vdi", "child.vdi")
+    assert ours("info", "child.vdi", ok=False).err == qemu("info", "child.vdi", ok=False).err
+
+
+def test_a_vmdk_snapshot_of_virtualbox_finds_its_parent_by_uuid(folder, cairn, qemu):
+    uuid = "7a0f0a3c-2d75-4d9b-8a53-0d3a3f0a6b11"
+
+    def edit(name, change):
+        data = open(name, "rb").read()
+        text = data[512:512 + 20 * 512].rstrip(b"\0")
+        put(name, data[:512] + change(text).ljust(20 * 512, b"\0") + data[512 + 20 * 512:])
+
+    put("disk.raw", pattern(4 * MIB))
+    qemu("convert", "-O", "vmdk", "disk.raw", "base.vmdk")
+    edit("base.vmdk", lambda text: text + b'ddb.uuid.image="%s"\n' % uuid.encode())
+    os.mkdir("Snapshots")
+    qemu("create", "-q", "-f", "vmdk", "-b", os.path.abspath("base.vmdk"), "-F", "vmdk", "Snapshots/child.vmdk")
+    edit("Snapshots/child.vmdk", lambda text: b"\n".join(line for line in text.split(b"\n") if b"parentFileNameHint" not in line)
+         + b'ddb.uuid.parent="%s"\n' % uuid.encode())
+    cairn("compare", "-f", "raw", "disk.raw", "Snapshots/child.vmdk")
+    cairn("io", "-c", "write -P 9 1M 4k", "-c", "read -P 9 1M 4k", "Snapshots/child.vmdk")
+    os.rename("base.vmdk", "Snapshots/renamed")
+    cairn("io", "-c", "read -P 9 1M 4k", "-c", "read -v 0 16", "Snapshots/child.vmdk")
+    os.remove("Snapshots/renamed")
+    assert uuid in cairn("convert", "Snapshots/child.vmdk", "out.raw", ok=False).err
+
+
+# --- LUKS ---
+
+@pytest.fixture
+def luks(folder):
+    def make(name, key):
+        with open(name, "wb") as image:
+            image.truncate(3 * MIB)
+        subprocess.run(["cryptsetup", "luksFormat", "-q", "--type", "luks1", "--cipher", "aes-cbc-plain", "--key-size", "128", "--hash",
+                        "sha1", "--pbkdf-force-iterations", "1000", name, key], check=True)
+        return f"driver=luks,key-secret=s,file.filename={name}"
+    put("pass.txt", b"correct horse")
+    put("key.bin", bytes(range(120, 200)) + b"\0\n\xff")
+    return make
+
+
+def test_a_luks_header_of_old_cryptsetup_opens(luks, cairn, ours):
+    whole = luks("whole.luks", "pass.txt")
+    put("old.luks", old_luks(open("whole.luks", "rb").read()))
+    for program in (cairn, ours):
+        program("compare", "--object", "secret,id=s,file=pass.txt", "--image-opts", whole, whole.replace("whole", "old"))
+    cairn("io", "--object", "secret,id=s,file=pass.txt", "--image-opts", "-c", "write -P 3 0 64k", whole.replace("whole", "old"))
+    assert "overlapping" not in cairn("info", "old.luks").err
+
+
+@pytest.mark.parametrize("definition", ["file=key.bin", "file=key.b64,format=base64"])
+def test_a_key_file_of_any_bytes_opens_luks(luks, cairn, ours, definition):
+    import base64
+    put("key.b64", base64.b64encode(open("key.bin", "rb").read()))
+    opts = luks("a.luks", "key.bin")
+    secret = f"secret,id=s,{definition}"
+    for program in (cairn, ours):
+        program("convert", "--object", secret, "--image-opts", opts, "-O", "raw", "out.raw")
+    cairn("create", "-q", "--object", secret, "-f", "luks", "-o", "key-secret=s,iter-time=10", "b.luks", "1M")
+    subprocess.run(["cryptsetup", "open", "--test-passphrase", "--key-file", "key.bin", "b.luks"], check=True)
+
+
+# --- Apple partition maps ---
+
+@pytest.mark.parametrize("block", [512, 2048])
+def test_an_apple_partition_map_is_mounted(mount, folder, block):  # noqa: F811
+    disk = apple_map(block=block)
+    put("apm.raw", disk)
+    one = mount("apm.raw", "parts", "--partitions", "-f", "raw")
+    assert sorted(os.listdir("parts")) == ["disk", "p1", "p2", "p3"]
+    assert open("parts/p2", "rb").read() == disk[64 * block:64 * block + 4 * MIB]
+    assert one.end()[0] == 0
+
+
+def test_an_apple_partition_map_that_lies_is_bounded(mount, folder):  # noqa: F811
+    disk = apple_map(entries=[(1, 63, b"a", b"b"), (64, 0xffffffff, b"c", b"d"), (0xffffffff, 1, b"e", b"f"), (64, 10, b"\x1b[2J", b"g")])
+    struct.pack_into(">I", disk, 512 + 4, 0xffffffff)
+    put("apm.raw", disk)
+    one = mount("apm.raw", "parts", "--partitions", "-f", "raw")
+    assert sorted(os.listdir("parts")) == ["disk", "p1", "p4"]
+    code, said = one.end()
+    assert code == 0 and "not within the disk" in said and "\x1b" not in said
+
+
+# --- VMDK ---
+
+def test_a_lone_extent_names_its_descriptor(folder, cairn, qemu):
+    put("disk.raw", pattern(MIB))
+    qemu("convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "disk.raw", "parts.vmdk")
+    failed = cairn("info", "parts-s001.vmdk", ok=False)
+    assert failed.code == 1 and "one extent of a split disk; open the descriptor ('parts.vmdk')" in failed.err
+    shutil.move("parts-s001.vmdk", "alone.vmdk")
+    assert "one extent of a split disk; open the descriptor" in cairn("convert", "alone.vmdk", "out.raw", ok=False).err
