@@ -93,6 +93,7 @@ Task<CheckResult> Qcow2Checker::examine() {
   co_await check_copied();
   co_await fix_snapshots();
   if (fixes_leaks()) co_await finish();
+  if (old_zeroes_ != 0 && node_.context().beyond_qemu) co_await fix_version();
   if (!fixes_leaks()) write_plan();
   co_return result_;
 }
@@ -108,6 +109,7 @@ void Qcow2Checker::start_counts() {
 Task<void> Qcow2Checker::count_all() {
   must_rebuild_ = false;
   copied_differs_ = false;
+  old_zeroes_ = 0;
   co_await read_table();
   co_await load_refcounts();
   count(0, cluster_, told_);

@@ -154,6 +154,7 @@ class Qcow2Checker {
   uint64_t take_free(uint64_t first, uint64_t clusters);
   Task<void> write_blocks(const std::vector<uint64_t>& blocks);
   Task<void> finish();
+  Task<void> fix_version();
 
   Qcow2Node& node_;
   const CheckRequest& request_;
@@ -174,6 +175,7 @@ class Qcow2Checker {
   std::vector<uint64_t> table_;                      // the refcount table as it stands in the file
   std::atomic<uint64_t> overflow_told_{UINT64_MAX};  // a cluster
   std::atomic<bool> copied_differs_{false};
+  std::atomic<uint64_t> old_zeroes_{0};  // zero flags in an image of version 2
   bool must_rebuild_ = false;
   bool warned_unaligned_ = false;
   bool marked_ = false;  // the repair has begun to write

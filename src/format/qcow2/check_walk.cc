@@ -128,6 +128,8 @@ void Qcow2Checker::walk_l2(ByteSpan table, uint64_t place, bool active, Findings
       compressed(entry, bitmap, at / width, active, findings);
       continue;
     }
+    if (header_.version == 2 && (entry & kZeroFlag) != 0)
+      old_zeroes_.fetch_add(1, std::memory_order_relaxed);
     const uint64_t host = entry & kOffsetMask;
     const uint64_t known = kOffsetMask | kCopied | kZeroFlag;
     if (entry & ~known)

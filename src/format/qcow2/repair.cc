@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/context.h"
 #include "format/qcow2/check.h"
 
 namespace cairn {
@@ -162,6 +163,26 @@ Task<void> Qcow2Checker::finish() {
   }
   co_await journal_->remove();
   if (marked_) co_await node_.read_tables();
+}
+
+// Readers refuse the zero flag in an image of version 2; in one of version 3 the same tables are
+// right. QEMU's check does not look for it.
+Task<void> Qcow2Checker::fix_version() {
+  const uint64_t entries = old_zeroes_;
+  const bool sound = result_.corruptions == 0 && result_.check_errors == 0;
+  const bool fix = fixes_all() && sound;
+  if (request_.report)
+    request_.report((fix ? "Repairing " : "ERROR ") + std::to_string(entries) +
+                    " L2 entries with the zero flag, which version 2 does not have" +
+                    (fix ? ": the image becomes one of version 3" : ""));
+  if (fix) {
+    co_await node_.upgrade();
+    result_.corruptions_fixed += entries;
+    co_return;
+  }
+  result_.corruptions += entries;
+  if (!fixes_leaks())
+    result_.plan.emplace_back("all: the image becomes one of version 3, which has the zero flag");
 }
 
 }  // namespace cairn
