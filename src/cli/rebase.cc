@@ -1,4 +1,5 @@
 #include "block/driver.h"
+#include "block/parent_link.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
 #include "job/difference.h"
@@ -77,6 +78,8 @@ class Rebasing {
         throw error.context("Could not open new backing file '" + plan_.backing + "'");
       }
     }
+    if (auto* child = dynamic_cast<ParentLink*>(overlay_.get()); child != nullptr)
+      co_await child->adopt_parent(new_.get());
     // The guest sees the same disk at every moment: what is written is what it saw before.
     const DifferenceOptions options{.own_stays = true,
                                     .compress = plan_.compress,

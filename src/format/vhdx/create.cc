@@ -113,19 +113,7 @@ Task<std::vector<std::byte>> locator_for(Context& context, const CreateRequest& 
   if (!same)
     throw Error(ErrorKind::kInvalid, "The parent '" + name + "' has sectors of another size");
   disk.check();
-  // From the folder of the child, as Windows writes it.
-  namespace fs = std::filesystem;
-  std::string path = name;
-  if (fs::path(name).is_absolute()) {
-    std::error_code failed;
-    const fs::path from = fs::absolute(request.filename, failed).parent_path();
-    path = fs::path(name).lexically_relative(from.lexically_normal()).string();
-  }
-  if (path.find('\\') != std::string::npos || has_protocol_prefix(path))
-    throw Error(ErrorKind::kInvalid,
-                "'" + name + "' cannot be named as the parent of a VHDX image");
-  std::replace(path.begin(), path.end(), '/', '\\');
-  values["relative_path"] = path.starts_with("..") ? path : ".\\" + path;
+  values["relative_path"] = relative_parent(name, request.filename);
   co_return encode_locator(values);
 }
 

@@ -80,6 +80,7 @@ struct Item {
   uint32_t length = 0;
 };
 
+extern const Uuid kParentLocatorItem;
 enum class ItemId { kParameters, kSize, kDiskId, kLogicalSector, kPhysicalSector, kParent };
 
 // Where the known items lie. Throws for everything that is wrong with the table.

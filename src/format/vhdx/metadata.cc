@@ -7,6 +7,8 @@
 
 namespace cairn::vhdx {
 
+const Uuid kParentLocatorItem = Uuid::parse("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C");
+
 namespace {
 
 constexpr std::string_view kTableSignature = "metadata";
@@ -31,8 +33,7 @@ const std::array<Known, 6> kKnown = {{
      Uuid::parse("8141BF1D-A96F-4709-BA47-F233A8FAAB5F"), 4, kOfDisk | kRequiredItem},
     {ItemId::kPhysicalSector, "physical sector size",
      Uuid::parse("CDA348C7-445D-4471-9CC9-E9885251C556"), 4, kOfDisk | kRequiredItem},
-    {ItemId::kParent, "parent locator", Uuid::parse("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C"), 0,
-     kRequiredItem},
+    {ItemId::kParent, "parent locator", kParentLocatorItem, 0, kRequiredItem},
 }};
 const Uuid kLocatorType = Uuid::parse("B04AEFB7-D19E-4A81-B789-25B8E9445913");
 

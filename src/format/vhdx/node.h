@@ -8,6 +8,7 @@
 #include "async/sync.h"
 #include "block/format_node.h"
 #include "block/open.h"
+#include "block/parent_link.h"
 #include "format/vhdx/journal.h"
 #include "format/vhdx/layout.h"
 #include "format/vhdx/pages.h"
@@ -21,7 +22,7 @@ namespace cairn {
 // rules); space that is given up is used again after the entry that says so is durable; in
 // differencing images the bitmap of a block gets to the disk before the table says that it counts,
 // or with it.
-class VhdxNode : public FormatNode {
+class VhdxNode : public FormatNode, public ParentLink {
  public:
   VhdxNode(Context& context, const Driver& driver, NodePtr file);
 
@@ -30,6 +31,8 @@ class VhdxNode : public FormatNode {
 
   bool reads_zero_when_created() const override { return !parameters_.has_parent; }
   std::string backing_name() const override { return parent_; }
+  Task<void> change_backing(std::string name, std::string format) override;
+  Task<void> adopt_parent(Node* parent) override;
   std::string backing_format() const override { return parent_.empty() ? "" : "vhdx"; }
   Task<CheckResult> check(CheckRequest request) override;
   Value specific_info() const override;
@@ -96,6 +99,10 @@ class VhdxNode : public FormatNode {
   Task<std::vector<vhdx::PagePtr>> region_pages(const vhdx::RegionTable& table,
                                                 std::vector<std::byte>& bytes);
   Task<void> store_size(uint64_t size);
+
+  // rename.cc
+  void check_new_parent(bool none) const;
+  Task<void> store_locator(const std::map<std::string, std::string>& values);
 
   Node* file_ = nullptr;  // the child, or what shows it after replay
   NodePtr overlay_;

@@ -93,29 +93,20 @@ Task<Parent> look_at_parent(Context& context, const CreateRequest& request) {
   co_return result;
 }
 
-// PATH as Windows writes it, in UTF-16.
-std::vector<std::byte> windows_path(std::string path) {
-  std::replace(path.begin(), path.end(), '/', '\\');
-  return to_utf16(path, false);
-}
-
 // Names the parent twice in HEADER: by the way from the child's folder, which is what programs
 // follow first, and from the root. Gives what is to be written behind the header.
 std::vector<std::byte> add_locators(DynamicHeader& header, const Parent& parent,
                                     const std::string& child) {
   namespace fs = std::filesystem;
-  const fs::path whole = fs::absolute(parent.path).lexically_normal();
-  const fs::path from = fs::absolute(child).lexically_normal().parent_path();
-  std::string relative = whole.lexically_relative(from).string();
-  if (!relative.starts_with("..")) relative.insert(0, "./");
+  const ParentPaths paths = ParentPaths::of(parent.path.string(), child);
   struct stat status = {};
   if (::stat(parent.path.c_str(), &status) == 0)
     header.parent_timestamp = timestamp_of(status.st_mtime);
   header.parent_id = parent.footer.id;
-  header.parent_name = whole.filename().string();
+  header.parent_name = fs::path(paths.whole).filename().string();
   std::vector<std::byte> all;
-  const std::pair<uint32_t, std::string> names[] = {{kRelativeWindows, relative},
-                                                    {kAbsoluteWindows, whole.string()}};
+  const std::pair<uint32_t, std::string> names[] = {{kRelativeWindows, paths.relative},
+                                                    {kAbsoluteWindows, paths.whole}};
   for (size_t i = 0; i < std::size(names); ++i) {
     const std::vector<std::byte> text = windows_path(names[i].second);
     ParentLocator& locator = header.locators[i];
@@ -152,6 +143,20 @@ Task<void> create_dynamic(Node& file, const Footer& footer, DynamicHeader& heade
 }
 
 }  // namespace
+
+ParentPaths ParentPaths::of(const std::string& path, const std::string& child) {
+  namespace fs = std::filesystem;
+  const fs::path whole = fs::absolute(path).lexically_normal();
+  const fs::path from = fs::absolute(child).lexically_normal().parent_path();
+  std::string relative = whole.lexically_relative(from).string();
+  if (!relative.starts_with("..")) relative.insert(0, "./");
+  return {.relative = relative, .whole = whole.string()};
+}
+
+std::vector<std::byte> windows_path(std::string path) {
+  std::replace(path.begin(), path.end(), '/', '\\');
+  return to_utf16(path, false);
+}
 
 const OptionSchema& creation_options() { return kCreateOptions; }
 

@@ -7,6 +7,7 @@
 #include "async/sync.h"
 #include "block/format_node.h"
 #include "block/open.h"
+#include "block/parent_link.h"
 #include "block/table_cache.h"
 #include "format/vpc/layout.h"
 
@@ -21,7 +22,7 @@ namespace cairn {
 //  2. In differencing images data is flushed before the bitmap says that it is there.
 //  3. A table in another place is written before the header that names it, the header before the
 //     footers that need its length.
-class VpcNode : public FormatNode {
+class VpcNode : public FormatNode, public ParentLink {
  public:
   VpcNode(Context& context, const Driver& driver, NodePtr file);
 
@@ -30,6 +31,8 @@ class VpcNode : public FormatNode {
 
   bool reads_zero_when_created() const override { return footer_.kind != vpc::Kind::kDifferencing; }
   std::string backing_name() const override { return parent_; }
+  Task<void> change_backing(std::string name, std::string format) override;
+  Task<void> adopt_parent(Node* parent) override;
   std::string backing_format() const override { return parent_.empty() ? "" : "vpc"; }
   Task<CheckResult> check(CheckRequest request) override;
   const vpc::Footer& footer() const { return footer_; }
@@ -66,6 +69,9 @@ class VpcNode : public FormatNode {
 
   // resize.cc
   Task<void> move_table(uint32_t entries);
+
+  // rename.cc
+  void check_new_parent(bool none) const;
 
   vpc::Footer footer_;
   vpc::DynamicHeader header_;
