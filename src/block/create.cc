@@ -5,6 +5,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "base/unfinished.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "block/open.h"
@@ -95,6 +96,8 @@ class Cleanup {
   explicit Cleanup(const std::string& path) : path_(path) {
     struct stat status = {};
     existed_ = ::lstat(path.c_str(), &status) == 0;
+    unfinished_.emplace(path,
+                        existed_ ? Unfinished::Fate::kIncomplete : Unfinished::Fate::kRemoved);
   }
   void failed() const {
     struct stat status = {};
@@ -105,6 +108,7 @@ class Cleanup {
  private:
   std::string path_;
   bool existed_;
+  std::optional<Unfinished> unfinished_;
 };
 
 }  // namespace

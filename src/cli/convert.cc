@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/arith.h"
+#include "base/unfinished.h"
 #include "block/driver.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
@@ -226,6 +227,7 @@ class NewFile {
     struct stat status = {};
     existed_ = ::lstat(path.c_str(), &status) == 0;
   }
+  bool existed() const { return existed_; }
   bool is_new() const {
     struct stat status = {};
     return !existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode);
@@ -547,6 +549,8 @@ int run_convert(Session& session, Arguments& arguments) {
 
   Progress progress(session, arguments.has('p'), plan.quiet, 1);
   const NewFile fresh(plan.target);
+  std::optional<Unfinished> unfinished;
+  if (plan.create && !fresh.existed()) unfinished.emplace(plan.target, Unfinished::Fate::kRemoved);
   Conversion conversion(session, plan, progress);
   try {
     run(session, conversion.run());

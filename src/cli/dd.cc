@@ -1,7 +1,11 @@
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <optional>
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "base/unfinished.h"
 #include "block/driver.h"
 #include "cli/verbs.h"
 
@@ -44,6 +48,7 @@ Task<void> copy(Session& session, Node& source, Node& target, const DdPlan& plan
 Task<void> run_plan(Session& session, DdPlan plan) {
   NodePtr source = co_await open_node(session.context, std::move(plan.source));
   NodePtr target;
+  std::optional<Unfinished> unfinished;
   std::exception_ptr error;
   try {
     // The locks of a raw input do not keep the output from being the same file.
@@ -60,6 +65,9 @@ Task<void> run_plan(Session& session, DdPlan plan) {
     CreateOptions image{
         .filename = plan.out, .format = plan.format, .options = {}, .size = size, .announce = {}};
     try {
+      struct stat status = {};
+      if (::lstat(plan.out.c_str(), &status) != 0)
+        unfinished.emplace(plan.out, Unfinished::Fate::kRemoved);
       co_await create_image(session.context, std::move(image));
     } catch (Error& caught) {
       throw caught.context(plan.out + ": error while creating output image");

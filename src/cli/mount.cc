@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "block/overlay.h"
 #include "block/partitions.h"
+#include "cli/signals.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -165,6 +166,7 @@ Task<void> mount_image(Session& session, OpenRequest request, MountWanted wanted
     mount.mount();
     announce(*node, wanted, table, target);
     if (background.started()) background.ready();
+    take_time_to_end();
     co_await mount.serve(session.cancel, [&session] {
       session.warning(
           "the mount is still in use: the image stays open until its last user has closed it");

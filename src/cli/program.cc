@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,37 +6,20 @@
 #include <cstring>
 #include <thread>
 
+#include "base/unfinished.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/sandbox.h"
 #include "cli/session.h"
+#include "cli/signals.h"
+#include "cli/verbs.h"
 #include "drivers.h"
 
 namespace cairn {
 namespace {
 
 using namespace cli;
-
-CancelSource cancellation;
-volatile std::sig_atomic_t interrupted_by = 0;
-
-// The first Ctrl-C asks for an orderly end, the second one does not wait for it.
-void on_interrupt(int signal) {
-  interrupted_by = signal;
-  cancellation.request();
-  struct sigaction action = {};
-  action.sa_handler = SIG_DFL;
-  ::sigaction(signal, &action, nullptr);
-}
-
-void catch_signals() {
-  struct sigaction action = {};
-  action.sa_handler = on_interrupt;
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
-  action.sa_handler = SIG_IGN;
-  ::sigaction(SIGPIPE, &action, nullptr);
-}
 
 std::string format_list(const Registry& registry) {
   std::string line;
@@ -119,8 +101,23 @@ void hide_secrets(int argc, char** argv) {
   }
 }
 
+// The image that VERB changes where it is; empty: none, or it has no plain name.
+std::string changed_in_place(const Verb& verb, const Arguments& arguments) {
+  const auto& words = arguments.words();
+  if (words.empty() || arguments.has(kImageOpts) || arguments.has(kTargetImageOpts)) return {};
+  const auto is = [&](std::string_view name) { return verb.name == name; };
+  if (is("resize") || is("commit") || is("rebase") || is("amend") || is("bitmap"))
+    return words.front();
+  if (is("check")) return arguments.has('r') ? words.front() : std::string();
+  if (is("snapshot")) return arguments.has('l') ? std::string() : words.back();
+  return is("convert") && arguments.has('n') ? words.back() : std::string();
+}
+
 // The verb itself; gives the exit code of whatever became of it.
 int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
+  std::optional<Unfinished> unfinished;
+  const std::string changed = changed_in_place(verb, arguments);
+  if (!changed.empty()) unfinished.emplace(changed, Unfinished::Fate::kIncomplete);
   try {
     const int code = verb.run(session, arguments);
     finish_output();
@@ -129,10 +126,13 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
     return usage(session, error, verb.usage_failure);
   } catch (const Exit& exit) {
     return exit.code;
-  } catch (const Error& error) {
+  } catch (Error& error) {
+    if (error.kind() == ErrorKind::kCancelled && !changed.empty() && session.for_people())
+      error.hint("'" + changed + "' is incomplete: the work was not finished.");
     session.error(error);
     // As a shell tells of a program that the signal ended.
-    if (error.kind() == ErrorKind::kCancelled && interrupted_by != 0) return 128 + interrupted_by;
+    if (error.kind() == ErrorKind::kCancelled && interrupted_by() != 0)
+      return 128 + interrupted_by();
     return verb.failure;
   } catch (const std::bad_alloc&) {
     session.error("out of memory");
@@ -263,7 +263,6 @@ int run_img(Session& session, int argc, char** argv) {
 }  // namespace
 
 int run_program(int argc, char** argv) {
-  catch_signals();
   // Descriptors 0, 1 and 2 must not become an image's.
   while (true) {
     const int fd = ::open("/dev/null", O_RDWR);
@@ -274,6 +273,7 @@ int run_program(int argc, char** argv) {
   }
   const char* slash = argc > 0 ? std::strrchr(argv[0], '/') : nullptr;
   const std::string program = argc == 0 ? "cairn" : slash != nullptr ? slash + 1 : argv[0];
+  CancelSource& cancellation = catch_signals(program.c_str());
   try {
     Context context({.workers = std::max(1u, std::thread::hardware_concurrency())});
     register_drivers(context.registry());
@@ -288,7 +288,7 @@ int run_program(int argc, char** argv) {
                     .cancel = cancellation};
     context.warn = [&session](std::string_view line) { session.warning(line); };
     if (session.for_people())
-      context.secrets().ask = [](const std::string& image, bool twice) {
+      context.secrets().ask = [&cancellation](const std::string& image, bool twice) {
         return ask_passphrase(cancellation, image, twice);
       };
     if (as_tool != nullptr) return run_tool(session, *as_tool, argc, argv);

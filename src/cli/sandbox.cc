@@ -153,6 +153,7 @@ constexpr int kAllowed[] = {
     SCMP_SYS(eventfd2),
     SCMP_SYS(timerfd_create),
     SCMP_SYS(timerfd_settime),
+    SCMP_SYS(setitimer),
     SCMP_SYS(access),
     SCMP_SYS(faccessat),
     SCMP_SYS(readlink),

@@ -8,6 +8,7 @@
 
 #include "base/arith.h"
 #include "block/overlay.h"
+#include "cli/signals.h"
 #include "cli/snapshot_table.h"
 
 namespace cairn::cli {
@@ -106,6 +107,7 @@ Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> liste
     if (where.kind == SocketAddress::Kind::kFd) where = bound;
   }
   if (plan.ready) plan.ready(server, where);
+  take_time_to_end();
   TaskGroup watchers;
   CancelSource over;
   if (plan.tick) watchers.spawn(tick(plan, server, over));

@@ -272,6 +272,8 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
   co_return extent;
 }
 
+constexpr uint64_t kAllocatedAtATime = uint64_t{1} << 30;
+
 void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode) {
   if (mode != Preallocation::kOff && length < old_length)
     throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
@@ -285,8 +287,10 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
       break;
     case Preallocation::kFalloc:
       if (length == old_length) return;
-      error = ::posix_fallocate(fd, static_cast<off_t>(old_length),
-                                static_cast<off_t>(length - old_length));
+      // In pieces: a signal ends the program between two of them.
+      for (uint64_t at = old_length; at < length && error == 0; at += kAllocatedAtATime)
+        error = ::posix_fallocate(fd, static_cast<off_t>(at),
+                                  static_cast<off_t>(std::min(kAllocatedAtATime, length - at)));
       what = "Could not preallocate new data";
       break;
     case Preallocation::kFull: {

@@ -1,0 +1,76 @@
+#include "base/unfinished.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+
+namespace cairn {
+namespace {
+
+constexpr int kSlots = 16;
+constexpr size_t kNameBytes = 4096;
+
+enum State : int { kFree, kFilling, kRemoves, kStays };
+
+// Static, because a signal handler has no other place to look.
+struct Slot {
+  std::atomic<int> state{kFree};
+  char name[kNameBytes] = {};
+};
+Slot slots[kSlots];
+
+void tell(int descriptor, const char* text) noexcept {
+  // There is nobody to complain to.
+  [[maybe_unused]] const ssize_t written = ::write(descriptor, text, std::strlen(text));
+}
+
+// Control characters of a name must not reach a terminal.
+void tell_name(int descriptor, const char* name) noexcept {
+  char shown[kNameBytes];
+  size_t length = 0;
+  for (; name[length] != 0 && length + 1 < sizeof shown; ++length) {
+    const auto c = static_cast<unsigned char>(name[length]);
+    shown[length] = c < 0x20 || c == 0x7f ? '?' : name[length];
+  }
+  shown[length] = 0;
+  tell(descriptor, "'");
+  tell(descriptor, shown);
+  tell(descriptor, "'");
+}
+
+}  // namespace
+
+Unfinished::Unfinished(const std::string& path, Fate fate) {
+  if (path.empty() || path.size() >= kNameBytes) return;
+  for (int i = 0; i < kSlots; ++i) {
+    int expected = kFree;
+    if (!slots[i].state.compare_exchange_strong(expected, kFilling)) continue;
+    std::memcpy(slots[i].name, path.c_str(), path.size() + 1);
+    slots[i].state.store(fate == Fate::kRemoved ? kRemoves : kStays);
+    slot_ = i;
+    return;
+  }
+}
+
+Unfinished::~Unfinished() { done(); }
+
+void Unfinished::done() {
+  if (slot_ >= 0) slots[slot_].state.store(kFree);
+  slot_ = -1;
+}
+
+void Unfinished::abandon_all(int descriptor) noexcept {
+  for (Slot& slot : slots) {
+    const int state = slot.state.exchange(kFilling);
+    struct stat status = {};
+    if ((state != kRemoves && state != kStays) || ::lstat(slot.name, &status) != 0) continue;
+    const bool removed = state == kRemoves && S_ISREG(status.st_mode) && ::unlink(slot.name) == 0;
+    tell(descriptor, removed ? "The incomplete target " : "");
+    tell_name(descriptor, slot.name);
+    tell(descriptor, removed ? " was removed.\n" : " is incomplete: the work was not finished.\n");
+  }
+}
+
+}  // namespace cairn

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+
+namespace cairn {
+
+// A file that is being made or changed, as long as this object is there: what a program that ends
+// before the work does has to clear away or to name. Objects may be made on any thread.
+class Unfinished {
+ public:
+  enum class Fate {
+    kRemoved,     // a new file that is worth nothing yet
+    kIncomplete,  // one that stays, changed in part
+  };
+  // The name is kept as it is; one of 4096 bytes and more is not.
+  Unfinished(const std::string& path, Fate fate);
+  ~Unfinished();
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+  // The work has ended; the same as destruction.
+  void done();
+
+  // Removes the new files, and tells on DESCRIPTOR, a line each, what became of all. For signal
+  // handlers: calls only what may be called there. Nothing else may be done afterwards but to end.
+  static void abandon_all(int descriptor) noexcept;
+
+ private:
+  int slot_ = -1;
+};
+
+}  // namespace cairn

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "async/cancel.h"
+
+namespace cairn::cli {
+
+// The first INT, TERM or HUP asks for an orderly end; the second one does not wait for it. A
+// program that has not ended shortly after the first one, because a server is silent or a system
+// call takes its time, ends all the same: new files are removed, others named (base/unfinished.h).
+// A broken pipe and a file that may not grow further (ulimit -f) become errors. Called once.
+CancelSource& catch_signals(const char* program);
+// The signal that asked for the end; 0: none did.
+int interrupted_by();
+// What goes on until it is ended and then has to finish the work of others, such as a server,
+// takes the time that this needs.
+void take_time_to_end();
+
+}  // namespace cairn::cli
