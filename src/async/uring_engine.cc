@@ -10,11 +10,9 @@ class UringEngine : public IoEngine {
  public:
   explicit UringEngine(int wake_fd) {
     const int error = io_uring_queue_init(256, &ring_, 0);
-    usable_ = error == 0;
-    if (usable_ && io_uring_register_eventfd(&ring_, wake_fd) != 0) {
-      io_uring_queue_exit(&ring_);
-      usable_ = false;
-    }
+    if (error != 0) return;
+    usable_ = works() && io_uring_register_eventfd(&ring_, wake_fd) == 0;
+    if (!usable_) io_uring_queue_exit(&ring_);
   }
   ~UringEngine() override {
     if (usable_) io_uring_queue_exit(&ring_);
@@ -65,6 +63,19 @@ class UringEngine : public IoEngine {
   }
 
  private:
+  // A ring may be made where requests are refused (seccomp, containers): one is tried.
+  bool works() {
+    io_uring_sqe* entry = io_uring_get_sqe(&ring_);
+    io_uring_prep_nop(entry);
+    io_uring_sqe_set_data(entry, nullptr);
+    if (io_uring_submit_and_wait(&ring_, 1) != 1) return false;
+    io_uring_cqe* done = nullptr;
+    if (io_uring_peek_cqe(&ring_, &done) != 0) return false;
+    const bool right = done->res == 0;
+    io_uring_cqe_seen(&ring_, done);
+    return right;
+  }
+
   io_uring ring_{};
   bool usable_ = false;
   bool queued_ = false;
