@@ -62,7 +62,7 @@ TEST(ParallelsDescriptor, FollowsParents) {
       "</Snapshots></Parallels_disk_image>";
   ASSERT_TRUE(looks_like_descriptor(text));
   const BundleDescriptor bundle = BundleDescriptor::parse(text);
-  const auto chain = bundle.chain(bundle.top);
+  const auto chain = bundle.chain(bundle.top, bundle.parts.front());
   ASSERT_EQ(chain.size(), 2u);
   EXPECT_EQ(chain[0].file, a);
   EXPECT_EQ(chain[1].file, b);

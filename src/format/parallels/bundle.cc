@@ -14,6 +14,7 @@ namespace {
 constexpr std::string_view kRoot = "Parallels_disk_image";
 constexpr std::string_view kDefaultTop = "{5fbaabe3-6958-40ff-92a7-860e329aab41}";
 constexpr size_t kMaxImages = 1024;
+constexpr size_t kMaxParts = 4096;
 constexpr size_t kMaxPathBytes = 4096;
 
 [[noreturn]] void invalid(const std::string& text) {
@@ -60,26 +61,49 @@ BundleImage read_image(const pugi::xml_node& node) {
   return image;
 }
 
-void read_storage(const pugi::xml_node& data, BundleDescriptor& into) {
-  const auto storages = data.children("Storage");
-  const auto count = std::distance(storages.begin(), storages.end());
-  if (count > 1) unsupported("the disk is split into " + std::to_string(count) + " parts");
-  if (count == 0) invalid("there is no Storage");
-  const pugi::xml_node storage = *storages.begin();
-  if (number_of(storage, "Start") != 0 || number_of(storage, "End") != into.sectors)
-    invalid("the Storage does not cover the disk");
-  into.cluster_sectors = number_of(storage, "Blocksize");
+BundlePart read_part(const pugi::xml_node& storage, BundleDescriptor& into) {
+  BundlePart part;
+  part.start = number_of(storage, "Start");
+  part.end = number_of(storage, "End");
+  const uint64_t cluster = number_of(storage, "Blocksize");
+  if (into.parts.empty()) into.cluster_sectors = cluster;
+  if (cluster != into.cluster_sectors)
+    invalid("the parts of the disk have clusters of several sizes");
   for (const pugi::xml_node node : storage.children("Image")) {
-    if (into.images.size() == kMaxImages) invalid("there are too many images");
-    into.images.push_back(read_image(node));
+    if (part.images.size() == kMaxImages) invalid("there are too many images");
+    part.images.push_back(read_image(node));
   }
-  if (into.images.empty()) invalid("there is no Image");
+  if (part.images.empty()) invalid("there is no Image");
+  return part;
+}
+
+// Parallels Desktop splits disks into parts of 2 GB if it is asked to; they need not be in order.
+void read_storage(const pugi::xml_node& data, BundleDescriptor& into) {
+  for (const pugi::xml_node storage : data.children("Storage")) {
+    if (into.parts.size() == kMaxParts) invalid("there are too many parts");
+    into.parts.push_back(read_part(storage, into));
+  }
+  if (into.parts.empty()) invalid("there is no Storage");
+  std::sort(into.parts.begin(), into.parts.end(),
+            [](const BundlePart& a, const BundlePart& b) { return a.start < b.start; });
+  uint64_t at = 0;
+  for (const BundlePart& part : into.parts) {
+    if (part.start != at || part.end < part.start || (part.end == part.start && into.sectors != 0))
+      invalid(into.parts.size() == 1 ? "the Storage does not cover the disk"
+                                     : "the parts leave a gap or overlap at sector " +
+                                           std::to_string(std::min(at, part.start)));
+    at = part.end;
+  }
+  if (at != into.sectors)
+    invalid(into.parts.size() == 1 ? "the Storage does not cover the disk"
+                                   : "the parts end at sector " + std::to_string(at) +
+                                         ", the disk at " + std::to_string(into.sectors));
 }
 
 // Every image has a shot, parents lead to the one root, and no name comes twice.
-void check_tree(const BundleDescriptor& bundle) {
+void check_tree(const BundleDescriptor& bundle, const BundlePart& part) {
   std::map<std::string, size_t> images;
-  for (const BundleImage& image : bundle.images)
+  for (const BundleImage& image : part.images)
     if (++images[image.id.text()] != 1) invalid("there are two images " + image.id.text());
   std::map<std::string, const BundleShot*> shots;
   size_t roots = 0;
@@ -133,26 +157,27 @@ BundleDescriptor BundleDescriptor::parse(std::string_view text) {
     bundle.shots.push_back({id_of(node, "GUID"), id_of(node, "ParentGUID")});
   }
   if (bundle.shots.empty()) {
-    if (bundle.images.size() != 1) invalid("there are several images, but no shots");
-    bundle.shots.push_back({bundle.images.front().id, Uuid{}});
+    const std::vector<BundleImage>& images = bundle.parts.front().images;
+    if (images.size() != 1) invalid("there are several images, but no shots");
+    bundle.shots.push_back({images.front().id, Uuid{}});
   }
-  check_tree(bundle);
+  for (const BundlePart& part : bundle.parts) check_tree(bundle, part);
   if (snapshots.child("TopGUID"))
     bundle.top = id_of(snapshots, "TopGUID");
   else
     bundle.top = bundle.shots.size() == 1 ? bundle.shots.front().id : Uuid::parse(kDefaultTop);
-  bundle.chain(bundle.top);
+  bundle.chain(bundle.top, bundle.parts.front());
   return bundle;
 }
 
-std::vector<BundleImage> BundleDescriptor::chain(const Uuid& which) const {
+std::vector<BundleImage> BundleDescriptor::chain(const Uuid& which, const BundlePart& part) const {
   std::vector<BundleImage> result;
   for (Uuid at = which; !at.is_null();) {
     const auto shot = std::find_if(shots.begin(), shots.end(),
                                    [&](const BundleShot& one) { return one.id == at; });
     if (shot == shots.end())
       throw Error(ErrorKind::kNotFound, "the bundle has no state " + at.text());
-    result.push_back(*std::find_if(images.begin(), images.end(),
+    result.push_back(*std::find_if(part.images.begin(), part.images.end(),
                                    [&](const BundleImage& one) { return one.id == at; }));
     at = shot->parent;
   }

@@ -28,18 +28,25 @@ struct BundleShot {
   Uuid parent;  // null: there is none
 };
 
+// A range of the disk, from START to END, in sectors, and its images.
+struct BundlePart {
+  uint64_t start = 0;
+  uint64_t end = 0;
+  std::vector<BundleImage> images;
+};
+
 struct BundleDescriptor {
   uint64_t sectors = 0;
   uint64_t cluster_sectors = 0;
-  std::vector<BundleImage> images;
+  std::vector<BundlePart> parts;  // in order, without gaps
   std::vector<BundleShot> shots;
   Uuid top;  // the state that is written
 
-  // Throws kInvalid or kUnsupported for what is no XML, contradicts itself, or is split.
+  // Throws kInvalid or kUnsupported for what is no XML or contradicts itself.
   static BundleDescriptor parse(std::string_view text);
 
-  // The images of the state WHICH, from the one without a parent on. Throws kNotFound.
-  std::vector<BundleImage> chain(const Uuid& which) const;
+  // The images of PART in the state WHICH, from the one without a parent on. Throws kNotFound.
+  std::vector<BundleImage> chain(const Uuid& which, const BundlePart& part) const;
 };
 
 }  // namespace cairn::parallels

@@ -36,39 +36,49 @@ Task<void> ParallelsBundle::load(OpenContext& request) {
   if (const auto wanted = request.options.string("snapshot")) state = Uuid::parse(*wanted);
   if (state != descriptor_.top && !read_only())
     throw Error(ErrorKind::kDenied, "Snapshots of a bundle are only read");
-  const std::vector<BundleImage> chain = descriptor_.chain(state);
+  descriptor_.chain(state, descriptor_.parts.front());
   if (request.flags.metadata_only && request.flags.references.mode == ReferencePolicy::Mode::kDeny)
     co_return;
+  parts_.reserve(descriptor_.parts.size());
+  for (const BundlePart& one : descriptor_.parts) {
+    Part& part = parts_.emplace_back();
+    part.begin = one.start * kSector;
+    part.length = (one.end - one.start) * kSector;
+    co_await open_part(request, part, descriptor_.chain(state, one));
+  }
+  mutable_limits() = parts_.front().shown->limits();
+}
 
+Task<void> ParallelsBundle::open_part(OpenContext& request, Part& part,
+                                      std::vector<BundleImage> chain) {
   const OpenFlags flags = request.flags;
   NodePtr below;
   std::exception_ptr error;
   try {
-    std::vector<std::string> paths;
     for (const BundleImage& image : chain) {
       const std::string path = path_of(image);
-      for (const std::string& other : paths)
+      for (const std::string& other : paths_)
         if (same_file(path, other))
           throw Error(ErrorKind::kInvalid, "'" + image.file + "' is named twice");
-      paths.push_back(path);
+      paths_.push_back(path);
       if (image.plain && below)
         throw Error(ErrorKind::kInvalid, "'" + image.file + "' is plain, but has a parent");
-      request.flags.writable = flags.writable && layers_.size() + 1 == chain.size();
+      request.flags.writable = flags.writable && part.layers.size() + 1 == chain.size();
       if (is_inside(path)) request.flags.references.mode = ReferencePolicy::Mode::kAllow;
-      NodePtr layer = co_await open_layer(request, image, path, below);
+      NodePtr layer = co_await open_layer(request, image, path, below, part.length);
       request.flags = flags;
       below = std::move(layer);
-      layers_.push_back({image, below.get()});
+      part.layers.push_back({image, below.get()});
     }
   } catch (...) {
     error = std::current_exception();
   }
   request.flags = flags;
   if (below) {
-    shown_ = below.get();
-    Limits& limits = mutable_limits();
-    limits = shown_->limits();
-    add_child("disk", std::move(below), ChildRole::kExtent);
+    part.shown = below.get();
+    const size_t number = parts_.size();
+    add_child(number == 1 ? "disk" : "disk" + std::to_string(number), std::move(below),
+              ChildRole::kExtent);
   }
   if (error) std::rethrow_exception(error);
 }
@@ -93,23 +103,25 @@ bool ParallelsBundle::is_inside(const std::string& path) const {
 }
 
 Task<NodePtr> ParallelsBundle::open_layer(OpenContext& request, const BundleImage& image,
-                                          std::string path, NodePtr below) {
+                                          std::string path, NodePtr below, uint64_t length) {
   NodePtr bytes;
   std::exception_ptr error;
   try {
     bytes = co_await request.open_reference("disk", path);
     if (image.plain) {
-      if (bytes->length() < length())
-        throw Error(ErrorKind::kInvalid, "the file is shorter than the disk");
+      if (bytes->length() < length)
+        throw Error(ErrorKind::kInvalid, std::string("the file is shorter than the disk") +
+                                             (descriptor_.parts.size() > 1 ? " in this part" : ""));
       co_return bytes;
     }
     std::vector<std::byte> head(kHeaderBytes);
     co_await bytes->read(
         0, MutableByteSpan(head).first(std::min<uint64_t>(head.size(), bytes->length())));
     const Header header = Header::decode(head, bytes->length());
-    if (header.size() != length())
+    if (header.size() != length)
       throw Error(ErrorKind::kInvalid, "the image has " + std::to_string(header.size()) +
-                                           " bytes, the disk " + std::to_string(length()));
+                                           " bytes, its part of the disk " +
+                                           std::to_string(length));
     if (header.tracks != descriptor_.cluster_sectors)
       throw Error(ErrorKind::kInvalid,
                   "the image has clusters of " + std::to_string(header.tracks) +
@@ -124,34 +136,69 @@ Task<NodePtr> ParallelsBundle::open_layer(OpenContext& request, const BundleImag
   std::rethrow_exception(error);
 }
 
-// --- requests: all go to the image on top ---
+// --- requests: all go to the images on top ---
+
+ParallelsBundle::Piece ParallelsBundle::piece_at(uint64_t offset, uint64_t length) {
+  const auto after =
+      std::upper_bound(parts_.begin(), parts_.end(), offset,
+                       [](uint64_t at, const Part& part) { return at < part.begin; });
+  Part& part = *std::prev(after);
+  const uint64_t inside = offset - part.begin;
+  // What follows the last part is the request layer's rounding.
+  const uint64_t most = after == parts_.end() ? length : part.length - inside;
+  return {&part, inside, std::min(length, most)};
+}
 
 Task<void> ParallelsBundle::do_read(uint64_t offset, MutableByteSpan out) {
-  return shown_->read(offset, out);
+  while (!out.empty()) {
+    const Piece piece = piece_at(offset, out.size());
+    co_await piece.part->shown->read(piece.offset, out.first(piece.length));
+    offset += piece.length;
+    out = out.subspan(piece.length);
+  }
 }
 Task<void> ParallelsBundle::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  return shown_->write(offset, in, flags);
+  while (!in.empty()) {
+    const Piece piece = piece_at(offset, in.size());
+    co_await piece.part->shown->write(piece.offset, in.first(piece.length), flags);
+    offset += piece.length;
+    in = in.subspan(piece.length);
+  }
 }
 Task<void> ParallelsBundle::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
-  return shown_->write_zeroes(offset, length, flags);
+  while (length != 0) {
+    const Piece piece = piece_at(offset, length);
+    co_await piece.part->shown->write_zeroes(piece.offset, piece.length, flags);
+    offset += piece.length;
+    length -= piece.length;
+  }
 }
 Task<void> ParallelsBundle::do_discard(uint64_t offset, uint64_t length) {
-  return shown_->discard(offset, length);
+  while (length != 0) {
+    const Piece piece = piece_at(offset, length);
+    co_await piece.part->shown->discard(piece.offset, piece.length);
+    offset += piece.length;
+    length -= piece.length;
+  }
 }
-Task<void> ParallelsBundle::do_flush() { return shown_->flush(); }
+Task<void> ParallelsBundle::do_flush() {
+  for (const Part& part : parts_) co_await part.shown->flush();
+}
 Task<Extent> ParallelsBundle::do_extent(uint64_t offset, uint64_t max) {
-  return shown_->extent_at(offset, max);
+  const Piece piece = piece_at(offset, max);
+  return piece.part->shown->extent_at(piece.offset, piece.length);
 }
 
 // --- states ---
 
 Task<std::optional<uint64_t>> ParallelsBundle::allocated_bytes() {
   std::optional<uint64_t> total = co_await file()->allocated_bytes();
-  for (const Layer& layer : layers_) {
-    const auto part = co_await layer.node->allocated_bytes();
-    if (!part) co_return std::nullopt;
-    total = total.value_or(0) + *part;
-  }
+  for (const Part& part : parts_)
+    for (const Layer& layer : part.layers) {
+      const auto bytes = co_await layer.node->allocated_bytes();
+      if (!bytes) co_return std::nullopt;
+      total = total.value_or(0) + *bytes;
+    }
   co_return total;
 }
 
@@ -182,38 +229,45 @@ Task<void> ParallelsBundle::show_snapshot(std::string id, std::string name) {
     if ((id.empty() && name.empty()) || (!id.empty() && id != std::to_string(number)) ||
         (!name.empty() && name != shot.id.text()))
       continue;
-    const auto layer = std::find_if(layers_.begin(), layers_.end(),
-                                    [&](const Layer& one) { return one.image.id == shot.id; });
-    if (layer == layers_.end())
-      throw Error(ErrorKind::kUnsupported, "the snapshot is not one of the current state's")
-          .hint("Open it with the option snapshot=" + shot.id.text());
-    shown_ = layer->node;
+    for (Part& part : parts_) {
+      const auto layer = std::find_if(part.layers.begin(), part.layers.end(),
+                                      [&](const Layer& one) { return one.image.id == shot.id; });
+      if (layer == part.layers.end())
+        throw Error(ErrorKind::kUnsupported, "the snapshot is not one of the current state's")
+            .hint("Open it with the option snapshot=" + shot.id.text());
+      part.shown = layer->node;
+    }
     co_return;
   }
   throw Error(ErrorKind::kNotFound, "Can't find snapshot");
 }
 
-// Every image in turn; only the one that may be written is repaired.
+// Every image in turn; only the ones that may be written are repaired.
 Task<CheckResult> ParallelsBundle::check(CheckRequest request) {
   CheckResult total;
-  for (const Layer& layer : layers_) {
-    if (layer.image.plain) continue;
-    CheckRequest one = request;
-    if (layer.node->read_only()) one.repair = CheckRequest::Repair::kNone;
-    if (request.report && layers_.size() > 1)
-      one.report = [&](std::string_view line) {
-        request.report(layer.image.file + ": " + std::string(line));
-      };
-    const CheckResult found = co_await layer.node->check(std::move(one));
-    total.corruptions += found.corruptions;
-    total.leaks += found.leaks;
-    total.corruptions_fixed += found.corruptions_fixed;
-    total.leaks_fixed += found.leaks_fixed;
-    total.total_clusters += found.total_clusters;
-    total.allocated_clusters += found.allocated_clusters;
-    total.fragmented_clusters += found.fragmented_clusters;
-  }
+  const bool several = parts_.size() > 1 || (parts_.size() == 1 && parts_[0].layers.size() > 1);
+  for (const Part& part : parts_)
+    for (const Layer& layer : part.layers)
+      if (!layer.image.plain) co_await check_layer(layer, request, several, total);
   co_return total;
+}
+
+Task<void> ParallelsBundle::check_layer(const Layer& layer, const CheckRequest& request,
+                                        bool several, CheckResult& total) {
+  CheckRequest one = request;
+  if (layer.node->read_only()) one.repair = CheckRequest::Repair::kNone;
+  if (request.report && several)
+    one.report = [&](std::string_view line) {
+      request.report(layer.image.file + ": " + std::string(line));
+    };
+  const CheckResult found = co_await layer.node->check(std::move(one));
+  total.corruptions += found.corruptions;
+  total.leaks += found.leaks;
+  total.corruptions_fixed += found.corruptions_fixed;
+  total.leaks_fixed += found.leaks_fixed;
+  total.total_clusters += found.total_clusters;
+  total.allocated_clusters += found.allocated_clusters;
+  total.fragmented_clusters += found.fragmented_clusters;
 }
 
 }  // namespace cairn

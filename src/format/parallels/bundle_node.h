@@ -40,15 +40,32 @@ class ParallelsBundle : public Node {
     parallels::BundleImage image;
     Node* node = nullptr;
   };
+  // A range of the disk and the images that decide it, the uppermost last.
+  struct Part {
+    uint64_t begin = 0;
+    uint64_t length = 0;
+    std::vector<Layer> layers;
+    Node* shown = nullptr;
+  };
+  // The piece of a request that one part answers.
+  struct Piece {
+    Part* part = nullptr;
+    uint64_t offset = 0;  // in the part
+    uint64_t length = 0;
+  };
+  Task<void> open_part(OpenContext& request, Part& part, std::vector<parallels::BundleImage> chain);
   Task<NodePtr> open_layer(OpenContext& request, const parallels::BundleImage& image,
-                           std::string path, NodePtr below);
+                           std::string path, NodePtr below, uint64_t bytes);
+  Piece piece_at(uint64_t offset, uint64_t length);
+  Task<void> check_layer(const Layer& layer, const CheckRequest& request, bool several,
+                         CheckResult& total);
   std::string path_of(const parallels::BundleImage& image) const;
   bool is_inside(const std::string& path) const;
 
   parallels::BundleDescriptor descriptor_;
-  std::string folder_;  // with a slash at its end
-  std::vector<Layer> layers_;
-  Node* shown_ = nullptr;  // null: only names are wanted
+  std::string folder_;              // with a slash at its end
+  std::vector<Part> parts_;         // empty: only names are wanted
+  std::vector<std::string> paths_;  // of all that is open
 };
 
 }  // namespace cairn
