@@ -68,3 +68,48 @@ def old_luks(image):
     image[1024:1024 + length] = key
     struct.pack_into(">I", image, 208 + 40, 2)
     return bytes(image)
+
+
+GUID = "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
+
+
+def parallels(disk, cluster=MIB):
+    """A Parallels image of the second kind that stores what is not zero."""
+    count = len(disk) // cluster
+    blocks = [disk[i * cluster:(i + 1) * cluster] for i in range(count)]
+    stored = [block for block in blocks if any(block)]
+    places = iter(range(1, len(stored) + 1))
+    table = [next(places) if any(block) else 0 for block in blocks]
+    header = struct.pack("<16sIIIIIQIIIQ", b"WithouFreSpacExt", 2, 16, 16, cluster // 512, count, len(disk) // 512, 0, cluster // 512, 0, 0)
+    return (header.ljust(64, b"\0") + struct.pack(f"<{count}I", *table)).ljust(cluster, b"\0") + b"".join(stored)
+
+
+def split_bundle(folder, disk, ends, plain=False, shuffled=False):
+    """A directory of Parallels whose disk is split into pieces that end at the sectors ENDS."""
+    folder.mkdir()
+    parts, start = [], 0
+    for i, end in enumerate(ends):
+        name = f"disk.hdd.{i}.{GUID}.hds"
+        piece = disk[start * 512:end * 512]
+        (folder / name).write_bytes(piece if plain else parallels(piece))
+        parts.append(f"<Storage><Start>{start}</Start><End>{end}</End><Blocksize>2048</Blocksize><Image><GUID>{GUID}</GUID>"
+                     f"<Type>{'Plain' if plain else 'Compressed'}</Type><File>{name}</File></Image></Storage>")
+        start = end
+    (folder / "DiskDescriptor.xml").write_text(
+        f"<?xml version='1.0' encoding='UTF-8'?><Parallels_disk_image Version='1.0'><Disk_Parameters><Disk_size>{len(disk) // 512}"
+        "</Disk_size><Cylinders>16</Cylinders><Heads>16</Heads><Sectors>32</Sectors><Padding>0</Padding></Disk_Parameters><StorageData>"
+        + "".join(parts[::-1] if shuffled else parts) + f"</StorageData><Snapshots><Shot><GUID>{GUID}</GUID><ParentGUID>"
+        "{00000000-0000-0000-0000-000000000000}</ParentGUID></Shot></Snapshots></Parallels_disk_image>")
+
+
+OVF = """<?xml version="1.0" encoding="UTF-8"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1">
+<References><File ovf:href="{href}" ovf:id="f1"{extra}/></References>
+<DiskSection><Info>d</Info><Disk ovf:capacity="{capacity}" ovf:diskId="d1" ovf:fileRef="f1"
+ ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"/></DiskSection>
+<VirtualSystem ovf:id="vm"><Info>v</Info><Name>vm</Name></VirtualSystem></Envelope>
+"""
+
+
+def ovf(href, capacity, extra=""):
+    return OVF.format(href=href, capacity=capacity, extra=extra).encode()

@@ -138,7 +138,7 @@ BUNDLE_LIES = {
     "no_xml": (lambda text: text[:300], "no XML"),
     "version": (lambda text: text.replace('Version="1.0"', 'Version="2"'), "version '2' is not 1.0"),
     "padding": (lambda text: text.replace("<Padding>0", "<Padding>1"), "padding"),
-    "split": (lambda text: text.replace("</StorageData>", "<Storage/></StorageData>"), "split into 2 parts"),
+    "split": (lambda text: text.replace("</StorageData>", "<Storage/></StorageData>"), "Start is no number"),
     "no_storage": (lambda text: text.replace("StorageData>", "Other>"), "there is no Storage"),
     "end": (lambda text: text.replace("<End>8192", "<End>8191"), "does not cover the disk"),
     "size": (lambda text: text.replace("8192", "99999999999999999999"), "Disk_size is no number"),

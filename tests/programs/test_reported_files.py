@@ -1,12 +1,14 @@
 """Files that other programs wrote and people could not open: snapshots of VirtualBox, old LUKS headers, key files, extents."""
+import io
 import os
 import shutil
 import struct
 import subprocess
+import tarfile
 
 import pytest
 
-from report_cases import MIB, apple_map, old_luks, pattern, vbox_snapshot, vdi
+from report_cases import MIB, apple_map, old_luks, ovf, pattern, split_bundle, vbox_snapshot, vdi
 from test_mount import mount  # noqa: F401
 
 
@@ -165,3 +167,82 @@ def test_a_lone_extent_names_its_descriptor(folder, cairn, qemu):
     assert failed.code == 1 and "one extent of a split disk; open the descriptor ('parts.vmdk')" in failed.err
     shutil.move("parts-s001.vmdk", "alone.vmdk")
     assert "one extent of a split disk; open the descriptor" in cairn("convert", "alone.vmdk", "out.raw", ok=False).err
+
+
+# --- disks of Parallels in pieces ---
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("ends", [[4096, 8192], [2048, 8192], [2048, 4096, 6144, 8192]])
+def test_a_split_parallels_disk_is_one(folder, cairn, mount, plain, ends):  # noqa: F811
+    disk = pattern(4 * MIB)
+    put("disk.raw", disk)
+    split_bundle(folder / "split.hdd", disk, ends, plain, shuffled=True)
+    assert cairn("info", "--output=json", "split.hdd").json()["virtual-size"] == len(disk)
+    cairn("convert", "split.hdd", "out.raw")
+    assert open("out.raw", "rb").read() == disk
+    assert cairn("check", "split.hdd").code == 0
+    assert sum(row["length"] for row in cairn("map", "--output=json", "split.hdd").json()) == len(disk)
+    one = mount("split.hdd", "file")
+    assert open("file", "rb").read() == disk
+    assert one.end()[0] == 0
+    at = ends[0] * 512
+    cairn("io", "-c", f"write -P 7 {at - 4096} 8192", "-c", f"write -z {at + 65536} 65536", "split.hdd")
+    wanted = bytearray(disk)
+    wanted[at - 4096:at + 4096] = b"\7" * 8192
+    wanted[at + 65536:at + 131072] = bytes(65536)
+    put("disk.raw", wanted)
+    cairn("compare", "-f", "raw", "disk.raw", "split.hdd")
+
+
+@pytest.mark.parametrize("change", [("<Start>4096", "<Start>4097"), ("<End>8192", "<End>8000"), ("<Start>4096", "<Start>2048")])
+def test_a_split_parallels_disk_with_a_gap_is_refused(folder, cairn, change):
+    split_bundle(folder / "split.hdd", pattern(4 * MIB), [4096, 8192])
+    descriptor = folder / "split.hdd/DiskDescriptor.xml"
+    descriptor.write_text(descriptor.read_text().replace(*change))
+    failed = cairn("info", "split.hdd", ok=False)
+    assert failed.code == 1 and "sector" in failed.err
+
+
+# --- appliances ---
+
+@pytest.fixture
+def stream(folder, qemu):
+    put("disk.raw", pattern(4 * MIB))
+    qemu("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", "disk.raw", "d.vmdk")
+    return open("d.vmdk", "rb").read()
+
+
+def tar(name, members):
+    with tarfile.open(name, "w", format=tarfile.USTAR_FORMAT) as out:
+        for path, data in members:
+            info = tarfile.TarInfo(path)
+            if data is None:
+                info.type = tarfile.DIRTYPE
+            else:
+                info.size = len(data)
+            out.addfile(info, io.BytesIO(data) if data is not None else None)
+
+
+@pytest.mark.parametrize("first", [[], [("vm/", None)]])
+def test_an_appliance_in_a_directory_of_its_archive(stream, cairn, first):
+    tar("a.ova", first + [("vm/vm.ovf", ovf("d.vmdk", 4 * MIB)), ("vm/d.vmdk", stream)])
+    cairn("compare", "-f", "raw", "disk.raw", "a.ova")
+    assert cairn("check", "a.ova").code == 0
+
+
+def test_an_ovf_file_opens_as_its_appliance(stream, cairn, ours):
+    put("exported/vm.ovf", ovf("d.vmdk", 4 * MIB))
+    put("exported/d.vmdk", stream)
+    cairn("compare", "-f", "raw", "disk.raw", "exported/vm.ovf")
+    info = cairn("info", "--output=json", "exported/vm.ovf").json()
+    assert info["format"] == "ova" and info["virtual-size"] == 4 * MIB
+    assert ours("info", "--output=json", "exported/vm.ovf").json()["format"] == "raw"
+    assert "may not be opened here" in cairn("convert", "--untrusted", "exported/vm.ovf", "out.raw", "-O", "raw", ok=False).err
+
+
+@pytest.mark.parametrize("href", ["../d.vmdk", "/etc/passwd", "link.vmdk", "sub/../../d.vmdk"])
+def test_an_ovf_file_reaches_nothing_outside_of_its_directory(stream, cairn, href):
+    put("exported/vm.ovf", ovf(href, 4 * MIB))
+    os.symlink("../d.vmdk", "exported/link.vmdk")
+    failed = cairn("convert", "-O", "raw", "exported/vm.ovf", "out.raw", ok=False)
+    assert failed.code == 1 and "outside of its directory" in failed.err

@@ -50,6 +50,15 @@ Appliance plan(const std::string& filename, uint64_t size, const Options& option
   return result;
 }
 
+bool is_descriptor_name(const std::string& name) {
+  const size_t dot = name.rfind('.');
+  if (dot == std::string::npos || name.size() - dot != 4) return false;
+  return (name[dot + 1] | 0x20) == 'o' && (name[dot + 2] | 0x20) == 'v' &&
+         (name[dot + 3] | 0x20) == 'f';
+}
+
+bool is_directory(ByteSpan header) { return static_cast<char>(header[156]) == '5'; }
+
 class OvaDriver : public Driver {
  public:
   std::string_view name() const override { return "ova"; }
@@ -57,13 +66,15 @@ class OvaDriver : public Driver {
   int probe(const ProbeInput& input) const override {
     // QEMU takes archives for raw disks, and so do we under its names.
     if (!input.beyond_qemu || input.head.size() < kTarBlock) return 0;
-    if (!TarHeader::looks_like(input.head)) return 0;
-    const std::string name = load_text(input.head, 0, 100);
-    const size_t dot = name.rfind('.');
-    if (dot == std::string::npos || name.size() - dot != 4) return 0;
-    const bool descriptor = (name[dot + 1] | 0x20) == 'o' && (name[dot + 2] | 0x20) == 'v' &&
-                            (name[dot + 3] | 0x20) == 'f';
-    return descriptor ? 100 : 0;
+    // Archives may begin with the entries of directories.
+    ByteSpan head = input.head;
+    while (head.size() >= 2 * kTarBlock && TarHeader::looks_like(head) && is_directory(head))
+      head = head.subspan(kTarBlock);
+    if (TarHeader::looks_like(head)) return is_descriptor_name(load_text(head, 0, 100)) ? 100 : 0;
+    const std::string text = load_text(input.head, 0, input.head.size());
+    const bool envelope = text.find("Envelope") != std::string::npos &&
+                          text.find("/ovf/envelope/") != std::string::npos;
+    return envelope && is_descriptor_name(std::string(input.filename)) ? 100 : 0;
   }
   Abilities abilities() const override {
     return {.create = true, .compress = true, .compression_level = true, .check = true};

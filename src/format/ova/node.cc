@@ -39,9 +39,17 @@ Task<void> OvaNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   // The choice of a disk is no part of the name.
   set_filename(file_->filename());
+  std::vector<std::byte> head(kTarBlock);
+  co_await file_->read(
+      0, MutableByteSpan(head).first(std::min<uint64_t>(head.size(), file_->length())));
+  const std::string start = load_text(head, 0, head.size());
+  const size_t first = start.find_first_not_of("\xef\xbb\xbf \t\r\n");
+  packed_ = first == std::string::npos || start[first] != '<';
+  if (!packed_) co_return co_await load_directory(request);
   members_ = co_await read_tar(*file_);
   if (members_.empty() || !ends_with(members_.front().name, ".ovf"))
     invalid("the archive is no appliance: it does not begin with an OVF descriptor");
+  base_ = members_.front().name.substr(0, members_.front().name.rfind('/') + 1);
   descriptor_ = co_await text_of(members_.front(), kMaxDescriptorBytes);
   envelope_ = Envelope::parse(descriptor_);
   if (envelope_.disks.empty()) invalid("the appliance has no disks");
@@ -60,6 +68,8 @@ Task<std::string> OvaNode::text_of(Member member, uint64_t most) {
   co_await file_->read(member.offset, std::as_writable_bytes(std::span(text.data(), text.size())));
   co_return text;
 }
+
+std::string OvaNode::member_name(const std::string& name) const { return base_ + name; }
 
 const Member* OvaNode::member(std::string_view name) const {
   const auto found = std::find_if(members_.begin(), members_.end(),
@@ -101,6 +111,21 @@ void OvaNode::choose(const std::optional<std::string>& wanted, bool must) {
 
 // --- reading ---
 
+Task<NodePtr> OvaNode::open_member(OpenContext& request, const Disk& disk) {
+  const Member* place = member(member_name(disk.file));
+  if (place == nullptr)
+    invalid("the disk '" + disk.id + "' is in the file '" + disk.file +
+            "', which the archive does not have");
+  auto slice = std::make_shared<SliceNode>(*file_, place->offset, place->bytes,
+                                           file_->filename() + ": " + place->name);
+  try {
+    NodePtr node = co_await request.open_over(slice, "");
+    co_return node;
+  } catch (Error& error) {
+    throw error.context("'" + place->name + "' in the archive");
+  }
+}
+
 Task<void> OvaNode::open_disk(OpenContext& request) {
   const Disk& disk = envelope_.disks[chosen_];
   if (!disk.unusable.empty())
@@ -112,23 +137,16 @@ Task<void> OvaNode::open_disk(OpenContext& request) {
     set_length((*disk.capacity + 511) / 512 * 512);
     co_return;
   }
-  const Member* place = member(disk.file);
-  if (place == nullptr)
-    invalid("the disk '" + disk.id + "' is in the file '" + disk.file +
-            "', which the archive does not have");
-  auto slice = std::make_shared<SliceNode>(*file_, place->offset, place->bytes,
-                                           file_->filename() + ": " + place->name);
   NodePtr node;
-  try {
-    node = co_await request.open_over(slice, "");
-  } catch (Error& error) {
-    throw error.context("'" + place->name + "' in the archive");
-  }
+  if (packed_)
+    node = co_await open_member(request, disk);
+  else
+    node = co_await open_beside(request, disk.file);
   disk_ = node.get();
   add_child("disk", std::move(node), ChildRole::kExtent);
   const bool told_vmdk = disk.format.find("vmdk") != std::string::npos;
   if (told_vmdk && disk_->driver().name() != "vmdk")
-    invalid("'" + place->name + "' in the archive is no VMDK image, as the descriptor has it");
+    invalid("'" + disk.file + "' is no VMDK image, as the descriptor has it");
   Limits& limits = mutable_limits();
   limits.cluster_bytes = disk_->limits().cluster_bytes;
   limits.remote = disk_->limits().remote;
@@ -168,7 +186,7 @@ Value OvaNode::specific_info() const {
   }
   Value result = Value::object();
   result.set("name", envelope_.name);
-  result.set("manifest", member(stem_of(members_.front().name) + ".mf") != nullptr);
+  result.set("manifest", packed_ && member(stem_of(members_.front().name) + ".mf") != nullptr);
   result.set("disks", std::move(disks));
   return result;
 }
@@ -180,6 +198,7 @@ Task<CheckResult> OvaNode::check(CheckRequest request) {
   CheckResult result;
   if (disk_ != nullptr && disk_->driver().abilities().check)
     result = co_await disk_->check(request);
+  if (!packed_) co_return result;
   const Member* manifest = member(stem_of(members_.front().name) + ".mf");
   if (manifest == nullptr) co_return result;
   const std::string text = co_await text_of(*manifest, kMaxManifestBytes);
@@ -193,7 +212,7 @@ Task<void> OvaNode::check_digest(const Digested& line, CheckResult& result,
     ++result.corruptions;
     if (request.report) request.report("ERROR: '" + line.file + "' of the manifest: " + what);
   };
-  const Member* found = member(line.file);
+  const Member* found = member(member_name(line.file));
   if (found == nullptr) co_return finding("the archive does not have it");
   std::optional<Digest> digest;
   try {
@@ -214,7 +233,7 @@ Task<void> OvaNode::check_digest(const Digested& line, CheckResult& result,
 // --- writing ---
 
 Task<void> OvaNode::begin_disk(OpenContext& request) {
-  const bool fresh = envelope_.disks.size() == 1 && envelope_.disks[0].file.empty() &&
+  const bool fresh = packed_ && envelope_.disks.size() == 1 && envelope_.disks[0].file.empty() &&
                      envelope_.disks[0].capacity && members_.size() <= 2;
   if (!fresh)
     throw Error(ErrorKind::kDenied, "an appliance is written once, as a whole")

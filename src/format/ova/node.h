@@ -13,7 +13,8 @@
 
 namespace cairn {
 
-// One disk of an appliance. Reads go to where the disk lies in the archive.
+// One disk of an appliance. Reads go to where the disk lies in the archive, or to the file beside a
+// descriptor that is not packed.
 //
 // An appliance is written once, as a whole: one that was just created has a disk without content.
 // What is written then goes to a stream in a file without a name in the appliance's folder, as its
@@ -46,11 +47,18 @@ class OvaNode : public Node {
   Task<void> do_close() override;
 
  private:
+  // directory.cc: an appliance that is not packed, its descriptor beside its disks
+  Task<void> load_directory(OpenContext& request);
+  Task<NodePtr> open_beside(OpenContext& request, const std::string& name);
+
+  // What the descriptor calls NAME, as the archive does: relative to the descriptor.
+  std::string member_name(const std::string& name) const;
   Task<std::string> text_of(ova::Member member, uint64_t most);
   const ova::Member* member(std::string_view name) const;
   void choose(const std::optional<std::string>& wanted, bool must);
   std::string list() const;
   Task<void> open_disk(OpenContext& request);
+  Task<NodePtr> open_member(OpenContext& request, const ova::Disk& disk);
   Task<void> begin_disk(OpenContext& request);
   Task<NodePtr> open_spool(bool writable);
   Task<void> pack(Node& disk, uint64_t populated);
@@ -62,6 +70,8 @@ class OvaNode : public Node {
   std::vector<ova::Member> members_;
   ova::Envelope envelope_;
   size_t chosen_ = 0;
+  std::string base_;    // the directory of the descriptor in the archive; empty or with a slash
+  bool packed_ = true;  // false: the file is the descriptor
   // While it is written.
   std::string descriptor_;
   std::string disk_file_;
