@@ -8,10 +8,11 @@
 #include "base/arith.h"
 #include "base/unfinished.h"
 #include "block/driver.h"
+#include "cli/cloud_archive.h"
+#include "cli/presets.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
-#include "format/vpc/azure.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
 #include "job/history.h"
@@ -37,8 +38,9 @@ struct ConvertPlan {
   std::optional<std::string> snapshot;  // which one of the source is read
   std::string hash;                     // the algorithm of the digest that is printed; empty: none
   bool verify = false;
-  std::optional<uint64_t> level;  // of compression
-  bool azure = false;
+  std::optional<uint64_t> level;       // of compression
+  const Preset* preset = nullptr;      // of --for
+  const PresetImage* image = nullptr;  // what of it is made
 };
 
 constexpr uint64_t kMaxSparse = 16 << 20;
@@ -197,27 +199,13 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   plan.create_options = std::move(options);
 }
 
-// Azure takes one kind of image only.
-void plan_azure(const Session& session, const Arguments& arguments, Options& options,
-                ConvertPlan& plan) {
-  const std::string cloud = arguments.value_or(kFor, "");
-  if (cloud != "azure")
-    fail(session, "--for knows 'azure' and nothing else; '" + cloud + "' was given");
+void plan_preset(const Session& session, const Arguments& arguments, Options& options,
+                 ConvertPlan& plan) {
+  plan.preset = &find_preset(session, arguments.value_or(kFor, ""));
   if (!plan.create) fail(session, "--for makes a new image: -n cannot be used with it");
-  if (plan.job.compress) fail(session, "Azure takes no compressed images");
-  const std::string by_name = format_of_name(plan.target);
-  if (arguments.has('O') ? plan.format != "vpc" : !by_name.empty() && by_name != "vpc")
-    fail(session, "Azure takes VHD images only: the target must be NAME.vhd, or of the format vpc");
-  plan.format = "vpc";
-  plan.azure = true;
-  const std::pair<const char*, const char*> needed[] = {{"subformat", "fixed"},
-                                                        {"force_size", "on"}};
-  for (const auto& [key, value] : needed) {
-    const auto given = options.string(key);
-    if (given && *given != value)
-      fail(session, std::string("Azure takes images with ") + key + "=" + value + " only");
-    options.set(key, value);
-  }
+  plan.image = &choose_image(session, *plan.preset, plan.target, arguments.value('O'),
+                             plan.job.compress, options);
+  plan.format = plan.image->format;
 }
 
 // Whether a name stands for a file that came into being since this was made.
@@ -247,11 +235,17 @@ class Conversion {
     std::exception_ptr error;
     try {
       co_await open_sources();
+      if (plan_.image != nullptr && plan_.image->archive) {
+        created_ = true;
+        const uint64_t size = size_for(*plan_.preset, size_);
+        co_await write_cloud_archive(session_, sources_, size, plan_.target, progress_);
+        co_return co_await close_all(std::move(sources_), nullptr);
+      }
       if (plan_.bitmaps) check_bitmaps();
       co_await open_target();
       co_await copy();
       if (plan_.bitmaps) copy_bitmaps();
-      if (plan_.azure) co_await verify_azure();
+      if (plan_.preset != nullptr) co_await verify_preset();
       if (plan_.verify) co_await verify();
     } catch (...) {
       error = std::current_exception();
@@ -290,7 +284,7 @@ class Conversion {
         CreateOptions image{.filename = plan_.target,
                             .format = plan_.format,
                             .options = plan_.create_options,
-                            .size = plan_.azure ? align_up(size, vpc::kAzureUnit) : size,
+                            .size = plan_.preset != nullptr ? size_for(*plan_.preset, size) : size,
                             .announce = {},
                             .opened_next = true};
         co_await create_image(session_.context, std::move(image));
@@ -385,25 +379,10 @@ class Conversion {
     if (digest) digest_ = digest->finish();
   }
 
-  // Looks at the finished file as a stranger does.
-  Task<void> verify_azure() {
+  Task<void> verify_preset() {
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
-    OpenRequest bytes;
-    bytes.filename = plan_.target;
-    bytes.format = "file";
-    NodePtr file = co_await open_node(session_.context, std::move(bytes));
-    std::exception_ptr error;
-    std::vector<std::string> findings;
-    try {
-      findings = co_await vpc::azure_findings(*file);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    std::vector<NodePtr> nodes(1, file);
-    co_await close_all(std::move(nodes), error);
-    if (!findings.empty())
-      throw Error(ErrorKind::kIo, "Azure would not take the target: " + findings.front());
+    co_await check_for(session_, *plan_.preset, *plan_.image, target_request());
     target_ = co_await open_node(session_.context, target_request());
   }
 
@@ -494,6 +473,7 @@ class Conversion {
 }  // namespace
 
 int run_convert(Session& session, Arguments& arguments) {
+  if (arguments.value_or(kFor, "") == "help") return print_presets();
   ConvertPlan plan;
   bool help = false;
   auto options = option_lists(session, arguments, &help);
@@ -518,7 +498,7 @@ int run_convert(Session& session, Arguments& arguments) {
   if (session.for_people()) check_names(session, arguments);
   plan.target = words.back();
   if (plan.format.empty() && arguments.has('O')) fail(session, "Unknown file format ''");
-  if (plan.format.empty() && !plan.target_image_opts)
+  if (plan.format.empty() && !plan.target_image_opts && !arguments.has(kFor))
     plan.format = format_for_target(session, plan.target);
   if (add_objects(session, arguments)) return 0;
   plan.target_cache =
@@ -543,7 +523,7 @@ int run_convert(Session& session, Arguments& arguments) {
     plan.sources.push_back(std::move(request));
   }
   Options creation = options.value_or(Options{});
-  if (arguments.has(kFor)) plan_azure(session, arguments, creation, plan);
+  if (arguments.has(kFor)) plan_preset(session, arguments, creation, plan);
   if (plan.create)
     plan_creation(session, arguments, std::move(creation), plan.sources.size(), plan);
 
@@ -568,7 +548,9 @@ int run_convert(Session& session, Arguments& arguments) {
   }
   progress.finish();
   if (!plan.hash.empty()) print(conversion.digest() + "  " + plan.target + "\n");
-  if (plan.azure && !plan.quiet) print("Ready for Azure: a fixed VHD of whole MiB.\n");
+  if (plan.preset != nullptr && !plan.quiet)
+    print("Ready for " + std::string(plan.preset->title) + ": " + std::string(plan.image->ready) +
+          ".\n");
   if (plan.verify && !plan.quiet) print("Verified: the target has the content of the source.\n");
   return 0;
 }

@@ -50,7 +50,8 @@ std::vector<Flag> own_flags(std::string_view verb) {
     return {
         {kAllSnapshots, "all-snapshots", nullptr, "the target gets the internal snapshots, too"},
         disk,
-        {kFor, "for", "azure", "make what this cloud takes, and check that it is that"},
+        {kFor, "for", "NAME",
+         "make what this cloud or hypervisor takes, and check it; `--for help` lists them"},
         {kHash, "hash", "NAME", "print a digest of the content: sha256, sha512, blake2b, …"},
         {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
   for (const std::string_view reads :

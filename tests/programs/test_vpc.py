@@ -350,7 +350,7 @@ def test_for_azure(folder, cairn, qemu, size):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--for", "mars"], "knows 'azure'"), (["-c", "--for", "azure"], "no compressed"), (["-n", "--for", "azure"], "new image"),
+    (["--for", "mars"], "--for knows aws, azure"), (["-c", "--for", "azure"], "no compressed"), (["-n", "--for", "azure"], "new image"),
     (["-O", "qcow2", "--for", "azure"], "VHD images only"), (["-o", "subformat=dynamic", "--for", "azure"], "subformat=fixed"),
     (["-o", "force_size=off", "--for", "azure"], "force_size=on")], ids=str)
 def test_not_for_azure(disk, folder, cairn, words, message):

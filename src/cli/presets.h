@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "cli/session.h"
+
+namespace cairn::cli {
+
+// One kind of file that a cloud or hypervisor takes.
+struct PresetImage {
+  std::string_view format;
+  std::string_view ending;  // of the target's name
+  std::vector<std::pair<std::string_view, std::string_view>> options;
+  std::string_view ready;  // what was made, for people
+  bool archive = false;    // a tar.gz that holds `disk.raw`
+  bool compressed = true;  // -c may be given
+};
+
+// What `convert --for NAME` makes. docs/presets.md has the makers' rules.
+struct Preset {
+  std::string_view name;
+  std::string_view title;
+  std::string_view kinds;           // for messages: "VHD images"
+  uint64_t unit;                    // the size of the disk is a multiple
+  uint64_t most;                    // bytes
+  std::vector<PresetImage> images;  // the first one where the name of the target says nothing
+};
+
+// The preset NAME. Fails with the list of them.
+const Preset& find_preset(const Session& session, const std::string& name);
+int print_presets();
+
+// The image of PRESET for a target called TARGET, or of FORMAT where that is given; its options are
+// added to OPTIONS. Fails for what the maker does not take.
+const PresetImage& choose_image(const Session& session, const Preset& preset,
+                                const std::string& target, const std::optional<std::string>& format,
+                                bool compress, Options& options);
+
+// SIZE as the maker wants it. Throws kTooLarge.
+uint64_t size_for(const Preset& preset, uint64_t size);
+
+// Looks at the finished, closed target as a stranger does, and throws what the maker would not
+// take.
+Task<void> check_for(Session& session, const Preset& preset, const PresetImage& image,
+                     OpenRequest target);
+
+}  // namespace cairn::cli
