@@ -5,6 +5,7 @@
 
 #include "block/context.h"
 #include "block/foreign_name.h"
+#include "block/machine_directory.h"
 #include "block/open.h"
 
 namespace cairn {
@@ -65,6 +66,20 @@ void ReferencePolicy::check(std::string_view reference) const {
   }
   throw Error(ErrorKind::kDenied,
               "the image refers to '" + name + "', which may not be opened here");
+}
+
+std::string image_in_folder(const Context& context, const std::string& filename) {
+  struct stat status = {};
+  if (!context.beyond_qemu || has_protocol_prefix(filename)) return filename;
+  if (const std::string disk = disk_of_machine(context, filename); !disk.empty()) return disk;
+  if (::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return filename;
+  for (const Driver* driver : context.registry().all()) {
+    if (driver->folder_member().empty()) continue;
+    const std::string member =
+        filename + (filename.ends_with('/') ? "" : "/") + std::string(driver->folder_member());
+    if (::stat(member.c_str(), &status) == 0 && S_ISREG(status.st_mode)) return member;
+  }
+  return filename;
 }
 
 bool same_file(const std::string& a, const std::string& b) {

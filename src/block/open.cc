@@ -1,7 +1,6 @@
 #include "block/open.h"
 
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -23,20 +22,6 @@ constexpr unsigned kMaxDepth = 200;
 constexpr size_t kProbeBytes = 2048;
 
 }  // namespace
-
-std::string image_in_folder(const Context& context, const std::string& filename) {
-  struct stat status;
-  if (!context.beyond_qemu || has_protocol_prefix(filename) ||
-      ::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))
-    return filename;
-  for (const Driver* driver : context.registry().all()) {
-    if (driver->folder_member().empty()) continue;
-    const std::string member =
-        filename + (filename.ends_with('/') ? "" : "/") + std::string(driver->folder_member());
-    if (::stat(member.c_str(), &status) == 0 && S_ISREG(status.st_mode)) return member;
-  }
-  return filename;
-}
 
 // Opens the nodes of one tree. A friend of Node: it sets what the request layer needs to know.
 class Opener {

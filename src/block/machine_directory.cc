@@ -1,0 +1,116 @@
+#include "block/machine_directory.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+
+namespace cairn {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMostEntries = 4096;
+constexpr size_t kMostListed = 20;
+constexpr size_t kMostMachineBytes = 1 << 20;
+
+// FOLDED ends with one of ENDINGS.
+bool has_ending(const std::string& folded, std::initializer_list<std::string_view> endings) {
+  return std::any_of(endings.begin(), endings.end(),
+                     [&](std::string_view ending) { return folded.ends_with(ending); });
+}
+
+std::string folded(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+// disk-s001.vmdk, disk-f001.vmdk, disk-flat.vmdk and disk-delta.vmdk are parts of a disk.
+bool is_part_of_vmdk(const std::string& name) {
+  const std::string stem = name.substr(0, name.rfind('.'));
+  const size_t dash = stem.rfind('-');
+  if (dash == std::string::npos) return false;
+  const std::string mark = stem.substr(dash + 1);
+  if (mark == "flat" || mark == "delta" || mark == "sesparse" || mark == "ctk") return true;
+  const bool numbered = mark.size() > 1 && std::all_of(mark.begin() + 1, mark.end(),
+                                                       [](char c) { return c >= '0' && c <= '9'; });
+  return numbered && (mark[0] == 's' || mark[0] == 'f');
+}
+
+// The disks that the machine in DIRECTORY, of the kind that ENDING tells, keeps in PLACE.
+void add_disks(const fs::path& place, const std::string& ending, std::vector<std::string>& disks) {
+  std::error_code error;
+  size_t seen = 0;
+  for (fs::directory_iterator at(place, error), end; !error && at != end && seen < kMostEntries;
+       at.increment(error), ++seen) {
+    const std::string name = folded(at->path().filename().string());
+    struct stat status = {};
+    if (::lstat(at->path().c_str(), &status) != 0) continue;
+    const bool file = S_ISREG(status.st_mode);
+    const bool wanted =
+        ending == ".pvm" ? S_ISDIR(status.st_mode) && name.ends_with(".hdd")
+        : ending == ".utm"
+            ? file && has_ending(name, {".qcow2", ".img", ".raw", ".vmdk", ".vdi", ".vhdx"})
+            : file && name.ends_with(".vmdk") && !is_part_of_vmdk(name);
+    if (wanted) disks.push_back(at->path().string());
+  }
+}
+
+[[noreturn]] void refuse_machine(const std::string& path, const std::vector<std::string>& disks) {
+  Error error(ErrorKind::kInvalid,
+              disks.empty() ? "'" + path + "' is a virtual machine without a disk of its own"
+                            : "'" + path + "' is a virtual machine; open one of its disks");
+  for (size_t i = 0; i < disks.size() && i < kMostListed; ++i) error.hint(disks[i]);
+  throw error;
+}
+
+// The locations of hard disks in the machine's file of VirtualBox.
+std::vector<std::string> named_disks(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text(kMostMachineBytes, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
+  std::vector<std::string> disks;
+  if (text.find("<VirtualBox") == std::string::npos) return disks;
+  constexpr std::string_view kKey = "location=\"";
+  for (size_t at = text.find("<HardDisk "); at != std::string::npos;
+       at = text.find("<HardDisk ", at + 1)) {
+    const size_t key = text.find(kKey, at);
+    const size_t end = text.find('>', at);
+    if (key == std::string::npos || key > end) continue;
+    const size_t begin = key + kKey.size();
+    disks.push_back(text.substr(begin, text.find('"', begin) - begin));
+  }
+  return disks;
+}
+
+}  // namespace
+
+std::string disk_of_machine(const Context& context, const std::string& path) {
+  std::string plain = path;
+  while (plain.size() > 1 && plain.ends_with('/')) plain.pop_back();
+  const std::string ending = folded(fs::path(plain).extension().string());
+  struct stat status = {};
+  if (::stat(plain.c_str(), &status) != 0) return {};
+  if (ending == ".vbox" && S_ISREG(status.st_mode)) {
+    const std::vector<std::string> disks = named_disks(plain);
+    if (!disks.empty()) refuse_machine(path, disks);
+    return {};
+  }
+  if (!S_ISDIR(status.st_mode) || !has_ending(ending, {".utm", ".vmwarevm", ".pvm"})) return {};
+  std::vector<std::string> disks;
+  add_disks(plain, ending, disks);
+  if (ending == ".utm")
+    for (const char* inside : {"Data", "Images"})
+      add_disks(fs::path(plain) / inside, ending, disks);
+  std::sort(disks.begin(), disks.end());
+  if (disks.size() != 1) refuse_machine(path, disks);
+  return image_in_folder(context, disks.front());
+}
+
+}  // namespace cairn
