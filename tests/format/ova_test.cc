@@ -85,7 +85,7 @@ TEST(Ova, DescriptorsOfOtherMakers) {
   EXPECT_EQ(envelope.name, "m&n");
   EXPECT_EQ(envelope.disks[0].file, "a b.vmdk");
   EXPECT_EQ(envelope.disks[0].capacity, uint64_t{3} << 30);
-  EXPECT_NE(envelope.disks[1].unusable.find("gzip"), std::string::npos);
+  EXPECT_TRUE(envelope.disks[1].gzip);
   EXPECT_FALSE(envelope.disks[1].capacity);
   EXPECT_EQ(envelope.disks[2].capacity, 5u);
   const ova::Envelope old = ova::Envelope::parse(

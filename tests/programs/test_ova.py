@@ -154,7 +154,7 @@ def test_disks_that_lie_on_others(folder, cairn, qemu):
     done = cairn("convert", "a.ova", "out.raw", ok=False)
     assert done.code == 1 and "may not be opened" in done.err
     # What can be read is found among what cannot.
-    archive("b.ova", [("b.ovf", descriptor(("x", 'ovf:compression="gzip"'), ("base.vmdk", ""))), ("base.vmdk", (folder / "base.vmdk").read_bytes())])
+    archive("b.ova", [("b.ovf", descriptor(("x", 'ovf:compression="bzip2"'), ("base.vmdk", ""))), ("base.vmdk", (folder / "base.vmdk").read_bytes())])
     assert [one["shown"] for one in cairn("info", "--output=json", "b.ova").json()["format-specific"]["data"]["disks"]] == [False, True]
     cairn("convert", "--disk", "2", "b.ova", "out.raw")
 
@@ -197,7 +197,7 @@ BROKEN = [
     ("no disks", [("a.ovf", descriptor())], "no disks"),
     ("a file that is not there", [("a.ovf", descriptor(("a.vmdk", "")))], "does not have"),
     ("a file that is not listed", [("a.ovf", descriptor(("a.vmdk", "")).replace(b'fileRef="f0"', b'fileRef="x"'))], "does not list"),
-    ("packed", [("a.ovf", descriptor(("a.vmdk", 'ovf:compression="gzip"'))), ("a.vmdk", VMDK)], "compressed (gzip)"),
+    ("packed", [("a.ovf", descriptor(("a.vmdk", 'ovf:compression="bzip2"'))), ("a.vmdk", VMDK)], "compressed (bzip2)"),
     ("in pieces", [("a.ovf", descriptor(("a.vmdk", 'ovf:chunkSize="100"'))), ("a.vmdk", VMDK)], "in pieces"),
     ("elsewhere", [("a.ovf", descriptor(("http://x/a.vmdk", "")))], "elsewhere"),
     ("no VMDK", [("a.ovf", descriptor(("a.vmdk", "")).replace(b"<Disk ", b'<Disk ovf:format="http://www.vmware.com/vmdk.html" ')),

@@ -1,4 +1,5 @@
 """Files that other programs wrote and people could not open: snapshots of VirtualBox, old LUKS headers, key files, extents."""
+import gzip
 import io
 import os
 import shutil
@@ -246,3 +247,63 @@ def test_an_ovf_file_reaches_nothing_outside_of_its_directory(stream, cairn, hre
     os.symlink("../d.vmdk", "exported/link.vmdk")
     failed = cairn("convert", "-O", "raw", "exported/vm.ovf", "out.raw", ok=False)
     assert failed.code == 1 and "outside of its directory" in failed.err
+
+
+GZIP = ' ovf:compression="gzip"'
+
+
+def test_a_disk_that_is_packed_by_gzip(stream, cairn):
+    packed = gzip.compress(stream)
+    tar("a.ova", [("vm.ovf", ovf("d.vmdk.gz", 4 * MIB, GZIP)), ("d.vmdk.gz", packed)])
+    put("exported/vm.ovf", ovf("d.vmdk.gz", 4 * MIB, GZIP))
+    put("exported/d.vmdk.gz", packed)
+    for name in ("a.ova", "exported/vm.ovf"):
+        cairn("compare", "-f", "raw", "disk.raw", name)
+        assert cairn("info", "--output=json", name).json()["virtual-size"] == 4 * MIB
+    tar("cut.ova", [("vm.ovf", ovf("d.vmdk.gz", 4 * MIB, GZIP)), ("d.vmdk.gz", packed[:-100])])
+    assert "gzip" in cairn("convert", "cut.ova", "out.raw", ok=False).err
+    tar("bomb.ova", [("vm.ovf", ovf("d.vmdk.gz", 4 * MIB, GZIP)), ("d.vmdk.gz", gzip.compress(bytes(100 * MIB), 1))])
+    assert "unpacks to more than" in cairn("convert", "bomb.ova", "out.raw", ok=False).err
+
+
+# --- directories of virtual machines ---
+
+def machine(cairn, name, *disks):
+    for disk in disks:
+        os.makedirs(os.path.dirname(f"{name}/{disk}"), exist_ok=True)
+        cairn("convert", "-q", "-f", "raw", "disk.raw", f"{name}/{disk}")
+
+
+@pytest.mark.parametrize("name, disk", [("vm.utm", "Data/a.qcow2"), ("vm.utm", "Images/a.qcow2"), ("vm.vmwarevm", "vm.vmdk")])
+def test_a_machine_with_one_disk_opens_as_it(folder, cairn, name, disk):
+    put("disk.raw", pattern(MIB))
+    machine(cairn, name, disk)
+    put(f"{name}/config.plist", b"<plist/>")
+    cairn("compare", "-f", "raw", "disk.raw", name)
+    cairn("compare", "-f", "raw", "disk.raw", name + "/")
+
+
+def test_a_parallels_machine_opens_as_its_disk(folder, cairn):
+    os.mkdir("vm.pvm")
+    put("disk.raw", pattern(4 * MIB))
+    split_bundle(folder / "vm.pvm/a.hdd", pattern(4 * MIB), [4096, 8192])
+    cairn("compare", "-f", "raw", "disk.raw", "vm.pvm")
+
+
+def test_a_split_disk_in_a_machine_is_one(folder, cairn, qemu):
+    put("disk.raw", pattern(MIB))
+    os.mkdir("vm.vmwarevm")
+    qemu("convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "disk.raw", "vm.vmwarevm/vm.vmdk")
+    cairn("compare", "-f", "raw", "disk.raw", "vm.vmwarevm")
+
+
+def test_several_disks_or_none_are_named(folder, cairn):
+    put("disk.raw", pattern(MIB))
+    machine(cairn, "vm.utm", "Data/a.qcow2", "Data/b.qcow2")
+    failed = cairn("info", "vm.utm", ok=False)
+    assert failed.code == 1 and "vm.utm/Data/a.qcow2" in failed.err and "vm.utm/Data/b.qcow2" in failed.err
+    os.mkdir("empty.vmwarevm")
+    assert "without a disk" in cairn("info", "empty.vmwarevm", ok=False).err
+    put("vm.vbox", b'<?xml version="1.0"?><VirtualBox><HardDisks><HardDisk uuid="{1}" location="disks/a.vdi" format="VDI"/></HardDisks></VirtualBox>')
+    failed = cairn("convert", "vm.vbox", "out.raw", ok=False)
+    assert failed.code == 1 and "disks/a.vdi" in failed.err

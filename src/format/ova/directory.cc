@@ -34,8 +34,9 @@ Task<void> OvaNode::load_directory(OpenContext& request) {
 }
 
 // A file in the directory of the descriptor, or below it; nothing else, wherever links lead.
-Task<NodePtr> OvaNode::open_beside(OpenContext& request, const std::string& name) {
+Task<NodePtr> OvaNode::open_beside(OpenContext& request, const Disk& disk) {
   namespace fs = std::filesystem;
+  const std::string& name = disk.file;
   std::string path = file_->filename();
   if (path.starts_with("file:")) path.erase(0, 5);
   std::error_code error;
@@ -49,6 +50,11 @@ Task<NodePtr> OvaNode::open_beside(OpenContext& request, const std::string& name
   NodePtr bytes = co_await request.open_reference("disk", found.string());
   std::exception_ptr failure;
   try {
+    if (disk.gzip) {
+      NodePtr packed = bytes;
+      bytes = co_await unpack(packed, disk);
+      co_await packed->close();
+    }
     NodePtr node = co_await request.open_over(bytes, "");
     co_return node;
   } catch (Error& caught) {

@@ -160,7 +160,8 @@ Envelope Envelope::parse(std::string_view text) {
                 "', which the OVF descriptor does not list");
       disk.file = decoded(value(file->second, "href"));
       const std::string compression = value(file->second, "compression");
-      if (!compression.empty() && compression != "identity")
+      disk.gzip = compression == "gzip";
+      if (!compression.empty() && compression != "identity" && !disk.gzip)
         disk.unusable = "its file is compressed (" + compression + "); unpack the archive first";
       if (!value(file->second, "chunkSize").empty())
         disk.unusable = "its file is stored in pieces; unpack the archive and join them first";

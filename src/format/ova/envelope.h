@@ -20,6 +20,7 @@ struct Disk {
   std::string file;                  // member of the archive; empty: the disk has no content
   std::optional<uint64_t> capacity;  // bytes, where it is a plain number
   std::string format;                // an URI
+  bool gzip = false;                 // the file is packed
   std::string unusable;              // why its file cannot be read in place; empty: it can
 };
 

@@ -116,14 +116,18 @@ Task<NodePtr> OvaNode::open_member(OpenContext& request, const Disk& disk) {
   if (place == nullptr)
     invalid("the disk '" + disk.id + "' is in the file '" + disk.file +
             "', which the archive does not have");
-  auto slice = std::make_shared<SliceNode>(*file_, place->offset, place->bytes,
-                                           file_->filename() + ": " + place->name);
+  NodePtr bytes = std::make_shared<SliceNode>(*file_, place->offset, place->bytes,
+                                              file_->filename() + ": " + place->name);
+  std::exception_ptr failure;
   try {
-    NodePtr node = co_await request.open_over(slice, "");
+    if (disk.gzip) bytes = co_await unpack(bytes, disk);
+    NodePtr node = co_await request.open_over(bytes, "");
     co_return node;
   } catch (Error& error) {
-    throw error.context("'" + place->name + "' in the archive");
+    failure = std::make_exception_ptr(error.context("'" + place->name + "' in the archive"));
   }
+  co_await bytes->close();
+  std::rethrow_exception(failure);
 }
 
 Task<void> OvaNode::open_disk(OpenContext& request) {
@@ -131,7 +135,8 @@ Task<void> OvaNode::open_disk(OpenContext& request) {
   if (!disk.unusable.empty())
     throw Error(ErrorKind::kUnsupported,
                 "the disk '" + disk.id + "' of the appliance cannot be read: " + disk.unusable);
-  if (disk.file.empty()) {
+  // To look at it, a packed disk need not be unpacked.
+  if (disk.file.empty() || (disk.gzip && request.flags.metadata_only && disk.capacity)) {
     if (!disk.capacity || *disk.capacity > static_cast<uint64_t>(INT64_MAX) - 511)
       invalid("the disk '" + disk.id + "' of the appliance has neither content nor a size");
     set_length((*disk.capacity + 511) / 512 * 512);
@@ -141,7 +146,7 @@ Task<void> OvaNode::open_disk(OpenContext& request) {
   if (packed_)
     node = co_await open_member(request, disk);
   else
-    node = co_await open_beside(request, disk.file);
+    node = co_await open_beside(request, disk);
   disk_ = node.get();
   add_child("disk", std::move(node), ChildRole::kExtent);
   const bool told_vmdk = disk.format.find("vmdk") != std::string::npos;
@@ -247,7 +252,7 @@ Task<void> OvaNode::begin_disk(OpenContext& request) {
   std::string folder = plain ? "." : "/var/tmp";
   if (plain && slash != std::string::npos) folder = path.substr(0, slash + 1);
   spool_ = std::make_unique<UnnamedFile>(folder, "Could not make a temporary file");
-  NodePtr bytes = co_await open_spool(true);
+  NodePtr bytes = co_await open_spool(*spool_, true);
   std::exception_ptr error;
   NodePtr node;
   try {
@@ -272,12 +277,12 @@ Task<void> OvaNode::begin_disk(OpenContext& request) {
   set_length(disk_->length());
 }
 
-Task<NodePtr> OvaNode::open_spool(bool writable) {
+Task<NodePtr> OvaNode::open_spool(const UnnamedFile& spool, bool writable) {
   OpenRequest open;
   open.display = "temporary file";
   open.image_opts = true;
   open.options.set("driver", "file");
-  open.options.set("filename", spool_->path());
+  open.options.set("filename", spool.path());
   open.options.set("locking", "off");
   open.flags.writable = writable;
   open.flags.resize = writable;
@@ -332,7 +337,7 @@ Task<void> OvaNode::do_close() {
     at += extent.length;
   }
   co_await disk_->close();
-  NodePtr bytes = co_await open_spool(false);
+  NodePtr bytes = co_await open_spool(*spool_, false);
   std::exception_ptr error;
   try {
     co_await pack(*bytes, populated);

@@ -49,7 +49,9 @@ class OvaNode : public Node {
  private:
   // directory.cc: an appliance that is not packed, its descriptor beside its disks
   Task<void> load_directory(OpenContext& request);
-  Task<NodePtr> open_beside(OpenContext& request, const std::string& name);
+  Task<NodePtr> open_beside(OpenContext& request, const ova::Disk& disk);
+  // unpack.cc: the content of the gzip file PACKED, in a file without a name
+  Task<NodePtr> unpack(NodePtr packed, const ova::Disk& disk);
 
   // What the descriptor calls NAME, as the archive does: relative to the descriptor.
   std::string member_name(const std::string& name) const;
@@ -60,7 +62,7 @@ class OvaNode : public Node {
   Task<void> open_disk(OpenContext& request);
   Task<NodePtr> open_member(OpenContext& request, const ova::Disk& disk);
   Task<void> begin_disk(OpenContext& request);
-  Task<NodePtr> open_spool(bool writable);
+  Task<NodePtr> open_spool(const UnnamedFile& spool, bool writable);
   Task<void> pack(Node& disk, uint64_t populated);
   Task<void> check_digest(const ova::Digested& line, CheckResult& result,
                           const CheckRequest& request);
@@ -76,6 +78,7 @@ class OvaNode : public Node {
   std::string descriptor_;
   std::string disk_file_;
   std::unique_ptr<UnnamedFile> spool_;
+  std::unique_ptr<UnnamedFile> unpacked_;  // a disk that is packed by gzip, while it is read
   std::atomic<bool> written_{false};
 };
 
