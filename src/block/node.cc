@@ -8,6 +8,7 @@
 #include "block/context.h"
 #include "block/debug.h"
 #include "block/driver.h"
+#include "block/unaligned.h"
 
 namespace cairn {
 namespace {
@@ -15,11 +16,6 @@ namespace {
 // How much zero data one write of an emulated write_zeroes carries.
 constexpr uint64_t kZeroBufferBytes = 1 << 20;
 constexpr uint64_t kPrefetchBytes = 1 << 20;
-
-bool memory_fits(const void* data, const Limits& limits) {
-  return limits.memory_alignment <= 1 ||
-         reinterpret_cast<uintptr_t>(data) % limits.memory_alignment == 0;
-}
 
 }  // namespace
 
@@ -89,31 +85,6 @@ Task<void> Node::read(uint64_t offset, MutableByteSpan out) {
   return read_unaligned(offset, out);
 }
 
-Task<void> Node::read_unaligned(uint64_t offset, MutableByteSpan out) {
-  const uint64_t alignment = limits_.request_alignment;
-  const uint64_t most = limits_.max_transfer ? limits_.max_transfer : uint64_t{4} << 20;
-  AlignedBuffer bounce;
-  while (!out.empty()) {
-    if (is_aligned(offset, alignment) && memory_fits(out.data(), limits_) &&
-        out.size() >= alignment) {
-      const size_t part = align_down(std::min<uint64_t>(out.size(), most), alignment);
-      co_await do_read(offset, out.first(part));
-      offset += part;
-      out = out.subspan(part);
-      continue;
-    }
-    const uint64_t begin = align_down(offset, alignment);
-    const uint64_t end =
-        std::min(align_up(offset + out.size(), alignment), begin + align_up(most, alignment));
-    if (bounce.size() < end - begin) bounce = AlignedBuffer(end - begin);
-    co_await do_read(begin, bounce.span().first(end - begin));
-    const size_t part = std::min<uint64_t>(out.size(), end - offset);
-    std::memcpy(out.data(), bounce.data() + (offset - begin), part);
-    offset += part;
-    out = out.subspan(part);
-  }
-}
-
 // --- writing ---
 
 void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
@@ -176,37 +147,6 @@ Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
     co_await write_unaligned(offset, in, flags);
   }
   if (stable) co_await flush();
-}
-
-Task<void> Node::write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  const uint64_t alignment = limits_.request_alignment;
-  const uint64_t most =
-      align_down(limits_.max_transfer ? limits_.max_transfer : uint64_t{4} << 20, alignment);
-  AlignedBuffer bounce;
-  while (!in.empty()) {
-    const uint64_t begin = align_down(offset, alignment);
-    const bool whole = is_aligned(offset, alignment) && in.size() >= alignment;
-    // Whole blocks go as they are when the memory fits, else through the bounce buffer; a widened
-    // block keeps its neighbours out until it is written back.
-    const uint64_t end = whole ? begin + align_down(std::min<uint64_t>(in.size(), most), alignment)
-                               : begin + alignment;
-    RangeLock::Guard guard;
-    co_await unaligned_.acquire(guard, begin, end - begin, !whole);
-    const size_t part = std::min<uint64_t>(in.size(), end - offset);
-    if (whole && memory_fits(in.data(), limits_)) {
-      guard_block_zero(offset, in.first(part));
-      co_await do_write(offset, in.first(part), flags);
-    } else {
-      if (bounce.size() < end - begin) bounce = AlignedBuffer(end - begin);
-      const MutableByteSpan block = bounce.span().first(end - begin);
-      if (!whole) co_await do_read(begin, block);
-      std::memcpy(block.data() + (offset - begin), in.data(), part);
-      guard_block_zero(begin, block);
-      co_await do_write(begin, block, flags);
-    }
-    offset += part;
-    in = in.subspan(part);
-  }
 }
 
 Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
@@ -373,7 +313,14 @@ Task<void> Node::close() {
   closed_ = true;
   std::exception_ptr error;
   try {
-    if (!read_only_) co_await flush();
+    // Where nobody waits for stable storage, what a format has not written yet is written anyway.
+    if (!read_only_ && no_flush_ && !storage_)
+      co_await do_flush();
+    else if (!read_only_)
+      co_await flush();
+  } catch (const Error& caught) {
+    // An image that was found damaged is out of use: the request that met the damage has failed.
+    if (caught.kind() != ErrorKind::kNoMedium) error = std::current_exception();
   } catch (...) {
     error = std::current_exception();
   }
