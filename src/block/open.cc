@@ -378,8 +378,9 @@ Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes, Permiss
       throw Error(ErrorKind::kInvalid,
                   "A block device must be specified for \"" + std::string(name) + "\"");
   }
+  // The name belongs to the lowest node that names nothing itself.
   if (name == "file" && !filename.empty() && spot.filename.empty() &&
-      !spot.options.has("filename") && !spot.options.has("driver"))
+      !spot.options.has("filename") && !spot.options.has_tree("file"))
     spot.filename = filename;
   // Without a driver the tree below names bytes of a plain file.
   if (bytes && spot.filename.empty() && !spot.options.has("driver") &&

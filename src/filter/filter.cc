@@ -39,4 +39,16 @@ Task<void> FilterNode::do_resize(ResizeRequest request) {
   follow_length();
 }
 
+Value options_of(const Node& node) {
+  if (node.filename().starts_with("json:"))
+    return Value::parse(std::string_view(node.filename()).substr(5));
+  Value tree = Value::object();
+  tree.set("driver", node.driver().name());
+  if (const Node* file = node.file())
+    tree.set("file", options_of(*file));
+  else if (node.filename() != std::string(node.driver().name()) + "://")
+    tree.set("filename", node.filename());
+  return tree;
+}
+
 }  // namespace cairn

@@ -30,4 +30,7 @@ class FilterNode : public Node {
   Node* file_;
 };
 
+// The options by which NODE could be opened again.
+Value options_of(const Node& node);
+
 }  // namespace cairn

@@ -144,6 +144,21 @@ class BlkdebugNode : public FilterNode {
   }
 
   DebugPort* debug_port() override { return &port_; }
+  // The name by which the same node can be opened again, where the image has one of its own.
+  void set_short_name(const std::string& config) {
+    if (!below().filename().starts_with("json:"))
+      set_filename("blkdebug:" + config + ":" + below().filename());
+  }
+  // The same where more than that is GIVEN.
+  void set_tree_name(const Options& given) {
+    Value tree = Value::object();
+    for (const auto& [key, value] : given.items())
+      if (!key.starts_with("image") && !key.starts_with("file") && key != "x-image")
+        tree.set(key, value);
+    tree.set("image", options_of(below()));
+    tree.set("driver", "blkdebug");
+    set_filename("json:" + tree.compact());
+  }
 
  protected:
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
@@ -242,9 +257,14 @@ class BlkdebugDriver : public Driver {
 
   Task<NodePtr> open(OpenContext& request) const override {
     Options& options = request.options;
+    const Options given = options;
+    const bool plain = only_names(options);
+    if (!request.filename.empty() && !options.has("x-image") && !options.has_tree("image.file") &&
+        !options.has("image.filename") && !options.has("image"))
+      parse_filename(request.filename, options);
+    const auto config = options.string("config");
     Rules rules;
-    if (const auto path = options.string("config"))
-      blkdebug::parse_config(read_config(*path), &rules);
+    if (config) blkdebug::parse_config(read_config(*config), &rules);
     blkdebug::parse_options(options, &rules);
     check_permission_list(options.take_tree("take-child-perms"));
     check_permission_list(options.take_tree("unshare-child-perms"));
@@ -256,12 +276,20 @@ class BlkdebugDriver : public Driver {
     bounds.opt_discard = options.size("opt-discard").value_or(0);
     bounds.max_discard = options.size("max-discard").value_or(0);
     const auto named = options.string("x-image");
-    if (named) request.filename = *named;
+    if (named) {
+      request.filename = *named;
+      // What is said about the image holds for the one that was named.
+      const Options image = options.take_tree("image");
+      for (const auto& [key, value] : image.items()) options.set("file." + key, value);
+    }
     NodePtr file = co_await request.open_file(named ? "file" : "image");
     std::exception_ptr error;
     try {
       check_bounds(bounds, file->limits());
-      co_return std::make_shared<BlkdebugNode>(request, file, std::move(rules), bounds);
+      auto node = std::make_shared<BlkdebugNode>(request, file, std::move(rules), bounds);
+      if (plain) node->set_short_name(config.value_or(""));
+      if (node->filename().empty()) node->set_tree_name(given);
+      co_return node;
     } catch (...) {
       error = std::current_exception();
     }
@@ -270,6 +298,14 @@ class BlkdebugDriver : public Driver {
   }
 
  private:
+  // Whether nothing but a file of rules and an image is given.
+  static bool only_names(const Options& options) {
+    const auto items = options.items();
+    return std::all_of(items.begin(), items.end(), [](const auto& item) {
+      const std::string& key = item.first;
+      return key == "config" || key == "x-image" || key == "image" || key.starts_with("image.");
+    });
+  }
   static void check_bounds(const Bounds& bounds, const Limits& below) {
     const auto refuse = [](const char* what, uint64_t value) {
       throw Error(ErrorKind::kInvalid, "Cannot meet constraints with " + std::string(what) + " " +

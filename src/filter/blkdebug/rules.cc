@@ -1,7 +1,6 @@
 #include "filter/blkdebug/rules.h"
 
 #include <algorithm>
-#include <cctype>
 #include <set>
 
 #include "base/error.h"
@@ -63,6 +62,39 @@ void add_section(const std::string& name, const Options& options, Rules* rules) 
   if (name == "set-state") add_state(options, rules);
 }
 
+constexpr std::string_view kBlanks = " \t\r\v\f";
+
+std::string_view trimmed(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(kBlanks), text.size()));
+  return text;
+}
+
+// `[inject-error]` or `[inject-error "name"]`; the name means nothing, nor does what follows.
+std::string section_of(std::string_view line) {
+  const size_t bracket = line.find(']');
+  if (bracket == std::string_view::npos)
+    invalid("There is no option group '" + std::string(line.substr(1)) + "'");
+  std::string name(line.substr(1, bracket - 1));
+  if (const size_t quote = name.find(" \""); quote != std::string::npos) name.resize(quote);
+  if (name != "inject-error" && name != "set-state")
+    invalid("There is no option group '" + name + "'");
+  return name;
+}
+
+// `key = "value"`: the key ends at a blank; what is no quoted value is an empty one.
+std::pair<std::string, std::string> assignment_of(std::string_view line) {
+  line = trimmed(line);
+  const size_t end = std::min(line.find_first_of(kBlanks), line.size());
+  std::pair<std::string, std::string> result{std::string(line.substr(0, end)), std::string()};
+  line = trimmed(line.substr(end));
+  if (!line.starts_with('=')) return result;
+  line = trimmed(line.substr(1));
+  const size_t quote = line.find('"', 1);
+  if (line.starts_with('"') && quote != std::string_view::npos)
+    result.second = line.substr(1, quote - 1);
+  return result;
+}
+
 }  // namespace
 
 void parse_config(std::string_view text, Rules* rules) {
@@ -70,35 +102,20 @@ void parse_config(std::string_view text, Rules* rules) {
   if (text.size() > kMostBytes) invalid("the file of rules is longer than 1 MiB");
   std::string section;
   Options options;
-  size_t line_number = 0;
   while (!text.empty()) {
-    ++line_number;
     const size_t end = std::min(text.find('\n'), text.size());
     std::string_view line = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
-    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back())))
-      line.remove_suffix(1);
-    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.front())))
-      line.remove_prefix(1);
-    if (line.empty() || line[0] == '#') continue;
-    if (line[0] == '[' && line.back() == ']') {
+    if (trimmed(line).empty() || line[0] == '#') continue;
+    if (line[0] == '[') {
       add_section(section, options, rules);
       options = {};
-      section = line.substr(1, line.size() - 2);
-      // `[inject-error "name"]` names the rule; the name means nothing.
-      if (const size_t quote = section.find(" \""); quote != std::string::npos)
-        section.resize(quote);
-      if (section != "inject-error" && section != "set-state")
-        invalid("There is no option group '" + section + "'");
+      section = section_of(line);
       continue;
     }
-    const size_t equals = line.find(" = \"");
-    if (equals == std::string_view::npos || line.size() < equals + 5 || line.back() != '"')
-      invalid("parse error in line " + std::to_string(line_number) +
-              ": expected `key = \"value\"`");
+    const auto [key, value] = assignment_of(line);
     if (section.empty()) invalid("no group defined");
-    options.set(line.substr(0, equals),
-                std::string(line.substr(equals + 4, line.size() - equals - 5)));
+    options.set(key, value);
   }
   add_section(section, options, rules);
 }

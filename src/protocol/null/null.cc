@@ -23,6 +23,7 @@ class NullNode : public Node {
     set_unbounded(false);
   }
 
+  void set_short_name() { set_filename(std::string(driver().name()) + "://"); }
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return 0; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
 
@@ -75,7 +76,10 @@ class NullDriver : public Driver {
     const bool zeroes = request.options.boolean("read-zeroes").value_or(false);
     if (latency > static_cast<uint64_t>(INT64_MAX))
       throw Error(ErrorKind::kInvalid, "latency-ns is invalid");
-    co_return std::make_shared<NullNode>(request, size, latency, zeroes);
+    const bool plain = !request.options.has("size") && !request.options.has("read-zeroes");
+    auto node = std::make_shared<NullNode>(request, size, latency, zeroes);
+    if (plain) node->set_short_name();
+    co_return node;
   }
 
  private:
