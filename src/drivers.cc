@@ -7,6 +7,7 @@
 #include "filter/compress/compress.h"
 #include "filter/copy_on_read/copy_on_read.h"
 #include "filter/fault/fault.h"
+#include "filter/quorum/quorum.h"
 #include "filter/record/record.h"
 #include "filter/throttle/throttle.h"
 #include "format/bochs/bochs.h"
@@ -44,6 +45,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_compress_driver());
   registry.add(make_copy_on_read_driver());
   registry.add(make_fault_driver());
+  registry.add(make_quorum_driver());
   registry.add(make_record_driver());
   registry.add(make_throttle_driver());
   registry.add(make_raw_driver());
