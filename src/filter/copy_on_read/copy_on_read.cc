@@ -5,6 +5,7 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/debug.h"
 #include "filter/filter.h"
 
 namespace cairn {
@@ -26,13 +27,12 @@ class CopyOnReadNode : public FilterNode {
  protected:
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     while (!out.empty()) {
-      Extent extent = co_await below().extent_at(offset, out.size());
-      const size_t part = std::min<uint64_t>(extent.length, out.size());
-      size_t done = part;
-      if (wanted(extent))
-        done = co_await copy_up(offset, out.first(part));
+      const Piece piece = co_await piece_at(offset, out.size());
+      size_t done = piece.length;
+      if (piece.wanted)
+        done = co_await copy_up(offset, out.first(piece.length));
       else
-        co_await below().read(offset, out.first(part));
+        co_await below().read(offset, out.first(piece.length));
       offset += done;
       out = out.subspan(done);
     }
@@ -55,16 +55,30 @@ class CopyOnReadNode : public FilterNode {
   }
 
  private:
-  bool wanted(const Extent& extent) const {
-    if (extent.depth == 0 || below().read_only()) return false;
-    // What no layer has needs no copy.
-    if (!extent.data && !extent.allocated) return false;
-    return !bottom_ || extent.depth <= *bottom_;
+  struct Piece {
+    size_t length = 0;
+    bool wanted = false;  // the image leaves it to the layers below, and is to have it
+  };
+  Task<Piece> piece_at(uint64_t offset, uint64_t max) {
+    const Extent here = co_await below().layer_extent_at(offset, max);
+    Piece piece{std::min(here.length, max), !here.allocated && !below().read_only()};
+    if (piece.wanted && bottom_) {
+      const Extent found = co_await below().extent_at(offset, piece.length);
+      piece.length = std::min<uint64_t>(piece.length, found.length);
+      piece.wanted = found.allocated && found.depth <= *bottom_;
+    }
+    co_return piece;
+  }
+  // Formats with parts of clusters fill single ones of them.
+  uint64_t unit() const {
+    const Limits& limits = below().limits();
+    const uint64_t cluster = std::max<uint64_t>(limits.cluster_bytes, 512);
+    return limits.zero_alignment >= 512 ? std::min(cluster, limits.zero_alignment) : cluster;
   }
 
   // Copies the clusters around OUT's beginning; gives how many bytes of OUT were read.
   Task<size_t> copy_up(uint64_t offset, MutableByteSpan out) {
-    const uint64_t cluster = std::max<uint64_t>(below().limits().cluster_bytes, 512);
+    const uint64_t cluster = unit();
     const uint64_t begin = align_down(offset, cluster);
     const uint64_t most = std::max(kMostBytes, cluster);
     const uint64_t end = std::min({align_up(offset + out.size(), cluster), begin + most,
@@ -75,12 +89,16 @@ class CopyOnReadNode : public FilterNode {
     co_await below().read(begin, buffer.span());
     // Meanwhile somebody may have written a part: only what is still below is stored.
     for (uint64_t at = begin; at < end;) {
-      const Extent extent = co_await below().extent_at(at, end - at);
-      if (wanted(extent)) {
-        const ByteSpan piece = std::as_const(buffer).span().subspan(at - begin, extent.length);
-        co_await below().write(at, piece);
+      const Piece piece = co_await piece_at(at, end - at);
+      if (piece.wanted) {
+        const ByteSpan bytes = std::as_const(buffer).span().subspan(at - begin, piece.length);
+        if (DebugPort* port = below().debug_port()) co_await port->event(DebugEvent::kCorWrite);
+        if (is_zero(bytes))
+          co_await below().write_zeroes(at, piece.length);
+        else
+          co_await below().write(at, bytes);
       }
-      at += extent.length;
+      at += piece.length;
     }
     const size_t done = std::min<uint64_t>(out.size(), end - offset);
     std::memcpy(out.data(), buffer.data() + (offset - begin), done);
@@ -98,6 +116,7 @@ class CopyOnReadDriver : public Driver {
   Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
   const OptionSchema& open_options() const override { return kOpenOptions; }
   Task<NodePtr> open(OpenContext& request) const override {
+    if (!request.flags.writable) throw Error(ErrorKind::kDenied, "Block node is read-only");
     const auto bottom = request.options.string("bottom");
     NodePtr file = co_await request.open_file();
     std::optional<unsigned> depth;
