@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "block/driver.h"
+#include "cli/io/reopen.h"
 #include "cli/io/shell.h"
 #include "cli/snapshot_table.h"
 
@@ -54,25 +55,6 @@ bool any_below(const Options& options, std::string_view prefix) {
   return false;
 }
 
-// What may change while the image is open: the generic options, and the driver's own but for where
-// the bytes are.
-void check_changes(const Node& node, const Options& options) {
-  static constexpr std::string_view kGeneric[] = {
-      "read-only", "auto-read-only", "cache.direct", "cache.no-flush",
-      "discard",   "detect-zeroes",  "force-share"};
-  const OptionSchema& own = node.driver().open_options();
-  for (const auto& [key, value] : options.items()) {
-    const std::string& name = key;
-    if (std::find(std::begin(kGeneric), std::end(kGeneric), name) != std::end(kGeneric)) continue;
-    if (name == "driver" && value.scalar_text() == node.driver().name()) continue;
-    if (name != "filename" && std::any_of(own.begin(), own.end(), [&](const OptionSpec& spec) {
-          return spec.name == name;
-        }))
-      continue;
-    throw Error(ErrorKind::kInvalid, "Cannot change the option '" + name + "'");
-  }
-}
-
 Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
   const Words words(line, "c:o:rw");
   OpenHow how = shell.opened;
@@ -95,6 +77,7 @@ Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
     co_return false;
   }
   check_changes(*shell.node, changes);
+  how.bare_errors = true;
   if (const auto value = changes.boolean("read-only")) how.request.flags.writable = !*value;
   if (how.snapshot) {
     // The overlay lives only while it is open: it takes what can be changed in place.
@@ -102,8 +85,7 @@ Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
     shell.opened = std::move(how);
     co_return true;
   }
-  for (const auto& [key, value] : changes.items())
-    if (key != "driver" && key != "read-only") how.request.options.set(key, value);
+  merge_changes(how.request.options, changes);
   const OpenHow before = shell.opened;
   co_await shell.close_file();
   const bool good = co_await shell.open_file(std::move(how));
@@ -147,6 +129,8 @@ Task<bool> info_command(Shell& shell, std::vector<std::string>) {
   const std::string name(node->driver().name());
   print("format name: " + name + "\n");
   if (node->driver().is_protocol()) print("format name: " + name + "\n");
+  // A driver that does not answer the query has no more to tell.
+  if (!node->dirty_flag()) co_return false;
   const uint64_t cluster = node->driver().is_protocol() ? 0 : node->limits().cluster_bytes;
   print("cluster size: " + units(static_cast<double>(cluster)) + "\n");
   print("vm state offset: " + units(static_cast<double>(node->vm_state_offset())) + "\n");

@@ -201,8 +201,9 @@ Task<bool> Shell::open_file(OpenHow how) {
     const std::string told = "Could not open '" + name + "': ";
     std::string text = problem->message();
     if (text.starts_with(told)) text.erase(0, told.size());
-    Error whole(problem->kind(),
-                name.empty() ? "can't open: " + text : "can't open device " + name + ": " + text);
+    Error whole(problem->kind(), how.bare_errors ? text
+                                 : name.empty()  ? "can't open: " + text
+                                                 : "can't open device " + name + ": " + text);
     for (const std::string& line : problem->hints()) whole.hint(line);
     session.error(whole);
     co_return false;

@@ -66,6 +66,7 @@ struct OpenHow {
   bool snapshot = false;
   bool copy_on_read = false;
   bool native_aio = false;
+  bool bare_errors = false;  // errors do not say which image it was
 };
 
 class Shell {
