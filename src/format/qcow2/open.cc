@@ -169,6 +169,10 @@ void Qcow2Node::configure(const Options& options) {
     throw Error(ErrorKind::kInvalid,
                 "L2 cache entry size must be a power of two between 512 and the cluster size (" +
                     std::to_string(cluster()) + ")");
+  if (std::min(l2_bytes, full) / slice > INT32_MAX)
+    throw Error(ErrorKind::kInvalid, "L2 cache size too big");
+  if (refcount_bytes / cluster() > INT32_MAX)
+    throw Error(ErrorKind::kInvalid, "Refcount cache size too big");
   slice_bytes_ = static_cast<uint32_t>(slice);
   l2_cache_bytes_ = std::min(l2_bytes, std::max(full, cluster()));
   refcount_cache_bytes_ = std::max(refcount_bytes, few);

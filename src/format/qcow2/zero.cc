@@ -38,9 +38,9 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
     if (keep) now.word = old.word;
     if (header_.extended_l2()) {
       const uint64_t from = (at - start) / unit;
-      const uint64_t to = whole ? 32 : div_ceil(end - start, unit);
+      const uint64_t to = div_ceil(end - start, unit);
       const uint64_t mask = ((uint64_t{1} << to) - 1) & ~((uint64_t{1} << from) - 1);
-      now.bitmap = whole ? kAllZero : (old.bitmap & ~mask) | mask << 32;
+      now.bitmap = (keep || !whole ? old.bitmap & ~mask : 0) | mask << 32;
     } else {
       now.word |= kZeroFlag;
     }
