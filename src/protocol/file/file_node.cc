@@ -231,7 +231,8 @@ Task<void> FileNode::do_flush() {
     throw Error::system(error, path_ + ": an earlier flush failed");
   if (read_only()) co_return;
   const int result = co_await io_fdatasync(io_);
-  if (result == 0) co_return;
+  // Character devices have nothing to flush.
+  if (result == 0 || (result == -EINVAL && is_device())) co_return;
   if (!io_.direct) flush_error_.store(-result);
   throw Error::system(-result, path_ + ": flushing");
 }

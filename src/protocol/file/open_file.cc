@@ -63,6 +63,8 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
   struct stat status = {};
   if (::stat(path.c_str(), &status) != 0)
     throw Error::system(errno, "Could not open '" + path + "'");
+  if (S_ISDIR(status.st_mode) && mode.writable)
+    throw Error::system(EISDIR, "Could not open '" + path + "'");
   if (kind == FileKind::kRegular && !S_ISREG(status.st_mode))
     throw Error(ErrorKind::kInvalid, "'file' driver requires '" + path + "' to be a regular file");
   const bool block = S_ISBLK(status.st_mode);
