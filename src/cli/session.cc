@@ -56,7 +56,9 @@ std::string version_text(const Session& session) {
   std::string name = "qemu-img";
   for (const Tool& tool : tools())
     if (session.program.find(tool.qemu_name) != std::string::npos) name = tool.qemu_name;
-  return name + " version 10.0.2 (Cairn " CAIRN_VERSION ")\nCopyright the Cairn authors\n";
+  const std::string begin =
+      name == "qemu-nbd" ? session.program + " 10.0.2" : name + " version 10.0.2";
+  return begin + " (Cairn " CAIRN_VERSION ")\nCopyright the Cairn authors\n";
 }
 
 void fail(const Session& session, std::string_view text, int code) {
