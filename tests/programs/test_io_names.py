@@ -253,3 +253,11 @@ def test_conversion_over_a_backing_file_is_written(folder, qemu, fmt, cache):
     call(COMPAT / "qemu-img", "convert", "-t", cache, "-f", fmt, "-O", fmt, "-B", folder / f"base.{fmt}", "-o",
          f"backing_fmt={fmt}", folder / f"top.{fmt}", folder / f"copy.{fmt}")
     qemu("compare", "-f", fmt, "-F", fmt, folder / f"top.{fmt}", folder / f"copy.{fmt}")
+
+
+def test_open_takes_options_where_the_program_does(both):
+    both.setup("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", "1M")
+    line = "open driver=qcow2,file.filename=a.qcow2\nwrite 0 64k\nlength\nclose\nopen a.qcow2\n"
+    mine, real = (call(tool, "--image-opts", cwd=where, input=line, ok=False)
+                  for tool, where in ((COMPAT / "qemu-io", both.mine), ("qemu-io", both.theirs)))
+    assert plain(mine.out) == plain(real.out) and mine.code == real.code

@@ -34,7 +34,15 @@ Task<bool> open_command(Shell& shell, std::vector<std::string> line) {
   how.request.options = given_options(words);
   if (words.rest().size() > 1 || (words.rest().empty() && how.request.options.empty()))
     throw WrongUsage{};
-  if (!words.rest().empty()) how.request.filename = words.rest()[0];
+  if (!words.rest().empty() && shell.image_opts) {
+    Options named = Options::parse_list(words.rest()[0]);
+    named.merge_missing(how.request.options);
+    how.request.options = std::move(named);
+    how.request.image_opts = true;
+    how.request.display = words.rest()[0];
+  } else if (!words.rest().empty()) {
+    how.request.filename = words.rest()[0];
+  }
   if (shell.session.untrusted) how.request.flags.references.mode = ReferencePolicy::Mode::kDeny;
   if (shell.node) {
     shell.session.error("file open already, try 'help close'");

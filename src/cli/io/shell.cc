@@ -404,6 +404,7 @@ int run_io(Session& session, int argc, char** argv) {
         break;
       case kImageOptsOption:
         image_opts = true;
+        shell.image_opts = true;
         break;
       case kUntrustedOption:
         session.untrusted = true;

@@ -83,6 +83,7 @@ class Shell {
   Session& session;
   NodePtr node;
   OpenHow opened;
+  bool image_opts = false;  // names of images are lists of options
   bool read_only = false;
   size_t misalign = 0;  // bytes by which buffers are shifted
   bool quit = false;
