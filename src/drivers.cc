@@ -20,6 +20,7 @@
 #include "format/qcow2/qcow2.h"
 #include "format/qed/qed.h"
 #include "format/raw/raw.h"
+#include "format/split/split.h"
 #include "format/vdi/vdi.h"
 #include "format/vhdx/vhdx.h"
 #include "format/vmdk/vmdk.h"
@@ -60,6 +61,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_vpc_driver());
   registry.add(make_vmdk_driver());
   registry.add(make_ova_driver());
+  registry.add(make_split_driver());
   registry.add(make_cloop_driver());
   registry.add(make_dmg_driver());
 }

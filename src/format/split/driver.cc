@@ -1,0 +1,26 @@
+#include "block/open_format.h"
+#include "format/split/node.h"
+#include "format/split/pieces.h"
+#include "format/split/split.h"
+
+namespace cairn {
+namespace {
+
+class SplitDriver : public Driver {
+ public:
+  std::string_view name() const override { return "split"; }
+  std::string_view title() const override { return "raw disks in numbered pieces (.001, .002)"; }
+  int probe(const ProbeInput& input) const override {
+    // QEMU reads one piece as a raw disk. Only what no other format knows is taken for a piece.
+    return input.beyond_qemu && split::is_piece(input.filename) ? 2 : 0;
+  }
+  Task<NodePtr> open(OpenContext& request) const override {
+    return open_format<SplitNode>(request, *this);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_split_driver() { return std::make_unique<SplitDriver>(); }
+
+}  // namespace cairn
