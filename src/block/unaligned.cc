@@ -3,13 +3,24 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/debug.h"
+#include "block/driver.h"
 #include "block/node.h"
 
 namespace cairn {
+namespace {
+
+// Protocols, raw and filters: what is written goes to its place as it is.
+bool passes_bytes_on(const Driver& driver) {
+  const Abilities abilities = driver.abilities();
+  return driver.is_protocol() || abilities.filter || abilities.shared_writers;
+}
+
+}  // namespace
 
 Task<void> Node::read_unaligned(uint64_t offset, MutableByteSpan out) {
   const uint64_t alignment = limits_.request_alignment;
@@ -48,6 +59,9 @@ Task<void> Node::tell_widening(bool head, bool tail, bool done) {
 
 Task<void> Node::write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags) {
   const uint64_t alignment = limits_.request_alignment;
+  // Storage ends where the request does, or where it ended before: its last block may be short.
+  const uint64_t disk_end = passes_bytes_on(driver_) ? std::max(length(), offset + in.size())
+                                                     : std::numeric_limits<uint64_t>::max();
   const uint64_t most =
       align_down(limits_.max_transfer ? limits_.max_transfer : uint64_t{4} << 20, alignment);
   AlignedBuffer bounce;
@@ -75,8 +89,9 @@ Task<void> Node::write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags)
         co_await tell_widening(head, tail, true);
       }
       std::memcpy(block.data() + (offset - begin), in.data(), part);
-      guard_block_zero(begin, block);
-      co_await do_write(begin, block, flags);
+      const ByteSpan kept = block.first(std::min<uint64_t>(block.size(), disk_end - begin));
+      guard_block_zero(begin, kept);
+      co_await do_write(begin, kept, flags);
     }
     offset += part;
     in = in.subspan(part);

@@ -61,6 +61,7 @@ void FileNode::inspect(bool direct) {
   set_length(length_of(fd_, path_));
   const uint32_t block = is_device() ? logical_block_bytes(fd_).value_or(512) : 1;
   if (direct) probe_alignment();
+  if (direct && !is_device()) open_tail();
   mutable_limits().discard_alignment = block;
   mutable_limits().zero_alignment = block;
 }
@@ -89,6 +90,13 @@ void FileNode::probe_alignment() {
   mutable_limits().memory_alignment = memory;
 }
 
+void FileNode::open_tail() {
+  const int flags = ::fcntl(fd_, F_GETFL);
+  if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY) return;
+  const std::string same = "/proc/self/fd/" + std::to_string(fd_);
+  tail_fd_ = OwnFd(::open(same.c_str(), O_WRONLY | O_CLOEXEC));
+}
+
 void FileNode::lock(Permissions permissions, Locking mode) {
   locks_ = std::make_unique<ImageLocks>(fd_, path_, mode);
   locks_->change(permissions);
@@ -108,6 +116,10 @@ void FileNode::grown_to(uint64_t end) {
 }
 
 Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
+  // Others may have made the file longer: what is read shows how far it goes now.
+  const bool past_end = !is_device() && offset + out.size() > length();
+  RwLock::Guard guard;
+  if (past_end) guard = co_await end_lock_.shared();
   while (!out.empty()) {
     const iovec buffer{out.data(), out.size()};
     const ssize_t got = co_await io_readv(io_, {&buffer, 1}, offset);
@@ -126,6 +138,7 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
     }
     offset += static_cast<uint64_t>(got);
     out = out.subspan(static_cast<size_t>(got));
+    if (past_end) grown_to(offset);
     // Direct I/O stops at the end of the file; the odd rest is not readable on its own.
     if (io_.direct && offset >= length()) {
       std::memset(out.data(), 0, out.size());
@@ -143,13 +156,29 @@ Task<RwLock::Guard> FileNode::hold_end(uint64_t end) {
 Task<void> FileNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   forget_extent();
   const RwLock::Guard guard = co_await hold_end(offset + in.size());
+  // Direct I/O knows whole blocks only; the last one of a file may be short.
+  const size_t tail = io_.direct ? in.size() % limits().request_alignment : 0;
+  co_await write_part(io_, offset, in.first(in.size() - tail));
+  if (tail == 0) co_return;
+  if (!tail_fd_)
+    throw Error(ErrorKind::kUnsupported,
+                path_ + ": the last " + std::to_string(tail) +
+                    " bytes cannot be written: they are less than a block of direct I/O")
+        .hint("Use another cache mode, such as writeback.");
+  IoFile buffered = io_;
+  buffered.fd = tail_fd_.get();
+  buffered.direct = false;
+  co_await write_part(buffered, offset + in.size() - tail, in.last(tail));
+}
+
+Task<void> FileNode::write_part(IoFile file, uint64_t offset, ByteSpan in) {
   while (!in.empty()) {
     const iovec buffer{const_cast<std::byte*>(in.data()), in.size()};
     ssize_t put = 0;
-    if (io_.memory_backed)
-      put = co_await turns_.write(io_, {&buffer, 1}, offset);
+    if (file.memory_backed)
+      put = co_await turns_.write(file, {&buffer, 1}, offset);
     else
-      put = co_await io_writev(io_, {&buffer, 1}, offset);
+      put = co_await io_writev(file, {&buffer, 1}, offset);
     if (put < 0)
       throw Error::system(static_cast<int>(-put), path_ + ": writing " + std::to_string(in.size()) +
                                                       " bytes at " + std::to_string(offset));
@@ -356,6 +385,7 @@ Value FileNode::specific_info() const {
 
 Task<void> FileNode::do_close() {
   if (drop_cache_) forget_extent();
+  tail_fd_ = OwnFd();
   if (fd_ >= 0) ::close(std::exchange(fd_, -1));
   co_return;
 }

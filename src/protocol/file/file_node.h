@@ -7,6 +7,7 @@
 #include "async/io.h"
 #include "async/sync.h"
 #include "async/write_turns.h"
+#include "base/own_fd.h"
 #include "block/node.h"
 #include "protocol/file/locks.h"
 
@@ -51,6 +52,8 @@ class FileNode : public Node {
   // END; holds nothing when that is inside.
   Task<RwLock::Guard> hold_end(uint64_t end);
   void probe_alignment();
+  void open_tail();
+  Task<void> write_part(IoFile file, uint64_t offset, ByteSpan in);
   void forget_extent();
   Task<bool> allocate(int mode, uint64_t offset, uint64_t length, std::atomic<bool>* works);
 
@@ -58,6 +61,9 @@ class FileNode : public Node {
   int fd_;
   FileKind kind_;
   IoFile io_;
+  // The file a second time, through the page cache: of direct files, for the block that the end of
+  // the file cuts. -1: there is none.
+  OwnFd tail_fd_;
   WriteTurns turns_;  // of files in memory
   RwLock end_lock_;   // shared: moves the end by writing; exclusive: by changing the length
   std::unique_ptr<ImageLocks> locks_;
