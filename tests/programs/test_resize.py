@@ -90,3 +90,19 @@ def test_snapshots_of_other_sizes(folder, ours, qemu, qemu_io):
     qemu("snapshot", "-c", "s", "b.qcow2")
     mine, theirs = (tool("resize", "b.qcow2", "5M", ok=False) for tool in (ours, qemu))
     assert (mine.code, mine.err) == (theirs.code, theirs.err)
+
+
+@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=64k,extended_l2=on", "cluster_size=2M", "cluster_size=64k,data_file=d.raw"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_a_shrink_cuts_off_does_not_come_back(folder, cairn, qemu, qemu_io, options, compressed):
+    """QEMU shows what is left in the last cluster when it makes the disk larger again."""
+    qemu("create", "-q", "-f", "qcow2", "-o", options, "a.qcow2", "1M")
+    if compressed and "data_file" not in options and "2M" not in options:
+        qemu_io("a.qcow2", "write -c -P 5 0 1M")
+    else:
+        qemu_io("a.qcow2", "write -P 5 0 1M")
+    cairn("resize", "--shrink", "a.qcow2", "100k")
+    qemu("check", "-q", "a.qcow2")
+    qemu("resize", "-q", "a.qcow2", "1M")
+    qemu_io("a.qcow2", "read -P 5 0 100k")
+    assert "failed" not in qemu_io("a.qcow2", f"read -P 0 100k {1024 - 100}k").out

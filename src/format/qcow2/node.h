@@ -12,6 +12,7 @@
 
 #include "async/runtime.h"
 #include "async/sync.h"
+#include "base/arith.h"
 #include "block/format_node.h"
 #include "block/luks_volume.h"
 #include "block/open.h"
@@ -96,6 +97,9 @@ class Qcow2Node : public FormatNode {
   Task<uint64_t> vm_state_hole(uint64_t offset, uint64_t max) override;
 
  protected:
+  std::optional<Unit> short_unit(uint64_t offset) const override {
+    return Unit{align_down(offset, cluster()), cluster()};
+  }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
@@ -247,6 +251,7 @@ class Qcow2Node : public FormatNode {
   // resize.cc
   Task<void> grow_l1(uint64_t entries);
   Task<void> preallocate(uint64_t from, uint64_t to, Preallocation mode);
+  Task<void> zero_cut_part(uint64_t new_length);
   Task<void> shrink(uint64_t length);
   // preallocate.cc
   Task<uint64_t> end_of_clusters();

@@ -121,7 +121,19 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
   }
 }
 
+// What is cut off must not come back when another program makes the disk larger: QEMU shows what is
+// left in the last cluster.
+Task<void> Qcow2Node::zero_cut_part(uint64_t new_length) {
+  const uint64_t end = std::min(align_up(new_length, cluster()), length());
+  for (uint64_t at = new_length; at < end;) {
+    const Extent extent = co_await layer_extent_at(at, end - at);
+    if (extent.allocated && (!extent.zero || extent.data)) co_await write_zeroes(at, extent.length);
+    at += extent.length;
+  }
+}
+
 Task<void> Qcow2Node::shrink(uint64_t new_length) {
+  co_await zero_cut_part(new_length);
   {
     RangeLock::Guard all;
     co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);

@@ -179,6 +179,11 @@ Task<void> VhdxNode::shrink(uint64_t size) {
   const Geometry after = Geometry::of(smaller);
   co_await store_size(size);
   co_await commit();
+  // What is cut off must not come back when another program makes the disk larger.
+  if (const uint64_t kept = size % block_bytes(); kept != 0) {
+    const Entry last = co_await entry(size / block_bytes());
+    if (last.has_data()) co_await file_->write_zeroes(last.offset() + kept, block_bytes() - kept);
+  }
   for (uint64_t block = after.blocks; block < geometry_.blocks; ++block)
     co_await release_block(block, kNotPresent);
   if (parameters_.has_parent) {
