@@ -45,7 +45,10 @@ Task<void> FormatNode::do_read(uint64_t offset, MutableByteSpan out) {
 Task<void> FormatNode::read_guest(uint64_t offset, MutableByteSpan out) {
   while (!out.empty()) {
     const Mapping mapping = co_await map(offset, out.size());
-    const size_t part = std::min<uint64_t>(mapping.length, out.size());
+    size_t part = std::min<uint64_t>(mapping.length, out.size());
+    if (mapping.kind == Mapping::Kind::kChild &&
+        reaches_past_end(*mapping.host, mapping.host_offset, part)) [[unlikely]]
+      part = co_await stored_bytes(mapping.host, mapping.host_offset, offset, part);
     const MutableByteSpan piece = out.first(part);
     switch (mapping.kind) {
       case Mapping::Kind::kChild:
@@ -89,6 +92,9 @@ Task<Extent> FormatNode::do_extent(uint64_t offset, uint64_t max) {
     case Mapping::Kind::kChild:
       extent.data = true;
       extent.allocated = true;
+      if (reaches_past_end(*mapping.host, mapping.host_offset, mapping.length))
+        extent.length =
+            co_await stored_bytes(mapping.host, mapping.host_offset, offset, mapping.length);
       break;
     case Mapping::Kind::kZero:
       extent.zero = true;
@@ -130,8 +136,7 @@ Task<void> FormatNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
       co_await lock_clusters(guard, offset, in.size(), false);
       const Grant place = co_await grant(offset, in.size(), false);
       if (place.length != 0) {
-        if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
-        co_await write_payload(*place.host, place.host_offset, offset, in.first(place.length));
+        co_await write_in_place(place, offset, in.first(place.length));
       }
       done = place.length;
     }
@@ -151,8 +156,7 @@ Task<void> FormatNode::write_locked(uint64_t offset, ByteSpan in) {
     const Grant place = co_await grant(offset, in.size(), true);
     const ByteSpan piece = in.first(place.length);
     if (place.in_place) {
-      if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
-      co_await write_payload(*place.host, place.host_offset, offset, piece);
+      co_await write_in_place(place, offset, piece);
     } else {
       std::exception_ptr error;
       try {
@@ -164,11 +168,23 @@ Task<void> FormatNode::write_locked(uint64_t offset, ByteSpan in) {
         co_await abandon(place);
         std::rethrow_exception(error);
       }
+      co_await fill_host(place);
       co_await publish(place);
     }
     offset += place.length;
     in = in.subspan(place.length);
   }
+}
+
+// To write where the file was cut off would make it longer, and what is missing around it zeroes.
+Task<void> FormatNode::write_in_place(Grant place, uint64_t offset, ByteSpan in) {
+  if (reaches_past_end(*place.host, place.host_offset, in.size())) [[unlikely]] {
+    for (uint64_t at = 0; at < in.size();) {
+      at += co_await stored_bytes(place.host, place.host_offset + at, offset + at, in.size() - at);
+    }
+  }
+  if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
+  co_await write_payload(*place.host, place.host_offset, offset, in);
 }
 
 Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
@@ -291,7 +307,10 @@ Task<bool> FormatNode::do_copy_range_from(Node& source, uint64_t source_offset, 
     if (!copied && !place.in_place) co_await abandon(place);
     if (error) std::rethrow_exception(error);
     if (!copied) co_return false;
-    if (!place.in_place) co_await publish(place);
+    if (!place.in_place) {
+      co_await fill_host(place);
+      co_await publish(place);
+    }
     done += place.length;
   }
   co_return true;

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "async/sync.h"
 #include "async/task.h"
@@ -98,6 +100,25 @@ class FormatNode : public Node {
   // state of data is then asked of the file as well.
   virtual bool data_may_be_sparse() const { return false; }
 
+  // Part of the disk that is stored in one piece.
+  struct Unit {
+    uint64_t begin = 0;
+    uint64_t bytes = 0;
+  };
+  // The unit at OFFSET, where the host may end inside of the last one that is stored in it: the
+  // rest of that one reads as zeroes. Everything else that is mapped past the end of its host is
+  // corrupt.
+  virtual std::optional<Unit> short_unit(uint64_t) const { return std::nullopt; }
+  // By what is known of the length; others may have made the file longer since.
+  static bool reaches_past_end(const Node& host, uint64_t host_offset, uint64_t length) {
+    const uint64_t end = host.length();
+    return length > end || host_offset > end - length;
+  }
+  // How many of the LENGTH bytes at HOST_OFFSET of HOST, which hold the disk from OFFSET on, the
+  // host has. None: throws kCorrupt; under QEMU's names warns once and says all, which read as
+  // zeroes.
+  Task<uint64_t> stored_bytes(Node* host, uint64_t host_offset, uint64_t offset, uint64_t length);
+
   uint64_t zero_split() const override { return limits().request_alignment; }
 
   // What chooses the IV of a piece of payload: its place in the guest or in the host.
@@ -123,13 +144,16 @@ class FormatNode : public Node {
   Task<void> write_locked(uint64_t offset, ByteSpan in);
   Task<void> write_zeroes_locked(uint64_t offset, uint64_t length);
   Task<void> zero_part(uint64_t offset, uint64_t length, WriteFlags flags);
+  Task<void> write_in_place(Grant place, uint64_t offset, ByteSpan in);
   Task<void> write_granted(const Grant& grant, ByteSpan in);
+  Task<void> fill_host(Grant place);
   Task<bool> copy_granted(const Grant& grant, Node& source, uint64_t source_offset);
   Task<bool> guest_reads_zero(uint64_t begin, uint64_t end);
   Task<void> read_below(uint64_t offset, MutableByteSpan out);
   Task<void> write_encrypted(Node& host, uint64_t host_offset, uint64_t offset, ByteSpan in);
   Task<void> decrypt(uint64_t host_offset, uint64_t offset, MutableByteSpan bytes);
   RangeLock ranges_;
+  std::atomic<bool> warned_cut_{false};
   std::shared_ptr<const SectorCipher> cipher_;  // null: payload is plain
   CipherOffset cipher_offset_ = CipherOffset::kGuest;
 };

@@ -3,6 +3,7 @@
 #include "cli/progress.h"
 #include "cli/verbs.h"
 #include "job/difference.h"
+#include "job/stored.h"
 
 namespace cairn::cli {
 namespace {
@@ -78,6 +79,9 @@ class Rebasing {
         throw error.context("Could not open new backing file '" + plan_.backing + "'");
       }
     }
+    co_await check_stored(overlay_.get(), false, session_.cancel);
+    co_await check_stored(old_.get(), true, session_.cancel);
+    co_await check_stored(new_.get(), true, session_.cancel);
     if (auto* child = dynamic_cast<ParentLink*>(overlay_.get()); child != nullptr)
       co_await child->adopt_parent(new_.get());
     // The guest sees the same disk at every moment: what is written is what it saw before.

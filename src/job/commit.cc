@@ -5,6 +5,7 @@
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "job/stored.h"
 
 namespace cairn {
 namespace {
@@ -42,6 +43,8 @@ Task<Commit::Piece> Commit::look(std::vector<Known>& asked, uint64_t offset, uin
 Task<void> Commit::run() {
   total_ = layers_.front()->length();
   known_.resize(layers_.size());
+  for (const NodePtr& layer : layers_) co_await check_stored(layer.get(), false, cancel_);
+  co_await check_stored(base_.get(), false, cancel_);
   if (base_->length() < total_) co_await base_->resize({.length = total_});
   begin_ = std::chrono::steady_clock::now();
   Runtime& runtime = base_->context().runtime();

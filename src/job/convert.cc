@@ -408,17 +408,31 @@ Task<void> Convert::read_joined(uint64_t offset, MutableByteSpan out) {
 
 Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
   const Source& source = source_at(offset);
+  uint64_t lost = 0;  // bytes in a row before OFFSET
+  std::string cause;
+  const auto tell = [&](uint64_t end) {
+    if (lost == 0) return;
+    std::string text = "error while reading offset " + std::to_string(end - lost) + ": " + cause;
+    if (lost > kConvertSector) text += " (" + std::to_string(lost) + " bytes became zeroes)";
+    if (warn) warn(text);
+    lost = 0;
+  };
   while (!out.empty()) {
     const size_t part = std::min<uint64_t>(out.size(), kConvertSector - offset % kConvertSector);
     try {
       co_await source.node->read(offset - source.begin, out.first(part));
+      tell(offset);
     } catch (const Error& error) {
-      if (warn) warn("error while reading offset " + std::to_string(offset) + ": " + error.cause());
+      // QEMU has a line for each sector.
+      if (error.cause() != cause || !context_.beyond_qemu) tell(offset);
+      cause = error.cause();
+      lost += part;
       std::memset(out.data(), 0, part);
     }
     offset += part;
     out = out.subspan(part);
   }
+  tell(offset);
 }
 
 Task<void> Convert::throttle(uint64_t bytes) {

@@ -216,7 +216,8 @@ def test_an_entry_behind_the_end_is_dropped(filled, cairn, qemu, patch):
     patch("a.hdd", 68, "I", 4711)
     result = cairn("check", "a.hdd", ok=False)
     assert result.code == 2 and "ERROR cluster 1 is outside image" in result.err
-    cairn("io", "-f", "parallels", "-r", "-c", "read -P 0 1M 1M", "a.hdd")
+    assert cairn("io", "-f", "parallels", "-r", "-c", "read -P 0 1M 1M", "a.hdd", ok=False).code == 1
+    assert cairn("io", "-f", "parallels", "-c", "read 1M 1M", "a.hdd", ok=False).code == 1
     cairn("check", "-r", "all", "a.hdd")
     qemu("check", "a.hdd")
     assert number("a.hdd", 68) == 0

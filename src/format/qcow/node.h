@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "base/arith.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -37,6 +38,9 @@ class QcowNode : public FormatNode {
   void set_compression_level(uint64_t level) override;
 
  protected:
+  std::optional<Unit> short_unit(uint64_t offset) const override {
+    return Unit{align_down(offset, cluster()), cluster()};
+  }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;

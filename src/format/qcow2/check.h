@@ -136,6 +136,7 @@ class Qcow2Checker {
   Task<void> tell_in_turn(Findings& findings);
   Task<void> walk_entry(L1Walk& walk, uint64_t entry, MutableByteSpan l2, Findings& findings);
   void walk_l2(ByteSpan table, uint64_t place, bool active, Findings& findings);
+  void data_file_has(uint64_t host, Findings& findings);
   void compressed(uint64_t entry, uint64_t bitmap, uint64_t index, bool active, Findings& findings);
 
   // check_copied.cc

@@ -167,8 +167,18 @@ void Qcow2Checker::walk_l2(ByteSpan table, uint64_t place, bool active, Findings
       const bool one = !counted_here || says_one(host / cluster_);
       if (one != ((entry & kCopied) != 0)) copied_differs_.store(true, std::memory_order_relaxed);
     }
-    if (counted_here) count(host, cluster_, findings);
+    if (counted_here)
+      count(host, cluster_, findings);
+    else if (width == 16 ? (bitmap & 0xffffffff) != 0 : (entry & kZeroFlag) == 0)
+      data_file_has(host, findings);
   }
+}
+
+// What the reader refuses is found; QEMU takes it for zeroes. The last cluster may be short.
+void Qcow2Checker::data_file_has(uint64_t host, Findings& findings) {
+  if (!node_.context().beyond_qemu || !node_.external_ || host < node_.data_->length()) return;
+  findings.corruption("ERROR: the data at 0x%llx is past the end of the data file (%llu bytes)",
+                      ull(host), ull(node_.data_->length()));
 }
 
 void Qcow2Checker::compressed(uint64_t entry, uint64_t bitmap, uint64_t index, bool active,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "base/arith.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -39,6 +40,9 @@ class QedNode : public FormatNode {
   Task<void> change_backing(std::string name, std::string format) override;
 
  protected:
+  std::optional<Unit> short_unit(uint64_t offset) const override {
+    return Unit{align_down(offset, cluster()), cluster()};
+  }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;

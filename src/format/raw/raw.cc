@@ -24,7 +24,8 @@ class RawNode : public Node {
       : Node(request.context, request.driver),
         offset_(offset),
         fixed_(size.has_value()),
-        window_(offset != 0 || fixed_) {
+        window_(offset != 0 || fixed_),
+        follows_(window_ && !fixed_ && request.depth > 0) {
     file_ = file.get();
     add_child("file", std::move(file), window_ ? ChildRole::kFile : ChildRole::kFiltered);
     Limits& limits = mutable_limits();
@@ -42,15 +43,16 @@ class RawNode : public Node {
  protected:
   // Where nothing is shifted the file's own task is handed on: no frame of ours in between.
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
-    if (debug_below() != nullptr) return traced_read(offset + offset_, out);
+    if (debug_below() != nullptr || follows_) return followed_read(offset + offset_, out);
     return file_->read(offset + offset_, out);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
-    if (debug_below() != nullptr) return traced_write(offset + offset_, in, flags);
+    if (debug_below() != nullptr || follows_) return followed_write(offset + offset_, in, flags);
     return file_->write(offset + offset_, in, flags);
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
-    return file_->write_zeroes(offset + offset_, length, flags);
+    co_await file_->write_zeroes(offset + offset_, length, flags);
+    follow_length();
   }
   Task<void> do_discard(uint64_t offset, uint64_t length) override {
     return file_->discard(offset + offset_, length);
@@ -80,18 +82,26 @@ class RawNode : public Node {
   }
 
  private:
-  Task<void> traced_read(uint64_t offset, MutableByteSpan out) {
-    co_await debug_below()->event(DebugEvent::kReadAio);
+  Task<void> followed_read(uint64_t offset, MutableByteSpan out) {
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReadAio);
     co_await file_->read(offset, out);
+    follow_length();
   }
-  Task<void> traced_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
-    co_await debug_below()->event(DebugEvent::kWriteAio);
+  Task<void> followed_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
+    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kWriteAio);
     co_await file_->write(offset, in, flags);
+    follow_length();
+  }
+  // A window without an end of its own grows with its file.
+  void follow_length() {
+    const uint64_t end = file_->length();
+    if (follows_ && end > offset_ + length()) set_length(align_up(end - offset_, kSector));
   }
   Node* file_ = nullptr;
   uint64_t offset_;
   bool fixed_;
   bool window_;
+  bool follows_;  // a window that grows as its file does
 };
 
 class RawDriver : public Driver {

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "block/context.h"
 #include "block/driver.h"
 #include "format/vdi/node.h"
 
@@ -28,6 +29,7 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
   std::vector<std::pair<uint64_t, uint32_t>> shared;
   const bool all = request.repair == CheckRequest::Repair::kAll;
   uint64_t count = 0;
+  uint64_t missing = 0;  // nothing brings these back
   if (table_) co_await flush_mapped();
   co_await each_used([&](uint64_t block, uint32_t physical) {
     if (physical >= header_.blocks) {
@@ -43,6 +45,12 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
       if (all) shared.emplace_back(block, physical);
     }
     used[physical] = true;
+    const uint64_t bytes = std::min(kBlockBytes, header_.size - block * kBlockBytes);
+    if (context().beyond_qemu && host_of(physical) + bytes > file_->length()) {
+      finding("block index " + std::to_string(block) + " is past the end of the file (" +
+              std::to_string(file_->length()) + " bytes); the file was cut off");
+      ++missing;
+    }
   });
   const bool wrong_counter = count != header_.allocated;
   if (wrong_counter)
@@ -63,8 +71,8 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
   }
   co_await flush_mapped();
   co_await close_holes();
-  result.corruptions_fixed = result.corruptions;
-  result.corruptions = 0;
+  result.corruptions_fixed = result.corruptions - missing;
+  result.corruptions = missing;
   co_return result;
 }
 

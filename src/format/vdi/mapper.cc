@@ -227,14 +227,6 @@ Task<void> VdiNode::flush_mapped() {
     freed.swap(given_up_);
   }
   co_await table_->write_back();
-  // The last block may have been written in part: other programs want all of it in the file.
-  uint64_t end = 0;
-  {
-    std::lock_guard lock(blocks_mutex_);
-    end = host_of(next_);
-  }
-  if (!read_only() && next_ != 0 && file_->length() < end)
-    co_await file_->resize({.length = end, .exact = false});
   co_await file_->flush();
   std::lock_guard lock(blocks_mutex_);
   for (const uint32_t physical : freed)

@@ -23,6 +23,12 @@ VmdkNode::Part& VmdkNode::part_at(uint64_t offset) const {
   return **std::prev(behind);
 }
 
+std::optional<FormatNode::Unit> VmdkNode::short_unit(uint64_t offset) const {
+  const Part& part = part_at(offset);
+  if (part.kind == Kind::kFlat || part.grain == 0) return std::nullopt;
+  return Unit{offset - (offset - part.begin) % part.grain, part.grain};
+}
+
 Task<Mapping> VmdkNode::map(uint64_t offset, uint64_t length) {
   const Mapping mapping = co_await locate(offset, length);
   if (mapping.kind == Mapping::Kind::kBelow && backing() != nullptr) check_parent();
@@ -59,6 +65,9 @@ Task<Extent> VmdkNode::do_extent(uint64_t offset, uint64_t max) {
   if (mapping.kind != Mapping::Kind::kChild) co_return extent;
   extent.host = mapping.host;
   extent.host_offset = mapping.host_offset;
+  if (reaches_past_end(*mapping.host, mapping.host_offset, mapping.length))
+    extent.length =
+        co_await stored_bytes(mapping.host, mapping.host_offset, offset, mapping.length);
   const bool flat = part_at(offset).kind == Kind::kFlat;
   if (!flat && mapping.host->driver().is_protocol()) co_return extent;
   const Extent deeper = co_await mapping.host->layer_extent_at(extent.host_offset, extent.length);

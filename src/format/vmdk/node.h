@@ -66,6 +66,7 @@ class VmdkNode : public FormatNode {
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_close() override;
   bool data_may_be_sparse() const override { return any_flat_; }
+  std::optional<Unit> short_unit(uint64_t offset) const override;
 
  private:
   friend class VmdkChecker;

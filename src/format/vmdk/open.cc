@@ -247,7 +247,8 @@ Task<void> VmdkNode::load_part(Part& part) {
                                "descriptor says: " +
                                std::to_string(part.file->length()) + " bytes";
       if (part.writable) invalid(text);
-      context().warn("VMDK: " + text + "; the rest reads as zeroes");
+      // Under QEMU's names a warning follows when the rest is read.
+      if (context().beyond_qemu) context().warn("VMDK: " + text);
     }
     co_return;
   }

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "async/cancel.h"
+#include "block/node.h"
+
+namespace cairn {
+
+// Asks for the extents of all of the disk, of the layers below as well where WHOLE_CHAIN is set:
+// throws when some of its data is not in the file. Called before anything is changed that relies on
+// that data. Under QEMU's names it does nothing. NODE may be null.
+Task<void> check_stored(Node* node, bool whole_chain, const CancelSource& cancel);
+
+}  // namespace cairn
