@@ -17,10 +17,10 @@ constexpr size_t kMaxImages = 1024;
 constexpr size_t kMaxParts = 4096;
 constexpr size_t kMaxPathBytes = 4096;
 
-[[noreturn]] void invalid(const std::string& text) {
+[[noreturn]] void bad_descriptor(const std::string& text) {
   throw Error(ErrorKind::kInvalid, "DiskDescriptor.xml: " + text);
 }
-[[noreturn]] void unsupported(const std::string& text) {
+[[noreturn]] void foreign_descriptor(const std::string& text) {
   throw Error(ErrorKind::kUnsupported, "DiskDescriptor.xml: " + text);
 }
 
@@ -34,7 +34,7 @@ uint64_t number_of(const pugi::xml_node& parent, const char* name) {
   const char* const end = text.data() + text.size();
   const auto [at, error] = std::from_chars(text.data(), end, value);
   if (text.empty() || error != std::errc() || at != end)
-    invalid(std::string(name) + " is no number: '" + text.substr(0, 40) + "'");
+    bad_descriptor(std::string(name) + " is no number: '" + text.substr(0, 40) + "'");
   return value;
 }
 
@@ -43,7 +43,7 @@ Uuid id_of(const pugi::xml_node& parent, const char* name) {
   try {
     return Uuid::parse(text);
   } catch (const Error&) {
-    invalid(std::string(name) + " is no GUID: '" + text.substr(0, 60) + "'");
+    bad_descriptor(std::string(name) + " is no GUID: '" + text.substr(0, 60) + "'");
   }
 }
 
@@ -53,11 +53,11 @@ BundleImage read_image(const pugi::xml_node& node) {
   const std::string type = text_of(node, "Type");
   image.plain = type == "Plain";
   if (!image.plain && type != "Compressed")
-    unsupported("image " + image.id.text() + " is of the unknown type '" + type.substr(0, 40) +
-                "'");
+    foreign_descriptor("image " + image.id.text() + " is of the unknown type '" +
+                       type.substr(0, 40) + "'");
   image.file = text_of(node, "File");
   if (image.file.empty() || image.file.size() > kMaxPathBytes)
-    invalid("image " + image.id.text() + " has no file name");
+    bad_descriptor("image " + image.id.text() + " has no file name");
   return image;
 }
 
@@ -68,59 +68,62 @@ BundlePart read_part(const pugi::xml_node& storage, BundleDescriptor& into) {
   const uint64_t cluster = number_of(storage, "Blocksize");
   if (into.parts.empty()) into.cluster_sectors = cluster;
   if (cluster != into.cluster_sectors)
-    invalid("the parts of the disk have clusters of several sizes");
+    bad_descriptor("the parts of the disk have clusters of several sizes");
   for (const pugi::xml_node node : storage.children("Image")) {
-    if (part.images.size() == kMaxImages) invalid("there are too many images");
+    if (part.images.size() == kMaxImages) bad_descriptor("there are too many images");
     part.images.push_back(read_image(node));
   }
-  if (part.images.empty()) invalid("there is no Image");
+  if (part.images.empty()) bad_descriptor("there is no Image");
   return part;
 }
 
 // Parallels Desktop splits disks into parts of 2 GB if it is asked to; they need not be in order.
 void read_storage(const pugi::xml_node& data, BundleDescriptor& into) {
   for (const pugi::xml_node storage : data.children("Storage")) {
-    if (into.parts.size() == kMaxParts) invalid("there are too many parts");
+    if (into.parts.size() == kMaxParts) bad_descriptor("there are too many parts");
     into.parts.push_back(read_part(storage, into));
   }
-  if (into.parts.empty()) invalid("there is no Storage");
+  if (into.parts.empty()) bad_descriptor("there is no Storage");
   std::sort(into.parts.begin(), into.parts.end(),
             [](const BundlePart& a, const BundlePart& b) { return a.start < b.start; });
   uint64_t at = 0;
   for (const BundlePart& part : into.parts) {
     if (part.start != at || part.end < part.start || (part.end == part.start && into.sectors != 0))
-      invalid(into.parts.size() == 1 ? "the Storage does not cover the disk"
-                                     : "the parts leave a gap or overlap at sector " +
-                                           std::to_string(std::min(at, part.start)));
+      bad_descriptor(into.parts.size() == 1 ? "the Storage does not cover the disk"
+                                            : "the parts leave a gap or overlap at sector " +
+                                                  std::to_string(std::min(at, part.start)));
     at = part.end;
   }
   if (at != into.sectors)
-    invalid(into.parts.size() == 1 ? "the Storage does not cover the disk"
-                                   : "the parts end at sector " + std::to_string(at) +
-                                         ", the disk at " + std::to_string(into.sectors));
+    bad_descriptor(into.parts.size() == 1 ? "the Storage does not cover the disk"
+                                          : "the parts end at sector " + std::to_string(at) +
+                                                ", the disk at " + std::to_string(into.sectors));
 }
 
 // Every image has a shot, parents lead to the one root, and no name comes twice.
 void check_tree(const BundleDescriptor& bundle, const BundlePart& part) {
   std::map<std::string, size_t> images;
   for (const BundleImage& image : part.images)
-    if (++images[image.id.text()] != 1) invalid("there are two images " + image.id.text());
+    if (++images[image.id.text()] != 1) bad_descriptor("there are two images " + image.id.text());
   std::map<std::string, const BundleShot*> shots;
   size_t roots = 0;
   for (const BundleShot& shot : bundle.shots) {
     if (!shots.emplace(shot.id.text(), &shot).second)
-      invalid("there are two shots " + shot.id.text());
-    if (images.count(shot.id.text()) == 0) invalid("shot " + shot.id.text() + " has no image");
+      bad_descriptor("there are two shots " + shot.id.text());
+    if (images.count(shot.id.text()) == 0)
+      bad_descriptor("shot " + shot.id.text() + " has no image");
     roots += shot.parent.is_null() ? 1 : 0;
   }
-  if (roots != 1) invalid(std::to_string(roots) + " shots have no parent instead of one");
+  if (roots != 1) bad_descriptor(std::to_string(roots) + " shots have no parent instead of one");
   for (const BundleShot& shot : bundle.shots) {
     const BundleShot* at = &shot;
     for (size_t steps = 0; !at->parent.is_null(); ++steps) {
-      if (steps == bundle.shots.size()) invalid("shot " + shot.id.text() + " is its own ancestor");
+      if (steps == bundle.shots.size())
+        bad_descriptor("shot " + shot.id.text() + " is its own ancestor");
       const auto parent = shots.find(at->parent.text());
       if (parent == shots.end())
-        invalid("the parent " + at->parent.text() + " of shot " + at->id.text() + " is missing");
+        bad_descriptor("the parent " + at->parent.text() + " of shot " + at->id.text() +
+                       " is missing");
       at = parent->second;
     }
   }
@@ -138,27 +141,28 @@ BundleDescriptor BundleDescriptor::parse(std::string_view text) {
   const pugi::xml_parse_result result =
       document.load_buffer(text.data(), text.size(), pugi::parse_default | pugi::parse_trim_pcdata);
   if (!result)
-    invalid("no XML: " + std::string(result.description()) + " at byte " +
-            std::to_string(result.offset));
+    bad_descriptor("no XML: " + std::string(result.description()) + " at byte " +
+                   std::to_string(result.offset));
   const pugi::xml_node root = document.document_element();
-  if (root.name() != kRoot) invalid("the root is '" + std::string(root.name()).substr(0, 40) + "'");
+  if (root.name() != kRoot)
+    bad_descriptor("the root is '" + std::string(root.name()).substr(0, 40) + "'");
   const std::string version = root.attribute("Version").value();
-  if (version != "1.0") unsupported("version '" + version.substr(0, 40) + "' is not 1.0");
+  if (version != "1.0") foreign_descriptor("version '" + version.substr(0, 40) + "' is not 1.0");
   BundleDescriptor bundle;
   const pugi::xml_node parameters = root.child("Disk_Parameters");
   bundle.sectors = number_of(parameters, "Disk_size");
-  if (bundle.sectors > kMaxSize / kSector) invalid("the disk is too large");
+  if (bundle.sectors > kMaxSize / kSector) bad_descriptor("the disk is too large");
   if (parameters.child("Padding") && number_of(parameters, "Padding") != 0)
-    unsupported("the disk has padding");
+    foreign_descriptor("the disk has padding");
   read_storage(root.child("StorageData"), bundle);
   const pugi::xml_node snapshots = root.child("Snapshots");
   for (const pugi::xml_node node : snapshots.children("Shot")) {
-    if (bundle.shots.size() == kMaxImages) invalid("there are too many shots");
+    if (bundle.shots.size() == kMaxImages) bad_descriptor("there are too many shots");
     bundle.shots.push_back({id_of(node, "GUID"), id_of(node, "ParentGUID")});
   }
   if (bundle.shots.empty()) {
     const std::vector<BundleImage>& images = bundle.parts.front().images;
-    if (images.size() != 1) invalid("there are several images, but no shots");
+    if (images.size() != 1) bad_descriptor("there are several images, but no shots");
     bundle.shots.push_back({images.front().id, Uuid{}});
   }
   for (const BundlePart& part : bundle.parts) check_tree(bundle, part);
