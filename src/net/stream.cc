@@ -38,13 +38,13 @@ Task<size_t> Stream::receive(MutableByteSpan out) {
   while (true) {
     if (tls_) {
       const ssize_t got = tls_->receive(out);
-      if (got >= 0) co_return static_cast<size_t>(got);
+      if (got >= 0) co_return count(got);
       if (got != -EAGAIN) throw broken(static_cast<int>(-got));
       co_await wait(tls_->wants_to_write() ? POLLOUT : POLLIN);
       continue;
     }
     const ssize_t got = ::recv(socket_.fd(), out.data(), out.size(), 0);
-    if (got >= 0) co_return static_cast<size_t>(got);
+    if (got >= 0) co_return count(got);
     if (errno == EINTR) continue;
     if (errno != EAGAIN) throw broken(errno);
     co_await wait(POLLIN);
@@ -62,7 +62,7 @@ Task<size_t> Stream::receive_into_both(MutableByteSpan out) {
     iovec parts[2] = {{out.data(), out.size()}, {buffer_.get(), kBufferBytes}};
     const ssize_t got = ::readv(socket_.fd(), parts, 2);
     if (got >= 0) {
-      const auto bytes = static_cast<size_t>(got);
+      const size_t bytes = count(got);
       const size_t direct = std::min(bytes, out.size());
       begin_ = 0;
       end_ = bytes - direct;
@@ -150,7 +150,7 @@ Task<void> Stream::write_all(std::span<iovec> buffers) {
       co_await wait(POLLOUT);
       continue;
     }
-    auto left = static_cast<size_t>(sent);
+    size_t left = count(sent);
     while (left != 0) {
       iovec& front = buffers.front();
       const size_t step = std::min(left, front.iov_len);
@@ -194,7 +194,7 @@ Task<void> Stream::write_tls(std::span<iovec> buffers) {
         continue;
       }
       if (sent < 0) throw broken(static_cast<int>(-sent));
-      record = record.subspan(static_cast<size_t>(sent));
+      record = record.subspan(count(sent));
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <sys/uio.h>
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
@@ -50,6 +51,9 @@ class Stream {
   // Says goodbye inside of TLS and closes the sending half; errors do not matter any more.
   Task<void> finish();
 
+  // Bytes that went either way so far. From any thread.
+  uint64_t moved() const { return moved_.load(std::memory_order_relaxed); }
+
   const Socket& socket() const { return socket_; }
 
  private:
@@ -58,6 +62,10 @@ class Stream {
   Task<void> write_tls(std::span<iovec> buffers);
   Task<void> wait(short events);
   void make_buffer();
+  size_t count(ssize_t bytes) {
+    moved_.fetch_add(static_cast<uint64_t>(bytes), std::memory_order_relaxed);
+    return static_cast<size_t>(bytes);
+  }
 
   Socket socket_;
   std::unique_ptr<TlsSession> tls_;
@@ -65,6 +73,7 @@ class Stream {
   std::unique_ptr<std::byte[]> buffer_;
   size_t begin_ = 0;
   size_t end_ = 0;
+  std::atomic<uint64_t> moved_{0};
 };
 
 }  // namespace cairn

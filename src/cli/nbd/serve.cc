@@ -23,6 +23,7 @@ enum Id : int {
   kOnce,
   kServePidFile,
   kServeHandshakeLimit,
+  kServeMemory,
 };
 
 unsigned number(const Arguments& arguments, int id, const char* what, unsigned otherwise) {
@@ -161,6 +162,9 @@ int run_serve(Session& session, Arguments& arguments) {
   plan.shared = number(arguments, 'e', "number of clients", 100);
   plan.server.handshake_limit =
       std::chrono::seconds(number(arguments, kServeHandshakeLimit, "number of seconds", 10));
+  if (const auto text = arguments.value(kServeMemory))
+    plan.server.memory =
+        size_argument(session, *text, "memory", nbd::ServerMemory::kLeast, uint64_t{1} << 40);
   plan.server.persistent = !arguments.has(kOnce);
   plan.server.first_is_default = true;
   plan.pid_file = arguments.value_or(kServePidFile, "");
@@ -220,6 +224,8 @@ Verb serve_verb() {
                 {kServeTlsAuthz, "tls-authz", "ID", "let in only whom this authz-… object allows"},
                 {kServeHandshakeLimit, "handshake-limit", "SECONDS",
                  "a client must have begun after that (10), 0: never"},
+                {kServeMemory, "memory", "SIZE",
+                 "for the data of all clients' requests together (256M)"},
                 {kOnce, "once", nullptr, "end when the last client has left"},
                 {kServePidFile, "pid-file", "PATH", "write the process's number once ready"},
                 kQuietFlag,

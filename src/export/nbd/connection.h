@@ -27,9 +27,21 @@ class Connection {
   void request_stop();
   void abort() { stream_.abort(); }
 
+  // What the server knows of it when memory is short: payload bytes that it holds, and how many of
+  // its coroutines wait for the client.
+  std::atomic<uint64_t> held{0};
+  std::atomic<unsigned> on_socket{0};
+
   std::atomic<uint64_t> requests{0}, bytes_read{0}, bytes_written{0};
 
  private:
+  friend class Server;
+  // Of the server, under its mutex: when bytes were last seen to move.
+  std::chrono::steady_clock::time_point progress_at_ = std::chrono::steady_clock::now();
+  uint64_t progress_ = 0;
+  bool makes_room_ = false;
+  std::string host_;  // the peer without its port
+
   Server& server_;
   Stream stream_;
   std::string peer_;

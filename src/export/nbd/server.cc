@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
+#include <string_view>
 
 #include "base/error.h"
 #include "export/nbd/connection.h"
@@ -15,9 +17,11 @@ namespace {
 using namespace std::chrono_literals;
 
 // How long clients may take to fetch their last replies when the server ends.
-constexpr auto kDrainTime = 5s;
+constexpr auto kDrainTime = 700ms;
 // Connections that have not yet agreed on anything.
-constexpr unsigned kMostHandshakes = 100;
+constexpr size_t kMostHandshakes = 100;
+// A client that does not move a byte for so long, while others wait for memory that it holds, goes.
+constexpr auto kStallTime = 3s;
 
 }  // namespace
 
@@ -28,13 +32,13 @@ Connection::Connection(Server& server, Socket socket)
   const int on = 1;
   ::setsockopt(stream_.socket().fd(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
   peer_ = stream_.socket().peer_text();
+  host_ = peer_.substr(0, peer_.rfind(':'));
 }
 
 void Connection::request_stop() { stream_.stop_reading(); }
 
 Task<void> Connection::run() {
   bool worked = false;
-  bool shaking = true;
   std::string trouble;
   try {
     const auto limit = server_.options().handshake_limit;
@@ -42,10 +46,8 @@ Task<void> Connection::run() {
     std::optional<Agreement> agreement = co_await negotiate(server_, stream_);
     if (agreement) {
       stream_.set_deadline(kNoDeadline);
-      server_.handshakes_.release();
-      shaking = false;
       worked = true;
-      server_.began_work();
+      server_.began_work(*this);
       Session session(server_, *this, stream_, std::move(*agreement));
       co_await session.run();
     }
@@ -55,11 +57,12 @@ Task<void> Connection::run() {
   } catch (const std::exception& error) {
     trouble = error.what();
   }
-  if (shaking) server_.handshakes_.release();
   if (!trouble.empty() && !server_.stopping())
     server_.log("client " + peer_ + ": " + printable(trouble));
   std::lock_guard lock(server_.mutex_);
   server_.connections_.erase(this);
+  std::erase(server_.half_open_, this);
+  if (makes_room_) --server_.leaving_;
   server_.past_.requests += requests.load();
   server_.past_.bytes_read += bytes_read.load();
   server_.past_.bytes_written += bytes_written.load();
@@ -71,8 +74,7 @@ Task<void> Connection::run() {
 Server::Server(Context& context, ServerOptions options)
     : context_(context),
       options_(std::move(options)),
-      slots_(options_.max_clients == 0 ? UINT32_MAX : options_.max_clients),
-      handshakes_(kMostHandshakes),
+      memory_(std::max(options_.memory, ServerMemory::kLeast)),
       load_(context.runtime().worker_count()) {}
 
 Server::~Server() = default;
@@ -101,9 +103,70 @@ ServerStatistics Server::statistics() const {
   return sum;
 }
 
-void Server::began_work() {
+void Server::began_work(Connection& connection) {
   std::lock_guard lock(mutex_);
+  std::erase(half_open_, &connection);
   ++working_;
+}
+
+// Clients that begin and do not go on must not keep others out: where they take all places, the
+// oldest one of the address that has most of them goes.
+// False when nobody can go.
+bool Server::make_room() {
+  std::lock_guard lock(mutex_);
+  if (leaving_ != 0) return true;
+  if (half_open_.size() < 2) return false;
+  std::map<std::string_view, unsigned> counts;
+  for (const Connection* one : half_open_) ++counts[one->host_];
+  const auto most =
+      std::max_element(counts.begin(), counts.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto oldest =
+      std::find_if(half_open_.begin(), half_open_.end(),
+                   [&](const Connection* one) { return one->host_ == most->first; });
+  (*oldest)->makes_room_ = true;
+  ++leaving_;
+  (*oldest)->abort();
+  half_open_.erase(oldest);
+  return true;
+}
+
+// Returns when a client more may come in; the place is taken.
+Task<void> Server::wait_for_place() {
+  const unsigned most = options_.max_clients == 0 ? UINT32_MAX : options_.max_clients;
+  while (true) {
+    unsigned taken = places_.load();
+    bool crowded = false;
+    {
+      std::lock_guard lock(mutex_);
+      crowded = half_open_.size() + leaving_ >= kMostHandshakes;
+    }
+    if (taken < most && !crowded && places_.compare_exchange_strong(taken, taken + 1)) co_return;
+    if (stopping()) break;
+    const bool soon = make_room();
+    co_await sleep_for(soon ? 1ms : 20ms);
+  }
+  ++places_;
+}
+
+void Server::drop_stalled() {
+  const auto now = std::chrono::steady_clock::now();
+  std::lock_guard lock(mutex_);
+  Connection* most = nullptr;
+  for (Connection* one : connections_) {
+    const uint64_t moved = one->stream_.moved();
+    if (moved != one->progress_ || one->on_socket.load() == 0) {
+      one->progress_ = moved;
+      one->progress_at_ = now;
+    }
+    if (one->held.load() == 0 || now - one->progress_at_ < kStallTime) continue;
+    if (most == nullptr || one->held.load() > most->held.load()) most = one;
+  }
+  if (most == nullptr) return;
+  log("client " + most->peer_ + ": dropped: it holds " + std::to_string(most->held.load() >> 10) +
+      " KiB that others need, and takes no data");
+  most->abort();
+  most->progress_at_ = now;
 }
 
 Worker& Server::quietest_worker() {
@@ -115,11 +178,11 @@ Worker& Server::quietest_worker() {
 }
 
 Task<void> Server::serve(Socket socket) {
-  co_await handshakes_.acquire();
   Connection connection(*this, std::move(socket));
   {
     std::lock_guard lock(mutex_);
     connections_.insert(&connection);
+    half_open_.push_back(&connection);
   }
   // One that came while the server was told to end may have been overlooked.
   if (stopping()) connection.request_stop();
@@ -130,18 +193,18 @@ Task<void> Server::serve_on_worker(Socket socket) {
   const unsigned index = Worker::current()->index();
   co_await serve(std::move(socket));
   --load_[index];
-  slots_.release();
+  --places_;
 }
 
 Task<void> Server::accept_on(const Socket& listener, TaskGroup& clients) {
   while (!stopping()) {
     // The slot comes second: listeners without clients must not hold the last ones.
     co_await await_ready(listener.fd(), POLLIN);
-    co_await slots_.acquire();
+    co_await wait_for_place();
     Socket socket;
     if (!stopping()) socket = try_accept(listener);
     if (!socket) {
-      slots_.release();
+      --places_;
       // Out of descriptors: somebody must leave first; the connection waits in the backlog.
       if (!stopping() && errno != EAGAIN) co_await sleep_for(50ms);
       continue;

@@ -11,6 +11,7 @@
 
 #include "async/async.h"
 #include "block/context.h"
+#include "export/nbd/memory.h"
 #include "export/nbd/nbd_export.h"
 #include "net/authz.h"
 #include "net/stream.h"
@@ -30,6 +31,7 @@ struct ServerOptions {
   bool authorize = false;
   unsigned max_clients = 0;  // 0: as many as come; more wait in the backlog without a greeting
   std::chrono::seconds handshake_limit{10};  // 0: none
+  uint64_t memory = ServerMemory::kUsual;    // for payloads of all clients; at least kLeast
   bool persistent = true;  // false: ends when the last client that began to work has left
   // A line for people about a client, without a newline; from any worker.
   std::function<void(std::string_view)> log;
@@ -62,25 +64,33 @@ class Server {
   const Export* find(std::string_view name) const;
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
   void log(const std::string& line) const;
+  ServerMemory& memory() { return memory_; }
+  // Memory is short: breaks off the connection that holds most of it while its client does not
+  // take or send anything for a while, if there is one.
+  void drop_stalled();
 
  private:
   friend class Connection;
   Task<void> accept_on(const Socket& listener, TaskGroup& clients);
   Task<void> serve_on_worker(Socket socket);
   Task<void> drain();
-  void began_work();
+  void began_work(Connection& connection);
+  Task<void> wait_for_place();
+  bool make_room();
   Worker& quietest_worker();
 
   Context& context_;
   ServerOptions options_;
-  Semaphore slots_;
-  Semaphore handshakes_;
+  std::atomic<unsigned> places_{0};  // taken
+  ServerMemory memory_;
   std::atomic<bool> stopping_{false};
   CancelSource* stop_ = nullptr;
   std::vector<std::atomic<unsigned>> load_;  // connections of each worker
   mutable std::mutex mutex_;
   std::set<Connection*> connections_;
+  std::vector<Connection*> half_open_;  // oldest first; not those that make room
   unsigned working_ = 0;
+  unsigned leaving_ = 0;   // broken off to make room, and not gone yet
   ServerStatistics past_;  // of connections that have ended
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
 
 #include "base/error.h"
 #include "block/remote.h"
@@ -16,6 +17,8 @@ constexpr size_t kGatherReplies = 32;
 
 }  // namespace
 
+PayloadPool::~PayloadPool() { memory_.let_go(kept_); }
+
 AlignedBuffer PayloadPool::take(size_t bytes) {
   const size_t size = std::bit_ceil(std::max<size_t>(bytes, 4096));
   for (size_t i = free_.size(); i-- != 0;) {
@@ -23,6 +26,7 @@ AlignedBuffer PayloadPool::take(size_t bytes) {
     AlignedBuffer buffer = std::move(free_[i]);
     free_.erase(free_.begin() + static_cast<ptrdiff_t>(i));
     kept_ -= size;
+    memory_.let_go(size);
     return buffer;
   }
   return AlignedBuffer(size);
@@ -30,7 +34,7 @@ AlignedBuffer PayloadPool::take(size_t bytes) {
 
 void PayloadPool::give_back(AlignedBuffer buffer) {
   if (buffer.size() == 0) return;
-  if (kept_ + buffer.size() > kMostKept) return;
+  if (kept_ + buffer.size() > kMostKept || !memory_.keep(buffer.size())) return;
   kept_ += buffer.size();
   free_.push_back(std::move(buffer));
 }
@@ -43,7 +47,8 @@ Session::Session(Server& server, Connection& connection, Stream& stream, Agreeme
       export_(*agreement_.exported),
       node_(export_.node()),
       sizes_(export_.block_sizes()),
-      most_memory_(is_remote(node_) ? kMostRemoteMemory : kMostMemory) {}
+      most_memory_(is_remote(node_) ? kMostRemoteMemory : kMostMemory),
+      pool_(server.memory()) {}
 
 std::unique_ptr<Session::Job> Session::new_job() {
   if (free_jobs_.empty()) return std::make_unique<Job>();
@@ -55,8 +60,12 @@ std::unique_ptr<Session::Job> Session::new_job() {
 void Session::recycle(std::unique_ptr<Job> job) {
   pool_.give_back(std::exchange(job->payload, AlignedBuffer()));
   if (job->memory != 0) memory_.release(job->memory);
+  if (job->shared != 0) {
+    server_.memory().release(job->shared);
+    connection_.held.fetch_sub(job->shared);
+  }
   slots_.release();
-  job->memory = 0;
+  job->memory = job->shared = 0;
   job->query = {};
   job->pieces.clear();
   if (job->headers.capacity() > 4096) Bytes().swap(job->headers);
@@ -117,12 +126,15 @@ Task<bool> Session::next_request() {
     job->memory = request.length;
   if (payload_follows && request.length <= sizes_.maximum) job->memory = request.length;
   if (job->memory != 0) {
+    const uint64_t bytes = job->memory;
     // A waiting reader must not keep replies from being sent that would free memory.
     job->memory = std::min(job->memory, most_memory_);
     co_await memory_.acquire(job->memory);
+    job->shared = bytes;
   }
   std::exception_ptr error;
   try {
+    co_await claim(*job, std::exchange(job->shared, 0));
     co_await take_payload(*job, payload_follows);
   } catch (...) {
     error = std::current_exception();
@@ -133,6 +145,30 @@ Task<bool> Session::next_request() {
   }
   group_.spawn(execute(std::move(job)));
   co_return true;
+}
+
+// Memory of the server's. Throws when the connection has no use for it any more.
+Task<void> Session::claim(Job& job, uint64_t bytes) {
+  if (bytes == 0) co_return;
+  ServerMemory& memory = server_.memory();
+  if (!memory.take_now(bytes)) {
+    const uint64_t ticket = memory.queue();
+    auto look = std::chrono::steady_clock::now();
+    while (!memory.take(ticket, bytes)) {
+      if (broken_ || server_.stopping()) {
+        memory.leave(ticket);
+        throw Error(ErrorKind::kIo, "connection: ended while a request waited for memory");
+      }
+      const auto now = std::chrono::steady_clock::now();
+      if (now >= look) {
+        server_.drop_stalled();
+        look = now + std::chrono::milliseconds(200);
+      }
+      co_await sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+  job.shared = bytes;
+  connection_.held.fetch_add(bytes);
 }
 
 // Reads what follows the header. Refused payloads are dropped; those that are too long for that end
@@ -169,7 +205,15 @@ Task<void> Session::take_payload(Job& job, bool payload_follows) {
   }
   if (length == 0) co_return;
   job.payload = pool_.take(length);
-  const bool some = co_await stream_.read_exact(job.payload.span().first(length));
+  connection_.on_socket.fetch_add(1);
+  bool some = false;
+  try {
+    some = co_await stream_.read_exact(job.payload.span().first(length));
+  } catch (...) {
+    connection_.on_socket.fetch_sub(1);
+    throw;
+  }
+  connection_.on_socket.fetch_sub(1);
   if (!some) throw Error(ErrorKind::kIo, "connection: ended in the middle of a message");
 }
 
@@ -227,6 +271,7 @@ Task<void> Session::write_replies() {
         vectors_.push_back({base + piece.offset, piece.length});
       }
     }
+    connection_.on_socket.fetch_add(1);
     try {
       if (!broken_) co_await stream_.write_all(std::span<iovec>(vectors_));
     } catch (const Error&) {
@@ -234,6 +279,7 @@ Task<void> Session::write_replies() {
       broken_ = true;
       stream_.abort();
     }
+    connection_.on_socket.fetch_sub(1);
     for (auto& job : batch) recycle(std::move(job));
     unsent_bytes_ -= bytes;
     if (reader_ && (broken_ || unsent_bytes_ < kMostUnsent))

@@ -14,6 +14,9 @@ namespace cairn::nbd {
 // Memory for payloads: freed pieces are kept, up to a bound, for the next request.
 class PayloadPool {
  public:
+  explicit PayloadPool(ServerMemory& memory) : memory_(memory) {}
+  ~PayloadPool();
+  PayloadPool(const PayloadPool&) = delete;
   AlignedBuffer take(size_t bytes);
   void give_back(AlignedBuffer buffer);
 
@@ -21,6 +24,7 @@ class PayloadPool {
   static constexpr size_t kMostKept = 4 << 20;
   std::vector<AlignedBuffer> free_;
   size_t kept_ = 0;
+  ServerMemory& memory_;
 };
 
 // The transmission phase of one connection. Requests are read one after the other and run side by
@@ -55,6 +59,7 @@ class Session {
     Request request;
     AlignedBuffer payload;
     uint64_t memory = 0;  // taken from memory_
+    uint64_t shared = 0;  // and from the server's
     StatusQuery query;    // block status with a payload
     Bytes headers;
     std::vector<Piece> pieces;
@@ -67,6 +72,7 @@ class Session {
 
   struct Sent;
   Task<bool> next_request();
+  Task<void> claim(Job& job, uint64_t bytes);
   Task<void> take_payload(Job& job, bool payload_follows);
   Refusal validate(const Request& request, bool with_query) const;
   Task<void> execute(std::unique_ptr<Job> job);
