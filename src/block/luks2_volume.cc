@@ -71,14 +71,16 @@ Task<Luks2Volume> Luks2Volume::read(Node& file, bool detached) {
 }
 
 Task<std::shared_ptr<const SectorCipher>> Luks2Volume::unlock(const Secret& passphrase) const {
+  KeyWork work;
   for (const luks2::Keyslot& slot : metadata_.keyslots) {
     if (slot.offset + slot.bytes > file_->length())
       throw Error(ErrorKind::kInvalid,
                   "The key material of keyslot " + slot.name + " lies behind the end of the file");
     SecureBytes material(slot.bytes);
     co_await file_->read(slot.offset, material);
-    const SecureBytes key = co_await run_blocking(
-        [&] { return luks2::try_slot(metadata_, slot, bytes_of(passphrase.bytes()), material); });
+    const SecureBytes key = co_await run_blocking([&] {
+      return luks2::try_slot(metadata_, slot, bytes_of(passphrase.bytes()), material, work);
+    });
     if (key.empty()) continue;
     std::shared_ptr<const SectorCipher> cipher = std::make_shared<SectorCipher>(
         metadata_.payload_cipher(key.size()), key, metadata_.sector_bytes, metadata_.first_iv);

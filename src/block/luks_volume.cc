@@ -107,17 +107,18 @@ Task<SecureBytes> LuksVolume::read_material(size_t slot) {
   co_return material;
 }
 
-Task<SecureBytes> LuksVolume::key_behind(size_t slot, const Secret& passphrase) {
+Task<SecureBytes> LuksVolume::key_behind(size_t slot, const Secret& passphrase, KeyWork& work) {
   const SecureBytes material = co_await read_material(slot);
   SecureBytes key = co_await run_blocking(
-      [&] { return try_slot(header_, slot, bytes_of(passphrase.bytes()), material); });
+      [&] { return try_slot(header_, slot, bytes_of(passphrase.bytes()), material, work); });
   co_return key;
 }
 
 Task<SecureBytes> LuksVolume::find_key(const Secret& passphrase) {
+  KeyWork work;
   for (size_t slot = 0; slot < kSlots; ++slot) {
     if (!header_.slots[slot].active) continue;
-    SecureBytes key = co_await key_behind(slot, passphrase);
+    SecureBytes key = co_await key_behind(slot, passphrase, work);
     if (!key.empty()) co_return key;
   }
   throw Error(ErrorKind::kDenied, "Invalid password, cannot unlock any keyslot");
@@ -244,6 +245,7 @@ Task<void> LuksVolume::erase_slots(Context& context, const Options& options, boo
   const auto old_id = options.string("old-secret");
   const Secret* old_secret = nullptr;
   if (old_id) old_secret = &context.secret(*old_id);
+  KeyWork work;
   if (const auto chosen = options.number("keyslot")) {
     if (*chosen >= kSlots)
       invalid("Invalid keyslot " + std::to_string(static_cast<int32_t>(*chosen)) +
@@ -251,7 +253,7 @@ Task<void> LuksVolume::erase_slots(Context& context, const Options& options, boo
     const size_t slot = *chosen;
     if (old_secret != nullptr) {
       SecureBytes key;
-      if (header_.slots[slot].active) key = co_await key_behind(slot, *old_secret);
+      if (header_.slots[slot].active) key = co_await key_behind(slot, *old_secret, work);
       if (key.empty())
         invalid("Given keyslot " + std::to_string(slot) +
                 " doesn't contain the given old password for erase operation");
@@ -271,7 +273,7 @@ Task<void> LuksVolume::erase_slots(Context& context, const Options& options, boo
   std::vector<size_t> matching;
   for (size_t slot = 0; slot < kSlots; ++slot) {
     if (!header_.slots[slot].active) continue;
-    const SecureBytes key = co_await key_behind(slot, *old_secret);
+    const SecureBytes key = co_await key_behind(slot, *old_secret, work);
     if (!key.empty()) matching.push_back(slot);
   }
   if (matching.empty()) invalid("No keyslots match given (old) password for erase operation");

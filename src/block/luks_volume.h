@@ -7,6 +7,7 @@
 #include "async/task.h"
 #include "base/options.h"
 #include "block/node.h"
+#include "crypto/key_budget.h"
 #include "crypto/luks1.h"
 
 namespace cairn {
@@ -66,7 +67,7 @@ class LuksVolume {
  private:
   LuksVolume(LuksArea area, bool detached) : area_(area), detached_(detached) {}
   Task<SecureBytes> read_material(size_t slot);
-  Task<SecureBytes> key_behind(size_t slot, const Secret& passphrase);
+  Task<SecureBytes> key_behind(size_t slot, const Secret& passphrase, KeyWork& work);
   Task<SecureBytes> find_key(const Secret& passphrase);
   Task<void> activate(size_t slot, const Secret& passphrase, int64_t iter_time);
   Task<void> erase(size_t slot);

@@ -8,6 +8,7 @@
 
 #include "base/unfinished.h"
 #include "cli/cli.h"
+#include "cli/key_budget.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/sandbox.h"
@@ -140,12 +141,18 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   }
 }
 
+bool opens_images(const std::vector<Flag>& flags) {
+  return std::any_of(flags.begin(), flags.end(),
+                     [](const Flag& flag) { return flag.id == kObject; });
+}
+
 int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   std::vector<Flag> flags = verb.flags;
   flags.push_back({'h', "help", nullptr, "print this help"});
   if (session.for_people()) {
     for (const Flag& flag : own_flags(verb.name)) flags.push_back(flag);
     flags.push_back(kUntrustedFlag);
+    if (opens_images(flags)) flags.push_back(kKeyBudgetFlag);
     if (can_be_sandboxed(verb.name)) flags.push_back(kBudgetFlag);
   }
   session.verb = verb.name;
@@ -178,6 +185,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       finish_output();
       return 0;
     }
+    if (session.for_people()) take_key_budget(arguments);
     session.untrusted = arguments.has(kUntrusted);
     if (arguments.has(kBudget) && !session.untrusted)
       throw UsageError{"--budget belongs to --untrusted"};

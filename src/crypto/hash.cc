@@ -56,11 +56,6 @@ uint64_t thread_nanoseconds() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-// Nobody waits longer than this for a key that a header asks for.
-constexpr uint64_t kMostSeconds = 300;
-// Below this no measuring is worth it.
-constexpr uint64_t kCheapIterations = 20'000'000;
-
 }  // namespace
 
 void ready_gcrypt() {
@@ -161,24 +156,6 @@ uint32_t pbkdf2_iterations(HashAlgorithm hash, size_t output_bytes, int64_t mill
     throw Error(ErrorKind::kInvalid, "PBKDF iterations " + std::to_string(iterations) +
                                          " larger than 4294967295: Numerical result out of range");
   return std::max(static_cast<uint32_t>(iterations / divisor), kFewest);
-}
-
-void check_pbkdf2_cost(std::string_view what, HashAlgorithm hash, size_t output_bytes,
-                       uint64_t iterations) {
-  if (iterations <= kCheapIterations) return;
-  SecureBytes out(output_bytes);
-  const std::byte salt[32] = {};
-  constexpr uint64_t kProbe = 20000;
-  const uint64_t begin = thread_nanoseconds();
-  pbkdf2(hash, bytes_of("password"), salt, kProbe, out);
-  const double each = static_cast<double>(thread_nanoseconds() - begin) / kProbe;
-  const double seconds = each * static_cast<double>(iterations) / 1e9;
-  if (seconds > kMostSeconds)
-    throw Error(ErrorKind::kInvalid, std::string(what) + " asks for " + std::to_string(iterations) +
-                                         " iterations, which would take " +
-                                         std::to_string(static_cast<uint64_t>(seconds)) +
-                                         " seconds here; more than " +
-                                         std::to_string(kMostSeconds) + " are not spent");
 }
 
 void argon2(const Argon2Parameters& parameters, ByteSpan password, ByteSpan salt,

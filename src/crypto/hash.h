@@ -51,11 +51,6 @@ uint64_t pbkdf2_rate(HashAlgorithm hash, size_t output_bytes);
 // says, as does a result that 32 bits do not hold.
 uint32_t pbkdf2_iterations(HashAlgorithm hash, size_t output_bytes, int64_t milliseconds,
                            unsigned divisor);
-// Throws kInvalid when a header asks for so many iterations that they would take minutes; WHAT
-// names the place ("Keyslot 3").
-void check_pbkdf2_cost(std::string_view what, HashAlgorithm hash, size_t output_bytes,
-                       uint64_t iterations);
-
 struct Argon2Parameters {
   bool id = true;  // Argon2id, else Argon2i
   uint32_t passes = 0;

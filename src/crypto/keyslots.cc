@@ -5,12 +5,12 @@
 
 namespace cairn::luks1 {
 
-SecureBytes try_slot(const Header& header, size_t index, ByteSpan passphrase, ByteSpan material) {
+SecureBytes try_slot(const Header& header, size_t index, ByteSpan passphrase, ByteSpan material,
+                     KeyWork& work) {
   const Slot& slot = header.slots[index];
   const std::string name = "Keyslot " + std::to_string(index);
-  check_pbkdf2_cost(name, header.hash, header.key_bytes, slot.iterations);
-  check_pbkdf2_cost("The digest of the volume key", header.hash, kDigestBytes,
-                    header.digest_iterations);
+  work.pbkdf2(name, header.hash, header.key_bytes, slot.iterations);
+  work.pbkdf2("The digest of the volume key", header.hash, kDigestBytes, header.digest_iterations);
   SecureBytes slot_key(header.key_bytes);
   pbkdf2(header.hash, passphrase, slot.salt, slot.iterations, slot_key);
   SecureBytes split(material.size());

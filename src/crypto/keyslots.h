@@ -1,5 +1,6 @@
 #pragma once
 
+#include "crypto/key_budget.h"
 #include "crypto/luks1.h"
 
 // What passphrases, key slots and the volume's key have to do with each other, without I/O: key
@@ -8,7 +9,8 @@ namespace cairn::luks1 {
 
 // The key that SLOT of HEADER gives with PASSPHRASE, when it is the volume's; empty when it is not.
 // MATERIAL is what stands at the slot's offset.
-SecureBytes try_slot(const Header& header, size_t slot, ByteSpan passphrase, ByteSpan material);
+SecureBytes try_slot(const Header& header, size_t slot, ByteSpan passphrase, ByteSpan material,
+                     KeyWork& work);
 
 // Fills SLOT in HEADER for PASSPHRASE, active, with a new salt and ITERATIONS; gives the material
 // to write at its offset.

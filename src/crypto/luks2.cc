@@ -245,16 +245,17 @@ CipherSpec Metadata::payload_cipher(size_t key_bytes) const {
 }
 
 SecureBytes try_slot(const Metadata& metadata, const Keyslot& slot, ByteSpan passphrase,
-                     ByteSpan material) {
+                     ByteSpan material, KeyWork& work) {
   SecureBytes slot_key(slot.cipher.key_bytes());
   if (slot.iterations != 0) {
-    check_pbkdf2_cost("Keyslot " + slot.name, slot.hash, slot_key.size(), slot.iterations);
+    work.pbkdf2("Keyslot " + slot.name, slot.hash, slot_key.size(), slot.iterations);
     pbkdf2(slot.hash, passphrase, bytes_of(slot.salt), slot.iterations, slot_key);
   } else {
+    work.argon2("Keyslot " + slot.name, slot.argon2);
     argon2(slot.argon2, passphrase, bytes_of(slot.salt), slot_key);
   }
-  check_pbkdf2_cost("The digest of the volume key", metadata.digest.hash,
-                    metadata.digest.digest.size(), metadata.digest.iterations);
+  work.pbkdf2("The digest of the volume key", metadata.digest.hash, metadata.digest.digest.size(),
+              metadata.digest.iterations);
   SecureBytes split(material.size());
   SectorCipher(slot.cipher, slot_key).decrypt(0, material, split);
   SecureBytes key = merge_key(split, slot.key_bytes, slot.stripes, slot.split_hash);

@@ -6,6 +6,7 @@
 
 #include "base/value.h"
 #include "crypto/cipher.h"
+#include "crypto/key_budget.h"
 
 // Headers and metadata of LUKS version 2, free of I/O. Offsets are bytes. Source: "LUKS2 On-Disk
 // Format Specification", version 1.1.
@@ -75,6 +76,6 @@ struct Metadata {
 
 // The volume's key, when PASSPHRASE and the slot's MATERIAL give it; empty when not. CPU work.
 SecureBytes try_slot(const Metadata& metadata, const Keyslot& slot, ByteSpan passphrase,
-                     ByteSpan material);
+                     ByteSpan material, KeyWork& work);
 
 }  // namespace cairn::luks2

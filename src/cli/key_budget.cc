@@ -1,0 +1,25 @@
+#include "cli/key_budget.h"
+
+#include "crypto/key_budget.h"
+
+namespace cairn::cli {
+namespace {
+constexpr int kKeyBudgetId = 290;
+}  // namespace
+
+const Flag kKeyBudgetFlag{kKeyBudgetId, "key-budget", "memory=SIZE,time=SECONDS",
+                          "what deriving the key of an encrypted image may cost (1G, 120)"};
+
+void take_key_budget(const Arguments& arguments) {
+  const auto text = arguments.value(kKeyBudgetId);
+  if (!text) return;
+  Options options = Options::parse_list(*text);
+  KeyBudget budget;
+  budget.memory_bytes = options.size("memory").value_or(budget.memory_bytes);
+  budget.seconds = options.number("time").value_or(budget.seconds);
+  for (const std::string& key : options.unused())
+    throw Error(ErrorKind::kInvalid, "Invalid key budget '" + key + "': memory and time are known");
+  set_key_budget(budget);
+}
+
+}  // namespace cairn::cli
