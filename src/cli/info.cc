@@ -4,6 +4,7 @@
 #include "base/arith.h"
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/escape.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
@@ -73,7 +74,7 @@ void print_node(const Value& info, const std::string& path, size_t indent, bool 
   const auto* children = info.find("children")->get_if<Value::Array>();
   const bool leaf = below && children->empty();
   const Value* actual = info.find("actual-size");
-  print(blanks + (leaf ? "filename: " : "image: ") + text_of(info, "filename") + "\n");
+  print(blanks + (leaf ? "filename: " : "image: ") + shown(text_of(info, "filename")) + "\n");
   print(blanks + (leaf ? "protocol type: " : "file format: ") + text_of(info, "format") + "\n");
   print(blanks + (leaf ? "file length: " : "virtual size: ") +
         size_text(number_of(info, "virtual-size")) + "\n");
@@ -90,10 +91,11 @@ void print_node(const Value& info, const std::string& path, size_t indent, bool 
       line += " (cannot determine actual path)";
     else if (text_of(info, "full-backing-filename") != stored)
       line += " (actual path: " + text_of(info, "full-backing-filename") + ")";
-    print(blanks + line + "\n");
+    print(blanks + shown(line) + "\n");
   }
   if (info.find("backing-filename-format") != nullptr)
-    print(blanks + "backing file format: " + text_of(info, "backing-filename-format") + "\n");
+    print(blanks + "backing file format: " + shown(text_of(info, "backing-filename-format")) +
+          "\n");
   if (const Value* snapshots = info.find("snapshots")) print_snapshots(*snapshots, blanks);
   if (const Value* specific = info.find("format-specific")) {
     const Value* data = specific->find("data");
@@ -139,6 +141,8 @@ int run_info(Session& session, Arguments& arguments) {
   while (true) {
     request.flags.metadata_only = true;
     request.flags.no_backing = true;
+    // One file is looked at: what it names is shown, not opened.
+    if (session.for_people()) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
     const std::string name = request.filename;
     if (!name.empty() && !seen.insert(name).second)
       fail(session, "Backing file '" + name + "' creates an infinite loop.");

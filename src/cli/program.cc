@@ -8,6 +8,7 @@
 
 #include "base/unfinished.h"
 #include "cli/cli.h"
+#include "cli/escape.h"
 #include "cli/key_budget.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
@@ -290,6 +291,7 @@ int run_program(int argc, char** argv) {
       if (program.find(tool.qemu_name) != std::string::npos) as_tool = &tool;
     const bool qemu = as_tool != nullptr || program.find("qemu-img") != std::string::npos;
     context.beyond_qemu = !qemu;
+    set_escaping(!qemu);
     Session session{.program = program,
                     .persona = qemu ? Persona::kQemu : Persona::kCairn,
                     .context = context,

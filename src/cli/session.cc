@@ -6,6 +6,7 @@
 
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/escape.h"
 #include "codec/codec.h"
 
 #ifndef CAIRN_VERSION
@@ -30,7 +31,7 @@ const Flag kBudgetFlag{kBudget, "budget", "memory=SIZE,cpu=SECONDS,output=SIZE",
 
 void Session::error(std::string_view text) const {
   std::fflush(stdout);
-  std::fprintf(stderr, "%s: %.*s\n", program.c_str(), static_cast<int>(text.size()), text.data());
+  std::fprintf(stderr, "%s: %s\n", program.c_str(), shown_lines(text).c_str());
 }
 void Session::warning(std::string_view text) const { error("warning: " + std::string(text)); }
 void Session::error(const Error& caught) const {
@@ -43,8 +44,9 @@ void Session::error(const Error& caught) const {
       while (text.compare(opening.size(), opening.size(), opening) == 0)
         text.erase(0, opening.size());
   }
-  error(text);
-  for (const std::string& line : caught.hints()) std::fprintf(stderr, "%s\n", line.c_str());
+  error(shown(text));
+  for (const std::string& line : caught.hints())
+    std::fprintf(stderr, "%s\n", shown_lines(line).c_str());
 }
 void Session::error(std::string_view prefix, const Error& caught) const {
   Error whole = caught;
@@ -67,7 +69,8 @@ void fail(const Session& session, std::string_view text, int code) {
 }
 
 void print(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
+  const std::string safe = shown_lines(text);
+  if (std::fwrite(safe.data(), 1, safe.size(), stdout) != safe.size())
     throw Error::system(errno, "standard output");
 }
 void finish_output() {

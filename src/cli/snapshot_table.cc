@@ -7,6 +7,7 @@
 
 #include "base/options.h"
 #include "base/size.h"
+#include "cli/escape.h"
 #include "cli/session.h"
 
 namespace cairn::cli {
@@ -40,8 +41,8 @@ void print_snapshots(const Value& list, const std::string& indent) {
                   static_cast<unsigned long long>(number_of(snapshot, "vm-clock-nsec") / 1000000));
     const std::string icount =
         snapshot.find("icount") != nullptr ? text_of(snapshot, "icount") : "--";
-    const std::string id = text_of(snapshot, "id");
-    const std::string name = text_of(snapshot, "name");
+    const std::string id = shown(text_of(snapshot, "id"));
+    const std::string name = shown(text_of(snapshot, "name"));
     char row[1024];
     std::snprintf(row, sizeof row, "%-7s %-16s %8s %19s %15s %10s\n", id.c_str(), name.c_str(),
                   human_size(number_of(snapshot, "vm-state-size")).c_str(), when, clock,
@@ -86,7 +87,7 @@ void print_tree(const Value& value, size_t indent) {
       print(blanks + label + ":\n");
       print_tree(member, indent + 4);
     } else {
-      print(blanks + label + ": " + member.scalar_text() + "\n");
+      print(blanks + shown(label) + ": " + shown(member.scalar_text()) + "\n");
     }
   };
   if (const auto* object = value.get_if<Value::Object>()) {
