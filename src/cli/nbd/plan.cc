@@ -17,6 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 
 Task<NodePtr> open_image(Session& session, const ImagePlan& plan) {
+  const bool people = session.for_people();
   NodePtr node;
   try {
     if (plan.snapshot)
@@ -24,6 +25,7 @@ Task<NodePtr> open_image(Session& session, const ImagePlan& plan) {
     else
       node = co_await open_node(session.context, plan.request);
   } catch (const Error& error) {
+    if (people) throw;
     // QEMU's program has not the words before the cause that its other tools have.
     const std::string words = "Could not open '" + plan.title + "': ";
     std::string cause = error.message();

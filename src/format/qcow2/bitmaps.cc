@@ -167,8 +167,9 @@ Task<void> Qcow2Node::rewrite_bitmap_directory(std::vector<BitmapEntry> entries)
 
 void Qcow2Node::check_new_persistent_bitmap(const std::string& name, uint64_t granularity) const {
   const auto refuse = [&](const char* why) {
-    throw Error(ErrorKind::kInvalid,
-                "Can't make bitmap '" + name + "' persistent in '" + node_name() + "': " + why);
+    throw Error(ErrorKind::kInvalid, "Can't make bitmap '" + name + "' persistent in '" +
+                                         (context().beyond_qemu ? filename() : node_name()) +
+                                         "': " + why);
   };
   if (header_.version < 3) refuse("Cannot store dirty bitmaps in qcow2 v2 files");
   if (name.size() > kMaxBitmapName) refuse("Name length exceeds maximum (1023 characters)");
