@@ -1,5 +1,6 @@
 #include "job/hash.h"
 
+#include "base/size.h"
 #include "block/driver.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
@@ -25,6 +26,22 @@ Task<Hashed> hash_image(Session& session, OpenRequest request, std::string algor
     result.bytes = node->length();
     Hash job(session.context, node, algorithm, session.cancel);
     job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
+    // A small file may map one cluster, or little that is compressed, to petabytes.
+    const uint64_t stored = (co_await node->allocated_bytes()).value_or(UINT64_MAX);
+    constexpr uint64_t kAlways = uint64_t{1} << 30;
+    if (stored < (UINT64_MAX - kAlways) / 100)
+      job.most_data = session.output_budget.value_or(kAlways + 100 * stored);
+    job.excess = [&] {
+      const std::string text = "the image holds more than " + human_size(job.most_data) +
+                               " of data in a file of " + human_size(stored) +
+                               ": it maps the same clusters again and again, or is compressed";
+      if (!session.untrusted) {
+        session.warning(text + "; the work may take very long, Ctrl-C ends it");
+        return;
+      }
+      throw Error(ErrorKind::kTooLarge, text)
+          .hint("If that is all right, --budget output=SIZE allows more.");
+    };
     result.digest = co_await job.run();
   } catch (...) {
     error = std::current_exception();
