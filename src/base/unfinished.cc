@@ -43,7 +43,8 @@ void tell_name(int descriptor, const char* name) noexcept {
 }  // namespace
 
 Unfinished::Unfinished(const std::string& path, Fate fate) {
-  if (path.empty() || path.size() >= kNameBytes) return;
+  // What has no name of its own goes by itself.
+  if (path.empty() || path.size() >= kNameBytes || path.starts_with("/proc/self/fd/")) return;
   for (int i = 0; i < kSlots; ++i) {
     int expected = kFree;
     if (!slots[i].state.compare_exchange_strong(expected, kFilling)) continue;

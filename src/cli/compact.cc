@@ -55,6 +55,8 @@ class Compaction {
         replacement_->commit();
       else
         settle();
+    } catch (const Error& caught) {
+      error = std::make_exception_ptr(named(caught));
     } catch (...) {
       error = std::current_exception();
     }
@@ -66,6 +68,17 @@ class Compaction {
   uint64_t after() const { return after_; }
 
  private:
+  // People know the image's name, not that of the file which is written beside it.
+  Error named(const Error& caught) const {
+    std::string text = caught.message();
+    const size_t at = path_.empty() || !replacement_ ? std::string::npos : text.find(path_);
+    if (at == std::string::npos) return caught;
+    text.replace(at, path_.size(), "the new file for " + plan_.name);
+    Error error(caught.kind(), text);
+    for (const std::string& line : caught.hints()) error.hint(line);
+    return error;
+  }
+
   Task<void> open_source() {
     plan_.source.flags.unshare_write = true;
     plan_.source.flags.unshare_resize = true;
@@ -157,7 +170,9 @@ class Compaction {
 
   void begin_file() {
     if (plan_.target.empty()) {
-      replacement_.emplace(plan_.name);
+      // A relative backing file is found from the directory of a named file only.
+      const std::string backing = source_->backing_name();
+      replacement_.emplace(plan_.name, backing.empty() || backing.starts_with("/"));
       path_ = replacement_->new_path();
       return;
     }

@@ -46,7 +46,7 @@ void copy_attributes(int from, int to, const std::string& path) {
 
 }  // namespace
 
-FileReplacement::FileReplacement(const std::string& path) {
+FileReplacement::FileReplacement(const std::string& path, bool unnamed) {
   const std::unique_ptr<char, decltype(&::free)> real(::realpath(path.c_str(), nullptr), &::free);
   if (!real || ::stat(real.get(), &old_) != 0)
     throw Error::system(errno, "Could not open '" + path + "'");
@@ -60,6 +60,11 @@ FileReplacement::FileReplacement(const std::string& path) {
         .hint("Name a new file to write to.");
   const size_t slash = path_.rfind('/');
   folder_ = path_.substr(0, slash + 1);
+  if (unnamed) unnamed_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (unnamed_ >= 0) {
+    new_path_ = "/proc/self/fd/" + std::to_string(unnamed_);
+    return;
+  }
   std::string pattern = folder_ + "." + path_.substr(slash + 1, 200) + ".cairn-XXXXXX";
   const Descriptor made(::mkostemp(pattern.data(), O_CLOEXEC));
   if (made.fd < 0) throw Error::system(errno, "Could not create a file in '" + folder_ + "'");
@@ -67,7 +72,10 @@ FileReplacement::FileReplacement(const std::string& path) {
 }
 
 FileReplacement::~FileReplacement() {
-  if (!committed_) ::unlink(new_path_.c_str());
+  if (unnamed_ >= 0)
+    ::close(unnamed_);
+  else if (!committed_)
+    ::unlink(new_path_.c_str());
 }
 
 void FileReplacement::need_space(uint64_t bytes) const {
@@ -79,6 +87,23 @@ void FileReplacement::need_space(uint64_t bytes) const {
                                        " left, and up to " + human_size(bytes) +
                                        " are needed while both files are there")
       .hint("Free some space, or name a new file elsewhere.");
+}
+
+// A file without a name cannot take the place of another one at once: it has one for a moment.
+void FileReplacement::name_new_file() {
+  if (unnamed_ < 0) return;
+  const std::string from = new_path_;
+  const std::string stem = folder_ + "." + path_.substr(folder_.size(), 200) + ".cairn-" +
+                           std::to_string(::getpid()) + "-";
+  for (unsigned attempt = 0; attempt < 100; ++attempt) {
+    const std::string name = stem + std::to_string(attempt);
+    if (::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+      new_path_ = name;
+      return;
+    }
+    if (errno != EEXIST) break;
+  }
+  throw Error::system(errno, "Could not name the new file in '" + folder_ + "'");
 }
 
 void FileReplacement::commit() {
@@ -98,8 +123,12 @@ void FileReplacement::commit() {
   if (::fchmod(fresh.fd, now.st_mode & 07777) != 0)
     throw Error::system(errno, "Could not keep the mode of '" + path_ + "'");
   if (::fsync(fresh.fd) != 0) throw Error::system(errno, new_path_);
-  if (::rename(new_path_.c_str(), path_.c_str()) != 0)
-    throw Error::system(errno, "Could not replace '" + path_ + "'");
+  name_new_file();
+  if (::rename(new_path_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    if (unnamed_ >= 0) ::unlink(new_path_.c_str());
+    throw Error::system(error, "Could not replace '" + path_ + "'");
+  }
   committed_ = true;
   const Descriptor folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.fd < 0 || ::fsync(folder.fd) != 0)

@@ -13,12 +13,15 @@ class FileReplacement {
  public:
   // Follows symbolic links. Throws kInvalid when PATH is no regular file or has several names
   // (hard links), which would come apart.
-  explicit FileReplacement(const std::string& path);
+  // The new file has no name until it takes the place where the file system knows such files and
+  // UNNAMED is set: a program that is killed leaves nothing behind.
+  FileReplacement(const std::string& path, bool unnamed);
   ~FileReplacement();
   FileReplacement(const FileReplacement&) = delete;
   FileReplacement& operator=(const FileReplacement&) = delete;
 
-  // The file that is written, ".NAME.cairn-XXXXXX" in the same folder; readable by its owner only.
+  // By what the file that is written can be opened, in this process: ".NAME.cairn-XXXXXX" in the
+  // same directory, or a path below /proc. Readable by its owner only.
   const std::string& new_path() const { return new_path_; }
   // Throws kNoSpace when the file system has fewer than BYTES left for this user.
   void need_space(uint64_t bytes) const;
@@ -30,6 +33,8 @@ class FileReplacement {
  private:
   std::string path_;  // without links
   std::string folder_;
+  void name_new_file();
+  int unnamed_ = -1;
   std::string new_path_;
   struct stat old_ = {};
   bool committed_ = false;
