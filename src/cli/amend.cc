@@ -26,6 +26,22 @@ void check_amend_options(const Driver& driver, const Options& options) {
   }
 }
 
+// Version 2 of qcow2 has no place for bitmaps.
+void check_bitmaps_stay(const Session& session, const Node& node, const AmendRequest& changes) {
+  const std::string level = changes.options.string("compat").value_or("");
+  if (level != "0.10" && level != "v2") return;
+  std::string names;
+  for (const DirtyBitmapPtr& bitmap : node.bitmaps().list())
+    if (bitmap->persistent())
+      names += (names.empty() ? "'" : ", '") + std::string(bitmap->name()) + "'";
+  if (names.empty()) return;
+  if (session.for_people() && !changes.force)
+    throw Error(ErrorKind::kInvalid,
+                "compat=0.10 has no dirty bitmaps: " + names + " would be lost")
+        .hint("Nothing was changed. --force loses them.");
+  session.warning("compat=0.10 has no dirty bitmaps: " + names + " will be lost");
+}
+
 // True when only the help was wanted, for the format that FORMAT becomes.
 Task<bool> amend_image(Session& session, OpenRequest request, AmendRequest changes, bool help,
                        Progress& progress, std::string& format) {
@@ -40,6 +56,7 @@ Task<bool> amend_image(Session& session, OpenRequest request, AmendRequest chang
         throw Error(ErrorKind::kUnsupported,
                     "Format driver '" + format + "' does not support option amendment");
       check_amend_options(driver, changes.options);
+      check_bitmaps_stay(session, *node, changes);
       progress.update(0, 1);
       started = true;
       co_await node->amend(std::move(changes));

@@ -6,6 +6,7 @@
 
 #include "block/driver.h"
 #include "cli/progress.h"
+#include "cli/snapshot_guard.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -18,6 +19,7 @@ struct CommitPlan {
   CacheMode cache;
   uint64_t rate = 0;
   bool empty_top = true;
+  bool force = false;
 };
 
 // Names of one file compare as real paths, others as they are.
@@ -39,6 +41,8 @@ class Committing {
     std::exception_ptr error;
     try {
       co_await open_layers();
+      for (const NodePtr& layer : layers_)
+        check_snapshots_stay(session_, *layer, layer->filename(), plan_.force);
       Commit job(layers_, base_, plan_.rate, session_.cancel);
       job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
       try {
@@ -127,6 +131,7 @@ int run_commit(Session& session, Arguments& arguments) {
     plan.rate = size_argument(session, *text, "rate limit");
   plan.base = arguments.value('b');
   plan.empty_top = !arguments.has('d') && !plan.base;
+  plan.force = arguments.has(kForce);
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   plan.name = arguments.words()[0];

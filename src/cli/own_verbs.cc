@@ -57,6 +57,9 @@ std::vector<Flag> own_flags(std::string_view verb) {
   for (const std::string_view reads :
        {"check", "compare", "hash", "info", "map", "measure", "mount", "serve"})
     if (verb == reads) return {disk};
+  if (verb == "commit" || verb == "rebase")
+    return {{kForce, "force", nullptr,
+             "go on although internal snapshots of the image will show other content"}};
   if (verb == "bench")
     return {{kOverlay, "snapshot", nullptr,
              "writes go to a temporary overlay: the image stays as it is, and may be read-only"}};

@@ -1,6 +1,7 @@
 #include "block/driver.h"
 #include "block/parent_link.h"
 #include "cli/progress.h"
+#include "cli/snapshot_guard.h"
 #include "cli/verbs.h"
 #include "job/difference.h"
 #include "job/stored.h"
@@ -17,6 +18,7 @@ struct RebasePlan {
   bool unsafe = false;
   bool compress = false;
   bool force_share = false;
+  bool force = false;
 };
 
 class Rebasing {
@@ -40,6 +42,7 @@ class Rebasing {
       if (!plan_.backing.empty() && plan_.format.empty() && overlay_->driver().abilities().backing)
         throw Error(ErrorKind::kInvalid, "Could not change the backing file to '" + plan_.backing +
                                              "': backing format must be specified");
+      check_snapshots_stay(session_, *overlay_, name_, plan_.force);
       if (!plan_.unsafe) co_await settle();
       co_await rename();
     } catch (...) {
@@ -125,6 +128,7 @@ int run_rebase(Session& session, Arguments& arguments) {
     fail(session, "Invalid format name: '" + plan.format + "'");
   plan.compress = arguments.has('c');
   plan.force_share = arguments.has('U');
+  plan.force = arguments.has(kForce);
   plan.cache = cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
   plan.source_cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");

@@ -1,0 +1,19 @@
+#include "cli/snapshot_guard.h"
+
+namespace cairn::cli {
+
+void check_snapshots_stay(const Session& session, const Node& node, const std::string& name,
+                          bool force) {
+  const size_t count = node.snapshots().size();
+  if (count == 0) return;
+  const std::string text =
+      "'" + name + "' has " + std::to_string(count) +
+      (count == 1 ? " internal snapshot that shows" : " internal snapshots that show") +
+      " other content when its backing file changes";
+  if (session.for_people() && !force)
+    throw Error(ErrorKind::kInvalid, text)
+        .hint("Nothing was changed. Copy the snapshots first (cairn convert -l), or use --force.");
+  session.warning(text);
+}
+
+}  // namespace cairn::cli
