@@ -141,6 +141,9 @@ Task<void> QedNode::clear_need_check() {
 }
 
 Task<void> QedNode::do_close() {
+  // Tables are written even where no mark has to go: an image with a backing file has none, and
+  // with cache=unsafe nothing was flushed before.
+  if (!read_only() && l2_) co_await flush_mapped();
   if (!read_only() && l2_ && !keep_mark_) co_await clear_need_check();
   co_await Node::do_close();
 }
