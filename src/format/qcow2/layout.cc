@@ -164,11 +164,12 @@ std::string describe_features(uint64_t bits, const std::string& table) {
     if (!text.empty()) text += ", ";
     text += name;
   };
-  for (size_t at = 0; at + kFeatureBytes <= table.size() && bits != 0; at += kFeatureBytes) {
+  // The last entry may be cut short behind its name.
+  for (size_t at = 0; at + 2 < table.size() && bits != 0; at += kFeatureBytes) {
     const auto bit = static_cast<uint8_t>(table[at + 1]);
     if (table[at + 2] == 0) break;
     if (table[at] != 0 || bit > 63 || (bits >> bit & 1) == 0) continue;
-    add(load_text(bytes_of(table), at + 2, kFeatureBytes - 2));
+    add(load_text(bytes_of(table), at + 2, std::min(kFeatureBytes, table.size() - at) - 2));
     bits &= ~(uint64_t{1} << bit);
   }
   if (bits != 0) {
