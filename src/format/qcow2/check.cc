@@ -99,7 +99,8 @@ Task<CheckResult> Qcow2Checker::examine() {
 }
 
 void Qcow2Checker::start_counts() {
-  counts_.reset(div_ceil(file_bytes_, cluster_));
+  // One more than the file has: a table may extend past its end by less than a cluster.
+  counts_.reset(div_ceil(file_bytes_, cluster_) + 1);
   more_.clear();
   walks_left_ = 4 * counts_.size() + kMinWalks;
   gave_up_ = false;
@@ -139,7 +140,7 @@ void Qcow2Checker::tell(Findings& findings) {
 void Qcow2Checker::count(uint64_t offset, uint64_t length, Findings& findings) {
   if (length == 0) return;
   const auto end = checked_add(offset, length);
-  if (!end || div_ceil(*end, cluster_) > counts_.size()) {
+  if (!end || (*end > file_bytes_ && *end - file_bytes_ >= cluster_)) {
     findings.corruption(
         "ERROR: counting reference for region exceeding the end of the file by one cluster or "
         "more: offset 0x%llx size 0x%llx",
@@ -263,7 +264,7 @@ Task<void> Qcow2Checker::count_blocks() {
       must_rebuild_ = true;
       continue;
     }
-    if (offset / cluster_ >= counts_.size()) {
+    if (offset >= align_up(file_bytes_, cluster_)) {
       const bool included = co_await include_block(i, offset);
       if (!included) continue;
     }
@@ -307,6 +308,7 @@ Task<void> Qcow2Checker::compare(Repair repair) {
 void Qcow2Checker::compare_cluster(uint64_t index, uint64_t is, bool readable, Repair repair,
                                    MutableByteSpan block, uint64_t at) {
   const uint64_t should = counted(index);
+  if (should == 0 && index * cluster_ >= file_bytes_) return;
   if (!readable && !fixes_all()) {
     if (!std::exchange(warned_unaligned_, true)) node_.say_corrupt(unaligned_block(index));
     told_.line("Can't get refcount for cluster %llu: Input/output error", ull(index));

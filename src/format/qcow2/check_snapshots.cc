@@ -35,6 +35,7 @@ Task<void> Qcow2Checker::read_snapshots() {
     count = kMaxSnapshots;
   }
   uint64_t at = header_.snapshots_offset;
+  uint64_t kept_bytes = 0;  // of the table without the extra data that is dropped
   for (uint64_t i = 0; i < count; ++i) {
     std::byte head[kHeadBytes];
     co_await node_.file_->read(at, head);
@@ -69,7 +70,8 @@ Task<void> Qcow2Checker::read_snapshots() {
       ++snapshots_incomplete_;
     }
     at += entry.encoded_bytes;
-    if (at - header_.snapshots_offset > kMaxSnapshotTableBytes) {
+    kept_bytes += align_up(kHeadBytes + kept + names, 8);
+    if (kept_bytes > kMaxSnapshotTableBytes) {
       snapshots_dropped_ += count - i;
       const std::string number = std::to_string(count - i);
       if (!fixes_all())
@@ -96,9 +98,17 @@ Task<void> Qcow2Checker::read_snapshots() {
 Task<void> Qcow2Checker::fix_snapshots() {
   if (snapshots_wrong_ == 0 || !fixes_all()) co_return;
   co_await commit();
-  co_await node_.read_tables();
-  co_await node_.store_snapshots(snapshots_);
-  co_await node_.flush_mapped();
+  if (snapshots_incomplete_ == 0) {
+    // The first ones are as they should be: the table ends behind them.
+    std::byte field[4];
+    store_be<uint32_t>(field, 0, static_cast<uint32_t>(snapshots_.size()));
+    co_await node_.write_header_field(60, field);
+    node_.header_.snapshot_count = static_cast<uint32_t>(snapshots_.size());
+  } else {
+    co_await node_.read_tables();
+    co_await node_.store_snapshots(snapshots_);
+    co_await node_.flush_mapped();
+  }
   result_.corruptions -= snapshots_wrong_;
   result_.corruptions_fixed += snapshots_wrong_;
 }

@@ -234,7 +234,9 @@ Task<void> Qcow2Node::read_snapshots() {
   uint64_t at = header_.snapshots_offset;
   uint64_t window_end = at;
   for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
-    if (at >= end)
+    // QEMU reads zeroes there.
+    const bool past = at >= end;
+    if (past && context().beyond_qemu)
       throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
                                            " lies outside of the file");
     if (window_end < end && window_end - at < kLongestEntry) {
@@ -242,11 +244,17 @@ Task<void> Qcow2Node::read_snapshots() {
       co_await file_->read(at, window);
       window_end = at + window.size();
     }
+    if (past) {
+      window.assign(64, std::byte{0});
+      window_end = at + window.size();
+    }
     SnapshotEntry entry =
         SnapshotEntry::decode(ByteSpan(window).last(window_end - at), i, header_.size);
     at += entry.encoded_bytes;
     if (at - header_.snapshots_offset > kMaxSnapshotTableBytes)
-      throw Error(ErrorKind::kTooLarge, "Snapshot table is too big");
+      throw Error(ErrorKind::kTooLarge, "Snapshot table is too big")
+          .hint("You can force-remove all " + std::to_string(header_.snapshot_count - i) +
+                " overhanging snapshots with qemu-img check -r all");
     // The last entry's padding may be missing.
     if (at > window_end) window_end = at;
     snapshots_.push_back(std::move(entry));

@@ -48,7 +48,7 @@ Task<bool> Qcow2Checker::include_block(uint64_t index, uint64_t offset) {
   co_await write(*end - 1, zero);
   co_await commit();
   file_bytes_ = *end;
-  counts_.grow(div_ceil(file_bytes_, cluster_));
+  counts_.grow(div_ceil(file_bytes_, cluster_) + 1);
   ++result_.corruptions_fixed;
   co_return true;
 }
