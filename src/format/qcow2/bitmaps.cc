@@ -289,6 +289,12 @@ Task<void> Qcow2Node::store_bitmaps() {
   }
   std::vector<BitmapEntry> entries;
   for (const Item& item : items) entries.push_back(item.entry);
+  // QEMU stores all of them anew as soon as one has changed; under its names images get its layout.
+  if (!same_layout && !context().beyond_qemu) {
+    for (Item& item : items) item.rewrite = !item.bitmap->inconsistent();
+    for (size_t i = 0; i < kept.size(); ++i)
+      kept[i] = kept[i] && loaded_bitmaps_[i] && loaded_bitmaps_[i]->inconsistent();
+  }
   if (same_layout && items.size() == bitmaps_.size()) {
     if (bitmaps_.empty()) co_return;
     if (encode_bitmap_directory(entries) != encode_bitmap_directory(bitmaps_))
