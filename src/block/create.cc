@@ -51,6 +51,16 @@ void check_backing_format(const Context& context, const std::string& format) {
                 "Parameter 'backing-fmt' does not accept value '" + format + "'");
 }
 
+// The same before an image of FORMAT is made. The formats whose images do not store the format of
+// the backing file have words of their own.
+void check_stored_backing_format(const Context& context, const Driver& format,
+                                 const std::string& backing_format) {
+  if (format.name() == "vmdk") return;  // only its own will do
+  if (format.name() == "qcow" && context.registry().find(backing_format) == nullptr)
+    throw Error(ErrorKind::kInvalid, "unrecognized backing format '" + backing_format + "'");
+  check_backing_format(context, backing_format);
+}
+
 struct Backing {
   uint64_t size = 0;
 };
@@ -193,7 +203,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
   }
 
   if (const auto format_of = options.string("backing_fmt"))
-    check_backing_format(context, *format_of);
+    check_stored_backing_format(context, *format, *format_of);
   Options protocol_options;
   Options format_options;
   for (const auto& [key, value] : options.items()) {

@@ -45,6 +45,23 @@ std::string resolve_backing_name(std::string_view image_name, std::string_view r
   return std::string(image_name.substr(0, slash + 1)) + std::string(reference);
 }
 
+std::string file_name_below(const Node& node) {
+  const Child* below = nullptr;
+  size_t number = 0;
+  for (const Child& child : node.children()) {
+    if (child.role != ChildRole::kFile && child.role != ChildRole::kFiltered) continue;
+    ++number;
+    if (below == nullptr || child.name == "file") below = &child;
+  }
+  // Several files of one rank share no directory.
+  if (below == nullptr || (number > 1 && below->name != "file")) return node.filename();
+  return file_name_below(*below->node);
+}
+
+std::string resolve_backing_name(const Node& image, std::string_view reference) {
+  return resolve_backing_name(file_name_below(image), reference);
+}
+
 std::optional<CacheMode> CacheMode::parse(std::string_view name) {
   if (name == "none" || name == "off") return CacheMode{.direct = true};
   if (name == "writeback") return CacheMode{};

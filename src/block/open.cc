@@ -298,11 +298,12 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (probed && spot.flags.writable && driver->name() == "raw") {
     node->probed_raw_ = true;
     node->limits_.request_alignment = std::max<uint32_t>(node->limits_.request_alignment, 512);
-    context.tell("WARNING: Image format was not specified for '" + node->filename_ +
-                 "' and probing guessed raw.\n"
-                 "         Automatically detecting the format is dangerous for raw images, write "
-                 "operations on block 0 will be restricted.\n"
-                 "         Specify the 'raw' format explicitly to remove the restrictions.");
+    if (!spot.flags.quiet_probe)
+      context.tell("WARNING: Image format was not specified for '" + node->filename_ +
+                   "' and probing guessed raw.\n"
+                   "         Automatically detecting the format is dangerous for raw images, write "
+                   "operations on block 0 will be restricted.\n"
+                   "         Specify the 'raw' format explicitly to remove the restrictions.");
   }
   co_return node;
 }
@@ -391,7 +392,7 @@ Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes, Permiss
   }
   NodePtr node = co_await Opener::open(context, std::move(spot));
   // What the image refers to is relative to its file, however that was named.
-  if (name == "file" && filename.empty()) filename = node->filename();
+  if (name == "file" && filename.empty()) filename = file_name_below(*node);
   co_return node;
 }
 

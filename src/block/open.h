@@ -40,6 +40,7 @@ struct OpenFlags {
   bool unshare_resize = false;
   bool resize = false;         // the size will be changed (raw: also needs the resize permission)
   bool discard_unmap = false;  // default of the discard option
+  bool quiet_probe = false;    // no warning that writes are limited where raw was only detected
   bool for_check = false;      // `check`: open what other openings refuse
   CacheMode cache;
   ReferencePolicy references;
@@ -114,6 +115,11 @@ Task<NodePtr> open_node(Context& context, OpenRequest request);
 // absolute, protocol and json: names as they are, others relative to the image's directory. Throws
 // kInvalid when the image has no plain name.
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference);
+// The same for an open image: relative to the directory of the file below it, whatever filters are
+// between them.
+std::string resolve_backing_name(const Node& image, std::string_view reference);
+// The name of that file, by which a relative name is resolved; json:… when there is no such file.
+std::string file_name_below(const Node& node);
 
 // The name of what is opened when FILENAME is a folder that a format knows as one disk, else
 // FILENAME.

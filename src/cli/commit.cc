@@ -84,7 +84,7 @@ class Committing {
         throw Error(ErrorKind::kInvalid, "Did not find '" + *plan_.base +
                                              "' in the backing chain of '" + plan_.name + "'");
       }
-      const std::string below = resolve_backing_name(layer->filename(), stored);
+      const std::string below = resolve_backing_name(*layer, stored);
       if (!seen.insert(identity(below)).second || seen.size() > 200)
         throw Error(ErrorKind::kInvalid, "Backing file '" + below + "' creates an infinite loop.");
       request = OpenRequest{};
@@ -92,10 +92,12 @@ class Committing {
       request.format = layer->backing_format();
       if (!plan_.base || below == *plan_.base) break;
       if (!plan_.base->empty() &&
-          identity(below) == identity(resolve_backing_name(layer->filename(), *plan_.base)))
+          identity(below) == identity(resolve_backing_name(*layer, *plan_.base)))
         break;
     }
     request.flags.writable = true;
+    // Only block 0 is protected: that fails when it is written.
+    request.flags.quiet_probe = true;
     request.flags.resize = true;
     request.flags.discard_unmap = true;
     request.flags.cache = plan_.cache;

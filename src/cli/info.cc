@@ -48,7 +48,7 @@ Task<Value> describe(Node& node) {
   const std::string backing = node.backing_name();
   if (!backing.empty()) {
     try {
-      result.set("full-backing-filename", resolve_backing_name(node.filename(), backing));
+      result.set("full-backing-filename", resolve_backing_name(node, backing));
     } catch (const Error&) {
       // Without a plain name of the image there is no full name; the stored one is shown.
     }

@@ -55,7 +55,7 @@ class Rebasing {
  private:
   Task<NodePtr> open_below(std::string name, std::string format) {
     OpenRequest request;
-    request.filename = resolve_backing_name(overlay_->filename(), name);
+    request.filename = resolve_backing_name(*overlay_, name);
     request.format = format;
     request.bare_errors = true;
     request.flags.cache = plan_.source_cache;

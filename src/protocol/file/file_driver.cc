@@ -95,6 +95,13 @@ class FileDriver : public Driver {
   }
   bool is_protocol() const override { return true; }
   std::vector<std::string_view> prefixes() const override { return {name()}; }
+  // What is left of a name without its prefix is a path, and stays one where it has a colon.
+  void parse_filename(std::string_view filename, Options& options) const override {
+    Driver::parse_filename(filename, options);
+    const std::string path = *options.string("filename");
+    if (path.size() != filename.size() && has_protocol_prefix(path))
+      options.set("filename", "./" + path);
+  }
   Abilities abilities() const override {
     return {.create = true, .resize = kind_ == FileKind::kRegular, .shared_writers = true};
   }
