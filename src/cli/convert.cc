@@ -348,6 +348,7 @@ class Conversion {
 
   Task<void> copy() {
     ConvertOptions options = plan_.job;
+    options.count_data = !session_.for_people();
     if (Node* below = target_->backing(); below != nullptr && plan_.create)
       options.backing_bytes = below->length();
     if (plan_.given_zero && target_->backing() != nullptr) {
@@ -546,6 +547,7 @@ int run_convert(Session& session, Arguments& arguments) {
     }
     throw;
   }
+  if (!session.for_people()) progress.update(1, 1);
   progress.finish();
   if (!plan.hash.empty()) print(conversion.digest() + "  " + plan.target + "\n");
   if (plan.preset != nullptr && !plan.quiet)

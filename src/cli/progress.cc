@@ -156,7 +156,9 @@ void Progress::update(uint64_t done, uint64_t total) {
     }
     return;
   }
-  if (percent < shown_ + step_ && !(percent >= 100 && shown_ < 100)) return;
+  // The end is always shown in percent, once more by the verb, as scripts expect.
+  const bool end = percent >= 100 && (style_ == Style::kPercent || shown_ < 100);
+  if (percent < shown_ + step_ && !end) return;
   draw(percent, done, total);
 }
 

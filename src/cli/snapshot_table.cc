@@ -61,7 +61,8 @@ Task<void> show_snapshot(Node& node, std::string parameter) {
     name = parsed.string("snapshot.name").value_or("");
     if (const auto unknown = parsed.unused(); !unknown.empty())
       throw Error(ErrorKind::kInvalid, "Invalid parameter '" + unknown.front() + "'")
-          .hint("Failed in parsing snapshot param '" + parameter + "'");
+          .hint((node.context().beyond_qemu ? "" : "qemu-img: ") +
+                ("Failed in parsing snapshot param '" + parameter + "'"));
   } else {
     id = parameter;
   }

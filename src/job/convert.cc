@@ -1,7 +1,9 @@
 #include "job/convert.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <utility>
 
 #include "async/task_group.h"
 #include "base/arith.h"
@@ -28,7 +30,6 @@ constexpr uint64_t kRemoteZeroBytes = 32 << 20;
 constexpr uint64_t kOffloadBytes = 16 << 20;
 // With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
 constexpr uint64_t kHashedHole = 64 << 20;
-constexpr uint64_t kGranularity = 4096;  // of the search for zeroes
 
 // What a piece is halved to, at most, for servers that take short requests only.
 uint64_t fit(uint64_t unit, const Node& node) {
@@ -79,7 +80,32 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
   large_.emplace(unit_, std::max<uint64_t>(1, kRemoteBytes / unit_));
 }
 
+bool Convert::is_work(State state) const {
+  return state == State::kData || (state == State::kZero && !options_.zero_target);
+}
+
+// What has to be written, found in a walk over the extents before the copy.
+Task<void> Convert::count_work() {
+  work_ = 0;
+  const auto loud = std::exchange(warn, nullptr);
+  std::exception_ptr error;
+  try {
+    for (uint64_t at = 0; at < total_; at += extent_.length) {
+      cancel_.check();
+      co_await look(at);
+      if (is_work(extent_.state)) work_ += extent_.length;
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  warn = loud;
+  extent_ = {};
+  if (error) std::rethrow_exception(error);
+}
+
 Task<void> Convert::run() {
+  work_ = total_;
+  if (options_.count_data && progress) co_await count_work();
   unsigned count = std::max(1u, options_.parallel);
   if (remote_ && !options_.compress && count == ConvertOptions{}.parallel) count = kRemoteRequests;
   const unsigned workers = std::min(count, context_.runtime().worker_count());
@@ -237,7 +263,7 @@ Task<void> Convert::work() {
       failed_ = true;
     }
     if (error) std::rethrow_exception(error);
-    advance(chunk.length);
+    if (!options_.count_data || is_work(chunk.state)) advance(chunk.length);
   }
 }
 
@@ -355,7 +381,8 @@ Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes,
 }
 
 Task<void> Convert::write_runs(uint64_t offset, ByteSpan bytes) {
-  const uint64_t granularity = std::min(options_.sparse_bytes, kGranularity);
+  // What is left out begins and ends at multiples of the shortest run that is left out.
+  const uint64_t granularity = std::bit_floor(options_.sparse_bytes);
   uint64_t data_begin = 0;  // what is not yet written begins here
   uint64_t at = 0;
   while (at < bytes.size()) {
@@ -456,7 +483,7 @@ Task<void> Convert::throttle(uint64_t bytes) {
 
 void Convert::advance(uint64_t bytes) {
   const uint64_t done = done_.fetch_add(bytes) + bytes;
-  if (progress) progress(done, total_);
+  if (progress) progress(std::min(done, work_), work_);
 }
 
 }  // namespace cairn

@@ -24,6 +24,7 @@ struct ConvertOptions {
   bool salvage = false;          // unreadable sectors become zeroes
   uint64_t sparse_bytes = 4096;  // shortest run of zeroes that is not written; 0: write everything
   unsigned parallel = 8;         // requests at a time
+  bool count_data = false;       // progress counts what has to be written alone
   uint64_t most_output = 0;      // bytes of data that may be stored; 0: any number
   uint64_t rate = 0;             // bytes a second; 0: as fast as it goes
   OrderedDigest* digest = nullptr;  // is given the whole content, in order; null: none
@@ -81,6 +82,8 @@ class Convert {
   // buffer.
   Task<Chunk> next_chunk(BufferPool::Loan& large);
   Task<void> look(uint64_t offset);
+  bool is_work(State state) const;
+  Task<void> count_work();
   void keep_compressed(Chunk& chunk, uint64_t& end) const;
   Task<void> count(Chunk chunk, ByteSpan buffer);
   Task<void> handle(Chunk chunk, MutableByteSpan buffer);
@@ -103,6 +106,7 @@ class Convert {
   ConvertOptions options_;
   const CancelSource& cancel_;
   uint64_t total_ = 0;
+  uint64_t work_ = 0;  // bytes that progress counts
   uint64_t unit_ = 0;
   bool remote_ = false;  // requests travel
   uint64_t own_bytes_ = 0;

@@ -111,11 +111,15 @@ Task<void> Qcow2Node::downgrade(const AmendRequest& request) {
                   "Cannot downgrade an image with zstd compression type and existing compressed "
                   "clusters");
   }
+  // Counted in entries of L1 tables, as QEMU does: those without a table of their own take no time.
+  uint64_t total = l1_count_;
+  for (const SnapshotEntry& snapshot : snapshots_) total += snapshot.l1_entries;
   uint64_t done = 0;
   for (const auto& [table, owner] : tables) {
     co_await expand_zeroes(table, owner);
-    if (request.progress) request.progress(++done, tables.size() + 1);
+    if (request.progress) request.progress(++done, total);
   }
+  while (request.progress && done < total) request.progress(++done, total);
   co_await flush_mapped();
   header_.version = 2;
   header_.header_length = Header::kBytesV2;

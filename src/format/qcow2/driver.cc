@@ -305,6 +305,11 @@ class Qcow2Driver : public Driver {
 
   Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
                               NodePtr source) const override {
+    // Postponing updates of refcounts takes no space, whatever the version allows.
+    options.erase("lazy_refcounts");
+    const std::string compat = options.string("compat").value_or("1.1");
+    if (!context.beyond_qemu && compat != "0.10" && compat != "1.1")
+      throw Error(ErrorKind::kInvalid, "Invalid compatibility level: '" + compat + "'");
     const Plan what = plan(options);
     const Header& header = what.header;
     if (size > header.max_size())
