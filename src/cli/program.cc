@@ -40,14 +40,9 @@ int print_help(const Session& session) {
                      "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
   for (const Verb& verb : verbs()) {
     if (verb.own && !people) continue;
-    char line[160];
-    if (people)
-      std::snprintf(line, sizeof line, "  %-10s %s\n", std::string(verb.name).c_str(),
-                    std::string(verb.summary).c_str());
-    else
-      std::snprintf(line, sizeof line, "  %s %s\n", std::string(verb.name).c_str(),
-                    std::string(verb.synopsis).c_str());
-    print(line);
+    std::string name(verb.name);
+    if (people) name.resize(std::max<size_t>(10, name.size()), ' ');
+    print("  " + name + " " + std::string(people ? verb.summary : verb.synopsis) + "\n");
   }
   if (people) {
     for (const Tool& tool : tools()) {
@@ -228,6 +223,10 @@ int run_img(Session& session, int argc, char** argv) {
   int at = 1;
   for (; at < argc && argv[at][0] == '-'; ++at) {
     const std::string word = argv[at];
+    if (word == "--") {
+      ++at;
+      break;
+    }
     if (word == "-h" || word == "--help") return print_help(session);
     if (word == "-V" || word == "--version") {
       print(version_text(session));
@@ -241,7 +240,6 @@ int run_img(Session& session, int argc, char** argv) {
     }
   }
   if (at == argc) {
-    if (at > 1) return 0;
     if (session.for_people()) {
       print_help(session);
       return 1;
