@@ -86,6 +86,23 @@ void write_pid(const std::string& path) {
     throw Error::system(errno, "Failed to write pid file");
 }
 
+// Whether only this machine reaches a server there.
+bool is_local(const std::string& host) {
+  return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
+}
+
+// NBD without TLS asks nobody for a name: who reaches the address has the disk.
+void warn_if_unprotected(const Session& session, const ServePlan& plan) {
+  if (!session.for_people() || plan.quiet || plan.connected >= 0 || plan.server.tls) return;
+  if (plan.address.kind != SocketAddress::Kind::kInet || is_local(plan.address.host)) return;
+  bool writable = false;
+  for (const ImagePlan& image : plan.images) writable |= image.request.flags.writable;
+  const std::string host = plan.address.host.empty() ? "every address" : plan.address.host;
+  session.warning("listening on " + host + " without TLS: everyone who can reach it can read" +
+                  (writable ? " and change" : "") +
+                  " the disk; give --tls-creds, or -b 127.0.0.1 for this machine only");
+}
+
 Task<void> tick(const ServePlan& plan, const nbd::Server& server, CancelSource& over) {
   while (!over.requested()) {
     co_await await_ready(over.descriptor(), POLLIN, std::chrono::steady_clock::now() + 500ms);
@@ -110,6 +127,7 @@ Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> liste
   }
   if (plan.ready) plan.ready(server, where);
   take_time_to_end();
+  warn_if_unprotected(session, plan);
   TaskGroup watchers;
   CancelSource over;
   if (plan.tick) watchers.spawn(tick(plan, server, over));

@@ -36,6 +36,7 @@ struct ServePlan {
   unsigned shared = 1;        // clients at a time; 0: any number
   nbd::ServerOptions server;  // exports are filled in by serve()
   std::string pid_file;
+  bool quiet = false;  // errors only
   // Called once clients can connect: with the server, and where it listens.
   std::function<void(const nbd::Server&, const SocketAddress&)> ready;
   // Called twice a second while serving; none: not at all.

@@ -177,6 +177,7 @@ int run_serve(Session& session, Arguments& arguments) {
   }
   Meter meter;
   const bool quiet = arguments.has('q');
+  plan.quiet = quiet;
   if (!quiet) {
     plan.server.log = [&](std::string_view text) {
       std::fprintf(stderr, "\r\x1b[K%s: %.*s\n", session.program.c_str(),
