@@ -51,9 +51,10 @@ class Compaction {
       begin_file();
       co_await copy();
       co_await compare();
-      if (replacement_)
+      kept_ = replacement_ && after_ >= before_ && !changes_image();
+      if (replacement_ && !kept_)
         replacement_->commit();
-      else
+      else if (!replacement_)
         settle();
     } catch (const Error& caught) {
       error = std::make_exception_ptr(named(caught));
@@ -66,6 +67,8 @@ class Compaction {
 
   uint64_t before() const { return before_; }
   uint64_t after() const { return after_; }
+  // The new file was not smaller: the old one stays, and nothing was changed.
+  bool kept() const { return kept_; }
 
  private:
   // People know the image's name, not that of the file which is written beside it.
@@ -78,6 +81,8 @@ class Compaction {
     for (const std::string& line : caught.hints()) error.hint(line);
     return error;
   }
+  // What was asked for beside less space is done whatever it takes.
+  bool changes_image() const { return !plan_.given.items().empty() || plan_.compress; }
 
   Task<void> open_source() {
     plan_.source.flags.unshare_write = true;
@@ -301,6 +306,7 @@ class Compaction {
   std::optional<FileReplacement> replacement_;
   std::string path_;   // of the file that is written
   bool made_ = false;  // it is a new one of ours
+  bool kept_ = false;
   uint64_t before_ = 0;
   uint64_t after_ = 0;
 };
@@ -335,16 +341,24 @@ int run_compact(Session& session, Arguments& arguments) {
   Progress progress(session, arguments.has('p'), quiet, 1);
   uint64_t before = 0;
   uint64_t after = 0;
+  bool kept = false;
   try {
     Compaction work(session, std::move(plan), progress);
     run(session, work.run());
     before = work.before();
     after = work.after();
+    kept = work.kept();
   } catch (...) {
     progress.finish();
     throw;
   }
   progress.finish();
+  if (kept) {
+    if (!quiet)
+      print(words[0] + ": " + human_size(before) + ", and would take " + human_size(after) +
+            " when written anew: the old file was kept\n");
+    return 0;
+  }
   if (!quiet)
     print(words[0] + ": " + human_size(before) + " before, " + human_size(after) + " now\n");
   return 0;
