@@ -87,6 +87,7 @@ Task<void> run_plan(Session& session, BitmapPlan plan) {
 }  // namespace
 
 int run_bitmap(Session& session, Arguments& arguments) {
+  if (arguments.has(kList)) return list_bitmaps(session, arguments);
   BitmapPlan plan;
   bool adds = false;
   bool merges = false;

@@ -103,7 +103,8 @@ std::string changed_in_place(const Verb& verb, const Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.empty() || arguments.has(kImageOpts) || arguments.has(kTargetImageOpts)) return {};
   const auto is = [&](std::string_view name) { return verb.name == name; };
-  if (is("resize") || is("commit") || is("rebase") || is("amend") || is("bitmap"))
+  if (is("resize") || is("commit") || is("rebase") || is("amend") ||
+      (is("bitmap") && !arguments.has(kList)))
     return words.front();
   if (is("check")) return arguments.has('r') ? words.front() : std::string();
   if (is("snapshot")) return arguments.has('l') ? std::string() : words.back();

@@ -21,6 +21,8 @@ int run_hash(Session& session, Arguments& arguments);
 int run_compact(Session& session, Arguments& arguments);
 int run_formats(Session& session, Arguments& arguments);
 int run_bitmap(Session& session, Arguments& arguments);
+// `bitmap --list`.
+int list_bitmaps(Session& session, Arguments& arguments);
 int run_bench(Session& session, Arguments& arguments);
 // `mount`, with its options.
 Verb mount_verb();
@@ -52,6 +54,7 @@ enum OwnId : int {
   kDisable,
   kMerge,
   kOverlay,
+  kList,
 };
 
 }  // namespace cairn::cli

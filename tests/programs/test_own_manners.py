@@ -7,6 +7,29 @@ from conftest import CAIRN
 from nbd_support import Server, free_port
 
 
+def test_bitmap_list(folder, cairn, ours):
+    cairn("create", "-q", "a.qcow2", "4M")
+    assert cairn("bitmap", "--list", "a.qcow2").out == ""
+    assert cairn("bitmap", "--list", "--output", "json", "a.qcow2").json() == {"version": 1, "bitmaps": []}
+    cairn("bitmap", "--add", "-g", "64k", "a.qcow2", "monday")
+    cairn("io", "-c", "write 0 100k", "a.qcow2")
+    cairn("bitmap", "--add", "--disable", "-g", "32k", "a.qcow2", "tuesday\x1b[2J")
+    before = (folder / "a.qcow2").read_bytes()
+    listed = cairn("bitmap", "--list", "--output=json", "a.qcow2").json()
+    assert listed == {"version": 1, "bitmaps": [
+        {"name": "monday", "granularity": 65536, "enabled": True, "inconsistent": False, "dirty-bytes": 131072},
+        {"name": "tuesday\x1b[2J", "granularity": 32768, "enabled": False, "inconsistent": False, "dirty-bytes": 0}]}
+    rows = [line.split() for line in cairn("bitmap", "--list", "a.qcow2").out.splitlines()]
+    assert rows == [["NAME", "STATE", "GRANULARITY", "DIRTY"], ["monday", "enabled", "64", "KiB", "128", "KiB"],
+                    ["tuesday\\x1b[2J", "disabled", "32", "KiB", "0", "B"]]
+    assert (folder / "a.qcow2").read_bytes() == before
+    for words in (["--list", "a.qcow2", "monday"], ["--list", "--clear", "a.qcow2"]):
+        assert cairn("bitmap", *words, ok=False).code == 1
+    assert ours("bitmap", "--list", "a.qcow2", ok=False).code == 1
+    cairn("create", "-q", "a.raw", "4M")
+    assert "keeps no bitmaps" in cairn("bitmap", "--list", "-f", "raw", "a.raw", ok=False).err
+
+
 @pytest.mark.parametrize("words, warned", [(["-b", "0.0.0.0"], True), ([], False), (["-b", "0.0.0.0", "-q"], False),
                                            (["-b", "localhost"], False)])
 def test_serving_to_everybody_in_clear_is_warned_of(folder, cairn, words, warned):
