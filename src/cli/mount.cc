@@ -139,7 +139,7 @@ void announce(const Node& node, const MountWanted& wanted, const PartitionTable&
             (partition.name.empty() ? "" : ", \"" + partition.name + "\"") + "\n");
     }
   }
-  print("Unmount with Ctrl-C or: fusermount3 -u '" + shown + "'\n");
+  print("Unmount with Ctrl-C or: cairn umount '" + shown + "'\n");
   finish_output();
 }
 

@@ -40,6 +40,7 @@ std::vector<Verb> own_verbs() {
        .own = true},
       mount_verb(),
       serve_verb(),
+      umount_verb(),
   };
 }
 

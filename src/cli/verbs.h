@@ -26,6 +26,7 @@ int list_bitmaps(Session& session, Arguments& arguments);
 int run_bench(Session& session, Arguments& arguments);
 // `mount`, with its options.
 Verb mount_verb();
+Verb umount_verb();
 
 // Long-only options of single verbs.
 enum OwnId : int {
@@ -55,6 +56,7 @@ enum OwnId : int {
   kMerge,
   kOverlay,
   kList,
+  kTimeout,
 };
 
 }  // namespace cairn::cli

@@ -1,10 +1,14 @@
 """What our own name has beyond QEMU's verbs: key files, `umount`, `bitmap --list`, warnings."""
 import os
+import signal
+import subprocess
+import time
 
 import pytest
 
 from conftest import CAIRN
 from nbd_support import Server, free_port
+from test_mount import Mount, is_mounted, mount  # noqa: F401
 
 
 def test_bitmap_list(folder, cairn, ours):
@@ -55,3 +59,49 @@ def test_compact_keeps_a_file_that_would_not_become_smaller(folder, cairn, qemu_
     # What is asked for beside space is done.
     cairn("compact", "-q", "-o", "compat=0.10", "a.qcow2")
     assert os.stat("a.qcow2").st_ino != before.st_ino
+
+
+def test_umount_waits_for_the_end_of_the_program(mount, cairn):  # noqa: F811
+    cairn("create", "-q", "a.qcow2", "8M")
+    for words, point in ((["-w"], "disk of mine.raw"), (["-w"], "other.raw")):
+        one = mount("a.qcow2", point, *words)
+        with open(point, "r+b") as out:
+            out.write(b"\5" * (4 << 20))
+        cairn("umount", point)
+        # Nothing is waited for here: the image is free, and the mount point is gone.
+        assert not is_mounted(one.point) and not os.path.exists(point)
+        cairn("io", "-c", "read -P 5 0 4M", "-c", "write -P 5 0 4k", "a.qcow2")
+        assert one.wait() == (0, "")
+
+
+def test_umount_of_what_is_in_use_says_so(mount, cairn):  # noqa: F811
+    cairn("create", "-q", "a.qcow2", "8M")
+    one = mount("a.qcow2", "seen.raw")
+    with open("seen.raw", "rb"):
+        began = time.monotonic()
+        done = cairn("umount", "--timeout", "1", "seen.raw", ok=False)
+        assert done.code == 1 and "is still in use after 1 seconds" in done.err and "fuser" in done.err
+        assert 0.9 < time.monotonic() - began < 5 and is_mounted(one.point)
+        job = subprocess.Popen([CAIRN, "umount", "--timeout=100", "seen.raw"], stderr=subprocess.PIPE)
+        time.sleep(0.3)
+        job.send_signal(signal.SIGINT)
+        job.communicate(timeout=2)
+        assert job.returncode == 130 and is_mounted(one.point)
+        job = subprocess.Popen([CAIRN, "umount", "seen.raw"])
+    assert job.wait(10) == 0 and one.wait()[0] == 0
+
+
+def test_umount_of_other_things(mount, cairn):  # noqa: F811
+    cairn("create", "-q", "a.qcow2", "8M")
+    assert "Nothing is mounted on 'a.qcow2'" in cairn("umount", "a.qcow2", ok=False).err
+    assert "mount of another kind (proc)" in cairn("umount", "/proc", ok=False).err
+    assert cairn("umount", "none/where", ok=False).code == 1
+    one = mount("a.qcow2", "seen.raw")
+    os.symlink("seen.raw", "link")
+    one.job.kill()
+    one.job.wait()
+    cairn("umount", "./seen.raw")
+    assert not is_mounted(one.point)
+    one = mount("a.qcow2", "seen.raw")
+    cairn("umount", "link")
+    assert not is_mounted(one.point)

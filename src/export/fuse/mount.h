@@ -14,6 +14,9 @@
 
 namespace cairn {
 
+// Extended attribute of all that a mount shows: the number of the process that serves it.
+inline constexpr const char* kProcessAttribute = "user.cairn.process";
+
 // A part of the disk that a mount shows as a file of its own.
 struct FuseFile {
   std::string name;

@@ -7,6 +7,7 @@
 
 #include "base/arith.h"
 #include "export/fuse/file_system.h"
+#include "export/fuse/mount.h"
 
 namespace cairn::fuse {
 
@@ -139,6 +140,17 @@ struct Requests {
     library().reply_buf(request, listing.data(), listing.size());
   }
 
+  // The process that serves: who unmounts waits for its end, when the image is closed.
+  static void getxattr(fuse_req_t request, fuse_ino_t, const char* name, size_t size) {
+    const std::string process = std::to_string(::getpid());
+    if (std::string_view(name) != kProcessAttribute)
+      library().reply_err(request, ENODATA);
+    else if (size < process.size())
+      library().reply_err(request, ERANGE);
+    else
+      library().reply_buf(request, process.data(), process.size());
+  }
+
   static void statfs(fuse_req_t request, fuse_ino_t) {
     struct statvfs result = {};
     result.f_bsize = result.f_frsize = 512;
@@ -165,6 +177,7 @@ const fuse_lowlevel_ops& FileSystem::operations() {
     table.fallocate = Requests::fallocate;
     table.lseek = Requests::lseek;
     table.readdir = Requests::readdir;
+    table.getxattr = Requests::getxattr;
     table.statfs = Requests::statfs;
     return table;
   }();
