@@ -1,4 +1,5 @@
 #include "block/driver.h"
+#include "cli/key_file.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -28,6 +29,7 @@ int run_create(Session& session, Arguments& arguments) {
     const Driver* driver = session.context.registry().find(request.format);
     if (driver != nullptr && take_compression_level(session, *driver, request.options))
       session.warning("compression_level is not kept in the image: give it to `convert -c`");
+    encrypt_new_image(session, request.format, request.options);
     if (const auto backing = arguments.value('b')) request.options.set("backing_file", *backing);
     if (const auto format = arguments.value('F')) request.options.set("backing_fmt", *format);
     run(session, create_image(session.context, std::move(request)));

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/escape.h"
 #include "cli/key_budget.h"
+#include "cli/key_file.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/sandbox.h"
@@ -119,6 +120,7 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   try {
     const int code = verb.run(session, arguments);
     finish_output();
+    if (verb.name == "convert" || verb.name == "dd") warn_of_unused_key(session);
     return code;
   } catch (const UsageError& error) {
     return usage(session, error, verb.usage_failure);
@@ -148,6 +150,9 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   flags.push_back({'h', "help", nullptr, "print this help"});
   if (session.for_people()) {
     for (const Flag& flag : own_flags(verb.name)) flags.push_back(flag);
+    if (std::any_of(flags.begin(), flags.end(),
+                    [](const Flag& flag) { return flag.id == kObject; }))
+      flags.push_back(kKeyFileFlag);
     flags.push_back(kUntrustedFlag);
     if (opens_images(flags)) flags.push_back(kKeyBudgetFlag);
     if (can_be_sandboxed(verb.name)) flags.push_back(kBudgetFlag);
@@ -184,6 +189,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
     }
     if (session.for_people()) take_key_budget(arguments);
     session.untrusted = arguments.has(kUntrusted);
+    if (const auto file = arguments.value(kKeyFile)) use_key_file(session, *file);
     if (arguments.has(kBudget) && !session.untrusted)
       throw UsageError{"--budget belongs to --untrusted"};
     if (session.untrusted && can_be_sandboxed(verb.name)) {
@@ -204,7 +210,11 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
 // One of the programs that have a command line of their own.
 int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
   try {
-    const int code = tool.run(session, argc, argv);
+    std::vector<char*> words(argv, argv + argc);
+    if (session.for_people()) take_key_file(session, words);
+    argc = static_cast<int>(words.size());
+    words.push_back(nullptr);
+    const int code = tool.run(session, argc, words.data());
     finish_output();
     return code;
   } catch (const UsageError& error) {

@@ -27,6 +27,7 @@ struct Session {
   std::string verb = {};                // the one that runs: the first phase of its progress
   std::optional<int> progress_fd = {};  // where lines for programs go; none: progress is for people
 
+  std::string unused_key_file = {};  // what --key-file named, until an image asks for its key
   std::optional<uint64_t> output_budget = {};  // bytes that untrusted images may make us write
 
   bool for_people() const { return persona == Persona::kCairn; }
@@ -85,6 +86,7 @@ enum LongId : int {
   kUntrusted,
   kBudget,
   kDisk,
+  kKeyFile,
   kFirstOwn = 300,
 };
 extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,

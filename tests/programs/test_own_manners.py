@@ -8,7 +8,61 @@ import pytest
 
 from conftest import CAIRN
 from nbd_support import Server, free_port
-from test_mount import Mount, is_mounted, mount  # noqa: F401
+from test_mount import is_mounted, mount  # noqa: F401
+
+
+@pytest.fixture
+def key(folder):
+    # Not text, as key files of other tools are.
+    (folder / "key").write_bytes(b"\xff\x00pass\n")
+    (folder / "wrong").write_bytes(b"other")
+    return folder / "key"
+
+
+@pytest.mark.parametrize("words", [["-f", "luks", "-o", "iter-time=10"], ["-f", "qcow2", "-o", "encrypt.iter-time=10"],
+                                   ["-f", "qcow2", "-o", "encrypt.format=aes"]])
+def test_a_key_file_makes_and_opens_encrypted_images(key, cairn, words):
+    aes = "encrypt.format=aes" in words
+    cairn("create", "-q", "--key-file", "wrong" if aes else "key", *words, "a.img", "2M")
+    option = "--key-file=" + ("wrong" if aes else "key")
+    cairn("io", option, "-c", "write -P 7 0 64k", "a.img")
+    assert "encrypt" in cairn("info", "a.img").out
+    cairn("convert", "-O", "raw", option, "a.img", "a.raw")
+    assert (key.parent / "a.raw").read_bytes()[:65536] == b"\7" * 65536
+    for verb in ("check", "map --output=json", "hash", "measure -O qcow2", "bench -c 10"):
+        done = cairn(*verb.split(), option, "a.img", ok=False)
+        assert done.code == 0 or "does not support checks" in done.err, (verb, done.err)
+    cairn("compare", option, "a.img", "a.raw")
+    cairn("resize", "-q", option, "a.img", "3M")
+    if not aes:
+        refused = cairn("convert", "-O", "raw", "--key-file", "wrong", "a.img", "b.raw", ok=False)
+        assert refused.code == 1 and "Invalid password" in refused.err
+        assert cairn("hash", "a.img", ok=False).code == 1
+
+
+def test_cryptsetup_takes_the_same_key_file(key, cairn):
+    cairn("create", "-q", "--key-file", "key", "-f", "luks", "-o", "iter-time=10", "a.luks", "2M")
+    subprocess.run(["cryptsetup", "open", "--test-passphrase", "--type", "luks", "--key-file", "key", "a.luks"], check=True)
+
+
+def test_a_key_file_for_both_sides_of_a_copy(key, cairn):
+    cairn("create", "-q", "--key-file", "key", "-f", "luks", "-o", "iter-time=10", "a.luks", "1M")
+    done = cairn("convert", "--key-file", "key", "-O", "qcow2", "-o", "encrypt.format=luks,encrypt.iter-time=10", "a.luks", "b.qcow2")
+    assert done.err == ""
+    cairn("compare", "--key-file", "key", "a.luks", "b.qcow2")
+    with open("key", "rb") as standard_input:
+        cairn("hash", "--key-file", "-", "b.qcow2", stdin=standard_input)
+
+
+def test_a_key_file_that_does_nothing_is_no_secret(key, cairn, ours):
+    done = cairn("create", "--key-file", "key", "a.vdi", "1M", ok=False)
+    assert done.code == 1 and "is not encrypted" in done.err and not os.path.exists("a.vdi")
+    cairn("create", "-q", "a.qcow2", "1M")
+    assert "was not used" in cairn("convert", "--key-file", "key", "a.qcow2", "b.qcow2").err
+    (key.parent / "empty").touch()
+    assert "is empty" in cairn("hash", "--key-file", "empty", "a.qcow2", ok=False).err
+    assert "Could not open the key file 'none'" in cairn("hash", "--key-file", "none", "a.qcow2", ok=False).err
+    assert ours("convert", "--key-file", "key", "a.qcow2", "c.qcow2", ok=False).code == 1
 
 
 def test_bitmap_list(folder, cairn, ours):
