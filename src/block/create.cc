@@ -8,6 +8,7 @@
 #include "base/unfinished.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/names.h"
 #include "block/open.h"
 
 namespace cairn {
@@ -127,7 +128,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
   const std::string format_name = request.format.empty() ? "raw" : request.format;
   const Driver* format = context.registry().find(format_name);
   if (format == nullptr)
-    throw Error(ErrorKind::kInvalid, "Unknown file format '" + format_name + "'");
+    throw Error(ErrorKind::kInvalid,
+                "Unknown file format '" + format_name + "'" + similar_driver(context, format_name));
   const Driver* protocol = &protocol_of(context, request.filename);
   Options named;
   protocol->parse_filename(request.filename, named);

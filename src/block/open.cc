@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/names.h"
 
 namespace cairn {
 
@@ -183,7 +184,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (driver_name) {
     driver = context.registry().find(*driver_name);
     if (driver == nullptr)
-      throw Error(ErrorKind::kInvalid, "Unknown driver '" + *driver_name + "'");
+      throw Error(ErrorKind::kInvalid,
+                  "Unknown driver '" + *driver_name + "'" + similar_driver(context, *driver_name));
   }
   bool plain = !spot.filename.empty();
   if (driver == nullptr && spot.protocol_level) {

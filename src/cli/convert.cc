@@ -9,6 +9,7 @@
 #include "base/unfinished.h"
 #include "block/driver.h"
 #include "cli/cloud_archive.h"
+#include "cli/help.h"
 #include "cli/presets.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
@@ -128,7 +129,7 @@ void check_names(const Session& session, const Arguments& arguments) {
     }
     if (there && S_ISDIR(status.st_mode) &&
         (target || image_in_folder(session.context, name) == name))
-      fail(session, "'" + name + "' is a folder, no image");
+      fail(session, "'" + name + "' is a directory, not an image");
     if (!target && !options && !arguments.has(kTargetImageOpts) && same_file(name, words.back()))
       fail(session, "'" + name + "' is source and target at once; give the target another name");
   }
@@ -153,9 +154,7 @@ void check_creation_options(const Session& session, const Driver& driver, const 
 void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources,
                    ConvertPlan& plan) {
   const Driver* driver = session.context.registry().find(plan.format);
-  if (driver == nullptr && session.for_people())
-    fail(session, "Unknown file format '" + plan.format + "'; `cairn formats` lists what there is");
-  if (driver == nullptr) fail(session, "Unknown file format '" + plan.format + "'");
+  if (driver == nullptr) fail(session, unknown_format(session, plan.format));
   if (!driver->abilities().create)
     fail(session, "Format driver '" + plan.format + "' does not support image creation");
   options.erase("size");

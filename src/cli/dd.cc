@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/unfinished.h"
 #include "block/driver.h"
+#include "cli/help.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -119,8 +120,8 @@ int run_dd(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   const Driver* driver = session.context.registry().find(plan.format);
   if (driver == nullptr)
-    fail(session, session.for_people() ? "Unknown file format '" + plan.format + "'"
-                                       : "Unknown file format");
+    fail(session,
+         session.for_people() ? unknown_format(session, plan.format) : "Unknown file format");
   if (!driver->abilities().create)
     fail(session, "Format driver '" + plan.format + "' does not support image creation");
   plan.in = *in;

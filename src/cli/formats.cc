@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "block/driver.h"
+#include "cli/help.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -81,7 +82,7 @@ int run_formats(Session& session, Arguments& arguments) {
     drivers.clear();
     for (const std::string& word : words) {
       const Driver* driver = session.context.registry().find(word);
-      if (driver == nullptr) fail(session, "Unknown format '" + word + "'");
+      if (driver == nullptr) fail(session, unknown_format(session, word));
       drivers.push_back(driver);
     }
   }

@@ -1,4 +1,5 @@
 #include "block/driver.h"
+#include "cli/help.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
@@ -51,7 +52,7 @@ int run_measure(Session& session, Arguments& arguments) {
   if (!words.empty() && size) fail(session, "--size N cannot be used together with a filename.");
   check_format_flags(session, arguments);
   const Driver* driver = session.context.registry().find(format);
-  if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
+  if (driver == nullptr) fail(session, unknown_format(session, format));
   const Options options = given.value_or(Options{});
   MeasureResult result;
   try {

@@ -51,11 +51,11 @@ class MountPoint {
     if (made_) return;
     if (::stat(resolved, &info) != 0) throw Error::system(errno, name);
     if (folder && !S_ISDIR(info.st_mode))
-      throw Error(ErrorKind::kInvalid, "'" + name + "' is no folder")
-          .hint("With --partitions the mount point is a folder, else a file.");
+      throw Error(ErrorKind::kInvalid, "'" + name + "' is not a directory")
+          .hint("With --partitions the mount point is a directory, otherwise a file.");
     if (!folder && !S_ISREG(info.st_mode))
-      throw Error(ErrorKind::kInvalid, "'" + name + "' is no regular file")
-          .hint("With --partitions the mount point is a folder, else a file.");
+      throw Error(ErrorKind::kInvalid, "'" + name + "' is not a regular file")
+          .hint("With --partitions the mount point is a directory, otherwise a file.");
   }
   MountPoint(const MountPoint&) = delete;
   ~MountPoint() {
@@ -216,26 +216,26 @@ int run_mount(Session& session, Arguments& arguments) {
 }  // namespace
 
 Verb mount_verb() {
-  return {
-      .name = "mount",
-      .summary = "shows a disk, or its partitions, as plain files",
-      .synopsis =
-          "[--object DEF] [--image-opts] [-w] [--growable] [--snapshot] [--partitions] "
-          "[--allow-other] [--fork] [-q] [-t CACHE] [-f FMT] [-U] IMAGE FILE",
-      .flags = {{'w', "writable", nullptr, "the disk may be written"},
-                {kGrowable, "growable", nullptr, "writing behind the end makes the disk larger"},
-                {kSnapshot, "snapshot", nullptr, "what is written vanishes in the end; implies -w"},
-                {kPartitions, "partitions", nullptr, "FILE is a folder: a file for each partition"},
-                {kAllowOther, "allow-other", nullptr, "let other users in"},
-                {kFork, "fork", nullptr, "go on in the background once it is mounted"},
-                {'t', "cache", "MODE", "cache mode of the image (writeback)"},
-                kQuietFlag,
-                kFormatFlag,
-                kForceShareFlag,
-                kImageOptsFlag,
-                kObjectFlag},
-      .run = run_mount,
-      .own = true};
+  return {.name = "mount",
+          .summary = "shows a disk, or its partitions, as plain files",
+          .synopsis =
+              "[--object DEF] [--image-opts] [-w] [--growable] [--snapshot] [--partitions] "
+              "[--allow-other] [--fork] [-q] [-t CACHE] [-f FMT] [-U] IMAGE FILE",
+          .flags = {{'w', "writable", nullptr, "allow writes"},
+                    {kGrowable, "growable", nullptr, "a write past the end makes the disk larger"},
+                    {kSnapshot, "snapshot", nullptr, "discard all writes at the end; implies -w"},
+                    {kPartitions, "partitions", nullptr,
+                     "FILE is a directory that shows a file for each partition"},
+                    {kAllowOther, "allow-other", nullptr, "allow access by other users"},
+                    {kFork, "fork", nullptr, "continue in the background once mounted"},
+                    {'t', "cache", "MODE", "cache mode of the image (writeback)"},
+                    kQuietFlag,
+                    kFormatFlag,
+                    kForceShareFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .run = run_mount,
+          .own = true};
 }
 
 }  // namespace cairn::cli

@@ -6,29 +6,29 @@ namespace cairn::cli {
 std::vector<Verb> own_verbs() {
   return {
       {.name = "compact",
-       .summary = "writes a qcow2 image anew, smaller and in the order of the disk",
+       .summary = "rewrites a qcow2 image: smaller, and in the order of the disk",
        .synopsis = "[--object DEF] [-c] [-f FMT] [-o OPTS] [-p] [-q] FILE [NEW-FILE]",
-       .flags = {{'c', "compress", nullptr, "compress what is not compressed yet"},
+       .flags = {{'c', "compress", nullptr, "compress data that is not compressed yet"},
                  kFormatFlag,
                  kObjectFlag,
-                 {'o', "options", "OPTS", "what is to change: cluster_size, compression_type, …"},
+                 {'o', "options", "OPTS", "options to change: cluster_size, compression_type, …"},
                  kProgressFlag,
                  kQuietFlag},
        .run = run_compact,
        .own = true},
       {.name = "formats",
-       .summary = "lists the formats and protocols with what each can do",
+       .summary = "lists the formats and protocols and their features",
        .synopsis = "[--output=FMT] [NAME…]",
        .flags = {kOutputFlag},
        .run = run_formats,
        .own = true},
       {.name = "hash",
-       .summary = "prints a digest of what a guest sees on a disk",
+       .summary = "prints a checksum of the content of a disk",
        .synopsis = "[--object DEF] [--image-opts] [-a ALGORITHM] [-f FMT] [-l SNAP] [--output=FMT] "
                    "[-T CACHE] [-p] [-U] FILE",
        .flags = {{'a', "algorithm", "NAME", "sha256 (when not given), sha512, blake2b, …"},
                  kFormatFlag,
-                 {'l', "snapshot", "SNAP", "of this internal snapshot"},
+                 {'l', "snapshot", "SNAP", "read this internal snapshot"},
                  kOutputFlag,
                  {'T', "source-cache", "MODE", "cache mode of the image (writeback)"},
                  kProgressFlag,
@@ -48,13 +48,12 @@ std::vector<Flag> own_flags(std::string_view verb) {
   const Flag disk{kDisk, "disk", "DISK",
                   "which disk of an appliance (the first image): number, identifier or file"};
   if (verb == "convert")
-    return {
-        {kAllSnapshots, "all-snapshots", nullptr, "the target gets the internal snapshots, too"},
-        disk,
-        {kFor, "for", "NAME",
-         "make what this cloud or hypervisor takes, and check it; `--for help` lists them"},
-        {kHash, "hash", "NAME", "print a digest of the content: sha256, sha512, blake2b, …"},
-        {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
+    return {{kAllSnapshots, "all-snapshots", nullptr, "copy the internal snapshots, too"},
+            disk,
+            {kFor, "for", "NAME",
+             "make what this cloud or hypervisor takes, and check it; `--for help` lists them"},
+            {kHash, "hash", "NAME", "print a checksum of the content: sha256, sha512, blake2b, …"},
+            {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
   for (const std::string_view reads :
        {"check", "compare", "hash", "info", "map", "measure", "mount", "serve"})
     if (verb == reads) return {disk};

@@ -9,6 +9,7 @@
 #include "base/unfinished.h"
 #include "cli/cli.h"
 #include "cli/escape.h"
+#include "cli/help.h"
 #include "cli/key_budget.h"
 #include "cli/key_file.h"
 #include "cli/progress.h"
@@ -24,64 +25,12 @@ namespace {
 
 using namespace cli;
 
-std::string format_list(const Registry& registry) {
-  std::string line;
-  for (const Driver* driver : registry.all()) line += " " + std::string(driver->name());
-  return line;
-}
-
-int print_help(const Session& session) {
-  const bool people = session.for_people();
-  const std::string version = version_text(session);
-  print(people ? "cairn: disk images, every format, one tool\n\nUsage: cairn VERB [OPTIONS] …\n\n"
-               : version.substr(0, version.find('\n') + 1) +
-                     "usage: qemu-img [standard options] command [command options]\n\n"
-                     "    '-h', '--help'       display this help and exit\n"
-                     "    '-V', '--version'    output version information and exit\n"
-                     "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
-  for (const Verb& verb : verbs()) {
-    if (verb.own && !people) continue;
-    std::string name(verb.name);
-    if (people) name.resize(std::max<size_t>(10, name.size()), ' ');
-    print("  " + name + " " + std::string(people ? verb.summary : verb.synopsis) + "\n");
-  }
-  if (people) {
-    for (const Tool& tool : tools()) {
-      char line[160];
-      std::snprintf(line, sizeof line, "  %-10s %s\n", std::string(tool.verb).c_str(),
-                    std::string(tool.summary).c_str());
-      print(line);
-    }
-  }
-  if (people)
-    print("\n`cairn VERB --help` tells more about one. `cairn --version` names the version.\n");
-  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
-  finish_output();
-  return 0;
-}
-
-int print_verb_help(const Session& session, const Verb& verb) {
-  print("Usage: " + session.program + " " + std::string(verb.name) + " " +
-        std::string(verb.synopsis) + "\n" + std::string(verb.summary) + "\n\nOptions:\n");
-  for (const Flag& flag : verb.flags) {
-    std::string names;
-    if (flag.id < 256) names = std::string("-") + static_cast<char>(flag.id);
-    if (flag.long_name != nullptr)
-      names += (names.empty() ? "    --" : ", --") + std::string(flag.long_name);
-    if (flag.value_name != nullptr) names += " " + std::string(flag.value_name);
-    if (names.size() < 30) names.resize(30, ' ');
-    print("  " + names + " " + flag.help + "\n");
-  }
-  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
-  finish_output();
-  return 0;
-}
-
 int usage(const Session& session, const UsageError& error, int code) {
   session.error(error.message);
-  if (error.hint)
-    std::fprintf(stderr, "Try '%s --help' for more information\n",
-                 session.for_people() ? "cairn" : "qemu-img");
+  const std::string program = !session.for_people()  ? "qemu-img"
+                              : session.verb.empty() ? "cairn"
+                                                     : "cairn " + session.verb;
+  if (error.hint) std::fprintf(stderr, "Try '%s --help' for more information\n", program.c_str());
   return code;
 }
 
@@ -176,11 +125,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
     // What everybody but QEMU calls it.
     if (session.for_people()) arguments.translate(flags, "FMT", "vhd", "vpc");
     hide_secrets(argc, argv);
-    if (arguments.has('h')) {
-      Verb shown = verb;
-      shown.flags = flags;
-      return print_verb_help(session, shown);
-    }
+    if (arguments.has('h')) return print_verb_help(session, verb, flags);
     // Asked for anywhere, help is all that happens.
     for (const std::string& definition : arguments.values(kObject)) {
       if (!print_object_help(definition)) continue;
@@ -229,6 +174,20 @@ int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
   return 1;
 }
 
+// `cairn help VERB` is `cairn VERB --help`. ARGV[0] is "help".
+int help_on(Session& session, int argc, char** argv) {
+  const std::string name = argc > 1 ? argv[1] : "";
+  if (name.empty() || name == "help" || name == "--help" || name == "-h")
+    return print_help(session);
+  char ask[] = "--help";
+  char* line[] = {argv[1], ask, nullptr};
+  for (const Verb& verb : verbs())
+    if (verb.name == name) return run_verb(session, verb, 2, line);
+  for (const Tool& tool : tools())
+    if (tool.verb == name) return run_tool(session, tool, 2, line);
+  return usage(session, {unknown_verb(session, name)}, 1);
+}
+
 // Global options stand before the verb.
 int run_img(Session& session, int argc, char** argv) {
   int at = 1;
@@ -258,24 +217,14 @@ int run_img(Session& session, int argc, char** argv) {
     return usage(session, {"Not enough arguments"}, 1);
   }
   const std::string name = argv[at];
-  if (session.for_people() && name == "help") {
-    if (at + 1 < argc)
-      for (const Verb& verb : verbs())
-        if (verb.name == argv[at + 1]) return print_verb_help(session, verb);
-    for (const Tool& tool : tools()) {
-      char ask[] = "--help";
-      char* line[] = {argv[at], ask, nullptr};
-      if (at + 1 < argc && tool.verb == argv[at + 1]) return run_tool(session, tool, 2, line);
-    }
-    return print_help(session);
-  }
+  if (session.for_people() && name == "help") return help_on(session, argc - at, argv + at);
   if (session.for_people())
     for (const Tool& tool : tools())
       if (tool.verb == name) return run_tool(session, tool, argc - at, argv + at);
   for (const Verb& verb : verbs())
     if (verb.name == name && (session.for_people() || !verb.own))
       return run_verb(session, verb, argc - at, argv + at);
-  return usage(session, {"Command not found: " + name}, 1);
+  return usage(session, {unknown_verb(session, name)}, 1);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "base/size.h"
+#include "cli/size_text.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -64,7 +65,7 @@ int run_resize(Session& session, Arguments& arguments) {
   }
   // The words about the size are those of an option.
   Options parsed;
-  parsed.set("size", size);
+  parsed.set("size", plain_size(session, size));
   wanted.bytes = parsed.size("size").value_or(0);
   OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.writable = true;

@@ -7,6 +7,8 @@
 #include "base/size.h"
 #include "block/driver.h"
 #include "cli/escape.h"
+#include "cli/help.h"
+#include "cli/size_text.h"
 #include "codec/codec.h"
 
 #ifndef CAIRN_VERSION
@@ -15,19 +17,20 @@
 
 namespace cairn::cli {
 
-const Flag kFormatFlag{'f', "format", "FMT", "format of the image; looked for when not given"};
+const Flag kFormatFlag{'f', "format", "FMT", "format of the image (default: detected)"};
 const Flag kImageOptsFlag{kImageOpts, "image-opts", nullptr,
                           "the image is a list of options (driver=qcow2,file.filename=…), no name"};
 const Flag kObjectFlag{kObject, "object", "TYPE,id=ID,…", "an object, such as a secret"};
-const Flag kForceShareFlag{'U', "force-share", nullptr, "open although somebody else writes it"};
-const Flag kOutputFlag{kOutput, "output", "human|json", "how the result is printed"};
+const Flag kForceShareFlag{'U', "force-share", nullptr,
+                           "open the image even when another program writes to it"};
+const Flag kOutputFlag{kOutput, "output", "human|json", "format of the output"};
 const Flag kQuietFlag{'q', "quiet", nullptr, "print errors only"};
 const Flag kProgressFlag{'p', "progress", nullptr,
-                         "show how far the work is; `--progress json[,fd=N]`: lines for programs"};
+                         "show progress; `--progress json[,fd=N]` writes lines for programs"};
 const Flag kUntrustedFlag{kUntrusted, "untrusted", nullptr,
-                          "open nothing that an image refers to, and work in a sandbox"};
+                          "do not open files that the image refers to, and run in a sandbox"};
 const Flag kBudgetFlag{kBudget, "budget", "memory=SIZE,cpu=SECONDS,output=SIZE",
-                       "what an untrusted image may cost (1G, 600, 100 times its size)"};
+                       "limits for an untrusted image (1G, 600, 100 times its size)"};
 
 void Session::error(std::string_view text) const {
   std::fflush(stdout);
@@ -231,7 +234,7 @@ CacheMode cache_mode(const Session& session, const std::string& name, std::strin
 uint64_t size_argument(const Session& session, const std::string& text, std::string_view what,
                        uint64_t least, uint64_t most) {
   uint64_t value = 0;
-  const SizeError error = parse_size(text, &value, most);
+  const SizeError error = parse_size(plain_size(session, text), &value, most);
   if (error == SizeError::kSyntax) {
     session.error("Invalid " + std::string(what) +
                   " specified. You may use k, M, G, T, P or E suffixes for");
@@ -296,6 +299,7 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
   Options options = Options::parse_list(joined);
   if (options.has("help") || options.has("?")) *help = true;
   options.erase("id");
+  plain_sizes(session, options);
   return options;
 }
 
@@ -335,7 +339,7 @@ std::string help_line(const OptionSpec& spec) {
 
 int print_amend_help(Session& session, const std::string& format) {
   const Driver* driver = session.context.registry().find(format);
-  if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
+  if (driver == nullptr) fail(session, unknown_format(session, format));
   if (!driver->abilities().amend)
     fail(session, "Format driver '" + format + "' does not support option amendment");
   std::vector<std::string> lines;
@@ -357,7 +361,7 @@ const Driver& protocol_for_target(const Session& session, const std::string& fil
 int print_create_help(Session& session, const std::string& format, const std::string& filename) {
   const Registry& registry = session.context.registry();
   const Driver* driver = registry.find(format);
-  if (driver == nullptr) fail(session, "Unknown file format '" + format + "'");
+  if (driver == nullptr) fail(session, unknown_format(session, format));
   if (!driver->abilities().create)
     fail(session, "Format driver '" + format + "' does not support image creation");
   std::vector<std::string> lines;

@@ -5,7 +5,7 @@ namespace cairn::cli {
 
 const std::vector<Tool>& tools() {
   static const std::vector<Tool> table = {
-      {"qemu-io", "io", "reads, writes and looks at bytes of a disk, command by command", run_io},
+      {"qemu-io", "io", "reads and writes bytes of a disk, command by command", run_io},
       {"qemu-nbd", "nbd", "serves one disk to NBD clients, with the options of qemu-nbd",
        run_qemu_nbd},
   };

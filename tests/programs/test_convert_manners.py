@@ -23,8 +23,8 @@ def test_wrong_names_are_told_before_anything_is_touched(disks, cairn):
     before = sorted(os.listdir())
     for words, told in ((["a.raw"], "needs a source and a target"), (["-", "t.raw"], "is a stream"),
                         (["a.raw", "-"], "is a stream"), (["pipe", "t.raw"], "is a stream"),
-                        (["a.raw", "pipe"], "is a stream"), (["folder", "t.raw"], "is a folder"),
-                        (["a.raw", "folder"], "is a folder"), (["a.raw", "a.raw"], "source and target at once"),
+                        (["a.raw", "pipe"], "is a stream"), (["folder", "t.raw"], "is a directory"),
+                        (["a.raw", "folder"], "is a directory"), (["a.raw", "a.raw"], "source and target at once"),
                         (["a.raw", "./link.raw"], "source and target at once"), (["", "t.raw"], "name is empty"),
                         (["a.raw", ""], "name is empty"), (["-O", "nope", "a.raw", "t"], "cairn formats"),
                         (["missing", "t.raw"], "No such file"), (["a.raw", "no/folder/t.raw"], "No such file"),

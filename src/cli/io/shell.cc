@@ -278,11 +278,11 @@ const option kLongOptions[] = {
 void print_tool_help(const Session& session) {
   print("Usage: " + session.program + (session.for_people() ? " io" : "") +
         " [OPTIONS]... [-c STRING]... [file]\n"
-        "Reads, writes and looks at the bytes of a disk, command by command.\n\n"
+        "Reads and writes bytes of a disk, command by command.\n\n"
         "  --object OBJECTDEF   define an object, such as a secret\n"
         "  --image-opts         the file is a list of options\n"
         "  -c, --cmd STRING     run this command; may be given several times\n"
-        "  -f, --format FMT     format of the image; looked for when not given\n"
+        "  -f, --format FMT     format of the image (default: detected)\n"
         "  -r, --read-only      open read-only\n"
         "  -s, --snapshot       changes go to a temporary overlay\n"
         "  -n, --nocache        as -t none\n"

@@ -136,6 +136,19 @@ void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
   finish_output();
 }
 
+// Without TLS everybody who can reach an address may read the disk, and write to it.
+void warn_of_strangers(const Session& session, const Arguments& arguments,
+                       const SocketAddress& where) {
+  if (where.kind != SocketAddress::Kind::kInet || arguments.has(kServeTlsCreds)) return;
+  const std::string& host = where.host;
+  if (host.starts_with("127.") || host == "localhost" || host == "::1" || host == "[::1]") return;
+  session.warning(
+      "every machine that can reach '" + host + "' can " +
+      (arguments.has('r') ? "read" : "read and change") +
+      " the disk: the connection is neither encrypted nor authenticated; use --tls-creds, or a "
+      "Unix socket (-k)");
+}
+
 int run_serve(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.empty()) throw UsageError{"Expecting the name of an image"};
@@ -159,6 +172,7 @@ int run_serve(Session& session, Arguments& arguments) {
     plan.address = SocketAddress::inet(arguments.value_or('b', "127.0.0.1"),
                                        arguments.value_or('p', std::to_string(nbd::kPort)));
   }
+  warn_of_strangers(session, arguments, plan.address);
   plan.shared = number(arguments, 'e', "number of clients", 100);
   plan.server.handshake_limit =
       std::chrono::seconds(number(arguments, kServeHandshakeLimit, "number of seconds", 10));
@@ -208,12 +222,12 @@ Verb serve_verb() {
       .flags = {kFormatFlag,
                 {'r', "read-only", nullptr, "refuse writes"},
                 {'s', "snapshot", nullptr, "writes go to a temporary overlay and are lost"},
-                {'l', "load-snapshot", "SNAP", "show this internal snapshot, read-only"},
+                {'l', "load-snapshot", "SNAP", "serve this internal snapshot, read-only"},
                 {'k', "socket", "PATH", "listen at a Unix socket"},
                 {'b', "bind", "ADDRESS", "listen at this address (127.0.0.1: this machine only)"},
                 {'p', "port", "PORT", "TCP port (10809); 0: any that is free"},
                 {'x', "export-name", "NAME", "name of the export; once for each image"},
-                {'D', "description", "TEXT", "what clients are told about the exports"},
+                {'D', "description", "TEXT", "description of the exports for clients"},
                 {'e', "shared", "NUM", "clients at a time (100), 0: any number"},
                 {'A', "allocation-depth", nullptr, "offer qemu:allocation-depth"},
                 {'B', "bitmap", "NAME", "offer qemu:dirty-bitmap:NAME"},
@@ -221,14 +235,15 @@ Verb serve_verb() {
                  "none, writeback, writethrough, directsync or unsafe"},
                 {kServeDiscard, "discard", "MODE", "unmap (when not given) or ignore"},
                 {kServeDetectZeroes, "detect-zeroes", "MODE", "off, on or unmap"},
-                {kServeTlsCreds, "tls-creds", "ID", "demand TLS with this tls-creds-… object"},
-                {kServeTlsAuthz, "tls-authz", "ID", "let in only whom this authz-… object allows"},
+                {kServeTlsCreds, "tls-creds", "ID", "require TLS with this tls-creds-… object"},
+                {kServeTlsAuthz, "tls-authz", "ID",
+                 "accept only clients that this authz-… object allows"},
                 {kServeHandshakeLimit, "handshake-limit", "SECONDS",
-                 "a client must have begun after that (10), 0: never"},
+                 "time a client has for the NBD handshake (10); 0: no limit"},
                 {kServeMemory, "memory", "SIZE",
                  "for the data of all clients' requests together (256M)"},
-                {kOnce, "once", nullptr, "end when the last client has left"},
-                {kServePidFile, "pid-file", "PATH", "write the process's number once ready"},
+                {kOnce, "once", nullptr, "exit when the last client has disconnected"},
+                {kServePidFile, "pid-file", "PATH", "write the process ID to this file once ready"},
                 kQuietFlag,
                 kForceShareFlag,
                 kImageOptsFlag,

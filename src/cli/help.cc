@@ -1,0 +1,221 @@
+#include "cli/help.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/similar.h"
+#include "block/driver.h"
+#include "block/names.h"
+
+namespace cairn::cli {
+namespace {
+
+constexpr size_t kColumn = 30;  // where the explanations begin
+
+// A command line that works, for each verb.
+constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
+    {"amend", "cairn amend -o lazy_refcounts=on disk.qcow2"},
+    {"bench", "cairn bench -c 1000 -d 16 disk.qcow2"},
+    {"bitmap", "cairn bitmap --add disk.qcow2 since-monday"},
+    {"check", "cairn check -r leaks disk.qcow2"},
+    {"commit", "cairn commit overlay.qcow2"},
+    {"compact", "cairn compact disk.qcow2"},
+    {"compare", "cairn compare disk.raw disk.qcow2"},
+    {"convert", "cairn convert --verify disk.raw copy.qcow2"},
+    {"create", "cairn create -b disk.qcow2 -F qcow2 new.qcow2"},
+    {"dd", "cairn dd bs=1M count=1 if=disk.qcow2 of=first.raw"},
+    {"formats", "cairn formats qcow2 vhdx"},
+    {"hash", "cairn hash -a sha512 disk.qcow2"},
+    {"info", "cairn info --backing-chain overlay.qcow2"},
+    {"map", "cairn map --output json disk.qcow2"},
+    {"measure", "cairn measure -O qcow2 disk.raw"},
+    {"mount", "cairn mount disk.qcow2 mounted.raw"},
+    {"rebase", "cairn rebase -b '' overlay.qcow2"},
+    {"resize", "cairn resize disk.qcow2 +1GiB"},
+    {"serve", "cairn serve -r disk.qcow2"},
+    {"snapshot", "cairn snapshot -c before-upgrade disk.qcow2"},
+};
+
+// What an option is about. Those that are in no list belong to the verb alone.
+struct Subject {
+  std::string_view heading;
+  std::vector<std::string_view> names;
+};
+const std::vector<Subject>& subjects() {
+  static const std::vector<Subject> list = {
+      {"Opening images",
+       {"a-format", "b-format", "backing-format", "cache", "disk", "force-share", "format",
+        "image-opts", "key-file", "object", "source-cache", "source-format", "source-image-opts",
+        "target-cache", "target-image-opts"}},
+      {"Output", {"help", "output", "progress", "quiet"}},
+      {"Images that you do not trust", {"budget", "untrusted"}},
+  };
+  return list;
+}
+
+size_t subject_of(const Flag& flag) {
+  for (size_t i = 0; flag.long_name != nullptr && i < subjects().size(); ++i)
+    for (const std::string_view name : subjects()[i].names)
+      if (name == flag.long_name) return i + 1;
+  return 0;
+}
+
+void print_entry(std::string left, std::string_view text) {
+  left.insert(0, "  ");
+  // A long name has a line of its own.
+  if (left.size() + 2 > kColumn) {
+    print(left + "\n");
+    left.clear();
+  }
+  left.resize(kColumn, ' ');
+  print(left + wrapped(text, help_width() - kColumn, kColumn) + "\n");
+}
+
+std::string names_of(const Flag& flag) {
+  std::string names = flag.id < 256 ? std::string("-") + static_cast<char>(flag.id) : "   ";
+  if (flag.long_name != nullptr)
+    names += (flag.id < 256 ? ", --" : " --") + std::string(flag.long_name);
+  if (flag.value_name != nullptr) names += " " + std::string(flag.value_name);
+  return names;
+}
+
+std::string format_list(const Registry& registry) {
+  std::string line;
+  for (const Driver* driver : registry.all()) line += " " + std::string(driver->name());
+  return line;
+}
+
+int print_qemu_help(const Session& session) {
+  const std::string version = version_text(session);
+  print(version.substr(0, version.find('\n') + 1) +
+        "usage: qemu-img [standard options] command [command options]\n\n"
+        "    '-h', '--help'       display this help and exit\n"
+        "    '-V', '--version'    output version information and exit\n"
+        "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
+  for (const Verb& verb : verbs())
+    if (!verb.own) print("  " + std::string(verb.name) + " " + std::string(verb.synopsis) + "\n");
+  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
+  finish_output();
+  return 0;
+}
+
+int print_qemu_verb_help(const Session& session, const Verb& verb, const std::vector<Flag>& flags) {
+  print("Usage: " + session.program + " " + std::string(verb.name) + " " +
+        std::string(verb.synopsis) + "\n" + std::string(verb.summary) + "\n\nOptions:\n");
+  for (const Flag& flag : flags) {
+    std::string names = names_of(flag);
+    if (names.size() < 30) names.resize(30, ' ');
+    print("  " + names + " " + flag.help + "\n");
+  }
+  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
+  finish_output();
+  return 0;
+}
+
+void print_verb_line(std::string_view name, std::string_view summary) {
+  std::string left = "  " + std::string(name);
+  left.resize(13, ' ');
+  print(left + wrapped(summary, help_width() - 13, 13) + "\n");
+}
+
+}  // namespace
+
+size_t help_width() {
+  winsize size = {};
+  if (::isatty(STDOUT_FILENO) == 0 || ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return 80;
+  return size.ws_col == 0 ? 80 : std::clamp<size_t>(size.ws_col, 50, 120);
+}
+
+std::string wrapped(std::string_view text, size_t width, size_t indent) {
+  std::string out;
+  size_t used = 0;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    const std::string_view word = text.substr(0, end);
+    // Bytes that continue a character take no column.
+    const auto columns = static_cast<size_t>(std::count_if(word.begin(), word.end(), [](char c) {
+      return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+    }));
+    if (used != 0 && used + 1 + columns > width) {
+      out += "\n" + std::string(indent, ' ');
+      used = 0;
+    } else if (used != 0) {
+      out += ' ';
+      ++used;
+    }
+    out += word;
+    used += columns;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
+
+int print_help(const Session& session) {
+  if (!session.for_people()) return print_qemu_help(session);
+  print("cairn: disk images, every format, one tool\n\nUsage: cairn VERB [OPTIONS] …\n\n");
+  for (const Verb& verb : verbs()) print_verb_line(verb.name, verb.summary);
+  for (const Tool& tool : tools()) print_verb_line(tool.verb, tool.summary);
+  print(
+      "\n" +
+      wrapped("`cairn VERB --help` lists the options of a verb, with an example. `cairn "
+              "--version` prints the version.",
+              help_width(), 0) +
+      "\n\n" +
+      wrapped("Sizes: 512, 64k, 1.5G, 20GiB (1024 × 1024 × 1024 bytes each), 20GB (1000 × 1000 × "
+              "1000 bytes each).",
+              help_width(), 0) +
+      "\n\n" +
+      wrapped("Supported formats:" + format_list(session.context.registry()), help_width() - 4, 4) +
+      "\n");
+  finish_output();
+  return 0;
+}
+
+int print_verb_help(const Session& session, const Verb& verb, const std::vector<Flag>& flags) {
+  if (!session.for_people()) return print_qemu_verb_help(session, verb, flags);
+  print(wrapped("cairn " + std::string(verb.name) + ": " + std::string(verb.summary), help_width(),
+                0) +
+        "\n\n" +
+        wrapped("Usage: cairn " + std::string(verb.name) + " " + std::string(verb.synopsis),
+                help_width() - 4, 4) +
+        "\n");
+  for (const auto& [name, line] : kExamples)
+    if (name == verb.name) print("\nExample: " + std::string(line) + "\n");
+  for (size_t subject = 0; subject <= subjects().size(); ++subject) {
+    bool any = false;
+    for (const Flag& flag : flags) {
+      if (subject_of(flag) != subject) continue;
+      if (!any)
+        print(subject == 0 ? std::string("\nOptions:\n")
+                           : "\n" + std::string(subjects()[subject - 1].heading) + ":\n");
+      any = true;
+      print_entry(names_of(flag), flag.help);
+    }
+  }
+  print("\n" +
+        wrapped("`cairn formats` lists the formats (FMT) with what each can do.", help_width(), 0) +
+        "\n");
+  finish_output();
+  return 0;
+}
+
+std::string unknown_verb(const Session& session, const std::string& name) {
+  const std::string message = "Command not found: " + name;
+  if (!session.for_people()) return message;
+  std::vector<std::string> known = {"help"};
+  for (const Verb& verb : verbs()) known.emplace_back(verb.name);
+  for (const Tool& tool : tools()) known.emplace_back(tool.verb);
+  return message + did_you_mean(name, known);
+}
+
+std::string unknown_format(const Session& session, const std::string& name) {
+  const std::string message = "Unknown file format '" + name + "'";
+  if (!session.for_people()) return message;
+  return message + similar_driver(session.context, name) + " (`cairn formats` lists the formats)";
+}
+
+}  // namespace cairn::cli
