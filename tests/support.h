@@ -53,6 +53,7 @@ class World {
     request.filename = name;
     request.format = format;
     request.size = size;
+    request.overwrite = true;
     request.options = Options::parse_list(options);
     // "@" stands for a file beside the image.
     if (request.options.string("data_file") == "@")

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +52,17 @@ class Context {
   // Whether what QEMU's tools have not is offered: formats that it takes for raw disks, options of
   // creation, facts about images. Not under their names.
   bool beyond_qemu = true;
+
+  // How drivers unpack what they cannot read in place.
+  struct Unpacking {
+    std::vector<std::string> spools;     // paths of empty files that were made for it
+    bool spools_only = false;            // no others can be made
+    std::optional<uint64_t> most_bytes;  // what may be unpacked at all
+    std::function<void(uint64_t done, uint64_t total)> progress;
+  };
+  Unpacking unpacking;
+  // Asked now and then by long work of drivers; null: nobody cancels.
+  const class CancelSource* cancel = nullptr;
 
  private:
   // The objects of src/net; false when TYPE is none of them.

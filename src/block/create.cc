@@ -107,8 +107,10 @@ class Cleanup {
   explicit Cleanup(const std::string& path) : path_(path) {
     struct stat status = {};
     existed_ = ::lstat(path.c_str(), &status) == 0;
-    unfinished_.emplace(path,
-                        existed_ ? Unfinished::Fate::kIncomplete : Unfinished::Fate::kRemoved);
+    // An unnamed file goes by itself.
+    if (!path.starts_with("/proc/self/fd/"))
+      unfinished_.emplace(path,
+                          existed_ ? Unfinished::Fate::kIncomplete : Unfinished::Fate::kRemoved);
   }
   void failed() const {
     struct stat status = {};
@@ -189,6 +191,9 @@ Task<void> create_image(Context& context, CreateOptions request) {
     throw Error(ErrorKind::kTooLarge,
                 "The image size is too large for file format '" + format_name + "'");
 
+  const std::string written = request.written_to.empty() ? path : request.written_to;
+  const bool overwrite = request.overwrite || !context.beyond_qemu;
+  if (!overwrite && protocol->abilities().resize) refuse_existing(written);
   if (request.announce) {
     std::string line = "Formatting '" + request.filename + "', fmt=" + format_name;
     for (const auto& [key, value] : format->announce(options, *size))
@@ -228,11 +233,11 @@ Task<void> create_image(Context& context, CreateOptions request) {
   }
   // A file that is there survives what is wrong with the options.
   format->check_creation(context, path, rounded, format_options);
-  const Cleanup cleanup(path);
+  const Cleanup cleanup(written);
   std::exception_ptr error;
   NodePtr file;
   try {
-    CreateRequest bare{.filename = path,
+    CreateRequest bare{.filename = written,
                        .size = raw ? rounded : 0,
                        .options = protocol_options,
                        .file = nullptr,
@@ -241,7 +246,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
     const bool fixed = !protocol->abilities().resize;
     if (!raw || fixed) {
       OpenRequest empty;
-      empty.filename = path;
+      empty.filename = written;
       empty.format = protocol->name();
       empty.flags = {
           .writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
@@ -264,7 +269,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
                           .options = format_options,
                           .file = file,
                           .backing_size = backing_size,
-                          .preallocation = preallocation};
+                          .preallocation = preallocation,
+                          .overwrite = overwrite};
       co_await format->create(context, std::move(image));
     }
   } catch (...) {

@@ -53,6 +53,8 @@ struct CreateRequest {
   std::optional<uint64_t> backing_size;
   // What the protocol's option of that name asks for: the format sizes the file.
   Preallocation preallocation = Preallocation::kOff;
+  // Other files that the format makes may be there already, with content: they are emptied.
+  bool overwrite = false;
 };
 
 struct Abilities {

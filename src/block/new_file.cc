@@ -7,7 +7,15 @@
 
 namespace cairn {
 
-Task<void> NewFile::make(Context& context, std::string path) {
+void refuse_existing(const std::string& path) {
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) return;
+  throw Error(ErrorKind::kExists, "'" + path + "' exists already")
+      .hint("Give another name, or replace the file with --overwrite.");
+}
+
+Task<void> NewFile::make(Context& context, std::string path, bool overwrite) {
+  if (!overwrite) refuse_existing(path);
   path_ = path;
   struct stat status = {};
   existed_ = ::lstat(path_.c_str(), &status) == 0;

@@ -11,8 +11,9 @@ namespace cairn {
 // old one is emptied, under QEMU's locks; a new one goes again when the creation fails.
 class NewFile {
  public:
-  // PATH is a plain name, relative to the working directory. Throws "Could not create 'PATH': …".
-  Task<void> make(Context& context, std::string path);
+  // PATH is a plain name, relative to the working directory. Throws "Could not create 'PATH': …",
+  // and kExists when it has content and OVERWRITE is false.
+  Task<void> make(Context& context, std::string path, bool overwrite);
   // The file, empty and writable; null before make().
   const NodePtr& node() const { return node_; }
   // Closes the file and throws ERROR, or else the error of closing. Must be awaited.

@@ -145,7 +145,14 @@ struct CreateOptions {
   std::function<void(std::string_view)> announce;
   // The caller opens the image right away: a backing file that is missing is told as then.
   bool opened_next = false;
+  // Files with content may be emptied; under QEMU's names they always may.
+  bool overwrite = false;
+  // The file that receives the bytes, when the image gets FILENAME as its name later on.
+  std::string written_to = {};
 };
+// Throws kExists when PATH is a regular file with content.
+void refuse_existing(const std::string& path);
+
 // Creates an image: the checks of `create` in QEMU's order, then the protocol's and the format's
 // create. Takes the locks before anything is truncated; a file that was there and is in use is
 // neither truncated nor removed; a file that this call created is removed when it fails.

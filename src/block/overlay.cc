@@ -1,25 +1,12 @@
 #include "block/overlay.h"
 
-#include <stdlib.h>
-
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/unnamed_file.h"
 
 namespace cairn {
-namespace {
-
-// Where the system wants files that are large and temporary.
-std::string temporary_folder() {
-  const char* set = ::getenv("TMPDIR");
-  const std::string folder = set != nullptr && *set != 0 ? set : "/var/tmp";
-  return folder == "/tmp" ? "/var/tmp" : folder;
-}
-
-}  // namespace
-
 Task<NodePtr> lay_over(Context& context, NodePtr base) {
-  const UnnamedFile file(temporary_folder(), "Could not make a temporary overlay");
+  const UnnamedFile file(temporary_directory(), "Could not make a temporary overlay");
   CreateOptions fresh;
   fresh.filename = file.path();
   fresh.format = "qcow2";

@@ -177,7 +177,7 @@ class Compaction {
     if (plan_.target.empty()) {
       // A relative backing file is found from the directory of a named file only.
       const std::string backing = source_->backing_name();
-      replacement_.emplace(plan_.name, backing.empty() || backing.starts_with("/"));
+      replacement_.emplace(plan_.name, !backing.empty() && !backing.starts_with("/"));
       path_ = replacement_->new_path();
       return;
     }

@@ -1,18 +1,17 @@
 #include "job/convert.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cstdio>
 
 #include "base/arith.h"
-#include "base/unfinished.h"
 #include "block/driver.h"
 #include "cli/cloud_archive.h"
 #include "cli/help.h"
 #include "cli/presets.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
+#include "cli/target.h"
 #include "cli/verbs.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
@@ -207,28 +206,11 @@ void plan_preset(const Session& session, const Arguments& arguments, Options& op
   plan.format = plan.image->format;
 }
 
-// Whether a name stands for a file that came into being since this was made.
-class NewFile {
- public:
-  explicit NewFile(const std::string& path) : path_(path) {
-    struct stat status = {};
-    existed_ = ::lstat(path.c_str(), &status) == 0;
-  }
-  bool existed() const { return existed_; }
-  bool is_new() const {
-    struct stat status = {};
-    return !existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-  }
-
- private:
-  std::string path_;
-  bool existed_ = false;
-};
-
 class Conversion {
  public:
-  Conversion(Session& session, ConvertPlan plan, Progress& progress)
-      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+  // OUT: null when nothing is created.
+  Conversion(Session& session, ConvertPlan plan, Target* out, Progress& progress)
+      : session_(session), plan_(std::move(plan)), out_(out), progress_(progress) {}
 
   Task<void> run() {
     std::exception_ptr error;
@@ -237,7 +219,7 @@ class Conversion {
       if (plan_.image != nullptr && plan_.image->archive) {
         created_ = true;
         const uint64_t size = size_for(*plan_.preset, size_);
-        co_await write_cloud_archive(session_, sources_, size, plan_.target, progress_);
+        co_await write_cloud_archive(session_, sources_, size, out_->written(), progress_);
         co_return co_await close_all(std::move(sources_), nullptr);
       }
       if (plan_.bitmaps) check_bitmaps();
@@ -286,6 +268,7 @@ class Conversion {
                             .size = plan_.preset != nullptr ? size_for(*plan_.preset, size) : size,
                             .announce = {},
                             .opened_next = true};
+        out_->prepare(image);
         co_await create_image(session_.context, std::move(image));
       } catch (Error& caught) {
         if (caught.message().starts_with("Could not open '" + plan_.target + "': Could not open b"))
@@ -318,7 +301,7 @@ class Conversion {
       request.image_opts = true;
       request.display = plan_.target;
     } else {
-      request.filename = plan_.target;
+      request.filename = out_ != nullptr ? out_->written() : plan_.target;
       request.format = plan_.format;
       // What encrypts the new image opens it.
       for (const char* key : {"key-secret", "encrypt.key-secret"})
@@ -459,6 +442,7 @@ class Conversion {
 
   Session& session_;
   ConvertPlan plan_;
+  Target* out_;
   Progress& progress_;
   std::vector<NodePtr> sources_;
   NodePtr earlier_;  // the source once more, where its snapshots are copied
@@ -528,24 +512,18 @@ int run_convert(Session& session, Arguments& arguments) {
     plan_creation(session, arguments, std::move(creation), plan.sources.size(), plan);
 
   Progress progress(session, arguments.has('p'), plan.quiet, 1);
-  const NewFile fresh(plan.target);
-  std::optional<Unfinished> unfinished;
-  if (plan.create && !fresh.existed()) unfinished.emplace(plan.target, Unfinished::Fate::kRemoved);
-  Conversion conversion(session, plan, progress);
+  std::optional<Target> target;
+  if (plan.create)
+    target.emplace(session, plan.target, arguments, plan.format, plan.create_options);
+  Conversion conversion(session, plan, target ? &*target : nullptr, progress);
   try {
     run(session, conversion.run());
   } catch (Error& error) {
     progress.finish();
-    if (conversion.created()) {
-      if (session.for_people() && fresh.is_new() && ::unlink(plan.target.c_str()) == 0) {
-        error.hint("The incomplete target '" + plan.target + "' was removed.");
-        for (const std::string& part : conversion.parts()) ::unlink(part.c_str());
-      } else if (session.for_people()) {
-        error.hint("The target '" + plan.target + "' is incomplete and must not be used.");
-      }
-    }
+    if (target) target->failed(error, conversion.created(), conversion.parts());
     throw;
   }
+  if (target) target->commit();
   if (!session.for_people()) progress.update(1, 1);
   progress.finish();
   if (!plan.hash.empty()) print(conversion.digest() + "  " + plan.target + "\n");

@@ -1,5 +1,6 @@
 #include "block/driver.h"
 #include "cli/key_file.h"
+#include "cli/target.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -32,7 +33,10 @@ int run_create(Session& session, Arguments& arguments) {
     encrypt_new_image(session, request.format, request.options);
     if (const auto backing = arguments.value('b')) request.options.set("backing_file", *backing);
     if (const auto format = arguments.value('F')) request.options.set("backing_fmt", *format);
+    Target target(session, request.filename, arguments, request.format, request.options);
+    target.prepare(request);
     run(session, create_image(session.context, std::move(request)));
+    target.commit();
   } catch (const Error& error) {
     session.error(words[0], error);
     return 1;

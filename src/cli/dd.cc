@@ -5,9 +5,9 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
-#include "base/unfinished.h"
 #include "block/driver.h"
 #include "cli/help.h"
+#include "cli/target.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -25,8 +25,7 @@ struct DdPlan {
   uint64_t skip = 0;              // blocks
 };
 
-Task<void> copy(Session& session, Node& source, Node& target, const DdPlan& plan, uint64_t from,
-                uint64_t to) {
+Task<void> copy(Session& session, Node& source, Node& target, uint64_t from, uint64_t to) {
   AlignedBuffer buffer(kUnitBytes);
   for (uint64_t at = from; at < to;) {
     session.cancel.check();
@@ -39,17 +38,15 @@ Task<void> copy(Session& session, Node& source, Node& target, const DdPlan& plan
     try {
       co_await target.write(at - from, part);
     } catch (const Error& error) {
-      throw Error(error.kind(), "error while writing to output image file: " + error.cause())
-          .hint("The target '" + plan.out + "' is incomplete and must not be used.");
+      throw Error(error.kind(), "error while writing to output image file: " + error.cause());
     }
     at += part.size();
   }
 }
 
-Task<void> run_plan(Session& session, DdPlan plan) {
+Task<void> run_plan(Session& session, DdPlan plan, Target& out, bool& created) {
   NodePtr source = co_await open_node(session.context, std::move(plan.source));
   NodePtr target;
-  std::optional<Unfinished> unfinished;
   std::exception_ptr error;
   try {
     // The locks of a raw input do not keep the output from being the same file.
@@ -65,23 +62,22 @@ Task<void> run_plan(Session& session, DdPlan plan) {
     const uint64_t size = begin < end ? end - begin : 0;
     CreateOptions image{
         .filename = plan.out, .format = plan.format, .options = {}, .size = size, .announce = {}};
+    out.prepare(image);
     try {
-      struct stat status = {};
-      if (::lstat(plan.out.c_str(), &status) != 0)
-        unfinished.emplace(plan.out, Unfinished::Fate::kRemoved);
       co_await create_image(session.context, std::move(image));
     } catch (Error& caught) {
       throw caught.context(plan.out + ": error while creating output image");
     }
+    created = true;
     OpenRequest request;
-    request.filename = plan.out;
+    request.filename = out.written();
     request.format = plan.format;
     request.flags.writable = true;
     target = co_await open_node(session.context, std::move(request));
     if (begin > source->length() || begin > end)
       session.error(plan.in + ": cannot skip to specified offset");
     else
-      co_await copy(session, *source, *target, plan, begin, end);
+      co_await copy(session, *source, *target, begin, end);
   } catch (...) {
     error = std::current_exception();
   }
@@ -127,7 +123,15 @@ int run_dd(Session& session, Arguments& arguments) {
   plan.in = *in;
   plan.out = *out;
   plan.source = image_request(session, arguments, *in, arguments.value('f'));
-  run(session, run_plan(session, std::move(plan)));
+  Target target(session, plan.out, arguments, plan.format, {});
+  bool created = false;
+  try {
+    run(session, run_plan(session, std::move(plan), target, created));
+  } catch (Error& error) {
+    target.failed(error, created, {});
+    throw;
+  }
+  target.commit();
   return 0;
 }
 

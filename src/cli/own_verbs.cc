@@ -1,4 +1,5 @@
 #include "cli/nbd/nbd.h"
+#include "cli/target.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -52,11 +53,14 @@ std::vector<Flag> own_flags(std::string_view verb) {
             disk,
             {kFor, "for", "NAME",
              "make what this cloud or hypervisor takes, and check it; `--for help` lists them"},
+            kOverwriteFlag,
             {kHash, "hash", "NAME", "print a checksum of the content: sha256, sha512, blake2b, …"},
             {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
   for (const std::string_view reads :
        {"check", "compare", "hash", "info", "map", "measure", "mount", "serve"})
     if (verb == reads) return {disk};
+  for (const std::string_view makes : {"create", "dd"})
+    if (verb == makes) return {kOverwriteFlag};
   if (verb == "commit" || verb == "rebase")
     return {{kForce, "force", nullptr,
              "go on although internal snapshots of the image will show other content"}};

@@ -18,7 +18,9 @@
 #include <cstring>
 
 #include "base/size.h"
+#include "block/unnamed_file.h"
 #include "cli/verbs.h"
+#include "job/replacement.h"
 
 namespace cairn::cli {
 namespace {
@@ -277,6 +279,29 @@ void add_name(const std::string& name, bool image_opts, std::vector<std::string>
     paths.push_back(plain_path(name));
 }
 
+// Empty files for what will be unpacked, one for each file that is read; who gets none is told.
+std::vector<std::unique_ptr<UnnamedFile>> make_spools(Session& session, Reach& reach,
+                                                      const Budget& budget) {
+  std::vector<std::unique_ptr<UnnamedFile>> spools;
+  auto& unpacking = session.context.unpacking;
+  unpacking.spools_only = true;
+  uint64_t most = uint64_t{1} << 30;
+  for (const std::string& path : reach.readable) {
+    struct stat status = {};
+    if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
+    most += 100 * std::min<uint64_t>(static_cast<uint64_t>(status.st_size), INT64_MAX / 1000);
+    try {
+      spools.push_back(std::make_unique<UnnamedFile>(temporary_directory(), ""));
+    } catch (const Error&) {
+      break;
+    }
+    unpacking.spools.push_back(spools.back()->path());
+  }
+  reach.writable.insert(reach.writable.end(), unpacking.spools.begin(), unpacking.spools.end());
+  unpacking.most_bytes = budget.output.value_or(most);
+  return spools;
+}
+
 }  // namespace
 
 Budget Budget::parse(const std::string& text) {
@@ -307,6 +332,7 @@ Reach reach_of(const Verb& verb, const Arguments& arguments) {
   const auto& words = arguments.words();
   const bool copies = verb.name == "convert";
   reach.create = copies && !arguments.has('n');
+  if (reach.create && arguments.has(kOverwrite)) reach.replaced = plain_path(words.back());
   const bool repairs = verb.name == "check" && arguments.has('r');
   for (size_t i = 0; i < words.size(); ++i) {
     const bool target = copies && words.size() > 1 && i + 1 == words.size();
@@ -321,7 +347,7 @@ Reach reach_of(const Verb& verb, const Arguments& arguments) {
   return reach;
 }
 
-int run_sandboxed(const Session& session, const Reach& reach, const Budget& budget,
+int run_sandboxed(Session& session, Reach reach, const Budget& budget,
                   const std::function<int()>& work) {
   // Rules are for what exists.
   std::vector<std::string> made;
@@ -332,6 +358,13 @@ int run_sandboxed(const Session& session, const Reach& reach, const Budget& budg
     ::close(fd);
     made.push_back(path);
   }
+  struct stat replaced = {};
+  if (!reach.replaced.empty() && ::stat(reach.replaced.c_str(), &replaced) == 0 &&
+      S_ISREG(replaced.st_mode) && replaced.st_size != 0) {
+    session.replacement = std::make_shared<FileReplacement>(reach.replaced);
+    reach.writable.push_back(session.replacement->new_path());
+  }
+  const auto spools = make_spools(session, reach, budget);
   std::fflush(nullptr);
   const pid_t child = ::fork();
   if (child < 0) throw Error::system(errno, "Could not start a process");
@@ -365,6 +398,7 @@ int run_sandboxed(const Session& session, const Reach& reach, const Budget& budg
     else
       session.error(std::string("stopped by a fault: ") + ::strsignal(signal));
   }
+  if (code == 0 && session.replacement) session.replacement->commit();
   if (code != 0)
     for (const std::string& path : made) {
       struct stat file = {};

@@ -23,7 +23,8 @@ struct Budget {
 struct Reach {
   std::vector<std::string> readable;
   std::vector<std::string> writable;
-  bool create = false;  // those that are not there are made empty, and removed when work failed
+  std::string replaced;  // the writable file that exists and is to be replaced
+  bool create = false;   // those that are not there are made empty, and removed when work failed
 };
 // What the command line of VERB names.
 Reach reach_of(const Verb& verb, const Arguments& arguments);
@@ -35,7 +36,7 @@ bool can_be_sandboxed(std::string_view verb);
 // away every system call that reading and writing files does not need, and limits bound memory and
 // processor time. Gives WORK's exit code, or 1 after telling what ended the child. What the kernel
 // cannot do is told as a warning. Before the first thread is started.
-int run_sandboxed(const Session& session, const Reach& reach, const Budget& budget,
+int run_sandboxed(Session& session, Reach reach, const Budget& budget,
                   const std::function<int()>& work);
 
 }  // namespace cairn::cli

@@ -1,5 +1,7 @@
 #include "cli/session.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -422,10 +424,32 @@ std::string format_of_name(std::string_view filename) {
   return {};
 }
 
+namespace {
+// A file whose ending promises something else, such as an archive, must not become a raw disk.
+void refuse_unknown_ending(const Session& session, const std::string& filename) {
+  const std::string name = filename.substr(filename.rfind('/') + 1);
+  const size_t dot = name.rfind('.');
+  // Neither an ending nor a hidden file without one.
+  if (dot == std::string::npos || dot == 0 || dot + 1 == name.size()) return;
+  struct stat status = {};
+  if (::stat(filename.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return;
+  if (protocol_of(session.context, filename).name() != "file") return;
+  session.error("'" + filename + "': the ending '" + name.substr(dot) +
+                "' stands for no format that is known");
+  std::fprintf(stderr,
+               "Name the format with -O (create: -f), such as -O raw, or give the file another "
+               "ending.\n");
+  throw Exit{};
+}
+}  // namespace
+
 std::string format_for_target(const Session& session, const std::string& filename) {
   std::string format;
   if (session.for_people()) format = format_of_name(filename);
-  if (format.empty()) return "raw";
+  if (format.empty()) {
+    if (session.for_people()) refuse_unknown_ending(session, filename);
+    return "raw";
+  }
   // Raw bytes under such a name would mislead everybody who meets the file.
   if (session.context.registry().find(format) == nullptr)
     fail(session, "'" + filename + "' has the ending of the format " + format +

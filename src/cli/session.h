@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,10 @@
 #include "block/context.h"
 #include "block/open.h"
 #include "cli/arguments.h"
+
+namespace cairn {
+class FileReplacement;
+}
 
 namespace cairn::cli {
 
@@ -29,6 +34,9 @@ struct Session {
 
   std::string unused_key_file = {};  // what --key-file named, until an image asks for its key
   std::optional<uint64_t> output_budget = {};  // bytes that untrusted images may make us write
+
+  // What receives the target while the work is shut in; the program outside completes it.
+  std::shared_ptr<FileReplacement> replacement = {};
 
   bool for_people() const { return persona == Persona::kCairn; }
   // "PROGRAM: TEXT" on standard error.

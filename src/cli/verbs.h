@@ -57,6 +57,7 @@ enum OwnId : int {
   kOverlay,
   kList,
   kTimeout,
+  kOverwrite,
 };
 
 }  // namespace cairn::cli

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -46,7 +47,7 @@ void copy_attributes(int from, int to, const std::string& path) {
 
 }  // namespace
 
-FileReplacement::FileReplacement(const std::string& path, bool unnamed) {
+FileReplacement::FileReplacement(const std::string& path, bool named) {
   const std::unique_ptr<char, decltype(&::free)> real(::realpath(path.c_str(), nullptr), &::free);
   if (!real || ::stat(real.get(), &old_) != 0)
     throw Error::system(errno, "Could not open '" + path + "'");
@@ -60,12 +61,13 @@ FileReplacement::FileReplacement(const std::string& path, bool unnamed) {
         .hint("Name a new file to write to.");
   const size_t slash = path_.rfind('/');
   folder_ = path_.substr(0, slash + 1);
-  if (unnamed) unnamed_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  pattern_ = folder_ + "." + path_.substr(slash + 1, 200) + ".cairn-XXXXXX";
+  if (!named) unnamed_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (unnamed_ >= 0) {
     new_path_ = "/proc/self/fd/" + std::to_string(unnamed_);
     return;
   }
-  std::string pattern = folder_ + "." + path_.substr(slash + 1, 200) + ".cairn-XXXXXX";
+  std::string pattern = pattern_;
   const Descriptor made(::mkostemp(pattern.data(), O_CLOEXEC));
   if (made.fd < 0) throw Error::system(errno, "Could not create a file in '" + folder_ + "'");
   new_path_ = pattern;
@@ -78,6 +80,23 @@ FileReplacement::~FileReplacement() {
     ::unlink(new_path_.c_str());
 }
 
+void FileReplacement::name_new_file() {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    // mkostemp() finds a name that is free, which linking needs to be free again.
+    std::string name = pattern_;
+    const Descriptor taken(::mkostemp(name.data(), O_CLOEXEC));
+    if (taken.fd < 0) break;
+    ::unlink(name.c_str());
+    if (::linkat(AT_FDCWD, new_path_.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+      new_path_ = name;
+      ::close(std::exchange(unnamed_, -1));
+      return;
+    }
+    if (errno != EEXIST) break;
+  }
+  throw Error::system(errno, "Could not create a file in '" + folder_ + "'");
+}
+
 void FileReplacement::need_space(uint64_t bytes) const {
   struct statvfs free = {};
   if (::statvfs(folder_.c_str(), &free) != 0) throw Error::system(errno, folder_);
@@ -87,23 +106,6 @@ void FileReplacement::need_space(uint64_t bytes) const {
                                        " left, and up to " + human_size(bytes) +
                                        " are needed while both files are there")
       .hint("Free some space, or name a new file elsewhere.");
-}
-
-// A file without a name cannot take the place of another one at once: it has one for a moment.
-void FileReplacement::name_new_file() {
-  if (unnamed_ < 0) return;
-  const std::string from = new_path_;
-  const std::string stem = folder_ + "." + path_.substr(folder_.size(), 200) + ".cairn-" +
-                           std::to_string(::getpid()) + "-";
-  for (unsigned attempt = 0; attempt < 100; ++attempt) {
-    const std::string name = stem + std::to_string(attempt);
-    if (::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
-      new_path_ = name;
-      return;
-    }
-    if (errno != EEXIST) break;
-  }
-  throw Error::system(errno, "Could not name the new file in '" + folder_ + "'");
 }
 
 void FileReplacement::commit() {
@@ -123,12 +125,9 @@ void FileReplacement::commit() {
   if (::fchmod(fresh.fd, now.st_mode & 07777) != 0)
     throw Error::system(errno, "Could not keep the mode of '" + path_ + "'");
   if (::fsync(fresh.fd) != 0) throw Error::system(errno, new_path_);
-  name_new_file();
-  if (::rename(new_path_.c_str(), path_.c_str()) != 0) {
-    const int error = errno;
-    if (unnamed_ >= 0) ::unlink(new_path_.c_str());
-    throw Error::system(error, "Could not replace '" + path_ + "'");
-  }
+  if (unnamed_ >= 0) name_new_file();
+  if (::rename(new_path_.c_str(), path_.c_str()) != 0)
+    throw Error::system(errno, "Could not replace '" + path_ + "'");
   committed_ = true;
   const Descriptor folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.fd < 0 || ::fsync(folder.fd) != 0)

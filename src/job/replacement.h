@@ -7,21 +7,20 @@
 namespace cairn {
 
 // A new file beside an old one that takes its place all at once: at every moment the name stands
-// for the whole old or the whole new file. The new one goes when it did not take the place. All
-// calls block.
+// for the whole old or the whole new file. The new one goes when it did not take the place, and
+// where the file system has unnamed files also when the program is killed. All calls block.
 class FileReplacement {
  public:
   // Follows symbolic links. Throws kInvalid when PATH is no regular file or has several names
-  // (hard links), which would come apart.
-  // The new file has no name until it takes the place where the file system knows such files and
-  // UNNAMED is set: a program that is killed leaves nothing behind.
-  FileReplacement(const std::string& path, bool unnamed);
+  // (hard links), which would come apart. NAMED: the new file has a name of its own, as an image
+  // needs that refers to others by names relative to its directory.
+  explicit FileReplacement(const std::string& path, bool named = false);
   ~FileReplacement();
   FileReplacement(const FileReplacement&) = delete;
   FileReplacement& operator=(const FileReplacement&) = delete;
 
-  // By what the file that is written can be opened, in this process: ".NAME.cairn-XXXXXX" in the
-  // same directory, or a path below /proc. Readable by its owner only.
+  // A path by which this process can open the file that is written: of a descriptor, or
+  // ".NAME.cairn-XXXXXX" in the same directory. Readable by its owner only.
   const std::string& new_path() const { return new_path_; }
   // Throws kNoSpace when the file system has fewer than BYTES left for this user.
   void need_space(uint64_t bytes) const;
@@ -31,11 +30,14 @@ class FileReplacement {
   void commit();
 
  private:
+  // The unnamed file gets a name beside the old one.
+  void name_new_file();
+
   std::string path_;  // without links
   std::string folder_;
-  void name_new_file();
-  int unnamed_ = -1;
   std::string new_path_;
+  std::string pattern_;  // of names beside the old one
+  int unnamed_ = -1;     // the new file while it has no name
   struct stat old_ = {};
   bool committed_ = false;
 };

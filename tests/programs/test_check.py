@@ -247,7 +247,7 @@ def test_interrupted_at_every_write(folder, bases, cairn, name):
         assert code == 0, (number, err)
         assert not os.path.exists("x.cairn-repair")
         call("qemu-img", "check", "-q", "x")
-        cairn("convert", "-O", "raw", "x", "after.raw")
+        cairn("convert", "--overwrite", "-O", "raw", "x", "after.raw")
         assert open("before.raw", "rb").read() == open("after.raw", "rb").read(), number
         # But for a mark that was the last thing to be done, it is as if there had been no first attempt.
         if number < 2:

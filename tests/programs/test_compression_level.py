@@ -14,14 +14,14 @@ def disk(folder):
 def test_levels_differ_in_size_and_nothing_else(disk, cairn, qemu, kind, least, most):
     sizes = []
     for level in (least, (least + most) // 2, most):
-        cairn("convert", "-c", "-o", f"compression_type={kind},compression_level={level}", "a.raw", "t.qcow2")
+        cairn("convert", "--overwrite", "-c", "-o", f"compression_type={kind},compression_level={level}", "a.raw", "t.qcow2")
         sizes.append((disk / "t.qcow2").stat().st_size)
         qemu("compare", "a.raw", "t.qcow2")
         qemu("check", "t.qcow2")
         assert "level" not in qemu("info", "--output=json", "t.qcow2").out
     assert sizes[0] > sizes[1] >= sizes[2]
     for level in (least - 1, most + 1, "x", "-1", "99999999999999999999"):
-        done = cairn("convert", "-c", "-o", f"compression_type={kind},compression_level={level}", "a.raw", "new.qcow2",
+        done = cairn("convert", "--overwrite", "-c", "-o", f"compression_type={kind},compression_level={level}", "a.raw", "new.qcow2",
                      ok=False)
         assert done.code == 1 and "compression_level" in done.err and not (disk / "new.qcow2").exists()
     assert f"must be between {least} and {most}" in cairn(

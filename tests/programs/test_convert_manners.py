@@ -57,7 +57,8 @@ def test_interrupted(folder, which, there):
     assert process.returncode == 128 + which and b"cancelled" in err
     # What was not there before is not there afterwards.
     assert os.path.exists("t.qcow2") == there
-    assert (b"must not be used" if there else b"was removed") in err
+    assert (b"was emptied again" if there else b"was removed") in err
+    assert not there or os.path.getsize("t.qcow2") == 0
 
 
 def test_full_disk(folder, cairn, tmp_path):
@@ -71,8 +72,9 @@ def test_full_disk(folder, cairn, tmp_path):
             assert done.code == 1 and "No space left on device" in done.err and "was removed" in done.err
             assert os.listdir(small) == []
         (small / "mine.qcow2").write_bytes(b"mine")
-        done = cairn("convert", "a.raw", small / "mine.qcow2", ok=False)
-        assert done.code == 1 and "must not be used" in done.err
+        done = cairn("convert", "--overwrite", "a.raw", small / "mine.qcow2", ok=False)
+        assert done.code == 1 and "No space left" in done.err and "is as it was" in done.err
+        assert (small / "mine.qcow2").read_bytes() == b"mine" and os.listdir(small) == ["mine.qcow2"]
         subprocess.run(["mount", "-o", "remount,ro", small], check=True)
         done = cairn("convert", "a.raw", small / "t.raw", ok=False)
         assert done.code == 1 and "Read-only file system" in done.err
@@ -85,7 +87,7 @@ def test_target_in_use(disks, cairn, qemu):
     user = subprocess.Popen(["qemu-io", "t.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         user.stdout.read(8)
-        done = cairn("convert", "a.raw", "t.qcow2", ok=False)
+        done = cairn("convert", "--overwrite", "a.raw", "t.qcow2", ok=False)
         assert done.code == 1 and "lock" in done.err
     finally:
         user.communicate(b"quit\n", timeout=10)

@@ -107,7 +107,7 @@ def test_killed_writer_leaves_a_sound_image(cairn, qemu, folder):
     """SIGKILL in the middle: nothing that a check calls corrupt."""
     import time
     for i in range(5):
-        cairn("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "a.qcow2", "256M")
+        cairn("create", "--overwrite", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "a.qcow2", "256M")
         job = subprocess.Popen([CAIRN, "bench", "-w", "-q", "-c", "2000000000", "-s", "3k", "-S", "9k", "-d", "8", "a.qcow2"],
                                stdout=subprocess.DEVNULL)
         time.sleep(0.1 + 0.1 * i)

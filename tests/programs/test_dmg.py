@@ -25,7 +25,7 @@ def save(name, parts, **more):
 
 
 def read(cairn, folder, name="a.dmg"):
-    cairn("convert", name, "out.raw")
+    cairn("convert", "--overwrite", name, "out.raw")
     return (folder / "out.raw").read_bytes()
 
 

@@ -67,6 +67,7 @@ def test_spellings(drive, ours, qemu, spelling):
 
 def test_a_disc_is_copied(drive, ours, cairn):
     for program in (ours, cairn):
+        Path("copy.raw").unlink(missing_ok=True)
         program("convert", "-O", "raw", drive(DISC_OK), "copy.raw")
         assert Path("copy.raw").read_bytes() == Path("back").read_bytes()
 

@@ -251,7 +251,7 @@ def test_people_are_asked_on_their_terminal(cairn, disk):
     words = ("convert", "-q", "-O", "luks", "-o", QUICK, disk, "a.luks")
     code, seen = at_terminal([b"correct horse", b"correct horse"], *words)
     assert code == 0 and "New passphrase for a.luks:" in seen and "correct" not in seen, seen
-    code, seen = at_terminal([b"one", b"two"], *words)
+    code, seen = at_terminal([b"one", b"two"], *words, "--overwrite")
     assert code == 1 and "not the same" in seen and os.path.getsize("a.luks") > disk.stat().st_size
     code, seen = at_terminal([b"correct horse"], "compare", "a.luks", disk)
     assert code == 0 and "Images are identical" in seen and "correct" not in seen, seen

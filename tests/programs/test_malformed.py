@@ -211,7 +211,7 @@ def test_row_27_l1_tables_of_snapshots(image, qemu):
             assert code == 1 and "napshot" in err, (words, value, err)
         assert open("a.qcow2", "rb").read() == before
         assert guarded("check", "a.qcow2")[0] in (1, 2)
-        assert guarded("convert", "-O", "raw", "a.qcow2", "all.raw")[0] == 0
+        assert guarded("convert", "--overwrite", "-O", "raw", "a.qcow2", "all.raw")[0] == 0
 
 
 def test_row_33_compressed_size_too_large(image):
@@ -220,7 +220,7 @@ def test_row_33_compressed_size_too_large(image):
     entry = l2_table(image) + 128
     image.put(entry, "Q", image.get(entry) | 0xff << 54)
     image.save()
-    assert guarded("convert", "-O", "raw", "a.qcow2", "after.raw")[0] == 0
+    assert guarded("convert", "--overwrite", "-O", "raw", "a.qcow2", "after.raw")[0] == 0
     assert open("before.raw", "rb").read() == open("after.raw", "rb").read()
 
 
@@ -248,8 +248,8 @@ def test_one_table_named_by_every_entry(folder, cairn):
 def test_row_37_chains_that_end_nowhere(folder, cairn, qemu):
     for name in ("a", "b"):
         qemu("create", "-q", "-f", "qcow2", name, "1M")
-    cairn("create", "-q", "-u", "-f", "qcow2", "-b", "b", "-F", "qcow2", "a", "1M")
-    cairn("create", "-q", "-u", "-f", "qcow2", "-b", "a", "-F", "qcow2", "b", "1M")
+    cairn("create", "--overwrite", "-q", "-u", "-f", "qcow2", "-b", "b", "-F", "qcow2", "a", "1M")
+    cairn("create", "--overwrite", "-q", "-u", "-f", "qcow2", "-b", "a", "-F", "qcow2", "b", "1M")
     cairn("create", "-q", "-u", "-f", "qcow2", "-b", "./self", "-F", "qcow2", "self", "1M")
     for name in ("a", "self"):
         code, out, err = guarded("map", name)

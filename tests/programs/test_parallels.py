@@ -416,7 +416,7 @@ def test_marks_that_nobody_knows(filled, cairn, patch):
 def test_entries_at_random_are_survived(folder, cairn):
     source = random.Random(5)
     for case in range(8):
-        cairn("create", "-q", "-f", "parallels", "-o", "cluster_size=4k", "a.hdd", "256k")
+        cairn("create", "--overwrite", "-q", "-f", "parallels", "-o", "cluster_size=4k", "a.hdd", "256k")
         with open("a.hdd", "r+b") as image:
             image.seek(64)
             image.write(struct.pack("<64I", *[source.choice([0, 1, 2, 3, 5, 40, 0xffffffff, source.randrange(70)])

@@ -59,7 +59,7 @@ def test_a_bundle_is_the_state_on_top(bundle, cairn):
     for name in (bundle(), "d.hdd/DiskDescriptor.xml"):
         info = cairn("info", "--output=json", name).json()
         assert info["format"] == "parallels" and info["virtual-size"] == 4 * MIB and len(info["snapshots"]) == 3
-        cairn("convert", "-O", "raw", name, "out.raw")
+        cairn("convert", "--overwrite", "-O", "raw", name, "out.raw")
         assert Path("out.raw").read_bytes() == mib(1, 2, 3, 1)
         assert cairn("check", name).code == 0
     cairn("compare", "d.hdd", "out.raw")
@@ -73,7 +73,7 @@ def test_snapshots_of_a_bundle(bundle, cairn, guid, expected):
           "out.raw")
     assert Path("out.raw").read_bytes() == mib(*expected)
     if guid in (ROOT, MIDDLE):
-        cairn("convert", "-O", "raw", "-l", guid.strip("{}"), "d.hdd", "out.raw")
+        cairn("convert", "--overwrite", "-O", "raw", "-l", guid.strip("{}"), "d.hdd", "out.raw")
         assert Path("out.raw").read_bytes() == mib(*expected)
 
 
@@ -84,7 +84,7 @@ def test_writes_go_to_the_top(bundle, cairn, qemu):
     assert all(Path(f"d.hdd/{name}.hds").read_bytes() == data for name, data in before.items())
     data = bytearray(mib(1, 2, 3, 0))
     data[1000 * 1024:1100 * 1024] = b"\7" * (100 * 1024)
-    cairn("convert", "-O", "raw", "d.hdd", "out.raw")
+    cairn("convert", "--overwrite", "-O", "raw", "d.hdd", "out.raw")
     assert Path("out.raw").read_bytes() == bytes(data)
     qemu("check", "d.hdd/top.hds")
     denied = cairn("io", "--image-opts", "-c", "write 0 1k",
@@ -121,7 +121,7 @@ def test_files_outside_of_the_folder_obey_the_policy(bundle, cairn, folder):
         bundle(images=[(ROOT, "Plain", file)] + CHAIN["images"][1:])
         if link:
             (folder / "d.hdd/root.hds").symlink_to(link)
-        cairn("convert", "-O", "raw", "d.hdd", "out.raw")
+        cairn("convert", "--overwrite", "-O", "raw", "d.hdd", "out.raw")
         assert Path("out.raw").read_bytes() == mib(1, 2, 3, 1)
         result = cairn("convert", "--untrusted", "-f", "parallels", "-O", "raw", "d.hdd", "out2.raw", ok=False)
         assert result.code == 1 and "may not be opened here" in result.err

@@ -81,7 +81,7 @@ def test_standard_error_is_the_default_and_wrong_ones_are_told(disks, cairn, our
         assert done.code == 1 and ("not open" in done.err or "Invalid progress option" in done.err)
     assert cairn("info", "--progress", "json", "a.raw", ok=False).code == 1
     # Without a word for it the option is what it was; under the other name it always is.
-    assert "100" in cairn("convert", "--progress", "a.raw", "t.raw").out
+    assert "100" in cairn("convert", "--progress", "--overwrite", "a.raw", "t.raw").out
     assert "Could not open 'json'" in ours("convert", "--progress", "json", "t.raw", ok=False).err
 
 

@@ -70,7 +70,7 @@ def test_the_same_writes_give_the_same_file(folder, ours, qemu):
 
 def test_both_ways(disk, cairn, ours, qemu):
     for words in ([], ["-c"]):
-        cairn("convert", *words, "-O", "qcow", disk, "ours.qcow")
+        cairn("convert", "--overwrite", *words, "-O", "qcow", disk, "ours.qcow")
         qemu("compare", "-F", "qcow", disk, "ours.qcow")
         cairn("check", "ours.qcow")
     qemu("convert", "-O", "qcow", disk, "theirs.qcow")
@@ -107,8 +107,8 @@ def test_aes(disk, cairn, qemu):
     qemu("convert", *secret, *options, disk, "theirs.qcow")
     for name, tool in (("ours.qcow", qemu), ("theirs.qcow", cairn)):
         image = f"driver=qcow,encrypt.key-secret=s0,file.filename={name}"
-        tool("convert", *secret, "--image-opts", "-O", "raw", image, "plain.raw")
-        qemu("compare", "plain.raw", disk)
+        tool("convert", *secret, "--image-opts", "-O", "raw", image, f"{name}.raw")
+        qemu("compare", f"{name}.raw", disk)
     assert cairn("info", "theirs.qcow", "--output=json").json()["encrypted"] is True
     assert "key-secret" in cairn("map", "theirs.qcow", ok=False).err
     other = pyqcow.file()

@@ -35,7 +35,8 @@ def test_the_same_inside_and_outside(disks, cairn, words):
 def test_convert(disks, cairn, qemu, words):
     cairn("convert", "--untrusted", "--verify", *words)
     qemu("compare", "a.raw", words[-1])
-    cairn("convert", "--untrusted", *words)  # over the one that is there
+    cairn("convert", "--untrusted", "--overwrite", *words)  # over the one that is there
+    qemu("compare", "a.raw", words[-1])
 
 
 def test_only_the_named_files_can_be_opened(disks, cairn, qemu):

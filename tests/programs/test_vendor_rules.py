@@ -29,7 +29,7 @@ def test_images_keep_the_rules(folder, cairn, fmt, options):
     assert look(fmt) == []
     if "stream" in options:
         return
-    cairn("create", "-q", "-f", fmt, "-o", options, "image", "12M")
+    cairn("create", "--overwrite", "-q", "-f", fmt, "-o", options, "image", "12M")
     if fmt != "vmdk":
         assert look(fmt) == []
     cairn("io", "-f", fmt, "-d", "unmap", "-c", "write -q -P 5 3M 2500k", "-c", "write -q -P 6 11M 1000", "-c", "write -q -z 3M 1M", "-c", "discard -q 4M 1M", "image")

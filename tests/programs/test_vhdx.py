@@ -141,7 +141,7 @@ def test_every_block_and_sector_size(folder, cairn, qemu, block):
     """Across the border between two chunks, where the entry of a bitmap lies between those of blocks."""
     for sector in (512, 4096):
         chunk = (1 << 23) * sector
-        cairn("create", "-q", "-f", "vhdx", "-o", f"block_size={block}M,logical_sector_size={sector}", "a.vhdx", chunk + 5 * MIB * block)
+        cairn("create", "--overwrite", "-q", "-f", "vhdx", "-o", f"block_size={block}M,logical_sector_size={sector}", "a.vhdx", chunk + 5 * MIB * block)
         cairn("io", "-f", "vhdx", "-c", f"write -q -P 5 {chunk - MIB} 2M", "-c", "write -q -P 6 4k 4k", "a.vhdx")
         reads(cairn, "a.vhdx", f"5 {chunk - MIB} 2M", "6 4k 4k", f"0 {chunk + MIB} 1M")
         other = pyvhdi.file()

@@ -72,7 +72,7 @@ def test_a_lost_table(image, cairn, qemu, field, findings, table):
     # What lies elsewhere is written as ever; where a copy is lost, nothing is.
     done = cairn("io", "-f", "vmdk", "-c", "write -q 1900k 512", "-c", "write -q 90M 512", image, ok=False)
     assert done.code == 1
-    cairn("convert", "-O", "vmdk", "disk.raw", image)
+    cairn("convert", "--overwrite", "-O", "vmdk", "disk.raw", image)
     put(image, get(image, field, "Q") * SECTOR + table * 4, "I", OUTSIDE)
     whole_again(image, cairn, qemu, findings)
 

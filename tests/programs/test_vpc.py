@@ -249,7 +249,7 @@ def test_differencing_images(victim, cairn):
     # Nothing beside the image is opened for a stranger's.
     assert cairn("convert", "--untrusted", "child.vhd", "out.raw", ok=False).code == 1
     # Another disk in the parent's place is noticed.
-    cairn("create", "-q", "-f", "vpc", "-o", "force_size=on", "parent.vhd", "64M")
+    cairn("create", "--overwrite", "-q", "-f", "vpc", "-o", "force_size=on", "parent.vhd", "64M")
     result = cairn("io", "-r", "-f", "vpc", "-c", "read 0 512", "child.vhd", ok=False)
     assert result.code == 1 and "another disk" in result.err
 

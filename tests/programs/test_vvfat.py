@@ -227,7 +227,7 @@ def test_stable(cairn, folder):
     tree(folder)
     digests = set()
     for words in (["-W"], ["-m", "1"], ["-S", "0"]):
-        cairn("convert", *words, "-f", "raw", "-O", "raw", "fat:floppy:d", "o.raw")
+        cairn("convert", "--overwrite", *words, "-f", "raw", "-O", "raw", "fat:floppy:d", "o.raw")
         digests.add(hashlib.sha256((folder / "o.raw").read_bytes()).hexdigest())
     assert len(digests) == 1
 

@@ -29,7 +29,7 @@ class Guest:
         self.take()
 
     def take(self):
-        self.cairn("convert", "-f", "raw", "-O", "raw", self.source.replace("rw:", ""), "disk.raw")
+        self.cairn("convert", "--overwrite", "-f", "raw", "-O", "raw", self.source.replace("rw:", ""), "disk.raw")
 
     def do(self, tool, *words):
         subprocess.run([tool, "-i", f"disk.raw@@{self.offset}", *words], check=True, capture_output=True, timeout=60,

@@ -255,7 +255,7 @@ class Qcow2Driver : public Driver {
       passphrase = &encryption_secret(context, request.options, request.filename, true);
     const auto data_file = request.options.string("data_file");
     NewFile data;
-    if (data_file) co_await data.make(context, *data_file);
+    if (data_file) co_await data.make(context, *data_file, request.overwrite);
     std::exception_ptr error;
     try {
       co_await create_on(context, request, data.node(), std::move(what), encryption, passphrase);

@@ -83,12 +83,13 @@ Task<void> write_sparse(Node& file, const SparseHeader& header, const std::strin
 }
 
 Task<void> create_extent(Context& context, std::string path, uint64_t bytes, Shape shape,
-                         bool zeroed) {
+                         bool zeroed, bool overwrite) {
   if (has_protocol_prefix(path)) path.insert(0, "./");
   CreateOptions raw;
   raw.filename = path;
   raw.format = "raw";
   raw.size = shape.flat ? bytes : 0;
+  raw.overwrite = overwrite;
   co_await create_image(context, std::move(raw));
   if (shape.flat) co_return;
   OpenRequest open;
@@ -192,7 +193,7 @@ Task<void> create_disk(Context& context, CreateRequest request) {
       const std::string file = extent_name(name, shape, number);
       const bool there = ::access((name.folder + file).c_str(), F_OK) == 0;
       if (!there) made.push_back(name.folder + file);
-      co_await create_extent(context, name.folder + file, bytes, shape, zeroed);
+      co_await create_extent(context, name.folder + file, bytes, shape, zeroed, request.overwrite);
       plan.extent_lines.push_back("RW " + std::to_string(bytes / kSector) +
                                   (shape.flat ? " FLAT \"" : " SPARSE \"") + file +
                                   (shape.flat ? "\" 0" : "\""));

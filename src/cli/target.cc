@@ -1,0 +1,109 @@
+#include "cli/target.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/driver.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+
+const Flag kOverwriteFlag{kOverwrite, "overwrite", nullptr,
+                          "replace a target that exists; it stays as it is until the new one is "
+                          "complete"};
+
+Target::Target(Session& session, std::string name, const Arguments& arguments,
+               std::string_view format, const Options& options)
+    : session_(session), name_(std::move(name)), written_(name_) {
+  if (protocol_of(session.context, name_).name() != "file") return;
+  struct stat status = {};
+  if (::lstat(name_.c_str(), &status) != 0) unfinished_.emplace(name_, Unfinished::Fate::kRemoved);
+  if (!session.for_people()) return;
+  active_ = true;
+  overwrite_ = arguments.has(kOverwrite);
+  Options named;
+  protocol_of(session.context, name_).parse_filename(name_, named);
+  name_ = named.string("filename").value_or(name_);
+  existed_ = ::stat(name_.c_str(), &status) == 0;
+  was_empty_ = existed_ && S_ISREG(status.st_mode) && status.st_size == 0;
+  if (!existed_ || was_empty_ || !S_ISREG(status.st_mode)) return;
+  if (!overwrite_) refuse_existing(name_);
+  const std::string shape = options.string("subformat").value_or("");
+  if (format == "vmdk" && (shape.ends_with("Flat") || shape.starts_with("twoGb")))
+    throw Error(ErrorKind::kUnsupported,
+                "'" + name_ + "' exists, and a VMDK image of several files replaces none")
+        .hint("Remove the old image with all its files first, or give another name.");
+  replace(options);
+}
+
+void Target::replace(const Options& options) {
+  OpenRequest request;
+  request.filename = name_;
+  request.format = "file";
+  request.flags.writable = true;
+  NodePtr old = run(session_, open_node(session_.context, std::move(request)));
+  old_ = old;
+  const uint64_t all = Permissions::kWrite | Permissions::kResize;
+  run(session_, old->set_permissions({.used = all, .unshared = all}));
+  if (session_.replacement) {
+    replacement_ = session_.replacement;
+  } else {
+    // Names relative to the directory of the image must lead to the same files.
+    const bool named = options.has("backing_file");
+    try {
+      replacement_ = std::make_shared<FileReplacement>(name_, named);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kDenied) throw;
+      session_.warning(
+          "'" + name_ +
+          "' is overwritten in place, for its directory takes no files: " + error.cause());
+      run(session_, old->close());
+      old_ = nullptr;
+    }
+  }
+  if (!replacement_) return;
+  written_ = replacement_->new_path();
+  if (!written_.starts_with("/proc/")) unfinished_.emplace(written_, Unfinished::Fate::kRemoved);
+}
+
+Target::~Target() {
+  if (!old_) return;
+  try {
+    run(session_, old_->close());
+  } catch (const Error&) {
+    // Nothing was written to it.
+  }
+}
+
+void Target::prepare(CreateOptions& image) const {
+  if (!active_) return;
+  image.overwrite = overwrite_;
+  if (replacement_) image.written_to = written_;
+}
+
+void Target::commit() {
+  unfinished_.reset();
+  // In a sandbox the program outside does it.
+  if (replacement_ && replacement_ != session_.replacement) replacement_->commit();
+}
+
+void Target::failed(Error& error, bool created, const std::vector<std::string>& parts) {
+  if (!session_.for_people()) return;
+  if (replacement_) {
+    error.hint("'" + name_ + "' is as it was.");
+    return;
+  }
+  if (!created) return;
+  struct stat status = {};
+  const bool file = active_ && ::stat(name_.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  if (file && !existed_ && ::unlink(name_.c_str()) == 0) {
+    error.hint("The incomplete target '" + name_ + "' was removed.");
+    for (const std::string& part : parts) ::unlink(part.c_str());
+  } else if (file && was_empty_ && ::truncate(name_.c_str(), 0) == 0) {
+    error.hint("The incomplete target '" + name_ + "' was emptied again.");
+  } else {
+    error.hint("The target '" + name_ + "' is incomplete and must not be used.");
+  }
+}
+
+}  // namespace cairn::cli
