@@ -15,6 +15,7 @@
 #include "format/dmg/dmg.h"
 #include "format/luks/luks.h"
 #include "format/ova/ova.h"
+#include "format/packed/packed.h"
 #include "format/parallels/parallels.h"
 #include "format/qcow/qcow.h"
 #include "format/qcow2/qcow2.h"
@@ -64,6 +65,8 @@ void register_drivers(Registry& registry) {
   registry.add(make_split_driver());
   registry.add(make_cloop_driver());
   registry.add(make_dmg_driver());
+  for (const Packing packing : {Packing::kGzip, Packing::kXz, Packing::kBzip2, Packing::kZstd})
+    registry.add(make_packed_driver(packing));
 }
 
 }  // namespace cairn

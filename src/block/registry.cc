@@ -2,6 +2,7 @@
 
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/foreign_content.h"
 
 namespace cairn {
 
@@ -110,6 +111,8 @@ const Driver* Registry::probe(const ProbeInput& input) const {
     throw Error(ErrorKind::kInvalid, "the image looks like both '" + std::string(best->name()) +
                                          "' and '" + std::string(rival->name()) +
                                          "': name its format");
+  // Only what nothing else knows may be a container of others.
+  if (input.beyond_qemu && best_score <= 1) refuse_foreign_content(input);
   return best;
 }
 

@@ -254,6 +254,7 @@ int run_program(int argc, char** argv) {
                     .persona = qemu ? Persona::kQemu : Persona::kCairn,
                     .context = context,
                     .cancel = cancellation};
+    context.cancel = &cancellation;
     context.warn = [&session](std::string_view line) { session.warning(line); };
     if (session.for_people())
       context.secrets().ask = [&cancellation](const std::string& image, bool twice) {

@@ -83,9 +83,20 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
     ::sigaction(SIGUSR1, &action, nullptr);
   }
   if (style_ == Style::kPercent && start == Start::kAtOnce) draw(0, 0, 0);
+  session.context.unpacking.progress = [this, verb = session.verb](uint64_t done, uint64_t total) {
+    if (!std::exchange(unpacking_, true)) begin_phase("unpack");
+    update(done, total);
+    if (done < total) return;
+    unpacking_ = false;
+    begin_phase(verb);
+  };
+  detach_ = [&context = session.context] { context.unpacking.progress = nullptr; };
 }
 
-Progress::~Progress() { finish(); }
+Progress::~Progress() {
+  detach_();
+  finish();
+}
 
 void Progress::begin_phase(std::string_view name) {
   const std::lock_guard lock(mutex_);

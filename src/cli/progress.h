@@ -43,6 +43,8 @@ class Progress {
   Style style_ = Style::kNone;
   double step_;
   double shown_ = -1;
+  bool unpacking_ = false;
+  std::function<void()> detach_;
   bool drawn_ = false;
   // For programs:
   int fd_ = -1;

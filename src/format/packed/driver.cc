@@ -1,0 +1,64 @@
+#include "format/packed/node.h"
+#include "format/packed/packed.h"
+
+namespace cairn {
+namespace {
+
+std::string_view title_of(Packing packing) {
+  switch (packing) {
+    case Packing::kGzip:
+      return "a disk or an image compressed with gzip";
+    case Packing::kXz:
+      return "a disk or an image compressed with xz";
+    case Packing::kBzip2:
+      return "a disk or an image compressed with bzip2";
+    case Packing::kZstd:
+      break;
+  }
+  return "a disk or an image compressed with zstd";
+}
+
+class PackedDriver : public Driver {
+ public:
+  explicit PackedDriver(Packing packing) : packing_(packing) {}
+  std::string_view name() const override { return to_string(packing_); }
+  std::string_view title() const override { return title_of(packing_); }
+  int probe(const ProbeInput& input) const override {
+    return input.beyond_qemu && is_packed(packing_, input.head) ? 90 : 0;
+  }
+  Abilities abilities() const override { return {.read_only = true}; }
+
+  // Gives the node of the image inside, whose file is the packed one.
+  Task<NodePtr> open(OpenContext& request) const override {
+    NodePtr file = co_await request.open_file();
+    NodePtr bytes = file;
+    std::exception_ptr error;
+    try {
+      if (request.flags.writable)
+        throw Error(ErrorKind::kDenied, "'" + file->filename() + "' is compressed with " +
+                                            std::string(name()) + " and can only be read")
+            .hint("Unpack it first, or convert it to a new image.");
+      auto packed =
+          std::make_shared<packed::PackedNode>(request.context, *this, std::move(file), packing_);
+      bytes = packed;
+      co_await packed->unpack();
+      NodePtr image = co_await request.open_over(bytes, "");
+      co_return image;
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await bytes->close();
+    std::rethrow_exception(error);
+  }
+
+ private:
+  Packing packing_;
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_packed_driver(Packing packing) {
+  return std::make_unique<PackedDriver>(packing);
+}
+
+}  // namespace cairn

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <memory>
+
+#include "block/node.h"
+#include "block/open.h"
+#include "block/unnamed_file.h"
+#include "codec/unpack.h"
+
+namespace cairn::packed {
+
+// The bytes that a packed file contains, to be read.
+class PackedNode : public Node {
+ public:
+  PackedNode(Context& context, const Driver& driver, NodePtr file, Packing packing);
+
+  // Unpacks the whole file. Throws kCorrupt that names file and place, kNoSpace, kTooLarge when the
+  // content is more than may be unpacked, kCancelled.
+  Task<void> unpack();
+
+  bool reports_cluster_bytes() const override { return false; }
+  Value specific_info() const override;
+  Task<void> set_permissions(Permissions permissions) override {
+    return file()->set_permissions(permissions);
+  }
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+  Task<void> do_close() override;
+
+ private:
+  void make_spool();
+  // Unpacks IN; called on a pool thread.
+  void unpack_piece(Unpacker& unpacker, ByteSpan in, bool last);
+  void store(ByteSpan bytes);
+  Task<void> open_spool();
+
+  Packing packing_;
+  std::unique_ptr<UnnamedFile> made_;
+  std::string path_;  // of the file with the content
+  int fd_ = -1;       // the same, while it is written
+  uint64_t consumed_ = 0;
+  uint64_t length_ = 0;
+  std::vector<std::byte> buffer_;
+  NodePtr spool_;
+};
+
+}  // namespace cairn::packed
