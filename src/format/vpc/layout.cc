@@ -134,8 +134,6 @@ DynamicHeader DynamicHeader::decode(ByteSpan bytes, uint64_t disk_bytes) {
   }
   if (!is_power_of_two(header.block_bytes) || header.block_bytes < kSector)
     throw Error(ErrorKind::kInvalid, "Invalid block size " + std::to_string(header.block_bytes));
-  if (uint64_t{header.entries} * header.block_bytes < disk_bytes)
-    throw Error(ErrorKind::kInvalid, "Page table too small");
   if (header.entries > kMaxEntries)
     throw Error(ErrorKind::kInvalid, "Max Table Entries too large (" +
                                          std::to_string(static_cast<int32_t>(header.entries)) +
@@ -144,6 +142,8 @@ DynamicHeader DynamicHeader::decode(ByteSpan bytes, uint64_t disk_bytes) {
   if (header.block_bytes < 4096)
     throw Error(ErrorKind::kUnsupported,
                 "blocks of " + std::to_string(header.block_bytes) + " bytes are not supported");
+  if (uint64_t{header.entries} * header.block_bytes < disk_bytes)
+    throw Error(ErrorKind::kInvalid, "Page table too small");
   return header;
 }
 
