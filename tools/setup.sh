@@ -11,7 +11,7 @@ BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
 # What the tests are compiled with, and the programs that they start.
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libgmock-dev gcc binutils
   python3 python3-pytest python3-pytest-xdist git time strace psmisc procps
-  coreutils diffutils tar cpio bzip2 xz-utils gzip zip
+  coreutils diffutils tar cpio bzip2 xz-utils gzip zstd zip
   fdisk e2fsprogs dosfstools mtools mount kmod
   cryptsetup-bin openssl gnutls-bin
   libnbd-bin python3-libnbd nbdkit nbd-server fio

@@ -279,7 +279,8 @@ void add_name(const std::string& name, bool image_opts, std::vector<std::string>
     paths.push_back(plain_path(name));
 }
 
-// Empty files for what will be unpacked, one for each file that is read; who gets none is told.
+// Empty files for what will be unpacked, one for each file that is read; a reader that gets none is
+// refused with an error.
 std::vector<std::unique_ptr<UnnamedFile>> make_spools(Session& session, Reach& reach,
                                                       const Budget& budget) {
   std::vector<std::unique_ptr<UnnamedFile>> spools;

@@ -54,7 +54,7 @@ class MemberUnpacker : public Unpacker {
       padded_ = true;
     }
     if (in.empty()) return false;
-    if (padded_) damaged("there are other bytes behind the end of the data");
+    if (padded_) damaged("there are other bytes past the end of the data");
     if (any_) reset();
     inside_ = true;
     return true;

@@ -155,7 +155,7 @@ def test_directories_and_devices(both):
 
 
 def test_zeroing_the_end_of_an_image_with_subclusters(both):
-    """No subcluster behind the end of the disk is touched."""
+    """No subcluster past the end of the disk is touched."""
     both.setup("qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "a.qcow2", "99k")
     both.alike("qemu-io", "-c", "write -z 64k 35k", "a.qcow2")
     tables = [(where / "a.qcow2").read_bytes() for where in (both.mine, both.theirs)]

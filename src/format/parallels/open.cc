@@ -75,12 +75,13 @@ Task<void> ParallelsNode::prepare_writing(bool for_check) {
   if (for_check || (found.sound() && !unclean_ && !data_off_wrong_)) co_return;
   // A repair would take what a file that was cut off lacks for zeroes; QEMU does.
   if (context().beyond_qemu && !found.outside.empty())
-    throw Error(ErrorKind::kCorrupt,
-                "Parallels: " + std::to_string(found.outside.size()) +
-                    " clusters of the disk are past the end of the file (" +
-                    std::to_string(file_->length()) + " bytes); the file was cut off")
-        .hint("Get the file again from where it came. `cairn check -r all` makes zeroes of what is "
-              "missing.");
+    throw Error(ErrorKind::kCorrupt, "Parallels: " + std::to_string(found.outside.size()) +
+                                         " clusters of the disk are past the end of the file (" +
+                                         std::to_string(file_->length()) +
+                                         " bytes); the file was cut off")
+        .hint(
+            "Get the file again from where it came. `cairn check -r all` makes zeroes of what is "
+            "missing.");
   CheckRequest request;
   request.repair = CheckRequest::Repair::kAll;
   request.report = [this](std::string_view line) { context().tell(line); };
