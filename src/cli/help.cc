@@ -37,6 +37,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"rebase", "cairn rebase -b '' overlay.qcow2"},
     {"resize", "cairn resize disk.qcow2 +1GiB"},
     {"serve", "cairn serve -r disk.qcow2"},
+    {"umount", "cairn umount mounted.raw"},
     {"snapshot", "cairn snapshot -c before-upgrade disk.qcow2"},
 };
 

@@ -85,7 +85,7 @@ def test_help_fits_the_terminal(folder):
 def test_examples_of_the_help_work(folder, cairn):
     for verb in verbs_of(cairn):
         found = re.search(r"^Example: cairn (.*)$", cairn("help", verb).out, re.M)
-        if found is None or verb in ("mount", "serve"):
+        if found is None or verb in ("mount", "serve", "umount"):
             continue
         fresh = Path(verb)
         fresh.mkdir()
@@ -137,7 +137,7 @@ def test_compact_keeps_a_file_that_does_not_get_smaller(folder, cairn):
     cairn("convert", "-q", "a.raw", "a.qcow2")
     cairn("compact", "-q", "a.qcow2")
     before = os.stat("a.qcow2")
-    assert "the old one is kept" in cairn("compact", "a.qcow2").out
+    assert "the old file was kept" in cairn("compact", "a.qcow2").out
     assert os.stat("a.qcow2").st_ino == before.st_ino and sorted(os.listdir()) == ["a.qcow2", "a.raw"]
     cairn("compact", "-q", "-o", "cluster_size=128k", "a.qcow2")
     assert os.stat("a.qcow2").st_ino != before.st_ino

@@ -390,8 +390,8 @@ def test_the_image_is_locked(mount, qemu, cairn, ours, folder):
 @pytest.mark.parametrize("words, message", [
     (["a.qcow2"], "where to mount"),
     (["--growable", "a.qcow2", "f"], "needs --writable"),
-    (["a.qcow2", "."], "no regular file"),
-    (["--partitions", "a.qcow2", "a.qcow2"], "no folder"),
+    (["a.qcow2", "."], "is not a regular file"),
+    (["--partitions", "a.qcow2", "a.qcow2"], "is not a directory"),
     (["--partitions", "a.qcow2", "d"], "No partition table"),
     (["none", "f"], "none"),
     (["a.qcow2", "none/f"], "No such file"),

@@ -102,4 +102,4 @@ def test_zero_flags_in_version_2(folder, cairn, ours, qemu):
         wanted = [len(name), len(name), 0] + [len(name)] * 5
         reads = [word for i, byte in enumerate(wanted) for word in ("-c", f"read -P {byte} {i * 64}k 64k")]
         cairn("io", "-f", "qcow2", *reads, "-c", "read -P 0 576k 64k", name)
-        cairn("convert", name, "out.raw")
+        cairn("convert", "--overwrite", name, "out.raw")

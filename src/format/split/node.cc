@@ -11,7 +11,7 @@
 namespace cairn {
 
 SplitNode::SplitNode(Context& context, const Driver& driver, NodePtr file) : Node(context, driver) {
-  pieces_.push_back({0, file->length(), file.get()});
+  pieces_.push_back({0, file->length(), file.get(), file->filename()});
   add_child("file", std::move(file), ChildRole::kFile);
 }
 
@@ -20,7 +20,9 @@ Task<void> SplitNode::load(OpenContext& request) {
   std::string first = file()->filename();
   if (first.starts_with("file:")) first.erase(0, 5);
   set_filename(first);
-  if (request.flags.references.mode == ReferencePolicy::Mode::kDeny)
+  // `info` opens one file; the sizes of the others are enough for it.
+  const bool denied = request.flags.references.mode == ReferencePolicy::Mode::kDeny;
+  if (denied && !request.flags.metadata_only)
     throw Error(ErrorKind::kDenied,
                 "this is one piece of a split disk: the other pieces may not be opened here")
         .hint("-f raw opens this piece alone.");
@@ -28,11 +30,17 @@ Task<void> SplitNode::load(OpenContext& request) {
       co_await run_blocking([&] { return split::pieces_of(first); });
   uint64_t end = pieces_.front().length;
   for (size_t i = 1; i < names.size(); ++i) {
-    NodePtr piece = co_await request.open_reference("piece", names[i]);
-    const Piece& before = pieces_.back();
-    const uint64_t length = piece->length();
-    pieces_.push_back({end, length, piece.get()});
-    add_child("pieces." + std::to_string(i), std::move(piece), ChildRole::kExtent);
+    const Piece before = pieces_.back();
+    uint64_t length = 0;
+    if (denied) {
+      length = co_await run_blocking([&] { return split::bytes_of_piece(names[i]); });
+      pieces_.push_back({end, length, nullptr, names[i]});
+    } else {
+      NodePtr piece = co_await request.open_reference("piece", names[i]);
+      length = piece->length();
+      pieces_.push_back({end, length, piece.get(), piece->filename()});
+      add_child("pieces." + std::to_string(i), std::move(piece), ChildRole::kExtent);
+    }
     // All are of one size, but for the last one: a shorter one was cut off.
     if (i > 1 && before.length != pieces_.front().length)
       invalid("piece '" + names[i - 1] + "' of the split disk has " +
@@ -52,7 +60,7 @@ Value SplitNode::specific_info() const {
   Value list = Value::array();
   for (const Piece& piece : pieces_) {
     Value one = Value::object();
-    one.set("filename", piece.node->filename());
+    one.set("filename", piece.name);
     one.set("virtual-size", piece.length);
     list.push_back(std::move(one));
   }
@@ -64,6 +72,7 @@ Value SplitNode::specific_info() const {
 Task<std::optional<uint64_t>> SplitNode::allocated_bytes() {
   uint64_t total = 0;
   for (const Piece& piece : pieces_) {
+    if (piece.node == nullptr) co_return std::nullopt;
     const auto bytes = co_await piece.node->allocated_bytes();
     if (!bytes) co_return std::nullopt;
     total += *bytes;

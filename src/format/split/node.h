@@ -31,7 +31,8 @@ class SplitNode : public Node {
   struct Piece {
     uint64_t begin = 0;
     uint64_t length = 0;
-    Node* node = nullptr;
+    Node* node = nullptr;  // null: not opened, since only the size was asked for
+    std::string name;
   };
   struct Part {
     Node* node = nullptr;

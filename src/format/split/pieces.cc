@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -88,6 +89,13 @@ std::vector<std::string> pieces_of(const std::string& first) {
       invalid("piece '" + pieces.back() + "' of the split disk is missing");
   }
   return pieces;
+}
+
+uint64_t bytes_of_piece(const std::string& piece) {
+  struct stat status = {};
+  if (::stat(piece.c_str(), &status) != 0)
+    throw Error::system(errno, "Could not read the size of '" + piece + "'");
+  return static_cast<uint64_t>(status.st_size);
 }
 
 }  // namespace cairn::split

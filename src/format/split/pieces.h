@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,5 +14,8 @@ bool is_piece(std::string_view filename);
 // All pieces of the disk whose first one is FIRST, in order. Throws kInvalid when FIRST is not the
 // first, or when one of them is missing. Blocks.
 std::vector<std::string> pieces_of(const std::string& first);
+
+// The size of the file PIECE, without opening it. Throws the system's error. Blocks.
+uint64_t bytes_of_piece(const std::string& piece);
 
 }  // namespace cairn::split

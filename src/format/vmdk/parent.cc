@@ -58,7 +58,8 @@ std::string descriptor_name(const std::string& file) {
 }  // namespace
 
 void VmdkNode::refuse_extent() const {
-  std::string text = "this is one extent of a split disk; open the descriptor";
+  std::string text =
+      "invalid VMDK image descriptor: this is one extent of a split disk; open the descriptor";
   const std::string name = descriptor_name(file_->filename());
   if (!name.empty() && is_there(name))
     text += " ('" + name + "')";
