@@ -12,6 +12,10 @@ from pathlib import Path
 
 from conftest import CAIRN, sparse_disk
 
+import pytest
+
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 
 

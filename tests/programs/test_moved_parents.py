@@ -4,6 +4,8 @@ import struct
 
 import pytest
 
+pytestmark = pytest.mark.any_engine
+
 KINDS = {"vhdx": "vhdx", "vpc": "vhd"}
 
 

@@ -10,6 +10,8 @@ from conftest import CAIRN
 from nbd_support import Server, free_port
 from test_mount import is_mounted, mount  # noqa: F401
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture
 def key(folder):

@@ -7,6 +7,8 @@ import pytest
 
 from conftest import sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 MIB, GIB = 1 << 20, 1 << 30
 
 

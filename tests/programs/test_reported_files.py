@@ -12,6 +12,8 @@ import pytest
 from report_cases import MIB, apple_map, old_luks, ovf, pattern, split_bundle, vbox_snapshot, vdi
 from test_mount import mount  # noqa: F401
 
+pytestmark = pytest.mark.any_engine
+
 
 def put(name, data):
     os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
