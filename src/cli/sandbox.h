@@ -23,8 +23,8 @@ struct Budget {
 struct Reach {
   std::vector<std::string> readable;
   std::vector<std::string> writable;
-  std::string replaced;  // the writable file that exists and is to be replaced
-  bool create = false;   // those that are not there are made empty, and removed when work failed
+  std::string replaced = {};  // the writable file that exists and is to be replaced
+  bool create = false;  // those that are not there are made empty, and removed when work failed
 };
 // What the command line of VERB names.
 Reach reach_of(const Verb& verb, const Arguments& arguments);
