@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstdlib>
 
 #include "async/runtime.h"
 #include "base/size.h"
@@ -27,10 +26,8 @@ uint64_t most_for(const Disk& disk) {
 }  // namespace
 
 Task<NodePtr> OvaNode::unpack(NodePtr packed, const Disk& disk) {
-  const char* folder = std::getenv("TMPDIR");
   unpacked_ = std::make_unique<UnnamedFile>(
-      folder != nullptr && *folder != 0 ? folder : "/var/tmp",
-      "Could not make a temporary file to unpack '" + disk.file + "'");
+      temporary_directory(), "Could not make a temporary file to unpack '" + disk.file + "'");
   NodePtr out = co_await open_spool(*unpacked_, true);
   std::exception_ptr error;
   try {
