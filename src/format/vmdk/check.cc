@@ -82,12 +82,20 @@ class VmdkChecker {
     if (part_->header.unclean && request_.report)
       request_.report(part_->name + ": was not closed by the program that wrote it");
     for (uint64_t table = 0; table < part_->table_count; ++table) {
+      // A small file may have millions of them.
+      if (!has_table(table)) continue;
       const uint64_t first = table * part_->per_table;
       co_await check_table(table, std::min(part_->per_table, grains - first));
     }
     std::sort(grains_.begin(), grains_.end());
     check_overlaps();
     co_await check_leaks();
+  }
+
+  bool has_table(uint64_t table) const {
+    constexpr auto kOrder = std::memory_order_relaxed;
+    return part_->gd[table].load(kOrder) != 0 ||
+           (part_->redundant && part_->rgd[table].load(kOrder) != 0);
   }
 
   // The entries of a table; nothing when it cannot be read.
