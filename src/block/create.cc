@@ -112,10 +112,11 @@ class Cleanup {
       unfinished_.emplace(path,
                           existed_ ? Unfinished::Fate::kIncomplete : Unfinished::Fate::kRemoved);
   }
-  void failed() const {
+  // Whether there was something to remove.
+  bool failed() const {
     struct stat status = {};
-    if (!existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode))
-      ::unlink(path_.c_str());
+    return !existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
+           ::unlink(path_.c_str()) == 0;
   }
 
  private:
@@ -283,9 +284,14 @@ Task<void> create_image(Context& context, CreateOptions request) {
       if (!error) error = std::current_exception();
     }
   }
-  if (error) {
-    cleanup.failed();
+  if (!error) co_return;
+  const bool removed = cleanup.failed();
+  try {
     std::rethrow_exception(error);
+  } catch (Error& why) {
+    if (why.kind() == ErrorKind::kCancelled && removed && context.beyond_qemu)
+      why.hint("The incomplete target '" + path + "' was removed.");
+    throw;
   }
 }
 

@@ -61,6 +61,11 @@ std::string changed_in_place(const Verb& verb, const Arguments& arguments) {
   return is("convert") && arguments.has('n') ? words.back() : std::string();
 }
 
+// That of the error, or what a shell tells of a program that a signal ended.
+int code_of_failure(const Verb& verb) {
+  return interrupted_by() != 0 ? 128 + interrupted_by() : verb.failure;
+}
+
 // The verb itself; gives the exit code of whatever became of it.
 int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   std::optional<Unfinished> unfinished;
@@ -70,7 +75,7 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
     const int code = verb.run(session, arguments);
     finish_output();
     if (verb.name == "convert" || verb.name == "dd") warn_of_unused_key(session);
-    return code;
+    return code == verb.failure ? code_of_failure(verb) : code;
   } catch (const UsageError& error) {
     return usage(session, error, verb.usage_failure);
   } catch (const Exit& exit) {
@@ -79,10 +84,7 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
     if (error.kind() == ErrorKind::kCancelled && !changed.empty() && session.for_people())
       error.hint("'" + changed + "' is incomplete: the work was not finished.");
     session.error(error);
-    // As a shell tells of a program that the signal ended.
-    if (error.kind() == ErrorKind::kCancelled && interrupted_by() != 0)
-      return 128 + interrupted_by();
-    return verb.failure;
+    return error.kind() == ErrorKind::kCancelled ? code_of_failure(verb) : verb.failure;
   } catch (const std::bad_alloc&) {
     session.error("out of memory");
     return verb.failure;

@@ -304,10 +304,12 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
 
 constexpr uint64_t kAllocatedAtATime = uint64_t{1} << 30;
 
-void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode) {
+void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode,
+                 const CancelSource* cancel) {
   if (mode != Preallocation::kOff && length < old_length)
     throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
   int error = 0;
+  const auto cancelled = [&] { return cancel != nullptr && cancel->requested(); };
   std::string what = "Could not resize file";
   switch (mode) {
     case Preallocation::kMetadata:
@@ -317,8 +319,8 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
       break;
     case Preallocation::kFalloc:
       if (length == old_length) return;
-      // In pieces: a signal ends the program between two of them.
-      for (uint64_t at = old_length; at < length && error == 0; at += kAllocatedAtATime)
+      for (uint64_t at = old_length; at < length && error == 0 && !cancelled();
+           at += kAllocatedAtATime)
         error = ::posix_fallocate(fd, static_cast<off_t>(at),
                                   static_cast<off_t>(std::min(kAllocatedAtATime, length - at)));
       what = "Could not preallocate new data";
@@ -331,19 +333,21 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
       what = "Could not write zeros for preallocation";
       AlignedBuffer zeroes(1 << 20);
       std::memset(zeroes.data(), 0, zeroes.size());
-      for (uint64_t at = old_length; at < length && error == 0;) {
+      for (uint64_t at = old_length; at < length && error == 0 && !cancelled();) {
         const size_t part = std::min<uint64_t>(zeroes.size(), length - at);
         const ssize_t put = ::pwrite(fd, zeroes.data(), part, static_cast<off_t>(at));
         if (put < 0 && errno != EINTR) error = errno;
         if (put > 0) at += static_cast<uint64_t>(put);
       }
-      if (error == 0 && ::fsync(fd) != 0) error = errno;
+      if (error == 0 && !cancelled() && ::fsync(fd) != 0) error = errno;
       break;
     }
   }
-  if (error == 0) return;
+  const bool stopped = error == 0 && mode != Preallocation::kOff && cancelled();
+  if (error == 0 && !stopped) return;
   if (mode != Preallocation::kOff && ::ftruncate(fd, static_cast<off_t>(old_length)) != 0)
     what += " (nor restore the old length)";
+  if (stopped) cancel->check();
   if (error == EFBIG && mode == Preallocation::kOff)
     throw Error(ErrorKind::kTooLarge, "The image size is too large for file format 'raw'");
   throw Error::system(error, what);
@@ -364,7 +368,8 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
   const RwLock::Guard guard = co_await end_lock_.exclusive();
   // Who only needs room must not cut off what others have written meanwhile.
   if (!request.exact && request.length <= length()) co_return;
-  co_await run_blocking([&] { resize_file(fd_, length(), request.length, request.preallocation); });
+  co_await run_blocking(
+      [&] { resize_file(fd_, length(), request.length, request.preallocation, context().cancel); });
   set_length(request.length);
 }
 

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <string>
 
+#include "async/cancel.h"
 #include "async/io.h"
 #include "async/sync.h"
 #include "async/write_turns.h"
@@ -78,8 +79,9 @@ class FileNode : public Node {
   bool extent_data_ = false;
 };
 
-// Grows or shrinks FD from OLD_LENGTH to LENGTH with the preallocation asked for; on failure the
-// old length is restored. Blocks.
-void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode);
+// Grows or shrinks FD from OLD_LENGTH to LENGTH with the preallocation asked for; on failure,
+// or when CANCEL (may be null) asks for it meanwhile, the old length is restored. Blocks.
+void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode,
+                 const CancelSource* cancel);
 
 }  // namespace cairn
