@@ -131,16 +131,39 @@ size_t help_width() {
   return size.ws_col == 0 ? 80 : std::clamp<size_t>(size.ws_col, 50, 120);
 }
 
+namespace {
+
+size_t columns_of(std::string_view word) {
+  // Bytes that continue a character take no column.
+  return static_cast<size_t>(std::count_if(word.begin(), word.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
+}
+
+// Where the first word of TEXT ends. "[-f FMT]" is one word, unless it is as long as a line.
+size_t end_of_word(std::string_view text, size_t width) {
+  const size_t end = std::min(text.find(' '), text.size());
+  if (!text.starts_with('[')) return end;
+  size_t depth = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    depth += text[i] == '[' ? 1 : 0;
+    depth -= text[i] == ']' ? 1 : 0;
+    if (depth != 0) continue;
+    const size_t whole = std::min(text.find(' ', i), text.size());
+    return columns_of(text.substr(0, whole)) <= width ? whole : end;
+  }
+  return end;
+}
+
+}  // namespace
+
 std::string wrapped(std::string_view text, size_t width, size_t indent) {
   std::string out;
   size_t used = 0;
   while (!text.empty()) {
-    const size_t end = std::min(text.find(' '), text.size());
+    const size_t end = end_of_word(text, width);
     const std::string_view word = text.substr(0, end);
-    // Bytes that continue a character take no column.
-    const auto columns = static_cast<size_t>(std::count_if(word.begin(), word.end(), [](char c) {
-      return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-    }));
+    const size_t columns = columns_of(word);
     if (used != 0 && used + 1 + columns > width) {
       out += "\n" + std::string(indent, ' ');
       used = 0;

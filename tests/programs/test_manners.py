@@ -59,6 +59,9 @@ def test_help_is_wrapped_grouped_and_complete(folder, cairn):
             continue
         assert max(map(len, shown.splitlines())) <= 80, verb
         assert shown.startswith(f"cairn {verb}: ") and f"\nUsage: cairn {verb} " in shown
+        usage = shown.split("\nUsage: ")[1].split("\n\n")[0]
+        for line in usage.splitlines():  # an option and its value stay together
+            assert line.count("[") == line.count("]"), (verb, line)
         for heading in ("\nExample: cairn " + verb, "\nOutput:\n", "--help"):
             assert heading in shown, (verb, heading)
     assert max(map(len, cairn("help").out.splitlines())) <= 80
