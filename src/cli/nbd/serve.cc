@@ -136,19 +136,6 @@ void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
   finish_output();
 }
 
-// Without TLS everybody who can reach an address may read the disk, and write to it.
-void warn_of_strangers(const Session& session, const Arguments& arguments,
-                       const SocketAddress& where) {
-  if (where.kind != SocketAddress::Kind::kInet || arguments.has(kServeTlsCreds)) return;
-  const std::string& host = where.host;
-  if (host.starts_with("127.") || host == "localhost" || host == "::1" || host == "[::1]") return;
-  session.warning(
-      "every machine that can reach '" + host + "' can " +
-      (arguments.has('r') ? "read" : "read and change") +
-      " the disk: the connection is neither encrypted nor authenticated; use --tls-creds, or a "
-      "Unix socket (-k)");
-}
-
 int run_serve(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.empty()) throw UsageError{"Expecting the name of an image"};
@@ -172,7 +159,6 @@ int run_serve(Session& session, Arguments& arguments) {
     plan.address = SocketAddress::inet(arguments.value_or('b', "127.0.0.1"),
                                        arguments.value_or('p', std::to_string(nbd::kPort)));
   }
-  warn_of_strangers(session, arguments, plan.address);
   plan.shared = number(arguments, 'e', "number of clients", 100);
   plan.server.handshake_limit =
       std::chrono::seconds(number(arguments, kServeHandshakeLimit, "number of seconds", 10));
