@@ -2,6 +2,7 @@
 
 #include "block/driver.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -98,7 +99,16 @@ int run_amend(Session& session, Arguments& arguments) {
   std::string found;
   const bool asked = run(
       session, amend_image(session, std::move(request), std::move(changes), help, progress, found));
-  return asked ? print_amend_help(session, found) : 0;
+  progress.finish();
+  if (asked) return print_amend_help(session, found);
+  if (session.json) {
+    Value out = Value::object();
+    out.set("filename", words[0]);
+    out.set("format", found);
+    out.set("options", object_of(*given));
+    print_report(session, out);
+  }
+  return 0;
 }
 
 }  // namespace cairn::cli

@@ -1,16 +1,18 @@
 #include "job/bench.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
 #include "block/overlay.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
 
 // What will be sent, told once the image is open.
-void announce(const BenchOptions& options) {
+void announce(const Session& session, const BenchOptions& options) {
   char line[300];
   std::snprintf(
       line, sizeof line,
@@ -20,9 +22,9 @@ void announce(const BenchOptions& options) {
       static_cast<unsigned long long>(options.size), options.depth,
       static_cast<unsigned long long>(options.offset),
       static_cast<unsigned long long>(options.step));
-  print(line);
+  session.say(line);
   if (options.flush_interval != 0)
-    print("Sending flush every " + std::to_string(options.flush_interval) + " requests\n");
+    session.say("Sending flush every " + std::to_string(options.flush_interval) + " requests\n");
   finish_output();
 }
 
@@ -36,7 +38,7 @@ Task<double> bench_image(Session& session, OpenRequest request, BenchOptions opt
   std::exception_ptr error;
   double seconds = 0;
   try {
-    announce(options);
+    announce(session, options);
     Bench job(session.context, node, options, session.cancel);
     const auto begin = std::chrono::steady_clock::now();
     co_await job.run();
@@ -61,6 +63,26 @@ uint64_t count_argument(const Session& session, const std::string& text, std::st
   if (text.empty() || *end != 0 || errno != 0 || text[0] == '-' || value < least || value > most)
     fail(session, "Invalid " + std::string(what) + " specified");
   return value;
+}
+
+void report(const Session& session, const std::string& name, const BenchOptions& options,
+            double seconds) {
+  const double requests = static_cast<double>(options.count);
+  const double each = requests / std::max(seconds, 1e-9);
+  Value out = Value::object();
+  out.set("filename", name);
+  out.set("operation", options.write ? "write" : "read");
+  out.set("requests", options.count);
+  out.set("request-bytes", options.size);
+  out.set("depth", options.depth);
+  out.set("workers", options.workers);
+  out.set("offset", options.offset);
+  out.set("step", options.step);
+  out.set("flush-interval", options.flush_interval);
+  out.set("seconds", seconds);
+  out.set("requests-per-second", each);
+  out.set("bytes-per-second", each * static_cast<double>(options.size));
+  print_report(session, out);
 }
 
 }  // namespace
@@ -116,9 +138,10 @@ int run_bench(Session& session, Arguments& arguments) {
                       "not specified.");
   const bool overlay = arguments.has(kOverlay);
   const double seconds = run(session, bench_image(session, std::move(request), options, overlay));
+  if (session.json) report(session, words[0], options, seconds);
   char line[100];
   std::snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n", seconds);
-  print(line);
+  session.say(line);
   return 0;
 }
 

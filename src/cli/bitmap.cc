@@ -1,4 +1,5 @@
 #include "block/driver.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -119,7 +120,14 @@ int run_bitmap(Session& session, Arguments& arguments) {
     request.flags.no_backing = true;
     request.flags.references = plan.image.flags.references;
   }
+  Value out = Value::object();
+  out.set("filename", arguments.words()[0]);
+  Value actions = Value::array();
+  for (const Action& action : plan.actions) actions.push_back(name_of(action.id));
+  out.set("actions", std::move(actions));
+  out.set("bitmap", plan.name);
   run(session, run_plan(session, std::move(plan)));
+  if (session.json) print_report(session, out);
   return 0;
 }
 

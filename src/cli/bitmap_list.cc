@@ -2,6 +2,7 @@
 
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -84,18 +85,18 @@ int list_bitmaps(Session& session, Arguments& arguments) {
   if (arguments.words().size() != 1) throw UsageError{"--list takes one image and no bitmap"};
   for (const int id : {kAdd, kRemove, kClear, kEnable, kDisable, kMerge})
     if (arguments.has(id)) throw UsageError{"--list changes nothing: it goes with no other action"};
-  const bool json = json_output(session, arguments);
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   const std::string& name = arguments.words()[0];
   OpenRequest request = image_request(session, arguments, name, arguments.value('f'));
   request.flags.no_backing = true;
   Value bitmaps = run(session, read_bitmaps(session, std::move(request), name));
-  if (json) {
+  if (session.json) {
     Value result = Value::object();
-    result.set("version", uint64_t{1});
+    result.set("filename", name);
+    result.set("actions", array_of({"list"}));
     result.set("bitmaps", std::move(bitmaps));
-    print(result.pretty() + "\n");
+    print_report(session, result);
   } else if (!bitmaps.get_if<Value::Array>()->empty()) {
     print_bitmaps(*bitmaps.get_if<Value::Array>());
   }

@@ -6,6 +6,7 @@
 
 #include "block/driver.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/snapshot_guard.h"
 #include "cli/verbs.h"
 
@@ -55,6 +56,7 @@ class Committing {
     } catch (...) {
       error = std::current_exception();
     }
+    if (base_) base_name_ = base_->filename();
     layers_.push_back(base_);
     for (const NodePtr& node : layers_) {
       if (!node) continue;
@@ -67,6 +69,8 @@ class Committing {
     }
     if (error) std::rethrow_exception(error);
   }
+
+  const std::string& base_name() const { return base_name_; }
 
  private:
   Task<void> open_layers() {
@@ -121,6 +125,7 @@ class Committing {
   Progress& progress_;
   std::vector<NodePtr> layers_;
   NodePtr base_;
+  std::string base_name_;
 };
 
 }  // namespace
@@ -138,6 +143,9 @@ int run_commit(Session& session, Arguments& arguments) {
   check_format_flags(session, arguments);
   plan.name = arguments.words()[0];
   plan.top = image_request(session, arguments, plan.name, arguments.value('f'));
+  Value out = Value::object();
+  out.set("filename", plan.name);
+  out.set("emptied", plan.empty_top);
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1);
   Committing work(session, std::move(plan), progress);
   try {
@@ -147,7 +155,11 @@ int run_commit(Session& session, Arguments& arguments) {
     throw;
   }
   progress.finish();
-  if (!arguments.has('q')) print("Image committed.\n");
+  if (session.json) {
+    out.set("base", work.base_name());
+    print_report(session, out);
+  }
+  if (!arguments.has('q')) session.say("Image committed.\n");
   return 0;
 }
 

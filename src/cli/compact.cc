@@ -9,6 +9,7 @@
 #include "base/size.h"
 #include "block/driver.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 #include "job/bitmaps.h"
@@ -353,6 +354,16 @@ int run_compact(Session& session, Arguments& arguments) {
     throw;
   }
   progress.finish();
+  if (session.json) {
+    Value out = Value::object();
+    out.set("filename", words[0]);
+    out.set("target", words.back());
+    out.set("size-before", before);
+    out.set("size-after", after);
+    out.set("kept", kept);
+    print_report(session, out);
+    return 0;
+  }
   if (kept) {
     if (!quiet)
       print(words[0] + ": " + human_size(before) + ", and would take " + human_size(after) +

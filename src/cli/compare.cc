@@ -1,6 +1,7 @@
 #include "job/compare.h"
 
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -25,6 +26,32 @@ Task<CompareResult> compare_images(Session& session, OpenRequest first, OpenRequ
   co_return result;
 }
 
+std::string_view name_of(CompareResult::Kind kind) {
+  switch (kind) {
+    case CompareResult::Kind::kSize:
+      return "size";
+    case CompareResult::Kind::kStatus:
+      return "allocation";
+    case CompareResult::Kind::kContent:
+      return "content";
+    case CompareResult::Kind::kIdentical:
+      break;
+  }
+  return {};
+}
+
+void report(const Session& session, const std::vector<std::string>& files,
+            const CompareResult& result) {
+  Value out = Value::object();
+  out.set("files", array_of(files));
+  out.set("identical", result.kind == CompareResult::Kind::kIdentical);
+  out.set("sizes-differ", result.sizes_differ);
+  if (result.kind != CompareResult::Kind::kIdentical) out.set("difference", name_of(result.kind));
+  if (result.kind == CompareResult::Kind::kStatus || result.kind == CompareResult::Kind::kContent)
+    out.set("offset", result.offset);
+  print_report(session, out);
+}
+
 }  // namespace
 
 int run_compare(Session& session, Arguments& arguments) {
@@ -41,7 +68,7 @@ int run_compare(Session& session, Arguments& arguments) {
   if (!CacheMode::parse(cache)) fail(session, "Invalid source cache option: " + cache, 2);
   first.flags.cache = second.flags.cache = *CacheMode::parse(cache);
   const auto say = [&](const std::string& text) {
-    if (!quiet) print(text + "\n");
+    if (!quiet) session.say(text + "\n");
   };
   Progress progress(session, arguments.has('p'), quiet, 2);
   const CompareOptions options{.strict = arguments.has('s')};
@@ -60,6 +87,7 @@ int run_compare(Session& session, Arguments& arguments) {
                   ": " + failure.error.cause());
     return 4;
   }
+  if (session.json) report(session, words, result);
   switch (result.kind) {
     case CompareResult::Kind::kSize:
       say("Strict mode: Image size mismatch!");

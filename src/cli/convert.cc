@@ -7,6 +7,8 @@
 #include "base/arith.h"
 #include "block/driver.h"
 #include "cli/cloud_archive.h"
+#include "cli/convert_options.h"
+#include "cli/convert_report.h"
 #include "cli/help.h"
 #include "cli/presets.h"
 #include "cli/progress.h"
@@ -43,70 +45,8 @@ struct ConvertPlan {
   const PresetImage* image = nullptr;  // what of it is made
 };
 
-constexpr uint64_t kMaxSparse = 16 << 20;
 // The exit code when --verify finds a difference.
 constexpr int kDiffers = 2;
-
-ConvertOptions job_options(const Session& session, const Arguments& arguments) {
-  ConvertOptions job;
-  job.compress = arguments.has('c');
-  job.copy_offload = arguments.has('C');
-  job.out_of_order = arguments.has('W');
-  job.salvage = arguments.has(kSalvage);
-  if (const auto text = arguments.value('m')) {
-    char* end = nullptr;
-    const unsigned long count = std::strtoul(text->c_str(), &end, 10);
-    if (text->empty() || *end != 0 || count < 1 || count > 16)
-      fail(session,
-           "Invalid number of coroutines. Allowed number of coroutines is between 1 and 16");
-    job.parallel = static_cast<unsigned>(count);
-  }
-  if (const auto text = arguments.value('S')) {
-    const uint64_t bytes = size_argument(session, *text, "buffer size for sparse output");
-    if (bytes % 512 != 0 || bytes > kMaxSparse)
-      fail(session,
-           "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up "
-           "to " +
-               std::to_string(kMaxSparse) +
-               ". Select 0 to disable sparse detection (fully allocates output).");
-    job.sparse_bytes = bytes;
-  }
-  if (const auto text = arguments.value('r'))
-    job.rate = size_argument(session, *text, "rate limit");
-  return job;
-}
-
-void check_conflicts(const Session& session, const Arguments& arguments) {
-  const bool no_create = arguments.has('n');
-  if (arguments.has('C') && arguments.has('c'))
-    fail(session, "Cannot enable copy offloading when -c is used");
-  if (arguments.has('C') && arguments.has('S'))
-    fail(session, "Cannot enable copy offloading when -S is used");
-  if (arguments.has('C') && arguments.has(kSalvage))
-    fail(session, "Cannot use copy offloading in salvaging mode");
-  if (arguments.has('C') && arguments.has(kHash))
-    fail(session, "--hash needs to see the bytes: copy offloading (-C) cannot be used with it");
-  if (arguments.has(kSalvage) && arguments.has(kVerify))
-    fail(session, "--verify cannot compare with a source that is salvaged");
-  if (arguments.has(kTargetImageOpts) && !no_create)
-    fail(session, "--target-image-opts requires use of -n flag");
-  if (arguments.has(kTargetIsZero) && !no_create)
-    fail(session, "--target-is-zero requires use of -n flag");
-  if (arguments.has('o') && no_create)
-    fail(session, "-o has no effect when skipping image creation");
-  if (arguments.has(kSkipBrokenBitmaps) && !arguments.has(kBitmaps))
-    fail(session, "Use of --skip-broken-bitmaps requires --bitmaps");
-  check_format_flags(session, arguments);
-  if (arguments.has(kTargetImageOpts) && arguments.has('O'))
-    fail(session, "--image-opts and --format are mutually exclusive");
-  if (!arguments.has(kAllSnapshots)) return;
-  const std::string wanted = "--all-snapshots copies the history of one image to a new one: ";
-  for (const char letter : {'B', 'C', 'l', 'n', 'r', 'S'})
-    if (arguments.has(letter)) fail(session, wanted + "-" + letter + " cannot be used with it");
-  if (arguments.has(kSalvage)) fail(session, wanted + "--salvage cannot be used with it");
-  if (arguments.has(kHash)) fail(session, wanted + "--hash cannot be used with it");
-  if (arguments.words().size() > 2) fail(session, wanted + "it has one source");
-}
 
 // What goes wrong with names most often, told before anything is touched.
 void check_names(const Session& session, const Arguments& arguments) {
@@ -218,8 +158,8 @@ class Conversion {
       co_await open_sources();
       if (plan_.image != nullptr && plan_.image->archive) {
         created_ = true;
-        const uint64_t size = size_for(*plan_.preset, size_);
-        co_await write_cloud_archive(session_, sources_, size, out_->written(), progress_);
+        target_bytes_ = size_for(*plan_.preset, size_);
+        co_await write_cloud_archive(session_, sources_, target_bytes_, out_->written(), progress_);
         co_return co_await close_all(std::move(sources_), nullptr);
       }
       if (plan_.bitmaps) check_bitmaps();
@@ -240,6 +180,8 @@ class Conversion {
   // Files that belong to the target beside the one that was named.
   const std::vector<std::string>& parts() const { return parts_; }
   const std::string& digest() const { return digest_; }
+  uint64_t target_bytes() const { return target_bytes_; }
+  const std::string& target_format() const { return plan_.format; }
 
  private:
   Task<void> open_sources() {
@@ -290,6 +232,8 @@ class Conversion {
     if (plan_.job.compress && !target_->supports_compression())
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
     if (plan_.level) target_->set_compression_level(*plan_.level);
+    target_bytes_ = target_->length();
+    plan_.format = target_->driver().name();
     if (target_->length() < size)
       throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
   }
@@ -452,12 +396,13 @@ class Conversion {
   bool created_ = false;
   std::vector<std::string> parts_;
   std::string digest_;
+  uint64_t target_bytes_ = 0;
 };
 
 }  // namespace
 
 int run_convert(Session& session, Arguments& arguments) {
-  if (arguments.value_or(kFor, "") == "help") return print_presets();
+  if (arguments.value_or(kFor, "") == "help") return print_presets(session);
   ConvertPlan plan;
   bool help = false;
   auto options = option_lists(session, arguments, &help);
@@ -474,8 +419,8 @@ int run_convert(Session& session, Arguments& arguments) {
     const bool target = words.size() > (session.for_people() ? 0 : 1);
     return print_create_help(session, plan.format, target ? words.back() : std::string());
   }
-  plan.job = job_options(session, arguments);
-  check_conflicts(session, arguments);
+  plan.job = convert_job_options(session, arguments);
+  check_convert_conflicts(session, arguments);
   if (words.size() < 2 && session.for_people())
     throw UsageError{"convert needs a source and a target: cairn convert SOURCE… TARGET"};
   if (words.size() < 2) fail(session, "Must specify image file name");
@@ -526,11 +471,15 @@ int run_convert(Session& session, Arguments& arguments) {
   if (target) target->commit();
   if (!session.for_people()) progress.update(1, 1);
   progress.finish();
-  if (!plan.hash.empty()) print(conversion.digest() + "  " + plan.target + "\n");
-  if (plan.preset != nullptr && !plan.quiet)
-    print("Ready for " + std::string(plan.preset->title) + ": " + std::string(plan.image->ready) +
-          ".\n");
-  if (plan.verify && !plan.quiet) print("Verified: the target has the content of the source.\n");
+  report_conversion(session, {.names = words,
+                              .format = conversion.target_format(),
+                              .bytes = conversion.target_bytes(),
+                              .algorithm = plan.hash,
+                              .digest = conversion.digest(),
+                              .verified = plan.verify,
+                              .preset = plan.preset,
+                              .image = plan.image,
+                              .quiet = plan.quiet});
   return 0;
 }
 

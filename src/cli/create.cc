@@ -1,9 +1,35 @@
 #include "block/driver.h"
 #include "cli/key_file.h"
+#include "cli/report.h"
 #include "cli/target.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
+namespace {
+
+Task<uint64_t> size_of(Session& session, OpenRequest request) {
+  NodePtr node = co_await open_node(session.context, std::move(request));
+  const uint64_t length = node->length();
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), nullptr);
+  co_return length;
+}
+
+void report(Session& session, const CreateOptions& made) {
+  OpenRequest request;
+  request.filename = made.filename;
+  request.format = made.format;
+  request.flags.metadata_only = true;
+  request.flags.no_backing = true;
+  Value out = Value::object();
+  out.set("filename", made.filename);
+  out.set("format", made.format);
+  out.set("virtual-size", run(session, size_of(session, std::move(request))));
+  out.set("options", object_of(made.options));
+  print_report(session, out);
+}
+
+}  // namespace
 
 int run_create(Session& session, Arguments& arguments) {
   bool help = false;
@@ -23,7 +49,7 @@ int run_create(Session& session, Arguments& arguments) {
   if (words.size() == 2) request.size = size_argument(session, words[1], "image size");
   request.backing_unchecked = arguments.has('u');
   if (!arguments.has('q')) {
-    request.announce = [](std::string_view line) { print(std::string(line) + "\n"); };
+    request.announce = [&](std::string_view line) { session.say(std::string(line) + "\n"); };
   }
   try {
     if (given) request.options = *given;
@@ -35,8 +61,10 @@ int run_create(Session& session, Arguments& arguments) {
     if (const auto format = arguments.value('F')) request.options.set("backing_fmt", *format);
     Target target(session, request.filename, arguments, request.format, request.options);
     target.prepare(request);
+    const CreateOptions made = request;
     run(session, create_image(session.context, std::move(request)));
     target.commit();
+    if (session.json) report(session, made);
   } catch (const Error& error) {
     session.error(words[0], error);
     return 1;

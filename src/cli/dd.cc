@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "block/driver.h"
 #include "cli/help.h"
+#include "cli/report.h"
 #include "cli/target.h"
 #include "cli/verbs.h"
 
@@ -44,7 +45,12 @@ Task<void> copy(Session& session, Node& source, Node& target, uint64_t from, uin
   }
 }
 
-Task<void> run_plan(Session& session, DdPlan plan, Target& out, bool& created) {
+struct Done {
+  bool created = false;
+  uint64_t bytes = 0;
+};
+
+Task<void> run_plan(Session& session, DdPlan plan, Target& out, Done& done) {
   NodePtr source = co_await open_node(session.context, std::move(plan.source));
   NodePtr target;
   std::exception_ptr error;
@@ -68,7 +74,7 @@ Task<void> run_plan(Session& session, DdPlan plan, Target& out, bool& created) {
     } catch (Error& caught) {
       throw caught.context(plan.out + ": error while creating output image");
     }
-    created = true;
+    done.created = true;
     OpenRequest request;
     request.filename = out.written();
     request.format = plan.format;
@@ -78,6 +84,7 @@ Task<void> run_plan(Session& session, DdPlan plan, Target& out, bool& created) {
       session.error(plan.in + ": cannot skip to specified offset");
     else
       co_await copy(session, *source, *target, begin, end);
+    done.bytes = size;
   } catch (...) {
     error = std::current_exception();
   }
@@ -124,14 +131,22 @@ int run_dd(Session& session, Arguments& arguments) {
   plan.out = *out;
   plan.source = image_request(session, arguments, *in, arguments.value('f'));
   Target target(session, plan.out, arguments, plan.format, {});
-  bool created = false;
+  Value report = Value::object();
+  report.set("input", plan.in);
+  report.set("output", plan.out);
+  report.set("format", plan.format);
+  Done done;
   try {
-    run(session, run_plan(session, std::move(plan), target, created));
+    run(session, run_plan(session, std::move(plan), target, done));
   } catch (Error& error) {
-    target.failed(error, created, {});
+    target.failed(error, done.created, {});
     throw;
   }
   target.commit();
+  if (session.json) {
+    report.set("bytes", done.bytes);
+    print_report(session, report);
+  }
   return 0;
 }
 

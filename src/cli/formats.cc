@@ -2,6 +2,7 @@
 
 #include "block/driver.h"
 #include "cli/help.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -76,7 +77,6 @@ void print_table(const std::vector<const Driver*>& drivers, std::string_view kin
 }  // namespace
 
 int run_formats(Session& session, Arguments& arguments) {
-  const bool json = json_output(session, arguments);
   std::vector<const Driver*> drivers = session.context.registry().all();
   if (const auto& words = arguments.words(); !words.empty()) {
     drivers.clear();
@@ -86,10 +86,12 @@ int run_formats(Session& session, Arguments& arguments) {
       drivers.push_back(driver);
     }
   }
-  if (json) {
-    Value::Array out;
-    for (const Driver* driver : drivers) out.push_back(described(*driver));
-    print(Value(std::move(out)).pretty() + "\n");
+  if (session.json) {
+    Value formats = Value::array();
+    for (const Driver* driver : drivers) formats.push_back(described(*driver));
+    Value out = Value::object();
+    out.set("formats", std::move(formats));
+    print_report(session, out);
     return 0;
   }
   print_table(drivers, "format", "format");

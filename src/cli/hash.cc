@@ -3,6 +3,7 @@
 #include "base/size.h"
 #include "block/driver.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
@@ -54,7 +55,6 @@ Task<Hashed> hash_image(Session& session, OpenRequest request, std::string algor
 }  // namespace
 
 int run_hash(Session& session, Arguments& arguments) {
-  const bool json = json_output(session, arguments);
   const auto& words = arguments.words();
   if (words.size() != 1) throw UsageError{"Expecting one image file name"};
   check_format_flags(session, arguments);
@@ -76,14 +76,14 @@ int run_hash(Session& session, Arguments& arguments) {
     throw;
   }
   progress.finish();
-  if (json) {
+  if (session.json) {
     Value out = Value::object();
     out.set("filename", words[0]);
     out.set("format", result.format);
     out.set("virtual-size", result.bytes);
     out.set("algorithm", algorithm);
     out.set("digest", result.digest);
-    print(out.pretty() + "\n");
+    print_report(session, out);
     return 0;
   }
   print(result.digest + "  " + words[0] + "\n");

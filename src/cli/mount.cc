@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "block/overlay.h"
 #include "block/partitions.h"
+#include "cli/report.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
 
@@ -125,8 +126,34 @@ void choose_partitions(Session& session, const PartitionTable& table, MountWante
                                  .length = partition.length});
 }
 
-void announce(const Node& node, const MountWanted& wanted, const PartitionTable& table,
-              const std::string& shown) {
+void report(const Session& session, const Node& node, const MountWanted& wanted,
+            const PartitionTable& table) {
+  Value out = Value::object();
+  out.set("filename", wanted.fuse.source);
+  out.set("mount-point", wanted.fuse.mount_point);
+  out.set("virtual-size", node.length());
+  out.set("writable", wanted.fuse.writable);
+  out.set("pid", int64_t{::getpid()});
+  if (wanted.partitions) {
+    out.set("partition-table", table.scheme);
+    Value partitions = Value::array();
+    for (const Partition& partition : table.partitions) {
+      Value one = Value::object();
+      one.set("file", "p" + std::to_string(partition.number));
+      one.set("offset", partition.offset);
+      one.set("length", partition.length);
+      one.set("type", partition.type);
+      one.set("name", partition.name);
+      partitions.push_back(std::move(one));
+    }
+    out.set("partitions", std::move(partitions));
+  }
+  print_report(session, out);
+}
+
+void announce(const Session& session, const Node& node, const MountWanted& wanted,
+              const PartitionTable& table, const std::string& shown) {
+  if (session.json) return report(session, node, wanted, table);
   if (wanted.quiet) return;
   print("'" + wanted.fuse.source + "' is mounted on '" + shown + "' (" + human_size(node.length()) +
         (wanted.fuse.writable ? ", writable" : ", read-only") + ")\n");
@@ -164,7 +191,7 @@ Task<void> mount_image(Session& session, OpenRequest request, MountWanted wanted
     }
     FuseMount mount(session.context, node, wanted.fuse);
     mount.mount();
-    announce(*node, wanted, table, target);
+    announce(session, *node, wanted, table, target);
     if (background.started()) background.ready();
     take_time_to_end();
     co_await mount.serve(session.cancel, [&session] {

@@ -64,7 +64,7 @@ std::vector<Flag> own_flags(std::string_view verb) {
   if (verb == "commit" || verb == "rebase")
     return {{kForce, "force", nullptr,
              "go on although internal snapshots of the image will show other content"}};
-  if (verb == "bitmap") return {{kList, "list", nullptr, "list the bitmaps of FILE"}, kOutputFlag};
+  if (verb == "bitmap") return {{kList, "list", nullptr, "list the bitmaps of FILE"}};
   if (verb == "bench")
     return {{kOverlay, "snapshot", nullptr,
              "writes go to a temporary overlay: the image stays as it is, and may be read-only"}};

@@ -5,6 +5,7 @@
 #include "base/arith.h"
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 #include "format/vpc/azure.h"
 
@@ -147,7 +148,37 @@ const Preset& find_preset(const Session& session, const std::string& name) {
   fail(session, "--for knows " + names + "; '" + name + "' was given");
 }
 
-int print_presets() {
+namespace {
+
+void report_presets(const Session& session) {
+  Value list = Value::array();
+  for (const Preset& preset : presets()) {
+    Value one = Value::object();
+    one.set("name", preset.name);
+    one.set("title", preset.title);
+    Value images = Value::array();
+    for (const PresetImage& image : preset.images) {
+      Value kind = Value::object();
+      kind.set("ending", image.ending);
+      kind.set("format", image.format);
+      kind.set("title", image.ready);
+      images.push_back(std::move(kind));
+    }
+    one.set("images", std::move(images));
+    list.push_back(std::move(one));
+  }
+  Value out = Value::object();
+  out.set("presets", std::move(list));
+  print_report(session, out, "presets");
+}
+
+}  // namespace
+
+int print_presets(const Session& session) {
+  if (session.json) {
+    report_presets(session);
+    return 0;
+  }
   for (const Preset& preset : presets()) {
     std::string kinds;
     for (const PresetImage& image : preset.images)

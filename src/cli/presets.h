@@ -33,7 +33,7 @@ struct Preset {
 
 // The preset NAME. Fails with the list of them.
 const Preset& find_preset(const Session& session, const std::string& name);
-int print_presets();
+int print_presets(const Session& session);
 
 // The image of PRESET for a target called TARGET, or of FORMAT where that is given; its options are
 // added to OPTIONS. Fails for what the maker does not take.

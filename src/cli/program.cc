@@ -72,6 +72,7 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   const std::string changed = changed_in_place(verb, arguments);
   if (!changed.empty()) unfinished.emplace(changed, Unfinished::Fate::kIncomplete);
   try {
+    session.json = session.for_people() && json_output(session, arguments);
     const int code = verb.run(session, arguments);
     finish_output();
     if (verb.name == "convert" || verb.name == "dd") warn_of_unused_key(session);
@@ -91,9 +92,8 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   }
 }
 
-bool opens_images(const std::vector<Flag>& flags) {
-  return std::any_of(flags.begin(), flags.end(),
-                     [](const Flag& flag) { return flag.id == kObject; });
+bool knows(const std::vector<Flag>& flags, int id) {
+  return std::any_of(flags.begin(), flags.end(), [id](const Flag& flag) { return flag.id == id; });
 }
 
 int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
@@ -101,19 +101,16 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   flags.push_back({'h', "help", nullptr, "print this help"});
   if (session.for_people()) {
     for (const Flag& flag : own_flags(verb.name)) flags.push_back(flag);
-    if (std::any_of(flags.begin(), flags.end(),
-                    [](const Flag& flag) { return flag.id == kObject; }))
-      flags.push_back(kKeyFileFlag);
+    if (knows(flags, kObject)) flags.push_back(kKeyFileFlag);
     flags.push_back(kUntrustedFlag);
-    if (opens_images(flags)) flags.push_back(kKeyBudgetFlag);
+    if (!knows(flags, kOutput)) flags.push_back(kOutputFlag);
+    if (knows(flags, kObject)) flags.push_back(kKeyBudgetFlag);
     if (can_be_sandboxed(verb.name)) flags.push_back(kBudgetFlag);
   }
   session.verb = verb.name;
   std::vector<char*> words(argv, argv + argc);
   try {
-    const bool reports =
-        std::any_of(flags.begin(), flags.end(), [](const Flag& flag) { return flag.id == 'p'; });
-    if (session.for_people() && reports) session.progress_fd = take_json_progress(words);
+    if (session.for_people() && knows(flags, 'p')) session.progress_fd = take_json_progress(words);
     argc = static_cast<int>(words.size());
     words.push_back(nullptr);
     argv = words.data();

@@ -74,7 +74,7 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
     if (session.for_people() && ::isatty(STDERR_FILENO))
       style_ = Style::kBar;
     else if (wanted)
-      style_ = Style::kPercent;
+      style_ = session.json ? Style::kBar : Style::kPercent;
   }
   if (style_ == Style::kNone) {
     struct sigaction action = {};

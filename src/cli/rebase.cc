@@ -1,6 +1,7 @@
 #include "block/driver.h"
 #include "block/parent_link.h"
 #include "cli/progress.h"
+#include "cli/report.h"
 #include "cli/snapshot_guard.h"
 #include "cli/verbs.h"
 #include "job/difference.h"
@@ -138,8 +139,15 @@ int run_rebase(Session& session, Arguments& arguments) {
   // -U is about the new backing file: the overlay is written.
   plan.overlay.flags.force_share = false;
   Progress progress(session, arguments.has('p'), arguments.has('q'), 2);
+  Value out = Value::object();
+  out.set("filename", arguments.words()[0]);
+  out.set("backing-filename", plan.backing);
+  if (!plan.format.empty()) out.set("backing-filename-format", plan.format);
+  out.set("content-kept", !plan.unsafe);
   Rebasing work(session, std::move(plan), progress);
   run(session, work.run());
+  progress.finish();
+  if (session.json) print_report(session, out);
   return 0;
 }
 

@@ -1,4 +1,5 @@
 #include "base/size.h"
+#include "cli/report.h"
 #include "cli/size_text.h"
 #include "cli/verbs.h"
 
@@ -12,7 +13,13 @@ struct ResizeWanted {
   Preallocation preallocation = Preallocation::kOff;
 };
 
-Task<void> resize_image(Session& session, OpenRequest request, ResizeWanted wanted) {
+struct Resized {
+  uint64_t before = 0;
+  uint64_t after = 0;
+};
+
+Task<Resized> resize_image(Session& session, OpenRequest request, ResizeWanted wanted) {
+  Resized sizes;
   NodePtr node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   try {
@@ -33,11 +40,13 @@ Task<void> resize_image(Session& session, OpenRequest request, ResizeWanted want
       throw Exit{1};
     }
     co_await node->resize({.length = length, .preallocation = wanted.preallocation});
+    sizes = {.before = now, .after = node->length()};
   } catch (...) {
     error = std::current_exception();
   }
   std::vector<NodePtr> nodes(1, node);
   co_await close_all(std::move(nodes), error);
+  co_return sizes;
 }
 
 }  // namespace
@@ -70,8 +79,15 @@ int run_resize(Session& session, Arguments& arguments) {
   OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.writable = true;
   request.flags.resize = true;
-  run(session, resize_image(session, std::move(request), wanted));
-  if (!arguments.has('q')) print("Image resized.\n");
+  const Resized sizes = run(session, resize_image(session, std::move(request), wanted));
+  if (session.json) {
+    Value out = Value::object();
+    out.set("filename", words[0]);
+    out.set("old-size", sizes.before);
+    out.set("virtual-size", sizes.after);
+    print_report(session, out);
+  }
+  if (!arguments.has('q')) session.say("Image resized.\n");
   return 0;
 }
 

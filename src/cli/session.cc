@@ -38,6 +38,9 @@ void Session::error(std::string_view text) const {
   std::fflush(stdout);
   std::fprintf(stderr, "%s: %s\n", program.c_str(), shown_lines(text).c_str());
 }
+void Session::say(std::string_view text) const {
+  if (!json) print(text);
+}
 void Session::warning(std::string_view text) const { error("warning: " + std::string(text)); }
 void Session::error(const Error& caught) const {
   std::string text = caught.message();

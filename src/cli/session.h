@@ -30,6 +30,7 @@ struct Session {
   CancelSource& cancel;
   bool untrusted = false;               // references found in images are not followed
   std::string verb = {};                // the one that runs: the first phase of its progress
+  bool json = false;                    // --output json, under Cairn's own name
   std::optional<int> progress_fd = {};  // where lines for programs go; none: progress is for people
 
   std::string unused_key_file = {};  // what --key-file named, until an image asks for its key
@@ -39,6 +40,8 @@ struct Session {
   std::shared_ptr<FileReplacement> replacement = {};
 
   bool for_people() const { return persona == Persona::kCairn; }
+  // Prints TEXT, which is for people: nothing after --output json.
+  void say(std::string_view text) const;
   // "PROGRAM: TEXT" on standard error.
   void error(std::string_view text) const;
   void warning(std::string_view text) const;

@@ -2,6 +2,7 @@
 
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/report.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
@@ -46,6 +47,31 @@ Task<Value> act(Session& session, OpenRequest request, Action action) {
   co_return list;
 }
 
+void report(const Session& session, const std::string& name, const Action& action,
+            const Value& list) {
+  Value out = Value::object();
+  out.set("filename", name);
+  switch (action.letter) {
+    case 'c':
+      out.set("action", "create");
+      break;
+    case 'a':
+      out.set("action", "apply");
+      break;
+    case 'd':
+      out.set("action", "delete");
+      break;
+    default:
+      out.set("action", "list");
+      break;
+  }
+  if (action.letter == 'l')
+    out.set("snapshots", list.is_array() ? list : Value::array());
+  else
+    out.set("snapshot", action.argument);
+  print_report(session, out);
+}
+
 }  // namespace
 
 int run_snapshot(Session& session, Arguments& arguments) {
@@ -72,6 +98,10 @@ int run_snapshot(Session& session, Arguments& arguments) {
   // Only the list is wanted: no need to look at what lies below.
   request.flags.no_backing = action.letter == 'l';
   const Value list = run(session, act(session, std::move(request), action));
+  if (session.json) {
+    report(session, arguments.words()[0], action, list);
+    return 0;
+  }
   const auto* rows = list.get_if<Value::Array>();
   if (action.letter == 'l' && rows != nullptr && !rows->empty()) print_snapshots(list, "");
   return 0;

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/own_fd.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 #include "export/fuse/mount.h"
 
@@ -144,6 +145,11 @@ int run_umount(Session& session, Arguments& arguments) {
     std::this_thread::sleep_for(kPause);
   }
   if (server.get() >= 0) wait_for_server(session, name, server.get(), end);
+  if (session.json) {
+    Value out = Value::object();
+    out.set("mount-point", path);
+    print_report(session, out);
+  }
   return 0;
 }
 

@@ -3,7 +3,7 @@ import pytest
 
 from conftest import CAIRN, call
 
-LISTED = call(CAIRN, "formats", "--output=json").json()
+LISTED = call(CAIRN, "formats", "--output=json").json()["formats"]
 FORMATS = [one for one in LISTED if one["kind"] == "format"]
 # What an encrypted image cannot be made or opened without.
 SECRET = {"luks": ["--object", "secret,id=key,data=open sesame"]}
@@ -23,7 +23,7 @@ def test_both_forms_tell_the_same(cairn):
         line = next(line for line in text.splitlines() if line.startswith(one["name"] + " "))
         assert line.endswith(one["title"])
         assert line.count(" yes") == sum(one["abilities"].values())
-    assert cairn("formats", "qcow2", "--output=json").json() == [one for one in LISTED if one["name"] == "qcow2"]
+    assert cairn("formats", "qcow2", "--output=json").json()["formats"] == [one for one in LISTED if one["name"] == "qcow2"]
     assert cairn("formats", "nope", ok=False).code == 1
 
 

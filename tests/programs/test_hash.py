@@ -31,6 +31,7 @@ def test_hash_is_that_of_the_raw_content(disks, cairn, image):
     for ours, theirs in (("sha512", "sha512"), ("sha1", "sha1"), ("md5", "md5"), ("blake2b", "blake2b"),
                          ("blake2s", "blake2s"), ("sha3-256", "sha3_256"), ("sha384", "sha384")):
         done = cairn("hash", "-a", ours, "--output=json", image).json()
+        assert done.pop("schema") == "cairn/hash/1"
         assert done == {"algorithm": ours, "digest": digest_of(flat, theirs), "filename": image,
                         "format": image.split(".")[1], "virtual-size": 5 << 20}
 

@@ -70,13 +70,14 @@ def test_a_key_file_that_does_nothing_is_no_secret(key, cairn, ours):
 def test_bitmap_list(folder, cairn, ours):
     cairn("create", "-q", "a.qcow2", "4M")
     assert cairn("bitmap", "--list", "a.qcow2").out == ""
-    assert cairn("bitmap", "--list", "--output", "json", "a.qcow2").json() == {"version": 1, "bitmaps": []}
+    told = {"schema": "cairn/bitmap/1", "filename": "a.qcow2", "actions": ["list"]}
+    assert cairn("bitmap", "--list", "--output", "json", "a.qcow2").json() == {**told, "bitmaps": []}
     cairn("bitmap", "--add", "-g", "64k", "a.qcow2", "monday")
     cairn("io", "-c", "write 0 100k", "a.qcow2")
     cairn("bitmap", "--add", "--disable", "-g", "32k", "a.qcow2", "tuesday\x1b[2J")
     before = (folder / "a.qcow2").read_bytes()
     listed = cairn("bitmap", "--list", "--output=json", "a.qcow2").json()
-    assert listed == {"version": 1, "bitmaps": [
+    assert listed == {**told, "bitmaps": [
         {"name": "monday", "granularity": 65536, "enabled": True, "inconsistent": False, "dirty-bytes": 131072},
         {"name": "tuesday\x1b[2J", "granularity": 32768, "enabled": False, "inconsistent": False, "dirty-bytes": 0}]}
     rows = [line.split() for line in cairn("bitmap", "--list", "a.qcow2").out.splitlines()]

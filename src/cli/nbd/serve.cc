@@ -8,6 +8,7 @@
 #include "base/size.h"
 #include "cli/nbd/nbd.h"
 #include "cli/nbd/plan.h"
+#include "cli/report.h"
 #include "net/nbd_uri.h"
 #include "net/nbd_wire.h"
 
@@ -136,6 +137,34 @@ void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
   finish_output();
 }
 
+void report(const Session& session, const ServePlan& plan, const nbd::Server& server,
+            const std::vector<std::string>& titles, const SocketAddress& where) {
+  SocketAddress address = where;
+  if (where.kind == SocketAddress::Kind::kInet) address.host = reachable(where.host);
+  Value exports = Value::array();
+  for (size_t i = 0; i < titles.size(); ++i) {
+    const nbd::Export& shown = *server.options().exports[i];
+    Value one = Value::object();
+    one.set("name", shown.name());
+    one.set("filename", titles[i]);
+    one.set("size", shown.size());
+    one.set("writable", shown.writable());
+    one.set("uri", nbd::format_uri(address, shown.name(), plan.server.tls != nullptr));
+    exports.push_back(std::move(one));
+  }
+  Value out = Value::object();
+  out.set("pid", int64_t{::getpid()});
+  if (where.kind == SocketAddress::Kind::kInet) {
+    out.set("host", where.host);
+    out.set("port", where.port);
+  } else {
+    out.set("socket", where.path);
+  }
+  out.set("tls", plan.server.tls != nullptr);
+  out.set("exports", std::move(exports));
+  print_report(session, out);
+}
+
 int run_serve(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.empty()) throw UsageError{"Expecting the name of an image"};
@@ -189,8 +218,12 @@ int run_serve(Session& session, Arguments& arguments) {
       plan.tick = [&](const nbd::Server& server) { meter.draw(server); };
   }
   ServePlan* const shown = &plan;
-  plan.ready = [shown, names, words, quiet](const nbd::Server&, const SocketAddress& where) {
-    if (!quiet) print_uris(*shown, names, words, where);
+  plan.ready = [&session, shown, names, words, quiet](const nbd::Server& server,
+                                                      const SocketAddress& where) {
+    if (session.json)
+      report(session, *shown, server, words, where);
+    else if (!quiet)
+      print_uris(*shown, names, words, where);
   };
   ServePlan copy = plan;
   run(session, serve(session, std::move(copy)));
