@@ -1,5 +1,6 @@
 #include "cli/key_budget.h"
 
+#include "cli/size_text.h"
 #include "crypto/key_budget.h"
 
 namespace cairn::cli {
@@ -14,6 +15,7 @@ void take_key_budget(const Arguments& arguments) {
   const auto text = arguments.value(kKeyBudgetId);
   if (!text) return;
   Options options = Options::parse_list(*text);
+  if (const auto size = options.string("memory")) options.set("memory", plain_size(*size));
   KeyBudget budget;
   budget.memory_bytes = options.size("memory").value_or(budget.memory_bytes);
   budget.seconds = options.number("time").value_or(budget.seconds);

@@ -151,17 +151,40 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   }
 }
 
+// Under Cairn's own name: what TOOL would take for a part of an option is none. True when help was
+// asked for and printed.
+bool check_tool_line(const Session& session, const Tool& tool, int argc, char** argv) {
+  std::vector<Flag> flags = tool.flags();
+  flags.push_back({'h', "help", nullptr, "print this help"});
+  flags.push_back({'V', "version", nullptr, "print the version"});
+  flags.push_back(kKeyFileFlag);
+  const Arguments arguments = Arguments::parse(flags, argc, argv, LongNames::kWhole);
+  if (!arguments.has('h')) return false;
+  const Verb verb{.name = tool.verb,
+                  .summary = tool.summary,
+                  .synopsis = tool.synopsis,
+                  .flags = {},
+                  .run = nullptr};
+  print_verb_help(session, verb, flags);
+  return true;
+}
+
 // One of the programs that have a command line of their own.
 int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
   try {
     std::vector<char*> words(argv, argv + argc);
-    if (session.for_people()) take_key_file(session, words);
+    if (session.for_people()) {
+      session.verb = tool.verb;
+      if (check_tool_line(session, tool, argc, argv)) return 0;
+      take_key_file(session, words);
+    }
     argc = static_cast<int>(words.size());
     words.push_back(nullptr);
     const int code = tool.run(session, argc, words.data());
     finish_output();
     return code;
   } catch (const UsageError& error) {
+    if (session.for_people()) return usage(session, error, 1);
     session.error(error.message);
   } catch (const Exit& exit) {
     return exit.code;

@@ -19,6 +19,7 @@
 
 #include "base/size.h"
 #include "block/unnamed_file.h"
+#include "cli/size_text.h"
 #include "cli/verbs.h"
 #include "job/replacement.h"
 
@@ -308,6 +309,8 @@ std::vector<std::unique_ptr<UnnamedFile>> make_spools(Session& session, Reach& r
 Budget Budget::parse(const std::string& text) {
   Budget budget;
   Options options = Options::parse_list(text);
+  for (const char* key : {"memory", "output"})
+    if (const auto size = options.string(key)) options.set(key, plain_size(*size));
   budget.memory = options.size("memory").value_or(budget.memory);
   budget.cpu_seconds = options.number("cpu").value_or(budget.cpu_seconds);
   budget.output = options.size("output");

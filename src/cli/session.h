@@ -80,6 +80,9 @@ struct Tool {
   std::string_view summary;  // one line for people
   // ARGV[0] is the name. Gives the exit code; may throw Exit, UsageError and Error.
   int (*run)(Session& session, int argc, char** argv);
+  // Under Cairn's own name, where whole options only are known:
+  std::string_view synopsis;
+  std::vector<Flag> (*flags)();
 };
 // Defined by the table in tools.cc.
 const std::vector<Tool>& tools();

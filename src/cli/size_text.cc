@@ -33,7 +33,11 @@ std::string decimal(std::string_view digits, size_t power) {
 }  // namespace
 
 std::string plain_size(const Session& session, std::string text) {
-  if (!session.for_people() || text.size() < 3 || std::tolower(text.back()) != 'b') return text;
+  return session.for_people() ? plain_size(std::move(text)) : text;
+}
+
+std::string plain_size(std::string text) {
+  if (text.size() < 3 || std::tolower(text.back()) != 'b') return text;
   const bool binary = std::tolower(text[text.size() - 2]) == 'i';
   const size_t unit_at = text.size() - (binary ? 3 : 2);
   const size_t unit = kUnits.find(static_cast<char>(std::tolower(text[unit_at])));

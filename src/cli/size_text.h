@@ -10,6 +10,9 @@ namespace cairn::cli {
 // Any other text, and all under QEMU's names, stays as it is.
 std::string plain_size(const Session& session, std::string text);
 
+// The same under whatever name.
+std::string plain_size(std::string text);
+
 // The same for the values of those creation options that are sizes.
 void plain_sizes(const Session& session, Options& options);
 

@@ -5,9 +5,10 @@ namespace cairn::cli {
 
 const std::vector<Tool>& tools() {
   static const std::vector<Tool> table = {
-      {"qemu-io", "io", "reads and writes bytes of a disk, command by command", run_io},
+      {"qemu-io", "io", "reads and writes bytes of a disk, command by command", run_io,
+       "[OPTIONS] [-c COMMAND]… [FILE]", io_flags},
       {"qemu-nbd", "nbd", "serves one disk to NBD clients, with the options of qemu-nbd",
-       run_qemu_nbd},
+       run_qemu_nbd, "[OPTIONS] FILE | -L [OPTIONS]", nbd_flags},
   };
   return table;
 }

@@ -57,8 +57,8 @@ Task<bool> aio_read_command(Shell& shell, std::vector<std::string> line) {
     co_return true;
   }
   words.expect(2, SIZE_MAX);
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = vector_length(words.rest());
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length = vector_length(shell, words.rest());
   shell.pending.spawn(
       after_others(read_later(shell, shell.node, std::move(words), offset, length, pattern)));
   co_return true;
@@ -79,8 +79,9 @@ Task<bool> aio_write_command(Shell& shell, std::vector<std::string> line) {
   if (words.has('u') && !words.has('z')) throw Failed{"-u requires -z to be specified"};
   if (words.has('z') && words.has('r'))
     throw Failed{"cannot combine zero write with registered I/O buffer"};
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = words.has('z') ? number(words.rest()[1]) : vector_length(words.rest());
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length =
+      words.has('z') ? number(shell, words.rest()[1]) : vector_length(shell, words.rest());
   shell.pending.spawn(
       after_others(write_later(shell, shell.node, std::move(words), offset, length, pattern)));
   co_return true;

@@ -22,10 +22,10 @@ uint64_t sector_aligned(uint64_t value, const char* what) {
   return value;
 }
 
-uint64_t vector_length(const std::vector<std::string>& words) {
+uint64_t vector_length(const Shell& shell, const std::vector<std::string>& words) {
   uint64_t total = 0;
   for (size_t i = 1; i < words.size(); ++i) {
-    const uint64_t length = number(words[i]);
+    const uint64_t length = number(shell, words[i]);
     if (length > kMostBytes)
       throw Failed{"Argument '" + words[i] + "' exceeds maximum size " +
                    std::to_string(kMostBytes)};
@@ -98,17 +98,17 @@ Task<bool> read_command(Shell& shell, std::vector<std::string> line) {
   const Words words(line, "bCl:pP:qrs:v");
   Check check;
   uint64_t check_length = 0;
-  if (const auto text = words.value('l')) check_length = number(*text);
+  if (const auto text = words.value('l')) check_length = number(shell, *text);
   if (const auto text = words.value('P')) {
     check.wanted = true;
     check.pattern = pattern_byte(*text);
   }
-  if (const auto text = words.value('s')) check.offset = number(*text);
+  if (const auto text = words.value('s')) check.offset = number(shell, *text);
   words.expect(2, 2);
   if (words.has('b') && words.has('r'))
     throw Failed{"I/O buffer registration is not supported when reading from vmstate"};
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = number(words.rest()[1]);
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length = number(shell, words.rest()[1]);
   if (length > kMostBytes)
     throw Failed{"length cannot exceed " + std::to_string(kMostBytes) + ", given " +
                  words.rest()[1]};
@@ -133,8 +133,8 @@ Task<bool> readv_command(Shell& shell, std::vector<std::string> line) {
     check.pattern = pattern_byte(*text);
   }
   words.expect(2, SIZE_MAX);
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = vector_length(words.rest());
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length = vector_length(shell, words.rest());
   check.length = length;
   const bool good = co_await read_and_report(shell, words, offset, length, check, true);
   co_return good;
@@ -159,8 +159,8 @@ Task<bool> write_command(Shell& shell, std::vector<std::string> line) {
   if (const auto text = words.value('P')) pattern = pattern_byte(*text);
   words.expect(2, 2);
   check_write_flags(words);
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = number(words.rest()[1]);
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length = number(shell, words.rest()[1]);
   if (length > kMostBytes && !words.has('n'))
     throw Failed{"length cannot exceed " + std::to_string(kMostBytes) + " without -n, given " +
                  words.rest()[1]};
@@ -199,8 +199,8 @@ Task<bool> writev_command(Shell& shell, std::vector<std::string> line) {
   uint8_t pattern = 0xcd;
   if (const auto text = words.value('P')) pattern = pattern_byte(*text);
   words.expect(2, SIZE_MAX);
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = vector_length(words.rest());
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length = vector_length(shell, words.rest());
   Buffer buffer(shell, length, pattern);
   const WriteFlags flags{.fua = words.has('f')};
   const Clock clock;
@@ -218,8 +218,8 @@ Task<bool> writev_command(Shell& shell, std::vector<std::string> line) {
 Task<bool> discard_command(Shell& shell, std::vector<std::string> line) {
   const Words words(line, "Cq");
   words.expect(2, 2);
-  const uint64_t offset = number(words.rest()[0]);
-  const uint64_t length = number(words.rest()[1]);
+  const uint64_t offset = number(shell, words.rest()[0]);
+  const uint64_t length = number(shell, words.rest()[1]);
   if (length > kMostBytes)
     throw Failed{"length cannot exceed " + std::to_string(kMostBytes) + ", given " +
                  words.rest()[1]};

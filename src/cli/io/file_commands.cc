@@ -127,7 +127,7 @@ Task<bool> truncate_command(Shell& shell, std::vector<std::string> line) {
     }
   }
   words.expect(1, SIZE_MAX);
-  request.length = number(words.rest()[0]);
+  request.length = number(shell, words.rest()[0]);
   co_await shell.node->resize(request);
   co_return true;
 }
@@ -153,9 +153,9 @@ Task<bool> info_command(Shell& shell, std::vector<std::string>) {
 // --- what is allocated ---
 
 Task<bool> alloc_command(Shell& shell, std::vector<std::string> line) {
-  const uint64_t offset = number(line[1]);
+  const uint64_t offset = number(shell, line[1]);
   uint64_t count = 512;
-  if (line.size() == 3) count = number(line[2]);
+  if (line.size() == 3) count = number(shell, line[2]);
   const uint64_t end = shell.node->length();
   const uint64_t asked = offset < end ? std::min(count, end - offset) : 0;
   uint64_t left = asked;

@@ -9,5 +9,7 @@ namespace cairn::cli {
 
 // The whole tool, `cairn io` or `qemu-io`; ARGV[0] is its name. Gives the exit code.
 int run_io(Session& session, int argc, char** argv);
+// Its options.
+std::vector<Flag> io_flags();
 
 }  // namespace cairn::cli

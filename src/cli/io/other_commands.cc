@@ -22,6 +22,11 @@ Task<bool> quit_command(Shell& shell, std::vector<std::string>) {
 }
 
 Task<bool> help_command(Shell& shell, std::vector<std::string> line) {
+  const bool people = shell.session.for_people();
+  if (line.size() == 1 && people) {
+    print_own_help();
+    co_return true;
+  }
   if (line.size() == 1) {
     for (const Command& command : commands()) shell.print_usage(command);
     print("\nUse 'help commandname' for extended help.\n");
@@ -29,6 +34,10 @@ Task<bool> help_command(Shell& shell, std::vector<std::string> line) {
   }
   const Command* command = find_command(line[1]);
   if (command == nullptr) throw Failed{"command " + line[1] + " not found"};
+  if (people) {
+    print_own_help(*command);
+    co_return true;
+  }
   shell.print_usage(*command);
   print(command->help);
   co_return true;
@@ -44,8 +53,8 @@ Task<bool> sleep_command(Shell&, std::vector<std::string> line) {
   co_return true;
 }
 
-Task<bool> sigraise_command(Shell&, std::vector<std::string> line) {
-  const uint64_t number_of_signal = number(line[1]);
+Task<bool> sigraise_command(Shell& shell, std::vector<std::string> line) {
+  const uint64_t number_of_signal = number(shell, line[1]);
   if (number_of_signal > static_cast<uint64_t>(NSIG))
     throw Failed{"signal argument '" + line[1] + "' is too large to be a valid signal"};
   // Nothing that was said may be lost when the signal ends the program.
@@ -102,26 +111,26 @@ Task<bool> wait_break_command(Shell& shell, std::vector<std::string> line) {
   throw Failed{std::string(what) + " failed: " + Error::system(ENOTSUP).message()};
 }
 
-Task<bool> zone_report_command(Shell&, std::vector<std::string> line) {
-  number(line[1]);
-  number(line[2]);
+Task<bool> zone_report_command(Shell& shell, std::vector<std::string> line) {
+  number(shell, line[1]);
+  number(shell, line[2]);
   no_zones("zone report");
   co_return false;
 }
 
-Task<bool> zone_command(Shell&, std::vector<std::string> line) {
-  number(line[1]);
-  number(line[2]);
+Task<bool> zone_command(Shell& shell, std::vector<std::string> line) {
+  number(shell, line[1]);
+  number(shell, line[2]);
   std::string what = line[0];
   what[4] = ' ';
   no_zones(what.c_str());
   co_return false;
 }
 
-Task<bool> zone_append_command(Shell&, std::vector<std::string> line) {
+Task<bool> zone_append_command(Shell& shell, std::vector<std::string> line) {
   const Words words(line, "p");
   if (words.rest().size() < 2) throw WrongUsage{};
-  for (const std::string& text : words.rest()) number(text);
+  for (const std::string& text : words.rest()) number(shell, text);
   no_zones("zone append");
   co_return false;
 }

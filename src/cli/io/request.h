@@ -20,6 +20,6 @@ class Buffer {
 // VALUE, or Failed when it is no multiple of 512.
 uint64_t sector_aligned(uint64_t value, const char* what);
 // The sum of the lengths that follow the offset in WORDS.
-uint64_t vector_length(const std::vector<std::string>& words);
+uint64_t vector_length(const Shell& shell, const std::vector<std::string>& words);
 
 }  // namespace cairn::cli::io

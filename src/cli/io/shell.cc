@@ -12,6 +12,7 @@
 #include "block/driver.h"
 #include "block/overlay.h"
 #include "cli/io/io.h"
+#include "cli/size_text.h"
 
 namespace cairn::cli::io {
 
@@ -60,9 +61,9 @@ void Words::expect(size_t least, size_t most) const {
   if (rest_.size() < least || rest_.size() > most) throw WrongUsage{};
 }
 
-uint64_t number(const std::string& text) {
+uint64_t number(const Shell& shell, const std::string& text) {
   uint64_t value = 0;
-  const SizeError error = parse_size(text, &value, INT64_MAX);
+  const SizeError error = parse_size(plain_size(shell.session, text), &value, INT64_MAX);
   if (error == SizeError::kSyntax)
     throw Failed{"Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- " +
                  text};
@@ -276,7 +277,7 @@ const option kLongOptions[] = {
 };
 
 void print_tool_help(const Session& session) {
-  print("Usage: " + session.program + (session.for_people() ? " io" : "") +
+  print("Usage: " + session.program +
         " [OPTIONS]... [-c STRING]... [file]\n"
         "Reads and writes bytes of a disk, command by command.\n\n"
         "  --object OBJECTDEF   define an object, such as a secret\n"
@@ -415,6 +416,7 @@ int run_io(Session& session, int argc, char** argv) {
     }
   }
   if (argc - optind > 1) {
+    if (session.for_people()) throw UsageError{"Expecting one image at most"};
     print_tool_help(session);
     return 1;
   }

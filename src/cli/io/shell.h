@@ -100,7 +100,8 @@ bool apply_aio(Shell& shell, OpenHow& how, const std::string& name);
 std::vector<std::string> split_line(std::string_view line);
 
 // --- arguments; each throws Failed with what is printed ---
-uint64_t number(const std::string& text);
+// Under Cairn's own name also as "10GiB" and "10GB".
+uint64_t number(const Shell& shell, const std::string& text);
 uint8_t pattern_byte(const std::string& text);
 constexpr uint64_t kMostBytes = 2147483136;  // 2^31 - 512
 
@@ -127,6 +128,11 @@ class Clock {
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
+
+// --- help.cc ---
+// Under Cairn's own name: all commands by subject, or one with an example.
+void print_own_help();
+void print_own_help(const Command& command);
 
 // --- terminal.cc ---
 // Where the commands come from: standard input, with editing, history and completion on a terminal.

@@ -9,6 +9,8 @@ namespace cairn::cli {
 
 // ARGV[0] is the program's name.
 int run_qemu_nbd(Session& session, int argc, char** argv);
+// Its options.
+std::vector<Flag> nbd_flags();
 // `cairn serve`.
 Verb serve_verb();
 
