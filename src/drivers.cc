@@ -65,8 +65,7 @@ void register_drivers(Registry& registry) {
   registry.add(make_split_driver());
   registry.add(make_cloop_driver());
   registry.add(make_dmg_driver());
-  for (const Packing packing : {Packing::kGzip, Packing::kXz, Packing::kBzip2, Packing::kZstd})
-    registry.add(make_packed_driver(packing));
+  for (const Packing packing : kPackings) registry.add(make_packed_driver(packing));
 }
 
 }  // namespace cairn

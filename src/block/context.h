@@ -53,16 +53,19 @@ class Context {
   // creation, facts about images. Not under their names.
   bool beyond_qemu = true;
 
-  // How drivers unpack what they cannot read in place.
+  // Temporary files for what cannot be read in place.
   struct Unpacking {
     std::vector<std::string> spools;     // paths of empty files that were made for it
     bool spools_only = false;            // no others can be made
     std::optional<uint64_t> most_bytes;  // what may be unpacked at all
-    std::function<void(uint64_t done, uint64_t total)> progress;
   };
   Unpacking unpacking;
   // Asked now and then by long work of drivers; null: nobody cancels.
   const class CancelSource* cancel = nullptr;
+  // Called now and then, from any worker, by long work of drivers and jobs that is no part of a
+  // copy: what is done ("unpack", "check", "preallocate", …), how much of it, and how much
+  // altogether in a unit of its own (0: not known). Null: nobody asks.
+  std::function<void(std::string_view phase, uint64_t done, uint64_t total)> progress;
 
  private:
   // The objects of src/net; false when TYPE is none of them.

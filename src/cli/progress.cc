@@ -20,6 +20,8 @@ void want_report(int) { report_wanted = 1; }
 using namespace std::chrono_literals;
 constexpr auto kBetweenLines = 100ms;
 constexpr auto kRateWindow = 1s;
+// Work that takes no longer shows no bar where Start::kWhenSlow was asked for.
+constexpr auto kSlow = 1s;
 
 int descriptor_of(std::string_view text) {
   if (text == "json") return STDERR_FILENO;
@@ -83,27 +85,31 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
     ::sigaction(SIGUSR1, &action, nullptr);
   }
   if (style_ == Style::kPercent && start == Start::kAtOnce) draw(0, 0, 0);
-  session.context.unpacking.progress = [this, verb = session.verb](uint64_t done, uint64_t total) {
-    if (!std::exchange(unpacking_, true)) begin_phase("unpack");
-    update(done, total);
-    if (done < total) return;
-    unpacking_ = false;
-    begin_phase(verb);
+  if (style_ == Style::kBar && start == Start::kWhenSlow && !wanted)
+    quiet_until_ = Clock::now() + kSlow;
+  own_phase_ = phase_ = session.verb;
+  if (!session.for_people()) return;
+  session.context.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
+    report(phase, done, total);
   };
-  detach_ = [&context = session.context] { context.unpacking.progress = nullptr; };
+  detach_ = [&context = session.context] { context.progress = nullptr; };
 }
 
 Progress::~Progress() {
-  detach_();
+  if (detach_) detach_();
   finish();
 }
 
 void Progress::begin_phase(std::string_view name) {
   const std::lock_guard lock(mutex_);
+  own_phase_ = name;
+  enter(name);
+}
+
+void Progress::enter(std::string_view phase) {
   shown_ = -1;
-  if (style_ != Style::kLines) return;
-  if (done_ != 0 || total_ != 0) line("running", true);
-  phase_ = name;
+  if (style_ == Style::kLines && (done_ != 0 || total_ != 0)) line("running", true);
+  phase_ = phase;
   done_ = total_ = rate_done_ = 0;
   rate_ = 0;
   started_ = told_ = rate_at_ = Clock::now();
@@ -148,11 +154,17 @@ void Progress::line(std::string_view state, bool must) {
   }
 }
 
-void Progress::update(uint64_t done, uint64_t total) {
+void Progress::update(uint64_t done, uint64_t total) { report({}, done, total); }
+
+// An empty PHASE is the verb's own.
+void Progress::report(std::string_view phase, uint64_t done, uint64_t total) {
   const std::lock_guard lock(mutex_);
+  const bool known = total != 0 || phase.empty();
+  if (phase.empty()) phase = own_phase_;
+  if (phase != phase_) enter(phase);
   if (style_ == Style::kLines) {
     // Several workers report, not always in the order of what they say.
-    const bool first = total_ == 0;
+    const bool first = done_ == 0 && total_ == 0;
     done_ = std::max(done_, done);
     total_ = total;
     if (first || Clock::now() - told_ >= kBetweenLines) line("running", false);
@@ -167,6 +179,8 @@ void Progress::update(uint64_t done, uint64_t total) {
     }
     return;
   }
+  if (style_ == Style::kBar && Clock::now() < quiet_until_) return;
+  if (!known) return draw_amount(done);
   // The end is always shown in percent, once more by the verb, as scripts expect.
   const bool end = percent >= 100 && (style_ == Style::kPercent || shown_ < 100);
   if (percent < shown_ + step_ && !end) return;
@@ -185,8 +199,17 @@ void Progress::draw(double percent, uint64_t done, uint64_t total) {
   const int filled = static_cast<int>(percent / 100 * kWidth);
   std::string bar(static_cast<size_t>(filled), '#');
   bar.resize(kWidth, '.');
-  std::fprintf(stderr, "\r[%s] %5.1f %%  %s of %s ", bar.c_str(), percent, human_size(done).c_str(),
-               human_size(total).c_str());
+  std::fprintf(stderr, "\r[%s] %5.1f %%  %s of %s \033[K", bar.c_str(), percent,
+               human_size(done).c_str(), human_size(total).c_str());
+  std::fflush(stderr);
+}
+
+// Where nobody knows how much will come.
+void Progress::draw_amount(uint64_t done) {
+  if (style_ != Style::kBar || Clock::now() - told_ < kBetweenLines) return;
+  told_ = Clock::now();
+  drawn_ = true;
+  std::fprintf(stderr, "\r%s: %s \033[K", phase_.c_str(), human_size(done).c_str());
   std::fflush(stderr);
 }
 

@@ -22,13 +22,18 @@ std::optional<int> take_json_progress(std::vector<char*>& words);
 class Progress {
  public:
   // Whether zero percent is drawn before the first update.
-  enum class Start { kAtOnce, kWithFirstUpdate };
+  enum class Start {
+    kAtOnce,
+    kWithFirstUpdate,
+    kWhenSlow,  // nothing for people unless the work takes longer than a second
+  };
   // STEP: percent between prints of QEMU's line.
   Progress(const Session& session, bool wanted, bool quiet, double step,
            Start start = Start::kAtOnce);
   ~Progress();
   Progress(const Progress&) = delete;
 
+  // TOTAL is 0 while it is not known.
   void update(uint64_t done, uint64_t total);
   // What follows counts from nothing again.
   void begin_phase(std::string_view name);
@@ -38,14 +43,18 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   enum class Style { kNone, kPercent, kBar, kLines };
+  void enter(std::string_view phase);
+  void report(std::string_view phase, uint64_t done, uint64_t total);
   void draw(double percent, uint64_t done, uint64_t total);
+  void draw_amount(uint64_t done);
   void line(std::string_view state, bool must);
   Style style_ = Style::kNone;
   double step_;
   double shown_ = -1;
-  bool unpacking_ = false;
   std::function<void()> detach_;
+  std::string own_phase_;  // of the verb: what update() is about
   bool drawn_ = false;
+  Clock::time_point quiet_until_{};  // nothing is drawn before
   // For programs:
   int fd_ = -1;
   std::string phase_;

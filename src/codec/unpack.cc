@@ -231,6 +231,12 @@ bool is_packed(Packing packing, ByteSpan head) {
   return false;
 }
 
+std::optional<Packing> packing_of(ByteSpan head) {
+  for (const Packing packing : kPackings)
+    if (is_packed(packing, head)) return packing;
+  return std::nullopt;
+}
+
 std::unique_ptr<Unpacker> make_unpacker(Packing packing) {
   switch (packing) {
     case Packing::kGzip:

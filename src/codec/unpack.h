@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -10,11 +11,14 @@ namespace cairn {
 
 // How whole files are compressed.
 enum class Packing { kGzip, kXz, kBzip2, kZstd };
+constexpr Packing kPackings[] = {Packing::kGzip, Packing::kXz, Packing::kBzip2, Packing::kZstd};
 
 // The name of the program that packs so, and of Cairn's driver.
 std::string_view to_string(Packing packing);
 // Whether HEAD begins as a file that is packed so.
 bool is_packed(Packing packing, ByteSpan head);
+// As what HEAD begins; nothing when it is not packed.
+std::optional<Packing> packing_of(ByteSpan head);
 
 // Unpacks a file that arrives in pieces, all its members (streams, frames) one after the other.
 class Unpacker {

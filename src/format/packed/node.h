@@ -4,7 +4,7 @@
 
 #include "block/node.h"
 #include "block/open.h"
-#include "block/unnamed_file.h"
+#include "block/spool.h"
 #include "codec/unpack.h"
 
 namespace cairn::packed {
@@ -30,20 +30,14 @@ class PackedNode : public Node {
   Task<void> do_close() override;
 
  private:
-  void make_spool();
   // Unpacks IN; called on a pool thread.
   void unpack_piece(Unpacker& unpacker, ByteSpan in, bool last);
-  void store(ByteSpan bytes);
-  Task<void> open_spool();
 
   Packing packing_;
-  std::unique_ptr<UnnamedFile> made_;
-  std::string path_;  // of the file with the content
-  int fd_ = -1;       // the same, while it is written
+  std::unique_ptr<Spool> spool_;
   uint64_t consumed_ = 0;
-  uint64_t length_ = 0;
   std::vector<std::byte> buffer_;
-  NodePtr spool_;
+  NodePtr content_;  // of the spool
 };
 
 }  // namespace cairn::packed
