@@ -1,5 +1,7 @@
 #include "job/compare.h"
 
+#include "cli/data_budget.h"
+#include "cli/pipes.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
@@ -7,16 +9,23 @@
 namespace cairn::cli {
 namespace {
 
+std::string shown_name(const OpenRequest& request) {
+  return request.filename.empty() ? request.display : request.filename;
+}
+
 Task<CompareResult> compare_images(Session& session, OpenRequest first, OpenRequest second,
-                                   CompareOptions options, Progress& progress) {
-  NodePtr a = co_await open_node(session.context, std::move(first));
+                                   CompareOptions options, bool quiet, Progress& progress) {
+  const std::string names[] = {shown_name(first), shown_name(second)};
+  NodePtr a = co_await open_source(session, std::move(first), quiet);
   NodePtr b;
   std::exception_ptr error;
   CompareResult result;
   try {
-    b = co_await open_node(session.context, std::move(second));
+    b = co_await open_source(session, std::move(second), quiet);
     Compare job(session.context, a, b, options, session.cancel);
     job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
+    co_await bound_data(session, a, names[0], job.budgets[0]);
+    co_await bound_data(session, b, names[1], job.budgets[1]);
     result = co_await job.run();
   } catch (...) {
     error = std::current_exception();
@@ -74,8 +83,8 @@ int run_compare(Session& session, Arguments& arguments) {
   const CompareOptions options{.strict = arguments.has('s')};
   CompareResult result;
   try {
-    result = run(session,
-                 compare_images(session, std::move(first), std::move(second), options, progress));
+    result = run(session, compare_images(session, std::move(first), std::move(second), options,
+                                         quiet, progress));
   } catch (const CompareFailure& failure) {
     const std::string& name = words[failure.image];
     progress.finish();

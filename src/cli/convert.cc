@@ -1,15 +1,15 @@
 #include "job/convert.h"
 
-#include <sys/stat.h>
-
 #include <cstdio>
 
 #include "base/arith.h"
 #include "block/driver.h"
 #include "cli/cloud_archive.h"
 #include "cli/convert_options.h"
+#include "cli/convert_plan.h"
 #include "cli/convert_report.h"
-#include "cli/help.h"
+#include "cli/data_budget.h"
+#include "cli/pipes.h"
 #include "cli/presets.h"
 #include "cli/progress.h"
 #include "cli/snapshot_table.h"
@@ -22,139 +22,20 @@
 namespace cairn::cli {
 namespace {
 
-// The command line, checked.
-struct ConvertPlan {
-  std::vector<OpenRequest> sources;
-  std::string target;
-  std::string format;  // of the target; empty: looked for
-  bool create = true;
-  bool target_image_opts = false;
-  CacheMode target_cache;
-  Options create_options;
-  bool quiet = false;
-  ConvertOptions job;
-  bool given_zero = false;
-  bool bitmaps = false;
-  bool skip_broken_bitmaps = false;
-  bool all_snapshots = false;
-  std::optional<std::string> snapshot;  // which one of the source is read
-  std::string hash;                     // the algorithm of the digest that is printed; empty: none
-  bool verify = false;
-  std::optional<uint64_t> level;       // of compression
-  const Preset* preset = nullptr;      // of --for
-  const PresetImage* image = nullptr;  // what of it is made
-};
-
 // The exit code when --verify finds a difference.
 constexpr int kDiffers = 2;
 
-// What goes wrong with names most often, told before anything is touched.
-void check_names(const Session& session, const Arguments& arguments) {
-  const auto& words = arguments.words();
-  const bool options = arguments.has(kImageOpts);
-  for (size_t i = 0; i < words.size(); ++i) {
-    const std::string& name = words[i];
-    const bool target = i + 1 == words.size();
-    if (target ? arguments.has(kTargetImageOpts) : options) continue;
-    struct stat status = {};
-    const bool there = ::stat(name.c_str(), &status) == 0;
-    if (name.empty()) fail(session, "A file name is empty");
-    if (name == "-" || (there && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)))) {
-      session.error(target ? "'" + name + "' is a stream: an image is not written from begin to end"
-                           : "'" + name + "' is a stream: images are read at any place");
-      std::fprintf(stderr, target ? "Name a file, and send that when it is finished.\n"
-                                  : "Save it as a file first.\n");
-      throw Exit{};
-    }
-    if (there && S_ISDIR(status.st_mode) &&
-        (target || image_in_folder(session.context, name) == name))
-      fail(session, "'" + name + "' is a directory, not an image");
-    if (!target && !options && !arguments.has(kTargetImageOpts) && same_file(name, words.back()))
-      fail(session, "'" + name + "' is source and target at once; give the target another name");
-  }
-}
-
-// What neither the format nor the protocol of the target knows.
-void check_creation_options(const Session& session, const Driver& driver, const Options& options,
-                            const ConvertPlan& plan) {
-  const Driver& protocol = protocol_for_target(session, plan.target);
-  const auto knows = [&](const Driver& one, std::string_view key) {
-    for (const OptionSpec& spec : one.create_options())
-      if (spec.name == key) return session.context.beyond_qemu || !spec.beyond_qemu;
-    return key == "compression_level" && session.for_people() && one.abilities().compression_level;
-  };
-  for (const auto& [key, value] : options.items())
-    if (key != "backing_file" && key != "backing_fmt" && !knows(driver, key) &&
-        !knows(protocol, key))
-      fail(session, "Invalid parameter '" + key + "'");
-}
-
-// The format and its options, where an image will be created.
-void plan_creation(Session& session, const Arguments& arguments, Options options, size_t sources,
-                   ConvertPlan& plan) {
-  const Driver* driver = session.context.registry().find(plan.format);
-  if (driver == nullptr) fail(session, unknown_format(session, plan.format));
-  if (!driver->abilities().create)
-    fail(session, "Format driver '" + plan.format + "' does not support image creation");
-  options.erase("size");
-  check_creation_options(session, *driver, options, plan);
-  if (const auto backing = arguments.value('B')) options.set("backing_file", *backing);
-  if (const auto format = arguments.value('F')) options.set("backing_fmt", *format);
-  if (session.untrusted && plan.format == "ova")
-    fail(session,
-         "making an appliance takes a temporary file, which the work with untrusted images may not "
-         "have: convert to another format first, and that to this one");
-  const bool backing = options.has("backing_file");
-  if (!driver->abilities().backing && (backing || options.has("backing_fmt")))
-    fail(session, std::string(backing ? "Backing file" : "Backing file format") +
-                      " not supported for file format '" + plan.format + "'");
-  if (backing && sources > 1)
-    fail(session,
-         "Having a backing file for the target makes no sense when concatenating multiple input "
-         "images");
-  if (backing && !options.has("backing_fmt"))
-    fail(session, "Use of backing file requires explicit backing format");
-  if (arguments.has(kAllSnapshots)) {
-    if (!driver->abilities().snapshots)
-      fail(session, "Format driver '" + plan.format + "' keeps no internal snapshots");
-    if (options.has("data_file"))
-      fail(session, "Images with an external data file keep no internal snapshots");
-    if (backing)
-      fail(session, "--all-snapshots copies whole disks: the target cannot have a backing file");
-  }
-  plan.level = take_compression_level(session, *driver, options);
-  if (plan.level && !plan.job.compress) fail(session, "compression_level has no effect without -c");
-  if (plan.job.compress) {
-    const bool flat = options.string("subformat").value_or("").ends_with("Flat");
-    if (!driver->abilities().compress || flat)
-      fail(session, "Compression not supported for this file format");
-    if (options.has("encryption") || options.has("encrypt.format"))
-      fail(session, "Compression and encryption not supported at the same time");
-    const auto preallocation = options.string("preallocation");
-    if (preallocation && *preallocation != "off")
-      fail(session, "Compression and preallocation not supported at the same time");
-  }
-  plan.create_options = std::move(options);
-}
-
-void plan_preset(const Session& session, const Arguments& arguments, Options& options,
-                 ConvertPlan& plan) {
-  plan.preset = &find_preset(session, arguments.value_or(kFor, ""));
-  if (!plan.create) fail(session, "--for makes a new image: -n cannot be used with it");
-  plan.image = &choose_image(session, *plan.preset, plan.target, arguments.value('O'),
-                             plan.job.compress, options);
-  plan.format = plan.image->format;
-}
-
 class Conversion {
  public:
-  // OUT: null when nothing is created.
-  Conversion(Session& session, ConvertPlan plan, Target* out, Progress& progress)
-      : session_(session), plan_(std::move(plan)), out_(out), progress_(progress) {}
+  // OUT: null when no file is created. PIPE: null when the target is a file.
+  Conversion(Session& session, ConvertPlan plan, Target* out, PipeTarget* pipe, Progress& progress)
+      : session_(session), plan_(std::move(plan)), out_(out), pipe_(pipe), progress_(progress) {}
 
   Task<void> run() {
     std::exception_ptr error;
     try {
+      const bool streamed = co_await stream();
+      if (streamed) co_return co_await close(nullptr);
       co_await open_sources();
       if (plan_.image != nullptr && plan_.image->archive) {
         created_ = true;
@@ -171,9 +52,7 @@ class Conversion {
     } catch (...) {
       error = std::current_exception();
     }
-    sources_.push_back(earlier_);
-    sources_.push_back(target_);
-    co_await close_all(std::move(sources_), error);
+    co_await close(error);
   }
 
   bool created() const { return created_; }
@@ -185,17 +64,65 @@ class Conversion {
 
  private:
   Task<void> open_sources() {
+    source_ = plan_.sources[0].filename;
+    if (source_.empty()) source_ = plan_.sources[0].display;
     for (OpenRequest& request : plan_.sources) {
-      if (plan_.all_snapshots) earlier_ = co_await open_node(session_.context, request);
-      NodePtr source = co_await open_node(session_.context, std::move(request));
+      if (plan_.all_snapshots) earlier_ = co_await open_source(session_, request, plan_.quiet);
+      NodePtr source = co_await open_source(session_, std::move(request), plan_.quiet);
       size_ += (source->length() + 511) / 512 * 512;
       sources_.push_back(source);
       if (plan_.snapshot) co_await show_snapshot(*source, *plan_.snapshot);
     }
   }
 
+  Task<void> close(std::exception_ptr error) {
+    if (pipe_ != nullptr && error) pipe_->abandon();
+    sources_.push_back(earlier_);
+    sources_.push_back(target_);
+    if (pipe_ != nullptr && error) sources_.push_back(pipe_->take_held());
+    co_await close_all(std::move(sources_), error);
+    if (pipe_ != nullptr) co_await pipe_->finish();
+  }
+
+  // Passes a raw disk on as it comes; false when what comes is none, or must not.
+  Task<bool> stream() {
+    if (!plan_.streamed) co_return false;
+    StandardInput& input = standard_input(session_);
+    co_await input.look(plan_.sources[0].format);
+    if (!input.streams()) co_return false;
+    if (pipe_ != nullptr) {
+      target_ = pipe_->open_bytes();
+    } else {
+      CreateOptions image;
+      image.filename = plan_.target;
+      image.format = "raw";
+      image.size = 0;
+      out_->prepare(image);
+      co_await create_image(session_.context, std::move(image));
+      created_ = true;
+      OpenRequest request;
+      request.filename = out_->written();
+      request.format = "file";
+      request.flags.writable = true;
+      request.flags.resize = true;
+      request.flags.cache = plan_.target_cache;
+      target_ = co_await open_node(session_.context, std::move(request));
+    }
+    std::optional<Digest> digest;
+    if (!plan_.hash.empty()) digest.emplace(plan_.hash);
+    target_bytes_ = co_await copy_stream(session_, input, target_, digest ? &*digest : nullptr);
+    if (digest) digest_ = digest->finish();
+    co_return true;
+  }
+
   Task<void> open_target() {
     uint64_t size = size_;
+    if (pipe_ != nullptr) {
+      created_ = true;
+      target_ = co_await pipe_->open(size, sources_);
+      target_bytes_ = size;
+      co_return prepare_compression();
+    }
     if (plan_.all_snapshots && !sources_[0]->snapshots().empty()) {
       // It begins as the first one.
       co_await sources_[0]->show_state(0);
@@ -228,14 +155,18 @@ class Conversion {
     for (const Child& child : target_->children())
       if (child.role == ChildRole::kExtent && child.node->driver().name() == "file")
         parts_.push_back(child.node->filename());
-    if (target_->compressed_only()) plan_.job.compress = true;
-    if (plan_.job.compress && !target_->supports_compression())
-      throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
-    if (plan_.level) target_->set_compression_level(*plan_.level);
+    prepare_compression();
     target_bytes_ = target_->length();
     plan_.format = target_->driver().name();
     if (target_->length() < size)
       throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
+  }
+
+  void prepare_compression() {
+    if (target_->compressed_only()) plan_.job.compress = true;
+    if (plan_.job.compress && !target_->supports_compression())
+      throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
+    if (plan_.level) target_->set_compression_level(*plan_.level);
   }
 
   OpenRequest target_request() const {
@@ -299,8 +230,15 @@ class Conversion {
       co_await job.run();
       co_return;
     }
+    options.in_order = pipe_ != nullptr;
     Convert job(session_.context, sources_, target_, options, session_.cancel);
-    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    job.progress = [this](uint64_t done, uint64_t total) {
+      progress_.update(done, total);
+      if (pipe_ != nullptr) pipe_->check_reader();
+    };
+    // Of several sources none is known to be the one that gives out much. What is written has a
+    // bound of its own, which is met first.
+    if (sources_.size() == 1) co_await bound_data(session_, sources_[0], source_, job.budget, 2);
     if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
     co_await job.run();
     if (digest) digest_ = digest->finish();
@@ -387,9 +325,11 @@ class Conversion {
   Session& session_;
   ConvertPlan plan_;
   Target* out_;
+  PipeTarget* pipe_;
   Progress& progress_;
   std::vector<NodePtr> sources_;
-  NodePtr earlier_;  // the source once more, where its snapshots are copied
+  std::string source_;  // what people call the first one
+  NodePtr earlier_;     // the source once more, where its snapshots are copied
   NodePtr target_;
   std::vector<DirtyBitmapPtr> bitmaps_;  // of the source, to be copied
   uint64_t size_ = 0;
@@ -456,16 +396,22 @@ int run_convert(Session& session, Arguments& arguments) {
   if (plan.create)
     plan_creation(session, arguments, std::move(creation), plan.sources.size(), plan);
 
+  plan_pipes(session, arguments, plan);
+  std::optional<PipeTarget> pipe;
+  if (plan.to_pipe)
+    pipe.emplace(session, plan.format, plan.create_options, plan.job.compress, plan.quiet);
   Progress progress(session, arguments.has('p'), plan.quiet, 1);
   std::optional<Target> target;
-  if (plan.create)
+  if (plan.create && !pipe)
     target.emplace(session, plan.target, arguments, plan.format, plan.create_options);
-  Conversion conversion(session, plan, target ? &*target : nullptr, progress);
+  Conversion conversion(session, plan, target ? &*target : nullptr, pipe ? &*pipe : nullptr,
+                        progress);
   try {
     run(session, conversion.run());
   } catch (Error& error) {
     progress.finish();
     if (target) target->failed(error, conversion.created(), conversion.parts());
+    if (pipe) pipe->explain(error);
     throw;
   }
   if (target) target->commit();

@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "block/driver.h"
 #include "cli/help.h"
+#include "cli/pipes.h"
 #include "cli/report.h"
 #include "cli/target.h"
 #include "cli/verbs.h"
@@ -50,14 +51,35 @@ struct Done {
   uint64_t bytes = 0;
 };
 
-Task<void> run_plan(Session& session, DdPlan plan, Target& out, Done& done) {
-  NodePtr source = co_await open_node(session.context, std::move(plan.source));
+Task<NodePtr> create_output(Session& session, const DdPlan& plan, Target& out, uint64_t size,
+                            bool& created) {
+  CreateOptions image{
+      .filename = plan.out, .format = plan.format, .options = {}, .size = size, .announce = {}};
+  out.prepare(image);
+  try {
+    co_await create_image(session.context, std::move(image));
+  } catch (Error& caught) {
+    throw caught.context(plan.out + ": error while creating output image");
+  }
+  created = true;
+  OpenRequest request;
+  request.filename = out.written();
+  request.format = plan.format;
+  request.flags.writable = true;
+  NodePtr target = co_await open_node(session.context, std::move(request));
+  co_return target;
+}
+
+// PIPE: null unless the output is standard output, which takes raw data.
+Task<void> run_plan(Session& session, DdPlan plan, Target* out, PipeTarget* pipe, Done& done) {
+  NodePtr source = co_await open_source(session, std::move(plan.source), false);
   NodePtr target;
   std::exception_ptr error;
   try {
     // The locks of a raw input do not keep the output from being the same file.
     for (const Node* node = source.get(); node != nullptr; node = node->backing())
-      if (node->file() != nullptr && same_file(node->file()->filename(), plan.out))
+      if (pipe == nullptr && node->file() != nullptr &&
+          same_file(node->file()->filename(), plan.out))
         throw Error(ErrorKind::kLocked,
                     plan.out +
                         ": error while creating output image: the input is read from this "
@@ -66,20 +88,11 @@ Task<void> run_plan(Session& session, DdPlan plan, Target& out, Done& done) {
     const uint64_t end = std::min(source->length(), limit.value_or(UINT64_MAX));
     const uint64_t begin = checked_mul(plan.skip, plan.block).value_or(UINT64_MAX);
     const uint64_t size = begin < end ? end - begin : 0;
-    CreateOptions image{
-        .filename = plan.out, .format = plan.format, .options = {}, .size = size, .announce = {}};
-    out.prepare(image);
-    try {
-      co_await create_image(session.context, std::move(image));
-    } catch (Error& caught) {
-      throw caught.context(plan.out + ": error while creating output image");
+    if (pipe != nullptr) {
+      target = co_await pipe->open(size, {});
+    } else {
+      target = co_await create_output(session, plan, *out, size, done.created);
     }
-    done.created = true;
-    OpenRequest request;
-    request.filename = out.written();
-    request.format = plan.format;
-    request.flags.writable = true;
-    target = co_await open_node(session.context, std::move(request));
     if (begin > source->length() || begin > end)
       session.error(plan.in + ": cannot skip to specified offset");
     else
@@ -90,6 +103,7 @@ Task<void> run_plan(Session& session, DdPlan plan, Target& out, Done& done) {
   }
   std::vector<NodePtr> nodes = {source, target};
   co_await close_all(std::move(nodes), error);
+  if (pipe != nullptr) co_await pipe->finish();
 }
 
 }  // namespace
@@ -130,19 +144,30 @@ int run_dd(Session& session, Arguments& arguments) {
   plan.in = *in;
   plan.out = *out;
   plan.source = image_request(session, arguments, *in, arguments.value('f'));
-  Target target(session, plan.out, arguments, plan.format, {});
+  std::optional<PipeTarget> pipe;
+  std::optional<Target> target;
+  if (is_pipe(session, plan.out)) {
+    if (plan.format != "raw")
+      throw Error(ErrorKind::kUnsupported, "dd writes raw data to standard output only")
+          .hint("`cairn convert -O " + plan.format + " IN -` sends an image.");
+    pipe.emplace(session, plan.format, Options{}, false, false);
+  } else {
+    target.emplace(session, plan.out, arguments, plan.format, Options{});
+  }
   Value report = Value::object();
   report.set("input", plan.in);
   report.set("output", plan.out);
   report.set("format", plan.format);
   Done done;
   try {
-    run(session, run_plan(session, std::move(plan), target, done));
+    run(session, run_plan(session, std::move(plan), target ? &*target : nullptr,
+                          pipe ? &*pipe : nullptr, done));
   } catch (Error& error) {
-    target.failed(error, done.created, {});
+    if (target) target->failed(error, done.created, {});
+    if (pipe) pipe->explain(error);
     throw;
   }
-  target.commit();
+  if (target) target->commit();
   if (session.json) {
     report.set("bytes", done.bytes);
     print_report(session, report);

@@ -1,7 +1,8 @@
 #include "job/hash.h"
 
-#include "base/size.h"
 #include "block/driver.h"
+#include "cli/data_budget.h"
+#include "cli/pipes.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/snapshot_table.h"
@@ -16,10 +17,28 @@ struct Hashed {
   uint64_t bytes = 0;
 };
 
+// False when what comes from standard input is no raw disk.
+Task<bool> hash_stream(Session& session, std::string format, std::string algorithm,
+                       Hashed& result) {
+  StandardInput& input = standard_input(session);
+  co_await input.look(std::move(format));
+  if (!input.streams()) co_return false;
+  Digest digest{algorithm};
+  result.bytes = co_await copy_stream(session, input, nullptr, &digest);
+  result.format = "raw";
+  result.digest = digest.finish();
+  co_return true;
+}
+
 Task<Hashed> hash_image(Session& session, OpenRequest request, std::string algorithm,
-                        std::string snapshot, Progress& progress) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
+                        std::string snapshot, bool quiet, Progress& progress) {
+  const std::string name = request.filename.empty() ? request.display : request.filename;
   Hashed result;
+  if (snapshot.empty() && is_pipe(session, request.filename)) {
+    const bool streamed = co_await hash_stream(session, request.format, algorithm, result);
+    if (streamed) co_return result;
+  }
+  NodePtr node = co_await open_source(session, std::move(request), quiet);
   std::exception_ptr error;
   try {
     if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
@@ -27,22 +46,7 @@ Task<Hashed> hash_image(Session& session, OpenRequest request, std::string algor
     result.bytes = node->length();
     Hash job(session.context, node, algorithm, session.cancel);
     job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
-    // A small file may map one cluster, or little that is compressed, to petabytes.
-    const uint64_t stored = (co_await node->allocated_bytes()).value_or(UINT64_MAX);
-    constexpr uint64_t kAlways = uint64_t{1} << 30;
-    if (stored < (UINT64_MAX - kAlways) / 100)
-      job.most_data = session.output_budget.value_or(kAlways + 100 * stored);
-    job.excess = [&] {
-      const std::string text = "the image holds more than " + human_size(job.most_data) +
-                               " of data in a file of " + human_size(stored) +
-                               ": it maps the same clusters again and again, or is compressed";
-      if (!session.untrusted) {
-        session.warning(text + "; the work may take very long, Ctrl-C ends it");
-        return;
-      }
-      throw Error(ErrorKind::kTooLarge, text)
-          .hint("If that is all right, --budget output=SIZE allows more.");
-    };
+    co_await bound_data(session, node, name, job.budget);
     result.digest = co_await job.run();
   } catch (...) {
     error = std::current_exception();
@@ -70,7 +74,7 @@ int run_hash(Session& session, Arguments& arguments) {
   Hashed result;
   try {
     result = run(session, hash_image(session, std::move(request), algorithm,
-                                     arguments.value_or('l', ""), progress));
+                                     arguments.value_or('l', ""), arguments.has('q'), progress));
   } catch (Error& error) {
     progress.finish();
     throw;

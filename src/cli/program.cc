@@ -12,6 +12,7 @@
 #include "cli/help.h"
 #include "cli/key_budget.h"
 #include "cli/key_file.h"
+#include "cli/pipes.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/sandbox.h"
@@ -132,6 +133,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       return 0;
     }
     if (session.for_people()) take_key_budget(arguments);
+    check_pipes(session, verb, arguments);
     session.untrusted = arguments.has(kUntrusted);
     if (const auto file = arguments.value(kKeyFile)) use_key_file(session, *file);
     if (arguments.has(kBudget) && !session.untrusted)

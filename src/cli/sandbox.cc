@@ -139,6 +139,8 @@ constexpr int kAllowed[] = {
     SCMP_SYS(gettimeofday),
     SCMP_SYS(getrandom),
     SCMP_SYS(fcntl),
+    SCMP_SYS(dup2),
+    SCMP_SYS(dup3),
     SCMP_SYS(ioctl),
     SCMP_SYS(fsync),
     SCMP_SYS(fdatasync),
@@ -191,6 +193,9 @@ constexpr int kDeadly[] = {
     SCMP_SYS(init_module),
     SCMP_SYS(kexec_load),
 };
+
+// What came through a pipe, and what was packed in it; a target's tables, or all of it.
+constexpr unsigned kPipeFiles = 2;
 
 bool shut_calls() {
   const scmp_filter_ctx filter = ::seccomp_init(SCMP_ACT_ERRNO(EPERM));
@@ -280,18 +285,22 @@ void add_name(const std::string& name, bool image_opts, std::vector<std::string>
     paths.push_back(plain_path(name));
 }
 
-// Empty files for what will be unpacked, one for each file that is read; a reader that gets none is
-// refused with an error.
+// Empty files for what will be unpacked, one for each file that is read, and for pipes; a reader
+// that gets none is refused with an error.
 std::vector<std::unique_ptr<UnnamedFile>> make_spools(Session& session, Reach& reach,
                                                       const Budget& budget) {
   std::vector<std::unique_ptr<UnnamedFile>> spools;
   auto& unpacking = session.context.unpacking;
   unpacking.spools_only = true;
   uint64_t most = uint64_t{1} << 30;
+  unsigned wanted = reach.temporary;
   for (const std::string& path : reach.readable) {
     struct stat status = {};
     if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
     most += 100 * std::min<uint64_t>(static_cast<uint64_t>(status.st_size), INT64_MAX / 1000);
+    ++wanted;
+  }
+  while (spools.size() < wanted) {
     try {
       spools.push_back(std::make_unique<UnnamedFile>(temporary_directory(), ""));
     } catch (const Error&) {
@@ -336,10 +345,20 @@ Reach reach_of(const Verb& verb, const Arguments& arguments) {
   const auto& words = arguments.words();
   const bool copies = verb.name == "convert";
   reach.create = copies && !arguments.has('n');
-  if (reach.create && arguments.has(kOverwrite)) reach.replaced = plain_path(words.back());
+  if (reach.create && arguments.has(kOverwrite) && words.back() != "-")
+    reach.replaced = plain_path(words.back());
   const bool repairs = verb.name == "check" && arguments.has('r');
   for (size_t i = 0; i < words.size(); ++i) {
     const bool target = copies && words.size() > 1 && i + 1 == words.size();
+    if (words[i] == "-") {
+      reach.temporary += kPipeFiles;
+      // A file is read in place.
+      struct stat status = {};
+      if (!target && ::fstat(STDIN_FILENO, &status) == 0 &&
+          (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
+        reach.readable.push_back("/proc/self/fd/0");
+      continue;
+    }
     add_name(words[i], arguments.has(target ? int{kTargetImageOpts} : int{kImageOpts}),
              target || repairs ? reach.writable : reach.readable);
   }

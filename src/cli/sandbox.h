@@ -24,6 +24,7 @@ struct Reach {
   std::vector<std::string> readable;
   std::vector<std::string> writable;
   std::string replaced = {};  // the writable file that exists and is to be replaced
+  unsigned temporary = 0;     // files for what comes through pipes or goes there
   bool create = false;  // those that are not there are made empty, and removed when work failed
 };
 // What the command line of VERB names.

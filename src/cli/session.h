@@ -19,6 +19,8 @@ class FileReplacement;
 
 namespace cairn::cli {
 
+class StandardInput;
+
 // kCairn is for people; kQemu keeps to what scripts for QEMU's tools rely on.
 enum class Persona { kCairn, kQemu };
 
@@ -38,6 +40,9 @@ struct Session {
 
   // What receives the target while the work is shut in; the program outside completes it.
   std::shared_ptr<FileReplacement> replacement = {};
+
+  // What reads it, once an image was asked for there.
+  std::shared_ptr<StandardInput> standard_input = {};
 
   bool for_people() const { return persona == Persona::kCairn; }
   // Prints TEXT, which is for people: nothing after --output json.

@@ -118,6 +118,8 @@ Task<Compare::Chunk> Compare::next_chunk() {
     end = std::min(end, align_down(position_, kCompareUnitBytes) + kCompareUnitBytes);
   chunk.length = end - position_;
   position_ = end;
+  for (unsigned image = 0; image < 2; ++image)
+    if (!chunk.zero[image]) budgets[image].count(chunk.length);
   co_return chunk;
 }
 

@@ -10,6 +10,7 @@
 #include "async/sync.h"
 #include "block/context.h"
 #include "block/node.h"
+#include "job/data_budget.h"
 
 namespace cairn {
 
@@ -45,6 +46,8 @@ class Compare {
   Compare(Context& context, NodePtr first, NodePtr second, CompareOptions options,
           const CancelSource& cancel);
   std::function<void(uint64_t done, uint64_t total)> progress;
+  // Of what is read of each disk.
+  DataBudget budgets[2];
 
   // Throws CompareFailure, or Error when cancelled.
   Task<CompareResult> run();

@@ -30,6 +30,8 @@ constexpr uint64_t kRemoteZeroBytes = 32 << 20;
 constexpr uint64_t kOffloadBytes = 16 << 20;
 // With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
 constexpr uint64_t kHashedHole = 64 << 20;
+// The same where zeroes are sent like data.
+constexpr uint64_t kOrderedHole = 16 << 20;
 
 // What a piece is halved to, at most, for servers that take short requests only.
 uint64_t fit(uint64_t unit, const Node& node) {
@@ -75,6 +77,10 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     // them, in any order.
     options_.out_of_order = true;
     zero_unit_ = unit_;
+  }
+  if (options_.in_order) {
+    options_.out_of_order = false;
+    zero_unit_ = kOrderedHole;
   }
   own_bytes_ = remote_ ? std::min(unit_, kRemoteOwnBytes) : unit_;
   large_.emplace(unit_, std::max<uint64_t>(1, kRemoteBytes / unit_));
@@ -219,6 +225,7 @@ Task<Convert::Chunk> Convert::next_chunk(BufferPool::Loan& large) {
       keep_compressed(chunk, end);
     }
     end = std::min({end, most, total_});
+    budget.count(end - position_);
   }
   if (chunk.state == State::kZero && !options_.zero_target)
     end = std::min(end, align_down(position_, zero_unit_) + zero_unit_);

@@ -11,6 +11,7 @@
 #include "async/sync.h"
 #include "block/context.h"
 #include "block/node.h"
+#include "job/data_budget.h"
 #include "job/hash.h"
 
 namespace cairn {
@@ -21,6 +22,7 @@ struct ConvertOptions {
   bool zero_target = false;      // what is not written reads as zeroes
   bool copy_offload = false;     // let the kernel copy what lies verbatim in a file
   bool out_of_order = false;     // plain writes need not follow the order of the disk
+  bool in_order = false;         // the target takes everything in the order of the disk only
   bool salvage = false;          // unreadable sectors become zeroes
   uint64_t sparse_bytes = 4096;  // shortest run of zeroes that is not written; 0: write everything
   unsigned parallel = 8;         // requests at a time
@@ -46,6 +48,8 @@ class Convert {
 
   // Called from any worker with bytes dealt with and bytes altogether.
   std::function<void(uint64_t done, uint64_t total)> progress;
+  // Of what is read.
+  DataBudget budget;
   // What salvage met; a line each.
   std::function<void(std::string_view)> warn;
 

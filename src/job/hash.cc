@@ -79,10 +79,7 @@ Task<Hash::Piece> Hash::next_piece() {
   uint64_t most = position_ + kHoleBytes;
   if (!piece.zero) most = align_down(position_, unit_) + unit_;
   piece.length = std::min(known_end_, most) - position_;
-  if (!piece.zero && data_ <= most_data) {
-    data_ += piece.length;
-    if (data_ > most_data && excess) excess();
-  }
+  if (!piece.zero) budget.count(piece.length);
   piece.number = numbers_++;
   position_ += piece.length;
   co_return piece;

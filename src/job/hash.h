@@ -9,6 +9,7 @@
 #include "block/context.h"
 #include "block/node.h"
 #include "crypto/digest.h"
+#include "job/data_budget.h"
 
 namespace cairn {
 
@@ -40,9 +41,8 @@ class Hash {
   Hash(Context& context, NodePtr node, std::string_view algorithm, const CancelSource& cancel);
   std::function<void(uint64_t done, uint64_t total)> progress;
 
-  // Called once, when more than MOST_DATA bytes that are no holes have been read; may throw.
-  uint64_t most_data = UINT64_MAX;
-  std::function<void()> excess;
+  // Of what is read.
+  DataBudget budget;
 
   // Gives the digest in hexadecimal digits. Throws "error while reading at byte N: …".
   Task<std::string> run();
@@ -70,7 +70,6 @@ class Hash {
   uint64_t numbers_ = 0;
   uint64_t known_end_ = 0;
   bool known_zero_ = false;
-  uint64_t data_ = 0;
 
   std::atomic<uint64_t> done_{0};
   std::atomic<bool> failed_{false};

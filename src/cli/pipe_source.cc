@@ -1,0 +1,232 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "async/runtime.h"
+#include "base/arith.h"
+#include "block/driver.h"
+#include "cli/pipes.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+constexpr char kInputName[] = "standard input";
+constexpr size_t kStreamPiece = 1 << 20;
+// Zeroes of a stream are left out by blocks of this size.
+constexpr size_t kStreamHole = 64 << 10;
+constexpr uint64_t kDiskSector = 512;
+// As probing looks at files.
+constexpr size_t kProbedHead = 2048;
+constexpr size_t kProbedTail = 512;
+// What is unpacked from a stranger's stream: a hundred times what came, and this.
+constexpr uint64_t kUnpackedAlways = uint64_t{1} << 30;
+
+constexpr std::string_view kReaders[] = {"compare", "convert", "dd", "hash"};
+
+}  // namespace
+
+bool is_pipe(const Session& session, std::string_view name) {
+  return session.for_people() && name == "-";
+}
+
+void check_pipes(const Session& session, const Verb& verb, const Arguments& arguments) {
+  const auto& words = arguments.words();
+  const auto pipes = std::count(words.begin(), words.end(), "-");
+  const bool options = arguments.has(kImageOpts);
+  if (!session.for_people() || pipes == 0 || options) return;
+  const bool target = words.back() == "-";
+  const auto refuse = [&](const std::string& text, const std::string& hint) {
+    throw Error(ErrorKind::kUnsupported, text).hint(hint);
+  };
+  if (std::find(std::begin(kReaders), std::end(kReaders), verb.name) == std::end(kReaders))
+    refuse("'-' is standard input and output, which `" + std::string(verb.name) + "` cannot use",
+           "Save the image as a file first; './-' is a file of that name.");
+  if (arguments.value(kKeyFile) == "-" && pipes - (verb.name == "convert" && target ? 1 : 0) > 0)
+    refuse("standard input cannot be the image and the key file at once",
+           "Save one of them as a file first.");
+  if (pipes - (verb.name == "convert" && target ? 1 : 0) > 1)
+    refuse("'-' is standard input, which can be read once only", "Save it as a file first.");
+}
+
+StandardInput::StandardInput(Session& session) : session_(session) {
+  if (::isatty(STDIN_FILENO) == 1)
+    throw Error(ErrorKind::kInvalid, "'-' is standard input, which is a terminal")
+        .hint("Send an image through a pipe: PROGRAM | cairn …; './-' is a file of that name.");
+  struct stat status = {};
+  if (::fstat(STDIN_FILENO, &status) != 0) throw Error::system(errno, kInputName);
+  if (S_ISDIR(status.st_mode)) throw Error::system(EISDIR, kInputName);
+  const bool file = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
+  if (!file || ::lseek(STDIN_FILENO, 0, SEEK_CUR) != 0)
+    reader_.emplace(session.context, STDIN_FILENO, kInputName);
+}
+
+Task<void> StandardInput::look(std::string format) {
+  if (std::exchange(looked_, true) || !reader_) co_return;
+  ByteSpan head = co_await reader_->peek(kProbedHead);
+  if (head.empty())
+    throw Error(ErrorKind::kInvalid, "nothing came from standard input")
+        .hint("The program that should have sent an image may have failed.");
+  const std::optional<Packing> packing = packing_of(head);
+  unpacked_ = packing && (format.empty() || format == to_string(*packing));
+  if (unpacked_) {
+    reader_->unpack(*packing);
+    head = co_await reader_->peek(kProbedHead);
+  }
+  detect_ = format.empty() || unpacked_;
+  head_.assign(head.begin(), head.end());
+  head_.resize(kProbedHead);
+  raw_ = format == "raw";
+  if (!detect_) co_return;
+  const Driver* found = session_.context.registry().probe({.head = head_,
+                                                           .tail = {},
+                                                           .length = head.size(),
+                                                           .filename = kInputName,
+                                                           .beyond_qemu = true});
+  raw_ = found != nullptr && found->name() == "raw";
+}
+
+Task<size_t> StandardInput::read(MutableByteSpan out) {
+  const size_t got = co_await reader_->read(out);
+  length_ += got;
+  if (detect_) {
+    const ByteSpan last = ByteSpan(out).first(got).last(std::min(got, kProbedTail));
+    tail_.insert(tail_.end(), last.begin(), last.end());
+    if (tail_.size() > kProbedTail)
+      tail_.erase(tail_.begin(), tail_.end() - static_cast<std::ptrdiff_t>(kProbedTail));
+    if (got < out.size()) check_end();
+  }
+  co_return got;
+}
+
+// Some formats show at the end of the file only.
+void StandardInput::check_end() {
+  const Driver* found = session_.context.registry().probe(
+      {.head = head_,
+       .tail = tail_.size() == kProbedTail ? ByteSpan(tail_) : ByteSpan(),
+       .length = length_,
+       .filename = kInputName,
+       .beyond_qemu = true});
+  if (found == nullptr || found->name() == "raw") return;
+  const std::string name(found->name());
+  throw Error(ErrorKind::kUnsupported, "what came from standard input is an image in the format " +
+                                           name + ", which showed at its end only")
+      .hint("Name the format, so that it is stored before it is read: -f " + name +
+            " (or -f raw for the bytes as they are).");
+}
+
+Task<void> StandardInput::store(bool quiet) {
+  spool_ = std::make_shared<Spool>(session_.context, kInputName, "save it as a file first");
+  if (!quiet)
+    session_.error(
+        "standard input is read from begin to end: it is copied to a temporary file in '" +
+        temporary_directory() + "' first");
+  std::vector<std::byte> piece(kStreamPiece);
+  const auto& most = session_.output_budget;
+  for (size_t got = piece.size(); got == piece.size();) {
+    got = co_await reader_->read(piece);
+    if (session_.untrusted && (unpacked_ || most))
+      spool_->limit(most.value_or(kUnpackedAlways + 100 * reader_->received()));
+    const ByteSpan bytes = ByteSpan(piece).first(got);
+    co_await run_blocking([&] { spool_->add(bytes); });
+    if (session_.context.progress) session_.context.progress("receive", spool_->length(), 0);
+  }
+  spool_->finish();
+}
+
+Task<NodePtr> StandardInput::open_file() {
+  struct stat status = {};
+  ::fstat(STDIN_FILENO, &status);
+  OpenRequest request;
+  request.display = kInputName;
+  request.image_opts = true;
+  request.options.set("driver", S_ISBLK(status.st_mode) ? "host_device" : "file");
+  request.options.set("filename", "/proc/self/fd/0");
+  request.options.set("locking", "off");
+  NodePtr file = co_await open_node(session_.context, std::move(request));
+  co_return file;
+}
+
+Task<NodePtr> StandardInput::open(bool quiet) {
+  NodePtr bytes;
+  if (!reader_) {
+    bytes = co_await open_file();
+  } else {
+    if (!spool_) co_await store(quiet);
+    bytes = co_await spool_->open();
+  }
+  NodePtr input = std::make_shared<PipeInput>(session_.context, bytes, spool_, kInputName);
+  co_return input;
+}
+
+StandardInput& standard_input(Session& session) {
+  if (!session.standard_input) session.standard_input = std::make_shared<StandardInput>(session);
+  return *session.standard_input;
+}
+
+Task<NodePtr> open_source(Session& session, OpenRequest request, bool quiet) {
+  if (!is_pipe(session, request.filename)) {
+    NodePtr plain = co_await open_node(session.context, std::move(request));
+    co_return plain;
+  }
+  StandardInput& input = standard_input(session);
+  co_await input.look(request.format);
+  NodePtr bytes = co_await input.open(quiet);
+  std::exception_ptr error;
+  NodePtr node;
+  try {
+    if (bytes->length() == 0)
+      throw Error(ErrorKind::kInvalid, "nothing came from standard input")
+          .hint("The program that should have sent an image may have failed.");
+    request.filename.clear();
+    request.display = kInputName;
+    request.file = bytes;
+    if (input.unpacked()) request.format.clear();
+    // What a relative name would count from is not known.
+    request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+    node = co_await open_node(session.context, std::move(request));
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (!error) co_return node;
+  co_await bytes->close();
+  std::rethrow_exception(error);
+}
+
+namespace {
+// Leaves out blocks of zeroes: those of a file stay holes, a stream gets them with what follows.
+Task<void> write_data(Node& target, uint64_t offset, ByteSpan bytes) {
+  const auto block_at = [&](size_t at) {
+    return bytes.subspan(at, std::min(kStreamHole, bytes.size() - at));
+  };
+  for (size_t at = 0; at < bytes.size();) {
+    size_t end = at;
+    while (end < bytes.size() && !is_zero(block_at(end))) end += block_at(end).size();
+    if (end != at) co_await target.write(offset + at, bytes.subspan(at, end - at));
+    at = end;
+    if (at < bytes.size()) at += block_at(at).size();
+  }
+}
+}  // namespace
+
+Task<uint64_t> copy_stream(Session& session, StandardInput& input, NodePtr target, Digest* digest) {
+  std::vector<std::byte> piece(kStreamPiece);
+  uint64_t at = 0;
+  for (size_t got = piece.size(); got == piece.size();) {
+    session.cancel.check();
+    got = co_await input.read(piece);
+    const ByteSpan bytes = ByteSpan(piece).first(got);
+    if (digest != nullptr) co_await run_blocking([&] { digest->add(bytes); });
+    if (target) co_await write_data(*target, at, bytes);
+    at += got;
+    if (session.context.progress) session.context.progress(session.verb, at, 0);
+  }
+  if (digest != nullptr) digest->add_zeroes(align_up(at, kDiskSector) - at);
+  at = align_up(at, kDiskSector);
+  if (target) co_await target->resize({.length = at});
+  co_return at;
+}
+
+}  // namespace cairn::cli

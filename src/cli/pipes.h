@@ -1,0 +1,115 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/spool.h"
+#include "cli/session.h"
+#include "crypto/digest.h"
+#include "job/pipe_input.h"
+#include "job/pipe_output.h"
+
+namespace cairn::cli {
+
+// "-" under Cairn's own name: standard input as a source, standard output as a target.
+bool is_pipe(const Session& session, std::string_view name);
+// Fails where WORDS of VERB have a "-" that it cannot use.
+void check_pipes(const Session& session, const Verb& verb, const Arguments& arguments);
+
+// Standard input as an image.
+class StandardInput {
+ public:
+  // Throws when it is a terminal.
+  explicit StandardInput(Session& session);
+
+  // Finds out what comes, which is unpacked from then on. An image in FORMAT is expected; any where
+  // that is empty. Throws when nothing comes.
+  Task<void> look(std::string format);
+  // Whether what comes is a raw disk, so that it can be used from begin to end by read().
+  bool streams() const { return reader_ && raw_; }
+  // Fills OUT; less at the end. Throws kUnsupported there when the end shows that this is no raw
+  // disk.
+  Task<size_t> read(MutableByteSpan out);
+  // The bytes as a node to be read at any place; more than once. What is no file is copied to a
+  // temporary one first, with a note unless QUIET.
+  Task<NodePtr> open(bool quiet);
+  // Whether what was packed is unpacked already.
+  bool unpacked() const { return unpacked_; }
+
+ private:
+  Task<void> store(bool quiet);
+  Task<NodePtr> open_file();
+  void check_end();
+
+  Session& session_;
+  std::optional<PipeReader> reader_;  // none: a file
+  bool looked_ = false;
+  bool detect_ = false;
+  bool raw_ = false;
+  bool unpacked_ = false;
+  std::vector<std::byte> head_;
+  std::vector<std::byte> tail_;
+  uint64_t length_ = 0;
+  std::shared_ptr<Spool> spool_;
+};
+StandardInput& standard_input(Session& session);
+
+// Opens an image as open_node() does; "-" is standard input.
+Task<NodePtr> open_source(Session& session, OpenRequest request, bool quiet);
+
+// Copies a raw disk from INPUT, filled up to whole sectors, to the start of TARGET, which grows,
+// and gives it to DIGEST. Both may be null. Gives the length.
+Task<uint64_t> copy_stream(Session& session, StandardInput& input, NodePtr target, Digest* digest);
+
+// Standard output as the target of a copy. From its making on, what is printed goes to standard
+// error.
+class PipeTarget {
+ public:
+  // Throws kUnsupported when an image in FORMAT with these OPTIONS cannot be sent, and says what
+  // can be done; kInvalid when standard output is a terminal.
+  PipeTarget(Session& session, std::string format, Options options, bool compress, bool quiet);
+  ~PipeTarget();
+  PipeTarget(const PipeTarget&) = delete;
+
+  // Makes the image, for a disk of SIZE bytes, and gives its node. It is written in the order of
+  // the disk; the content is that of SOURCES.
+  Task<NodePtr> open(uint64_t size, std::vector<NodePtr> sources);
+  // The node was closed: sends what is left.
+  Task<void> finish();
+  // The work has failed: nothing more is sent.
+  void abandon();
+  // Says in ERROR what the place of temporary files has to do with it.
+  void explain(Error& error) const;
+  // Throws when nobody reads any more.
+  void check_reader() const;
+  // What has to be closed after the node when the work has failed; may be null.
+  NodePtr take_held() { return std::exchange(held_, nullptr); }
+  // Raw bytes of no known length, instead of open().
+  std::shared_ptr<PipeOutput> open_bytes();
+
+ private:
+  enum class Way {
+    kBytes,    // the disk itself
+    kStream,   // the format is a stream
+    kLaidOut,  // all tables first, then the data
+    kStored,   // the whole image is made in a temporary file
+  };
+  Way choose(bool compress) const;
+  Task<void> create(uint64_t size);
+  Task<NodePtr> open_image(NodePtr file, bool writable) const;
+  Task<NodePtr> open_laid_out(uint64_t size, std::vector<NodePtr> sources);
+
+  Session& session_;
+  std::string format_;
+  Options options_;
+  bool quiet_;
+  Way way_ = Way::kBytes;
+  int fd_ = -1;
+  std::unique_ptr<Spool> spool_;
+  NodePtr held_;
+  std::shared_ptr<PipeOutput> out_;
+};
+
+}  // namespace cairn::cli
