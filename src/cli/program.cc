@@ -18,6 +18,7 @@
 #include "cli/sandbox.h"
 #include "cli/session.h"
 #include "cli/signals.h"
+#include "cli/trace.h"
 #include "cli/verbs.h"
 #include "drivers.h"
 
@@ -227,11 +228,16 @@ int run_img(Session& session, int argc, char** argv) {
       finish_output();
       return 0;
     }
+    std::string trace;
     if (word == "-T" || word == "--trace") {
       if (++at == argc) return usage(session, {"missing argument for option '" + word + "'"}, 1);
-    } else if (!word.starts_with("--trace=") && !word.starts_with("-T")) {
+      trace = argv[at];
+    } else if (word.starts_with("--trace=") || word.starts_with("-T")) {
+      trace = word.substr(word[1] == 'T' ? 2 : std::string_view("--trace=").size());
+    } else {
       return usage(session, {"unrecognized option '" + word + "'"}, 1);
     }
+    if (const auto code = take_trace(session, trace)) return *code;
   }
   if (at == argc) {
     if (session.for_people()) {

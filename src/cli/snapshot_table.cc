@@ -51,6 +51,15 @@ void print_snapshots(const Value& list, const std::string& indent) {
   }
 }
 
+void check_snapshot_parameter(const std::string& parameter) {
+  if (!parameter.starts_with("snapshot.")) return;
+  const Options parsed = Options::parse_list(parameter);
+  parsed.string("snapshot.id");
+  parsed.string("snapshot.name");
+  if (const auto unknown = parsed.unused(); !unknown.empty())
+    throw Error(ErrorKind::kInvalid, "Invalid parameter '" + unknown.front() + "'");
+}
+
 Task<void> show_snapshot(Node& node, std::string parameter) {
   std::string id;
   std::string name;
@@ -59,10 +68,12 @@ Task<void> show_snapshot(Node& node, std::string parameter) {
     const Options parsed = Options::parse_list(parameter);
     id = parsed.string("snapshot.id").value_or("");
     name = parsed.string("snapshot.name").value_or("");
-    if (const auto unknown = parsed.unused(); !unknown.empty())
-      throw Error(ErrorKind::kInvalid, "Invalid parameter '" + unknown.front() + "'")
-          .hint((node.context().beyond_qemu ? "" : "qemu-img: ") +
-                ("Failed in parsing snapshot param '" + parameter + "'"));
+    try {
+      check_snapshot_parameter(parameter);
+    } catch (Error& error) {
+      throw error.hint((node.context().beyond_qemu ? "" : "qemu-img: ") +
+                       ("Failed in parsing snapshot param '" + parameter + "'"));
+    }
   } else {
     id = parameter;
   }

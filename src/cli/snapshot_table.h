@@ -19,6 +19,9 @@ void print_tree(const Value& value, size_t indent);
 // The table of internal snapshots, each line behind INDENT.
 void print_snapshots(const Value& list, const std::string& indent);
 
+// Throws kInvalid when PARAMETER has options that no snapshot has.
+void check_snapshot_parameter(const std::string& parameter);
+
 // -l: makes NODE show the snapshot that PARAMETER names: "snapshot.id=…,snapshot.name=…", or a word
 // that is an ID or else a name. Throws with QEMU's words.
 Task<void> show_snapshot(Node& node, std::string parameter);

@@ -402,4 +402,4 @@ def test_kernel_without_an_nbd_client_is_told_clearly(folder, disk):
         failed = call(QEMU_NBD, *words, ok=False)
         assert failed.code == 1 and "open /dev/nbd0: No such file or directory" in failed.err
     failed = call(QEMU_NBD, "-v", "-c", "/dev/null", "-f", "raw", disk, ok=False)
-    assert failed.code == 1 and "not a block device" in failed.err
+    assert failed.code == 1 and "Failed to set NBD socket" in failed.err

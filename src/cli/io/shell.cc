@@ -13,6 +13,7 @@
 #include "block/overlay.h"
 #include "cli/io/io.h"
 #include "cli/size_text.h"
+#include "cli/trace.h"
 
 namespace cairn::cli::io {
 
@@ -396,6 +397,7 @@ int run_io(Session& session, int argc, char** argv) {
         if (!apply_cache(shell, how, optarg)) return 1;
         break;
       case 'T':
+        if (const auto code = take_trace(session, optarg)) return *code;
         break;
       case 'U':
         how.request.flags.force_share = true;

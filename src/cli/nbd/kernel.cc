@@ -16,6 +16,9 @@
 namespace cairn::cli {
 namespace {
 
+// Words of the reference for a device that the NBD driver does not serve.
+constexpr const char* kNoNbdDevice = "Failed to set NBD socket";
+
 // N of /dev/nbdN (or of a link to it). Throws.
 uint32_t device_index(const std::string& device) {
   char* resolved = ::realpath(device.c_str(), nullptr);
@@ -32,13 +35,14 @@ uint32_t device_index(const std::string& device) {
   throw Error(ErrorKind::kInvalid, device + " is no NBD device");
 }
 
-void check_device(const std::string& device, const std::string& complaint) {
+// Whether DEVICE is a block device; throws when it cannot be opened.
+bool is_block_device(const std::string& device, const std::string& complaint) {
   const int fd = ::open(device.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) throw Error::system(errno, complaint + " " + device);
   struct stat status {};
   const bool block = ::fstat(fd, &status) == 0 && S_ISBLK(status.st_mode);
   ::close(fd);
-  if (!block) throw Error(ErrorKind::kInvalid, complaint + " " + device + ": not a block device");
+  return block;
 }
 
 Task<void> attach(Socket socket, std::string name, uint32_t index) {
@@ -55,8 +59,6 @@ Task<void> attach(Socket socket, std::string name, uint32_t index) {
 }  // namespace
 
 Task<void> serve_device(Session& session, ServePlan plan, std::string device, bool verbose) {
-  check_device(device, "Failed to open");
-  const uint32_t index = device_index(device);
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     throw Error::system(errno, "socketpair");
@@ -69,6 +71,11 @@ Task<void> serve_device(Session& session, ServePlan plan, std::string device, bo
   std::exception_ptr error;
   plan.ready = [&](const nbd::Server& server, const SocketAddress& address) {
     Socket socket(ends[1]);
+    if (!is_block_device(device, "Failed to open"))
+      throw Error(ErrorKind::kInvalid, session.for_people()
+                                           ? "Failed to open " + device + ": not a block device"
+                                           : kNoNbdDevice);
+    const uint32_t index = device_index(device);
     attaching.spawn([](Session& who, Socket end, std::string what, uint32_t where,
                        std::exception_ptr& failure) -> Task<void> {
       try {
@@ -92,12 +99,14 @@ Task<void> serve_device(Session& session, ServePlan plan, std::string device, bo
 }
 
 int disconnect_device(Session& session, const std::string& device) {
-  check_device(device, "Cannot open");
-  KernelNbd kernel;
-  kernel.disconnect(device_index(device));
+  if (is_block_device(device, "Cannot open")) {
+    KernelNbd kernel;
+    kernel.disconnect(device_index(device));
+  } else if (session.for_people()) {
+    throw Error(ErrorKind::kInvalid, "Cannot open " + device + ": not a block device");
+  }
   print(device + " disconnected\n");
   finish_output();
-  static_cast<void>(session);
   return 0;
 }
 

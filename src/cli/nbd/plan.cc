@@ -20,10 +20,12 @@ Task<NodePtr> open_image(Session& session, const ImagePlan& plan) {
   const bool people = session.for_people();
   NodePtr node;
   try {
+    OpenRequest request = plan.request;
+    if (plan.complete) plan.complete(request);
     if (plan.snapshot)
-      node = co_await open_with_snapshot_overlay(session.context, plan.request);
+      node = co_await open_with_snapshot_overlay(session.context, std::move(request));
     else
-      node = co_await open_node(session.context, plan.request);
+      node = co_await open_node(session.context, std::move(request));
   } catch (const Error& error) {
     if (people) throw;
     // QEMU's program has not the words before the cause that its other tools have.
@@ -149,9 +151,9 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
                                                      unsigned shared, std::vector<NodePtr>& nodes) {
   NodePtr node = co_await open_image(session, plan);
   nodes.push_back(node);
-  if (!plan.load_snapshot.empty()) {
+  if (plan.load_snapshot) {
     try {
-      co_await show_snapshot(*node, plan.load_snapshot);
+      co_await show_snapshot(*node, *plan.load_snapshot);
     } catch (Error& error) {
       if (error.message().starts_with("Failed to load snapshot") || !error.hints().empty()) throw;
       throw error.context("Failed to load snapshot");

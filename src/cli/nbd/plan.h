@@ -19,12 +19,14 @@ struct ImagePlan {
   std::string title;  // how messages name it
   std::string name;   // of the export
   std::string description;
-  bool snapshot = false;      // below a temporary overlay
-  std::string load_snapshot;  // show this internal snapshot, read-only
+  bool snapshot = false;                     // below a temporary overlay
+  std::optional<std::string> load_snapshot;  // show this internal snapshot, read-only
   uint64_t offset = 0;
   bool exact_size = false;  // not rounded to sectors
   bool allocation_depth = false;
   std::vector<std::string> bitmaps;
+  // Completes the request once the server listens; may throw. None: it is complete.
+  std::function<void(OpenRequest&)> complete;
 };
 
 // What is served, where, and how.

@@ -1,359 +1,26 @@
 #include <fcntl.h>
-#include <getopt.h>
 #include <unistd.h>
 
-#include <cctype>
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "cli/nbd/background.h"
 #include "cli/nbd/kernel.h"
+#include "cli/nbd/line.h"
 #include "cli/nbd/list.h"
 #include "cli/nbd/nbd.h"
-#include "cli/nbd/plan.h"
 #include "net/nbd_wire.h"
 
 namespace cairn::cli {
 namespace {
 
-enum Long : int {
-  kCache = 256,
-  kAio,
-  kDiscard,
-  kDetectZeroes,
-  kHandshakeLimit,
-  kObjectOption,
-  kTlsCreds,
-  kTlsAuthz,
-  kTlsHostname,
-  kFork,
-  kPidFile,
-  kImageOptsOption,
-  kSelinuxLabel,
-};
-
-const option kLongOptions[] = {
-    {"help", no_argument, nullptr, 'h'},
-    {"version", no_argument, nullptr, 'V'},
-    {"port", required_argument, nullptr, 'p'},
-    {"bind", required_argument, nullptr, 'b'},
-    {"socket", required_argument, nullptr, 'k'},
-    {"offset", required_argument, nullptr, 'o'},
-    {"read-only", no_argument, nullptr, 'r'},
-    {"allocation-depth", no_argument, nullptr, 'A'},
-    {"bitmap", required_argument, nullptr, 'B'},
-    {"connect", required_argument, nullptr, 'c'},
-    {"disconnect", no_argument, nullptr, 'd'},
-    {"list", no_argument, nullptr, 'L'},
-    {"snapshot", no_argument, nullptr, 's'},
-    {"load-snapshot", required_argument, nullptr, 'l'},
-    {"nocache", no_argument, nullptr, 'n'},
-    {"cache", required_argument, nullptr, kCache},
-    {"aio", required_argument, nullptr, kAio},
-    {"discard", required_argument, nullptr, kDiscard},
-    {"detect-zeroes", required_argument, nullptr, kDetectZeroes},
-    {"shared", required_argument, nullptr, 'e'},
-    {"format", required_argument, nullptr, 'f'},
-    {"persistent", no_argument, nullptr, 't'},
-    {"verbose", no_argument, nullptr, 'v'},
-    {"object", required_argument, nullptr, kObjectOption},
-    {"export-name", required_argument, nullptr, 'x'},
-    {"description", required_argument, nullptr, 'D'},
-    {"handshake-limit", required_argument, nullptr, kHandshakeLimit},
-    {"tls-creds", required_argument, nullptr, kTlsCreds},
-    {"tls-hostname", required_argument, nullptr, kTlsHostname},
-    {"tls-authz", required_argument, nullptr, kTlsAuthz},
-    {"image-opts", no_argument, nullptr, kImageOptsOption},
-    {"trace", required_argument, nullptr, 'T'},
-    {"fork", no_argument, nullptr, kFork},
-    {"pid-file", required_argument, nullptr, kPidFile},
-    {"selinux-label", required_argument, nullptr, kSelinuxLabel},
-    {nullptr, 0, nullptr, 0},
-};
-
-// What the command line said.
-struct Line {
-  std::string bind;
-  std::string port;
-  std::string socket;
-  std::string selinux_label;
-  std::string connect;
-  std::string tls_creds, tls_authz, tls_hostname;
-  std::string pid_file;
-  std::vector<std::string> objects;
-  std::vector<std::string> files;
-  bool disconnect = false, list = false, persistent = false, fork = false, verbose = false;
-  bool image_opts = false;
-  unsigned shared = 1;
-  unsigned handshake_limit = 10;
-  std::string format;
-  CacheMode cache;
-  bool cache_seen = false, aio_seen = false, discard_seen = false;
-  bool discard_unmap = false;
-  std::string detect_zeroes;
-  ImagePlan image;
-  bool read_only = false;
-};
-
-uint64_t plain_number(const Session& session, const char* text, const std::string& complaint,
-                      uint64_t most) {
-  char* end = nullptr;
-  errno = 0;
-  const unsigned long long value = std::strtoull(text, &end, 0);
-  if (*text == 0 || *end != 0 || errno != 0 || std::strchr(text, '-') != nullptr || value > most)
-    fail(session, complaint + " '" + text + "'");
-  return value;
-}
-
-void print_help(const Session& session) {
-  print("Usage: " + session.program + (session.for_people() ? " nbd" : "") +
-        " [OPTIONS] FILE\n"
-        "  or:  " +
-        session.program + (session.for_people() ? " nbd" : "") +
-        " -L [OPTIONS]\n"
-        "QEMU Disk Network Block Device Utility\n\n"
-        "  -h, --help                display this help and exit\n"
-        "  -V, --version             output version information and exit\n\n"
-        "Connection properties:\n"
-        "  -p, --port=PORT           port to listen on (default `10809')\n"
-        "  -b, --bind=IFACE          interface to bind to (default `0.0.0.0')\n"
-        "  -k, --socket=PATH         path to the unix socket\n"
-        "  -e, --shared=NUM          device can be shared by NUM clients (default '1', 0: any)\n"
-        "  -t, --persistent          don't exit on the last connection\n"
-        "  -v, --verbose             stay in the foreground with -c, say what clients do wrong\n"
-        "  -x, --export-name=NAME    expose export by name (default is empty string)\n"
-        "  -D, --description=TEXT    export a human-readable description\n"
-        "      --handshake-limit=N   seconds for a client's handshake (default 10, 0: any)\n\n"
-        "Exposing part of the image:\n"
-        "  -o, --offset=OFFSET       offset into the image\n"
-        "  -A, --allocation-depth    expose the allocation depth\n"
-        "  -B, --bitmap=NAME         expose a persistent dirty bitmap\n\n"
-        "General purpose options:\n"
-        "  -L, --list                list exports available from another NBD server\n"
-        "      --object TYPE,id=ID,… define an object such as 'secret' or 'tls-creds-x509'\n"
-        "      --tls-creds=ID        use id of an earlier --object to provide TLS\n"
-        "      --tls-authz=ID        use id of an earlier --object to provide authorization\n"
-        "      --tls-hostname=NAME   the name that the server's certificate must have (-L)\n"
-        "  -T, --trace [[enable=]PATTERN][,events=FILE][,file=FILE]  accepted\n"
-        "      --fork                fork off the server process and exit the parent\n"
-        "                            once the server is running\n"
-        "      --pid-file=PATH       store the server's process ID in the given file\n"
-        "      --selinux-label=LABEL set SELinux process label on listening socket\n\n"
-        "Kernel NBD client support:\n"
-        "  -c, --connect=DEV         connect FILE to the local NBD device DEV\n"
-        "  -d, --disconnect          disconnect the specified device\n\n"
-        "Block device options:\n"
-        "  -f, --format=FORMAT       set image format (raw, qcow2, ...)\n"
-        "  -r, --read-only           export read-only\n"
-        "  -s, --snapshot            use FILE as an external snapshot, create a temporary\n"
-        "                            file with backing_file=FILE, redirect the write to\n"
-        "                            the temporary one\n"
-        "  -l, --load-snapshot=SNAPSHOT_PARAM\n"
-        "                            load an internal snapshot inside FILE and export it\n"
-        "                            as an read-only device, SNAPSHOT_PARAM format is\n"
-        "                            'snapshot.id=[ID],snapshot.name=[NAME]', or '[ID_OR_NAME]'\n"
-        "  -n, --nocache             disable host cache\n"
-        "      --cache=MODE          set cache mode used to access the disk image, the\n"
-        "                            valid options are: 'none', 'writeback' (default),\n"
-        "                            'writethrough', 'directsync' and 'unsafe'\n"
-        "      --aio=MODE            set AIO mode (native, io_uring or threads)\n"
-        "      --discard=MODE        set discard mode (ignore, unmap)\n"
-        "      --detect-zeroes=MODE  set detect-zeroes mode (off, on, unmap)\n"
-        "      --image-opts          treat FILE as a full set of image options\n");
-  finish_output();
-}
-
-void take_detect_zeroes(const Session& session, Line& line, const std::string& mode) {
-  if (mode != "off" && mode != "on" && mode != "unmap")
-    fail(session, "Failed to parse detect_zeroes mode: invalid parameter value: " + mode);
-  if (mode == "unmap" && !line.discard_unmap)
-    fail(session,
-         "setting detect-zeroes to unmap is not allowed without setting discard operation to "
-         "unmap");
-  line.detect_zeroes = mode;
-}
-
-void take_cache(const Session& session, Line& line, const char* mode) {
-  if (line.cache_seen) fail(session, "-n and --cache can only be specified once");
-  line.cache_seen = true;
-  const auto parsed = CacheMode::parse(mode);
-  if (!parsed) fail(session, std::string("Invalid cache mode `") + mode + "'");
-  line.cache = *parsed;
-}
-
-void take_long(const Session& session, Line& line, int id, const char* value) {
-  const std::string text = value != nullptr ? value : "";
-  switch (id) {
-    case kCache:
-      take_cache(session, line, value);
-      break;
-    case kAio:
-      if (line.aio_seen) fail(session, "--aio can only be specified once");
-      line.aio_seen = true;
-      if (text != "native" && text != "threads" && text != "io_uring")
-        fail(session, "Invalid aio mode '" + text + "'");
-      break;
-    case kDiscard:
-      if (line.discard_seen) fail(session, "--discard can only be specified once");
-      line.discard_seen = true;
-      if (text != "ignore" && text != "off" && text != "unmap" && text != "on")
-        fail(session, "Invalid discard mode `" + text + "'");
-      line.discard_unmap = text == "unmap" || text == "on";
-      break;
-    case kDetectZeroes:
-      take_detect_zeroes(session, line, text);
-      break;
-    case kHandshakeLimit:
-      line.handshake_limit = static_cast<unsigned>(
-          plain_number(session, value, "Invalid handshake limit", UINT32_MAX));
-      break;
-    case kObjectOption:
-      line.objects.push_back(text);
-      break;
-    case kTlsCreds:
-      line.tls_creds = text;
-      break;
-    case kTlsAuthz:
-      line.tls_authz = text;
-      break;
-    case kTlsHostname:
-      line.tls_hostname = text;
-      break;
-    case kFork:
-      line.fork = true;
-      break;
-    case kPidFile:
-      line.pid_file = text;
-      break;
-    case kImageOptsOption:
-      line.image_opts = true;
-      break;
-    case kSelinuxLabel:
-      line.selinux_label = text;
-      break;
-    default:
-      break;
-  }
-}
-
-void take_short(const Session& session, Line& line, int id, const char* value) {
-  const std::string text = value != nullptr ? value : "";
-  switch (id) {
-    case 's':
-      line.image.snapshot = true;
-      break;
-    case 'n':
-      take_cache(session, line, "none");
-      break;
-    case 'b':
-      line.bind = text;
-      break;
-    case 'p':
-      line.port = text;
-      break;
-    case 'o':
-      if (text.size() > 1 && text[0] == '-' && std::isdigit(static_cast<unsigned char>(text[1])))
-        fail(session, "Value '" + text + "' is out of range for parameter 'offset'");
-      line.image.offset = plain_number(session, value, "Invalid offset", INT64_MAX);
-      break;
-    case 'l':
-      line.image.load_snapshot = text;
-      line.read_only = true;
-      break;
-    case 'r':
-      line.read_only = true;
-      break;
-    case 'A':
-      line.image.allocation_depth = true;
-      break;
-    case 'B':
-      line.image.bitmaps.push_back(text);
-      break;
-    case 'k':
-      if (text.empty() || text[0] != '/') fail(session, "socket path must be absolute");
-      line.socket = text;
-      break;
-    case 'd':
-      line.disconnect = true;
-      break;
-    case 'c':
-      line.connect = text;
-      break;
-    case 'e':
-      line.shared = static_cast<unsigned>(
-          plain_number(session, value, "Invalid shared device number", INT32_MAX));
-      break;
-    case 'f':
-      line.format = text;
-      break;
-    case 't':
-      line.persistent = true;
-      break;
-    case 'x':
-      if (text.size() > nbd::kMaxString) fail(session, "export name '" + text + "' too long");
-      line.image.name = text;
-      break;
-    case 'D':
-      if (text.size() > nbd::kMaxString)
-        fail(session, "export description '" + text + "' too long");
-      line.image.description = text;
-      break;
-    case 'v':
-      line.verbose = true;
-      break;
-    case 'L':
-      line.list = true;
-      break;
-    default:
-      break;
-  }
-}
-
-// False when help or the version was asked for and printed.
-bool parse(Session& session, Line& line, int argc, char** argv) {
-  std::vector<char*> words(argv, argv + argc);
-  std::string name = session.for_people() ? session.program + " nbd" : session.program;
-  words[0] = name.data();
-  words.push_back(nullptr);
-  optind = 0;
-  opterr = 1;
-  while (true) {
-    const int got = getopt_long(argc, words.data(), "hVb:o:p:rsnc:dvk:e:f:tl:x:T:D:AB:L",
-                                kLongOptions, nullptr);
-    if (got == -1) break;
-    if (got == '?') fail(session, "Try `" + name + " --help' for more information.");
-    if (got == 'h') {
-      print_help(session);
-      return false;
-    }
-    if (got == 'V') {
-      print(version_text(session));
-      finish_output();
-      return false;
-    }
-    if (got >= 256)
-      take_long(session, line, got, optarg);
-    else
-      take_short(session, line, got, optarg);
-  }
-  for (int i = optind; i < argc; ++i) line.files.emplace_back(words[static_cast<size_t>(i)]);
-  if (line.files.size() != (line.list ? 0u : 1u)) {
-    if (line.list) fail(session, "List mode is incompatible with a file name");
-    session.error("Invalid number of arguments");
-    std::fprintf(stderr, "Try `%s --help' for more information.\n", name.c_str());
-    throw Exit{1};
-  }
-  return true;
-}
-
-void check_list_mode(const Session& session, const Line& line) {
+void check_list_mode(const Session& session, const NbdLine& line) {
   const ImagePlan& image = line.image;
-  if (!line.connect.empty() || line.disconnect || image.offset != 0 || !image.bitmaps.empty() ||
-      image.allocation_depth || !image.load_snapshot.empty() || !image.name.empty() ||
-      !image.description.empty() || !line.format.empty() || line.cache_seen || line.aio_seen ||
-      line.discard_seen || !line.detect_zeroes.empty())
+  if (line.connect || line.disconnect || image.offset != 0 || !image.bitmaps.empty() ||
+      image.allocation_depth || image.load_snapshot || line.name_seen ||
+      !image.description.empty() || line.format || line.cache_seen || line.aio_seen ||
+      line.discard_seen)
     fail(session, "List mode is incompatible with per-device settings");
   if (line.fork) fail(session, "List mode is incompatible with forking");
 }
@@ -375,19 +42,19 @@ int activation_socket(const Session& session) {
   return 3;
 }
 
-void check_activation(const Session& session, const Line& line) {
+void check_activation(const Session& session, const NbdLine& line) {
   const auto refuse = [&](const char* what) {
     fail(session, std::string(what) + " can't be set when using socket activation");
   };
-  if (!line.port.empty()) refuse("TCP port number");
+  if (line.port) refuse("TCP port number");
   if (!line.socket.empty()) refuse("Unix socket");
   if (!line.bind.empty()) refuse("The interface");
-  if (!line.connect.empty()) refuse("NBD device");
+  if (line.connect) refuse("NBD device");
   if (!line.selinux_label.empty()) refuse("SELinux label");
   if (line.list) fail(session, "List mode is incompatible with socket activation");
 }
 
-SocketAddress address_of(const Line& line, int activated) {
+SocketAddress address_of(const NbdLine& line, int activated) {
   SocketAddress address;
   if (activated >= 0) {
     address.kind = SocketAddress::Kind::kFd;
@@ -396,12 +63,12 @@ SocketAddress address_of(const Line& line, int activated) {
     address = SocketAddress::unix_path(line.socket);
   } else {
     address = SocketAddress::inet(line.bind.empty() ? "0.0.0.0" : line.bind,
-                                  line.port.empty() ? std::to_string(nbd::kPort) : line.port);
+                                  line.port.value_or(std::to_string(nbd::kPort)));
   }
   return address;
 }
 
-void prepare_tls(Session& session, const Line& line, ServePlan& plan) {
+void prepare_tls(Session& session, const NbdLine& line, ServePlan& plan) {
   if (line.tls_creds.empty()) return;
   try {
     plan.server.tls =
@@ -413,46 +80,62 @@ void prepare_tls(Session& session, const Line& line, ServePlan& plan) {
   plan.server.authorization = session.context.authorization(line.tls_authz);
 }
 
-void check_tls_line(const Session& session, const Line& line) {
+void check_tls_line(const Session& session, const NbdLine& line) {
   if (line.tls_creds.empty()) {
     if (!line.tls_authz.empty()) fail(session, "--tls-authz is not permitted without --tls-creds");
     if (!line.tls_hostname.empty())
       fail(session, "--tls-hostname is not permitted without --tls-creds");
     return;
   }
-  if (!line.connect.empty()) fail(session, "TLS is not supported with a host device");
+  if (line.connect) fail(session, "TLS is not supported with a host device");
   if (!line.tls_authz.empty() && line.list)
     fail(session, "TLS authorization is incompatible with export list");
   if (!line.tls_hostname.empty() && !line.list)
     fail(session, "TLS hostname is only supported with export list");
 }
 
-ImagePlan image_of(const Session& session, const Line& line) {
-  ImagePlan image = line.image;
-  OpenRequest& request = image.request;
-  image.title = line.files[0];
-  request.format = line.format;
+// What the line says about its image; the reference looks at that when it listens already.
+void complete_request(const Session& session, const NbdLine& line, OpenRequest& request) {
   if (line.image_opts) {
-    if (!line.format.empty()) fail(session, "--image-opts and -f are mutually exclusive");
+    if (line.format) fail(session, "--image-opts and -f are mutually exclusive");
     request.options = image_options(session, line.files[0]);
     request.image_opts = true;
     request.display = line.files[0];
   } else {
     request.filename = line.files[0];
+    // An empty name is one that nothing has; it does not ask for probing.
+    if (line.format && line.format->empty()) request.options.set("driver", "");
   }
+  if (!line.detect_zeroes.empty()) request.options.set("detect-zeroes", line.detect_zeroes);
+  if (line.image.offset > INT64_MAX)
+    fail(session, "Value '" + std::to_string(static_cast<int64_t>(line.image.offset)) +
+                      "' is out of range for parameter 'offset'");
+  if (line.native_aio && !line.cache.direct && !line.image_opts)
+    throw Error(ErrorKind::kInvalid,
+                "aio=native was specified, but it requires cache.direct=on, which was not "
+                "specified.");
+}
+
+ImagePlan image_of(const Session& session, const NbdLine& line) {
+  ImagePlan image = line.image;
+  OpenRequest& request = image.request;
+  image.title = line.files[0];
+  request.format = line.format.value_or("");
   request.flags.writable = !line.read_only;
   request.flags.cache = line.cache;
   request.flags.discard_unmap = line.discard_unmap;
-  if (!line.detect_zeroes.empty()) request.options.set("detect-zeroes", line.detect_zeroes);
   if (session.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+  image.complete = [&session, &line](OpenRequest& asked) {
+    complete_request(session, line, asked);
+  };
   return image;
 }
 
 }  // namespace
 
 int run_qemu_nbd(Session& session, int argc, char** argv) {
-  Line line;
-  if (!parse(session, line, argc, argv)) return 0;
+  NbdLine line;
+  if (!parse_nbd_line(session, line, argc, argv)) return 0;
   const int activated = activation_socket(session);
   if (activated >= 0) check_activation(session, line);
   if (line.list) check_list_mode(session, line);
@@ -463,10 +146,9 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
 
   // Before anything has a thread: what the child has not, nobody else has.
   Background background;
-  const bool leaves = line.fork || (!line.connect.empty() && !line.verbose);
+  const bool leaves = line.fork || (line.connect && !line.verbose);
   if (leaves && background.begin() == Background::Role::kParent) return background.wait();
 
-  if (add_objects(session, line.objects)) return 0;
   const SocketAddress address = address_of(line, activated);
   if (line.list) {
     std::shared_ptr<const TlsCredentials> tls;
@@ -495,8 +177,8 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
     if (::chdir("/") != 0) throw Error::system(errno, "Could not chdir to root directory");
     background.ready(verbose);
   };
-  if (!line.connect.empty())
-    run(session, serve_device(session, std::move(plan), line.connect, verbose));
+  if (line.connect)
+    run(session, serve_device(session, std::move(plan), *line.connect, verbose));
   else
     run(session, serve(session, std::move(plan)));
   return 0;

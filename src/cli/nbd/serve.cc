@@ -69,12 +69,12 @@ ImagePlan image_of(const Session& session, const Arguments& arguments, const std
   image.request = image_request(session, arguments, word, arguments.value('f'));
   image.description = arguments.value_or('D', "");
   image.snapshot = arguments.has('s');
-  image.load_snapshot = arguments.value_or('l', "");
+  image.load_snapshot = arguments.value('l');
   image.exact_size = true;
   image.allocation_depth = arguments.has('A');
   image.bitmaps = arguments.values('B');
   OpenFlags& flags = image.request.flags;
-  flags.writable = !arguments.has('r') && image.load_snapshot.empty();
+  flags.writable = !arguments.has('r') && !image.load_snapshot;
   if (const auto cache = arguments.value(kServeCache))
     flags.cache = cache_mode(session, *cache, "Invalid cache mode");
   const std::string discard = arguments.value_or(kServeDiscard, "unmap");
