@@ -158,8 +158,7 @@ class Conversion {
     prepare_compression();
     target_bytes_ = target_->length();
     plan_.format = target_->driver().name();
-    if (target_->length() < size)
-      throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
+    check_target_size(session_, *target_, size, plan_.create && target_->backing() == nullptr);
   }
 
   void prepare_compression() {

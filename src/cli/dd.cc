@@ -67,6 +67,7 @@ Task<NodePtr> create_output(Session& session, const DdPlan& plan, Target& out, u
   request.format = plan.format;
   request.flags.writable = true;
   NodePtr target = co_await open_node(session.context, std::move(request));
+  check_target_size(session, *target, align_up(size, 512), true);
   co_return target;
 }
 

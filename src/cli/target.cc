@@ -106,4 +106,15 @@ void Target::failed(Error& error, bool created, const std::vector<std::string>& 
   }
 }
 
+void check_target_size(const Session& session, const Node& target, uint64_t size, bool created) {
+  if (target.length() < size)
+    throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
+  if (!created || session.for_people() || target.length() == size) return;
+  for (const OptionSpec& option : target.driver().create_options())
+    if (option.name == "force_size")
+      session.warning("the VHD disk grows from " + std::to_string(size) + " to " +
+                      std::to_string(target.length()) +
+                      " bytes, the next CHS geometry; -o force_size=on keeps the size");
+}
+
 }  // namespace cairn::cli

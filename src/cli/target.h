@@ -52,4 +52,9 @@ class Target {
   NodePtr old_;  // the image that is replaced, locked against others
 };
 
+// TARGET receives SIZE bytes. Throws when it is too small; warns when it was CREATED for them under
+// QEMU's names and its format made the disk larger. (Under its own name Cairn warns of that in
+// `create` too.)
+void check_target_size(const Session& session, const Node& target, uint64_t size, bool created);
+
 }  // namespace cairn::cli

@@ -90,3 +90,87 @@ def test_nbd_objects_are_made_while_options_are_read(disk):
     assert "does not accept value 'nope'" in tool("qemu-nbd", "--object", "nope,id=a", "-k", "relative", cwd=disk)[2]
     code, out, _ = tool("qemu-nbd", "--object", "secret,help", cwd=disk)
     assert code == 0 and out.startswith("secret options:\n")
+
+
+# --- formats ---
+
+def test_map_by_direct_io_has_whole_sectors(disk):
+    """The sector that the end of the file cuts is in one state where nothing smaller can be read."""
+    size = MIB - 1
+    os.truncate(disk / "a.raw", size)
+    with open(disk / "a.raw", "r+b") as file:
+        file.seek(size - 1000)
+        file.write(b"B" * 1000)
+    os.sync()
+    direct = ["map", "--output=json", "--image-opts", "driver=raw,file.driver=file,file.filename=a.raw,cache.direct=on"]
+    code, out, err = tool("qemu-img", *direct, cwd=disk)
+    if code and "O_DIRECT" in err:
+        pytest.skip("no direct I/O here")
+    pieces = json.loads(out)
+    assert pieces[-1]["start"] + pieces[-1]["length"] == MIB and pieces[-1]["data"]
+    pieces = json.loads(tool("qemu-img", "map", "--output=json", "-f", "raw", "a.raw", cwd=disk)[1])
+    assert (pieces[-1]["start"], pieces[-1]["zero"]) == (size, True)
+
+
+def test_vhd_creation_is_silent_and_a_copy_warns(disk):
+    assert tool("qemu-img", "create", "-q", "-f", "vpc", "a.vhd", "1M", cwd=disk) == (0, "", "")
+    code, _, err = tool("qemu-img", "convert", "-f", "raw", "-O", "vpc", "a.raw", "b.vhd", cwd=disk)
+    grown = json.loads(tool("qemu-img", "info", "--output=json", "b.vhd", cwd=disk)[1])["virtual-size"]
+    assert code == 0 and f"warning: the VHD disk grows from {MIB} to {grown} bytes" in err and "force_size=on" in err
+    code, _, err = tool("qemu-img", "dd", "-O", "vpc", "bs=64k", "if=a.raw", "of=c.vhd", cwd=disk)
+    assert code == 0 and "the VHD disk grows" in err
+    assert tool("qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size=on", "a.raw", "d.vhd", cwd=disk) == (0, "", "")
+
+
+def crc32c(data):
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def with_log(path):
+    """A VHDX image whose log has one entry without changes, waiting to be replayed."""
+    image = bytearray(path.read_bytes())
+    current = max((65536, 131072), key=lambda at: struct.unpack_from("<Q", image, at + 8)[0])
+    length, offset = struct.unpack_from("<IQ", image, current + 68)
+    guid = b"G" * 16
+    image[current + 48:current + 64] = guid
+    struct.pack_into("<I", image, current + 4, 0)
+    struct.pack_into("<I", image, current + 4, crc32c(image[current:current + 4096]))
+    entry = bytearray(4096)
+    struct.pack_into("<4sIIIQII16sQQ", entry, 0, b"loge", 0, 4096, 0, 1, 0, 0, guid, len(image), len(image))
+    struct.pack_into("<I", entry, 4, crc32c(entry))
+    image[offset:offset + 4096] = entry
+    path.write_bytes(image)
+    return length
+
+
+def test_vhdx_log_is_not_passed_over_when_reading_only(disk, cairn):
+    tool("qemu-img", "create", "-q", "-f", "vhdx", "a.vhdx", "8M", cwd=disk)
+    with_log(disk / "a.vhdx")
+    words = "VHDX image file 'a.vhdx' opened read-only, but contains a log that needs to be replayed\nTo replay the log, run:\nqemu-img check -r all 'a.vhdx'\n"
+    for verb in ("info", "check", "map"):
+        assert tool("qemu-img", verb, "a.vhdx", cwd=disk) == (1, "", "qemu-img: Could not open 'a.vhdx': " + words)
+    assert cairn("info", disk / "a.vhdx").code == 0
+    code, out, _ = tool("qemu-img", "check", "-r", "all", "a.vhdx", cwd=disk)
+    assert code == 0 and "    0 leaked clusters\n    1 corruptions\n" in out
+    assert tool("qemu-img", "info", "a.vhdx", cwd=disk)[0] == 0
+
+
+def test_vhdx_check_looks_for_no_lost_space(disk, cairn):
+    tool("qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", "a.vhdx", "8M", cwd=disk)
+    assert tool("qemu-io", "-f", "vhdx", "-c", "write 0 1M", "-c", "write 5M 1M", "a.vhdx", cwd=disk)[0] == 0
+    image = bytearray((disk / "a.vhdx").read_bytes())
+    # The entry of the first block is forgotten; the data of the second stays behind it.
+    regions = {bytes(image[at:at + 16]): struct.unpack_from("<Q", image, at + 16)[0] for at in range(0x30010, 0x30050, 32)}
+    table = next(at for at in regions.values() if struct.unpack_from("<Q", image, at)[0] & 7 == 6)
+    struct.pack_into("<Q", image, table, 0)
+    (disk / "a.vhdx").write_bytes(image)
+    before = (disk / "a.vhdx").read_bytes()
+    for words in (["check"], ["check", "-r", "all"]):
+        assert tool("qemu-img", *words, "a.vhdx", cwd=disk) == (0, "No errors were found on the image.\n", "")
+    assert (disk / "a.vhdx").read_bytes() == before
+    assert call(CAIRN, "check", disk / "a.vhdx", ok=False).code == 3

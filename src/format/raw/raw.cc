@@ -63,6 +63,10 @@ class RawNode : public Node {
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
     Extent extent = co_await file_->layer_extent_at(offset + offset_, max);
     extent.allocated = true;
+    // Direct I/O has whole sectors only: the one that the end of the file cuts is in one state.
+    if (const uint64_t end = offset + offset_ + extent.length; end == file_->length())
+      extent.length +=
+          std::min(align_up(end, limits().request_alignment) - end, max - extent.length);
     if (extent.host == nullptr && extent.zero) {
       // The sector that the end of the file cuts: nothing is stored there.
       extent.host = file_;

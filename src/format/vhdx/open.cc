@@ -83,6 +83,14 @@ Task<void> VhdxNode::replay(CurrentHeader& header, const OpenContext& request) {
     co_return;
   }
   co_await reader.check_targets(entries);
+  if (read_only() && !context().beyond_qemu) {
+    const std::string name = "'" + file_->filename() + "'";
+    throw Error(ErrorKind::kInvalid,
+                "VHDX image file " + name +
+                    " opened read-only, but contains a log that needs to be replayed")
+        .hint("To replay the log, run:")
+        .hint("qemu-img check -r all " + name);
+  }
   if (read_only()) {
     auto overlay =
         std::make_shared<OverlayNode>(context(), child("file")->shared_from_this(), header.header);

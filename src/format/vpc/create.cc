@@ -180,7 +180,8 @@ Task<void> create(Context& context, CreateRequest request) {
     co_await create_dynamic(file, footer, header, parent.bytes, locators);
     co_return;
   }
-  if (what.bytes > align_up(request.size, kSector) && context.warn)
+  // Under QEMU's names only a disk that is copied is warned of: an empty one loses nothing.
+  if (what.bytes > align_up(request.size, kSector) && context.beyond_qemu && context.warn)
     context.warn("the VHD disk grows from " + std::to_string(request.size) + " to " +
                  std::to_string(what.bytes) +
                  " bytes, the next CHS geometry; -o force_size=on keeps the size");
