@@ -46,7 +46,7 @@ Uuid Uuid::parse(std::string_view text) {
     result.bytes[i] = static_cast<std::byte>(high * 16 + low);
     at += 2;
   }
-  if (!good) throw Error(ErrorKind::kInvalid, "'" + std::string(text) + "' is no UUID");
+  if (!good) throw Error(ErrorKind::kInvalid, "'" + std::string(text) + "' is not a UUID");
   return result;
 }
 

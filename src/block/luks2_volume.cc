@@ -75,7 +75,7 @@ Task<std::shared_ptr<const SectorCipher>> Luks2Volume::unlock(const Secret& pass
   for (const luks2::Keyslot& slot : metadata_.keyslots) {
     if (slot.offset + slot.bytes > file_->length())
       throw Error(ErrorKind::kInvalid,
-                  "The key material of keyslot " + slot.name + " lies behind the end of the file");
+                  "The key material of keyslot " + slot.name + " is past the end of the file");
     SecureBytes material(slot.bytes);
     co_await file_->read(slot.offset, material);
     const SecureBytes key = co_await run_blocking([&] {

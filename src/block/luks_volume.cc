@@ -99,8 +99,7 @@ Task<SecureBytes> LuksVolume::read_material(size_t slot) {
   if (offset + material.size() > area_.length)
     invalid("Request for data outside of extension header");
   if (area_.offset + offset + uint64_t{header_.key_bytes} * kStripes > area_.node->length())
-    invalid("The key material of keyslot " + std::to_string(slot) +
-            " lies behind the end of the file");
+    invalid("The key material of keyslot " + std::to_string(slot) + " is past the end of the file");
   const uint64_t there =
       std::min<uint64_t>(material.size(), area_.node->length() - area_.offset - offset);
   co_await area_.node->read(area_.offset + offset, MutableByteSpan(material).first(there));

@@ -217,7 +217,7 @@ Task<std::optional<PartitionTable>> read_gpt_at(PartitionSource& source, uint64_
     GptEntry entry = GptEntry::decode(raw);
     if (!entry.used()) continue;
     if (table.partitions.size() == kMostPartitions) {
-      table.warnings.push_back("partitions behind the first 256 are left out");
+      table.warnings.push_back("partitions after the first 256 are left out");
       break;
     }
     if (entry.last < entry.first || entry.first < header->first_usable ||

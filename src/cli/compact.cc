@@ -99,7 +99,7 @@ class Compaction {
       throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' has the format " +
                                                std::string(source_->driver().name()) +
                                                "; only qcow2 can be compacted")
-          .hint("`cairn convert` writes any image anew.");
+          .hint("`cairn convert` rewrites any image.");
     const Value info = source_->specific_info();
     const auto refuse = [&](const std::string& what, const std::string& instead) {
       throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' " + what).hint(instead);
@@ -367,7 +367,7 @@ int run_compact(Session& session, Arguments& arguments) {
   if (kept) {
     if (!quiet)
       print(words[0] + ": " + human_size(before) + ", and would take " + human_size(after) +
-            " when written anew: the old file was kept\n");
+            " when rewritten: the old file was kept\n");
     return 0;
   }
   if (!quiet)

@@ -46,7 +46,7 @@ class Window {
   // Repeats LENGTH bytes from DISTANCE bytes ago; they may overlap what is made of them.
   void match(size_t distance, size_t length) {
     if (distance == 0 || distance > made_)
-      damaged("A compressed stream refers to what lies before its beginning.");
+      damaged("A compressed stream refers to data before its beginning.");
     make_room(length);
     std::byte* to = out_.data() + made_;
     const std::byte* from = to - distance;

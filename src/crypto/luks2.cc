@@ -31,7 +31,7 @@ const Value& member(const Value& object, std::string_view key, const std::string
 
 std::string text(const Value& object, std::string_view key, const std::string& where) {
   const auto* value = member(object, key, where).get_if<std::string>();
-  if (value == nullptr) wrong("\"" + std::string(key) + "\" of " + where + " is no text");
+  if (value == nullptr) wrong("\"" + std::string(key) + "\" of " + where + " is not text");
   return *value;
 }
 
@@ -47,13 +47,13 @@ uint64_t number(const Value& object, std::string_view key, const std::string& wh
     const auto [stop, error] = std::from_chars(digits->data(), end, result);
     if (error == std::errc() && stop == end && !digits->empty()) return result;
   }
-  wrong("\"" + std::string(key) + "\" of " + where + " is no number");
+  wrong("\"" + std::string(key) + "\" of " + where + " is not a number");
 }
 
 std::string base64(const Value& object, std::string_view key, const std::string& where) {
   auto bytes = decode_base64(text(object, key, where));
   if (!bytes || bytes->empty() || bytes->size() > 4096)
-    wrong("\"" + std::string(key) + "\" of " + where + " is no base64");
+    wrong("\"" + std::string(key) + "\" of " + where + " is not base64");
   return std::move(*bytes);
 }
 
@@ -66,7 +66,7 @@ HashAlgorithm hash(const Value& object, std::string_view key, const std::string&
 
 const Value::Object& object(const Value& root, std::string_view key) {
   const auto* members = member(root, key, "the root").get_if<Value::Object>();
-  if (members == nullptr) wrong("\"" + std::string(key) + "\" is no object");
+  if (members == nullptr) wrong("\"" + std::string(key) + "\" is not an object");
   return *members;
 }
 

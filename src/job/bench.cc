@@ -19,7 +19,7 @@ Task<void> Bench::run() {
   if (options_.size > node_->length())
     throw Error(ErrorKind::kIo, "a request is larger than the image");
   if (options_.offset > node_->length() - options_.size)
-    throw Error(ErrorKind::kIo, "the first request lies behind the end of the image");
+    throw Error(ErrorKind::kIo, "the first request is past the end of the image");
   const unsigned workers = std::min(options_.workers, context_.runtime().worker_count());
   const auto depth = static_cast<unsigned>(std::min<uint64_t>(options_.depth, options_.count));
   TaskGroup group;

@@ -53,7 +53,7 @@ FileReplacement::FileReplacement(const std::string& path, bool named) {
     throw Error::system(errno, "Could not open '" + path + "'");
   path_ = real.get();
   if (!S_ISREG(old_.st_mode))
-    throw Error(ErrorKind::kInvalid, "'" + path + "' is no regular file")
+    throw Error(ErrorKind::kInvalid, "'" + path + "' is not a regular file")
         .hint("Name a new file to write to.");
   if (old_.st_nlink > 1)
     throw Error(ErrorKind::kInvalid, "'" + path + "' has " + std::to_string(old_.st_nlink) +
@@ -131,7 +131,7 @@ void FileReplacement::commit() {
   committed_ = true;
   const Descriptor folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.fd < 0 || ::fsync(folder.fd) != 0)
-    throw Error::system(errno, "'" + path_ + "' was replaced; writing the folder out");
+    throw Error::system(errno, "'" + path_ + "' was replaced; writing the directory to the disk");
 }
 
 }  // namespace cairn

@@ -67,7 +67,7 @@ void parse_authority(std::string_view text, std::string* host, std::string* port
     if (end == std::string_view::npos) reject("'[' without ']'");
     *host = text.substr(1, end - 1);
     if (end + 1 < text.size()) {
-      if (text[end + 1] != ':') reject("text behind ']'");
+      if (text[end + 1] != ':') reject("text after ']'");
       colon = end + 1;
     }
   } else {
@@ -79,7 +79,7 @@ void parse_authority(std::string_view text, std::string* host, std::string* port
   const std::string_view number = text.substr(colon + 1);
   if (number.empty()) return;
   for (const char c : number)
-    if (std::isdigit(static_cast<unsigned char>(c)) == 0) reject("the port is no number");
+    if (std::isdigit(static_cast<unsigned char>(c)) == 0) reject("the port is not a number");
   uint16_t value = 0;
   const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
   if (error != std::errc() || end != number.data() + number.size())

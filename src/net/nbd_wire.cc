@@ -236,7 +236,7 @@ BlockSizeInfo BlockSizeInfo::decode(ByteSpan bytes) {
                            .maximum = load_be<uint32_t>(bytes, 10)};
   if (!is_power_of_two(info.minimum))
     invalid("server requested minimum block size " + std::to_string(info.minimum) +
-            " that is no power of two");
+            " that is not a power of two");
   if (!is_power_of_two(info.preferred) || info.preferred < info.minimum)
     invalid("server requested preferred block size " + std::to_string(info.preferred) +
             " that does not fit its minimum " + std::to_string(info.minimum));

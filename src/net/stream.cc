@@ -201,7 +201,7 @@ Task<void> Stream::write_tls(std::span<iovec> buffers) {
 
 Task<void> Stream::start_tls(std::unique_ptr<TlsSession> session) {
   if (buffered() != 0)
-    throw Error(ErrorKind::kDenied, "bytes in clear behind the point where TLS begins");
+    throw Error(ErrorKind::kDenied, "unencrypted bytes after the point where TLS begins");
   session->attach(socket_.fd());
   while (!session->handshake()) co_await wait(session->wants_to_write() ? POLLOUT : POLLIN);
   session->verify_peer();

@@ -29,7 +29,7 @@ TEST(ParallelsHeader, IsWhatWasEncoded) {
 TEST(ParallelsHeader, SaysWhereTheDataBegins) {
   Header header = Header::fresh(10 << 20, kDefaultClusterBytes);
   EXPECT_EQ(header.data_begin(1 << 20), 1u << 20);
-  EXPECT_EQ(header.data_begin(1000), std::nullopt) << "behind the end of the file";
+  EXPECT_EQ(header.data_begin(1000), std::nullopt) << "past the end of the file";
   header.data_off = 2049;
   EXPECT_EQ(header.data_begin(4 << 20), std::nullopt) << "within a cluster";
   header.extended = false;

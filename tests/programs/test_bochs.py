@@ -144,8 +144,8 @@ LIES = [
 ]
 STRICTER = [
     (68, "I", 0, "Header size 0 is less than 512"),
-    (68, "I", 0xffffff00, "behind the end of the file"),
-    (72, "I", 0x100000, "behind the end of the file"),
+    (68, "I", 0xffffff00, "past the end of the file"),
+    (72, "I", 0x100000, "past the end of the file"),
     (76, "I", 0, "Bitmap size 0 does not fit"),
     (76, "I", 3, "Bitmap size 3 does not fit"),
     (76, "I", 0xffffffff, "Bitmap size 4294967295 does not fit"),
@@ -184,7 +184,7 @@ def test_extents_behind_the_end(folder, cairn, patch):
         result = cairn("convert", "-O", "raw", "a.bochs", "out.raw", ok=False)
         assert result.code == 1 and "extent" in result.err
         result = cairn("check", "a.bochs", ok=False)
-        assert result.code == 2 and "behind its end" in result.err
+        assert result.code == 2 and "past its end" in result.err
     patch("a.bochs", 512 + 4 * 9, "I", FREE)
     with open("a.bochs", "r+b") as image:
         image.truncate(512 + 256 + 512 + 300)

@@ -232,7 +232,7 @@ def test_wrong_lengths(folder, cairn, kind, by):
 
 
 def test_a_chunk_across_the_end(folder, cairn):
-    """What lies behind the end of the disk is not reached."""
+    """What is past the end of the disk is not reached."""
     data = content(64 * 512)
     whole, plain = dmg.image([(0, [(ZLIB, data), (ZERO, 5)])])
     end = bytearray(whole[-512:])

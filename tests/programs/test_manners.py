@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from conftest import CAIRN, call, sparse_disk
+from test_words import PLAIN
 
 import pytest
 
@@ -198,13 +199,3 @@ def test_serving_to_everybody_is_warned_of(folder, cairn):
         assert ("neither encrypted nor authenticated" in err) == told, (words, err)
         if os.path.exists("ready"):
             os.unlink("ready")
-
-
-PLAIN = re.compile(r"\b(lies?|lying|stands in|behind|told|tells?|whoever|beside|folders?|looks? (?:at|for)|looked (?:at|for))\b", re.I)
-
-
-def test_help_is_plain_english(cairn):
-    """docs/terms.md has the words that are used instead."""
-    for verb in ["", *verbs_of(cairn)]:
-        shown = cairn("help", *([verb] if verb else [])).out
-        assert not PLAIN.findall(shown), (verb, PLAIN.findall(shown))

@@ -436,7 +436,7 @@ HANDSHAKES = {
     "no information about the export": {7: lambda reply, peer: reply(1)},
     "size above 2^63 (CVE-2023-5215)": {7: lambda reply, peer: [reply(3, struct.pack(">HQH", 0, 1 << 63, 1)), reply(1), True][-1]},
     "no HAS_FLAGS": {7: lambda reply, peer: [reply(3, struct.pack(">HQH", 0, 1 << 20, 0)), reply(1), True][-1]},
-    "block size that is no power of two": {7: answer(3, struct.pack(">HIII", 3, 3, 4096, 1 << 20))},
+    "block size that is not a power of two": {7: answer(3, struct.pack(">HIII", 3, 3, 4096, 1 << 20))},
     "block size of nothing": {7: answer(3, struct.pack(">HIII", 3, 0, 4096, 1 << 20))},
     "largest block below the least": {7: answer(3, struct.pack(">HIII", 3, 4096, 4096, 512))},
     "size no multiple of the least block": {7: lambda reply, peer: [reply(3, struct.pack(">HIII", 3, 4096, 4096, 1 << 20)),

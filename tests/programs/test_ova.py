@@ -192,8 +192,8 @@ def test_check_knows_the_manifest(box, cairn, member, place):
 VMDK = object()
 BROKEN = [
     ("no descriptor in front", [("a.vmdk", b"x"), ("a.ovf", descriptor(("a.vmdk", "")))], "does not begin with an OVF descriptor"),
-    ("no XML", [("a.ovf", b"<Envelope")], "no XML"),
-    ("another document", [("a.ovf", b"<html/>")], "no envelope"),
+    ("no XML", [("a.ovf", b"<Envelope")], "not XML"),
+    ("another document", [("a.ovf", b"<html/>")], "not an envelope"),
     ("no disks", [("a.ovf", descriptor())], "no disks"),
     ("a file that is not there", [("a.ovf", descriptor(("a.vmdk", "")))], "does not have"),
     ("a file that is not listed", [("a.ovf", descriptor(("a.vmdk", "")).replace(b'fileRef="f0"', b'fileRef="x"'))], "does not list"),
@@ -201,12 +201,12 @@ BROKEN = [
     ("in pieces", [("a.ovf", descriptor(("a.vmdk", 'ovf:chunkSize="100"'))), ("a.vmdk", VMDK)], "in pieces"),
     ("elsewhere", [("a.ovf", descriptor(("http://x/a.vmdk", "")))], "elsewhere"),
     ("no VMDK", [("a.ovf", descriptor(("a.vmdk", "")).replace(b"<Disk ", b'<Disk ovf:format="http://www.vmware.com/vmdk.html" ')),
-                 ("a.vmdk", b"x" * 5000)], "is no VMDK image"),
+                 ("a.vmdk", b"x" * 5000)], "is not a VMDK image"),
     ("a descriptor that names a file outside", [("a.ovf", descriptor(("a.vmdk", ""))),
                                                 ("a.vmdk", b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n'
                                                            b'createType="monolithicFlat"\nRW 8 FLAT "/etc/passwd" 0\n')], "may not be opened"),
     ("entities", [("a.ovf", descriptor(extra='<!DOCTYPE x [<!ENTITY a "' + "b" * 1000 + '"><!ENTITY c "&a;&a;&a;">]>'))], "no disks"),
-    ("deep", [("a.ovf", b"<a>" * 200000)], "no XML"),
+    ("deep", [("a.ovf", b"<a>" * 200000)], "not XML"),
 ]
 
 
@@ -237,7 +237,7 @@ TORN = {
     "a size beyond all": (lambda data: put(data, 124, b"\x80" + b"\0" * 5 + b"\xff" * 6), "the archive is cut"),
     "a size that overflows": (lambda data: put(data, 124, b"\xff" * 12), "has no size"),
     "a size that is no number": (lambda data: put(data, 124, b"99999999999\0"), "has no size"),
-    "a wrong checksum": (lambda data: data.__setitem__(slice(0, 3), b"xyz"), "no header"),
+    "a wrong checksum": (lambda data: data.__setitem__(slice(0, 3), b"xyz"), "not the header"),
     "a sparse file": (lambda data: put(data, 156, b"S"), "sparse files"),
     "a descriptor of gigabytes": (lambda data: (put(data, 124, b"77777777777\0"), data.extend(bytes(1))), "the archive is cut"),
     "a pax header that lies": (lambda data: put(data, 156, b"x"), "pax header"),

@@ -373,7 +373,7 @@ LIES = [
     (56, "Q", (1 << 54) - 1, "Invalid image: Too big offset"),
 ]
 STRICTER = [
-    (32, "I", 0x1fffffff, "behind the end of the file"),
+    (32, "I", 0x1fffffff, "past the end of the file"),
     (32, "I", 3, "BAT does not cover the disk"),
     (28, "I", 1, "BAT does not cover the disk"),
     (36, "Q", 8193, "BAT does not cover the disk"),

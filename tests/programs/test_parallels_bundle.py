@@ -138,15 +138,15 @@ BUNDLE_LIES = {
     "no_xml": (lambda text: text[:300], "no XML"),
     "version": (lambda text: text.replace('Version="1.0"', 'Version="2"'), "version '2' is not 1.0"),
     "padding": (lambda text: text.replace("<Padding>0", "<Padding>1"), "padding"),
-    "split": (lambda text: text.replace("</StorageData>", "<Storage/></StorageData>"), "Start is no number"),
+    "split": (lambda text: text.replace("</StorageData>", "<Storage/></StorageData>"), "Start is not a number"),
     "no_storage": (lambda text: text.replace("StorageData>", "Other>"), "there is no Storage"),
     "end": (lambda text: text.replace("<End>8192", "<End>8191"), "does not cover the disk"),
-    "size": (lambda text: text.replace("8192", "99999999999999999999"), "Disk_size is no number"),
+    "size": (lambda text: text.replace("8192", "99999999999999999999"), "Disk_size is not a number"),
     "huge": (lambda text: text.replace("8192", "18446744073709551615"), "too large"),
     "other_size": (lambda text: text.replace("8192", "8191"), "the image has 4194304 bytes"),
     "cluster": (lambda text: text.replace("<Blocksize>2048", "<Blocksize>63"), "clusters of 2048 sectors"),
     "type": (lambda text: text.replace("Compressed", "Odd", 1), "unknown type 'Odd'"),
-    "guid": (lambda text: text.replace(MIDDLE, "{1}", 1), "GUID is no GUID"),
+    "guid": (lambda text: text.replace(MIDDLE, "{1}", 1), "GUID is not a GUID"),
     "file": (lambda text: text.replace("middle.hds", ""), "has no file name"),
     "missing": (lambda text: text.replace("middle.hds", "gone.hds"), "gone.hds"),
     "descriptor": (lambda text: text.replace("middle.hds", "DiskDescriptor.xml"), "Image not in Parallels format"),
@@ -163,7 +163,7 @@ BUNDLE_LIES = {
     "plain": (lambda text: text.replace("Compressed</Type><File>top", "Plain</Type><File>top"), "is plain, but has a parent"),
     "long": (lambda text: text + " " * MIB, "has more than 1048576 bytes"),
     "entities": (lambda text: text.replace("<Parallels_disk", "<!DOCTYPE x [<!ENTITY a 'b'>]><Parallels_disk").replace(
-        "<Padding>0", "<Padding>&a;"), "Padding is no number"),
+        "<Padding>0", "<Padding>&a;"), "Padding is not a number"),
     "deep": (lambda text: text.replace("<Unknown>", "<Unknown>" + "<a>" * 50000), "no XML"),
 }
 

@@ -184,8 +184,8 @@ HEADERS = [
     ("crypt_2", 36, "I", 2, "invalid encryption method in qcow header", True),
     ("l1_far", 40, "Q", 1 << 63, "Input/output error", True),
     ("l1_overflow", 40, "Q", (1 << 63) - 8, "Input/output error", True),
-    ("l1_over_header", 40, "Q", 0, "lies over the header", False),
-    ("l1_over_header_47", 40, "Q", 47, "lies over the header", False),
+    ("l1_over_header", 40, "Q", 0, "overlaps the header", False),
+    ("l1_over_header_47", 40, "Q", 47, "overlaps the header", False),
 ]
 
 
@@ -260,7 +260,7 @@ def test_malformed_l1_entry_behind_the_end(image, cairn, patch):
     patch(image, 48, "Q", 1 << 40)
     cairn("io", "-r", "-f", "qcow", "-c", "read -P 0 4k 4k", image)
     refused = cairn("io", "-f", "qcow", "-c", "write 4k 4k", image, ok=False)
-    assert refused.code == 1 and "far behind the end" in refused.err
+    assert refused.code == 1 and "far past the end" in refused.err
 
 
 @pytest.mark.parametrize("entry", [0x2001, 0x7ffffffffffffe00], ids=hex)

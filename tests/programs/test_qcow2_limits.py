@@ -51,7 +51,7 @@ def test_tables_leave_memory_of_an_idle_image(folder, qemu, interval, leaves):
 @pytest.mark.parametrize("size, options", [(700 << 10, "cluster_size=512,refcount_bits=64"), (133 << 10, "cluster_size=512,refcount_bits=64"),
                                            (700 << 10, "cluster_size=4k"), (99 << 10, "cluster_size=512")], ids=str)
 def test_storage_that_cannot_grow(folder, qemu, size, options):
-    """On an export that is full nothing is left that lies behind its end, and other requests go on."""
+    """On an export that is full nothing is left that lies past its end, and other requests go on."""
     with open("disk", "wb") as disk:
         disk.truncate(size)
     server = subprocess.Popen(["qemu-nbd", "-f", "raw", "-k", folder / "sock", "-t", "disk"])

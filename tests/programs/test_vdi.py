@@ -124,10 +124,10 @@ LIES = [
     (440, "I", 1, "unsupported VDI image (non-NULL parent UUID)"),
 ]
 STRICTER = [
-    (384, "I", 0x1fffff80, "lies before the end of the block map"),
-    (340, "I", 0, "lies in the header"),
-    (344, "I", 0, "lies before the end of the block map"),
-    (344, "I", 512, "lies before the end of the block map"),
+    (384, "I", 0x1fffff80, "is before the end of the block map"),
+    (340, "I", 0, "is in the header"),
+    (344, "I", 0, "is before the end of the block map"),
+    (344, "I", 512, "is before the end of the block map"),
     (380, "I", 512, "private data"),
     (76, "I", 0, "image type 0"),
     (76, "I", 9, "image type 9"),
@@ -155,7 +155,7 @@ def test_a_map_that_the_file_cuts(folder, cairn):
     cairn("create", "-q", "-f", "vdi", "a.vdi", "300M")
     with open("a.vdi", "r+b") as image:
         image.truncate(1024)
-    assert "behind the end of the file" in cairn("info", "-f", "vdi", "a.vdi", ok=False).err
+    assert "past the end of the file" in cairn("info", "-f", "vdi", "a.vdi", ok=False).err
 
 
 @pytest.mark.parametrize("kind", [3, 4])

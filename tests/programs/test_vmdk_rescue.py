@@ -53,9 +53,9 @@ def whole_again(image, cairn, qemu, findings):
 def test_a_lost_directory(image, cairn, qemu, field, name, place):
     put(image, field, "Q", place)
     refused = cairn("io", "-f", "vmdk", "-c", "write 0 512", image, ok=False)
-    assert refused.code == 1 and "check -r all" in refused.err and "lies outside of the file" in refused.err
+    assert refused.code == 1 and "check -r all" in refused.err and "is outside the file" in refused.err
     assert "other one counts" in cairn("info", image).err + cairn("map", image).err
-    whole_again(image, cairn, qemu, name + " lies outside")
+    whole_again(image, cairn, qemu, name + " is outside")
 
 
 def test_both_directories_lost(image, cairn):

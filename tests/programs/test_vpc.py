@@ -195,7 +195,7 @@ def test_a_fixed_disk_that_reaches_into_its_footer(folder, cairn):
     image = Vhd("a.vhd")
     image.put(MIB + 48, "Q", 2 * MIB)
     image.save()
-    assert "behind the footer" in cairn("info", "-f", "vpc", "a.vhd", ok=False).err
+    assert "past the footer" in cairn("info", "-f", "vpc", "a.vhd", ok=False).err
     assert cairn("create", "-f", "vpc", "-o", "subformat=fixed", "b.vhd", "0", ok=False).code == 1
 
 

@@ -306,8 +306,8 @@ def test_special_files_and_links(cairn, host):
     os.symlink("/etc/passwd", "d/out")
     os.symlink("sub", "d/folderlink")
     before = content("d")
-    for action, message in [(("mdel", "::/fifo"), "d/fifo: it is no file"),
-                            (("mcopy", "-o", "new", "::/fifo"), "d/fifo: it is no file"),
+    for action, message in [(("mdel", "::/fifo"), "d/fifo: it is not a file"),
+                            (("mcopy", "-o", "new", "::/fifo"), "d/fifo: it is not a file"),
                             (("mren", "::/link", "::/renamed"), "d/link: it is a link"),
                             (("mdel", "::/folderlink/one.txt"), "reached through a link"),
                             (("mcopy", "new", "::/folderlink/n"), "reached through a link"),

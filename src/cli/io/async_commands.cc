@@ -98,7 +98,7 @@ std::vector<Command> async_commands() {
   return {
       {"aio_read", "", "[-Ciqrv] [-P pattern] off len [len..]",
        "asynchronously reads a number of bytes",
-       "\n Sends the request and goes on; the result is printed when it is there. aio_flush\n"
+       "\n Sends the request and returns; the result is printed when it is there. aio_flush\n"
        " waits for all. A failure of the request is no failure of the command.\n\n"
        " -C, -- print the result for machines\n"
        " -i, -- count a request that makes no sense\n"
@@ -109,7 +109,7 @@ std::vector<Command> async_commands() {
        2, -1, true, false, aio_read_command},
       {"aio_write", "", "[-Cfiqruz] [-P pattern] off len [len..]",
        "asynchronously writes a number of bytes",
-       "\n Sends the request and goes on; the result is printed when it is there. aio_flush\n"
+       "\n Sends the request and returns; the result is printed when it is there. aio_flush\n"
        " waits for all. A failure of the request is no failure of the command.\n\n"
        " -C, -- print the result for machines\n"
        " -f, -- on stable storage when it is done\n"

@@ -58,7 +58,7 @@ Session::Refusal Session::validate(const Request& request, bool with_query) cons
     const uint64_t size = export_.size();
     if (request.offset > size || request.length > size - request.offset)
       return {command == Command::kWrite || command == Command::kWriteZeroes ? ENOSPC : EINVAL,
-              "request reaches behind the end of the export"};
+              "request extends past the end of the export"};
   }
   if (command == Command::kBlockStatus) {
     if (agreement_.contexts.empty()) return {EINVAL, "no metadata context was negotiated"};

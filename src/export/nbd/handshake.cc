@@ -232,7 +232,7 @@ Task<Handshake::Next> Handshake::start_tls(uint32_t length) {
     co_await refuse(kOption, OptionReply::kErrPolicy, std::move(told));
     co_return Next::kGoOn;
   }
-  if (stream_.buffered() != 0) throw Error(ErrorKind::kDenied, "bytes in clear behind starttls");
+  if (stream_.buffered() != 0) throw Error(ErrorKind::kDenied, "unencrypted bytes after starttls");
   co_await reply(kOption, OptionReply::kAck);
   std::unique_ptr<TlsSession> session = server_.options().tls->session({});
   co_await stream_.start_tls(std::move(session));

@@ -10,7 +10,7 @@ namespace {
 
 const OptionSchema kOpenOptions = {
     {"log-sector-size", OptionType::kSize, "512", "unit of offsets and lengths in the log"},
-    {"log-append", OptionType::kBool, "off", "go on behind what the log has"},
+    {"log-append", OptionType::kBool, "off", "append to what the log has"},
     {"log-super-update-interval", OptionType::kNumber, "4096",
      "after so many entries the number in the log's head is brought up to date"},
 };

@@ -112,7 +112,7 @@ class CopyOnReadNode : public FilterNode {
 class CopyOnReadDriver : public Driver {
  public:
   std::string_view name() const override { return "copy-on-read"; }
-  std::string_view title() const override { return "stores what is read from below"; }
+  std::string_view title() const override { return "stores what is read from the backing file"; }
   Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
   const OptionSchema& open_options() const override { return kOpenOptions; }
   Task<NodePtr> open(OpenContext& request) const override {

@@ -59,7 +59,7 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool all_kinds) {
             extent + " bytes");
   if (header.data_begin() > file_bytes)
     invalid("The catalog ends at " + std::to_string(header.data_begin()) +
-            ", behind the end of the file");
+            ", past the end of the file");
   return header;
 }
 

@@ -104,7 +104,7 @@ Task<Mapping> BochsNode::map(uint64_t offset, uint64_t length) {
     if (result.host_offset + result.length > align_up(file_->length(), kSector))
       throw Error(ErrorKind::kCorrupt, "Input/output error")
           .hint("Extent " + std::to_string(number) +
-                " of the file has sectors behind the end of the file.");
+                " of the file has sectors past the end of the file.");
   }
   co_return result;
 }
@@ -130,7 +130,7 @@ Task<CheckResult> BochsNode::check(CheckRequest request) {
     }
     const std::string what = "extent " + std::to_string(i) + " of the disk ";
     if (number >= used.size()) {
-      finding(what + "is extent " + std::to_string(number) + " of the file, behind its end");
+      finding(what + "is extent " + std::to_string(number) + " of the file, past its end");
     } else if (used[number]) {
       finding(what + "shares extent " + std::to_string(number) + " of the file with another one");
     } else {

@@ -12,8 +12,7 @@ constexpr size_t kChunkBytes = 40;
 void check_region(const char* what, uint64_t offset, uint64_t bytes, uint64_t end) {
   if (offset >= end || bytes > end - offset)
     invalid("UDIF trailer: the " + std::string(what) + " (" + std::to_string(bytes) + " bytes at " +
-            std::to_string(offset) + ") does not lie before the trailer at byte " +
-            std::to_string(end));
+            std::to_string(offset) + ") is not before the trailer at byte " + std::to_string(end));
 }
 
 }  // namespace
@@ -38,7 +37,7 @@ Trailer Trailer::decode(ByteSpan bytes, uint64_t offset) {
   trailer.sectors = load_be<uint64_t>(bytes, 0x1ec);
   if (trailer.data_offset > offset)
     invalid("UDIF trailer: the data fork begins at byte " + std::to_string(trailer.data_offset) +
-            ", behind the trailer at byte " + std::to_string(offset));
+            ", after the trailer at byte " + std::to_string(offset));
   check_region("resource fork", trailer.resource_offset, trailer.resource_bytes, offset);
   check_region("property list", trailer.plist_offset, trailer.plist_bytes, offset);
   if (trailer.sectors >> 63 != 0)

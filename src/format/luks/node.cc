@@ -48,7 +48,7 @@ Task<void> LuksNode::load(OpenContext& request) {
   if (payload_offset_ > end || (size && *size > end - payload_offset_))
     throw Error(ErrorKind::kIo, "Could not refresh total sector count: Input/output error")
         .hint("The payload, which begins at " + std::to_string(payload_offset_) +
-              ", lies behind the end of the file.");
+              ", is past the end of the file.");
   fixed_ = size.has_value();
   const uint32_t sector = cipher ? cipher->sector_bytes() : 512;
   set_length(align_down(size.value_or(end - payload_offset_), sector));

@@ -94,7 +94,7 @@ pugi::xml_document load(std::string_view text) {
   const pugi::xml_parse_result result =
       document.load_buffer(text.data(), text.size(), pugi::parse_default | pugi::parse_declaration);
   if (!result)
-    invalid("the OVF descriptor is no XML: " + std::string(result.description()) + " at byte " +
+    invalid("the OVF descriptor is not XML: " + std::string(result.description()) + " at byte " +
             std::to_string(result.offset));
   return document;
 }
@@ -102,7 +102,7 @@ pugi::xml_document load(std::string_view text) {
 pugi::xml_node envelope_of(const pugi::xml_document& document) {
   const pugi::xml_node root = document.document_element();
   if (local(root.name()) != "Envelope")
-    invalid("the OVF descriptor is no envelope, but '" + std::string(root.name()) + "'");
+    invalid("the OVF descriptor is not an envelope but '" + std::string(root.name()) + "'");
   return root;
 }
 
@@ -151,7 +151,7 @@ Envelope Envelope::parse(std::string_view text) {
     const auto number = plain_number(value(node, "capacity"));
     const auto unit = unit_bytes(value(node, "capacityAllocationUnits"));
     if (number && unit) disk.capacity = checked_mul(*number, *unit);
-    if (!value(node, "parentRef").empty()) disk.unusable = "it lies on another disk (parentRef)";
+    if (!value(node, "parentRef").empty()) disk.unusable = "it depends on another disk (parentRef)";
     const std::string reference = value(node, "fileRef");
     if (!reference.empty()) {
       const auto file = files.find(reference);

@@ -48,7 +48,7 @@ Task<void> OvaNode::load(OpenContext& request) {
   if (!packed_) co_return co_await load_directory(request);
   members_ = co_await read_tar(*file_);
   if (members_.empty() || !ends_with(members_.front().name, ".ovf"))
-    invalid("the archive is no appliance: it does not begin with an OVF descriptor");
+    invalid("the archive is not an appliance: it does not begin with an OVF descriptor");
   base_ = members_.front().name.substr(0, members_.front().name.rfind('/') + 1);
   descriptor_ = co_await text_of(members_.front(), kMaxDescriptorBytes);
   envelope_ = Envelope::parse(descriptor_);
@@ -151,7 +151,7 @@ Task<void> OvaNode::open_disk(OpenContext& request) {
   add_child("disk", std::move(node), ChildRole::kExtent);
   const bool told_vmdk = disk.format.find("vmdk") != std::string::npos;
   if (told_vmdk && disk_->driver().name() != "vmdk")
-    invalid("'" + disk.file + "' is no VMDK image, as the descriptor has it");
+    invalid("'" + disk.file + "' is not a VMDK image, as the descriptor says");
   Limits& limits = mutable_limits();
   limits.cluster_bytes = disk_->limits().cluster_bytes;
   limits.remote = disk_->limits().remote;
@@ -224,7 +224,7 @@ Task<void> OvaNode::check_digest(const Digested& line, CheckResult& result,
     digest.emplace(line.algorithm);
   } catch (const Error&) {
   }
-  if (!digest) co_return finding("'" + line.algorithm + "' is no digest that is known");
+  if (!digest) co_return finding("'" + line.algorithm + "' is not a known digest");
   std::vector<std::byte> piece(kPieceBytes);
   for (uint64_t done = 0; done < found->bytes;) {
     const uint64_t part = std::min<uint64_t>(piece.size(), found->bytes - done);

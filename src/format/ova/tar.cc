@@ -104,7 +104,7 @@ bool TarHeader::looks_like(ByteSpan head) { return is_header(head); }
 
 std::optional<TarHeader> TarHeader::decode(ByteSpan block) {
   if (is_zero(block.first(kTarBlock))) return std::nullopt;
-  if (!is_header(block)) invalid("it is no header of a tar archive");
+  if (!is_header(block)) invalid("it is not the header of a tar archive");
   TarHeader header;
   header.name = load_text(block, 0, kNameBytes);
   const std::string prefix = load_text(block, kPrefixAt, kPrefixBytes);

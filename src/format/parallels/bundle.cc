@@ -34,7 +34,7 @@ uint64_t number_of(const pugi::xml_node& parent, const char* name) {
   const char* const end = text.data() + text.size();
   const auto [at, error] = std::from_chars(text.data(), end, value);
   if (text.empty() || error != std::errc() || at != end)
-    bad_descriptor(std::string(name) + " is no number: '" + text.substr(0, 40) + "'");
+    bad_descriptor(std::string(name) + " is not a number: '" + text.substr(0, 40) + "'");
   return value;
 }
 
@@ -43,7 +43,7 @@ Uuid id_of(const pugi::xml_node& parent, const char* name) {
   try {
     return Uuid::parse(text);
   } catch (const Error&) {
-    bad_descriptor(std::string(name) + " is no GUID: '" + text.substr(0, 60) + "'");
+    bad_descriptor(std::string(name) + " is not a GUID: '" + text.substr(0, 60) + "'");
   }
 }
 

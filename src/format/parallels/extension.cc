@@ -28,7 +28,7 @@ Task<void> ParallelsNode::load_extension() {
     if (place + cluster() > align_up(file_->length(), kSector))
       throw Error(ErrorKind::kInvalid, "Failed to read Format Extension cluster: it ends at " +
                                            std::to_string(place + cluster()) +
-                                           ", behind the end of the file");
+                                           ", past the end of the file");
     std::vector<std::byte> bytes(cluster());
     try {
       co_await file_->read(place, bytes);
@@ -75,7 +75,7 @@ Task<void> ParallelsNode::load_bitmap(const BitmapFeature& feature) {
                                            ": " + why);
     };
     if (sector >= kMaxSize / kSector || sector * kSector + cluster() > file_end)
-      refuse("behind the end of the file");
+      refuse("past the end of the file");
     if (!seen.insert(sector).second) refuse("used twice");
     for (uint64_t at = 0; at < bytes;) {
       piece.resize(std::min(kPieceBytes, bytes - at));

@@ -95,7 +95,7 @@ Header Header::decode(ByteSpan bytes, uint64_t file_bytes) {
   // From here on stricter than QEMU.
   if (header.table_end() > kMaxTableBytes || header.table_end() > align_up(file_bytes, kSector))
     invalid("Invalid image: the block table ends at " + std::to_string(header.table_end()) +
-            ", behind the end of the file");
+            ", past the end of the file");
   if (uint64_t{header.entries} * header.tracks < header.size() / kSector)
     invalid("Invalid image: BAT does not cover the disk (" + std::to_string(header.entries) +
             " clusters of " + std::to_string(header.cluster_bytes()) + " bytes for " +

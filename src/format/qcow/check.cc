@@ -48,7 +48,7 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
   const uint64_t file_end = align_up(std::max(file_->length(), end_), kSector);
   UsedSectors used(file_end);
   if (!used.knows() && request.report)
-    request.report("The file is too long to look for space with two uses");
+    request.report("The file is too long to search for space that is used twice");
   result.total_clusters = div_ceil(length(), cluster());
   result.image_end_offset = std::min(header_.l1_end(), file_end);
   if (used.knows()) used.take(0, std::min(align_up(header_.l1_end(), kSector), file_end));
@@ -82,9 +82,9 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
         ++result.fragmented_clusters;
         const CompressedPlace place = CompressedPlace::decode(entry, header_.cluster_bits);
         if (place.length == 0 || place.offset > file_end || place.length > file_end - place.offset)
-          finding("the compressed cluster" + at_byte(at) + " lies behind the end of the file");
+          finding("the compressed cluster" + at_byte(at) + " is past the end of the file");
         else if (header_.overlaps(place.offset, place.length))
-          finding("the compressed cluster" + at_byte(at) + " lies over the header or the L1 table");
+          finding("the compressed cluster" + at_byte(at) + " overlaps the header or the L1 table");
         else
           result.image_end_offset = std::max(result.image_end_offset, place.offset + place.length);
         continue;

@@ -29,7 +29,7 @@ Task<void> QcowNode::read_encoded(const Mapping& mapping, uint64_t offset, Mutab
   const CompressedPlace place = CompressedPlace::decode(mapping.token, header_.cluster_bits);
   if (place.offset > file_->length() || place.length > file_->length() - place.offset)
     throw Error(ErrorKind::kIo, "the compressed cluster of byte " + std::to_string(offset) +
-                                    " of the disk reaches behind the end of the file");
+                                    " of the disk extends past the end of the file");
   AlignedBuffer encoded(place.length);
   co_await file_->read(place.offset, encoded.span());
   if (out.size() == cluster()) {

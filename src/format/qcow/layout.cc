@@ -49,7 +49,7 @@ Header Header::decode(ByteSpan bytes, const std::string& filename) {
     throw Error::system(EIO, "Could not open '" + filename + "'");
   if (header.l1_offset < kHeaderBytes)
     refuse(ErrorKind::kInvalid,
-           "the L1 table at " + std::to_string(header.l1_offset) + " lies over the header");
+           "the L1 table at " + std::to_string(header.l1_offset) + " overlaps the header");
   if (header.backing_offset != 0 && header.backing_bytes > kMostName)
     refuse(ErrorKind::kInvalid, "Backing file name too long");
   return header;

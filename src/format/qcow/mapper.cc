@@ -127,7 +127,7 @@ Task<Grant> QcowNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   if (there.kind == Mapping::Kind::kChild) {
     if (header_.overlaps(there.host_offset, there.length))
       throw Error(ErrorKind::kIo, "the cluster of byte " + std::to_string(offset) +
-                                      " of the disk lies over the header or the L1 table");
+                                      " of the disk overlaps the header or the L1 table");
     place.host_offset = there.host_offset;
     place.copy_begin = offset;
     place.copy_end = offset + place.length;

@@ -76,7 +76,7 @@ Task<void> QcowNode::load_l1() {
       header_.l1_offset < file_end ? std::min(whole, file_end - header_.l1_offset) : 0;
   if (!read_only() && there < whole)
     invalid("the L1 table of " + std::to_string(whole) + " bytes at " +
-            std::to_string(header_.l1_offset) + " reaches behind the end of the file: the image " +
+            std::to_string(header_.l1_offset) + " extends past the end of the file: the image " +
             "can only be read");
   l1_ = std::vector<std::atomic<uint64_t>>(there / 8);
   std::vector<std::byte> bytes;
@@ -98,7 +98,7 @@ Task<void> QcowNode::load_l1() {
     if (table == 0 || table > INT64_MAX - header_.l2_bytes()) continue;
     if (table > far)
       invalid("entry " + std::to_string(i) + " of the L1 table points to " + std::to_string(table) +
-              ", far behind the end of the file: the image can only be read");
+              ", far past the end of the file: the image can only be read");
     end_ = std::max(end_, align_up(table + header_.l2_bytes(), kSector));
   }
 }

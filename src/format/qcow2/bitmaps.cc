@@ -45,8 +45,7 @@ Task<void> Qcow2Node::read_bitmaps() {
   const BitmapsExtension& extension = *extensions_.bitmaps;
   const auto end = checked_add(extension.directory_offset, extension.directory_bytes);
   if (!end || *end > align_up(file_->length(), cluster()))
-    throw Error(ErrorKind::kInvalid,
-                "Invalid bitmap directory offset: it lies outside of the file");
+    throw Error(ErrorKind::kInvalid, "Invalid bitmap directory offset: it is outside the file");
   std::vector<std::byte> bytes(extension.directory_bytes);
   co_await file_->read(extension.directory_offset, bytes);
   ByteSpan rest = bytes;
@@ -111,7 +110,7 @@ Task<void> Qcow2Node::load_bitmap(const BitmapEntry& entry, DirtyBitmap* into,
     const auto end = checked_add(offset, count);
     if (!end || *end > file_end)
       bad_table(entry, "The range " + std::to_string(offset) + "+" + std::to_string(count) +
-                           " lies outside of the file.");
+                           " is outside the file.");
     for (uint64_t c = offset / cluster(); c < div_ceil(*end, cluster()); ++c)
       if (!seen.insert(c).second)
         bad_table(entry, "The cluster at " + std::to_string(c * cluster()) + " is used twice.");

@@ -357,7 +357,8 @@ void Qcow2Checker::write_plan() {
     add(plan_.raised, "all", "counters are raised to what is referenced");
   }
   add(plan_.copied, "leaks (when nothing else is wrong), all", "COPIED flags are corrected");
-  add(plan_.entries, "all", "entries of zero clusters that lie nowhere lose their place");
+  add(plan_.entries, "all",
+      "entries of zero clusters that point outside the file lose their offset");
   add(snapshots_wrong_, "all", "entries of the snapshot table are completed");
   if (result_.corruptions == 0 && result_.check_errors == 0 &&
       (header_.incompatible & (kIncompatDirty | kIncompatCorrupt)) != 0)

@@ -114,7 +114,7 @@ Task<void> Qcow2Node::open_encryption(OpenContext& request) {
     const auto end = checked_add(offset, length);
     if (!end || *end > static_cast<uint64_t>(INT64_MAX))
       invalid("Encryption header of " + std::to_string(length) + " bytes at " +
-              std::to_string(offset) + " lies outside of every file");
+              std::to_string(offset) + " is outside every file");
     const LuksArea area{.node = file_, .offset = offset, .length = length};
     luks_ = co_await LuksVolume::read(area, false);
   }

@@ -139,7 +139,7 @@ void Header::validate(uint64_t file_bytes, bool for_check) const {
     if (!table_fits(refcount_table_offset, bytes, cluster))
       invalid("Reference count table offset invalid");
     if (!for_check && beyond(refcount_table_offset, bytes))
-      invalid("Reference count table offset invalid: it lies outside of the file or in the header");
+      invalid("Reference count table offset invalid: it is outside the file or in the header");
   }
   if (snapshot_count > kMaxSnapshots && !for_check)
     throw Error(ErrorKind::kTooLarge, "Snapshot table too large");
@@ -155,7 +155,7 @@ void Header::validate(uint64_t file_bytes, bool for_check) const {
   if (needed > INT32_MAX) throw Error(ErrorKind::kTooLarge, "Image is too big");
   if (l1_entries < needed) invalid("L1 table is too small");
   if (beyond(l1_offset, uint64_t{l1_entries} * 8))
-    invalid("Active L1 table offset invalid: it lies outside of the file or in the header");
+    invalid("Active L1 table offset invalid: it is outside the file or in the header");
 }
 
 std::string describe_features(uint64_t bits, const std::string& table) {

@@ -238,7 +238,7 @@ Task<void> Qcow2Node::read_snapshots() {
     const bool past = at >= end;
     if (past && context().beyond_qemu)
       throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
-                                           " lies outside of the file");
+                                           " is outside the file");
     if (window_end < end && window_end - at < kLongestEntry) {
       window.resize(std::min(kWindowBytes, end - at));
       co_await file_->read(at, window);

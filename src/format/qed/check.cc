@@ -99,7 +99,7 @@ class QedChecker {
         }
         if (!valid) {
           finding(1, "entry " + std::to_string(index) + " of the " + name + " table points to " +
-                         std::to_string(entry) + ", which is no place in the file");
+                         std::to_string(entry) + ", which is outside the file");
           if (!repairs()) continue;
           store_le<uint64_t>(bytes, i * 8, kUnallocated);
           if (is_l1 && index < image_.l1_count_) image_.l1_[index].store(kUnallocated);
@@ -122,7 +122,7 @@ class QedChecker {
       if (!used_.take(table / header_.cluster_size + i)) ++shared;
     if (shared != 0) {
       finding(shared, "the L2 table at " + std::to_string(table) + " of entry " +
-                          std::to_string(index) + " lies over something else");
+                          std::to_string(index) + " overlaps something else");
       co_return;
     }
     co_await walk(table, "L2 (at " + std::to_string(table) + ")", false);

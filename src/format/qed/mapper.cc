@@ -25,7 +25,7 @@ std::string hex(uint64_t value) {
 [[noreturn]] void invalid_entry(const std::string& table, uint64_t index, uint64_t entry) {
   throw Error::system(EINVAL).hint(
       table + ": entry " + std::to_string(index) + " is " + hex(entry) +
-      ", which is no cluster of the file; `check` tells what else is wrong.");
+      ", which is not a cluster of the file; `check` lists what else is wrong.");
 }
 
 }  // namespace

@@ -72,7 +72,8 @@ bool is_piece(std::string_view filename) {
 std::vector<std::string> pieces_of(const std::string& first) {
   const auto number = piece_number(first);
   if (!number)
-    invalid("'" + first + "' is no piece of a split disk: its name does not end with .001 or .000");
+    invalid("'" + first +
+            "' is not a piece of a split disk: its name does not end with .001 or .000");
   unsigned begin = *number;
   if (begin != 0 && is_plain_file(numbered(first, 0)))
     begin = 0;

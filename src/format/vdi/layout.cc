@@ -75,11 +75,11 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool snapshots) {
   if (header.type < 1 || header.type > 4) refuse("image type " + std::to_string(header.type));
   const uint64_t map_end = header.map_offset + uint64_t{header.blocks} * 4;
   if (header.map_offset < kHeaderBytes)
-    refuse("block map offset " + hex(header.map_offset) + " lies in the header");
+    refuse("block map offset " + hex(header.map_offset) + " is in the header");
   if (header.data_offset < map_end)
-    refuse("data offset " + hex(header.data_offset) + " lies before the end of the block map");
+    refuse("data offset " + hex(header.data_offset) + " is before the end of the block map");
   if (map_end > align_up(file_bytes, 512))
-    refuse("the block map ends at " + hex(map_end) + ", behind the end of the file");
+    refuse("the block map ends at " + hex(map_end) + ", past the end of the file");
   return header;
 }
 

@@ -94,7 +94,7 @@ void check_log_place(const Header& header) {
     bad("log version " + std::to_string(header.log_version) + " in the header is not supported");
   if (header.log_offset < kMiB || !is_aligned(header.log_offset, kMiB))
     bad("log offset " + std::to_string(header.log_offset) +
-        " in the header is not a multiple of 1 MiB behind the first one");
+        " in the header is not a multiple of 1 MiB after the first one");
   if (!is_aligned(header.log_length, kMiB))
     bad("log length " + std::to_string(header.log_length) +
         " in the header is not a multiple of 1 MiB");
@@ -160,7 +160,7 @@ void RegionTable::check(uint64_t file_bytes, const Header& header) const {
           std::to_string(region.offset) + " is not aligned to 1 MiB");
     if (region.offset > file_bytes || region.length > file_bytes - region.offset)
       bad("the region " + name + " of " + std::to_string(region.length) + " bytes at " +
-          std::to_string(region.offset) + " reaches behind the end of the file");
+          std::to_string(region.offset) + " extends past the end of the file");
     places.emplace_back(region.offset, region.offset + region.length);
   }
   for (const Uuid& id : {kBatRegion, kMetadataRegion})

@@ -47,7 +47,7 @@ Task<uint64_t> VhdxNode::bitmap_of(uint64_t block) {
   if (entry.state() != kPresent || entry.offset() < kMiB || entry.reserved_bits() ||
       shared_.contains(entry.offset()))
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("Entry " + std::to_string(index) + " of the block allocation table is no bitmap.");
+        .hint("Entry " + std::to_string(index) + " of the block allocation table is not a bitmap.");
   co_return entry.offset();
 }
 

@@ -64,10 +64,9 @@ Task<CurrentHeader> VhdxNode::load_header() {
   const bool outside = result.header.log_offset > file_->length() ||
                        result.header.log_length > file_->length() - result.header.log_offset;
   if (outside && (!read_only() || !result.header.log_guid.is_null()))
-    throw Error(ErrorKind::kInvalid, "VHDX: the log of " +
-                                         std::to_string(result.header.log_length) + " bytes at " +
-                                         std::to_string(result.header.log_offset) +
-                                         " reaches behind the end of the file");
+    throw Error(ErrorKind::kInvalid,
+                "VHDX: the log of " + std::to_string(result.header.log_length) + " bytes at " +
+                    std::to_string(result.header.log_offset) + " extends past the end of the file");
   co_return result;
 }
 

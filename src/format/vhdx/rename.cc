@@ -33,7 +33,7 @@ std::string relative_parent(const std::string& name, const std::string& child) {
 void VhdxNode::check_new_parent(bool none) const {
   if (!parameters_.has_parent)
     throw Error(ErrorKind::kUnsupported,
-                "VHDX: the image is no differencing image and cannot get a parent");
+                "VHDX: the image is not a differencing image and cannot get a parent");
   if (none)
     throw Error(ErrorKind::kUnsupported, "VHDX: a differencing image always has a parent")
         .hint("`cairn convert` writes an image without one.");

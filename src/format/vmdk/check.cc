@@ -57,7 +57,7 @@ class VmdkChecker {
     VmdkNode::Part& part = *node_.parts_.front();
     const uint64_t grains = co_await node_.scan_stream(part, false, &end);
     corruption("the stream has no footer: " + std::to_string(grains) +
-               " grains were found in front of byte " + std::to_string(end));
+               " grains were found before byte " + std::to_string(end));
     if (!repairs_all() || !part.writable) co_return;
     co_await node_.rescue_stream();
     repaired();
@@ -67,7 +67,7 @@ class VmdkChecker {
     using Lost = VmdkNode::Part::Lost;
     if (part_->lost == Lost::kNone) co_return;
     corruption(part_->name + ": the " + (part_->lost == Lost::kRedundant ? "redundant " : "") +
-               "grain directory lies outside of the file");
+               "grain directory is outside the file");
     if (!repairs_all() || !part_->writable) co_return;
     co_await node_.renew_directory(*part_);
     repaired();
@@ -131,12 +131,12 @@ class VmdkChecker {
     if (copy != 0) copy_readable = co_await read_table(copy, count, copies);
     if (!readable) {
       corruption("could not get cluster_offset for " + where(first) +
-                 ": its grain table lies outside of the file");
+                 ": its grain table is outside the file");
       if (copy == 0 || !copy_readable) co_return;
       entries = copies;
     }
     if (!copy_readable) {
-      corruption(where(first) + ": the redundant grain table lies outside of the file");
+      corruption(where(first) + ": the redundant grain table is outside the file");
       copies = entries;
     }
     const bool renewable = readable ? sector != 0 && !copy_readable : true;
@@ -247,7 +247,7 @@ class VmdkChecker {
       const auto& grain = *std::prev(behind);
       if (grain.first + grain.second > table)
         corruption(part_->name + ": the grain at the file's sector " + std::to_string(grain.first) +
-                   " lies over a grain table");
+                   " overlaps a grain table");
     }
   }
 

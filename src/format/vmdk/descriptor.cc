@@ -71,7 +71,7 @@ uint32_t hex_value(std::string_view key, std::string_view value) {
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number, 16);
   if (value.empty() || error != std::errc() || end != value.data() + value.size())
-    invalid("invalid VMDK image descriptor: " + std::string(key) + " is no hexadecimal number");
+    invalid("invalid VMDK image descriptor: " + std::string(key) + " is not a hexadecimal number");
   return static_cast<uint32_t>(number);
 }
 

@@ -86,10 +86,10 @@ void SparseHeader::check(uint64_t file_bytes) const {
   check_sizes(file_bytes);
   if (gd_offset == kGdAtEnd) invalid("Invalid footer");
   if (directory_inside(file_bytes) || (redundant() && redundant_inside(file_bytes))) return;
-  invalid(
-      "The grain directory (sector " + std::to_string(gd_offset) + ") lies outside of the file" +
-      (redundant() ? ", and so does the redundant one (sector " + std::to_string(rgd_offset) + ")"
-                   : ""));
+  invalid("The grain directory (sector " + std::to_string(gd_offset) + ") is outside the file" +
+          (redundant()
+               ? ", and so does the redundant one (sector " + std::to_string(rgd_offset) + ")"
+               : ""));
 }
 
 void SparseHeader::encode(MutableByteSpan bytes) const {
@@ -144,7 +144,7 @@ CowdHeader CowdHeader::decode(ByteSpan bytes, uint64_t file_bytes) {
   if (needed > kMaxTables) invalid("L1 size too big");
   if (header.gd_offset < 4 || !inside(header.gd_offset, div_ceil(needed * 4, kSector), file_bytes))
     invalid("The grain directory (sector " + std::to_string(header.gd_offset) +
-            ") lies outside of the file");
+            ") is outside the file");
   return header;
 }
 
@@ -172,14 +172,14 @@ SeSparseHeader SeSparseHeader::decode(ByteSpan bytes, uint64_t file_bytes) {
   if (header.capacity >= uint64_t{1} << 54)
     throw Error(ErrorKind::kTooLarge, "Could not refresh total sector count: File too large");
   if (!inside(header.volatile_offset, 1, file_bytes))
-    invalid("The volatile header lies outside of the file");
+    invalid("The volatile header is outside the file");
   const uint64_t needed = div_ceil(header.capacity, kGrainSectors * kEntries);
   if (header.directory_sectors > kMaxTables / 64) invalid("L1 size too big");
   if (header.directory_sectors * 64 < needed ||
       !inside(header.directory_offset, header.directory_sectors, file_bytes))
-    invalid("The grain directory lies outside of the file or is too short");
+    invalid("The grain directory is outside the file or is too short");
   if (header.tables_offset > file_bytes / kSector || header.grains_offset > UINT64_MAX / 1024)
-    invalid("The grain tables lie outside of the file");
+    invalid("The grain tables are outside the file");
   return header;
 }
 

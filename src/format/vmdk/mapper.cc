@@ -47,7 +47,7 @@ void VmdkNode::check_parent() {
   }
   throw Error(ErrorKind::kInvalid, "Invalid argument")
       .hint(parent == nullptr
-                ? "The backing file '" + below->filename() + "' is no VMDK image."
+                ? "The backing file '" + below->filename() + "' is not a VMDK image."
                 : "The backing file '" + below->filename() +
                       "' was changed after this image was made on it, or is another one.");
 }
@@ -116,7 +116,7 @@ Task<TableCache::Ref> VmdkNode::table_block(Part& part, uint64_t sector, uint64_
   if (table < part.data_begin || table > part.file->length() ||
       table + part.table_bytes > align_up(part.file->length(), kSector))
     corrupt(part, "the grain table at sector " + std::to_string(sector) +
-                      " lies outside of the file or over its header");
+                      " is outside the file or over its header");
   const uint64_t at = table + align_down(in_table, part.tables->block_bytes());
   TableCache::Ref ref = part.tables->try_get(at);
   if (!ref) ref = co_await part.tables->get(at);
@@ -175,7 +175,7 @@ VmdkNode::Place VmdkNode::decode(const Part& part, uint64_t entry, uint64_t grai
   place.kind = Place::Kind::kData;
   place.host = sector * kSector;
   if (sector > UINT64_MAX / kSector || place.host >= part.file->length())
-    bad("points behind the end of the file");
+    bad("points past the end of the file");
   if (place.host < part.data_begin) bad("points into the metadata");
   return place;
 }

@@ -72,7 +72,7 @@ Task<void> VmdkNode::read_descriptor() {
     if (header.descriptor_offset == 0 || header.descriptor_sectors == 0) refuse_extent();
     if (!end || *end > div_ceil(length, kSector) ||
         header.descriptor_sectors > kMaxDescriptorBytes / kSector)
-      invalid("invalid VMDK image descriptor: it lies outside of the file");
+      invalid("invalid VMDK image descriptor: it is outside the file");
     descriptor_offset_ = header.descriptor_offset * kSector;
     descriptor_bytes_ = header.descriptor_sectors * kSector;
     const std::string text = co_await read_text(*file_, descriptor_offset_, descriptor_bytes_);
@@ -115,7 +115,7 @@ Task<SparseHeader> VmdkNode::read_sparse_header(Node& file, bool* footer) {
     header = co_await read_footer(file);
   } catch (Error& caught) {
     error = std::make_exception_ptr(
-        caught.hint("`check -r all` makes one anew for the grains that are there."));
+        caught.hint("`check -r all` rebuilds it from the grains that are there."));
   }
   if (!error) co_return header;
   // Only a check has a use for the rest.
@@ -343,10 +343,10 @@ Task<void> VmdkNode::load_directories(Part& part) {
   const std::string text = std::string("The ") + (first ? "redundant " : "") +
                            "grain directory (sector " +
                            std::to_string(first ? part.header.rgd_offset : part.header.gd_offset) +
-                           ") " + (error ? "cannot be read" : "lies outside of the file");
+                           ") " + (error ? "cannot be read" : "is outside the file");
   if (part.writable && !for_check_)
     throw Error(ErrorKind::kDenied,
-                text + ": until `check -r all` makes it anew the image is only read");
+                text + ": until `check -r all` rebuilds it the image can only be read");
   context().warn("VMDK: " + text + "; the other one counts");
 }
 

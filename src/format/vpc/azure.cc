@@ -15,7 +15,7 @@ Task<std::vector<std::string>> azure_findings(Node& file) {
   }
   co_await file.read(length - kFooterBytes, sector);
   if (!Footer::has_cookie(sector)) {
-    findings.push_back("the last 512 bytes of the file are no footer");
+    findings.push_back("the last 512 bytes of the file are not a footer");
     co_return findings;
   }
   Footer footer;
@@ -33,9 +33,9 @@ Task<std::vector<std::string>> azure_findings(Node& file) {
   expect(footer.header_offset == kNoOffset, "the footer points to a header");
   expect(size == length - kFooterBytes, "the footer says " + std::to_string(size) + " bytes, but " +
                                             std::to_string(length - kFooterBytes) +
-                                            " lie in front of it");
+                                            " are before it");
   expect(is_aligned(size, kAzureUnit),
-         "the disk of " + std::to_string(size) + " bytes is no whole number of MiB");
+         "the disk of " + std::to_string(size) + " bytes is not a whole number of MiB");
   expect(footer.original_size == size, "original and current size differ");
   expect(size <= kMaxSectors * kSector && footer.disk_bytes(SizeRule::kByCreator) == size,
          "programs that go by the geometry see another size");

@@ -65,7 +65,7 @@ Task<void> VpcNode::load(OpenContext& request) {
 Task<void> VpcNode::load_fixed(OpenContext&) {
   if (this->length() > end_)
     throw Error(ErrorKind::kInvalid, "the disk of " + std::to_string(this->length()) +
-                                         " bytes reaches behind the footer at " +
+                                         " bytes extends past the footer at " +
                                          std::to_string(end_));
   co_return;
 }

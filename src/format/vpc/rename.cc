@@ -29,7 +29,7 @@ ParentLocator& locator_place(std::array<ParentLocator, ParentLocator::kCount>& l
 void VpcNode::check_new_parent(bool none) const {
   if (!differencing())
     throw Error(ErrorKind::kUnsupported,
-                "VHD: the image is no differencing image and cannot get a parent");
+                "VHD: the image is not a differencing image and cannot get a parent");
   if (none)
     throw Error(ErrorKind::kUnsupported, "VHD: a differencing image always has a parent")
         .hint("`cairn convert` writes an image without one.");

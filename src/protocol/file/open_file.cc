@@ -37,7 +37,7 @@ Error in_use(FileKind kind, const std::string& path, dev_t device) {
     error.hint(
         "It, or a part of it, is mounted, swap, a member of an array or volume group, or open in "
         "another program: `lsblk " +
-        path + "` tells.");
+        path + "` lists.");
   return error.hint(
       "To write to it nevertheless, which can destroy what is on it: --image-opts "
       "driver=raw,file.driver=" +
@@ -74,7 +74,7 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
   if (S_ISCHR(status.st_mode) && major(status.st_rdev) == SCSI_GENERIC_MAJOR)
     throw Error(ErrorKind::kUnsupported,
                 "'" + path + "' passes SCSI commands on, which is not supported")
-        .hint("Open the block device of the same drive: `lsscsi -g` tells its name.");
+        .hint("Open the block device of the same drive: `lsscsi -g` lists its name.");
   int flags = (mode.writable ? O_RDWR : O_RDONLY) | O_CLOEXEC;
   if (mode.direct) flags |= O_DIRECT;
   if (mode.exclusive && block) flags |= O_EXCL;

@@ -235,7 +235,7 @@ Task<void> Connection::receive_chunk(const ChunkHeader& header, Operation& opera
 }
 
 Task<void> Connection::receive_data(const ChunkHeader& header, Operation& operation) {
-  if (operation.command != Command::kRead) broken("data for a request that is no read");
+  if (operation.command != Command::kRead) broken("data for a request that is not a read");
   if (header.length <= 8) broken("a data chunk without data");
   std::array<std::byte, 8> raw;
   co_await read(raw);
@@ -247,7 +247,7 @@ Task<void> Connection::receive_data(const ChunkHeader& header, Operation& operat
 }
 
 Task<void> Connection::receive_hole(const ChunkHeader& header, Operation& operation) {
-  if (operation.command != Command::kRead) broken("a hole for a request that is no read");
+  if (operation.command != Command::kRead) broken("a hole for a request that is not a read");
   if (header.length != HolePayload::kBytes) broken("a hole chunk of a wrong size");
   std::array<std::byte, HolePayload::kBytes> raw;
   co_await read(raw);

@@ -14,7 +14,8 @@ namespace {
 using namespace nbd;
 
 const OptionSchema kOpenOptions = {
-    {"server.type", OptionType::kString, "", "inet, unix, vsock or fd, with its members beside it"},
+    {"server.type", OptionType::kString, "",
+     "inet, unix, vsock or fd, with the members of that kind"},
     {"host", OptionType::kString, "", "host of the server"},
     {"port", OptionType::kString, "10809", "its port"},
     {"path", OptionType::kString, "", "Unix socket of the server"},
@@ -40,7 +41,8 @@ std::string default_certificates() {
     if (::stat((place + "/ca-cert.pem").c_str(), &status) == 0) return place;
   }
   throw Error(ErrorKind::kInvalid, "TLS needs certificates")
-      .hint("Say where they are: nbds://HOST/EXPORT?tls-certificates=FOLDER, or give tls-creds.");
+      .hint(
+          "Say where they are: nbds://HOST/EXPORT?tls-certificates=DIRECTORY, or give tls-creds.");
 }
 
 // Credentials that an nbds URI describes.

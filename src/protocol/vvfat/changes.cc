@@ -145,7 +145,7 @@ class Refusal {
  private:
   [[noreturn]] void refuse(const std::string& path, const std::string& why) const {
     throw Error(ErrorKind::kDenied, folder_.full_path(path) + ": " + why)
-        .hint("Nothing of what was written since the last change of the folder is in it.");
+        .hint("Nothing of what was written since the last change of the directory is in it.");
   }
   std::string old_path(uint32_t i) const { return old_.path_of(i); }
 
@@ -190,7 +190,7 @@ class Refusal {
     const Entry& folder = now_.entries[index];
     if (changes_.is_new(index)) return;
     if (folder.linked) refuse(path, "what is reached through a link is not changed");
-    if (folder.write_protected) refuse(path, "the folder is write-protected");
+    if (folder.write_protected) refuse(path, "the directory is write-protected");
     if (folder.stamp.device != old_.entries[0].stamp.device)
       refuse(path, "it is on another file system");
   }
@@ -198,14 +198,14 @@ class Refusal {
   void check_old_folder(uint32_t was) const {
     const Entry& folder = old_.entries[old_.entries[was].parent];
     if (folder.linked) refuse(old_path(was), "what is reached through a link is not changed");
-    if (folder.write_protected) refuse(old_path(was), "the folder is write-protected");
+    if (folder.write_protected) refuse(old_path(was), "the directory is write-protected");
   }
 
   void check_entry(uint32_t was) const {
     const Entry& old = old_.entries[was];
     if (old.linked) refuse(old_path(was), "it is a link, or reached through one, and not changed");
     if (old.kind == Entry::Kind::kSpecial)
-      refuse(old_path(was), "it is no file, and is left as it is");
+      refuse(old_path(was), "it is not a file, and is not changed");
     if (old.write_protected && old.kind == Entry::Kind::kFile)
       refuse(old_path(was), "the file is write-protected");
     if (old.stamp.device != old_.entries[0].stamp.device)

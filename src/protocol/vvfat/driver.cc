@@ -14,11 +14,11 @@ namespace {
 using vvfat::FatType;
 
 const OptionSchema kOpenOptions = {
-    {"dir", OptionType::kString, "", "the folder to show"},
+    {"dir", OptionType::kString, "", "the directory to show"},
     {"fat-type", OptionType::kNumber, "0", "12, 16 or 32; 0: what suits the disk"},
     {"floppy", OptionType::kBool, "off", "a floppy disk rather than one with a partition"},
     {"label", OptionType::kString, "QEMU VVFAT", "name of the volume, at most 11 bytes"},
-    {"rw", OptionType::kBool, "off", "what a guest writes is done to the folder"},
+    {"rw", OptionType::kBool, "off", "what a guest writes is done to the directory"},
     {"strict", OptionType::kBool, "on", "closing fails when something written was lost (rw)", true},
     {"size", OptionType::kSize, "", "size of the disk (FAT32)", true},
     {"cluster-size", OptionType::kSize, "", "bytes of a cluster (FAT32)", true},
@@ -42,7 +42,7 @@ vvfat::ImageOptions image_options(const Options& options) {
 class VvfatDriver : public Driver {
  public:
   std::string_view name() const override { return "vvfat"; }
-  std::string_view title() const override { return "a folder of the host, shown as a FAT disk"; }
+  std::string_view title() const override { return "a directory of the host, shown as a FAT disk"; }
   bool is_protocol() const override { return true; }
   bool shapes_disk(std::string_view) const override { return true; }
   bool makes_its_disks() const override { return true; }

@@ -24,7 +24,7 @@ HostFolder::HostFolder(std::string path)
         .hint(path_ + ": " + Error::system(errno).cause() + ".");
   if (const OwnFd probe = open("", O_PATH, Links::kRefuse); !probe)
     throw Error::system(errno,
-                        "a folder is shown as a disk only where the kernel has openat2 "
+                        "a directory is shown as a disk only where the kernel has openat2 "
                         "(Linux 5.6)");
 }
 
@@ -64,7 +64,7 @@ std::pair<OwnFd, std::string> HostFolder::place_of(const std::string& relative) 
 void HostFolder::make_folder(const std::string& relative, unsigned mode) const {
   const auto [above, name] = place_of(relative);
   if (::mkdirat(above.get(), name.c_str(), mode) != 0)
-    throw Error::system(errno, "Could not make the folder " + full_path(relative));
+    throw Error::system(errno, "Could not create the directory " + full_path(relative));
 }
 
 void HostFolder::move(const std::string& from, const std::string& to) const {

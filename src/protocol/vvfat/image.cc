@@ -115,7 +115,7 @@ void Image::place(Tree& tree, const std::string& folder,
       Error error(ErrorKind::kTooLarge,
                   "Directory does not fit in FAT" + std::to_string(static_cast<unsigned>(g.type)) +
                       " (capacity " + std::to_string(hundredths / 100) + "." + cents + " MB)");
-      if (g.type != FatType::k32) error.hint("FAT32 (fat:32:…) grows with the folder.");
+      if (g.type != FatType::k32) error.hint("FAT32 (fat:32:…) grows with the directory.");
       throw error;
     }
     entry.first_cluster = static_cast<uint32_t>(next);

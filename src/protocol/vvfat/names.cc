@@ -217,7 +217,7 @@ ShortName ShortNames::take_numbered(const MangledName& mangled) {
     }
   }
   throw Error(ErrorKind::kInvalid,
-              "there are too many names like '" + printable(mangled.name()) + "' in one folder");
+              "there are too many names like '" + printable(mangled.name()) + "' in one directory");
 }
 
 }  // namespace cairn::vvfat

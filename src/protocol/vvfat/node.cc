@@ -130,9 +130,10 @@ void VvfatNode::read_file(uint32_t index, uint64_t offset, MutableByteSpan out) 
   if (!fd) {
     report(index, "reads as zeroes: " + Error::system(errno).cause());
   } else if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    report(index, "reads as zeroes: it is no file any more");
+    report(index, "reads as zeroes: it is not a file any more");
   } else {
-    if (FileStamp::of(status) != entry.stamp) report(index, "changed since the folder was opened");
+    if (FileStamp::of(status) != entry.stamp)
+      report(index, "changed since the directory was opened");
     while (done < wanted) {
       const ssize_t got =
           ::pread(fd.get(), out.data() + done, wanted - done, static_cast<off_t>(offset + done));

@@ -122,7 +122,7 @@ class FolderScan {
     if (uint64_t{slots_} * kSlotBytes > kMaxFolderBytes)
       throw Error(ErrorKind::kTooLarge, "Could not read directory " + folder_.full_path(path_))
           .hint("Its " + std::to_string(children_.size()) +
-                " names need more than the 65536 slots that a folder has on FAT.");
+                " names need more than the 65536 slots that a directory has on FAT.");
   }
 
   // What a link in the folder leads to; false when it is not shown.
@@ -130,7 +130,7 @@ class FolderScan {
     const OwnFd target = folder_.open(path, O_PATH, HostFolder::Links::kFollow);
     if (!target) {
       if (errno == EXDEV)
-        warn(folder_.full_path(path) + " is left out: the link leads outside of the folder");
+        warn(folder_.full_path(path) + " is left out: the link leads outside of the directory");
       else
         warn(folder_.full_path(path) + " is left out: " + Error::system(errno).cause());
       return false;
@@ -138,14 +138,14 @@ class FolderScan {
     if (::fstat(target.get(), &status) != 0) return false;
     if (!S_ISDIR(status.st_mode)) return true;
     if (self().linked) {
-      warn(folder_.full_path(path) + " is left out: a link to a folder, found through another");
+      warn(folder_.full_path(path) + " is left out: a link to a directory, found through another");
       return false;
     }
     const FileStamp stamp = FileStamp::of(status);
     for (uint32_t at = index_;; at = tree_.entries[at].parent) {
       const FileStamp& above = tree_.entries[at].stamp;
       if (above.device == stamp.device && above.inode == stamp.inode) {
-        warn(folder_.full_path(path) + " is left out: the link leads to a folder that holds it");
+        warn(folder_.full_path(path) + " is left out: the link leads to a directory that holds it");
         return false;
       }
       if (at == 0) return true;
