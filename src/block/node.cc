@@ -13,9 +13,8 @@
 namespace cairn {
 namespace {
 
-// How much zero data one write of an emulated write_zeroes carries.
-constexpr uint64_t kZeroBufferBytes = 1 << 20;
-constexpr uint64_t kPrefetchBytes = 1 << 20;
+// Of one write of an emulated write_zeroes, and of one prefetch.
+constexpr uint64_t kZeroBufferBytes = 1 << 20, kPrefetchBytes = 1 << 20;
 
 }  // namespace
 
@@ -364,7 +363,8 @@ DirtyBitmapPtr Node::add_bitmap(const BitmapRequest& request) {
 }
 
 void Node::check_new_persistent_bitmap(const std::string&, uint64_t) const {
-  throw Error::system(ENOTSUP, "Can't store persistent bitmaps to " + node_name_);
+  throw Error::system(ENOTSUP, "Can't store persistent bitmaps to " +
+                                   (context_.beyond_qemu ? "'" + filename_ + "'" : node_name_));
 }
 
 // --- defaults of what drivers may add ---

@@ -12,6 +12,20 @@ const Flag kOverwriteFlag{kOverwrite, "overwrite", nullptr,
                           "replace a target that exists; it stays as it is until the new one is "
                           "complete"};
 
+namespace {
+// ERROR with NAME for PATH: people do not know the file that is written beside theirs.
+Error renamed(const Error& error, const std::string& path, const std::string& name) {
+  const auto plain = [&](std::string text) {
+    for (size_t at = 0; (at = text.find(path, at)) != std::string::npos; at += name.size())
+      text.replace(at, path.size(), name);
+    return text;
+  };
+  Error result(error.kind(), plain(error.message()));
+  for (const std::string& line : error.hints()) result.hint(plain(line));
+  return result;
+}
+}  // namespace
+
 Target::Target(Session& session, std::string name, const Arguments& arguments,
                std::string_view format, const Options& options)
     : session_(session), name_(std::move(name)), written_(name_) {
@@ -90,6 +104,7 @@ void Target::commit() {
 void Target::failed(Error& error, bool created, const std::vector<std::string>& parts) {
   if (!session_.for_people()) return;
   if (replacement_) {
+    error = renamed(error, written_, name_);
     error.hint("'" + name_ + "' is as it was.");
     return;
   }

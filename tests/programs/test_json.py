@@ -181,6 +181,13 @@ def test_the_object_is_alone_on_standard_output(images, cairn):
         assert cairn(*words, "--output=json").json()["schema"] == f"cairn/{words[0]}/1"
 
 
+def test_the_object_stays_out_of_an_image_on_standard_output(images):
+    with open("copy.raw", "wb") as out:
+        done = subprocess.run([CAIRN, "convert", "--output=json", "-O", "raw", "disk.qcow2", "-"], stdout=out, stderr=subprocess.PIPE, check=True)
+    assert json.loads(done.stderr)["target"] == "-"
+    assert (images / "copy.raw").read_bytes() == (images / "disk.raw").read_bytes()
+
+
 def test_a_mount_in_the_background_has_told_all(images, cairn):
     told = cairn("mount", "--fork", "--output=json", "disk.qcow2", "mounted.raw").json()
     assert is_mounted(told["mount-point"]) and told["virtual-size"] == 1 << 20

@@ -196,6 +196,6 @@ def test_serving_to_everybody_is_warned_of(folder, cairn):
                 time.sleep(0.05)
             server.terminate()
             err = server.communicate(timeout=20)[1]
-        assert ("neither encrypted nor authenticated" in err) == told, (words, err)
+        assert ("without TLS" in err) == told, (words, err)
         if os.path.exists("ready"):
             os.unlink("ready")

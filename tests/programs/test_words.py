@@ -1,9 +1,11 @@
 """Messages, help and pages in plain technical English: docs/terms.md has the words that are used instead of these."""
+import os
 import re
+import subprocess
 
 import pytest
 
-from conftest import TOP
+from conftest import TOP, sparse_disk
 
 pytestmark = pytest.mark.any_engine
 
@@ -52,3 +54,35 @@ def test_help(cairn):
     for verb in ["", *re.findall(r"^  ([a-z]+) +\S", cairn("help").out, re.M)]:
         shown = cairn("help", *([verb] if verb else [])).out
         assert not PLAIN.search(shown), (verb, PLAIN.search(shown))
+
+
+def test_messages_name_the_file_of_the_user():
+    """Nodes without a name are called #block and a number, which nobody typed."""
+    for path in (TOP / "src").rglob("*.cc"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not re.search(r'" *\+ *(?:\w+(?:\.|->))?node_name(?:_\b|\(\))', line) or "beyond_qemu" in line, (path.name, number, line)
+
+
+@pytest.fixture
+def small(folder):
+    """A file system of 3 MiB."""
+    (folder / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", "small"], check=True)
+    yield folder / "small"
+    subprocess.run(["umount", "-l", "small"], check=True, cwd=folder)
+
+
+def test_files_that_only_the_program_knows_are_not_named(folder, small, cairn):
+    (folder / "big.raw").write_bytes(os.urandom(5 << 20))
+    sparse_disk("small/base.raw", 64 << 10)
+    for words in (["-O", "qcow2"], ["-B", "base.raw", "-F", "raw", "-O", "qcow2"]):
+        cairn("create", "-q", "small/old.qcow2", "1M")
+        done = cairn("convert", "--overwrite", *words, folder / "big.raw", "old.qcow2", ok=False, cwd="small")
+        assert done.code == 1 and "No space left" in done.err and "'old.qcow2' is as it was." in done.err, done.err
+        assert "/proc/" not in done.err and ".cairn-" not in done.err, done.err
+        os.unlink("small/old.qcow2")
+    env = {**os.environ, "TMPDIR": str(small)}
+    done = cairn("bench", "--snapshot", "-w", "-c", "100", "-s", "65536", "big.raw", ok=False, env=env)
+    assert done.code == 1 and f"the temporary file in '{small}': writing" in done.err, done.err
+    done = cairn("bitmap", "--add", "-f", "raw", "big.raw", "monday", ok=False)
+    assert done.code == 1 and "#block" not in done.err and "big.raw" in done.err

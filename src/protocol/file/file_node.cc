@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 
 #include "async/runtime.h"
@@ -32,6 +33,16 @@ uint64_t length_of(int fd, const std::string& path) {
   return static_cast<uint64_t>(end);
 }
 
+// How messages name the file at PATH. Nobody knows a file without a name by its descriptor.
+std::string shown_path(std::string path) {
+  if (!path.starts_with("/proc/self/fd/")) return path;
+  char real[PATH_MAX];
+  const ssize_t length = ::readlink(path.c_str(), real, sizeof real);
+  const std::string_view target(real, length < 0 ? 0 : static_cast<size_t>(length));
+  if (!target.ends_with(" (deleted)")) return path;
+  return "the temporary file in '" + std::string(target.substr(0, target.rfind('/'))) + "'";
+}
+
 // The unit of what the block device FD can write, zero and discard; nothing for other devices.
 std::optional<uint32_t> logical_block_bytes(int fd) {
   int bytes = 0;
@@ -42,7 +53,7 @@ std::optional<uint32_t> logical_block_bytes(int fd) {
 }  // namespace
 
 FileNode::FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind)
-    : Node(context, driver), path_(std::move(path)), fd_(fd), kind_(kind) {
+    : Node(context, driver), path_(shown_path(std::move(path))), fd_(fd), kind_(kind) {
   io_.fd = fd;
 }
 
