@@ -82,6 +82,7 @@ def test_help_of_every_command_of_io(folder, cairn):
     listed = cairn("io", "-c", "help").out
     assert "\nImage:\n" in listed and max(map(len, listed.splitlines())) <= 80
     commands = re.findall(r"^  (\w+)", listed, re.M)
+    assert 'command "raed" not found; did you mean \'read\'?' in cairn("io", "-c", "raed 0 1", ok=False).err
     assert {"read", "aio_flush", "open", "zone_reset"} <= set(commands)
     for command in commands:
         shown = cairn("io", "-c", f"help {command}").out

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "base/similar.h"
 #include "base/size.h"
 #include "block/driver.h"
 #include "block/overlay.h"
@@ -112,6 +113,14 @@ void complain(std::string_view text) {
   std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
 }
 
+// For people: the command that was probably meant.
+std::string guess(const Session& session, const std::string& name) {
+  if (!session.for_people()) return {};
+  std::vector<std::string> known;
+  for (const Command& command : commands()) known.emplace_back(command.name);
+  return did_you_mean(name, known) + "; `help` lists the commands";
+}
+
 bool count_fits(const Command& command, const std::string& typed, int count) {
   if (count >= command.least && (command.most < 0 || count <= command.most)) return true;
   std::string expected;
@@ -133,7 +142,7 @@ Task<bool> Shell::run_line(std::string line) {
   if (words.empty()) co_return true;
   const Command* command = find_command(words[0]);
   if (command == nullptr) {
-    complain("command \"" + words[0] + "\" not found");
+    complain("command \"" + words[0] + "\" not found" + guess(session, words[0]));
     co_return false;
   }
   const std::string typed = std::exchange(words[0], std::string(command->name));
