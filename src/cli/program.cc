@@ -154,14 +154,27 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   }
 }
 
+// Takes OPTION with its value out of WORDS: the program that parses them does not know it.
+void take_out(std::vector<char*>& words, std::string_view option) {
+  for (size_t i = 1; i < words.size() && words[i] != std::string_view("--"); ++i) {
+    const std::string_view word = words[i];
+    const bool joined = word.starts_with(std::string(option) + "=");
+    if (!joined && word != option) continue;
+    const auto at = words.begin() + static_cast<std::ptrdiff_t>(i--);
+    words.erase(at, at + (joined ? 1 : 2));
+  }
+}
+
 // Under Cairn's own name: what TOOL would take for a part of an option is none. True when help was
 // asked for and printed.
-bool check_tool_line(const Session& session, const Tool& tool, int argc, char** argv) {
+bool check_tool_line(Session& session, const Tool& tool, int argc, char** argv) {
   std::vector<Flag> flags = tool.flags();
   flags.push_back({'h', "help", nullptr, "print this help"});
   flags.push_back({'V', "version", nullptr, "print the version"});
   flags.push_back(kKeyFileFlag);
   const Arguments arguments = Arguments::parse(flags, argc, argv, LongNames::kWhole);
+  session.json = json_output(session, arguments);
+  if (session.json && !arguments.has('L')) throw UsageError{"--output json belongs to --list"};
   if (!arguments.has('h')) return false;
   const Verb verb{.name = tool.verb,
                   .summary = tool.summary,
@@ -180,6 +193,7 @@ int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
       session.verb = tool.verb;
       if (check_tool_line(session, tool, argc, argv)) return 0;
       take_key_file(session, words);
+      if (knows(tool.flags(), kOutput)) take_out(words, "--output");
     }
     argc = static_cast<int>(words.size());
     words.push_back(nullptr);

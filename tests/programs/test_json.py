@@ -1,5 +1,6 @@
 """`--output json`: the examples of docs/json.md are real, and its tables name the keys that are printed."""
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -115,6 +116,14 @@ def run(line):
     assert words.pop(0) == "cairn"
     if words[0] == "umount":
         call(CAIRN, "mount", "--fork", "-q", "disk.qcow2", words[-1])
+    if words[0] == "nbd":
+        with subprocess.Popen([CAIRN, "serve", "-D", "a disk", "-k", "nbd.sock", "disk.qcow2"], stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout.readline().startswith("nbd+unix:")
+            words = [word.replace("$PWD", os.getcwd()) for word in words]
+            try:
+                return call(CAIRN, *words).json()
+            finally:
+                server.terminate()
     if words[0] not in ("serve", "mount"):
         done = call(CAIRN, *words, ok=False)
         assert done.out, (line, done.code, done.err)
@@ -163,6 +172,13 @@ def test_what_is_neither_human_nor_json(folder, cairn, ours, verb):
     if verb in QEMUS:
         return
     assert ours(verb, "--output", "json", ok=False).code in (1, 2)
+
+
+def test_nbd_prints_json_of_lists_only(images, cairn):
+    for words in (["-k", "/nowhere/sock", "disk.qcow2"], ["-L", "-k", "/nowhere/sock"]):
+        done = cairn("nbd", *words, "--output", "json", ok=False)
+        assert done.code == 1 and done.out == "" and done.err, words
+    assert "belongs to --list" in cairn("nbd", "--output=json", "disk.qcow2", ok=False).err
 
 
 def test_failures_print_no_object_and_keep_their_codes(images, cairn):

@@ -21,6 +21,7 @@ std::vector<Flag> nbd_flags() {
       {'A', "allocation-depth", nullptr, "offer qemu:allocation-depth"},
       {'B', "bitmap", "NAME", "offer qemu:dirty-bitmap:NAME"},
       {'L', "list", nullptr, "list the exports of another server instead of serving"},
+      {kOutput, "output", "human|json", "format of the list (-L)"},
       only("tls-creds", "ID", "require TLS with this tls-creds-… object"),
       only("tls-authz", "ID", "accept only clients that this authz-… object allows"),
       only("tls-hostname", "NAME", "the name that the certificate of the server must have (-L)"),

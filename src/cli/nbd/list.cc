@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/report.h"
 #include "net/nbd_wire.h"
 
 namespace cairn::cli {
@@ -186,8 +187,44 @@ void print_export(const Listed& item, bool extended) {
   for (const std::string& name : item.contexts) print("   " + printable(name, kMaxString) + "\n");
 }
 
-Task<void> show(SocketAddress address, std::shared_ptr<const TlsCredentials> tls,
-                std::string hostname) {
+struct Listing {
+  std::vector<Listed> exports;
+  bool extended = false;
+};
+
+Value described(const Listed& item, bool extended) {
+  Value out = Value::object();
+  out.set("name", printable(item.name, kMaxString));
+  if (!item.description.empty()) out.set("description", printable(item.description, kMaxString));
+  if (item.info) {
+    out.set("size", item.info->size);
+    Value flags = Value::array();
+    for (const std::string_view word : flag_words(item.info->flags)) flags.push_back(word);
+    out.set("flags", std::move(flags));
+  }
+  if (item.sizes) {
+    out.set("min-block", uint64_t{item.sizes->minimum});
+    out.set("opt-block", uint64_t{item.sizes->preferred});
+    out.set("max-block", uint64_t{item.sizes->maximum});
+  }
+  out.set("extended-headers", extended);
+  Value contexts = Value::array();
+  for (const std::string& name : item.contexts) contexts.push_back(printable(name, kMaxString));
+  out.set("contexts", std::move(contexts));
+  return out;
+}
+
+void report(const Session& session, const Listing& listing) {
+  Value exports = Value::array();
+  for (const Listed& item : listing.exports) exports.push_back(described(item, listing.extended));
+  Value out = Value::object();
+  out.set("exports", std::move(exports));
+  print_report(session, out);
+}
+
+Task<Listing> ask_for_list(SocketAddress address, std::shared_ptr<const TlsCredentials> tls,
+                           std::string hostname) {
+  Listing listing;
   const Deadline deadline = std::chrono::steady_clock::now() + kPatience;
   Socket socket = co_await connect_socket(address, deadline);
   Stream stream(std::move(socket));
@@ -201,30 +238,34 @@ Task<void> show(SocketAddress address, std::shared_ptr<const TlsCredentials> tls
     const OldstyleExport old = OldstyleExport::decode(raw);
     Listed item;
     item.info = ExportInfo{.size = old.size, .flags = old.flags};
-    print("exports available: 1\n");
-    print_export(item, false);
-    co_return;
+    listing.exports.push_back(std::move(item));
+    co_return listing;
   }
   if (tls) co_await client.start_tls(*tls, hostname);
-  const bool extended = co_await client.agree(Option::kExtendedHeaders);
-  bool structured = extended;
-  if (!extended) structured = co_await client.agree(Option::kStructuredReply);
-  std::vector<Listed> found = co_await client.list();
-  print("exports available: " + std::to_string(found.size()) + "\n");
-  for (Listed& item : found) {
+  listing.extended = co_await client.agree(Option::kExtendedHeaders);
+  bool structured = listing.extended;
+  if (!structured) structured = co_await client.agree(Option::kStructuredReply);
+  listing.exports = co_await client.list();
+  for (Listed& item : listing.exports) {
     co_await client.describe(item);
     if (structured) co_await client.contexts(item);
-    print_export(item, extended);
   }
   co_await client.ask(Option::kAbort);
   co_await stream.finish();
+  co_return listing;
 }
 
 }  // namespace
 
 int list_exports(Session& session, const SocketAddress& address,
                  std::shared_ptr<const TlsCredentials> tls, const std::string& hostname) {
-  run(session, show(address, std::move(tls), hostname));
+  const Listing listing = run(session, ask_for_list(address, std::move(tls), hostname));
+  if (session.json) {
+    report(session, listing);
+    return 0;
+  }
+  print("exports available: " + std::to_string(listing.exports.size()) + "\n");
+  for (const Listed& item : listing.exports) print_export(item, listing.extended);
   return 0;
 }
 
