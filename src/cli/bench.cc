@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "block/overlay.h"
+#include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
@@ -28,8 +29,8 @@ void announce(const Session& session, const BenchOptions& options) {
   finish_output();
 }
 
-Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options,
-                         bool overlay) {
+Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options, bool overlay,
+                         Progress& progress) {
   NodePtr node;
   if (overlay)
     node = co_await open_with_snapshot_overlay(session.context, std::move(request));
@@ -40,8 +41,10 @@ Task<double> bench_image(Session& session, OpenRequest request, BenchOptions opt
   try {
     announce(session, options);
     Bench job(session.context, node, options, session.cancel);
+    job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
     const auto begin = std::chrono::steady_clock::now();
     co_await job.run();
+    progress.update(options.count * options.size, options.count * options.size);
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   } catch (const Error& caught) {
     Error told(caught.kind(), "Failed request: " + caught.cause());
@@ -137,7 +140,10 @@ int run_bench(Session& session, Arguments& arguments) {
                       "': aio=native was specified, but it requires cache.direct=on, which was "
                       "not specified.");
   const bool overlay = arguments.has(kOverlay);
-  const double seconds = run(session, bench_image(session, std::move(request), options, overlay));
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
+  const double seconds =
+      run(session, bench_image(session, std::move(request), options, overlay, progress));
+  progress.finish();
   if (session.json) report(session, words[0], options, seconds);
   char line[100];
   std::snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n", seconds);

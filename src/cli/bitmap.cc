@@ -1,4 +1,5 @@
 #include "block/driver.h"
+#include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
@@ -60,7 +61,7 @@ void act(const BitmapPlan& plan, const Action& action, Node& node, Node& source)
   }
 }
 
-Task<void> run_plan(Session& session, BitmapPlan plan) {
+Task<void> run_plan(Session& session, BitmapPlan plan, Progress& progress) {
   std::vector<NodePtr> nodes;
   std::exception_ptr error;
   try {
@@ -70,7 +71,9 @@ Task<void> run_plan(Session& session, BitmapPlan plan) {
       NodePtr source = co_await open_node(session.context, std::move(*plan.merge_from));
       nodes.push_back(std::move(source));
     }
+    uint64_t done = 0;
     for (const Action& action : plan.actions) {
+      progress.update(done++, plan.actions.size());
       try {
         act(plan, action, *nodes.front(), *nodes.back());
       } catch (Error& caught) {
@@ -83,6 +86,7 @@ Task<void> run_plan(Session& session, BitmapPlan plan) {
   }
   // What was done before an error is stored.
   co_await close_all(std::move(nodes), error);
+  progress.update(plan.actions.size(), plan.actions.size());
 }
 
 }  // namespace
@@ -126,7 +130,9 @@ int run_bitmap(Session& session, Arguments& arguments) {
   for (const Action& action : plan.actions) actions.push_back(name_of(action.id));
   out.set("actions", std::move(actions));
   out.set("bitmap", plan.name);
-  run(session, run_plan(session, std::move(plan)));
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
+  run(session, run_plan(session, std::move(plan), progress));
+  progress.finish();
   if (session.json) print_report(session, out);
   return 0;
 }

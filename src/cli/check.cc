@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "block/driver.h"
+#include "cli/progress.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -149,7 +150,10 @@ int run_check(Session& session, Arguments& arguments) {
   request.flags.for_check = true;
   request.flags.writable = repair != CheckRequest::Repair::kNone;
   const bool human = !json && !arguments.has('q');
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 1,
+                    Progress::Start::kBesideResults);
   const Outcome outcome = run(session, check_image(session, std::move(request), repair, human));
+  progress.finish();
   if (outcome.failure) {
     if (session.for_people())
       session.error("Check failed", *outcome.failure);

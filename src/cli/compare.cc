@@ -97,6 +97,7 @@ int run_compare(Session& session, Arguments& arguments) {
     return 4;
   }
   if (session.json) report(session, words, result);
+  progress.finish();
   switch (result.kind) {
     case CompareResult::Kind::kSize:
       say("Strict mode: Image size mismatch!");

@@ -1,5 +1,6 @@
 #include "block/driver.h"
 #include "cli/key_file.h"
+#include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/target.h"
 #include "cli/verbs.h"
@@ -62,7 +63,10 @@ int run_create(Session& session, Arguments& arguments) {
     Target target(session, request.filename, arguments, request.format, request.options);
     target.prepare(request);
     const CreateOptions made = request;
+    Progress progress(session, arguments.has('p'), arguments.has('q'), 1,
+                      Progress::Start::kWhenSlow);
     run(session, create_image(session.context, std::move(request)));
+    progress.finish();
     target.commit();
     if (session.json) report(session, made);
   } catch (const Error& error) {

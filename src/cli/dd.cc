@@ -8,6 +8,7 @@
 #include "block/driver.h"
 #include "cli/help.h"
 #include "cli/pipes.h"
+#include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/target.h"
 #include "cli/verbs.h"
@@ -27,7 +28,8 @@ struct DdPlan {
   uint64_t skip = 0;              // blocks
 };
 
-Task<void> copy(Session& session, Node& source, Node& target, uint64_t from, uint64_t to) {
+Task<void> copy(Session& session, Node& source, Node& target, uint64_t from, uint64_t to,
+                Progress& progress) {
   AlignedBuffer buffer(kUnitBytes);
   for (uint64_t at = from; at < to;) {
     session.cancel.check();
@@ -43,6 +45,7 @@ Task<void> copy(Session& session, Node& source, Node& target, uint64_t from, uin
       throw Error(error.kind(), "error while writing to output image file: " + error.cause());
     }
     at += part.size();
+    progress.update(at - from, to - from);
   }
 }
 
@@ -72,7 +75,8 @@ Task<NodePtr> create_output(Session& session, const DdPlan& plan, Target& out, u
 }
 
 // PIPE: null unless the output is standard output, which takes raw data.
-Task<void> run_plan(Session& session, DdPlan plan, Target* out, PipeTarget* pipe, Done& done) {
+Task<void> run_plan(Session& session, DdPlan plan, Target* out, PipeTarget* pipe, Done& done,
+                    Progress& progress) {
   NodePtr source = co_await open_source(session, std::move(plan.source), false);
   NodePtr target;
   std::exception_ptr error;
@@ -97,7 +101,7 @@ Task<void> run_plan(Session& session, DdPlan plan, Target* out, PipeTarget* pipe
     if (begin > source->length() || begin > end)
       session.error(plan.in + ": cannot skip to specified offset");
     else
-      co_await copy(session, *source, *target, begin, end);
+      co_await copy(session, *source, *target, begin, end, progress);
     done.bytes = size;
   } catch (...) {
     error = std::current_exception();
@@ -160,14 +164,17 @@ int run_dd(Session& session, Arguments& arguments) {
   report.set("output", plan.out);
   report.set("format", plan.format);
   Done done;
+  Progress progress(session, arguments.has('p'), false, 1, Progress::Start::kWhenSlow);
   try {
     run(session, run_plan(session, std::move(plan), target ? &*target : nullptr,
-                          pipe ? &*pipe : nullptr, done));
+                          pipe ? &*pipe : nullptr, done, progress));
   } catch (Error& error) {
+    progress.finish();
     if (target) target->failed(error, done.created, {});
     if (pipe) pipe->explain(error);
     throw;
   }
+  progress.finish();
   if (target) target->commit();
   if (session.json) {
     report.set("bytes", done.bytes);

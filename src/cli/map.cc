@@ -1,5 +1,6 @@
 #include <cstdio>
 
+#include "cli/progress.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
@@ -77,7 +78,9 @@ class Printer {
   bool first_ = true;
 };
 
-Task<void> walk(Session& session, NodePtr node, uint64_t at, uint64_t end, Printer& printer) {
+Task<void> walk(Session& session, NodePtr node, uint64_t at, uint64_t end, Printer& printer,
+                Progress& progress) {
+  const uint64_t begin = at;
   Piece piece{.start = at, .extent = {}};
   bool some = false;
   while (at < end) {
@@ -96,6 +99,7 @@ Task<void> walk(Session& session, NodePtr node, uint64_t at, uint64_t end, Print
       some = true;
     }
     at += extent.length;
+    progress.update(at - begin, end - begin);
   }
   // An empty range is one empty piece.
   printer.add(piece);
@@ -103,14 +107,14 @@ Task<void> walk(Session& session, NodePtr node, uint64_t at, uint64_t end, Print
 }
 
 Task<void> map_image(Session& session, OpenRequest request, uint64_t start, uint64_t most,
-                     bool json) {
+                     bool json, Progress& progress) {
   NodePtr node = co_await open_node(session.context, std::move(request));
   std::exception_ptr error;
   try {
     const uint64_t length = node->length();
     const uint64_t rest = start < length ? length - start : 0;
     Printer printer(session, json);
-    co_await walk(session, node, start, start + std::min(most, rest), printer);
+    co_await walk(session, node, start, start + std::min(most, rest), printer, progress);
   } catch (...) {
     error = std::current_exception();
   }
@@ -131,7 +135,8 @@ int run_map(Session& session, Arguments& arguments) {
   check_format_flags(session, arguments);
   OpenRequest request =
       image_request(session, arguments, arguments.words()[0], arguments.value('f'));
-  run(session, map_image(session, std::move(request), start, most, json));
+  Progress progress(session, arguments.has('p'), false, 1, Progress::Start::kBesideResults);
+  run(session, map_image(session, std::move(request), start, most, json, progress));
   return 0;
 }
 

@@ -1,5 +1,6 @@
 #include "block/driver.h"
 #include "cli/help.h"
+#include "cli/progress.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
@@ -66,6 +67,7 @@ int run_measure(Session& session, Arguments& arguments) {
     result = run(session, driver->measure(session.context, options, bytes, nullptr));
   } else {
     OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
+    Progress progress(session, arguments.has('p'), false, 1, Progress::Start::kWhenSlow);
     result = run(session, measure_source(session, *driver, options, std::move(request),
                                          arguments.value_or('l', "")));
   }

@@ -8,11 +8,12 @@ std::vector<Verb> own_verbs() {
   return {
       {.name = "compact",
        .summary = "rewrites a qcow2 image: smaller, and in the order of the disk",
-       .synopsis = "[--object DEF] [-c] [-f FMT] [-o OPTS] [-p] [-q] FILE [NEW-FILE]",
+       .synopsis = "[--object DEF] [-c] [-f FMT] [-o OPTS] [--overwrite] [-p] [-q] FILE [NEW-FILE]",
        .flags = {{'c', "compress", nullptr, "compress data that is not compressed yet"},
                  kFormatFlag,
                  kObjectFlag,
                  {'o', "options", "OPTS", "options to change: cluster_size, compression_type, …"},
+                 kOverwriteFlag,
                  kProgressFlag,
                  kQuietFlag},
        .run = run_compact,
@@ -56,18 +57,23 @@ std::vector<Flag> own_flags(std::string_view verb) {
             kOverwriteFlag,
             {kHash, "hash", "NAME", "print a checksum of the content: sha256, sha512, blake2b, …"},
             {kVerify, "verify", nullptr, "read the target back and compare it with the source"}};
-  for (const std::string_view reads :
-       {"check", "compare", "hash", "info", "map", "measure", "mount", "serve"})
+  for (const std::string_view reads : {"check", "map", "measure"})
+    if (verb == reads) return {disk, kProgressFlag};
+  for (const std::string_view reads : {"compare", "hash", "info", "mount", "serve"})
     if (verb == reads) return {disk};
   for (const std::string_view makes : {"create", "dd"})
-    if (verb == makes) return {kOverwriteFlag};
+    if (verb == makes) return {kOverwriteFlag, kProgressFlag};
+  for (const std::string_view changes : {"resize", "snapshot"})
+    if (verb == changes) return {kProgressFlag};
   if (verb == "commit" || verb == "rebase")
     return {{kForce, "force", nullptr,
              "go on although internal snapshots of the image will show other content"}};
-  if (verb == "bitmap") return {{kList, "list", nullptr, "list the bitmaps of FILE"}};
+  if (verb == "bitmap")
+    return {{kList, "list", nullptr, "list the bitmaps of FILE"}, kProgressFlag};
   if (verb == "bench")
     return {{kOverlay, "snapshot", nullptr,
-             "writes go to a temporary overlay: the image stays as it is, and may be read-only"}};
+             "writes go to a temporary overlay: the image stays as it is, and may be read-only"},
+            kProgressFlag};
   return {};
 }
 

@@ -68,15 +68,18 @@ std::optional<int> take_json_progress(std::vector<char*>& words) {
 
 Progress::Progress(const Session& session, bool wanted, bool quiet, double step, Start start)
     : step_(step) {
+  // What these print on standard output is for programs as well.
+  const bool late = start == Start::kWhenSlow || start == Start::kBesideResults;
+  const bool beside = start == Start::kBesideResults && !wanted && ::isatty(STDOUT_FILENO);
   if (session.progress_fd) {
     style_ = Style::kLines;
     fd_ = *session.progress_fd;
     begin_phase(session.verb);
   } else if (!quiet) {
-    if (session.for_people() && ::isatty(STDERR_FILENO))
+    if (session.for_people() && ::isatty(STDERR_FILENO) && !beside)
       style_ = Style::kBar;
     else if (wanted)
-      style_ = session.json ? Style::kBar : Style::kPercent;
+      style_ = session.json || late ? Style::kBar : Style::kPercent;
   }
   if (style_ == Style::kNone) {
     struct sigaction action = {};
@@ -85,8 +88,7 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
     ::sigaction(SIGUSR1, &action, nullptr);
   }
   if (style_ == Style::kPercent && start == Start::kAtOnce) draw(0, 0, 0);
-  if (style_ == Style::kBar && start == Start::kWhenSlow && !wanted)
-    quiet_until_ = Clock::now() + kSlow;
+  if (style_ == Style::kBar && late && !wanted) quiet_until_ = Clock::now() + kSlow;
   own_phase_ = phase_ = session.verb;
   if (!session.for_people()) return;
   session.context.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {

@@ -25,7 +25,8 @@ class Progress {
   enum class Start {
     kAtOnce,
     kWithFirstUpdate,
-    kWhenSlow,  // nothing for people unless the work takes longer than a second
+    kWhenSlow,       // nothing for people unless the work takes longer than a second
+    kBesideResults,  // the same, and nothing on a terminal that gets the results meanwhile
   };
   // STEP: percent between prints of QEMU's line.
   Progress(const Session& session, bool wanted, bool quiet, double step,

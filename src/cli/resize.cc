@@ -1,4 +1,5 @@
 #include "base/size.h"
+#include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/size_text.h"
 #include "cli/verbs.h"
@@ -79,7 +80,9 @@ int run_resize(Session& session, Arguments& arguments) {
   OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
   request.flags.writable = true;
   request.flags.resize = true;
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
   const Resized sizes = run(session, resize_image(session, std::move(request), wanted));
+  progress.finish();
   if (session.json) {
     Value out = Value::object();
     out.set("filename", words[0]);

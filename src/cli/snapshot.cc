@@ -2,6 +2,7 @@
 
 #include "base/size.h"
 #include "block/driver.h"
+#include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
@@ -97,7 +98,9 @@ int run_snapshot(Session& session, Arguments& arguments) {
   request.flags.resize = action.letter == 'a';
   // Only the list is wanted: no need to look at what lies below.
   request.flags.no_backing = action.letter == 'l';
+  Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
   const Value list = run(session, act(session, std::move(request), action));
+  progress.finish();
   if (session.json) {
     report(session, arguments.words()[0], action, list);
     return 0;

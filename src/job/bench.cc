@@ -6,6 +6,11 @@
 #include "async/task_group.h"
 
 namespace cairn {
+namespace {
+
+constexpr uint64_t kReportedRequests = 256;
+
+}  // namespace
 
 Bench::Bench(Context& context, NodePtr node, BenchOptions options, const CancelSource& cancel)
     : context_(context), node_(std::move(node)), options_(options), cancel_(cancel) {
@@ -63,6 +68,8 @@ Task<void> Bench::work() {
       failed_ = true;
       throw;
     }
+    if (progress && number % kReportedRequests == 0)
+      progress(number * options_.size, options_.count * options_.size);
   }
 }
 

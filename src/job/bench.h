@@ -27,6 +27,8 @@ struct BenchOptions {
 class Bench {
  public:
   Bench(Context& context, NodePtr node, BenchOptions options, const CancelSource& cancel);
+  // Called from any worker with bytes read or written, and bytes altogether.
+  std::function<void(uint64_t done, uint64_t total)> progress;
   // Throws the error of the first request that failed.
   Task<void> run();
 

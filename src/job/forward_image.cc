@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "block/driver.h"
 #include "block/open.h"
+#include "block/work_report.h"
 
 namespace cairn {
 namespace {
@@ -68,6 +69,7 @@ Task<void> claim_space(Node& image, ByteSpan nothing, std::vector<NodePtr> sourc
       const Extent extent = co_await source->extent_at(at, source->length() - at);
       uint64_t from = std::max(claimed, align_down(begin + at, cluster));
       at += extent.length;
+      report_work(image.context(), "lay-out", begin + at, image.length());
       if (extent.zero) continue;
       const uint64_t to = std::min(align_up(begin + at, cluster), image.length());
       while (from < to) {

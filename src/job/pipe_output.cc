@@ -15,11 +15,13 @@
 #include "base/buffer.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 
 namespace cairn {
 namespace {
 
 constexpr size_t kSendBytes = 1 << 20;
+constexpr uint64_t kReportedBytes = 4 << 20;
 // How long a wait lasts before it is asked whether anybody still wants it.
 constexpr int kSendWait = 100;
 
@@ -92,6 +94,13 @@ Task<void> PipeOutput::send_until(uint64_t offset) {
       std::fill(buffer.span().begin(), buffer.span().end(), std::byte{0});
     zero = !from_held;
     co_await run_blocking([&] { send(part); });
+  }
+}
+
+Task<void> PipeOutput::finish() {
+  while (sent_ < length()) {
+    co_await send_until(std::min(length(), sent_ + kReportedBytes));
+    report_work(context(), "send", sent_, length());
   }
 }
 

@@ -22,7 +22,8 @@ class PipeOutput : public Node {
   Task<void> send_until(uint64_t offset);
   // The same, and then BYTES, which belong there. Throws kIo when the place was sent already.
   Task<void> send_at(uint64_t offset, ByteSpan bytes);
-  Task<void> finish() { return send_until(length()); }
+  // Sends all that was not sent yet.
+  Task<void> finish();
   // Nothing is sent from now on, whoever still wants to: the image is incomplete.
   void abandon() { abandoned_.store(true); }
   bool sent_any() const { return sent_ != 0; }

@@ -91,3 +91,65 @@ def test_a_reader_that_goes_away_stops_nothing(disks):
     subprocess.run([CAIRN, "convert", "--progress", f"json,fd={writer}", "a.raw", "t.qcow2"], pass_fds=[writer], check=True)
     os.close(writer)
     subprocess.run(["qemu-img", "compare", "a.raw", "t.qcow2"], check=True)
+
+
+# --- verbs whose work is in the tables ---
+
+def lines_of(*words):
+    lines, _, out, err = run(*words)
+    assert lines[-1]["state"] == "ended" and "%" not in err
+    assert [line["state"] for line in lines[:-1]] == ["running"] * (len(lines) - 1)
+    for before, after in zip(lines, lines[1:]):
+        if before["phase"] == after["phase"]:
+            assert before["done"] <= after["done"] and before["elapsed-ms"] <= after["elapsed-ms"]
+    return lines, out
+
+
+def phases(lines):
+    return list(dict.fromkeys(line["phase"] for line in lines))
+
+
+@pytest.mark.parametrize("verb, words, named", [
+    ("map", ["a.qcow2"], ["map"]), ("dd", ["if=a.qcow2", "of=t.raw"], ["dd"]), ("measure", ["-O", "qcow2", "a.qcow2"], ["measure"]),
+    ("check", ["a.qcow2"], ["check"]), ("bench", ["-c", "2000", "-d", "4", "a.qcow2"], ["bench"]),
+    ("create", ["-f", "raw", "-o", "preallocation=full", "t.raw", "8M"], ["preallocate"]),
+    ("create", ["-f", "raw", "-o", "preallocation=falloc", "t.raw", "8M"], ["preallocate"]),
+    ("create", ["-f", "qcow2", "-o", "preallocation=metadata", "t.qcow2", "8M"], ["allocate"]),
+    ("resize", ["--preallocation=full", "-f", "raw", "a.raw", "+8M"], ["preallocate"]),
+    ("resize", ["--preallocation=full", "a.qcow2", "+8M"], ["preallocate", "allocate"]),
+    ("snapshot", ["-c", "one", "a.qcow2"], ["share"]), ("bitmap", ["--add", "a.qcow2", "b"], ["bitmap"]),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else value)
+def test_every_slow_verb_reports(disks, verb, words, named):
+    lines, _ = lines_of(verb, "--progress", "json,fd=FD", *words)
+    assert phases(lines) == named
+    assert lines[-1]["done"] == lines[-1]["total"] > 0
+
+
+def test_snapshots_report(disks, qemu):
+    qemu("snapshot", "-c", "one", "a.qcow2")
+    subprocess.run(["qemu-io", "-c", "write 0 1M", "a.qcow2"], check=True, capture_output=True)
+    for letter in "ad":
+        lines, _ = lines_of("snapshot", "--progress", "json,fd=FD", "-" + letter, "one", "a.qcow2")
+        assert lines[-1]["total"] > 0 and "count" in phases(lines)
+    qemu("check", "a.qcow2")
+
+
+@pytest.mark.parametrize("fmt", ["qcow", "vdi", "vhdx", "vpc", "vmdk", "qed", "parallels"])
+def test_checks_of_all_formats_report(disks, qemu, fmt):
+    qemu("convert", "-O", fmt, "a.raw", "x")
+    lines, _ = lines_of("check", "--progress", "json,fd=FD", "-f", fmt, "x")
+    assert phases(lines) == ["check"] and lines[-1]["done"] == lines[-1]["total"] > 0
+
+
+def test_every_verb_that_may_be_slow_knows_the_option(cairn):
+    for verb in ("amend", "bench", "bitmap", "check", "commit", "compact", "compare", "convert", "create", "dd", "hash", "map", "measure",
+                 "rebase", "resize", "snapshot"):
+        assert "--progress" in cairn(verb, "--help").out, verb
+
+
+def test_results_are_not_mixed_with_progress(disks, cairn, ours):
+    for words in (["map", "a.qcow2"], ["measure", "-O", "qcow2", "a.qcow2"], ["check", "a.qcow2"], ["dd", "if=a.raw", "of=t.raw", "--overwrite"]):
+        plain = cairn(*words)
+        told = cairn(words[0], "-p", *words[1:])
+        assert told.out == plain.out and "/100%)" not in told.out
+        assert ours(*words, "-p", ok=False).code == 1

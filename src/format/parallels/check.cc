@@ -4,6 +4,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "format/parallels/node.h"
 
 namespace cairn {
@@ -16,6 +17,7 @@ constexpr uint64_t kMaxLines = 100;
 // How much of the table is read at a time.
 constexpr uint64_t kScanBytes = 1 << 20;
 constexpr uint64_t kCopyBytes = 1 << 20;
+constexpr uint64_t kReportedEntries = 1024;
 // Holes beyond these are not remembered; they are filled after the image was opened again.
 constexpr size_t kMaxHoles = 1 << 20;
 
@@ -41,6 +43,7 @@ Task<ParallelsNode::Survey> ParallelsNode::survey() {
   const uint64_t file_end = align_up(file_->length(), kSector);
   uint64_t previous = 0;
   co_await each_entry([&](uint32_t index, uint32_t entry) {
+    report_work(context(), "check", index, header_.entries, kReportedEntries);
     const uint64_t host = host_of(entry);
     const uint64_t before = std::exchange(previous, 0);
     if (entry == 0) return;
@@ -56,6 +59,7 @@ Task<ParallelsNode::Survey> ParallelsNode::survey() {
     if (host < file_end && host >= header_.least_data())
       found.clusters.push_back(uint64_t{entry} << 32 | index);
   });
+  report_work(context(), "check", header_.entries, header_.entries);
   std::sort(found.clusters.begin(), found.clusters.end());
   uint64_t end = 0;
   std::erase_if(found.clusters, [&](uint64_t one) {

@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "format/qcow/node.h"
 
 namespace cairn {
@@ -57,6 +58,7 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
   for (uint64_t index = 0; index < l1_.size(); ++index) {
     const uint64_t table = l1_entry(index);
     if (table == 0) continue;
+    report_work(context(), "check", index, l1_.size());
     const uint64_t begin = index * header_.l2_range();
     try {
       check_table(table, index);
@@ -100,6 +102,7 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
         result.image_end_offset = std::max(result.image_end_offset, entry + cluster());
     }
   }
+  report_work(context(), "check", l1_.size(), l1_.size());
   co_return result;
 }
 

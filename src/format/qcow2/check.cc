@@ -114,6 +114,9 @@ Task<void> Qcow2Checker::count_all() {
   co_await read_table();
   co_await load_refcounts();
   count(0, cluster_, told_);
+  l1_walked_ = 0;
+  l1_total_ = node_.l1_count_;
+  for (const SnapshotEntry& snapshot : snapshots_) l1_total_ += snapshot.l1_entries;
   co_await walk_l1(header_.l1_offset, node_.l1_count_, true);
   if ((header_.incompatible & kIncompatDataFile) && !snapshots_.empty())
     told_.corruption("ERROR %zu snapshots in image with data file", snapshots_.size());

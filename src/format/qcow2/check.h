@@ -168,6 +168,8 @@ class Qcow2Checker {
   ZeroedArray<uint8_t> counts_;
   std::atomic<uint64_t> walks_left_{0};  // L2 tables, or clusters of L1 tables
   std::atomic<bool> gave_up_{false};
+  std::atomic<uint64_t> l1_walked_{0};  // entries
+  uint64_t l1_total_ = 0;
   std::mutex more_mutex_;
   std::unordered_map<uint64_t, uint64_t> more_;
   ZeroedArray<uint64_t> is_one_;  // a bit per cluster whose stored refcount is one

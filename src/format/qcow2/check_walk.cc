@@ -4,6 +4,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/context.h"
+#include "block/work_report.h"
 #include "format/qcow2/check.h"
 
 namespace cairn {
@@ -74,6 +75,8 @@ Task<void> Qcow2Checker::walk_stretches(L1Walk& walk) {
       error = std::current_exception();
     }
     co_await walk.order.run(stretch, tell_in_turn(findings));
+    const uint64_t walked = l1_walked_.fetch_add(some) + some;
+    report_work(node_.context(), "check", walked, std::max(walked, l1_total_));
   }
   if (error) std::rethrow_exception(error);
 }

@@ -4,6 +4,7 @@
 #include "block/context.h"
 #include "block/new_file.h"
 #include "block/open_format.h"
+#include "block/work_report.h"
 #include "format/qcow2/node.h"
 #include "format/qcow2/qcow2.h"
 
@@ -334,6 +335,7 @@ class Qcow2Driver : public Driver {
           counted = std::max(counted, end);
         }
         at += extent.length;
+        report_work(context, "measure", at, source->length());
       }
     }
     const uint64_t entry = header.l2_entry_bytes();

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/work_report.h"
 #include "format/qcow2/node.h"
 
 namespace cairn {
@@ -133,6 +134,7 @@ Task<void> Qcow2Node::preallocate_run(uint64_t from, uint64_t to, Preallocation 
       place.copy_end = done == 0 ? align_up(from, cluster() / subclusters()) : at;
     co_await publish(place);
     done += place.token[1];
+    report_work(context(), "allocate", done * cluster(), count * cluster());
   }
 }
 

@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/debug.h"
+#include "block/work_report.h"
 #include "format/qcow2/node.h"
 
 namespace cairn {
@@ -118,6 +119,7 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
       co_await publish(place);
     }
     at = next;
+    report_work(context(), "allocate", at - from, to - from);
   }
 }
 

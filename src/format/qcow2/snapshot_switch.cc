@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/arith.h"
+#include "block/work_report.h"
 
 namespace cairn {
 
@@ -189,7 +190,9 @@ Task<void> SnapshotSwitch::count_clusters(uint64_t offset, uint64_t clusters, in
 }
 
 Task<void> SnapshotSwitch::count(std::span<const uint64_t> tables, int delta) {
+  uint64_t done = 0;
   for (const uint64_t entry : tables) {
+    report_work(node_.context(), "count", done++, tables.size());
     const uint64_t table = entry & kOffsetMask;
     if (table == 0) continue;
     co_await load(table);
@@ -197,11 +200,14 @@ Task<void> SnapshotSwitch::count(std::span<const uint64_t> tables, int delta) {
     for (const Piece& piece : all) co_await node_.change_refcount(piece.first, piece.count, delta);
     co_await count_clusters(table, 1, delta);
   }
+  report_work(node_.context(), "count", done, tables.size());
 }
 
 Task<void> SnapshotSwitch::share(std::vector<uint64_t>& active) {
   const size_t width = node_.header_.l2_entry_bytes();
+  uint64_t done = 0;
   for (uint64_t& entry : active) {
+    report_work(node_.context(), "share", done++, active.size());
     const uint64_t table = entry & kOffsetMask;
     entry = table;
     if (table == 0) continue;
@@ -221,13 +227,16 @@ Task<void> SnapshotSwitch::share(std::vector<uint64_t>& active) {
     }
     co_await count_clusters(entry, 1, +1);
   }
+  report_work(node_.context(), "share", done, active.size());
   co_await write_pending();
 }
 
 Task<void> SnapshotSwitch::renew_copied(std::vector<uint64_t>& active) {
   const size_t width = node_.header_.l2_entry_bytes();
   std::vector<uint8_t> ones;
+  uint64_t done = 0;
   for (uint64_t& entry : active) {
+    report_work(node_.context(), "mark", done++, active.size());
     const uint64_t table = entry & kOffsetMask;
     entry = table;
     if (table == 0) continue;
@@ -248,6 +257,7 @@ Task<void> SnapshotSwitch::renew_copied(std::vector<uint64_t>& active) {
     const uint64_t users = co_await node_.refcount(entry / node_.cluster());
     if (users == 1) entry |= kCopied;
   }
+  report_work(node_.context(), "mark", done, active.size());
   co_await write_pending();
 }
 

@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "format/qed/node.h"
 
 namespace cairn {
@@ -89,6 +90,7 @@ class QedChecker {
         const auto entry = load_le<uint64_t>(bytes, i * 8);
         if (entry == kUnallocated || (!is_l1 && entry == kZeroCluster)) continue;
         const uint64_t index = done / 8 + i;
+        if (is_l1) report_work(image_.context(), "check", index, header_.table_bytes() / 8);
         const bool valid = is_l1 ? header_.valid_table(entry, file_bytes_)
                                  : header_.valid_cluster(entry, file_bytes_);
         if (!is_l1) {
@@ -114,6 +116,8 @@ class QedChecker {
       }
       if (changed) co_await image_.file_->write(table + done, bytes);
     }
+    if (is_l1)
+      report_work(image_.context(), "check", header_.table_bytes() / 8, header_.table_bytes() / 8);
   }
 
   Task<void> visit_table(uint64_t table, uint64_t index) {

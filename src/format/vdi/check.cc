@@ -2,6 +2,7 @@
 
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "format/vdi/node.h"
 
 namespace cairn {
@@ -11,6 +12,7 @@ using namespace vdi;
 namespace {
 // More lines than these are counted and not printed.
 constexpr uint64_t kMaxLines = 100;
+constexpr uint64_t kReportedBlocks = 1024;
 }  // namespace
 
 // Counts and lines are those of QEMU; a repair corrects the counter, gives blocks that two places
@@ -32,6 +34,7 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
   uint64_t missing = 0;  // nothing brings these back
   if (table_) co_await flush_mapped();
   co_await each_used([&](uint64_t block, uint32_t physical) {
+    report_work(context(), "check", block, header_.blocks, kReportedBlocks);
     if (physical >= header_.blocks) {
       finding("block index " + std::to_string(block) + " too large, is " +
               std::to_string(physical));
@@ -52,6 +55,7 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
       ++missing;
     }
   });
+  report_work(context(), "check", header_.blocks, header_.blocks);
   const bool wrong_counter = count != header_.allocated;
   if (wrong_counter)
     finding("allocated blocks mismatch, is " + std::to_string(count) + ", should be " +

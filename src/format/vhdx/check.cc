@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "format/vhdx/node.h"
 
 namespace cairn {
@@ -10,6 +11,8 @@ namespace cairn {
 using namespace vhdx;
 
 namespace {
+
+constexpr uint64_t kReportedEntries = 1024;
 
 // One walk through the table.
 struct Findings {
@@ -62,6 +65,7 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
   const uint64_t file_end = file_->length();
   std::vector<uint64_t> untidy;
   for (uint64_t index = 0; index < geometry_.entries; ++index) {
+    report_work(context(), "check", index, geometry_.entries, kReportedEntries);
     const bool bitmap = index % (geometry_.chunk_blocks + 1) == geometry_.chunk_blocks;
     const uint64_t block = index - index / (geometry_.chunk_blocks + 1);
     if ((bitmap && !parameters_.has_parent) || (!bitmap && block >= geometry_.blocks)) continue;
@@ -112,6 +116,7 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     for (const Region& region : regions_.regions) overlaps(region.offset, region.length);
     result.image_end_offset = std::max(result.image_end_offset, begin + bytes);
   }
+  report_work(context(), "check", geometry_.entries, geometry_.entries);
   const bool blocks_good = result.corruptions == untidy.size();
   if (journal_->other_damaged()) findings.error("One of the headers is damaged.");
   for (int i = 0; i < 2; ++i)

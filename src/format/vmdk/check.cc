@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "codec/codec.h"
 #include "format/vmdk/node.h"
 
@@ -85,8 +86,10 @@ class VmdkChecker {
       // A small file may have millions of them.
       if (!has_table(table)) continue;
       const uint64_t first = table * part_->per_table;
+      report_work(node_.context(), "check", table, part_->table_count);
       co_await check_table(table, std::min(part_->per_table, grains - first));
     }
+    report_work(node_.context(), "check", part_->table_count, part_->table_count);
     std::sort(grains_.begin(), grains_.end());
     check_overlaps();
     co_await check_leaks();

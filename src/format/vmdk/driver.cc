@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/open_format.h"
+#include "block/work_report.h"
 #include "format/vmdk/create.h"
 #include "format/vmdk/node.h"
 #include "format/vmdk/vmdk.h"
@@ -108,6 +109,7 @@ class VmdkDriver : public Driver {
         counted = std::max(counted, end);
       }
       at += extent.length;
+      report_work(context, "measure", at, source->length());
     }
     result.required = overhead + needed;
     result.fully_allocated = overhead + align_up(bytes, grain);

@@ -2,11 +2,16 @@
 
 #include "base/arith.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 #include "format/vpc/node.h"
 
 namespace cairn {
 
 using namespace vpc;
+
+namespace {
+constexpr uint64_t kReportedBlocks = 1024;
+}  // namespace
 
 // What opening lets pass: the copies of the footer must agree and checksums be right. A repair
 // writes both anew. QEMU cannot check this format.
@@ -43,10 +48,12 @@ Task<CheckResult> VpcNode::check(CheckRequest request) {
   }
   const uint64_t blocks = div_ceil(length(), header_.block_bytes);
   for (uint64_t block = 0; block < blocks; ++block) {
+    report_work(context(), "check", block, blocks, kReportedBlocks);
     const uint32_t place = co_await entry(block);
     ++result.total_clusters;
     if (place != kUnused) ++result.allocated_clusters;
   }
+  report_work(context(), "check", blocks, blocks);
   if (repair && result.corruptions != 0) {
     co_await file_->flush();
     result.corruptions_fixed = result.corruptions;

@@ -188,7 +188,7 @@ class FileDriver : public Driver {
     co_await run_blocking([&] {
       if (::ftruncate(fd, 0) != 0) throw Error::system(errno, "Could not clear '" + path + "'");
       set_attributes(context, fd, nocow, hint);
-      resize_file(fd, 0, size, mode, context.cancel);
+      resize_file(fd, 0, size, mode, context);
       if (size != 0 && mode == Preallocation::kOff) write_first_block(fd, size);
     });
   }

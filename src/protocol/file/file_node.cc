@@ -19,6 +19,7 @@
 #include "base/buffer.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/work_report.h"
 
 namespace cairn {
 namespace {
@@ -316,10 +317,11 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
 constexpr uint64_t kAllocatedAtATime = uint64_t{1} << 30;
 
 void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode,
-                 const CancelSource* cancel) {
+                 const Context& context) {
   if (mode != Preallocation::kOff && length < old_length)
     throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
   int error = 0;
+  const CancelSource* cancel = context.cancel;
   const auto cancelled = [&] { return cancel != nullptr && cancel->requested(); };
   std::string what = "Could not resize file";
   switch (mode) {
@@ -331,9 +333,12 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
     case Preallocation::kFalloc:
       if (length == old_length) return;
       for (uint64_t at = old_length; at < length && error == 0 && !cancelled();
-           at += kAllocatedAtATime)
+           at += kAllocatedAtATime) {
+        report_work(context, "preallocate", at - old_length, length - old_length);
         error = ::posix_fallocate(fd, static_cast<off_t>(at),
                                   static_cast<off_t>(std::min(kAllocatedAtATime, length - at)));
+      }
+      report_work(context, "preallocate", length - old_length, length - old_length);
       what = "Could not preallocate new data";
       break;
     case Preallocation::kFull: {
@@ -349,6 +354,7 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
         const ssize_t put = ::pwrite(fd, zeroes.data(), part, static_cast<off_t>(at));
         if (put < 0 && errno != EINTR) error = errno;
         if (put > 0) at += static_cast<uint64_t>(put);
+        report_work(context, "preallocate", at - old_length, length - old_length);
       }
       if (error == 0 && !cancelled() && ::fsync(fd) != 0) error = errno;
       break;
@@ -380,7 +386,7 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
   // Who only needs room must not cut off what others have written meanwhile.
   if (!request.exact && request.length <= length()) co_return;
   co_await run_blocking(
-      [&] { resize_file(fd_, length(), request.length, request.preallocation, context().cancel); });
+      [&] { resize_file(fd_, length(), request.length, request.preallocation, context()); });
   set_length(request.length);
 }
 

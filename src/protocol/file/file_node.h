@@ -80,8 +80,8 @@ class FileNode : public Node {
 };
 
 // Grows or shrinks FD from OLD_LENGTH to LENGTH with the preallocation asked for; on failure,
-// or when CANCEL (may be null) asks for it meanwhile, the old length is restored. Blocks.
+// or when the work is cancelled meanwhile, the old length is restored. Blocks.
 void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode,
-                 const CancelSource* cancel);
+                 const Context& context);
 
 }  // namespace cairn
