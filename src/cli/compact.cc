@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/snapshot_table.h"
+#include "cli/target.h"
 #include "cli/verbs.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
@@ -24,7 +25,9 @@ struct CompactPlan {
   OpenRequest source;
   std::string name;
   std::string target;  // empty: in place
-  Options given;       // what -o changes
+  const Arguments* arguments = nullptr;
+  bool overwrite = false;
+  Options given;  // what -o changes
   std::optional<uint64_t> level;
   bool compress = false;
 };
@@ -58,7 +61,9 @@ class Compaction {
       else if (!replacement_)
         settle();
     } catch (const Error& caught) {
-      error = std::make_exception_ptr(named(caught));
+      Error told = named(caught);
+      if (out_) out_->failed(told, true, {});
+      error = std::make_exception_ptr(told);
     } catch (...) {
       error = std::current_exception();
     }
@@ -75,13 +80,16 @@ class Compaction {
   // People know the image's name, not that of the file which is written beside it.
   Error named(const Error& caught) const {
     std::string text = caught.message();
-    const size_t at = path_.empty() || !replacement_ ? std::string::npos : text.find(path_);
+    const bool beside = replacement_ || (out_ && path_ != plan_.target);
+    const size_t at = path_.empty() || !beside ? std::string::npos : text.find(path_);
     if (at == std::string::npos) return caught;
-    text.replace(at, path_.size(), "the new file for " + plan_.name);
+    text.replace(at, path_.size(), "the new file for " + new_name());
     Error error(caught.kind(), text);
     for (const std::string& line : caught.hints()) error.hint(line);
     return error;
   }
+  // The name that the new image will have.
+  const std::string& new_name() const { return plan_.target.empty() ? plan_.name : plan_.target; }
   // What was asked for beside less space is done whatever it takes.
   bool changes_image() const { return !plan_.given.items().empty() || plan_.compress; }
 
@@ -176,16 +184,19 @@ class Compaction {
 
   void begin_file() {
     if (plan_.target.empty()) {
-      // A relative backing file is found from the directory of a named file only.
-      const std::string backing = source_->backing_name();
-      replacement_.emplace(plan_.name, !backing.empty() && !backing.starts_with("/"));
+      replacement_.emplace(plan_.name);
       path_ = replacement_->new_path();
+      return;
+    }
+    if (plan_.overwrite) {
+      out_.emplace(session_, plan_.target, *plan_.arguments, "qcow2", options_);
+      path_ = out_->written();
       return;
     }
     const int fd = ::open(plan_.target.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
       Error error = Error::system(errno, "Could not create '" + plan_.target + "'");
-      if (errno == EEXIST) error.hint("The new file must not exist yet.");
+      if (errno == EEXIST) error.hint("The new file must not exist yet; --overwrite replaces it.");
       throw error;
     }
     ::close(fd);
@@ -200,7 +211,9 @@ class Compaction {
       replacement_->need_space(std::min(most.required, before_));
     }
     CreateOptions image;
-    image.filename = path_;
+    image.filename = new_name();
+    image.written_to = path_;
+    image.overwrite = plan_.overwrite;
     image.format = "qcow2";
     image.options = options_;
     image.size = source_->length();
@@ -221,7 +234,7 @@ class Compaction {
     request.flags.cache = *CacheMode::parse("unsafe");
     // Tables that give way to others while snapshots are made leave no space behind.
     request.options.set("pass-discard-other", true);
-    target_ = co_await open_node(session_.context, std::move(request));
+    target_ = co_await open_written(std::move(request));
     if (source_->encrypted()) co_await target_->adopt_encryption(*source_);
     if (plan_.level) target_->set_compression_level(*plan_.level);
     ConvertOptions options;
@@ -236,6 +249,20 @@ class Compaction {
     copy_bitmaps(bitmaps_, *target_);
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
+  }
+
+  // A relative backing file is found from the directory that the image will be in.
+  Task<NodePtr> open_written(OpenRequest request) const {
+    const std::string backing = options_.string("backing_file").value_or("");
+    if (!backing.empty()) {
+      OpenRequest below;
+      below.filename = resolve_backing_name(new_name(), backing);
+      below.format = options_.string("backing_fmt").value_or("");
+      below.flags.references = request.flags.references;
+      request.backing = co_await open_node(session_.context, std::move(below));
+    }
+    NodePtr node = co_await open_over_backing(session_.context, std::move(request));
+    co_return node;
   }
 
   Options measure_options() const {
@@ -254,7 +281,7 @@ class Compaction {
     request.format = "qcow2";
     if (!secret_.empty()) request.options.set(kSecret, secret_);
     session_.context.secrets().same_answer(plan_.name, path_);
-    target_ = co_await open_node(session_.context, std::move(request));
+    target_ = co_await open_written(std::move(request));
     after_ = (co_await target_->allocated_bytes()).value_or(0);
     const size_t snapshots = source_->snapshots().size();
     for (size_t i = 0; i < snapshots; ++i) {
@@ -290,6 +317,7 @@ class Compaction {
     const int failed = fd < 0 || ::fsync(fd) != 0 ? errno : 0;
     if (fd >= 0) ::close(fd);
     if (failed != 0) throw Error::system(failed, path_);
+    if (out_) out_->commit();
     made_ = false;
     made_data_.clear();
   }
@@ -305,8 +333,9 @@ class Compaction {
   std::string made_data_;  // a data file that goes when the work fails
   Options options_;
   std::optional<FileReplacement> replacement_;
-  std::string path_;   // of the file that is written
-  bool made_ = false;  // it is a new one of ours
+  std::optional<Target> out_;  // with --overwrite
+  std::string path_;           // of the file that is written
+  bool made_ = false;          // it is a new one of ours
   bool kept_ = false;
   uint64_t before_ = 0;
   uint64_t after_ = 0;
@@ -334,6 +363,10 @@ int run_compact(Session& session, Arguments& arguments) {
     if (std::find(std::begin(kFixed), std::end(kFixed), key) != std::end(kFixed) ||
         (key.starts_with("encrypt.") && key != kSecret))
       fail(session, "Option '" + key + "' cannot be changed by compact");
+  plan.arguments = &arguments;
+  plan.overwrite = arguments.has(kOverwrite);
+  if (plan.overwrite && plan.target.empty())
+    fail(session, "--overwrite is for a NEW-FILE; without one the image is replaced anyway");
   plan.compress = arguments.has('c');
   const Driver* qcow2 = session.context.registry().find("qcow2");
   if (qcow2 != nullptr) plan.level = take_compression_level(session, *qcow2, plan.given);

@@ -151,7 +151,7 @@ class Conversion {
     request.flags.discard_unmap = true;
     request.flags.cache = plan_.target_cache;
     // The backing file is read where a cluster is filled in part.
-    target_ = co_await open_node(session_.context, std::move(request));
+    target_ = co_await open_written(std::move(request));
     for (const Child& child : target_->children())
       if (child.role == ChildRole::kExtent && child.node->driver().name() == "file")
         parts_.push_back(child.node->filename());
@@ -166,6 +166,15 @@ class Conversion {
     if (plan_.job.compress && !target_->supports_compression())
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
     if (plan_.level) target_->set_compression_level(*plan_.level);
+  }
+
+  Task<NodePtr> open_written(OpenRequest request) const {
+    NodePtr node;
+    if (out_ != nullptr)
+      node = co_await out_->open(std::move(request), plan_.create_options);
+    else
+      node = co_await open_node(session_.context, std::move(request));
+    co_return node;
   }
 
   OpenRequest target_request() const {
@@ -247,7 +256,7 @@ class Conversion {
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
     co_await check_for(session_, *plan_.preset, *plan_.image, target_request());
-    target_ = co_await open_node(session_.context, target_request());
+    target_ = co_await open_written(target_request());
   }
 
   // Opens the target anew, past the page cache where the file system lets it, so that what is
@@ -261,11 +270,11 @@ class Conversion {
     try {
       OpenRequest request = target_request();
       request.flags.cache.direct = true;
-      target_ = co_await open_node(session_.context, std::move(request));
+      target_ = co_await open_written(std::move(request));
     } catch (const Error&) {
       direct = false;
     }
-    if (!direct) target_ = co_await open_node(session_.context, target_request());
+    if (!direct) target_ = co_await open_written(target_request());
     if (plan_.all_snapshots) {
       const size_t snapshots = sources_[0]->snapshots().size();
       for (size_t i = 0; i < snapshots; ++i) {

@@ -97,6 +97,20 @@ Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
   if (error) std::rethrow_exception(error);
 }
 
+Task<NodePtr> open_over_backing(Context& context, OpenRequest request) {
+  const NodePtr backing = request.backing;
+  NodePtr node;
+  std::exception_ptr error;
+  try {
+    node = co_await open_node(context, std::move(request));
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (!error) co_return node;
+  if (backing) co_await backing->close();
+  std::rethrow_exception(error);
+}
+
 namespace {
 
 struct ObjectType {

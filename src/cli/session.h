@@ -168,6 +168,9 @@ void check_option(const OptionSpec& spec, const Options& given);
 // error of closing.
 Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error);
 
+// As open_node(); what the image was to have as its backing file is closed when that fails.
+Task<NodePtr> open_over_backing(Context& context, OpenRequest request);
+
 // Prints to standard output and checks: a full disk or a closed pipe is an error.
 void print(std::string_view text);
 // Flushes standard output; throws when that fails.

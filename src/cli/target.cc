@@ -47,10 +47,10 @@ Target::Target(Session& session, std::string name, const Arguments& arguments,
     throw Error(ErrorKind::kUnsupported,
                 "'" + name_ + "' exists, and a VMDK image of several files replaces none")
         .hint("Remove the old image with all its files first, or give another name.");
-  replace(options);
+  replace();
 }
 
-void Target::replace(const Options& options) {
+void Target::replace() {
   OpenRequest request;
   request.filename = name_;
   request.format = "file";
@@ -62,10 +62,8 @@ void Target::replace(const Options& options) {
   if (session_.replacement) {
     replacement_ = session_.replacement;
   } else {
-    // Names relative to the directory of the image must lead to the same files.
-    const bool named = options.has("backing_file");
     try {
-      replacement_ = std::make_shared<FileReplacement>(name_, named);
+      replacement_ = std::make_shared<FileReplacement>(name_);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kDenied) throw;
       session_.warning(
@@ -78,6 +76,20 @@ void Target::replace(const Options& options) {
   if (!replacement_) return;
   written_ = replacement_->new_path();
   if (!written_.starts_with("/proc/")) unfinished_.emplace(written_, Unfinished::Fate::kRemoved);
+}
+
+Task<NodePtr> Target::open(OpenRequest request, Options options) const {
+  const auto backing = options.string("backing_file");
+  if (replacement_ && backing) {
+    OpenRequest below;
+    below.filename = resolve_backing_name(name_, *backing);
+    below.format = options.string("backing_fmt").value_or("");
+    below.flags.cache = request.flags.cache;
+    below.flags.references = request.flags.references;
+    request.backing = co_await open_node(session_.context, std::move(below));
+  }
+  NodePtr node = co_await open_over_backing(session_.context, std::move(request));
+  co_return node;
 }
 
 Target::~Target() {

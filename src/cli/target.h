@@ -29,6 +29,9 @@ class Target {
 
   // Where the image is opened after it was created.
   const std::string& written() const { return written_; }
+  // Opens what was created. Names in the image are relative to the directory that it will have:
+  // its backing file, of OPTIONS, is found from there.
+  Task<NodePtr> open(OpenRequest request, Options options) const;
   // Tells create_image() where to write.
   void prepare(CreateOptions& image) const;
   // The image is complete and closed: it takes its name.
@@ -38,7 +41,7 @@ class Target {
   void failed(Error& error, bool created, const std::vector<std::string>& parts);
 
  private:
-  void replace(const Options& options);
+  void replace();
 
   Session& session_;
   std::string name_;

@@ -47,7 +47,7 @@ void copy_attributes(int from, int to, const std::string& path) {
 
 }  // namespace
 
-FileReplacement::FileReplacement(const std::string& path, bool named) {
+FileReplacement::FileReplacement(const std::string& path) {
   const std::unique_ptr<char, decltype(&::free)> real(::realpath(path.c_str(), nullptr), &::free);
   if (!real || ::stat(real.get(), &old_) != 0)
     throw Error::system(errno, "Could not open '" + path + "'");
@@ -62,7 +62,7 @@ FileReplacement::FileReplacement(const std::string& path, bool named) {
   const size_t slash = path_.rfind('/');
   folder_ = path_.substr(0, slash + 1);
   pattern_ = folder_ + "." + path_.substr(slash + 1, 200) + ".cairn-XXXXXX";
-  if (!named) unnamed_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  unnamed_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (unnamed_ >= 0) {
     new_path_ = "/proc/self/fd/" + std::to_string(unnamed_);
     return;

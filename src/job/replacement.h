@@ -12,9 +12,8 @@ namespace cairn {
 class FileReplacement {
  public:
   // Follows symbolic links. Throws kInvalid when PATH is no regular file or has several names
-  // (hard links), which would come apart. NAMED: the new file has a name of its own, as an image
-  // needs that refers to others by names relative to its directory.
-  explicit FileReplacement(const std::string& path, bool named = false);
+  // (hard links), which would come apart.
+  explicit FileReplacement(const std::string& path);
   ~FileReplacement();
   FileReplacement(const FileReplacement&) = delete;
   FileReplacement& operator=(const FileReplacement&) = delete;

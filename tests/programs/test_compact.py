@@ -298,3 +298,51 @@ def test_interrupted_it_changes_nothing(folder, qemu, which):
     assert process.returncode == 128 + which and b"cancelled" in err
     assert left_over(folder) == [] and os.stat("big.qcow2").st_ino == inode
     qemu("compare", "big.raw", "big.qcow2")
+
+
+# --- targets that exist, backing files by relative names ---
+
+def test_overwrite_replaces_the_new_file(disk, cairn, qemu):
+    qemu("create", "-q", "-f", "qcow2", "old.qcow2", "1M")
+    os.chmod("old.qcow2", 0o640)
+    before = (disk / "old.qcow2").read_bytes()
+    told = cairn("compact", "a.qcow2", "old.qcow2", ok=False)
+    assert told.code == 1 and "--overwrite" in told.err and (disk / "old.qcow2").read_bytes() == before
+    cairn("compact", "-q", "--overwrite", "a.qcow2", "old.qcow2")
+    qemu("compare", "a.raw", "old.qcow2")
+    qemu("check", "old.qcow2")
+    assert os.stat("old.qcow2").st_mode & 0o777 == 0o640 and left_over(disk) == []
+    cairn("compact", "-q", "--overwrite", "a.qcow2", "new.qcow2")
+    qemu("compare", "a.raw", "new.qcow2")
+    assert cairn("compact", "--overwrite", "a.qcow2", ok=False).code == 1
+
+
+def test_overwrite_keeps_the_old_file_until_the_end(disk, cairn, qemu):
+    qemu("create", "-q", "-f", "qcow2", "old.qcow2", "1M")
+    before = (disk / "old.qcow2").read_bytes()
+    told = cairn("compact", "--overwrite", "-o", "cluster_size=3", "a.qcow2", "old.qcow2", ok=False)
+    assert told.code == 1 and "is as it was" in told.err and "/proc/" not in told.err
+    assert (disk / "old.qcow2").read_bytes() == before and left_over(disk) == []
+    user = subprocess.Popen(["qemu-io", "old.qcow2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    user.stdout.read(8)
+    told = cairn("compact", "--overwrite", "a.qcow2", "old.qcow2", ok=False)
+    user.communicate(b"quit\n")
+    assert told.code == 1 and (disk / "old.qcow2").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["a/over.qcow2"], ["--overwrite", "a/over.qcow2", "a/new.qcow2"], ["--overwrite", "a/over.qcow2", "b/new.qcow2"]], ids=" ".join)
+def test_a_relative_backing_file_takes_no_name_beside_the_image(disk, cairn, qemu, qemu_io, words):
+    """What is written has no name until it is complete: nothing is left by a program that is killed."""
+    os.mkdir("a")
+    os.mkdir("b")
+    os.rename("a.qcow2", "a/base.qcow2")
+    qemu("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "a/over.qcow2")
+    qemu_io("a/over.qcow2", *(f"write -P 9 {i * 131072} 64k" for i in range(30)), "discard 0 1M")
+    qemu("convert", "-O", "raw", "a/over.qcow2", "want.raw")
+    for name in words[2:]:
+        qemu("create", "-q", "-f", "qcow2", name, "1M")
+    trace = subprocess.run(["strace", "-f", "-e", "trace=openat", CAIRN, "compact", *words], capture_output=True, text=True)
+    assert trace.returncode == 0, trace.stderr
+    assert "O_TMPFILE" in trace.stderr
+    qemu("compare", "want.raw", words[-1])
+    assert qemu("info", "--output=json", words[-1]).json()["backing-filename"] and left_over(disk / "a") == left_over(disk / "b") == []

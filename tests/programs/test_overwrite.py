@@ -100,3 +100,16 @@ def test_endings(disks, cairn, ours):
     cairn("convert", "-O", "raw", "a.raw", "x.foo")
     ours("convert", "a.raw", "y.foo")
     cairn("create", "-f", "raw", "z.foo", "1M")
+
+
+def test_a_backing_file_needs_no_name_beside_the_target(disks, qemu):
+    (disks / "base.raw").write_bytes(bytes(4 << 20))
+    for words in (["convert", "--overwrite", "--verify", "-B", "base.raw", "-F", "raw", "a.raw", "old.qcow2"],
+                  ["convert", "--untrusted", "--overwrite", "-B", "base.raw", "-F", "raw", "a.raw", "old.qcow2"],
+                  ["create", "--overwrite", "-b", "base.raw", "-F", "raw", "old.qcow2"]):
+        done = subprocess.run(["strace", "-f", "-e", "trace=openat", CAIRN, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "O_TMPFILE" in done.stderr
+        if words[0] == "convert":
+            qemu("compare", "a.raw", "old.qcow2")
+        assert qemu("info", "--output=json", "old.qcow2").json()["backing-filename"] == "base.raw"
