@@ -51,9 +51,8 @@ class Opener {
 void Opener::take_generic(Spot& spot, Node::DetectZeroes* detect, std::string* node_name) {
   Options& options = spot.options;
   OpenFlags& flags = spot.flags;
-  if (const auto value = options.boolean("read-only")) {
-    if (*value) flags.writable = false;
-  }
+  if (options.boolean("read-only") == true && flags.writable)
+    throw Error(ErrorKind::kDenied, "Block node is read-only");
   if (const auto value = options.boolean("auto-read-only")) static_cast<void>(*value);
   if (const auto value = options.boolean("cache.direct")) flags.cache.direct = *value;
   if (const auto value = options.boolean("cache.no-flush")) flags.cache.no_flush = *value;

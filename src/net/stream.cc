@@ -17,7 +17,11 @@ constexpr size_t kBufferBytes = 64 << 10;
 // A TLS record holds at most this much text.
 constexpr size_t kRecordBytes = 16 << 10;
 
-Error broken(int error) { return Error::system(error, "connection"); }
+Error cannot_read(int error) { return Error::system(error, "Unable to read from socket"); }
+Error cannot_write(int error) { return Error::system(error, "Unable to write to socket"); }
+Error cut_off() {
+  return Error(ErrorKind::kIo, "Unexpected end-of-file before all data were read");
+}
 
 }  // namespace
 
@@ -30,7 +34,7 @@ void Stream::make_buffer() {
 
 Task<void> Stream::wait(short events) {
   const short ready = co_await await_ready(socket_.fd(), events, deadline_);
-  if (ready == 0) throw broken(ETIMEDOUT);
+  if (ready == 0) throw Error::system(ETIMEDOUT, "connection");
 }
 
 // What has arrived, at once if anything has.
@@ -39,14 +43,14 @@ Task<size_t> Stream::receive(MutableByteSpan out) {
     if (tls_) {
       const ssize_t got = tls_->receive(out);
       if (got >= 0) co_return count(got);
-      if (got != -EAGAIN) throw broken(static_cast<int>(-got));
+      if (got != -EAGAIN) throw cannot_read(static_cast<int>(-got));
       co_await wait(tls_->wants_to_write() ? POLLOUT : POLLIN);
       continue;
     }
     const ssize_t got = ::recv(socket_.fd(), out.data(), out.size(), 0);
     if (got >= 0) co_return count(got);
     if (errno == EINTR) continue;
-    if (errno != EAGAIN) throw broken(errno);
+    if (errno != EAGAIN) throw cannot_read(errno);
     co_await wait(POLLIN);
   }
 }
@@ -69,7 +73,7 @@ Task<size_t> Stream::receive_into_both(MutableByteSpan out) {
       co_return direct;
     }
     if (errno == EINTR) continue;
-    if (errno != EAGAIN) throw broken(errno);
+    if (errno != EAGAIN) throw cannot_read(errno);
     co_await wait(POLLIN);
   }
 }
@@ -103,7 +107,7 @@ Task<bool> Stream::read_exact(MutableByteSpan out) {
     }
     if (got == 0) {
       if (done == 0) co_return false;
-      throw Error(ErrorKind::kIo, "connection: ended in the middle of a message");
+      throw cut_off();
     }
     done += got;
   }
@@ -116,7 +120,7 @@ Task<void> Stream::skip(uint64_t count) {
       make_buffer();
       const MutableByteSpan whole(buffer_.get(), kBufferBytes);
       const size_t filled = co_await receive(whole);
-      if (filled == 0) throw Error(ErrorKind::kIo, "connection: ended in the middle of a message");
+      if (filled == 0) throw cut_off();
       begin_ = 0;
       end_ = filled;
     }
@@ -146,7 +150,7 @@ Task<void> Stream::write_all(std::span<iovec> buffers) {
     const ssize_t sent = ::sendmsg(socket_.fd(), &message, MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EINTR) continue;
-      if (errno != EAGAIN) throw broken(errno);
+      if (errno != EAGAIN) throw cannot_write(errno);
       co_await wait(POLLOUT);
       continue;
     }
@@ -193,7 +197,7 @@ Task<void> Stream::write_tls(std::span<iovec> buffers) {
         co_await wait(tls_->wants_to_write() ? POLLOUT : POLLIN);
         continue;
       }
-      if (sent < 0) throw broken(static_cast<int>(-sent));
+      if (sent < 0) throw cannot_write(static_cast<int>(-sent));
       record = record.subspan(count(sent));
     }
   }

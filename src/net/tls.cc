@@ -202,8 +202,13 @@ class Session : public TlsSession {
     if (status == GNUTLS_E_AGAIN || status == GNUTLS_E_INTERRUPTED ||
         status == GNUTLS_E_WARNING_ALERT_RECEIVED)
       return false;
-    throw Error(ErrorKind::kDenied,
-                std::string("TLS handshake failed: ") + gnutls_.strerror(status));
+    const int cause = errno;
+    std::string text = std::string("TLS handshake failed: ") + gnutls_.strerror(status);
+    if (status == GNUTLS_E_PUSH_ERROR)
+      text += ": " + Error::system(cause, "Unable to write to socket").message();
+    if (status == GNUTLS_E_PULL_ERROR)
+      text += ": " + Error::system(cause, "Unable to read from socket").message();
+    throw Error(ErrorKind::kDenied, text);
   }
 
   void verify_peer() override {
@@ -270,8 +275,7 @@ class Session : public TlsSession {
 
   void check_hostname(const gnutls_datum_t& der) const {
     if (hostname_.empty())
-      throw Error(ErrorKind::kDenied, "No hostname for certificate validation")
-          .hint("Name it with the option tls-hostname.");
+      throw Error(ErrorKind::kDenied, "No hostname for certificate validation");
     gnutls_x509_crt_t certificate = nullptr;
     check(gnutls_.x509_crt_init(&certificate), "Cannot initialize certificate");
     const bool fits = gnutls_.x509_crt_import(certificate, &der, GNUTLS_X509_FMT_DER) >= 0 &&

@@ -152,7 +152,7 @@ def test_as_a_backing_file(ours, qemu, nbdkit, disk):
     assert "identical" in ours("compare", disk, "top.qcow2").out
     assert "identical" in qemu("compare", disk, "top.qcow2").out
     refused = ours("bench", "-w", "-c", "1", "-f", "raw", uri, ok=False)
-    assert refused.code == 1 and "read-only" in refused.err
+    assert refused.code == 1 and "Could not open image: Permission denied" in refused.err
 
 
 def test_qemu_nbd_with_contexts(ours, qemu, qemu_io, qemu_nbd, folder):
@@ -332,7 +332,7 @@ def test_tls_is_not_given_up(ours, nbdkit, certificates, folder):
     for words in ([], ["-o"], ["--mask-handshake=0"]):
         nbdkit(*words, "memory", "1M")
         failed = ours("info", f"nbds+unix:///?socket={folder}/n.sock&tls-certificates={certificates}", ok=False)
-        assert failed.code == 1 and "STARTTLS" in failed.err
+        assert failed.code == 1 and "STARTTLS" in failed.err.upper()
 
 
 # --- servers that misbehave ---

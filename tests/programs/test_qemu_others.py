@@ -174,3 +174,99 @@ def test_vhdx_check_looks_for_no_lost_space(disk, cairn):
         assert tool("qemu-img", *words, "a.vhdx", cwd=disk) == (0, "No errors were found on the image.\n", "")
     assert (disk / "a.vhdx").read_bytes() == before
     assert call(CAIRN, "check", disk / "a.vhdx", ok=False).code == 3
+
+
+# --- what is read-only, and what a program opens ---
+
+READ_ONLY = "driver=raw,file.filename=a.raw"
+
+
+@pytest.mark.parametrize("option", ["read-only=on", "file.read-only=on", "read-only=on,auto-read-only=on"])
+def test_a_read_only_node_is_not_opened_for_writing(disk, option):
+    image = f"{READ_ONLY},{option}"
+    before = (disk / "a.raw").read_bytes()
+    refused = f"Could not open '{image}': Block node is read-only\n"
+    for words in (["resize", "--image-opts", image, "2M"], ["bench", "-w", "-c", "1", "--image-opts", image]):
+        assert tool("qemu-img", *words, cwd=disk) == (1, "", "qemu-img: " + refused)
+    assert tool("qemu-io", "-c", "length", "--image-opts", image, cwd=disk) == (1, "", "qemu-io: can't open: Block node is read-only\n")
+    wanted = f"qemu-nbd: Failed to blk_new_open '{image}': Block node is read-only\n"
+    assert tool("qemu-nbd", "-k", disk / "s", "--image-opts", image, cwd=disk) == (1, "", wanted)
+    assert (disk / "a.raw").read_bytes() == before
+    assert tool("qemu-io", "-r", "-c", "length", "--image-opts", image, cwd=disk)[:2] == (0, "1 MiB\n")
+    assert tool("qemu-img", "info", "--image-opts", image, cwd=disk)[0] == 0
+
+
+def test_a_bitmap_is_not_added_to_a_read_only_node(disk):
+    tool("qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", "1M", cwd=disk)
+    image = "driver=qcow2,file.filename=a.qcow2,read-only=on"
+    refused = f"qemu-img: Could not open '{image}': Block node is read-only\n"
+    for words in (["bitmap", "--add", "--image-opts", image, "b"], ["amend", "-o", "compat=0.10", "--image-opts", image],
+                  ["snapshot", "-c", "x", "--image-opts", image], ["check", "-r", "all", "--image-opts", image]):
+        assert tool("qemu-img", *words, cwd=disk) == (1, "", refused)
+
+
+def test_io_reopen_keeps_what_writes(disk):
+    def io(*commands, more=()):
+        code, out, err = tool("qemu-io", *more, *[word for command in commands for word in ("-c", command)], cwd=disk)
+        return code, out.count("wrote"), err
+    raw = ["-f", "raw", "a.raw"]
+    code, written, err = io("reopen -o read-only=on", "write 0 512", more=raw)
+    assert (code, written) == (1, 1) and "Read-only block node '#block" in err and "cannot support read-write users" in err
+    assert io("reopen -r", "reopen -o read-only=on", "write 0 512", "reopen -w", "write 0 512", more=raw)[1:] == (1, "qemu-io: Block node is read-only\n")
+    assert io("reopen -w", "write 0 512", more=["-r", "--image-opts", f"{READ_ONLY},read-only=on"]) == (0, 1, "")
+    assert io("reopen -o file.locking=off", more=raw) == (1, 0, "qemu-io: Cannot change the option 'locking'\n")
+
+
+def test_io_open_among_image_options(disk):
+    assert tool("qemu-io", "--image-opts", "-c", f"open -o driver=raw {READ_ONLY}", cwd=disk) == (1, "--image-opts and 'open -o' are mutually exclusive\n", "")
+    _, _, err = tool("qemu-io", "--image-opts", "-c", "open a.raw", cwd=disk)
+    assert err == ("qemu-io: warning: short-form boolean option 'a.raw' deprecated\nPlease use a.raw=on instead\n"
+                   "qemu-io: can't open: Must specify either driver or file\n")
+    assert tool("qemu-io", "--image-opts", "-c", f"open {READ_ONLY}", "-c", "length", cwd=disk) == (0, "1 MiB\n", "")
+
+
+def test_io_wait_break_ends_when_nothing_can_come(disk):
+    """QEMU's shell waits for ever."""
+    done = tool("qemu-io", "-f", "raw", "-c", "break read_aio a", "-c", "wait_break a", "-c", "length", "blkdebug::a.raw", cwd=disk)
+    assert done == (1, "Could not wait for breakpoint: no request is on its way to 'a'\n1 MiB\n", "")
+    done = tool("qemu-io", "-f", "raw", "-c", "break write_aio a", "-c", "aio_read -q 0 4k", "-c", "wait_break a", "blkdebug::a.raw", cwd=disk)
+    assert done[0] == 1 and "no request is on its way" in done[1]
+
+
+@pytest.mark.parametrize("fmt,words", [("vhdx", "Could not open 'a.raw': Invalid argument"), ("luks", "Parameter 'key-secret' is required for cipher")])
+def test_other_content_in_the_words_of_the_format(disk, cairn, fmt, words):
+    assert tool("qemu-io", "-f", fmt, "-c", "length", "a.raw", cwd=disk) == (1, "", f"qemu-io: can't open device a.raw: {words}\n")
+    assert words not in cairn("info", "-f", fmt, disk / "a.raw", ok=False).err
+
+
+# --- NBD clients ---
+
+@pytest.fixture
+def export(disk):
+    """Starts qemu-nbd on the socket s; what it started ends with the test."""
+    pids = []
+
+    def start(*words):
+        assert tool("qemu-nbd", "-f", "raw", "-t", "--fork", "--pid-file", disk / "pid", "-k", disk / "s", *words, "a.raw", cwd=disk)[0] == 0
+        pids.append(int((disk / "pid").read_text()))
+    yield start
+    for pid in pids:
+        os.kill(pid, 15)
+
+
+def test_nbd_read_only_export_in_the_words_of_the_client(disk, export, cairn):
+    export("-r")
+    name = f"nbd:unix:{disk}/s"
+    assert tool("qemu-io", "-f", "raw", "-c", "length", name, cwd=disk) == (1, "", f"qemu-io: can't open device {name}: Could not open image: Permission denied\n")
+    assert tool("qemu-io", "-r", "-f", "raw", "-c", "length", name, cwd=disk)[:2] == (0, "1 MiB\n")
+    assert "read-only" in cairn("io", "-f", "raw", "-c", "length", name, ok=False).err
+
+
+def test_nbd_tls_refusals_in_the_words_of_the_client(disk, export, cairn):
+    subprocess.run(["psktool", "-u", "alice", "-p", "keys.psk"], cwd=disk, check=True, capture_output=True)
+    credentials = ["--object", "tls-creds-psk,id=c,dir=.,endpoint=client,username=alice"]
+    image = "driver=nbd,path=s,tls-creds=c"
+    export()
+    denied = "Denied by server for option 5 (starttls)\nserver reported: TLS not configured\n"
+    assert tool("qemu-img", "info", *credentials, "--image-opts", image, cwd=disk) == (1, "", f"qemu-img: Could not open '{image}': {denied}")
+    assert tool("qemu-nbd", "-L", "-k", disk / "s", *credentials, "--tls-creds=c", cwd=disk) == (1, "", f"qemu-nbd: {denied}")

@@ -42,7 +42,13 @@ Task<void> write_later(Shell& shell, NodePtr node, Words words, uint64_t offset,
 
 // What was asked of the node first starts first, and none before the shell waits for something:
 // the result of a request is never printed in the middle of the command that sent it.
-Task<void> after_others(Task<void> work) {
+Task<void> after_others(Shell& shell, Task<void> work) {
+  struct Running {
+    explicit Running(unsigned& the_count) : count(the_count) { ++count; }
+    ~Running() { --count; }
+    unsigned& count;
+  };
+  const Running running(shell.running);
   co_await yield_now();
   co_await work;
 }
@@ -59,8 +65,8 @@ Task<bool> aio_read_command(Shell& shell, std::vector<std::string> line) {
   words.expect(2, SIZE_MAX);
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length = vector_length(shell, words.rest());
-  shell.pending.spawn(
-      after_others(read_later(shell, shell.node, std::move(words), offset, length, pattern)));
+  shell.pending.spawn(after_others(
+      shell, read_later(shell, shell.node, std::move(words), offset, length, pattern)));
   co_return true;
 }
 
@@ -82,8 +88,8 @@ Task<bool> aio_write_command(Shell& shell, std::vector<std::string> line) {
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length =
       words.has('z') ? number(shell, words.rest()[1]) : vector_length(shell, words.rest());
-  shell.pending.spawn(
-      after_others(write_later(shell, shell.node, std::move(words), offset, length, pattern)));
+  shell.pending.spawn(after_others(
+      shell, write_later(shell, shell.node, std::move(words), offset, length, pattern)));
   co_return true;
 }
 

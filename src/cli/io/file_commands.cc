@@ -32,14 +32,15 @@ Task<bool> open_command(Shell& shell, std::vector<std::string> line) {
   if (const auto mode = words.value('i'))
     if (!apply_aio(shell, how, *mode)) co_return false;
   how.request.options = given_options(words);
+  if (shell.image_opts && words.has('o')) {
+    print("--image-opts and 'open -o' are mutually exclusive\n");
+    co_return false;
+  }
   if (words.rest().size() > 1 || (words.rest().empty() && how.request.options.empty()))
     throw WrongUsage{};
   if (!words.rest().empty() && shell.image_opts) {
-    Options named = Options::parse_list(words.rest()[0]);
-    named.merge_missing(how.request.options);
-    how.request.options = std::move(named);
+    how.request.options = image_options(shell.session, words.rest()[0], "");
     how.request.image_opts = true;
-    how.request.display = words.rest()[0];
   } else if (!words.rest().empty()) {
     how.request.filename = words.rest()[0];
   }
@@ -75,6 +76,7 @@ Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
   words.expect(0, 0);
   const Options changes = given_options(words);
   if (words.has('r')) how.request.flags.writable = false;
+  how.was_read_only |= !how.request.flags.writable;
   if (words.has('w')) how.request.flags.writable = true;
   if ((words.has('r') || words.has('w')) && changes.has("read-only")) {
     shell.session.error("Cannot set both -r/-w and 'read-only'");
@@ -85,6 +87,11 @@ Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
     co_return false;
   }
   check_changes(*shell.node, changes);
+  if (changes.boolean("read-only") == true && !how.was_read_only) {
+    shell.session.error("Read-only block node '" + shell.node->node_name() +
+                        "' cannot support read-write users");
+    co_return false;
+  }
   how.bare_errors = true;
   if (const auto value = changes.boolean("read-only")) how.request.flags.writable = !*value;
   if (how.snapshot) {
@@ -93,6 +100,7 @@ Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
     shell.opened = std::move(how);
     co_return true;
   }
+  if (words.has('w') || changes.has("read-only")) how.request.options.erase("read-only");
   merge_changes(how.request.options, changes);
   const OpenHow before = shell.opened;
   co_await shell.close_file();

@@ -101,7 +101,11 @@ Task<bool> wait_break_command(Shell& shell, std::vector<std::string> line) {
   if (port == nullptr)
     throw Failed{"Could not wait for breakpoint: " + Error::system(ENOTSUP).message()};
   std::fflush(stdout);
-  while (!port->is_suspended(line[1])) co_await sleep_for(std::chrono::milliseconds(1));
+  while (!port->is_suspended(line[1])) {
+    if (shell.running == 0)
+      throw Failed{"Could not wait for breakpoint: no request is on its way to '" + line[1] + "'"};
+    co_await sleep_for(std::chrono::milliseconds(1));
+  }
   co_return true;
 }
 

@@ -8,11 +8,16 @@
 namespace cairn::cli::io {
 namespace {
 
+// Options of files that count when the file is opened.
+bool is_fixed(const std::string& key) {
+  return key == "filename" || key == "locking" || key == "pr-manager";
+}
+
 bool is_own(const Node& node, const std::string& key) {
   const OptionSchema& own = node.driver().open_options();
-  return key != "filename" && std::any_of(own.begin(), own.end(), [&](const OptionSpec& spec) {
-           return key == spec.name || key.starts_with(std::string(spec.name) + ".");
-         });
+  return !is_fixed(key) && std::any_of(own.begin(), own.end(), [&](const OptionSpec& spec) {
+    return key == spec.name || key.starts_with(std::string(spec.name) + ".");
+  });
 }
 
 // Whether KEY is one that every node knows; throws when its value is none.

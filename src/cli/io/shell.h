@@ -66,7 +66,8 @@ struct OpenHow {
   bool snapshot = false;
   bool copy_on_read = false;
   bool native_aio = false;
-  bool bare_errors = false;  // errors do not say which image it was
+  bool bare_errors = false;    // errors do not say which image it was
+  bool was_read_only = false;  // now or before: QEMU's shell then no longer insists on writing
 };
 
 class Shell {
@@ -87,7 +88,8 @@ class Shell {
   bool read_only = false;
   size_t misalign = 0;  // bytes by which buffers are shifted
   bool quit = false;
-  TaskGroup pending;  // asynchronous requests
+  TaskGroup pending;     // asynchronous requests
+  unsigned running = 0;  // how many of them have not ended
 };
 
 // The option letters that opening knows, for the tool and for `open`: applies one to HOW; a wrong

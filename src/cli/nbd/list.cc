@@ -153,7 +153,13 @@ class Client {
   }
 
   Task<void> need(MutableByteSpan out, std::string_view what = "option reply") {
-    const bool there = co_await stream_.read_exact(out);
+    bool there = false;
+    try {
+      there = co_await stream_.read_exact(out);
+    } catch (Error& error) {
+      if (error.kind() == ErrorKind::kCancelled) throw;
+      throw error.context("Failed to read " + std::string(what));
+    }
     if (!there && !out.empty())
       throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
                                       ": Unexpected end-of-file before all data were read");

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cerrno>
 
 #include "base/arith.h"
 #include "base/utf16.h"
@@ -50,8 +51,12 @@ Task<void> VhdxNode::load(OpenContext& request) {
 Task<CurrentHeader> VhdxNode::load_header() {
   std::vector<std::byte> start(kSignature.size() + kCreatorBytes);
   co_await file_->read(0, start);
-  if (file_->length() < kSignature.size() || load_text(start, 0, kSignature.size()) != kSignature)
+  if (file_->length() < kSignature.size() || load_text(start, 0, kSignature.size()) != kSignature) {
+    // Its own words are those of a driver that gives none.
+    if (!context().beyond_qemu)
+      throw Error::system(EINVAL, "Could not open '" + file_->filename() + "'");
     throw Error(ErrorKind::kInvalid, "not a VHDX file");
+  }
   creator_ = from_utf16(ByteSpan(start).subspan(kSignature.size()), false);
   std::vector<std::byte> both[2] = {std::vector<std::byte>(kHeaderBytes),
                                     std::vector<std::byte>(kHeaderBytes)};

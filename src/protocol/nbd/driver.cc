@@ -204,7 +204,12 @@ class NbdDriver : public Driver {
     }
     if (!error) co_return;
     co_await node.close();
-    std::rethrow_exception(error);
+    try {
+      std::rethrow_exception(error);
+    } catch (Error& cause) {
+      if (!node.context().beyond_qemu || !cause.message().starts_with("No hostname")) throw;
+      throw cause.hint("Name it with the option tls-hostname.");
+    }
   }
 };
 

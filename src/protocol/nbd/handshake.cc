@@ -65,7 +65,13 @@ class Handshake {
 
  private:
   Task<void> read(MutableByteSpan out, std::string_view what = "option reply") {
-    const bool there = co_await stream_.read_exact(out);
+    bool there = false;
+    try {
+      there = co_await stream_.read_exact(out);
+    } catch (Error& error) {
+      if (error.kind() == ErrorKind::kCancelled) throw;
+      throw error.context("Failed to read " + std::string(what));
+    }
     if (!there && !out.empty())
       throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
                                       ": Unexpected end-of-file before all data were read");
@@ -120,11 +126,7 @@ class Handshake {
   Task<void> start_tls() {
     co_await send(Option::kStartTls, {});
     const Reply reply = co_await receive(Option::kStartTls, 0);
-    if (reply.failed()) {
-      Error error(ErrorKind::kDenied, "Server does not support STARTTLS");
-      if (!reply.data.empty()) error.hint("server reported: " + reply.text());
-      throw error;
-    }
+    if (reply.failed()) refuse(reply);
     if (reply.header.type != OptionReply::kAck) broken_handshake("an unexpected reply to STARTTLS");
     std::unique_ptr<TlsSession> session = wish_.tls->session(wish_.tls_hostname);
     co_await stream_.start_tls(std::move(session));
