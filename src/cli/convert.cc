@@ -119,7 +119,7 @@ class Conversion {
     uint64_t size = size_;
     if (pipe_ != nullptr) {
       created_ = true;
-      target_ = co_await pipe_->open(size, sources_);
+      target_ = co_await pipe_->open(size, sources_, plan_.job);
       target_bytes_ = size;
       co_return prepare_compression();
     }

@@ -94,7 +94,7 @@ Task<void> run_plan(Session& session, DdPlan plan, Target* out, PipeTarget* pipe
     const uint64_t begin = checked_mul(plan.skip, plan.block).value_or(UINT64_MAX);
     const uint64_t size = begin < end ? end - begin : 0;
     if (pipe != nullptr) {
-      target = co_await pipe->open(size, {});
+      target = co_await pipe->open(size, {}, {});
     } else {
       target = co_await create_output(session, plan, *out, size, done.created);
     }

@@ -22,6 +22,7 @@ constexpr uint64_t kDiskSector = 512;
 constexpr size_t kProbedHead = 2048;
 constexpr size_t kProbedTail = 512;
 // What is unpacked from a stranger's stream: a hundred times what came, and this.
+constexpr uint64_t kUnpackedTimes = 100;
 constexpr uint64_t kUnpackedAlways = uint64_t{1} << 30;
 
 constexpr std::string_view kReaders[] = {"compare", "convert", "dd", "hash"};
@@ -33,7 +34,9 @@ bool is_pipe(const Session& session, std::string_view name) {
 }
 
 void check_pipes(const Session& session, const Verb& verb, const Arguments& arguments) {
-  const auto& words = arguments.words();
+  std::vector<std::string> words = arguments.words();
+  // What follows the image there is none.
+  if (!words.empty() && (verb.name == "bitmap" || verb.name == "resize")) words.resize(1);
   const auto pipes = std::count(words.begin(), words.end(), "-");
   const bool options = arguments.has(kImageOpts);
   if (!session.for_people() || pipes == 0 || options) return;
@@ -91,6 +94,10 @@ Task<void> StandardInput::look(std::string format) {
 Task<size_t> StandardInput::read(MutableByteSpan out) {
   const size_t got = co_await reader_->read(out);
   length_ += got;
+  if (const auto most = most_content(); most && length_ > *most)
+    throw Error(ErrorKind::kTooLarge, "the content of standard input is more than " +
+                                          std::to_string(*most) + " bytes, which is the budget")
+        .hint("--budget output=SIZE allows more.");
   if (detect_) {
     const ByteSpan last = ByteSpan(out).first(got).last(std::min(got, kProbedTail));
     tail_.insert(tail_.end(), last.begin(), last.end());
@@ -99,6 +106,13 @@ Task<size_t> StandardInput::read(MutableByteSpan out) {
     if (got < out.size()) check_end();
   }
   co_return got;
+}
+
+// What is packed by somebody else may unpack to anything.
+std::optional<uint64_t> StandardInput::most_content() const {
+  if (!session_.untrusted) return std::nullopt;
+  if (session_.output_budget || !unpacked_) return session_.output_budget;
+  return kUnpackedAlways + kUnpackedTimes * reader_->received();
 }
 
 // Some formats show at the end of the file only.
@@ -124,11 +138,9 @@ Task<void> StandardInput::store(bool quiet) {
         "standard input is read from begin to end: it is copied to a temporary file in '" +
         temporary_directory() + "' first");
   std::vector<std::byte> piece(kStreamPiece);
-  const auto& most = session_.output_budget;
   for (size_t got = piece.size(); got == piece.size();) {
     got = co_await reader_->read(piece);
-    if (session_.untrusted && (unpacked_ || most))
-      spool_->limit(most.value_or(kUnpackedAlways + 100 * reader_->received()));
+    spool_->limit(most_content());
     const ByteSpan bytes = ByteSpan(piece).first(got);
     co_await run_blocking([&] { spool_->add(bytes); });
     if (session_.context.progress) session_.context.progress("receive", spool_->length(), 0);

@@ -116,13 +116,16 @@ std::shared_ptr<PipeOutput> PipeTarget::open_bytes() {
   return out_;
 }
 
-Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources) {
+Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job) {
   if (way_ == Way::kBytes) {
     out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, align_up(size, 512));
     co_return out_;
   }
+  // Of a damaged source it is not known before what can be read.
+  if (way_ == Way::kLaidOut && job.salvage) way_ = Way::kStored;
   if (way_ == Way::kLaidOut) {
-    NodePtr laid_out = co_await open_laid_out(size, std::move(sources));
+    const bool zeroes = job.sparse_bytes == 0;
+    NodePtr laid_out = co_await open_laid_out(size, std::move(sources), zeroes);
     if (laid_out) co_return laid_out;
     way_ = Way::kStored;
   }
@@ -144,14 +147,14 @@ Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources) {
 }
 
 // Null when the image cannot be written in the order of its disk.
-Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sources) {
+Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sources, bool zeroes) {
   co_await create(size);
   NodePtr file = co_await spool_->open(true);
   std::exception_ptr error;
   bool ordered = false;
   try {
-    ordered =
-        co_await lay_out(session_.context, format_, file, std::move(sources), session_.cancel);
+    ordered = co_await lay_out(session_.context, format_, file, std::move(sources), zeroes,
+                               session_.cancel);
   } catch (...) {
     error = std::current_exception();
   }

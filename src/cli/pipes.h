@@ -8,6 +8,7 @@
 #include "block/spool.h"
 #include "cli/session.h"
 #include "crypto/digest.h"
+#include "job/convert.h"
 #include "job/pipe_input.h"
 #include "job/pipe_output.h"
 
@@ -42,6 +43,8 @@ class StandardInput {
   Task<void> store(bool quiet);
   Task<NodePtr> open_file();
   void check_end();
+  // How much content an untrusted stream may have.
+  std::optional<uint64_t> most_content() const;
 
   Session& session_;
   std::optional<PipeReader> reader_;  // none: a file
@@ -74,8 +77,8 @@ class PipeTarget {
   PipeTarget(const PipeTarget&) = delete;
 
   // Makes the image, for a disk of SIZE bytes, and gives its node. It is written in the order of
-  // the disk; the content is that of SOURCES.
-  Task<NodePtr> open(uint64_t size, std::vector<NodePtr> sources);
+  // the disk; the content is that of SOURCES, copied as JOB says.
+  Task<NodePtr> open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job);
   // The node was closed: sends what is left.
   Task<void> finish();
   // The work has failed: nothing more is sent.
@@ -99,7 +102,7 @@ class PipeTarget {
   Way choose(bool compress) const;
   Task<void> create(uint64_t size);
   Task<NodePtr> open_image(NodePtr file, bool writable) const;
-  Task<NodePtr> open_laid_out(uint64_t size, std::vector<NodePtr> sources);
+  Task<NodePtr> open_laid_out(uint64_t size, std::vector<NodePtr> sources, bool zeroes);
 
   Session& session_;
   std::string format_;

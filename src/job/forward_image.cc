@@ -58,7 +58,7 @@ class HollowFile : public Node {
   NodePtr file_;
 };
 
-Task<void> claim_space(Node& image, ByteSpan nothing, std::vector<NodePtr> sources,
+Task<void> claim_space(Node& image, ByteSpan nothing, std::vector<NodePtr> sources, bool zeroes,
                        const CancelSource& cancel) {
   const uint64_t cluster = std::max<uint64_t>(1, image.limits().cluster_bytes);
   uint64_t begin = 0;  // of the source on the joined disk
@@ -70,7 +70,7 @@ Task<void> claim_space(Node& image, ByteSpan nothing, std::vector<NodePtr> sourc
       uint64_t from = std::max(claimed, align_down(begin + at, cluster));
       at += extent.length;
       report_work(image.context(), "lay-out", begin + at, image.length());
-      if (extent.zero) continue;
+      if (extent.zero && !zeroes) continue;
       const uint64_t to = std::min(align_up(begin + at, cluster), image.length());
       while (from < to) {
         cancel.check();
@@ -101,7 +101,7 @@ Task<bool> in_order(Node& image, const CancelSource& cancel) {
 }  // namespace
 
 Task<bool> lay_out(Context& context, std::string format, NodePtr file, std::vector<NodePtr> sources,
-                   const CancelSource& cancel) {
+                   bool zeroes, const CancelSource& cancel) {
   auto hollow = std::make_shared<HollowFile>(context, file);
   OpenRequest request;
   request.file = hollow;
@@ -112,7 +112,7 @@ Task<bool> lay_out(Context& context, std::string format, NodePtr file, std::vect
   std::exception_ptr error;
   bool ordered = false;
   try {
-    co_await claim_space(*image, hollow->nothing(), std::move(sources), cancel);
+    co_await claim_space(*image, hollow->nothing(), std::move(sources), zeroes, cancel);
     ordered = co_await in_order(*image, cancel);
     // The last cluster is whole in the file as well.
     const uint64_t cluster = std::max<uint64_t>(1, image->limits().cluster_bytes);

@@ -13,10 +13,10 @@ namespace cairn {
 
 // Gives the image in FILE, which was just made in FORMAT and is empty, space for all that SOURCES,
 // joined, hold, as a copy would in the order of the disk. The data itself is left out: FILE has the
-// tables, and holes for the rest. False when the space is not in the order of the disk. FILE stays
-// open, and is longer by now.
+// tables, and holes for the rest. ZEROES: what is known to be zero takes space as well. False when
+// the space is not in the order of the disk. FILE stays open, and is longer by now.
 Task<bool> lay_out(Context& context, std::string format, NodePtr file, std::vector<NodePtr> sources,
-                   const CancelSource& cancel);
+                   bool zeroes, const CancelSource& cancel);
 
 // The disk of an image that is sent while it is written, in the order of the disk. LAYOUT is the
 // image that lay_out() prepared, opened to be read; OUT is the whole file to be, with LAYOUT's file

@@ -165,6 +165,9 @@ def test_untrusted_pipes(disks, qemu):
     qemu("compare", "a.raw", "u.qcow2")
     done = piped("hash", "--untrusted", "--budget", "output=1M", "-", source=lzma.compress(content("a.qcow2") + bytes(4 << 20)), ok=False)
     assert done.returncode == 1 and b"budget" in done.stderr
+    for words in ["convert", "-", "bomb.raw"], ["convert", "-O", "raw", "-", "-"], ["hash", "-"]:
+        done = piped(words[0], "--untrusted", "--budget", "output=1M", *words[1:], source=gzip.compress(bytes(64 << 20)), ok=False)
+        assert done.returncode == 1 and b"which is the budget" in done.stderr and not os.path.exists("bomb.raw")
     with open("a.qcow2", "rb") as file:
         subprocess.run([CAIRN, "hash", "--untrusted", "-"], stdin=file, check=True)
 
@@ -183,6 +186,7 @@ def sent(*words):
     (["-O", "qcow2"], "qcow2"), (["-O", "qcow2", "-o", "compat=0.10"], "qcow2"),
     (["-O", "qcow2", "-o", "cluster_size=512"], "qcow2"), (["-O", "qcow2", "-o", "cluster_size=2M"], "qcow2"),
     (["-O", "qcow2", "-o", "extended_l2=on,cluster_size=128k"], "qcow2"), (["-O", "qcow2", "-o", "refcount_bits=1"], "qcow2"),
+    (["-O", "qcow2", "-S", "0"], "qcow2"), (["-O", "qcow2", "-S", "64k"], "qcow2"), (["-O", "qcow2", "--salvage"], "qcow2"),
     (["-O", "qcow2", "-o", "lazy_refcounts=on"], "qcow2"), (["-O", "qcow2", "-c"], "qcow2"),
     (["-O", "vmdk", "-o", "subformat=streamOptimized"], "vmdk"),
 ], ids=lambda value: "-".join(value) or "default" if isinstance(value, list) else value)
@@ -197,7 +201,7 @@ def test_images_on_standard_output(disks, qemu, cairn, source, words, fmt):
     if fmt == "qcow2":
         qemu("check", "-f", "qcow2", "sent")
         assert not os.path.exists("-")
-    assert (b"temporary file in" in done.stderr) == ("-c" in words)
+    assert (b"temporary file in" in done.stderr) == ("-c" in words or "--salvage" in words)
 
 
 @pytest.mark.parametrize("size", [0, 512, 65536 * 3 + 512, (40 << 20) + 1024])
@@ -301,6 +305,11 @@ def test_other_verbs_want_files(disks):
         done = piped(*words, source=content("a.raw"), ok=False)
         assert done.returncode != 0 and b"'-' is standard input" in done.stderr, words
         assert not os.path.exists("-")
+
+
+def test_a_bitmap_may_have_that_name(disks, cairn):
+    cairn("bitmap", "--add", "a.qcow2", "-")
+    assert "-" in cairn("bitmap", "--list", "a.qcow2").out
 
 
 def test_under_qemus_name_it_is_a_file(disks, ours):
