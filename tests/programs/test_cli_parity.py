@@ -158,7 +158,7 @@ def pristine(tmp_path_factory):
     (folder / "odd.raw").write_bytes(b"x" * 1000)
     (folder / "empty").write_bytes(b"")
     (folder / "dir").mkdir()
-    for target, words in {"base.qcow2": ["-O", "qcow2"], "comp.qcow2": ["-c", "-O", "qcow2"], **{f"a.{fmt}": ["-O", fmt] for fmt in ("vmdk", "vdi", "vhdx")}}.items():
+    for target, words in {"base.qcow2": ["-O", "qcow2"], "comp.qcow2": ["-c", "-O", "qcow2"], **{f"a.{fmt}": ["-O", fmt] for fmt in ("vmdk", "vdi", "vhdx", "vpc", "qed", "qcow", "parallels")}}.items():
         img("convert", *words, "base.raw", target)
     for name, backing in (("mid", "base"), ("top", "mid"), ("lost", "nowhere")):
         img("create", "-q", "-f", "qcow2", "-u", "-b", f"{backing}.qcow2", "-F", "qcow2", f"{name}.qcow2", "1M")

@@ -77,8 +77,9 @@ Task<Trailer> DmgNode::find_trailer() {
   std::vector<std::byte> tail(kTrailerBytes);
   co_await file().read(0, head);
   co_await file().read(end - tail.size(), tail);
-  throw Error(ErrorKind::kInvalid, "Could not locate UDIF trailer in dmg file")
-      .hint(kind_without_trailer(head, tail));
+  Error error(ErrorKind::kInvalid, "Could not locate UDIF trailer in dmg file");
+  if (context().beyond_qemu) error.hint(kind_without_trailer(head, tail));
+  throw error;
 }
 
 void DmgNode::add_table(ByteSpan bytes, const Trailer& trailer) {
