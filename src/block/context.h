@@ -12,6 +12,7 @@
 #include "base/options.h"
 #include "block/driver.h"
 #include "block/secrets.h"
+#include "crypto/key_budget.h"
 #include "net/authz.h"
 #include "net/tls.h"
 
@@ -60,6 +61,8 @@ class Context {
     std::optional<uint64_t> most_bytes;  // what may be unpacked at all
   };
   Unpacking unpacking;
+  // What deriving the key of an image may cost, for images that are opened from then on.
+  KeyBudget key_budget;
   // Asked now and then by long work of drivers; null: nobody cancels.
   const class CancelSource* cancel = nullptr;
   // Called now and then, from any worker, by long work of drivers and jobs that is no part of a

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "async/runtime.h"
+#include "block/context.h"
 #include "block/secrets.h"
 
 namespace cairn {
@@ -71,7 +72,7 @@ Task<Luks2Volume> Luks2Volume::read(Node& file, bool detached) {
 }
 
 Task<std::shared_ptr<const SectorCipher>> Luks2Volume::unlock(const Secret& passphrase) const {
-  KeyWork work;
+  KeyWork work(file_->context().key_budget);
   for (const luks2::Keyslot& slot : metadata_.keyslots) {
     if (slot.offset + slot.bytes > file_->length())
       throw Error(ErrorKind::kInvalid,

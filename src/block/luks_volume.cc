@@ -114,7 +114,7 @@ Task<SecureBytes> LuksVolume::key_behind(size_t slot, const Secret& passphrase, 
 }
 
 Task<SecureBytes> LuksVolume::find_key(const Secret& passphrase) {
-  KeyWork work;
+  KeyWork work(area_.node->context().key_budget);
   for (size_t slot = 0; slot < kSlots; ++slot) {
     if (!header_.slots[slot].active) continue;
     SecureBytes key = co_await key_behind(slot, passphrase, work);
@@ -244,7 +244,7 @@ Task<void> LuksVolume::erase_slots(Context& context, const Options& options, boo
   const auto old_id = options.string("old-secret");
   const Secret* old_secret = nullptr;
   if (old_id) old_secret = &context.secret(*old_id);
-  KeyWork work;
+  KeyWork work(context.key_budget);
   if (const auto chosen = options.number("keyslot")) {
     if (*chosen >= kSlots)
       invalid("Invalid keyslot " + std::to_string(static_cast<int32_t>(*chosen)) +

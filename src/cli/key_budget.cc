@@ -1,7 +1,6 @@
 #include "cli/key_budget.h"
 
 #include "cli/size_text.h"
-#include "crypto/key_budget.h"
 
 namespace cairn::cli {
 namespace {
@@ -11,17 +10,17 @@ constexpr int kKeyBudgetId = 290;
 const Flag kKeyBudgetFlag{kKeyBudgetId, "key-budget", "memory=SIZE,time=SECONDS",
                           "what deriving the key of an encrypted image may cost (1G, 120)"};
 
-void take_key_budget(const Arguments& arguments) {
+void take_key_budget(const Arguments& arguments, Context& context) {
   const auto text = arguments.value(kKeyBudgetId);
   if (!text) return;
   Options options = Options::parse_list(*text);
   if (const auto size = options.string("memory")) options.set("memory", plain_size(*size));
-  KeyBudget budget;
+  KeyBudget budget = context.key_budget;
   budget.memory_bytes = options.size("memory").value_or(budget.memory_bytes);
   budget.seconds = options.number("time").value_or(budget.seconds);
   for (const std::string& key : options.unused())
     throw Error(ErrorKind::kInvalid, "Invalid key budget '" + key + "': memory and time are known");
-  set_key_budget(budget);
+  context.key_budget = budget;
 }
 
 }  // namespace cairn::cli

@@ -133,7 +133,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       finish_output();
       return 0;
     }
-    if (session.for_people()) take_key_budget(arguments);
+    if (session.for_people()) take_key_budget(arguments, session.context);
     check_pipes(session, verb, arguments);
     session.untrusted = arguments.has(kUntrusted);
     if (const auto file = arguments.value(kKeyFile)) use_key_file(session, *file);

@@ -10,8 +10,6 @@
 namespace cairn {
 namespace {
 
-KeyBudget budget_of_process;
-
 // Below this no measuring is worth it: a second or so.
 constexpr uint64_t kQuickIterations = 2'000'000;
 // Memory times passes that takes a second or two.
@@ -25,18 +23,15 @@ double processor_seconds() {
 
 }  // namespace
 
-void set_key_budget(const KeyBudget& budget) { budget_of_process = budget; }
-const KeyBudget& key_budget() { return budget_of_process; }
-
 void KeyWork::spend(std::string_view what, std::string_view need, double seconds) {
   spent_ += seconds;
-  if (spent_ <= static_cast<double>(key_budget().seconds)) return;
+  if (spent_ <= static_cast<double>(budget_.seconds)) return;
   const auto whole = static_cast<uint64_t>(spent_) + 1;
   throw Error(ErrorKind::kInvalid,
               std::string(what) + " asks for " + std::string(need) +
                   " to derive the key; with the key slots before it that would take " +
                   std::to_string(whole) + " seconds here, and the limit is " +
-                  std::to_string(key_budget().seconds))
+                  std::to_string(budget_.seconds))
       .hint("If you trust the image, --key-budget time=" + std::to_string(whole * 2) +
             " allows it.");
 }
@@ -55,11 +50,11 @@ void KeyWork::pbkdf2(std::string_view what, HashAlgorithm hash, size_t output_by
 
 void KeyWork::argon2(std::string_view what, const Argon2Parameters& parameters) {
   const uint64_t memory = uint64_t{parameters.memory_kib} * 1024;
-  if (memory > key_budget().memory_bytes)
+  if (memory > budget_.memory_bytes)
     throw Error(ErrorKind::kInvalid,
                 std::string(what) + " asks for " + human_size(memory) +
                     " of memory to derive the key (Argon2), and the limit is " +
-                    human_size(key_budget().memory_bytes))
+                    human_size(budget_.memory_bytes))
         .hint("If you trust the image, --key-budget memory=" +
               std::to_string((memory + (1 << 20) - 1) >> 20) + "M allows it.");
   const uint64_t work = uint64_t{parameters.memory_kib} * parameters.passes;

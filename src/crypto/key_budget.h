@@ -14,19 +14,17 @@ struct KeyBudget {
   uint64_t seconds = 120;                     // of all key slots that are tried
 };
 
-// A limit of the process, as those of setrlimit are: set before images are opened.
-void set_key_budget(const KeyBudget& budget);
-const KeyBudget& key_budget();
-
 // The work on one image: each step is checked against what the ones before it have left.
 class KeyWork {
  public:
+  explicit KeyWork(const KeyBudget& budget) : budget_(budget) {}
   // Throw kInvalid when a step costs too much; WHAT names the place ("Keyslot 3").
   void pbkdf2(std::string_view what, HashAlgorithm hash, size_t output_bytes, uint64_t iterations);
   void argon2(std::string_view what, const Argon2Parameters& parameters);
 
  private:
   void spend(std::string_view what, std::string_view need, double seconds);
+  KeyBudget budget_;
   double spent_ = 0;
 };
 
