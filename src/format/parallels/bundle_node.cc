@@ -16,7 +16,7 @@ constexpr uint64_t kMaxDescriptorBytes = 1 << 20;
 }
 
 ParallelsBundle::ParallelsBundle(Context& context, const Driver& driver, NodePtr file)
-    : Node(context, driver) {
+    : JoinedNode(context, driver) {
   const std::string& name = file->filename();
   folder_ = name.substr(0, name.rfind('/') + 1);
   add_child("file", std::move(file), ChildRole::kFile);
@@ -42,15 +42,16 @@ Task<void> ParallelsBundle::load(OpenContext& request) {
   parts_.reserve(descriptor_.parts.size());
   for (const BundlePart& one : descriptor_.parts) {
     Part& part = parts_.emplace_back();
-    part.begin = one.start * kSector;
-    part.length = (one.end - one.start) * kSector;
-    co_await open_part(request, part, descriptor_.chain(state, one));
+    const uint64_t length = (one.end - one.start) * kSector;
+    Node* shown = co_await open_part(request, part, length, descriptor_.chain(state, one));
+    join(length, shown);
   }
-  mutable_limits() = parts_.front().shown->limits();
+  mutable_limits() = parts_.front().layers.back().node->limits();
 }
 
-Task<void> ParallelsBundle::open_part(OpenContext& request, Part& part,
-                                      std::vector<BundleImage> chain) {
+// Gives the image on top.
+Task<Node*> ParallelsBundle::open_part(OpenContext& request, Part& part, uint64_t length,
+                                       std::vector<BundleImage> chain) {
   const OpenFlags flags = request.flags;
   NodePtr below;
   std::exception_ptr error;
@@ -65,7 +66,7 @@ Task<void> ParallelsBundle::open_part(OpenContext& request, Part& part,
         throw Error(ErrorKind::kInvalid, "'" + image.file + "' is plain, but has a parent");
       request.flags.writable = flags.writable && part.layers.size() + 1 == chain.size();
       if (is_inside(path)) request.flags.references.mode = ReferencePolicy::Mode::kAllow;
-      NodePtr layer = co_await open_layer(request, image, path, below, part.length);
+      NodePtr layer = co_await open_layer(request, image, path, below, length);
       request.flags = flags;
       below = std::move(layer);
       part.layers.push_back({image, below.get()});
@@ -74,13 +75,14 @@ Task<void> ParallelsBundle::open_part(OpenContext& request, Part& part,
     error = std::current_exception();
   }
   request.flags = flags;
+  Node* const shown = below.get();
   if (below) {
-    part.shown = below.get();
     const size_t number = parts_.size();
     add_child(number == 1 ? "disk" : "disk" + std::to_string(number), std::move(below),
               ChildRole::kExtent);
   }
   if (error) std::rethrow_exception(error);
+  co_return shown;
 }
 
 std::string ParallelsBundle::path_of(const BundleImage& image) const {
@@ -136,59 +138,6 @@ Task<NodePtr> ParallelsBundle::open_layer(OpenContext& request, const BundleImag
   std::rethrow_exception(error);
 }
 
-// --- requests: all go to the images on top ---
-
-ParallelsBundle::Piece ParallelsBundle::piece_at(uint64_t offset, uint64_t length) {
-  const auto after =
-      std::upper_bound(parts_.begin(), parts_.end(), offset,
-                       [](uint64_t at, const Part& part) { return at < part.begin; });
-  Part& part = *std::prev(after);
-  const uint64_t inside = offset - part.begin;
-  // What follows the last part is the request layer's rounding.
-  const uint64_t most = after == parts_.end() ? length : part.length - inside;
-  return {&part, inside, std::min(length, most)};
-}
-
-Task<void> ParallelsBundle::do_read(uint64_t offset, MutableByteSpan out) {
-  while (!out.empty()) {
-    const Piece piece = piece_at(offset, out.size());
-    co_await piece.part->shown->read(piece.offset, out.first(piece.length));
-    offset += piece.length;
-    out = out.subspan(piece.length);
-  }
-}
-Task<void> ParallelsBundle::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  while (!in.empty()) {
-    const Piece piece = piece_at(offset, in.size());
-    co_await piece.part->shown->write(piece.offset, in.first(piece.length), flags);
-    offset += piece.length;
-    in = in.subspan(piece.length);
-  }
-}
-Task<void> ParallelsBundle::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
-  while (length != 0) {
-    const Piece piece = piece_at(offset, length);
-    co_await piece.part->shown->write_zeroes(piece.offset, piece.length, flags);
-    offset += piece.length;
-    length -= piece.length;
-  }
-}
-Task<void> ParallelsBundle::do_discard(uint64_t offset, uint64_t length) {
-  while (length != 0) {
-    const Piece piece = piece_at(offset, length);
-    co_await piece.part->shown->discard(piece.offset, piece.length);
-    offset += piece.length;
-    length -= piece.length;
-  }
-}
-Task<void> ParallelsBundle::do_flush() {
-  for (const Part& part : parts_) co_await part.shown->flush();
-}
-Task<Extent> ParallelsBundle::do_extent(uint64_t offset, uint64_t max) {
-  const Piece piece = piece_at(offset, max);
-  return piece.part->shown->extent_at(piece.offset, piece.length);
-}
-
 // --- states ---
 
 Task<std::optional<uint64_t>> ParallelsBundle::allocated_bytes() {
@@ -229,13 +178,14 @@ Task<void> ParallelsBundle::show_snapshot(std::string id, std::string name) {
     if ((id.empty() && name.empty()) || (!id.empty() && id != std::to_string(number)) ||
         (!name.empty() && name != shot.id.text()))
       continue;
-    for (Part& part : parts_) {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      const Part& part = parts_[i];
       const auto layer = std::find_if(part.layers.begin(), part.layers.end(),
                                       [&](const Layer& one) { return one.image.id == shot.id; });
       if (layer == part.layers.end())
         throw Error(ErrorKind::kUnsupported, "the snapshot is not one of the current state's")
             .hint("Open it with the option snapshot=" + shot.id.text());
-      part.shown = layer->node;
+      show(i, layer->node);
     }
     co_return;
   }

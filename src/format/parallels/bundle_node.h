@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "block/node.h"
+#include "block/joined_node.h"
 #include "block/open.h"
 #include "format/parallels/bundle.h"
 
@@ -12,7 +12,7 @@ namespace cairn {
 // The disk that a bundle folder describes: the state on top of its snapshots, or one of them. It
 // has no structure of its own beside the list of its images, which lie on each other as backing
 // files do. Only the uppermost is written.
-class ParallelsBundle : public Node {
+class ParallelsBundle : public JoinedNode {
  public:
   ParallelsBundle(Context& context, const Driver& driver, NodePtr file);
 
@@ -27,36 +27,19 @@ class ParallelsBundle : public Node {
   Task<CheckResult> check(CheckRequest request) override;
   Task<std::optional<uint64_t>> allocated_bytes() override;
 
- protected:
-  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
-  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
-  Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
-  Task<void> do_discard(uint64_t offset, uint64_t length) override;
-  Task<void> do_flush() override;
-  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
-
  private:
   struct Layer {
     parallels::BundleImage image;
     Node* node = nullptr;
   };
-  // A range of the disk and the images that decide it, the uppermost last.
+  // A piece of the disk: the images that decide it, the uppermost last.
   struct Part {
-    uint64_t begin = 0;
-    uint64_t length = 0;
     std::vector<Layer> layers;
-    Node* shown = nullptr;
   };
-  // The piece of a request that one part answers.
-  struct Piece {
-    Part* part = nullptr;
-    uint64_t offset = 0;  // in the part
-    uint64_t length = 0;
-  };
-  Task<void> open_part(OpenContext& request, Part& part, std::vector<parallels::BundleImage> chain);
+  Task<Node*> open_part(OpenContext& request, Part& part, uint64_t length,
+                        std::vector<parallels::BundleImage> chain);
   Task<NodePtr> open_layer(OpenContext& request, const parallels::BundleImage& image,
                            std::string path, NodePtr below, uint64_t bytes);
-  Piece piece_at(uint64_t offset, uint64_t length);
   Task<void> check_layer(const Layer& layer, const CheckRequest& request, bool several,
                          CheckResult& total);
   std::string path_of(const parallels::BundleImage& image) const;
