@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "block/extent_name.h"
+
 namespace cairn {
 namespace {
 
@@ -57,6 +59,15 @@ bool has_ending(std::string_view name, std::string_view ending) {
       .hint(std::string(advice) + "\nTo read the bytes of the file as they are, give -f raw.");
 }
 
+// A flat extent has no mark: only its name tells that its disk may be larger, or another one.
+void refuse_extent(const ProbeInput& input) {
+  const std::string name(input.filename);
+  if (!has_ending(name, ".vmdk") || descriptor_of_extent(name).empty()) return;
+  throw Error(ErrorKind::kUnsupported,
+              "'" + name + "' is one extent of a VMDK disk, by its name; " + extent_advice(name))
+      .hint("To read the bytes of the file as they are, give -f raw.");
+}
+
 }  // namespace
 
 void refuse_foreign_content(const ProbeInput& input) {
@@ -68,6 +79,7 @@ void refuse_foreign_content(const ProbeInput& input) {
   for (const std::string_view ending : {".vbk", ".vib", ".vrb"})
     if (has_ending(input.filename, ending) && input.length != 0)
       refuse(input, "a Veeam backup", "Restore the disk with Veeam's own tools first.");
+  refuse_extent(input);
 }
 
 }  // namespace cairn

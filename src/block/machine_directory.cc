@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "block/extent_name.h"
 
 namespace cairn {
 namespace {
@@ -30,16 +31,9 @@ std::string folded(std::string text) {
   return text;
 }
 
-// disk-s001.vmdk, disk-f001.vmdk, disk-flat.vmdk and disk-delta.vmdk are parts of a disk.
+// Extents, and the blocks that changed since a backup.
 bool is_part_of_vmdk(const std::string& name) {
-  const std::string stem = name.substr(0, name.rfind('.'));
-  const size_t dash = stem.rfind('-');
-  if (dash == std::string::npos) return false;
-  const std::string mark = stem.substr(dash + 1);
-  if (mark == "flat" || mark == "delta" || mark == "sesparse" || mark == "ctk") return true;
-  const bool numbered = mark.size() > 1 && std::all_of(mark.begin() + 1, mark.end(),
-                                                       [](char c) { return c >= '0' && c <= '9'; });
-  return numbered && (mark[0] == 's' || mark[0] == 'f');
+  return !descriptor_of_extent(name).empty() || name.ends_with("-ctk.vmdk");
 }
 
 // The disks that the machine in DIRECTORY, of the kind that ENDING tells, keeps in PLACE.
@@ -59,6 +53,12 @@ void add_disks(const fs::path& place, const std::string& ending, std::vector<std
             : file && name.ends_with(".vmdk") && !is_part_of_vmdk(name);
     if (wanted) disks.push_back(at->path().string());
   }
+}
+
+bool is_sparse_bundle(const std::string& path, const std::string& ending) {
+  std::error_code error;
+  return ending == ".sparsebundle" || (fs::is_directory(fs::path(path) / "bands", error) &&
+                                       fs::is_regular_file(fs::path(path) / "Info.plist", error));
 }
 
 [[noreturn]] void refuse_machine(const std::string& path, const std::vector<std::string>& disks) {
@@ -102,6 +102,10 @@ std::string disk_of_machine(const Context& context, const std::string& path) {
     if (!disks.empty()) refuse_machine(path, disks);
     return {};
   }
+  if (S_ISDIR(status.st_mode) && is_sparse_bundle(plain, ending))
+    throw Error(ErrorKind::kUnsupported,
+                "'" + path + "' is a sparse bundle of macOS, a disk in many files")
+        .hint("On a Mac, convert it first: hdiutil convert DIRECTORY -format UDTO -o NEW");
   if (!S_ISDIR(status.st_mode) || !has_ending(ending, {".utm", ".vmwarevm", ".pvm"})) return {};
   std::vector<std::string> disks;
   add_disks(plain, ending, disks);

@@ -34,6 +34,7 @@ struct CacheMode {
 struct OpenFlags {
   bool writable = false;
   bool metadata_only = false;  // `info`: no data I/O will follow; no secrets needed
+  bool find_parent = false;    // … but a parent known by an identifier alone is looked for
   bool no_backing = false;     // do not open the backing file
   bool force_share = false;    // -U
   bool unshare_write = false;  // refuse other writers even where the format would share (convert)
@@ -42,6 +43,7 @@ struct OpenFlags {
   bool discard_unmap = false;  // default of the discard option
   bool quiet_probe = false;    // no warning that writes are limited where raw was only detected
   bool for_check = false;      // `check`: open what other openings refuse
+  bool salvage = false;        // read what is left: a file that was cut off is opened
   CacheMode cache;
   ReferencePolicy references;
 };

@@ -143,6 +143,7 @@ int run_info(Session& session, Arguments& arguments) {
     request.flags.no_backing = true;
     // One file is looked at: what it names is shown, not opened.
     if (session.for_people()) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+    request.flags.find_parent = chain && session.for_people() && !session.untrusted;
     const std::string name = request.filename;
     if (!name.empty() && !seen.insert(name).second)
       fail(session, "Backing file '" + name + "' creates an infinite loop.");

@@ -53,6 +53,18 @@ def test_a_vdi_snapshot_takes_the_parent_that_is_named(folder, cairn):
     assert "was modified after this snapshot" in cairn("compare", "--image-opts", plain, words + "base.vdi", ok=False).err
 
 
+def test_info_follows_the_uuid_of_a_parent(folder, cairn):
+    os.mkdir("Snapshots")
+    vbox_snapshot("base.vdi", "Snapshots/child.vdi")
+    chain = cairn("info", "--backing-chain", "--output=json", "Snapshots/child.vdi").json()
+    assert [os.path.realpath(one["filename"]) for one in chain] == [os.path.realpath(name) for name in ("Snapshots/child.vdi", "base.vdi")]
+    assert "base.vdi" in cairn("info", "--backing-chain", "Snapshots/child.vdi").out
+    os.remove("base.vdi")
+    failed = cairn("info", "--backing-chain", "Snapshots/child.vdi", ok=False)
+    assert failed.code == 1 and "was not found" in failed.err
+    assert cairn("info", "Snapshots/child.vdi").code == 0
+
+
 def test_a_parent_by_uuid_obeys_the_reference_policy(folder, cairn):
     vbox_snapshot("base.vdi", "child.vdi")
     failed = cairn("convert", "--untrusted", "child.vdi", "out.qcow2", ok=False)
@@ -96,6 +108,8 @@ def test_a_vmdk_snapshot_of_virtualbox_finds_its_parent_by_uuid(folder, cairn, q
     edit("Snapshots/child.vmdk", lambda text: b"\n".join(line for line in text.split(b"\n") if b"parentFileNameHint" not in line)
          + b'ddb.uuid.parent="%s"\n' % uuid.encode())
     cairn("compare", "-f", "raw", "disk.raw", "Snapshots/child.vmdk")
+    chain = cairn("info", "--backing-chain", "--output=json", "Snapshots/child.vmdk").json()
+    assert [os.path.basename(one["filename"]) for one in chain] == ["child.vmdk", "base.vmdk"]
     cairn("io", "-c", "write -P 9 1M 4k", "-c", "read -P 9 1M 4k", "Snapshots/child.vmdk")
     os.rename("base.vmdk", "Snapshots/renamed")
     cairn("io", "-c", "read -P 9 1M 4k", "-c", "read -v 0 16", "Snapshots/child.vmdk")
@@ -170,6 +184,22 @@ def test_a_lone_extent_names_its_descriptor(folder, cairn, qemu):
     assert failed.code == 1 and "one extent of a split disk; open the descriptor ('parts.vmdk')" in failed.err
     shutil.move("parts-s001.vmdk", "alone.vmdk")
     assert "one extent of a split disk; open the descriptor" in cairn("convert", "alone.vmdk", "out.raw", ok=False).err
+
+
+@pytest.mark.parametrize("subformat, extent", [("monolithicFlat", "a-flat.vmdk"), ("twoGbMaxExtentFlat", "a-f001.vmdk")])
+def test_a_lone_flat_extent_is_named_as_one(folder, cairn, ours, qemu, subformat, extent):
+    put("disk.raw", pattern(MIB))
+    qemu("convert", "-O", "vmdk", "-o", f"subformat={subformat}", "disk.raw", "a.vmdk")
+    for words in (["info"], ["hash"], ["convert", "-O", "qcow2"]):
+        failed = cairn(*words, extent, *(["out.qcow2"] if words[0] == "convert" else []), ok=False)
+        assert failed.code == 1 and "one extent of a VMDK disk" in failed.err and "open the descriptor ('a.vmdk')" in failed.err
+    os.remove("a.vmdk")
+    failed = cairn("info", extent, ok=False)
+    assert failed.code == 1 and "'a.vmdk' is not there" in failed.err and "-f raw" in failed.err
+    cairn("compare", "-f", "raw", "-F", "raw", "disk.raw", extent)
+    assert ours("info", extent).out == qemu("info", extent).out
+    shutil.copy(extent, "no-extent.vmdk")
+    assert cairn("info", "--output=json", "no-extent.vmdk").json()["format"] == "raw"
 
 
 # --- disks of Parallels in pieces ---
@@ -309,3 +339,32 @@ def test_several_disks_or_none_are_named(folder, cairn):
     put("vm.vbox", b'<?xml version="1.0"?><VirtualBox><HardDisks><HardDisk uuid="{1}" location="disks/a.vdi" format="VDI"/></HardDisks></VirtualBox>')
     failed = cairn("convert", "vm.vbox", "out.raw", ok=False)
     assert failed.code == 1 and "disks/a.vdi" in failed.err
+
+
+@pytest.mark.parametrize("name", ["Backup.sparsebundle", "renamed"])
+def test_a_sparse_bundle_is_named(folder, cairn, name):
+    put(f"{name}/Info.plist", b"<plist/>")
+    put(f"{name}/bands/0", bytes(4096))
+    for words in (["info"], ["hash"], ["convert", "-O", "raw"]):
+        failed = cairn(*words, name, *(["out.raw"] if words[0] == "convert" else []), ok=False)
+        assert failed.code == 1 and f"'{name}' is a sparse bundle of macOS" in failed.err and "hdiutil convert" in failed.err
+
+
+@pytest.mark.parametrize("name, disk", [("vm.utm", "Data/a.qcow2"), ("vm.vmwarevm", "vm.vmdk")])
+def test_a_cut_disk_in_a_machine_is_an_error(folder, cairn, name, disk):
+    put("disk.raw", bytes(range(1, 256)) * (MIB // 64))
+    machine(cairn, name, disk)
+    put(f"{name}/config.plist", b"<plist/>")
+    os.truncate(f"{name}/{disk}", os.path.getsize(f"{name}/{disk}") // 2)
+    for verb in ("hash", "check"):
+        assert cairn(verb, name, ok=False).code != 0
+    assert f"{name}/{disk}" in cairn("convert", "-O", "raw", name, "out.raw", ok=False).err
+
+
+def test_a_cut_piece_in_a_parallels_machine_is_an_error(folder, cairn):
+    os.mkdir("vm.pvm")
+    split_bundle(folder / "vm.pvm/a.hdd", pattern(4 * MIB), [4096, 8192])
+    largest = max((folder / "vm.pvm/a.hdd").glob("*.hds"), key=os.path.getsize)
+    os.truncate(largest, os.path.getsize(largest) // 2)
+    failed = cairn("convert", "-O", "raw", "vm.pvm", "out.raw", ok=False)
+    assert failed.code == 1 and largest.name in failed.err

@@ -21,13 +21,17 @@ Task<void> VdiNode::open_parent(OpenContext& request) {
   if (!header_.has_parent()) co_return;
   const Uuid wanted = header_.parent;
   const bool named = parent_is_named(request);
-  if (!named && !request.flags.metadata_only) {
-    std::string found = co_await find_sibling_image(
-        request.filename, request.flags.references, wanted, [wanted](ByteSpan start) {
+  const bool only_named = request.flags.metadata_only;
+  if (!named && (!only_named || request.flags.find_parent)) {
+    ReferencePolicy policy;
+    if (!only_named) policy = request.flags.references;
+    std::string found =
+        co_await find_sibling_image(request.filename, policy, wanted, [wanted](ByteSpan start) {
           return start.size() >= kHeaderBytes && load_le<uint32_t>(start, 64) == kMagic &&
                  Uuid::load_guid(start, 392) == wanted;
         });
-    if (found.empty() && !request.flags.for_check && !request.flags.no_backing)
+    if (found.empty() && !request.flags.for_check &&
+        (request.flags.find_parent || !request.flags.no_backing))
       refuse_lost_parent("VDI", wanted);
     parent_ = found;
   }

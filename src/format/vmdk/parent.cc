@@ -1,8 +1,7 @@
 #include <sys/stat.h>
 
-#include <cctype>
-
 #include "block/context.h"
+#include "block/extent_name.h"
 #include "block/sibling_image.h"
 #include "format/vmdk/node.h"
 
@@ -41,31 +40,11 @@ bool is_image_with(ByteSpan start, const Uuid& uuid) {
   }
 }
 
-// Where the descriptor of the extent FILE would be, by the rules of the programs that write them:
-// disk-s001.vmdk, disk-f001.vmdk, disk-flat.vmdk and disk-delta.vmdk belong to disk.vmdk.
-std::string descriptor_name(const std::string& file) {
-  const size_t dot = file.rfind('.');
-  const size_t dash = file.rfind('-');
-  if (dot == std::string::npos || dash == std::string::npos || dash > dot) return {};
-  const std::string mark = file.substr(dash + 1, dot - dash - 1);
-  bool numbered = mark.size() >= 4 && (mark[0] == 's' || mark[0] == 'f');
-  for (size_t i = 1; i < mark.size(); ++i)
-    numbered = numbered && std::isdigit(static_cast<unsigned char>(mark[i])) != 0;
-  if (!numbered && mark != "flat" && mark != "delta" && mark != "sesparse") return {};
-  return file.substr(0, dash) + file.substr(dot);
-}
-
 }  // namespace
 
 void VmdkNode::refuse_extent() const {
-  std::string text =
-      "invalid VMDK image descriptor: this is one extent of a split disk; open the descriptor";
-  const std::string name = descriptor_name(file_->filename());
-  if (!name.empty() && is_there(name))
-    text += " ('" + name + "')";
-  else
-    text += ", the small .vmdk file that names it";
-  invalid(text);
+  invalid("invalid VMDK image descriptor: this is one extent of a split disk; " +
+          extent_advice(file_->filename()));
 }
 
 // A parent is named by a path, or, by VirtualBox, by its UUID alone.
@@ -75,13 +54,17 @@ Task<void> VmdkNode::open_parent(OpenContext& request) {
                      request.options.has_tree("backing");
   const std::string uuid = database_value(descriptor_.text(), "ddb.uuid.parent");
   const bool needed = descriptor_.parent_cid() != kNoParent;
-  if (context().beyond_qemu && !named && needed && !uuid.empty() && !metadata_only_ &&
+  if (context().beyond_qemu && !named && needed && !uuid.empty() &&
+      (!metadata_only_ || request.flags.find_parent) &&
       (stored.empty() || !is_there(resolve_backing_name(request.filename, stored)))) {
     const Uuid wanted = Uuid::parse(uuid);
+    ReferencePolicy policy;
+    if (!metadata_only_) policy = request.flags.references;
     found_parent_ = co_await find_sibling_image(
-        request.filename, request.flags.references, wanted,
+        request.filename, policy, wanted,
         [wanted](ByteSpan start) { return is_image_with(start, wanted); });
-    if (found_parent_.empty() && stored.empty() && !for_check_ && !request.flags.no_backing)
+    if (found_parent_.empty() && stored.empty() && !for_check_ &&
+        (request.flags.find_parent || !request.flags.no_backing))
       refuse_lost_parent("VMDK", wanted);
     if (!found_parent_.empty()) stored = found_parent_;
   }
