@@ -24,6 +24,8 @@ constexpr uint64_t kInlineCipherBytes = 1 << 20;
 
 Task<void> FormatNode::lock_clusters(RangeLock::Guard& guard, uint64_t offset, uint64_t length,
                                      bool exclusive) {
+  if (exclusive && !known_whole_.load(std::memory_order_acquire)) [[unlikely]]
+    co_await refuse_cut_once();
   const uint64_t cluster = std::max<uint64_t>(limits().cluster_bytes, 1);
   const uint64_t begin = align_down(offset, cluster);
   const uint64_t end = align_up(offset + length, cluster);

@@ -62,7 +62,33 @@ class FormatNode : public Node {
 
   Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override;
 
+  // Reads a part of a table at HOST_OFFSET of HOST, of which the file must have the first NEEDED
+  // bytes: otherwise it was cut off, and what happens is as MissingTables says.
+  Task<void> read_table(Node& host, uint64_t host_offset, MutableByteSpan out,
+                        uint64_t needed = UINT64_MAX);
+
  protected:
+  // What becomes of tables that the file does not reach; missing entries are zero.
+  enum class MissingTables : uint8_t {
+    kRefuse,  // kCorrupt; under QEMU's names a warning
+    kWarn,    // a warning, once an image: opening what is to be salvaged
+    kIgnore,  // the reader looks by itself: `check`
+  };
+  // As the FLAGS of the opening that begins say.
+  void begin_opening(const struct OpenFlags& flags);
+  // It is open: from now on, what is to be salvaged is refused piece by piece.
+  void end_opening() {
+    if (missing_tables_ == MissingTables::kWarn) missing_tables_ = MissingTables::kRefuse;
+  }
+
+  // Whether the file may lack data that the tables point to, as far as that is cheap to know: then
+  // the first allocation looks at all of them.
+  virtual bool may_be_cut() const { return false; }
+  // Throws kCorrupt when the file lacks any of the data: new clusters would make it longer, and
+  // what is missing zeroes.
+  Task<void> refuse_cut();
+  // The same as map(), for looking at the whole image.
+  virtual Task<Mapping> survey(uint64_t offset, uint64_t length) { return map(offset, length); }
   // Maps from OFFSET on, at most LENGTH bytes (at least one).
   virtual Task<Mapping> map(uint64_t offset, uint64_t length) = 0;
   // Decodes OUT.size() bytes at OFFSET out of a kEncoded mapping that covers them.
@@ -141,6 +167,9 @@ class FormatNode : public Node {
  private:
   Task<void> lock_clusters(RangeLock::Guard& guard, uint64_t offset, uint64_t length,
                            bool exclusive);
+  Task<void> refuse_cut_once();
+  Task<void> missing_table(Node* host, uint64_t host_offset, uint64_t needed);
+  void warn_cut(const std::string& text);
   Task<void> write_locked(uint64_t offset, ByteSpan in);
   Task<void> write_zeroes_locked(uint64_t offset, uint64_t length);
   Task<void> zero_part(uint64_t offset, uint64_t length, WriteFlags flags);
@@ -153,7 +182,9 @@ class FormatNode : public Node {
   Task<void> write_encrypted(Node& host, uint64_t host_offset, uint64_t offset, ByteSpan in);
   Task<void> decrypt(uint64_t host_offset, uint64_t offset, MutableByteSpan bytes);
   RangeLock ranges_;
+  MissingTables missing_tables_ = MissingTables::kRefuse;
   std::atomic<bool> warned_cut_{false};
+  std::atomic<bool> known_whole_{false};
   std::shared_ptr<const SectorCipher> cipher_;  // null: payload is plain
   CipherOffset cipher_offset_ = CipherOffset::kGuest;
 };

@@ -34,6 +34,13 @@ Task<uint64_t> current_length(Node& host, uint64_t wanted) {
   co_return storage.length();
 }
 
+[[noreturn]] void refuse(const std::string& text) {
+  throw Error(ErrorKind::kCorrupt, text)
+      .hint(
+          "Get the file again from where it came; `cairn convert --salvage` keeps what is left, "
+          "with zeroes for what is missing.");
+}
+
 }  // namespace
 
 Task<uint64_t> FormatNode::stored_bytes(Node* host, uint64_t host_offset, uint64_t offset,
@@ -52,14 +59,66 @@ Task<uint64_t> FormatNode::stored_bytes(Node* host, uint64_t host_offset, uint64
   const std::string text = name + ": the data of the disk at offset " + std::to_string(offset) +
                            " is past the end of the file (" + std::to_string(end) +
                            " bytes); the file was cut off";
-  if (context().beyond_qemu)
-    throw Error(ErrorKind::kCorrupt, text)
-        .hint(
-            "Get the file again from where it came; `cairn convert --salvage` keeps what is left, "
-            "with zeroes for what is missing.");
+  if (context().beyond_qemu) refuse(text);
+  warn_cut(text);
+  co_return length;
+}
+
+void FormatNode::warn_cut(const std::string& text) {
   if (!warned_cut_.exchange(true) && context().warn)
     context().warn(text + "; what is missing reads as zeroes");
-  co_return length;
+}
+
+// --- tables ---
+
+void FormatNode::begin_opening(const OpenFlags& flags) {
+  missing_tables_ = flags.for_check ? MissingTables::kIgnore
+                    : flags.salvage ? MissingTables::kWarn
+                                    : MissingTables::kRefuse;
+}
+
+Task<void> FormatNode::read_table(Node& host, uint64_t host_offset, MutableByteSpan out,
+                                  uint64_t needed) {
+  needed = std::min<uint64_t>(needed, out.size());
+  if (reaches_past_end(host, host_offset, needed)) [[unlikely]]
+    co_await missing_table(&host, host_offset, needed);
+  co_await host.read(host_offset, out);
+}
+
+Task<void> FormatNode::missing_table(Node* host, uint64_t host_offset, uint64_t needed) {
+  if (missing_tables_ == MissingTables::kIgnore || needed == 0) co_return;
+  const auto wanted = checked_add(host_offset, needed);
+  uint64_t end = storage_of(*host).length();
+  if (wanted) end = co_await current_length(*host, *wanted);
+  if (wanted && *wanted <= end) co_return;
+  const std::string& name = host->filename().empty() ? filename() : host->filename();
+  const std::string text = name + ": a table at offset " + std::to_string(host_offset) +
+                           " is past the end of the file (" + std::to_string(end) +
+                           " bytes); the file was cut off";
+  if (context().beyond_qemu && missing_tables_ == MissingTables::kRefuse) refuse(text);
+  warn_cut(text);
+}
+
+// --- writing ---
+
+Task<void> FormatNode::refuse_cut() {
+  for (uint64_t at = 0; at < length();) {
+    const Mapping mapping = co_await survey(at, length() - at);
+    if (mapping.kind == Mapping::Kind::kChild) {
+      for (uint64_t done = 0; done < mapping.length;) {
+        const uint64_t rest = mapping.length - done;
+        if (!reaches_past_end(*mapping.host, mapping.host_offset + done, rest)) break;
+        done += co_await stored_bytes(mapping.host, mapping.host_offset + done, at + done, rest);
+      }
+    }
+    at += mapping.length;
+  }
+}
+
+// Those that come at the same time all look: nothing is allocated before one of them is done.
+Task<void> FormatNode::refuse_cut_once() {
+  if (context().beyond_qemu && may_be_cut()) co_await refuse_cut();
+  known_whole_.store(true, std::memory_order_release);
 }
 
 // The neighbours of a write that are zeroes anyway are not written. Where a host must have the

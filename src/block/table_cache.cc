@@ -109,10 +109,13 @@ void TableCache::Ref::store_entry(size_t index, uint64_t value) const {
 
 // --- looking up ---
 
-TableCache::TableCache(Node& file, uint32_t block_bytes, size_t max_blocks)
-    : file_(file),
+TableCache::TableCache(FormatNode* owner, Node& file, uint32_t block_bytes, size_t max_blocks,
+                       uint64_t end)
+    : owner_(owner),
+      file_(file),
       block_bytes_(block_bytes),
       max_blocks_(std::max<size_t>(max_blocks, 2)),
+      end_(end),
       state_(std::make_unique<State>()) {}
 
 TableCache::~TableCache() = default;
@@ -195,7 +198,11 @@ Task<void> TableCache::load(Block* block) {
   Mutex::Guard guard = co_await block->loading.lock();
   if (block->ready.load(std::memory_order_acquire)) co_return;
   if (block->bytes.size() == 0) block->bytes = AlignedBuffer(block_bytes_);
-  co_await file_.read(block->offset, block->bytes.span());
+  const uint64_t needed = end_ - std::min(end_, block->offset);
+  if (owner_ != nullptr)
+    co_await owner_->read_table(file_, block->offset, block->bytes.span(), needed);
+  else
+    co_await file_.read(block->offset, block->bytes.span());
   block->ready.store(true, std::memory_order_release);
 }
 

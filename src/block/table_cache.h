@@ -12,7 +12,7 @@
 #include "async/sync.h"
 #include "async/task.h"
 #include "base/bytes.h"
-#include "block/node.h"
+#include "block/format_node.h"
 
 namespace cairn {
 
@@ -45,8 +45,11 @@ class TableCache {
     Block* block_ = nullptr;
   };
 
-  // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) beside those held.
-  TableCache(Node& file, uint32_t block_bytes, size_t max_blocks);
+  // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) beside those held. What
+  // is read is a table of OWNER, up to END: see FormatNode::read_table() for a file that was cut
+  // off. OWNER null: bytes past the end of the file are zero.
+  TableCache(FormatNode* owner, Node& file, uint32_t block_bytes, size_t max_blocks,
+             uint64_t end = UINT64_MAX);
   // From now on blocks that nobody used for one to two INTERVALs leave memory, changed ones when
   // they have been written. The cache has no clock of its own: it looks when it is used, and when
   // clean() is called. 0: never.
@@ -58,7 +61,7 @@ class TableCache {
 
   uint32_t block_bytes() const { return block_bytes_; }
 
-  // The block at OFFSET, read when it is not there; bytes beyond the end of the file are zero.
+  // The block at OFFSET, read when it is not there.
   Task<Ref> get(uint64_t offset);
   // The same when it needs no I/O; otherwise an empty Ref. Never suspends.
   Ref try_get(uint64_t offset);
@@ -93,9 +96,11 @@ class TableCache {
   Task<void> write_back_locked();
   Task<void> honour_dependencies_locked();
 
+  FormatNode* owner_;
   Node& file_;
   uint32_t block_bytes_;
   size_t max_blocks_;
+  uint64_t end_;
   std::unique_ptr<State> state_;
   std::function<Task<void>()> before_write_;
 };

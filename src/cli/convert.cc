@@ -397,6 +397,7 @@ int run_convert(Session& session, Arguments& arguments) {
     request.flags.cache = source_cache;
     // What is copied must not change meanwhile, nor be the target.
     request.flags.unshare_write = true;
+    request.flags.salvage = arguments.has(kSalvage) && session.for_people();
     plan.sources.push_back(std::move(request));
   }
   Options creation = options.value_or(Options{});

@@ -222,19 +222,20 @@ def test_malformed_size_below_a_sector(folder, ours, qemu, patch):
     assert "virtual size: 0 B" in ours("info", "a.qcow").out
 
 
-def test_malformed_l1_behind_the_end(folder, cairn, patch):
+def test_malformed_l1_behind_the_end(folder, cairn, ours, patch):
     cairn("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 40, "Q", 1 << 40)
-    cairn("io", "-r", "-f", "qcow", "-c", "read -P 0 0 8M", "a.qcow")
-    refused = cairn("io", "-f", "qcow", "-c", "write 0 4k", "a.qcow", ok=False)
-    assert refused.code == 1 and "can only be read" in refused.err
+    for words, why in ((["-r", "-c", "read -P 0 0 8M"], "a table at offset"), (["-c", "write 0 4k"], "can only be read")):
+        refused = cairn("io", "-f", "qcow", *words, "a.qcow", ok=False)
+        assert refused.code == 1 and why in refused.err
+    assert "past the end of the file" in ours("convert", "-f", "qcow", "-O", "raw", "a.qcow", "a.raw").err
     assert len(open("a.qcow", "rb").read()) == 560
 
 
 def test_malformed_l1_of_two_gib_takes_no_memory(folder, cairn, patch):
     cairn("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 24, "Q", 268435000 << 21)
-    done = subprocess.run([CAIRN, "io", "-r", "-f", "qcow", "-c", "read -P 0 1T 64k", "a.qcow"], capture_output=True,
+    done = subprocess.run([CAIRN.parent / "compat/qemu-io", "-r", "-f", "qcow", "-c", "read -P 0 1T 64k", "a.qcow"], capture_output=True,
                           preexec_fn=None if "asan" in str(CAIRN) else
                           lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)))
     assert done.returncode == 0, done.stderr
@@ -256,9 +257,12 @@ def test_malformed_l1_entry(image, cairn, patch, entry):
     assert "where no table can be" in cairn("check", image, ok=False).err
 
 
-def test_malformed_l1_entry_behind_the_end(image, cairn, patch):
+def test_malformed_l1_entry_behind_the_end(image, cairn, ours, patch):
     patch(image, 48, "Q", 1 << 40)
-    cairn("io", "-r", "-f", "qcow", "-c", "read -P 0 4k 4k", image)
+    refused = cairn("io", "-r", "-f", "qcow", "-c", "read -P 0 4k 4k", image, ok=False)
+    assert refused.code == 1
+    assert "past the end of the file" in cairn("hash", "-f", "qcow", image, ok=False).err
+    assert "past the end of the file" in ours("convert", "-f", "qcow", "-O", "raw", image, "a.raw").err
     refused = cairn("io", "-f", "qcow", "-c", "write 4k 4k", image, ok=False)
     assert refused.code == 1 and "far past the end" in refused.err
 

@@ -61,7 +61,7 @@ Task<void> BochsNode::load(OpenContext& request) {
   co_await file_->read(header_.header_bytes, bytes);
   catalog_.resize(header_.entries);
   for (size_t i = 0; i < catalog_.size(); ++i) catalog_[i] = load_le<uint32_t>(bytes, i * 4);
-  bitmaps_ = std::make_unique<TableCache>(*file_, kBitmapBlockBytes, kBitmapBlocks);
+  bitmaps_ = std::make_unique<TableCache>(this, *file_, kBitmapBlockBytes, kBitmapBlocks);
 }
 
 Task<Mapping> BochsNode::map(uint64_t offset, uint64_t length) {
@@ -109,6 +109,21 @@ Task<Mapping> BochsNode::map(uint64_t offset, uint64_t length) {
   co_return result;
 }
 
+// Whether the file has all sectors from BEGIN to END, in one extent, that are marked as written.
+Task<bool> BochsNode::is_whole(uint64_t begin, uint64_t end) {
+  if (place_of(catalog_[begin / header_.extent_bytes]) + header_.stride() <= file_->length())
+    co_return true;
+  try {
+    while (begin < end) {
+      const Mapping mapping = co_await map(begin, end - begin);
+      begin += mapping.length;
+    }
+  } catch (const Error&) {
+    co_return false;
+  }
+  co_return true;
+}
+
 // Two places of the disk must not share an extent, and none may lie behind the end of the file.
 Task<CheckResult> BochsNode::check(CheckRequest request) {
   CheckResult result;
@@ -135,6 +150,10 @@ Task<CheckResult> BochsNode::check(CheckRequest request) {
       finding(what + "shares extent " + std::to_string(number) + " of the file with another one");
     } else {
       used[number] = true;
+      const uint64_t begin = i * uint64_t{header_.extent_bytes};
+      const bool whole =
+          co_await is_whole(begin, std::min<uint64_t>(begin + header_.extent_bytes, length()));
+      if (!whole) finding(what + "has sectors past the end of the file");
     }
     ++result.allocated_clusters;
     if (previous != kFree && number != previous + 1) ++result.fragmented_clusters;

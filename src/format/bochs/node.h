@@ -29,6 +29,7 @@ class BochsNode : public FormatNode {
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
 
  private:
+  Task<bool> is_whole(uint64_t begin, uint64_t end);
   uint64_t place_of(uint32_t number) const {
     return header_.data_begin() + number * header_.stride();
   }

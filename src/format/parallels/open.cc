@@ -43,7 +43,8 @@ Task<void> ParallelsNode::load(OpenContext& request) {
   if (below) add_child("backing", std::move(below), ChildRole::kBacking);
   if (request.flags.metadata_only) co_return;
 
-  table_ = std::make_unique<TableCache>(*file_, kTableBlockBytes, kTableBlocks);
+  table_ = std::make_unique<TableCache>(this, *file_, kTableBlockBytes, kTableBlocks,
+                                        header_.table_end());
   unclean_ = header_.in_use == kInUse;
   const auto begin = header_.data_begin(file_->length());
   data_off_wrong_ = !begin;

@@ -66,8 +66,11 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
       finding(error.message());
       continue;
     }
-    // What lies behind the end is an empty table.
-    if (table >= file_end) continue;
+    if (table > file_end - std::min(header_.l2_bytes(), file_end)) {
+      finding("the L2 table at " + std::to_string(table) + at_byte(begin) +
+              " is past the end of the file");
+      continue;
+    }
     if (!tables.insert(table).second || (used.knows() && !used.take(table, header_.l2_bytes()))) {
       finding("the L2 table at " + std::to_string(table) + " has a second use" + at_byte(begin));
       continue;
@@ -93,7 +96,7 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
       }
       if (next != 0 && entry != next) ++result.fragmented_clusters;
       next = entry + cluster();
-      if (entry % kSector != 0 || entry > file_end || header_.overlaps(entry, cluster()))
+      if (entry % kSector != 0 || entry >= file_->length() || header_.overlaps(entry, cluster()))
         finding("the cluster" + at_byte(at) + " cannot be at " + std::to_string(entry));
       else if (used.knows() && entry < file_end &&
                !used.take(entry, std::min(cluster(), file_end - entry)))

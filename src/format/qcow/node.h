@@ -41,6 +41,7 @@ class QcowNode : public FormatNode {
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }
+  bool may_be_cut() const override { return true; }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;

@@ -25,6 +25,7 @@ QcowNode::QcowNode(Context& context, const Driver& driver, NodePtr file)
 
 Task<void> QcowNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
+  begin_opening(request.flags);
   std::vector<std::byte> bytes(kHeaderBytes);
   co_await file_->read(
       0, MutableByteSpan(bytes).first(std::min<uint64_t>(bytes.size(), file_->length())));
@@ -46,11 +47,13 @@ Task<void> QcowNode::load(OpenContext& request) {
   if (request.flags.metadata_only) co_return;
   make_cache();
   co_await load_l1();
+  end_opening();
 }
 
 void QcowNode::make_cache() {
   const uint64_t piece = std::min(header_.l2_bytes(), kMostSlice);
-  l2_ = std::make_unique<TableCache>(*file_, static_cast<uint32_t>(piece), kTableMemory / piece);
+  l2_ = std::make_unique<TableCache>(this, *file_, static_cast<uint32_t>(piece),
+                                     kTableMemory / piece);
 }
 
 Task<void> QcowNode::open_encryption(OpenContext& request) {
@@ -78,6 +81,8 @@ Task<void> QcowNode::load_l1() {
     invalid("the L1 table of " + std::to_string(whole) + " bytes at " +
             std::to_string(header_.l1_offset) + " extends past the end of the file: the image " +
             "can only be read");
+  std::byte last[8];
+  if (there < whole) co_await read_table(*file_, header_.l1_offset + whole - sizeof last, last);
   l1_ = std::vector<std::atomic<uint64_t>>(there / 8);
   std::vector<std::byte> bytes;
   for (uint64_t at = 0; at < l1_.size() * 8; at += bytes.size()) {

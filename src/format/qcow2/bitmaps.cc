@@ -30,7 +30,7 @@ constexpr uint64_t kTableReserved = ~(kOffsetMask | 1);
 
 // --- reading ---
 
-Task<void> Qcow2Node::read_bitmaps() {
+Task<void> Qcow2Node::read_bitmaps(bool salvage) {
   if (extensions_.stale_bitmaps && header_.version < 3)
     context().warn(
         "This qcow2 v2 image contains bitmaps, but they may have been modified by a program "
@@ -44,10 +44,14 @@ Task<void> Qcow2Node::read_bitmaps() {
   if (!extensions_.bitmaps || !(header_.autoclear & kAutoclearBitmaps)) co_return;
   const BitmapsExtension& extension = *extensions_.bitmaps;
   const auto end = checked_add(extension.directory_offset, extension.directory_bytes);
-  if (!end || *end > align_up(file_->length(), cluster()))
-    throw Error(ErrorKind::kInvalid, "Invalid bitmap directory offset: it is outside the file");
+  if (!end || *end > align_up(file_->length(), cluster())) {
+    const std::string text = "Invalid bitmap directory offset: it is outside the file";
+    if (!salvage) throw Error(ErrorKind::kInvalid, text);
+    context().warn(text);
+    co_return;
+  }
   std::vector<std::byte> bytes(extension.directory_bytes);
-  co_await file_->read(extension.directory_offset, bytes);
+  co_await read_table(*file_, extension.directory_offset, bytes);
   ByteSpan rest = bytes;
   std::unordered_set<std::string> names;
   for (uint32_t i = 0; i < extension.count; ++i) {
@@ -65,14 +69,15 @@ Task<void> Qcow2Node::read_bitmaps() {
 
 Task<std::vector<uint64_t>> Qcow2Node::read_bitmap_table(const BitmapEntry& entry) {
   std::vector<std::byte> bytes(uint64_t{entry.table_entries} * 8);
-  co_await file_->read(entry.table_offset, bytes);
+  co_await read_table(*file_, entry.table_offset, bytes);
   std::vector<uint64_t> table(entry.table_entries);
   for (size_t i = 0; i < table.size(); ++i) table[i] = load_be<uint64_t>(bytes, i * 8);
   co_return table;
 }
 
 // Loads the content of those that are not in use. WITH_DATA false: only looks at the tables.
-Task<void> Qcow2Node::load_bitmaps(bool with_data) {
+// SALVAGE: one that cannot be read counts as inconsistent.
+Task<void> Qcow2Node::load_bitmaps(bool with_data, bool salvage) {
   // A sound image has every cluster once; so no more is read than the file has room for.
   std::unordered_set<uint64_t> seen;
   for (const BitmapEntry& entry : bitmaps_) {
@@ -84,8 +89,18 @@ Task<void> Qcow2Node::load_bitmaps(bool with_data) {
                                              DirtyBitmap::State::kInconsistent);
     } else {
       bitmap = std::make_shared<DirtyBitmap>(entry.name, length(), granularity);
-      co_await load_bitmap(entry, with_data ? bitmap.get() : nullptr, seen);
+      std::exception_ptr error;
+      try {
+        co_await load_bitmap(entry, with_data ? bitmap.get() : nullptr, seen);
+      } catch (const Error& caught) {
+        if (!salvage) throw;
+        context().warn(caught.message());
+        error = std::current_exception();
+      }
       bitmap->set_enabled((entry.flags & BitmapEntry::kAuto) != 0);
+      if (error)
+        bitmap = std::make_shared<DirtyBitmap>(entry.name, length(), granularity,
+                                               DirtyBitmap::State::kInconsistent);
     }
     bitmap->set_persistent(true);
     bitmap->set_read_only(read_only());
@@ -127,7 +142,7 @@ Task<void> Qcow2Node::load_bitmap(const BitmapEntry& entry, DirtyBitmap* into,
   std::vector<std::byte> piece(cluster());
   for (size_t i = 0; i < table.size(); ++i) {
     if (const uint64_t place = table[i] & kOffsetMask) {
-      co_await file_->read(place, piece);
+      co_await read_table(*file_, place, piece);
       into->deserialize(i * cluster(), piece);
     } else if (table[i] & 1) {
       into->deserialize_ones(i * cluster(), cluster());

@@ -144,7 +144,7 @@ class Qcow2Node : public FormatNode {
 
   // open.cc
   void configure(const Options& options);
-  Task<void> read_header(bool for_check);
+  Task<void> read_header(bool tolerant);
   Task<void> undo_interrupted_repair(bool for_check);
   Task<void> read_tables();
   Task<void> read_l1_table();
@@ -198,6 +198,11 @@ class Qcow2Node : public FormatNode {
   // overlap.cc
   void check_overlap(uint64_t offset, uint64_t length, uint32_t parts = qcow2::kOverlapAll);
   Task<void> note_inactive_tables();
+
+  // cut_file.cc
+  Task<void> refuse_cut_file();
+  Task<bool> lacks_clusters();
+  Task<void> refuse_missing(std::span<const uint64_t> l1, std::unordered_set<uint64_t>& seen);
   uint64_t snapshot_table_bytes() const;
 
   // data_file.cc
@@ -285,9 +290,9 @@ class Qcow2Node : public FormatNode {
                               uint64_t table_clusters, const AmendRequest& request);
 
   // bitmaps.cc
-  Task<void> read_bitmaps();
+  Task<void> read_bitmaps(bool salvage);
   Task<std::vector<uint64_t>> read_bitmap_table(const qcow2::BitmapEntry& entry);
-  Task<void> load_bitmaps(bool with_data);
+  Task<void> load_bitmaps(bool with_data, bool salvage);
   Task<void> load_bitmap(const qcow2::BitmapEntry& entry, DirtyBitmap* into,
                          std::unordered_set<uint64_t>& seen);
   Task<void> mark_bitmaps_in_use();

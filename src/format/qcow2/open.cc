@@ -26,7 +26,8 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   metadata_only_ = request.flags.metadata_only;
   set_read_only(!request.flags.writable);
   const bool for_check = request.flags.for_check;
-  co_await read_header(for_check);
+  begin_opening(request.flags);
+  co_await read_header(for_check || request.flags.salvage);
   co_await undo_interrupted_repair(for_check);
   if (!read_only() && !for_check && (header_.incompatible & kIncompatCorrupt))
     throw Error(ErrorKind::kDenied, "qcow2: Image is corrupt; cannot be opened read/write");
@@ -34,11 +35,12 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   configure(request.options);
   // The checker reads the table as it is.
   if (!for_check) co_await read_snapshots();
-  co_await read_bitmaps();
+  co_await read_bitmaps(request.flags.salvage);
   co_await open_encryption(request);
   co_await open_data_file(request);
   if (!metadata_only_) {
     co_await read_tables();
+    if (!for_check) co_await refuse_cut_file();
     if (!read_only() && !for_check && (header_.incompatible & kIncompatDirty))
       co_await repair_dirty();
   }
@@ -53,12 +55,13 @@ Task<void> Qcow2Node::load(OpenContext& request) {
   if (!metadata_only_ && !external_) co_await detect_preallocation();
   // What only looks, or repairs, changes nothing that a bitmap records.
   const bool use_bitmaps = !metadata_only_ && !for_check;
-  co_await load_bitmaps(use_bitmaps);
+  co_await load_bitmaps(use_bitmaps, request.flags.salvage);
   if (!read_only() && use_bitmaps) {
     co_await mark_bitmaps_in_use();
     bitmaps_loaded_ = true;
   }
   if (use_bitmaps) start_cleaner();
+  end_opening();
 }
 
 // A repair that was interrupted is undone before anything else is believed. Version 2 has no mark
@@ -87,7 +90,7 @@ Task<void> Qcow2Node::load_fresh(NodePtr data_file) {
   bitmaps_loaded_ = true;
 }
 
-Task<void> Qcow2Node::read_header(bool for_check) {
+Task<void> Qcow2Node::read_header(bool tolerant) {
   std::vector<std::byte> head(4096);
   co_await file_->read(0, head);
   header_ = Header::decode(head);
@@ -103,7 +106,7 @@ Task<void> Qcow2Node::read_header(bool for_check) {
     throw Error(ErrorKind::kUnsupported,
                 "Unsupported qcow2 feature(s): " + describe_features(unknown, table));
   }
-  header_.validate(file_->length(), for_check);
+  header_.validate(file_->length(), tolerant);
   extensions_ = Extensions::decode(header_, head);
   if (header_.crypt_method == 2 && !extensions_.crypto)
     throw Error(ErrorKind::kInvalid, "Missing CRYPTO header for crypt method 2");
@@ -182,22 +185,24 @@ Task<void> Qcow2Node::read_l1_table() {
   l1_count_ = header_.l1_entries;
   l1_ = std::make_unique<std::atomic<uint64_t>[]>(std::max<uint64_t>(l1_count_, 1));
   std::vector<std::byte> bytes(l1_count_ * 8);
-  if (!bytes.empty()) co_await file_->read(header_.l1_offset, bytes);
+  if (!bytes.empty()) co_await read_table(*file_, header_.l1_offset, bytes);
   for (uint64_t i = 0; i < l1_count_; ++i) l1_[i] = load_be<uint64_t>(bytes, i * 8);
 }
 
 Task<void> Qcow2Node::read_tables() {
   co_await read_l1_table();
   std::vector<std::byte> bytes(uint64_t{header_.refcount_table_clusters} * cluster());
-  if (!bytes.empty()) co_await file_->read(header_.refcount_table_offset, bytes);
+  // Only what allocates needs it.
+  const uint64_t needed = read_only() ? 0 : bytes.size();
+  if (!bytes.empty()) co_await read_table(*file_, header_.refcount_table_offset, bytes, needed);
   refcount_table_.resize(bytes.size() / 8);
   for (size_t i = 0; i < refcount_table_.size(); ++i) {
     refcount_table_[i] = load_be<uint64_t>(bytes, i * 8) & ~uint64_t{0x1ff};
   }
-  l2_ = std::make_unique<TableCache>(*file_, slice_bytes_,
+  l2_ = std::make_unique<TableCache>(this, *file_, slice_bytes_,
                                      std::max<uint64_t>(2, l2_cache_bytes_ / slice_bytes_));
   refcounts_ =
-      std::make_unique<TableCache>(*file_, static_cast<uint32_t>(cluster()),
+      std::make_unique<TableCache>(this, *file_, static_cast<uint32_t>(cluster()),
                                    std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
   l2_->set_clean_interval(clean_interval_);
   refcounts_->set_clean_interval(clean_interval_);

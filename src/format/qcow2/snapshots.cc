@@ -52,7 +52,7 @@ Task<std::vector<uint64_t>> Qcow2Node::read_l1(const SnapshotEntry& snapshot) {
       *end > align_up(file_->length(), cluster()))
     throw Error(ErrorKind::kInvalid, "Snapshot L1 table offset invalid");
   std::vector<std::byte> table(bytes);
-  co_await file_->read(snapshot.l1_offset, table);
+  co_await read_table(*file_, snapshot.l1_offset, table);
   std::vector<uint64_t> entries(snapshot.l1_entries);
   for (size_t i = 0; i < entries.size(); ++i) entries[i] = load_be<uint64_t>(table, i * 8);
   co_return entries;

@@ -48,7 +48,8 @@ Task<TableCache::Ref> QedNode::block_of(uint64_t table, uint64_t offset) {
   co_return ref;
 }
 
-Task<Mapping> QedNode::map(uint64_t offset, uint64_t length) {
+// FILE_BYTES: up to where clusters may be.
+Task<Mapping> QedNode::locate(uint64_t offset, uint64_t length, uint64_t file_bytes) {
   const uint64_t range = header_.table_range();
   const uint64_t table = table_of(offset);
   Mapping result;
@@ -66,7 +67,7 @@ Task<Mapping> QedNode::map(uint64_t offset, uint64_t length) {
   if (first == kZeroCluster) {
     result.kind = Mapping::Kind::kZero;
   } else if (first != kUnallocated) {
-    if (!header_.valid_cluster(first, file_->length()))
+    if (!header_.valid_cluster(first, file_bytes))
       invalid_entry("L2 table at " + hex(table), offset % range / cluster(), first);
     result.kind = Mapping::Kind::kChild;
     result.host = file_;
@@ -77,7 +78,7 @@ Task<Mapping> QedNode::map(uint64_t offset, uint64_t length) {
   for (uint64_t expected = first + step;
        end < offset + length && ++at < in_block && entry_of(ref, at) == expected;
        expected += step, end += cluster())
-    if (step != 0 && !header_.valid_cluster(expected, file_->length())) break;
+    if (step != 0 && !header_.valid_cluster(expected, file_bytes)) break;
   result.length = std::min(length, end - offset);
   co_return result;
 }

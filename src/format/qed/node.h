@@ -43,7 +43,14 @@ class QedNode : public FormatNode {
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }
-  Task<Mapping> map(uint64_t offset, uint64_t length) override;
+  bool may_be_cut() const override { return true; }
+  Task<Mapping> map(uint64_t offset, uint64_t length) override {
+    return locate(offset, length, file_->length());
+  }
+  // A cluster that the file cuts keeps its place.
+  Task<Mapping> survey(uint64_t offset, uint64_t length) override {
+    return locate(offset, length, align_up(file_->length(), cluster()));
+  }
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;
   Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) override;
@@ -66,6 +73,7 @@ class QedNode : public FormatNode {
   Task<void> clear_need_check();
 
   // mapper.cc
+  Task<Mapping> locate(uint64_t offset, uint64_t length, uint64_t file_bytes);
   uint64_t table_of(uint64_t offset) const;
   Task<TableCache::Ref> block_of(uint64_t table, uint64_t offset);
   void check_not_a_table(uint64_t host, uint64_t length);

@@ -22,6 +22,7 @@ QedNode::QedNode(Context& context, const Driver& driver, NodePtr file)
 
 Task<void> QedNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
+  begin_opening(request.flags);
   std::vector<std::byte> bytes(kHeaderBytes);
   try {
     co_await file_->read(0, bytes);
@@ -64,9 +65,12 @@ Task<void> QedNode::load(OpenContext& request) {
   NodePtr backing = co_await request.open_backing(backing_name_, format);
   if (backing) add_child("backing", std::move(backing), ChildRole::kBacking);
   if (marked_ && !read_only() && !request.flags.for_check) co_await repair_at_opening();
+  end_opening();
 }
 
-void QedNode::make_cache() { l2_ = std::make_unique<TableCache>(*file_, kBlockBytes, kBlocks); }
+void QedNode::make_cache() {
+  l2_ = std::make_unique<TableCache>(this, *file_, kBlockBytes, kBlocks);
+}
 
 std::string QedNode::backing_format() const {
   return !backing_name_.empty() && (header_.features & kBackingRaw) != 0 ? "raw" : "";
@@ -88,7 +92,7 @@ Task<void> QedNode::read_backing_name() {
 // Adds COUNT entries from FROM on to what is in memory.
 Task<void> QedNode::read_l1(uint64_t from, uint64_t count) {
   std::vector<std::byte> bytes(count * 8);
-  if (!bytes.empty()) co_await file_->read(header_.l1_offset + from * 8, bytes);
+  if (!bytes.empty()) co_await read_table(*file_, header_.l1_offset + from * 8, bytes);
   for (uint64_t i = 0; i < count; ++i) {
     const auto entry = load_le<uint64_t>(bytes, i * 8);
     l1_[from + i].store(entry, std::memory_order_release);

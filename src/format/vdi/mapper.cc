@@ -43,11 +43,16 @@ Task<void> VdiNode::load(OpenContext& request) {
   co_await open_parent(request);
   if (request.flags.metadata_only) co_return;
   make_table();
-  if (!read_only()) co_await read_used();
+  if (read_only()) co_return;
+  co_await read_used();
+  if (context().beyond_qemu && !request.flags.for_check &&
+      reaches_past_end(*file_, host_of(next_), 0))
+    co_await refuse_cut();
 }
 
 void VdiNode::make_table() {
-  table_ = std::make_unique<TableCache>(*file_, kMapBlockBytes, kMapBlocks);
+  table_ = std::make_unique<TableCache>(this, *file_, kMapBlockBytes, kMapBlocks,
+                                        header_.map_offset + uint64_t{header_.blocks} * 4);
   table_->set_before_write([this] { return write_header(); });
 }
 

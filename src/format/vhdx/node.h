@@ -56,11 +56,11 @@ class VhdxNode : public FormatNode, public ParentLink {
 
  private:
   // open.cc
-  Task<vhdx::CurrentHeader> load_header();
+  Task<vhdx::CurrentHeader> load_header(bool salvage);
   Task<void> replay(vhdx::CurrentHeader& header, const OpenContext& request);
-  Task<void> load_regions(const vhdx::Header& header);
+  Task<void> load_regions(const vhdx::Header& header, bool salvage);
   Task<void> load_metadata();
-  Task<void> scan_table(bool for_check);
+  Task<void> scan_table(bool tolerant);
   Task<void> open_parent(OpenContext& request);
   std::string name_of_parent() const;
 

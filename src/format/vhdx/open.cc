@@ -24,8 +24,9 @@ VhdxNode::VhdxNode(Context& context, const Driver& driver, NodePtr file)
 
 Task<void> VhdxNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
-  CurrentHeader header = co_await load_header();
-  if (!header.header.log_guid.is_null()) co_await replay(header, request);
+  begin_opening(request.flags);
+  CurrentHeader header = co_await load_header(request.flags.salvage);
+  if (!header.header.log_guid.is_null() && !log_damaged_) co_await replay(header, request);
   pages_ = std::make_unique<Pages>(*file_);
   journal_ = std::make_unique<Journal>(*file_, *pages_, header);
   has_log_ = header.header.log_length != 0;
@@ -34,21 +35,22 @@ Task<void> VhdxNode::load(OpenContext& request) {
     journal_->forget_log();
     co_await journal_->write_headers();
   }
-  co_await load_regions(header.header);
+  co_await load_regions(header.header, request.flags.salvage);
   co_await load_metadata();
   set_length(parameters_.size);
   Limits& limits = mutable_limits();
   limits.cluster_bytes = block_bytes();
   limits.zero_alignment = block_bytes();
   limits.discard_alignment = block_bytes();
-  co_await scan_table(request.flags.for_check);
+  co_await scan_table(request.flags.for_check || request.flags.salvage);
   if (parameters_.has_parent)
     co_await open_parent(request);
   else
     co_await request.open_backing({}, {});
+  end_opening();
 }
 
-Task<CurrentHeader> VhdxNode::load_header() {
+Task<CurrentHeader> VhdxNode::load_header(bool salvage) {
   std::vector<std::byte> start(kSignature.size() + kCreatorBytes);
   co_await file_->read(0, start);
   if (file_->length() < kSignature.size() || load_text(start, 0, kSignature.size()) != kSignature) {
@@ -68,6 +70,12 @@ Task<CurrentHeader> VhdxNode::load_header() {
   check_log_place(result.header);
   const bool outside = result.header.log_offset > file_->length() ||
                        result.header.log_length > file_->length() - result.header.log_offset;
+  if (outside && salvage) {
+    log_damaged_ = !result.header.log_guid.is_null();
+    if (log_damaged_)
+      context().warn("VHDX: the log is past the end of the file; what it held may be missing");
+    co_return result;
+  }
   if (outside && (!read_only() || !result.header.log_guid.is_null()))
     throw Error(ErrorKind::kInvalid,
                 "VHDX: the log of " + std::to_string(result.header.log_length) + " bytes at " +
@@ -124,10 +132,10 @@ Task<void> VhdxNode::replay(CurrentHeader& header, const OpenContext& request) {
     co_await file_->resize({.length = entries.back().last_file, .exact = false});
   co_await file_->flush();
   replayed_ = true;
-  header = co_await load_header();
+  header = co_await load_header(false);
 }
 
-Task<void> VhdxNode::load_regions(const Header& header) {
+Task<void> VhdxNode::load_regions(const Header& header, bool salvage) {
   std::optional<RegionTable> good;
   std::vector<std::byte> bytes(kTableBytes);
   for (int i = 0; i < 2; ++i) {
@@ -141,7 +149,8 @@ Task<void> VhdxNode::load_regions(const Header& header) {
     context().warn(std::string("VHDX: region table ") + (region_damaged_[0] ? "1" : "2") +
                    " is damaged; the other one counts");
   regions_ = *good;
-  regions_.check(align_up(file_->length(), kMiB), header);
+  regions_.check(salvage ? static_cast<uint64_t>(INT64_MAX) : align_up(file_->length(), kMiB),
+                 header);
   table_ = regions_.get(kBatRegion);
 }
 
@@ -150,11 +159,11 @@ Task<void> VhdxNode::load_metadata() {
   if (region.length < kTableBytes)
     throw Error(ErrorKind::kInvalid, "VHDX: the metadata region has no room for its table");
   std::vector<std::byte> bytes(kTableBytes);
-  co_await file_->read(region.offset, bytes);
+  co_await read_table(*file_, region.offset, bytes);
   const std::map<ItemId, Item> items = decode_items(bytes, region.length);
   const auto get = [&](ItemId id, size_t length) -> Task<std::vector<std::byte>> {
     std::vector<std::byte> value(length);
-    co_await file_->read(region.offset + items.at(id).offset, value);
+    co_await read_table(*file_, region.offset + items.at(id).offset, value);
     co_return value;
   };
   std::vector<std::byte> value = co_await get(ItemId::kParameters, 8);
@@ -189,7 +198,7 @@ Task<void> VhdxNode::load_metadata() {
 
 // Every block lies in the file and in nobody's way. A block of which only what is behind the end of
 // the disk is missing is whole.
-Task<void> VhdxNode::scan_table(bool for_check) {
+Task<void> VhdxNode::scan_table(bool tolerant) {
   std::vector<std::pair<uint64_t, uint64_t>> taken;
   const Header& header = journal_->header();
   if (header.log_length != 0)
@@ -203,7 +212,7 @@ Task<void> VhdxNode::scan_table(bool for_check) {
   for (uint64_t done = 0; done < geometry_.entries;) {
     const uint64_t count = std::min<uint64_t>(kScanBytes / 8, geometry_.entries - done);
     part.resize(count * 8);
-    co_await file_->read(table_.offset + done * 8, part);
+    co_await read_table(*file_, table_.offset + done * 8, part);
     for (uint64_t i = 0; i < count; ++i) {
       const Entry entry{load_le<uint64_t>(part, i * 8)};
       if (entry.value == 0) continue;
@@ -234,7 +243,7 @@ Task<void> VhdxNode::scan_table(bool for_check) {
                 " points after end of file (" + std::to_string(file_end) +
                 "). Image has probably been truncated.";
       if (!wrong.empty()) {
-        if (!for_check) throw Error(ErrorKind::kInvalid, wrong);
+        if (!tolerant) throw Error(ErrorKind::kInvalid, wrong);
         damage_ = wrong;
         continue;
       }
@@ -243,7 +252,7 @@ Task<void> VhdxNode::scan_table(bool for_check) {
                                           std::pair<uint64_t, uint64_t>(begin + bytes, 0));
       if (above != taken.begin() && std::prev(above)->second > begin) {
         const auto [from, to] = *std::prev(above);
-        if (!for_check) check_disjoint(begin, begin + bytes, from, to);
+        if (!tolerant) check_disjoint(begin, begin + bytes, from, to);
         damage_ = name + " overlaps with other structures";
       }
       used.push_back({begin, bytes});
@@ -262,7 +271,7 @@ Task<void> VhdxNode::scan_table(bool for_check) {
     }
     covered = std::max(covered, used[i].offset + used[i].bytes);
   }
-  if (read_only() && !for_check) co_return;
+  if (read_only() && !tolerant) co_return;
   for (const auto& [from, to] : taken) used.push_back({from, to - from});
   note_used(std::move(used));
 }

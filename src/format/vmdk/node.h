@@ -67,6 +67,9 @@ class VmdkNode : public FormatNode {
   Task<void> do_close() override;
   bool data_may_be_sparse() const override { return any_flat_; }
   std::optional<Unit> short_unit(uint64_t offset) const override;
+  bool may_be_cut() const override { return !stream_; }
+  // A parent that was changed is no matter here.
+  Task<Mapping> survey(uint64_t offset, uint64_t length) override { return locate(offset, length); }
 
  private:
   friend class VmdkChecker;

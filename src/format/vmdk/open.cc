@@ -48,10 +48,12 @@ Task<void> VmdkNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   metadata_only_ = request.flags.metadata_only;
   for_check_ = request.flags.for_check;
+  begin_opening(request.flags);
   co_await read_descriptor();
   co_await open_parts(request);
   set_geometry();
   co_await open_parent(request);
+  end_opening();
 }
 
 Task<void> VmdkNode::read_descriptor() {
@@ -399,12 +401,11 @@ void VmdkNode::finish_part(Part& part, uint64_t bytes) {
   const size_t share = std::max<size_t>(
       kTableCacheBytes / std::max<size_t>(descriptor_.extents().size(), 1), 16 * block);
   part.tables =
-      std::make_unique<TableCache>(*part.file, static_cast<uint32_t>(block), share / block);
+      std::make_unique<TableCache>(this, *part.file, static_cast<uint32_t>(block), share / block);
   part.next = align_up(part.file->length(), part.grain);
   part.virgin = part.file->reads_zero_when_created() ? part.next : UINT64_MAX;
 }
 
-// Where an end of the file cuts the directory, the rest is empty.
 Task<void> VmdkNode::load_directory(Part& part, uint64_t offset,
                                     std::unique_ptr<std::atomic<uint64_t>[]>& to) {
   uint64_t total = part.table_count;
@@ -416,7 +417,7 @@ Task<void> VmdkNode::load_directory(Part& part, uint64_t offset,
   for (uint64_t at = 0; at < part.table_count;) {
     const uint64_t count = std::min<uint64_t>(part.table_count - at, (1 << 20) / width);
     bytes.resize(count * width);
-    co_await part.file->read(offset + at * width, bytes);
+    co_await read_table(*part.file, offset + at * width, bytes);
     for (uint64_t i = 0; i < count; ++i)
       to[at + i].store(
           width == 8 ? load_le<uint64_t>(bytes, i * 8) : uint64_t{load_le<uint32_t>(bytes, i * 4)},

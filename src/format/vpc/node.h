@@ -54,6 +54,7 @@ class VpcNode : public FormatNode, public ParentLink {
   // open.cc
   Task<void> load_fixed(OpenContext& request);
   Task<void> load_dynamic(OpenContext& request);
+  void make_table();
   Task<void> check_table();
   Task<void> open_parent(OpenContext& request);
   Task<std::string> parent_path();

@@ -40,6 +40,7 @@ VpcNode::VpcNode(Context& context, const Driver& driver, NodePtr file)
 
 Task<void> VpcNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
+  begin_opening(request.flags);
   const SizeRule rule = size_rule(request.options);
   std::vector<std::byte> sector(kFooterBytes);
   co_await file_->read(0, sector);
@@ -49,7 +50,11 @@ Task<void> VpcNode::load(OpenContext& request) {
     if (length < kFooterBytes) throw Error(ErrorKind::kInvalid, "File too small for a VHD header");
     co_await file_->read(length - kFooterBytes, sector);
     if (!Footer::has_cookie(sector) || load_be<uint32_t>(sector, 60) != 2)
-      throw Error(ErrorKind::kInvalid, "invalid VPC image");
+      throw Error(ErrorKind::kInvalid, "invalid VPC image")
+          .hint(context().beyond_qemu
+                    ? "The file does not end with a footer. If it is a fixed disk that was cut "
+                      "off, `-f raw` reads what is left."
+                    : "");
   }
   footer_ = Footer::decode(sector);
   set_length(footer_.disk_bytes(rule));
@@ -60,6 +65,7 @@ Task<void> VpcNode::load(OpenContext& request) {
     if (fixed()) throw Error(ErrorKind::kInvalid, "invalid VPC image");
     co_await load_dynamic(request);
   }
+  end_opening();
 }
 
 Task<void> VpcNode::load_fixed(OpenContext&) {
@@ -83,7 +89,7 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
   if (header_.table_offset > static_cast<uint64_t>(INT64_MAX) - header_.table_bytes())
     throw Error(ErrorKind::kInvalid, "Error reading pagetable");
   const uint64_t file_end = align_up(file_->length(), kSector);
-  if (header_.table_offset + uint64_t{header_.entries} * 4 > file_end)
+  if (!request.flags.salvage && header_.table_offset + uint64_t{header_.entries} * 4 > file_end)
     throw Error(ErrorKind::kInvalid, kTruncated);
   if (header_.table_offset < kFooterBytes || (header_.table_offset < at + kHeaderBytes &&
                                               at < header_.table_offset + header_.table_bytes()))
@@ -94,9 +100,10 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
   limits.cluster_bytes = header_.block_bytes;
   limits.zero_alignment = header_.block_bytes;
   limits.discard_alignment = header_.block_bytes;
-  table_ = std::make_unique<TableCache>(*file_, kCacheBlockBytes, kTableBlocks);
-  bitmaps_ = std::make_unique<TableCache>(*file_, kCacheBlockBytes, kBitmapBlocks);
-  co_await check_table();
+  make_table();
+  bitmaps_ = std::make_unique<TableCache>(this, *file_, kCacheBlockBytes, kBitmapBlocks);
+  // What is left is read one by one, and what is missing refused then.
+  if (!request.flags.salvage) co_await check_table();
   if (!read_only()) {
     if (!is_aligned(header_.table_offset, kSector))
       throw Error(ErrorKind::kUnsupported,
@@ -112,6 +119,11 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
     co_await open_parent(request);
   else
     co_await request.open_backing({}, {});
+}
+
+void VpcNode::make_table() {
+  table_ = std::make_unique<TableCache>(this, *file_, kCacheBlockBytes, kTableBlocks,
+                                        header_.table_offset + uint64_t{header_.entries} * 4);
 }
 
 // Every block lies in the file, and behind the headers; where two share space nothing is written.

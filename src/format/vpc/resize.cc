@@ -56,7 +56,7 @@ Task<void> VpcNode::do_resize(ResizeRequest request) {
       const uint64_t old = div_ceil(before, header_.block_bytes);
       const std::vector<std::byte> none((old - entries) * 4, std::byte{0xff});
       if (!none.empty()) co_await file_->write(header_.table_offset + entries * uint64_t{4}, none);
-      table_ = std::make_unique<TableCache>(*file_, 512, 8192);
+      make_table();
     } else if (entries > header_.entries) {
       co_await move_table(entries);
     }
@@ -86,7 +86,7 @@ Task<void> VpcNode::move_table(uint32_t entries) {
   co_await file_->write(footer_.header_offset, bytes);
   end_ = place + table.size();
   virgin_ = std::max(virgin_, end_);
-  table_ = std::make_unique<TableCache>(*file_, 512, 8192);
+  make_table();
 }
 
 }  // namespace cairn
