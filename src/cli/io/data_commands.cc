@@ -70,6 +70,13 @@ struct Check {
   uint64_t offset = 0, length = 0;
 };
 
+// Under Cairn's own name, what is wrong with an image is told in full.
+std::string reason(const Shell& shell, const Error& error) {
+  if (error.kind() != ErrorKind::kCorrupt || !shell.node->context().beyond_qemu)
+    return error.cause();
+  return error.message() == error.cause() ? error.what() : error.cause() + "\n" + error.what();
+}
+
 Task<bool> read_and_report(Shell& shell, const Words& words, uint64_t offset, uint64_t length,
                            Check check, bool vector) {
   Buffer buffer(shell, length, 0xab);
@@ -82,7 +89,7 @@ Task<bool> read_and_report(Shell& shell, const Words& words, uint64_t offset, ui
       co_await shell.node->read(offset, buffer.span());
     seconds = clock.seconds();
   } catch (const Error& error) {
-    throw Failed{std::string(vector ? "readv" : "read") + " failed: " + error.cause()};
+    throw Failed{std::string(vector ? "readv" : "read") + " failed: " + reason(shell, error)};
   }
   bool good = true;
   if (check.wanted)
@@ -188,7 +195,7 @@ Task<bool> write_command(Shell& shell, std::vector<std::string> line) {
       co_await shell.node->write(offset, buffer->span(), flags);
     seconds = clock.seconds();
   } catch (const Error& error) {
-    throw Failed{"write failed: " + error.cause()};
+    throw Failed{"write failed: " + reason(shell, error)};
   }
   if (!words.has('q')) print_outcome({"wrote", offset, length, length, seconds, words.has('C')});
   co_return true;
@@ -209,7 +216,7 @@ Task<bool> writev_command(Shell& shell, std::vector<std::string> line) {
     co_await shell.node->write(offset, buffer.span(), flags);
     seconds = clock.seconds();
   } catch (const Error& error) {
-    throw Failed{"writev failed: " + error.cause()};
+    throw Failed{"writev failed: " + reason(shell, error)};
   }
   if (!words.has('q')) print_outcome({"wrote", offset, length, length, seconds, words.has('C')});
   co_return true;
@@ -229,7 +236,7 @@ Task<bool> discard_command(Shell& shell, std::vector<std::string> line) {
     co_await shell.node->discard(offset, length);
     seconds = clock.seconds();
   } catch (const Error& error) {
-    throw Failed{"discard failed: " + error.cause()};
+    throw Failed{"discard failed: " + reason(shell, error)};
   }
   if (!words.has('q')) print_outcome({"discard", offset, length, length, seconds, words.has('C')});
   co_return true;
