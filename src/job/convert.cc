@@ -9,6 +9,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/remote.h"
+#include "job/stored.h"
 
 namespace cairn {
 namespace {
@@ -452,7 +453,7 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
     lost = 0;
   };
   while (!out.empty()) {
-    const size_t part = std::min<uint64_t>(out.size(), kConvertSector - offset % kConvertSector);
+    size_t part = std::min<uint64_t>(out.size(), kConvertSector - offset % kConvertSector);
     try {
       co_await source.node->read(offset - source.begin, out.first(part));
       tell(offset);
@@ -460,6 +461,8 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
       // QEMU has a line for each sector.
       if (error.cause() != cause || !context_.beyond_qemu) tell(offset);
       cause = error.cause();
+      const uint64_t more = lost_with(*source.node, offset - source.begin, error);
+      part = std::min<uint64_t>(out.size(), std::max<uint64_t>(part, more));
       lost += part;
       std::memset(out.data(), 0, part);
     }

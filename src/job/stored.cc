@@ -18,4 +18,13 @@ Task<void> check_stored(Node* node, bool whole_chain, const CancelSource& cancel
   }
 }
 
+uint64_t lost_with(const Node& node, uint64_t offset, const Error& error) {
+  const uint64_t cluster = node.limits().cluster_bytes;
+  // Sectors of one cluster may come from the layer below.
+  if (error.kind() != ErrorKind::kCorrupt || !node.context().beyond_qemu || cluster == 0 ||
+      node.backing() != nullptr)
+    return 0;
+  return cluster - offset % cluster;
+}
+
 }  // namespace cairn

@@ -10,4 +10,8 @@ namespace cairn {
 // that data. Under QEMU's names it does nothing. NODE may be null.
 Task<void> check_stored(Node* node, bool whole_chain, const CancelSource& cancel);
 
+// How many bytes from OFFSET on are lost with the one at which ERROR was met: the rest of its
+// cluster, when the image is at fault. 0 where that is not known.
+uint64_t lost_with(const Node& node, uint64_t offset, const Error& error);
+
 }  // namespace cairn
