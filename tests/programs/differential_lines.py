@@ -5,7 +5,7 @@ NBD = [
     "--image-opts -f raw driver=raw,file.filename=base.raw -k /nowhere/s", "-d /dev/null", "-d /nope", "-d base.raw", "-d", "-d /dev/null base.raw",
     "-d /dev/null -c /dev/null", "-c /dev/nope base.raw", "-c /dev/null base.raw", "-v -c /dev/null base.raw", "-c '' base.raw", "-c /dev/nope missing",
     "-c /dev/nope -f nope base.raw", "-c /dev/nope", "-p 70000 -L", "-p x base.raw", "-p -1 base.raw", "-p 0 -L", "-p ' 5' -L",
-    "-b 127.0.0.1 -p 70000 base.raw", "-b nope.invalid -p 20123 base.raw", "-b 300.1.1.1 -p 20123 base.raw", "-L -b 127.0.0.1 -p 1", "-e 0x10 -L",
+    "-b nope.invalid -p 20123 base.raw", "-b 300.1.1.1 -p 20123 base.raw", "-L -b 127.0.0.1 -p 1", "-e 0x10 -L",
     "-e 99999999999 -L", "-e '' -k /nowhere/s base.raw", "-e 1x -k /nowhere/s base.raw", "-o -1 -k /nowhere/s base.raw", "-o 1k -k /nowhere/s base.raw",
     "-o 2097152 -f raw -k /tmp/none base.raw", "-o '' -k /nowhere/s base.raw", "-o 99999999999999999999 -k /nowhere/s base.raw",
     "-o 18446744073709551615 -k /nowhere/s base.raw", "-o -x -k /nowhere/s base.raw", "-k '' base.raw", "--cache= base.raw",
@@ -31,7 +31,7 @@ NBD = [
     "nbd:unix:/nowhere/s -k /tmp/none", "bm.qcow2 -B nope -k /tmp/none", "bm.qcow2 -B b0 -B nope -r -k /tmp/none", "l.luks -k /tmp/none",
     "enc.qcow2 -k /tmp/none", "dir -k /tmp/none", "/nope/nope -k /tmp/none", "-f raw missing -k /tmp/none", "-f qcow2 odd.raw -k /tmp/none",
     "--pid-file=/nowhere/p --fork -f raw -k /tmp/none base.raw", "--fork -k /nowhere/s base.raw", "--fork missing -k /tmp/none",
-    "--fork -f raw -p 70000 base.raw", "--fork --tls-creds=x base.raw", "--persist missing", "--sha=x base.raw", "--c none base.raw",
+    "--fork --tls-creds=x base.raw", "--persist missing", "--sha=x base.raw", "--c none base.raw",
     "--tls missing"]
 IO = [
     "-f raw -c 'resume x' base.raw", "-f raw -c 'remove_break x' base.raw", "-f raw -c 'break x' base.raw", "-f raw -c 'break pwritev x' base.raw",

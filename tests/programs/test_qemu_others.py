@@ -92,6 +92,14 @@ def test_nbd_objects_are_made_while_options_are_read(disk):
     assert code == 0 and out.startswith("secret options:\n")
 
 
+@pytest.mark.parametrize("verb", ["serve", "nbd"])
+def test_ports_that_do_not_exist_are_refused(disk, cairn, verb):
+    """The resolver takes 70000 for 4464, and QEMU's program listens there."""
+    for port in ("65536", "70000", "99999999999999999999", "0065536"):
+        done = cairn(verb, "-p", port, "-f", "raw", disk / "a.raw", ok=False)
+        assert done.code == 1 and f"'{port}' is no TCP port: those are 0 to 65535" in done.err
+
+
 # --- formats ---
 
 def test_map_by_direct_io_has_whole_sectors(disk):

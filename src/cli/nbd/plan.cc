@@ -4,7 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
+#include <string>
 
 #include "base/arith.h"
 #include "block/overlay.h"
@@ -146,6 +149,14 @@ Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> liste
 }
 
 }  // namespace
+
+void check_port(const std::string& port) {
+  const bool number = port.find_first_not_of("0123456789") == std::string::npos;
+  if (!number || port.empty()) return;
+  const size_t zeroes = std::min(port.find_first_not_of('0'), port.size() - 1);
+  if (port.size() - zeroes > 5 || std::stoul(port.substr(zeroes)) > UINT16_MAX)
+    throw UsageError{"'" + port + "' is no TCP port: those are 0 to 65535"};
+}
 
 Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const ImagePlan& plan,
                                                      unsigned shared, std::vector<NodePtr>& nodes) {

@@ -47,6 +47,10 @@ struct ServePlan {
   int connected = -1;
 };
 
+// Throws UsageError when PORT is a number that no TCP port has: what resolves names takes such a
+// number for another one. Names of services are left alone.
+void check_port(const std::string& port);
+
 // Listens, opens the images, serves until the session is cancelled or the server ends by itself,
 // and closes everything. Throws the first error, with QEMU's words.
 Task<void> serve(Session& session, ServePlan plan);

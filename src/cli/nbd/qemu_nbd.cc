@@ -136,6 +136,7 @@ ImagePlan image_of(const Session& session, const NbdLine& line) {
 int run_qemu_nbd(Session& session, int argc, char** argv) {
   NbdLine line;
   if (!parse_nbd_line(session, line, argc, argv)) return 0;
+  if (session.for_people() && line.port) check_port(*line.port);
   const int activated = activation_socket(session);
   if (activated >= 0) check_activation(session, line);
   if (line.list) check_list_mode(session, line);

@@ -184,9 +184,10 @@ int run_serve(Session& session, Arguments& arguments) {
         path->starts_with('/') || folder == nullptr ? *path : std::string(folder) + "/" + *path);
     ::free(folder);
   } else {
+    const std::string port = arguments.value_or('p', std::to_string(nbd::kPort));
+    check_port(port);
     // Only this machine, unless it is said who else.
-    plan.address = SocketAddress::inet(arguments.value_or('b', "127.0.0.1"),
-                                       arguments.value_or('p', std::to_string(nbd::kPort)));
+    plan.address = SocketAddress::inet(arguments.value_or('b', "127.0.0.1"), port);
   }
   plan.shared = number(arguments, 'e', "number of clients", 100);
   plan.server.handshake_limit =
