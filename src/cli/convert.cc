@@ -347,6 +347,39 @@ class Conversion {
   uint64_t target_bytes_ = 0;
 };
 
+int convert_images(Session& session, const Arguments& arguments, ConvertPlan plan) {
+  std::optional<PipeTarget> pipe;
+  if (plan.to_pipe)
+    pipe.emplace(session, plan.format, plan.create_options, plan.job.compress, plan.quiet);
+  Progress progress(session, arguments.has('p'), plan.quiet, 1);
+  std::optional<Target> target;
+  if (plan.create && !pipe)
+    target.emplace(session, plan.target, arguments, plan.format, plan.create_options);
+  Conversion conversion(session, plan, target ? &*target : nullptr, pipe ? &*pipe : nullptr,
+                        progress);
+  try {
+    run(session, conversion.run());
+  } catch (Error& error) {
+    progress.finish();
+    if (target) target->failed(error, conversion.created(), conversion.parts());
+    if (pipe) pipe->explain(error);
+    throw;
+  }
+  if (target) target->commit();
+  if (!session.for_people()) progress.update(1, 1);
+  progress.finish();
+  report_conversion(session, {.names = arguments.words(),
+                              .format = conversion.target_format(),
+                              .bytes = conversion.target_bytes(),
+                              .algorithm = plan.hash,
+                              .digest = conversion.digest(),
+                              .verified = plan.verify,
+                              .preset = plan.preset,
+                              .image = plan.image,
+                              .quiet = plan.quiet});
+  return 0;
+}
+
 }  // namespace
 
 int run_convert(Session& session, Arguments& arguments) {
@@ -406,36 +439,7 @@ int run_convert(Session& session, Arguments& arguments) {
     plan_creation(session, arguments, std::move(creation), plan.sources.size(), plan);
 
   plan_pipes(session, arguments, plan);
-  std::optional<PipeTarget> pipe;
-  if (plan.to_pipe)
-    pipe.emplace(session, plan.format, plan.create_options, plan.job.compress, plan.quiet);
-  Progress progress(session, arguments.has('p'), plan.quiet, 1);
-  std::optional<Target> target;
-  if (plan.create && !pipe)
-    target.emplace(session, plan.target, arguments, plan.format, plan.create_options);
-  Conversion conversion(session, plan, target ? &*target : nullptr, pipe ? &*pipe : nullptr,
-                        progress);
-  try {
-    run(session, conversion.run());
-  } catch (Error& error) {
-    progress.finish();
-    if (target) target->failed(error, conversion.created(), conversion.parts());
-    if (pipe) pipe->explain(error);
-    throw;
-  }
-  if (target) target->commit();
-  if (!session.for_people()) progress.update(1, 1);
-  progress.finish();
-  report_conversion(session, {.names = words,
-                              .format = conversion.target_format(),
-                              .bytes = conversion.target_bytes(),
-                              .algorithm = plan.hash,
-                              .digest = conversion.digest(),
-                              .verified = plan.verify,
-                              .preset = plan.preset,
-                              .image = plan.image,
-                              .quiet = plan.quiet});
-  return 0;
+  return convert_images(session, arguments, std::move(plan));
 }
 
 }  // namespace cairn::cli
