@@ -361,6 +361,7 @@ Task<void> FormatNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFl
   const bool to_end = end == this->length();
   const uint64_t middle = std::min(align_up(offset, unit), end);
   const uint64_t middle_end = std::max(middle, to_end ? end : align_down(end, unit));
+  if (flags.no_fallback && !has_zero_marks()) throw Error::system(ENOTSUP);
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, length, true);
   if (offset < middle) co_await zero_part(offset, middle - offset, flags);

@@ -106,6 +106,8 @@ class FormatNode : public Node {
   // Makes whole units of limits().zero_alignment read as zeroes by metadata alone. Gives how many
   // bytes from OFFSET on were done; 0: not possible here, data will be written instead.
   virtual Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap);
+  // False: it is a way to save space at best, and nobody who will have no other may rely on it.
+  virtual bool has_zero_marks() const { return true; }
   // Unmaps whole units of limits().discard_alignment.
   virtual Task<void> discard_mapped(uint64_t offset, uint64_t length);
   // Stores one encoded cluster; the range is exclusively locked.

@@ -65,7 +65,7 @@ Task<void> Qcow2Node::change_refcount_width(unsigned order, const AmendRequest& 
     if (area.count != 0) co_await change_refcount(area.first, area.count, -1);
     // Room for what counts the room itself.
     const uint64_t wanted = needed + 2 + needed * 2 / (cluster() * 8 >> order);
-    area = co_await allocate_locked(wanted, wanted);
+    area = co_await allocate_locked(wanted, wanted, kClusterAtZero);
   }
   std::exception_ptr error;
   try {

@@ -68,7 +68,7 @@ Task<void> Qcow2Node::store_encoded(uint64_t offset, ByteSpan encoded) {
       place = compressed_cursor_;
       co_await change_refcount(current, 1, +1);
     } else {
-      const Run run = co_await allocate_locked(1, 1);
+      const Run run = co_await allocate_locked(1, 1, kClusterAtZero);
       const uint64_t next = run.first * cluster();
       place = next;
       if (room && next == (current + 1) * cluster()) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 
 #include "base/arith.h"
 #include "block/debug.h"
@@ -27,7 +28,7 @@ Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uin
   for (; end < offset + length && at < entries; ++at) {
     const Entry entry = load_entry(ref, at);
     if (!(entry.word & kCopied) || (entry.word & kCompressed)) break;
-    check_entry(entry, end);
+    check_entry(entry, end, Use::kWrite);
     const uint64_t host = (entry.word & kOffsetMask) + end % cluster();
     if (place.length == 0)
       place.host_offset = host;
@@ -52,26 +53,53 @@ Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uin
   return place;
 }
 
-// Space that the cluster has but does not show: an allocated zero cluster, or subclusters without
-// data.
-Grant Qcow2Node::grant_reuse(Entry entry, uint64_t offset, uint64_t length) {
+// Has a place in the file that is its own, whether it shows what is there or not.
+bool Qcow2Node::reusable(Entry entry) const {
+  return (entry.word & kCopied) && !(entry.word & kCompressed) && has_host(entry.word);
+}
+
+// Space that clusters have but do not all show: allocated zero clusters, subclusters without data,
+// and data between them, as far as the places are contiguous.
+Grant Qcow2Node::grant_reuse(const TableCache::Ref& ref, uint64_t offset, uint64_t length) {
+  const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+  const size_t first = slice_index(offset);
+  const Entry entry = load_entry(ref, first);
   const uint64_t start = align_down(offset, cluster());
   const uint64_t host = entry.word & kOffsetMask;
   const uint64_t unit = cluster() / subclusters();
+  const size_t wanted = div_ceil(offset + length - start, cluster());
+  Entry last = entry;
+  size_t count = 1;
+  for (; count < wanted && first + count < entries; ++count) {
+    const Entry next = load_entry(ref, first + count);
+    if (!reusable(next) || (next.word & kOffsetMask) != host + count * cluster()) break;
+    check_entry(next, start + count * cluster(), Use::kWrite);
+    last = next;
+  }
   Grant place;
   place.offset = offset;
-  place.length = std::min(length, start + cluster() - offset);
+  place.length = std::min(length, start + count * cluster() - offset);
   place.host = data_;
   place.host_offset = host + offset % cluster();
   place.in_place = false;
   const uint64_t end = offset + place.length;
-  const auto has_data = [&](uint64_t at) {
-    return classify(entry, static_cast<unsigned>(at % cluster() / unit)) == Type::kNormal;
+  const auto has_data = [&](Entry at_edge, uint64_t at) {
+    return classify(at_edge, static_cast<unsigned>(at % cluster() / unit)) == Type::kNormal;
   };
-  place.copy_begin = has_data(offset) ? offset : align_down(offset, unit);
-  place.copy_end = has_data(end - 1) ? end : align_up(end, unit);
-  if (!external_) check_overlap(host, cluster());
+  place.copy_begin = has_data(entry, offset) ? offset : align_down(offset, unit);
+  place.copy_end = has_data(last, end - 1) ? end : align_up(end, unit);
+  if (!external_) check_overlap(host, count * cluster());
   return place;
+}
+
+// The first subcluster that has data in ENTRY, and the one after the last.
+std::pair<uint64_t, uint64_t> Qcow2Node::moved_units(Entry entry) const {
+  if (entry.word & kCompressed) return {0, subclusters()};
+  if (!has_host(entry.word)) return {subclusters(), 0};
+  if (!header_.extended_l2()) return {0, 1};
+  const auto data = static_cast<uint32_t>(entry.bitmap);
+  if (data == 0) return {subclusters(), 0};
+  return {std::countr_zero(data), 32 - std::countl_zero(data)};
 }
 
 Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
@@ -83,7 +111,15 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
     if (is_aligned(table, cluster())) held.ref = try_slice(table, offset);
     if (!held.ref) held = co_await slice(table, offset);
     const Grant place = grant_in_place(held.ref, offset, length);
-    if (place.length != 0) co_return place;
+    // Where what follows has its place right behind, all of it is one request.
+    bool goes_on = false;
+    const uint64_t end = place.offset + place.length;
+    if (place.length != 0 && place.length < length && slice_index(end) > slice_index(offset)) {
+      const Entry next = load_entry(held.ref, slice_index(end));
+      const uint64_t host = (next.word & kOffsetMask) + end % cluster();
+      goes_on = reusable(next) && host == place.host_offset + place.length;
+    }
+    if (place.length != 0 && !goes_on) co_return place;
   }
   if (!exclusive) co_return Grant{};
 
@@ -91,25 +127,28 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
   const size_t first = slice_index(offset);
   const Entry old = load_entry(held.ref, first);
-  check_entry(old, offset);
-  const auto reusable = [this](Entry entry) {
-    return (entry.word & kCopied) && !(entry.word & kCompressed) && has_host(entry.word);
-  };
-  if (reusable(old)) co_return grant_reuse(old, offset, length);
+  check_entry(old, offset, Use::kWrite);
+  if (reusable(old)) co_return grant_reuse(held.ref, offset, length);
 
   const uint64_t start = align_down(offset, cluster());
+  const uint64_t unit = cluster() / subclusters();
   const size_t wanted = div_ceil(offset + length - start, cluster());
   size_t most = 1;
   while (most < wanted && first + most < entries) {
     const Entry next = load_entry(held.ref, first + most);
-    check_entry(next, start + most * cluster());
+    check_entry(next, start + most * cluster(), Use::kWrite);
     if (reusable(next)) break;
     ++most;
   }
   if (external_) co_return grant_external(most, offset, length);
   Grant place;
   bool virgin = false;
-  const Run run = co_await allocate_some(most, &virgin);
+  uint64_t near = 0;
+  {
+    const std::lock_guard lock(goes_on_mutex_);
+    if (goes_on_.offset == offset && goes_on_.length == length) near = goes_on_.cluster;
+  }
+  const Run run = co_await allocate_some(most, &virgin, near);
   const uint64_t host = run.first * cluster();
   const uint64_t count = run.count;
   const Entry last = load_entry(held.ref, first + count - 1);
@@ -119,14 +158,17 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
   place.host_offset = host + (offset - start);
   place.in_place = false;
   place.host_is_zero = virgin;
-  // Subclusters that were there in another form move with the cluster.
-  const auto unit_of = [&](Entry entry) {
-    return (entry.word & (kCompressed | kOffsetMask)) != 0 ? cluster() : cluster() / subclusters();
-  };
-  place.copy_begin = align_down(offset, unit_of(old));
-  place.copy_end = align_up(offset + place.length, unit_of(last));
+  // Subclusters that were there in another form move with the cluster; those around them do not.
+  const uint64_t end = offset + place.length;
+  place.copy_begin = std::min(align_down(offset, unit), start + moved_units(old).first * unit);
+  place.copy_end = std::max(align_up(end, unit),
+                            align_down(end - 1, cluster()) + moved_units(last).second * unit);
   place.token[0] = host;
   place.token[1] = count;
+  if (place.length < length) {
+    const std::lock_guard lock(goes_on_mutex_);
+    goes_on_ = {end, length - place.length, run.first + count};
+  }
   co_return place;
 }
 
@@ -135,7 +177,9 @@ Task<void> Qcow2Node::publish(Grant place) {
   const uint64_t start = align_down(place.offset, cluster());
   const Slice held = co_await writable_slice(place.offset);
   const size_t first = slice_index(place.offset);
-  const uint64_t count = std::max<uint64_t>(place.token[1], 1);
+  const uint64_t count = place.token[1] != 0
+                             ? place.token[1]
+                             : div_ceil(place.offset + place.length - start, cluster());
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2Update);
   // The flush that comes with the refcounts covers new data; without it there is one of its own.
   if (place.token[1] == 0 || lazy_) l2_->write_after_file_flush();
@@ -213,7 +257,8 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
   if (before & kCopied) co_return;
   const uint64_t old = before & kOffsetMask;
   if (!is_aligned(old, cluster())) corrupt("L2 table offset unaligned");
-  const uint64_t table = co_await allocate(1);
+  const uint64_t table =
+      co_await allocate(1, nullptr, "Preventing invalid allocation of L2 table at offset 0");
   std::vector<std::byte> content(cluster());
   if (old != 0) {
     if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocCowRead);

@@ -21,6 +21,9 @@ inline constexpr uint32_t kMaxBackingName = 1023;
 inline constexpr uint32_t kMaxBitmaps = 65535;
 inline constexpr uint64_t kMaxBitmapDirectoryBytes = 1024 * kMaxBitmaps;
 inline constexpr size_t kMaxBitmapName = 1023;
+// What is wrong where the counters offer the header for something new.
+inline constexpr const char* kClusterAtZero =
+    "Preventing invalid allocation of cluster at offset 0";
 inline constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;  // L1 and standard L2 entries
 inline constexpr uint64_t kCopied = uint64_t{1} << 63;
 inline constexpr uint64_t kCompressed = uint64_t{1} << 62;

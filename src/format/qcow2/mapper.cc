@@ -68,22 +68,41 @@ Qcow2Node::Type Qcow2Node::classify(Entry entry, unsigned subcluster) const {
   return host ? Type::kNormal : Type::kUnallocated;
 }
 
+std::string Qcow2Node::unaligned_cluster(Entry entry, uint64_t offset, Use use) const {
+  const auto host = static_cast<unsigned long long>(entry.word & kOffsetMask);
+  char text[160];
+  if (use == Use::kWrite)
+    std::snprintf(text, sizeof text, "%s cluster offset %#llx unaligned (guest offset: %#llx)",
+                  entry.word & kZeroFlag && !header_.extended_l2() ? "Preallocated zero" : "Data",
+                  host, static_cast<unsigned long long>(offset));
+  else
+    std::snprintf(
+        text, sizeof text,
+        "Cluster allocation offset %#llx unaligned (L2 offset: %#llx, L2 index: %#llx)", host,
+        static_cast<unsigned long long>(l1_entry(offset / header_.l2_range()) & kOffsetMask),
+        static_cast<unsigned long long>(offset / cluster() % header_.l2_entries()));
+  return text;
+}
+
 // What an entry of a sound image never says.
-void Qcow2Node::check_entry(Entry entry, uint64_t offset) {
+void Qcow2Node::check_entry(Entry entry, uint64_t offset, Use use) {
   const uint64_t host = entry.word & kOffsetMask;
   const char* problem = nullptr;
+  // Scripts know these words: those of a read have a space more.
+  const char* invalid =
+      use == Use::kRead ? "Invalid cluster entry found " : "Invalid cluster entry found";
+  char text[160];
   if (entry.word & kCompressed) {
     if (!external_) return;
     problem = "Compressed cluster entry found in image with external data file";
   } else if (header_.version == 2 && (entry.word & kZeroFlag))
     problem = "Zero cluster entry found in pre-v3 image";
   else if (header_.extended_l2() && (entry.bitmap & entry.bitmap >> 32 & 0xffffffff) != 0)
-    problem = "Invalid cluster entry found ";
+    problem = invalid;
   else if (header_.extended_l2() && !has_host(entry.word) && (entry.bitmap & 0xffffffff) != 0)
-    problem = "Invalid cluster entry found ";
+    problem = invalid;
   else if (!is_aligned(host, cluster()))
-    problem = "Cluster allocation offset unaligned";
-  char text[160];
+    corrupt(unaligned_cluster(entry, offset, use));
   if (problem == nullptr) {
     if (!external_ || !has_host(entry.word) || host == align_down(offset, cluster())) return;
     std::snprintf(text, sizeof text,

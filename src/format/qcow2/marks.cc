@@ -89,7 +89,8 @@ void Qcow2Node::corrupt(const std::string& what) {
                    "; further corruption events will be suppressed");
     set_in_background(shared_from_this(), change_marks(kIncompatCorrupt, 0));
   }
-  throw Error(ErrorKind::kCorrupt, "Input/output error").hint("The image is corrupt: " + what);
+  throw explained(Error(ErrorKind::kCorrupt, "Input/output error"),
+                  "The image is corrupt: " + what);
 }
 
 }  // namespace cairn

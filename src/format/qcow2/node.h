@@ -106,6 +106,7 @@ class Qcow2Node : public FormatNode {
   Task<void> publish(Grant grant) override;
   Task<void> abandon(Grant grant) override;
   Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) override;
+  bool has_zero_marks() const override { return header_.version >= 3; }
   Task<void> discard_mapped(uint64_t offset, uint64_t length) override;
   Task<void> store_encoded(uint64_t offset, ByteSpan encoded) override;
   Task<void> flush_mapped() override;
@@ -168,6 +169,7 @@ class Qcow2Node : public FormatNode {
   Value encryption_info() const;
 
   // zero.cc
+  bool cuts_compressed(const TableCache::Ref& ref, uint64_t offset, uint64_t length) const;
   void note_kept(std::vector<HostRange>& kept, Entry entry) const;
   Task<void> discard_kept(std::vector<HostRange> kept);
 
@@ -184,7 +186,9 @@ class Qcow2Node : public FormatNode {
   Entry load_entry(const TableCache::Ref& ref, size_t index) const;
   void store_entry(const TableCache::Ref& ref, size_t index, Entry entry);
   Type classify(Entry entry, unsigned subcluster) const;
-  void check_entry(Entry entry, uint64_t offset);
+  enum class Use : uint8_t { kRead, kWrite };
+  void check_entry(Entry entry, uint64_t offset, Use use = Use::kRead);
+  std::string unaligned_cluster(Entry entry, uint64_t offset, Use use) const;
 
   // marks.cc
   uint64_t incompatible_now() const;
@@ -219,7 +223,15 @@ class Qcow2Node : public FormatNode {
 
   // grant.cc
   Grant grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length);
-  Grant grant_reuse(Entry entry, uint64_t offset, uint64_t length);
+  bool reusable(Entry entry) const;
+  std::pair<uint64_t, uint64_t> moved_units(Entry entry) const;
+  // Where a request that was granted in part goes on.
+  struct GoesOn {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    uint64_t cluster = 0;  // of the file
+  };
+  Grant grant_reuse(const TableCache::Ref& ref, uint64_t offset, uint64_t length);
   Task<Slice> writable_slice(uint64_t offset);
   Task<void> make_l2_table(uint64_t l1_index);
   void release_entry(Entry entry, Freed why);
@@ -228,17 +240,22 @@ class Qcow2Node : public FormatNode {
   // refcounts.cc; all but the last need alloc_mutex_
   Task<uint64_t> refcount(uint64_t index);
   Task<void> change_refcount(uint64_t index, uint64_t count, int delta);
-  Task<Run> allocate_locked(uint64_t least, uint64_t most);
+  Error explained(Error error, const std::string& why) const;
+  Error uncounted(uint64_t index, int delta) const;
+  // FAULT is what is wrong when the counters offer the header.
+  Task<Run> allocate_locked(uint64_t least, uint64_t most, const char* fault);
   Task<Run> find_free(uint64_t least, uint64_t most);
-  Task<bool> make_refcount_block(uint64_t block_index);
+  Task<bool> make_refcount_block(uint64_t block_index, uint64_t wanted_place);
   Task<uint64_t> make_area(uint64_t count);
   Task<void> write_counted_blocks(uint64_t area, uint64_t blocks, uint64_t used);
   Task<void> grow_refcount_table(uint64_t block_index);
   uint64_t refcount_block(uint64_t index);
-  // COUNT clusters in a row; between one and MOST. VIRGIN: they were never written and read as
-  // zeroes.
-  Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr);
-  Task<Run> allocate_some(uint64_t most, bool* virgin);
+  // COUNT clusters in a row; MOST of them, or fewer where that would be very many. VIRGIN: they
+  // were never written and read as zeroes.
+  Task<uint64_t> allocate(uint64_t count, bool* virgin = nullptr,
+                          const char* fault = qcow2::kClusterAtZero);
+  // From cluster NEAR on, however few are free there; 0: anywhere.
+  Task<Run> allocate_some(uint64_t most, bool* virgin, uint64_t near = 0);
   bool passes(Freed why) const;
   void free_later(uint64_t offset, uint64_t length, Freed why);
   // Lowers the counters of clusters at once; needs alloc_mutex_.
@@ -246,6 +263,7 @@ class Qcow2Node : public FormatNode {
   Task<void> discard_unused(uint64_t first, uint64_t count);
   Task<void> apply_frees();
   Task<void> apply_frees_if_many();
+  Task<void> apply_requested_frees();
 
   // empty.cc
   Task<bool> start_over();
@@ -338,8 +356,10 @@ class Qcow2Node : public FormatNode {
   std::unique_ptr<TableCache> refcounts_;
 
   Mutex alloc_mutex_;
+  std::mutex goes_on_mutex_;
+  GoesOn goes_on_;
   std::vector<uint64_t> refcount_table_;
-  uint64_t free_cursor_ = 0;                 // no free cluster below
+  uint64_t free_cursor_ = 0;                 // where the next search begins
   std::vector<Run>* became_free_ = nullptr;  // told of clusters whose counter becomes zero
   uint64_t virgin_ = 0;                      // host offsets from here on were never written
   int compression_level_ = 0;                // of write_compressed(); 0: the codec's choice
@@ -354,7 +374,10 @@ class Qcow2Node : public FormatNode {
 
   std::mutex frees_mutex_;
   std::vector<HostRange> frees_;
-  uint64_t waiting_bytes_ = 0;  // sum of frees_
+  uint64_t waiting_bytes_ = 0;    // sum of frees_
+  bool frees_requested_ = false;  // a guest asked for some of them
+  int64_t reuses_left_ = 0;       // flushes for that
+  std::chrono::steady_clock::time_point reused_at_{};
   Mutex flush_mutex_;
   std::atomic<bool> corrupt_reported_{false};
   std::atomic<bool> unusable_{false};

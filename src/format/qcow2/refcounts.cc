@@ -15,6 +15,10 @@ namespace {
 // This much freed space, or so many pieces of it, may wait for the next flush.
 constexpr size_t kMaxWaitingFrees = 4096;
 constexpr uint64_t kMaxWaitingBytes = 64 << 20;
+// So many flushes in a row may make discarded clusters free for what is written next; one more
+// every 100 ms.
+constexpr int64_t kMostReuses = 32;
+constexpr std::chrono::milliseconds kReuseInterval{100};
 // Pieces of what a snapshot gives up that the file is told of; it is a hint.
 constexpr size_t kMaxDiscards = 1 << 16;
 
@@ -57,6 +61,21 @@ Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
   co_return get_refcount(ref.bytes(), index % per_block, header_.refcount_order);
 }
 
+// What people are told beside the words that scripts know.
+Error Qcow2Node::explained(Error error, const std::string& why) const {
+  if (context().beyond_qemu) error.hint(why);
+  return error;
+}
+
+// What a change of the counter of cluster INDEX, for which there is none, fails with.
+Error Qcow2Node::uncounted(uint64_t index, int delta) const {
+  const uint64_t block = index / header_.refcounts_per_block();
+  const Error error = delta < 0 ? Error(ErrorKind::kCorrupt, "Input/output error")
+                      : block >= kMaxRefcountTableBytes / 8 ? Error::system(EFBIG)
+                                                            : Error::system(EAGAIN);
+  return explained(error, "Cluster " + std::to_string(index) + " has no refcount.");
+}
+
 Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta) {
   const uint64_t per_block = header_.refcounts_per_block();
   const unsigned order = header_.refcount_order;
@@ -65,9 +84,7 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
     const uint64_t block = at / per_block;
     const uint64_t end = std::min(index + count, (block + 1) * per_block);
     const uint64_t place = refcount_block(block);
-    if (place == 0)
-      throw Error(ErrorKind::kCorrupt, "Input/output error")
-          .hint("Cluster " + std::to_string(at) + " has no refcount.");
+    if (place == 0) throw uncounted(at, delta);
     if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockUpdate);
     check_overlap(place, cluster(), kOverlapAll & ~kOverlapRefcountBlock);
     TableCache::Ref ref = co_await refcounts_->get(place);
@@ -78,8 +95,9 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
     for (; at < end; ++at) {
       const uint64_t old = get_refcount(ref.bytes(), at % per_block, order);
       if (delta > 0 ? old == most : old == 0)
-        throw Error::system(EINVAL).hint("The refcount of cluster " + std::to_string(at) +
-                                         (delta > 0 ? " would overflow." : " is zero already."));
+        throw explained(Error::system(EINVAL),
+                        "The refcount of cluster " + std::to_string(at) +
+                            (delta > 0 ? " would overflow." : " is zero already."));
       const uint64_t now = delta > 0 ? old + 1 : old - 1;
       set_refcount(ref.bytes(), at % per_block, order, now);
       if (now != 0) continue;
@@ -123,7 +141,7 @@ Task<Qcow2Node::Run> Qcow2Node::find_free(uint64_t least, uint64_t most) {
   co_return run;
 }
 
-Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
+Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most, const char* fault) {
   const uint64_t per_block = header_.refcounts_per_block();
   if (least >= per_block) {
     // New blocks would lie in the way of a run that is longer than what one of them counts.
@@ -132,33 +150,34 @@ Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most) {
   }
   while (true) {
     const Run run = co_await find_free(least, most);
-    if (run.first == 0) corrupt("Preventing invalid allocation of cluster at offset 0");
+    if (run.first == 0) corrupt(fault);
     const auto end = checked_mul(run.first + run.count, cluster());
     if (!end || *end > kMaxHostOffset) throw Error::system(EFBIG);
     bool restart = false;
     for (uint64_t block = run.first / per_block; block <= (run.first + run.count - 1) / per_block;
          ++block) {
-      // A new block takes space itself, perhaps what was just found: search again.
-      const bool made = co_await make_refcount_block(block);
+      // A new block takes space itself, after what was found where it can: search again.
+      const bool made = co_await make_refcount_block(block, run.first + run.count);
       restart = restart || made;
     }
     if (restart) continue;
     check_overlap(run.first * cluster(), run.count * cluster());
     co_await change_refcount(run.first, run.count, +1);
-    if (run.first == free_cursor_) free_cursor_ = run.first + run.count;
+    // Smaller gaps before the run wait until something near them is freed, or the image is opened.
+    free_cursor_ = run.first + run.count;
     co_return run;
   }
 }
 
 // Makes the block that counts clusters from BLOCK_INDEX * refcounts per block on; false when it is
 // there. No counter of its range is set, so it can lie in its own range and count itself.
-Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index) {
+Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index, uint64_t wanted_place) {
   if (block_index >= refcount_table_.size()) co_await grow_refcount_table(block_index);
   if (refcount_table_[block_index] != 0) co_return false;
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kRefblockAlloc);
   const uint64_t per_block = header_.refcounts_per_block();
   const uint64_t place =
-      std::clamp(free_cursor_, block_index * per_block, (block_index + 1) * per_block - 1);
+      std::clamp(wanted_place, block_index * per_block, (block_index + 1) * per_block - 1);
   const uint64_t offset = place * cluster();
   if (offset == 0) corrupt("Preventing invalid allocation of refcount block at offset 0");
   check_overlap(offset, cluster());
@@ -246,7 +265,8 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
   while (true) {
     const uint64_t used = area_block + blocks;
     const uint64_t new_table = div_ceil((used + used / 2) * 8, cluster());
-    const uint64_t new_blocks = div_ceil(blocks + new_table, per_block);
+    // As if the area held the old blocks as well: QEMU's layout, and room to grow.
+    const uint64_t new_blocks = div_ceil(used + new_table, per_block);
     if (new_table == table && new_blocks == blocks) break;
     table = std::max(table, new_table);
     blocks = std::max(blocks, new_blocks);
@@ -284,20 +304,32 @@ Task<void> Qcow2Node::grow_refcount_table(uint64_t block_index) {
 
 // --- for the rest of the driver ---
 
-Task<uint64_t> Qcow2Node::allocate(uint64_t count, bool* virgin) {
+Task<uint64_t> Qcow2Node::allocate(uint64_t count, bool* virgin, const char* fault) {
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterAlloc);
+  co_await apply_requested_frees();
   Mutex::Guard guard = co_await alloc_mutex_.lock();
-  const Run run = co_await allocate_locked(count, count);
+  const Run run = co_await allocate_locked(count, count, fault);
   const uint64_t offset = run.first * cluster();
   if (virgin != nullptr) *virgin = offset >= virgin_;
   virgin_ = std::max(virgin_, offset + count * cluster());
   co_return offset;
 }
 
-Task<Qcow2Node::Run> Qcow2Node::allocate_some(uint64_t most, bool* virgin) {
+Task<Qcow2Node::Run> Qcow2Node::allocate_some(uint64_t most, bool* virgin, uint64_t near) {
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterAlloc);
+  co_await apply_requested_frees();
   Mutex::Guard guard = co_await alloc_mutex_.lock();
-  const Run run = co_await allocate_locked(1, most);
+  // In one piece, so that the disk can be read in large requests; what needs blocks of its own
+  // takes what there is.
+  uint64_t least = most < header_.refcounts_per_block() ? most : 1;
+  if (near != 0 && near >= free_cursor_) {
+    const uint64_t used = co_await refcount(near);
+    if (used == 0) {
+      free_cursor_ = near;
+      least = 1;
+    }
+  }
+  const Run run = co_await allocate_locked(least, most, kClusterAtZero);
   *virgin = run.first * cluster() >= virgin_;
   virgin_ = std::max(virgin_, (run.first + run.count) * cluster());
   co_return run;
@@ -323,6 +355,7 @@ void Qcow2Node::free_later(uint64_t offset, uint64_t length, Freed why) {
   const bool discard = passes(why);
   std::lock_guard lock(frees_mutex_);
   waiting_bytes_ += length;
+  frees_requested_ = frees_requested_ || why == Freed::kRequest;
   if (!frees_.empty() && frees_.back().discard == discard &&
       frees_.back().offset + frees_.back().length == offset)
     frees_.back().length += length;
@@ -359,6 +392,7 @@ Task<void> Qcow2Node::apply_frees() {
     std::lock_guard lock(frees_mutex_);
     ranges.swap(frees_);
     waiting_bytes_ = 0;
+    frees_requested_ = false;
   }
   if (ranges.empty()) co_return;
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kClusterFree);
@@ -374,6 +408,24 @@ Task<void> Qcow2Node::apply_frees() {
       compressed_cursor_ = 0;
     if (range.discard) co_await discard_unused(first, last - first);
   }
+}
+
+// What a guest has discarded is used again before the file grows. That costs a flush, so not for
+// every request of a guest that discards and writes in turns.
+Task<void> Qcow2Node::apply_requested_frees() {
+  bool due = false;
+  {
+    std::lock_guard lock(frees_mutex_);
+    if (frees_requested_) {
+      const auto now = std::chrono::steady_clock::now();
+      const int64_t more = (now - reused_at_) / kReuseInterval;
+      reuses_left_ = std::min(kMostReuses, reuses_left_ + more);
+      reused_at_ += more * kReuseInterval;
+      due = reuses_left_ > 0;
+      if (due) --reuses_left_;
+    }
+  }
+  if (due) co_await apply_frees();
 }
 
 Task<void> Qcow2Node::apply_frees_if_many() {

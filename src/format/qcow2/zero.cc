@@ -11,6 +11,22 @@ namespace {
 constexpr uint64_t kAllZero = 0xffffffff00000000;
 }
 
+// Whether a range within a slice begins or ends inside of a compressed cluster, which has no
+// subclusters: all of it is written then, as QEMU does.
+bool Qcow2Node::cuts_compressed(const TableCache::Ref& ref, uint64_t offset,
+                                uint64_t length) const {
+  const uint64_t end = offset + length;
+  const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+  const auto compressed = [&](size_t index) {
+    return index < entries && (load_entry(ref, index).word & kCompressed) != 0;
+  };
+  const bool cut_end = !is_aligned(end, cluster()) && end != this->length();
+  if (!is_aligned(offset, cluster()) && compressed(slice_index(offset))) return true;
+  return cut_end &&
+         compressed(slice_index(offset) +
+                    (align_down(end, cluster()) - align_down(offset, cluster())) / cluster());
+}
+
 // The results are those of the table "write zeroes" in docs/formats/qcow2.md.
 Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
   if (header_.version < 3) {
@@ -22,6 +38,7 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
   const Slice held = co_await writable_slice(offset);
   const uint64_t unit = cluster() / subclusters();
   const size_t entries = slice_bytes_ / header_.l2_entry_bytes();
+  if (cuts_compressed(held.ref, offset, length)) co_return 0;
   uint64_t at = offset;
   bool changed = false;
   for (size_t index = slice_index(offset); at < offset + length && index < entries; ++index) {
@@ -30,7 +47,6 @@ Task<uint64_t> Qcow2Node::zero_mapped(uint64_t offset, uint64_t length, bool may
     const bool whole = at == start && (end == start + cluster() || end == this->length());
     const Entry old = load_entry(held.ref, index);
     check_entry(old, at);
-    if (!whole && (old.word & kCompressed)) break;
     co_await zero_external(at, end - at, may_unmap);
     Entry now;
     const bool keep = !(old.word & kCompressed) && has_host(old.word) &&
@@ -77,7 +93,8 @@ Task<void> Qcow2Node::discard_mapped(uint64_t offset, uint64_t length) {
     for (size_t index = slice_index(offset); offset < range_end && index < entries; ++index) {
       const Entry old = load_entry(held.ref, index);
       check_entry(old, offset);
-      const bool nothing = old.word == 0 && old.bitmap == 0;
+      // Zeroes without a place stay what they are.
+      const bool nothing = !(old.word & kCompressed) && !has_host(old.word);
       if (!nothing || below) {
         const bool keep = discard_no_unref_ && !(old.word & kCompressed) && has_host(old.word);
         Entry now;
