@@ -36,6 +36,10 @@ Task<void> SnapshotSwitch::begin(std::span<const uint64_t> active, uint64_t l1_t
   std::vector<std::byte> list;
   for (const SnapshotEntry& one : snapshots) one.encode(list);
   if (list.size() > kMaxSnapshotTableBytes) throw Error::system(EFBIG);
+  // Where a snapshot is applied the list stays where it is.
+  list_stays_ = snapshots.size() == node_.snapshots_.size();
+  co_await reserve(l1_tables < 2 ? 0 : div_ceil(l1_entries * 8, cluster),
+                   list_stays_ ? 0 : div_ceil(list.size(), cluster));
   uint64_t wanted = l1_tables * div_ceil(l1_entries * 8, cluster) + div_ceil(list.size(), cluster);
   for (const uint64_t entry : active) wanted += (entry & kOffsetMask) != 0 ? 1 : 0;
   for (size_t i = 0; i < node_.refcount_table_.size(); ++i)
@@ -85,6 +89,35 @@ Task<void> SnapshotSwitch::begin(std::span<const uint64_t> active, uint64_t l1_t
   co_await node_.change_refcount(node_.header_.refcount_table_offset / cluster,
                                  node_.header_.refcount_table_clusters, -1);
   node_.became_free_ = node_.pass_discard_snapshot_ ? &given_up_ : nullptr;
+}
+
+// Finds where a new snapshot's L1 table and the list are to be in the end. Where that needs new
+// refcount blocks everything stays in the area.
+Task<void> SnapshotSwitch::reserve(uint64_t l1_clusters, uint64_t list_clusters) {
+  const Header& header = node_.header_;
+  const uint64_t cluster = node_.cluster();
+  const uint64_t per_block = header.refcounts_per_block();
+  old_ = {.disk_bytes = header.size,
+          .l1_entries = header.l1_entries,
+          .l1_place = header.l1_offset,
+          .table_place = header.refcount_table_offset,
+          .table_clusters = header.refcount_table_clusters,
+          .list_place = header.snapshots_offset};
+  file_bytes_ = node_.file_->length();
+  may_settle_ = old_.l1_entries != 0 && old_.table_clusters != 0;
+  const uint64_t begin = node_.free_cursor_;
+  for (const auto& [clusters, place] :
+       {std::pair(l1_clusters, &l1_reserved_), std::pair(list_clusters, &list_reserved_)}) {
+    if (clusters == 0 || !may_settle_) continue;
+    const Qcow2Node::Run run = co_await node_.find_free(clusters, clusters);
+    for (uint64_t i = run.first / per_block; i <= (run.first + clusters - 1) / per_block; ++i)
+      may_settle_ = may_settle_ && node_.refcount_block(i) != 0;
+    *place = run.first * cluster;
+    node_.free_cursor_ = run.first + clusters;
+  }
+  may_settle_ = may_settle_ && (l1_clusters == 0 || l1_reserved_ != 0) &&
+                (list_clusters == 0 || list_reserved_ != 0);
+  if (!may_settle_) node_.free_cursor_ = begin;
 }
 
 // Copies the blocks into the area, and adds empty ones that count the area itself.
@@ -176,12 +209,13 @@ Task<void> SnapshotSwitch::find_ones(std::vector<uint8_t>& ones) {
 }
 
 // Puts the loaded table into the area.
-Task<uint64_t> SnapshotSwitch::store_copy() {
+Task<uint64_t> SnapshotSwitch::store_copy(uint64_t before) {
   if (pending_bytes_ + table_.size() > pending_.size()) co_await write_pending();
   const uint64_t place = co_await take(1);
   if (pending_bytes_ == 0) pending_place_ = place;
   std::memcpy(pending_.data() + pending_bytes_, table_.data(), table_.size());
   pending_bytes_ += table_.size();
+  moved_.push_back({before, place});
   co_return place;
 }
 
@@ -223,7 +257,7 @@ Task<void> SnapshotSwitch::share(std::vector<uint64_t>& active) {
     }
     if (changed) {
       co_await count_clusters(table, 1, -1);
-      entry = co_await store_copy();
+      entry = co_await store_copy(table);
     }
     co_await count_clusters(entry, 1, +1);
   }
@@ -252,7 +286,7 @@ Task<void> SnapshotSwitch::renew_copied(std::vector<uint64_t>& active) {
     }
     if (changed) {
       co_await count_clusters(table, 1, -1);
-      entry = co_await store_copy();
+      entry = co_await store_copy(table);
     }
     const uint64_t users = co_await node_.refcount(entry / node_.cluster());
     if (users == 1) entry |= kCopied;
@@ -300,51 +334,64 @@ Task<void> SnapshotSwitch::finish(const std::vector<uint64_t>& active,
   co_await node_.file_->write(table_place_, table);
   co_await node_.file_->flush();
 
-  std::byte fields[48];
-  store_be<uint64_t>(fields, 0, disk_bytes);
-  store_be<uint32_t>(fields, 8, header.crypt_method);
-  store_be<uint32_t>(fields, 12, static_cast<uint32_t>(active.size()));
-  store_be<uint64_t>(fields, 16, l1_place);
-  store_be<uint64_t>(fields, 24, table_place_);
-  store_be<uint32_t>(fields, 32, static_cast<uint32_t>(table.size() / cluster));
-  store_be<uint32_t>(fields, 36, static_cast<uint32_t>(snapshots.size()));
-  store_be<uint64_t>(fields, 40, list_place);
-  co_await node_.file_->write(24, fields);
-
+  const Roots roots{.disk_bytes = disk_bytes,
+                    .l1_entries = active.size(),
+                    .l1_place = l1_place,
+                    .table_place = table_place_,
+                    .table_clusters = table.size() / cluster,
+                    .list_place = list_place};
+  co_await write_roots(roots, snapshots.size());
   done_ = true;
-  header.size = disk_bytes;
-  header.l1_entries = static_cast<uint32_t>(active.size());
-  header.l1_offset = l1_place;
-  header.refcount_table_offset = table_place_;
-  header.refcount_table_clusters = static_cast<uint32_t>(table.size() / cluster);
-  header.snapshot_count = static_cast<uint32_t>(snapshots.size());
-  header.snapshots_offset = list_place;
-  node_.set_length(disk_bytes);
-  auto l1 = std::make_unique<std::atomic<uint64_t>[]>(std::max<size_t>(1, active.size()));
-  for (size_t i = 0; i < active.size(); ++i) l1[i] = active[i];
-  node_.l1_ = std::move(l1);
-  node_.l1_count_ = active.size();
-  node_.snapshots_ = std::move(snapshots);
-  node_.compressed_cursor_ = 0;
-  node_.virgin_ = std::max(node_.virgin_, end_ * cluster);
   for (const uint64_t block : old_table_)
     if (block != 0) node_.refcounts_->forget(block, cluster);
   for (const uint64_t entry : old_active)
     if (const uint64_t place = entry & kOffsetMask) node_.l2_->forget(place, cluster);
-  {
-    std::lock_guard lock(node_.tables_mutex_);
-    node_.table_clusters_.clear();
-    node_.block_clusters_.clear();
-    for (const uint64_t entry : active)
-      if (const uint64_t place = entry & kOffsetMask) node_.table_clusters_.insert(place / cluster);
-    for (const uint64_t block : node_.refcount_table_)
-      if (block != 0) node_.block_clusters_.insert(block / cluster);
-  }
+  adopt(roots, active, std::move(snapshots));
   co_await node_.file_->flush();
   // Only now nothing on the disk refers to them.
   node_.became_free_ = nullptr;
   for (const Qcow2Node::Run& run : given_up_) co_await node_.discard_unused(run.first, run.count);
+  co_await settle();
   co_await node_.note_inactive_tables();
+}
+
+Task<void> SnapshotSwitch::write_roots(Roots roots, size_t snapshots) {
+  std::byte fields[48];
+  store_be<uint64_t>(fields, 0, roots.disk_bytes);
+  store_be<uint32_t>(fields, 8, node_.header_.crypt_method);
+  store_be<uint32_t>(fields, 12, static_cast<uint32_t>(roots.l1_entries));
+  store_be<uint64_t>(fields, 16, roots.l1_place);
+  store_be<uint64_t>(fields, 24, roots.table_place);
+  store_be<uint32_t>(fields, 32, static_cast<uint32_t>(roots.table_clusters));
+  store_be<uint32_t>(fields, 36, static_cast<uint32_t>(snapshots));
+  store_be<uint64_t>(fields, 40, roots.list_place);
+  co_await node_.file_->write(24, fields);
+}
+
+// The node becomes what the header says by now; refcount_table_ is that already.
+void SnapshotSwitch::adopt(Roots roots, const std::vector<uint64_t>& active,
+                           std::vector<SnapshotEntry> snapshots) {
+  const uint64_t cluster = node_.cluster();
+  Header& header = node_.header_;
+  header.size = roots.disk_bytes;
+  header.l1_entries = static_cast<uint32_t>(active.size());
+  header.l1_offset = roots.l1_place;
+  header.refcount_table_offset = roots.table_place;
+  header.refcount_table_clusters = static_cast<uint32_t>(roots.table_clusters);
+  header.snapshot_count = static_cast<uint32_t>(snapshots.size());
+  header.snapshots_offset = roots.list_place;
+  node_.set_length(roots.disk_bytes);
+  node_.use_l1(active);
+  node_.snapshots_ = std::move(snapshots);
+  node_.compressed_cursor_ = 0;
+  node_.virgin_ = std::max(node_.virgin_, end_ * cluster);
+  std::lock_guard lock(node_.tables_mutex_);
+  node_.table_clusters_.clear();
+  node_.block_clusters_.clear();
+  for (const uint64_t entry : active)
+    if (const uint64_t place = entry & kOffsetMask) node_.table_clusters_.insert(place / cluster);
+  for (const uint64_t block : node_.refcount_table_)
+    if (block != 0) node_.block_clusters_.insert(block / cluster);
 }
 
 }  // namespace cairn

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,10 @@ namespace cairn {
 // of the header that name the roots and the disk's size lie in one sector; one write of it
 // switches. A crash before leaves the old state as it was, one after it the new state: exact
 // counters and flags, no leak.
+//
+// What was moved is then copied to where it was before, and what is new to the first free clusters;
+// a second write of the header switches to that and the area is free again. The layout is QEMU's in
+// the end, and images do not grow by their tables with every snapshot.
 //
 // Every range is locked while one of these lives, and the allocator from begin() on. Dropped
 // before finish(), it leaves the image as it was.
@@ -44,6 +49,20 @@ class SnapshotSwitch {
                     std::vector<qcow2::SnapshotEntry> snapshots, uint64_t disk_bytes);
 
  private:
+  // Where the header finds everything else.
+  struct Roots {
+    uint64_t disk_bytes = 0;
+    uint64_t l1_entries = 0;
+    uint64_t l1_place = 0;
+    uint64_t table_place = 0;
+    uint64_t table_clusters = 0;
+    uint64_t list_place = 0;
+  };
+  // A table's place before and in the area.
+  struct Move {
+    uint64_t before = 0;
+    uint64_t now = 0;
+  };
   // Clusters in a row, and which entry of the table names the first.
   struct Piece {
     uint64_t first = 0;
@@ -55,16 +74,40 @@ class SnapshotSwitch {
   Task<void> load(uint64_t table);
   std::vector<Piece> pieces(bool compressed_too) const;
   Task<void> find_ones(std::vector<uint8_t>& ones);
-  Task<uint64_t> store_copy();
+  Task<uint64_t> store_copy(uint64_t before);
   Task<void> write_pending();
+  Task<void> reserve(uint64_t l1_clusters, uint64_t list_clusters);
+  Task<void> write_roots(Roots roots, size_t snapshots);
+  void adopt(Roots roots, const std::vector<uint64_t>& active,
+             std::vector<qcow2::SnapshotEntry> snapshots);
+  // snapshot_settle.cc
+  Task<void> settle();
+  Task<bool> place_back(Roots& roots, std::vector<uint64_t>& active,
+                        std::vector<qcow2::SnapshotEntry>& snapshots);
+  Task<bool> place_list(Roots& roots, const std::vector<qcow2::SnapshotEntry>& snapshots);
+  Task<bool> may_go_back(uint64_t before, uint64_t now, uint64_t clusters);
+  bool keep(uint64_t place, uint64_t clusters);
+  Task<void> write_blocks_back();
+  Task<void> write_entries(uint64_t place, std::span<const uint64_t> entries);
+  uint64_t settled_place(uint64_t entry) const;
+  Task<void> cut_area();
 
   Qcow2Node& node_;
   Mutex::Guard guard_;
   bool begun_ = false;
   bool done_ = false;
   std::vector<uint64_t> old_table_;
-  std::vector<Qcow2Node::Run> given_up_;  // clusters whose counters became zero
-  uint64_t area_ = 0;                     // in clusters
+  Roots old_;
+  std::vector<Move> moved_;  // L2 tables
+  bool may_settle_ = false;
+  bool list_stays_ = false;
+  uint64_t l1_reserved_ = 0;                // for the new snapshot's L1 table, 0: there is none
+  uint64_t list_reserved_ = 0;              // for the list, 0: it is empty
+  std::map<uint64_t, uint64_t> recounted_;  // counters that change when the image is settled
+  uint64_t kept_end_ = 0;                   // of what stays in the area then
+  uint64_t file_bytes_ = 0;                 // before
+  std::vector<Qcow2Node::Run> given_up_;    // clusters whose counters became zero
+  uint64_t area_ = 0;                       // in clusters
   uint64_t next_ = 0;
   uint64_t end_ = 0;
   uint64_t table_place_ = 0;
