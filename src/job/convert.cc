@@ -94,25 +94,18 @@ bool Convert::is_work(State state) const {
 // What has to be written, found in a walk over the extents before the copy.
 Task<void> Convert::count_work() {
   work_ = 0;
-  const auto loud = std::exchange(warn, nullptr);
-  std::exception_ptr error;
-  try {
-    for (uint64_t at = 0; at < total_; at += extent_.length) {
-      cancel_.check();
-      co_await look(at);
-      if (is_work(extent_.state)) work_ += extent_.length;
-    }
-  } catch (...) {
-    error = std::current_exception();
+  for (uint64_t at = 0; at < total_; at += extent_.length) {
+    cancel_.check();
+    co_await look(at);
+    if (is_work(extent_.state)) work_ += extent_.length;
   }
-  warn = loud;
   extent_ = {};
-  if (error) std::rethrow_exception(error);
 }
 
 Task<void> Convert::run() {
   work_ = total_;
   if (options_.count_data && progress) co_await count_work();
+  steps_.report = [this](uint64_t bytes) { advance(bytes); };
   unsigned count = std::max(1u, options_.parallel);
   if (remote_ && !options_.compress && count == ConvertOptions{}.parallel) count = kRemoteRequests;
   const unsigned workers = std::min(count, context_.runtime().worker_count());
@@ -153,7 +146,8 @@ Task<void> Convert::look(uint64_t offset) {
     const Error told = at_byte(error, "reading block status at offset", offset);
     if (!options_.salvage) throw told;
     if (warn) warn(told.message());
-    extent_.length = std::min(extent_.length, unit_);
+    // QEMU's tools ask again for the next sector.
+    extent_.length = std::min(extent_.length, options_.count_data ? kConvertSector : unit_);
     co_return;
   }
   extent_.length = found.length;
@@ -238,7 +232,9 @@ Task<Convert::Chunk> Convert::next_chunk(BufferPool::Loan& large) {
   // In the order of the disk: what others wait for never waits for them.
   if (read && chunk.length > own_bytes_) large = co_await large_->borrow();
   chunk.number = numbers_++;
+  chunk.step = steps_.take(position_, known);
   position_ = end;
+  if (position_ >= total_) steps_.end();
   co_return chunk;
 }
 
@@ -271,7 +267,7 @@ Task<void> Convert::work() {
       failed_ = true;
     }
     if (error) std::rethrow_exception(error);
-    if (!options_.count_data || is_work(chunk.state)) advance(chunk.length);
+    steps_.done(*chunk.step, !options_.count_data || is_work(chunk.state) ? chunk.length : 0);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "block/node.h"
 #include "job/data_budget.h"
 #include "job/hash.h"
+#include "job/progress_steps.h"
 
 namespace cairn {
 
@@ -69,6 +70,7 @@ class Convert {
     bool compressed = false;  // in the source, or to be in the target
     Node* host = nullptr;     // where the bytes lie verbatim
     uint64_t host_offset = 0;
+    std::shared_ptr<ProgressSteps::Step> step = nullptr;
   };
   struct Source {
     NodePtr node;
@@ -123,6 +125,7 @@ class Convert {
   Chunk extent_;  // what is known about the disk from position_ on
 
   InOrder order_;
+  ProgressSteps steps_;
   std::atomic<uint64_t> done_{0};
   std::atomic<uint64_t> stored_{0};
   std::atomic<bool> failed_{false};
