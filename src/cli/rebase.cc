@@ -91,6 +91,7 @@ class Rebasing {
     // The guest sees the same disk at every moment: what is written is what it saw before.
     const DifferenceOptions options{.own_stays = true,
                                     .compress = plan_.compress,
+                                    .zeroes_as_data = !session_.context.beyond_qemu,
                                     .wanted_name = "old backing file",
                                     .shown_name = "new backing file"};
     Difference job(overlay_, old_, new_, options, session_.cancel);

@@ -14,6 +14,7 @@ constexpr uint64_t kDifferencePieceBytes = 1 << 20;
 // What one copier goes through before it asks for more: to ask costs more than a small piece.
 constexpr uint64_t kDifferenceRegionBytes = 4 << 20;
 constexpr unsigned kDifferenceLeastCopiers = 8;
+constexpr uint64_t kDifferenceDataBytes = 2 << 20;
 
 Task<void> read_from(Node* disk, uint64_t offset, MutableByteSpan out, std::string_view name) {
   const uint64_t length = disk == nullptr ? 0 : disk->length();
@@ -55,6 +56,8 @@ Task<void> Difference::run() {
   total_ = target_->length();
   most_ = std::max(kDifferencePieceBytes, target_->limits().cluster_bytes);
   region_bytes_ = align_up(kDifferenceRegionBytes, most_);
+  if (options_.zeroes_as_data && wanted_ != nullptr)
+    data_end_ = align_up(wanted_->length(), kDifferenceDataBytes);
   scan_ = new_scan();
   Runtime& runtime = target_->context().runtime();
   const unsigned workers = runtime.worker_count();
@@ -200,7 +203,7 @@ Task<void> Difference::keep(uint64_t offset, ByteSpan bytes, bool compress) {
   // Where it holds something already, what is of no use any more is given up.
   const WriteFlags zeroes{.may_unmap = !options_.own_stays};
   try {
-    if (is_zero(bytes)) {
+    if (offset >= data_end_ && is_zero(bytes)) {
       co_await target_->write_zeroes(offset, bytes.size(), zeroes);
       co_return;
     }

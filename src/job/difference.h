@@ -21,7 +21,9 @@ struct DifferenceOptions {
   bool layers = false;
   bool compress = false;         // store whole clusters compressed
   bool keep_compressed = false;  // store compressed what is compressed in WANTED
-  uint64_t most_output = 0;      // bytes that may be written; 0: any number
+  // Zeroes are written as data up to the piece of 2 MiB in which WANTED ends, as QEMU does.
+  bool zeroes_as_data = false;
+  uint64_t most_output = 0;  // bytes that may be written; 0: any number
   // How errors name the two: "error while reading from …".
   std::string_view wanted_name = "the source";
   std::string_view shown_name = "the source";
@@ -97,6 +99,7 @@ class Difference {
   DifferenceOptions options_;
   const CancelSource& cancel_;
   uint64_t total_ = 0;
+  uint64_t data_end_ = 0;      // zeroes before it are written as data
   uint64_t most_ = 0;          // bytes of a piece
   uint64_t region_bytes_ = 0;  // whole ones of those
   std::atomic<uint64_t> written_{0};
