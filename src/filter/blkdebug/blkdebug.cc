@@ -144,6 +144,8 @@ class BlkdebugNode : public FilterNode {
   }
 
   DebugPort* debug_port() override { return &port_; }
+  // As with QEMU, nobody knows.
+  Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   // The name by which the same node can be opened again, where the image has one of its own.
   void set_short_name(const std::string& config) {
     if (!below().filename().starts_with("json:"))
@@ -194,7 +196,9 @@ class BlkdebugNode : public FilterNode {
     co_await FilterNode::do_flush();
   }
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
-    machine_.request(blkdebug::kBlockStatus, offset, max);
+    // A sector with an error ends what is known before it.
+    machine_.request(blkdebug::kBlockStatus, offset, 1);
+    max = machine_.before_error(blkdebug::kBlockStatus, offset, max);
     const Extent extent = co_await FilterNode::do_extent(offset, max);
     co_return extent;
   }

@@ -174,4 +174,15 @@ void Machine::request(IoType type, uint64_t offset, uint64_t length) {
   if (error != 0) throw Error::system(error);
 }
 
+uint64_t Machine::before_error(IoType type, uint64_t offset, uint64_t length) {
+  const std::lock_guard lock(mutex_);
+  for (const size_t index : armed_) {
+    const InjectError& rule = rules_.inject[index];
+    if ((rule.types & type) == 0 || !rule.sector || *rule.sector > UINT64_MAX / 512) continue;
+    const uint64_t begin = *rule.sector * 512;
+    if (begin > offset) length = std::min(length, begin - offset);
+  }
+  return length;
+}
+
 }  // namespace cairn::blkdebug

@@ -56,6 +56,9 @@ class Machine {
   void happened(DebugEvent event);
   // Throws the error that a request of TYPE gets; flushes have no range.
   void request(IoType type, uint64_t offset, uint64_t length);
+  // How many of the LENGTH bytes from OFFSET on come before the next sector that has an error for
+  // TYPE.
+  uint64_t before_error(IoType type, uint64_t offset, uint64_t length);
 
  private:
   std::mutex mutex_;

@@ -43,6 +43,8 @@ class BlkverifyNode : public FilterNode {
     limits.memory_alignment = std::max(limits.memory_alignment, raw_->limits().memory_alignment);
     add_child("raw", std::move(raw), ChildRole::kFile);
   }
+  // Two disks take two sizes.
+  Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
 
  protected:
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
