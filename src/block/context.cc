@@ -1,7 +1,6 @@
 #include "block/context.h"
 
 #include <cctype>
-#include <cstdio>
 
 #include "block/throttle_group.h"
 
@@ -19,10 +18,6 @@ bool well_formed_id(std::string_view id) {
 }  // namespace
 
 Context::Context(RuntimeOptions options) : runtime_(options) {
-  tell = [](std::string_view line) {
-    std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
-  };
-  warn = tell;
   secrets_.is_other = [this](std::string_view id) {
     return tls_.contains(id) || authorizations_.contains(id) || throttle_groups_.contains(id);
   };

@@ -46,10 +46,12 @@ class Context {
 
   // Names for nodes that have none: "#block" and a number.
   std::string next_node_name();
-  // Warnings for people (a line each, no newline); the tools print them on standard error.
-  std::function<void(std::string_view)> warn;
-  // Lines that stand as they are, such as those of a repair.
-  std::function<void(std::string_view)> tell;
+  // What is said besides results, a line each without its end; by default to nobody. Called from
+  // any worker.
+  using Listener = std::function<void(std::string_view line)>;
+  Listener warn = [](std::string_view) {};  // warnings for people
+  Listener tell = [](std::string_view) {};  // reports that are no warnings, such as of a repair
+  Listener show = [](std::string_view) {};  // what test filters do, in the order of the output
   // Whether what QEMU's tools have not is offered: formats that it takes for raw disks, options of
   // creation, facts about images. Not under their names.
   bool beyond_qemu = true;

@@ -300,6 +300,13 @@ int run_program(int argc, char** argv) {
                     .cancel = cancellation};
     context.cancel = &cancellation;
     context.warn = [&session](std::string_view line) { session.warning(line); };
+    context.tell = [](std::string_view line) {
+      std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
+    };
+    context.show = [](std::string_view line) {
+      std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
+      std::fflush(stdout);
+    };
     if (session.for_people())
       context.secrets().ask = [&cancellation](const std::string& image, bool twice) {
         return ask_passphrase(cancellation, image, twice);

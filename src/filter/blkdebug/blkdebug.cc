@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <list>
 
 #include "base/arith.h"
+#include "block/context.h"
 #include "filter/blkdebug/rules.h"
 #include "filter/filter.h"
 
@@ -34,7 +34,7 @@ const OptionSchema kOpenOptions = {
 // Requests that stopped at breakpoints, by tag.
 class Breakpoints : public DebugPort {
  public:
-  explicit Breakpoints(Machine* machine) : machine_(machine) {}
+  Breakpoints(Context& context, Machine* machine) : context_(context), machine_(machine) {}
 
   Task<void> event(DebugEvent event) override {
     std::list<Point> reached;
@@ -48,13 +48,11 @@ class Breakpoints : public DebugPort {
     }
     machine_->happened(event);
     for (Point& point : reached) {
-      std::printf("blkdebug: Suspended request '%s'\n", point.tag.c_str());
-      std::fflush(stdout);
+      context_.show("blkdebug: Suspended request '" + point.tag + "'");
       // A named one: GCC 12 destroys such temporaries twice.
       Stop stop{this, point.tag};
       co_await stop;
-      std::printf("blkdebug: Resuming request '%s'\n", point.tag.c_str());
-      std::fflush(stdout);
+      context_.show("blkdebug: Resuming request '" + point.tag + "'");
     }
   }
 
@@ -114,6 +112,7 @@ class Breakpoints : public DebugPort {
     return !going.empty();
   }
 
+  Context& context_;
   Machine* machine_;
   mutable std::mutex mutex_;
   std::list<Point> points_;
@@ -130,7 +129,7 @@ class BlkdebugNode : public FilterNode {
   BlkdebugNode(OpenContext& request, NodePtr file, Rules rules, Bounds bounds)
       : FilterNode(request, std::move(file)),
         machine_(std::move(rules)),
-        port_(&machine_),
+        port_(context(), &machine_),
         bounds_(bounds) {
     Limits& limits = mutable_limits();
     if (bounds.align != 0) {

@@ -78,9 +78,7 @@ class VvfatDriver : public Driver {
       throw Error(ErrorKind::kDenied, "Unable to set VVFAT to 'rw' when drive is read-only");
     if (!writes && request.flags.writable) throw Error(ErrorKind::kDenied, "Image is read-only");
     Context& context = request.context;
-    const auto warn = [&context](std::string_view line) {
-      if (context.warn) context.warn(line);
-    };
+    const auto warn = [&context](std::string_view line) { context.warn(line); };
     std::unique_ptr<vvfat::Snapshot> snapshot;
     co_await run_blocking([&] {
       vvfat::HostFolder folder(*dir);

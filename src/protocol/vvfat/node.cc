@@ -151,9 +151,8 @@ void VvfatNode::read_file(uint32_t index, uint64_t offset, MutableByteSpan out) 
 void VvfatNode::report(uint32_t entry, const std::string& what) {
   const std::lock_guard lock(reporting_);
   if (reported_.size() >= kMaxReports || !reported_.insert(entry).second) return;
-  if (context().warn)
-    context().warn("vvfat: " + snapshot_->folder.full_path(snapshot_->tree.path_of(entry)) + " " +
-                   what);
+  context().warn("vvfat: " + snapshot_->folder.full_path(snapshot_->tree.path_of(entry)) + " " +
+                 what);
 }
 
 Task<Extent> VvfatNode::do_extent(uint64_t offset, uint64_t max) {

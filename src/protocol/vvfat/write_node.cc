@@ -78,9 +78,7 @@ VvfatWriteNode::VvfatWriteNode(std::shared_ptr<VvfatNode> base, NodePtr overlay,
   mutable_limits().request_alignment = kSectorBytes;
 }
 
-void VvfatWriteNode::warn(const std::string& line) const {
-  if (context().warn) context().warn(line);
-}
+void VvfatWriteNode::warn(const std::string& line) const { context().warn(line); }
 
 Task<std::optional<uint64_t>> VvfatWriteNode::allocated_bytes() { co_return std::nullopt; }
 
