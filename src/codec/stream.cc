@@ -63,22 +63,22 @@ void decode_lz4(ByteSpan encoded, MutableByteSpan out) {
 
 }  // namespace
 
-void decode_stream(Stream kind, ByteSpan encoded, MutableByteSpan out) {
+void decode_stream(StreamKind kind, ByteSpan encoded, MutableByteSpan out) {
   switch (kind) {
-    case Stream::kZlib:
+    case StreamKind::kZlib:
       if (decompress_zlib(encoded, out) != out.size()) wrong_length();
       return;
-    case Stream::kBzip2:
+    case StreamKind::kBzip2:
       return decode_bzip2(encoded, out);
-    case Stream::kXz:
+    case StreamKind::kXz:
       return decode_xz(encoded, out);
-    case Stream::kLz4:
+    case StreamKind::kLz4:
       return decode_lz4(encoded, out);
-    case Stream::kLzo:
+    case StreamKind::kLzo:
       return codec::decode_lzo(encoded, out);
-    case Stream::kLzfse:
+    case StreamKind::kLzfse:
       return codec::decode_lzfse(encoded, out);
-    case Stream::kAdc:
+    case StreamKind::kAdc:
       return codec::decode_adc(encoded, out);
   }
 }

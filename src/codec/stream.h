@@ -5,7 +5,7 @@
 namespace cairn {
 
 // Streams that images of others are made of; they are only decoded.
-enum class Stream {
+enum class StreamKind {
   kZlib,   // RFC 1950
   kBzip2,  // one bzip2 stream
   kXz,     // one .xz stream, or one in the older .lzma container
@@ -18,7 +18,7 @@ enum class Stream {
 // Fills all of OUT from the stream at the start of ENCODED; what follows the stream is ignored,
 // but for LZ4, which has no end of its own. Throws kCorrupt when the stream is damaged, or gives
 // fewer or more bytes. Takes no more memory than the kind needs, at most 128 MiB. Thread-safe.
-void decode_stream(Stream kind, ByteSpan encoded, MutableByteSpan out);
+void decode_stream(StreamKind kind, ByteSpan encoded, MutableByteSpan out);
 
 // The parts of decode_stream() that are ours.
 namespace codec {

@@ -135,13 +135,13 @@ Task<Mapping> CloopNode::map(uint64_t offset, uint64_t length) {
 void CloopNode::decode(const EncodedChunk& chunk, ByteSpan encoded, MutableByteSpan out) const {
   switch (static_cast<Compressor>(chunk.token)) {
     case Compressor::kZlib:
-      return decode_stream(Stream::kZlib, encoded, out);
+      return decode_stream(StreamKind::kZlib, encoded, out);
     case Compressor::kXz:
-      return decode_stream(Stream::kXz, encoded, out);
+      return decode_stream(StreamKind::kXz, encoded, out);
     case Compressor::kLz4:
-      return decode_stream(Stream::kLz4, encoded, out);
+      return decode_stream(StreamKind::kLz4, encoded, out);
     case Compressor::kLzo:
-      return decode_stream(Stream::kLzo, encoded, out);
+      return decode_stream(StreamKind::kLzo, encoded, out);
     case Compressor::kStored:
       break;
     default:

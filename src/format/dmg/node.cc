@@ -216,15 +216,15 @@ Task<EncodedChunk> DmgNode::chunk(uint64_t number) {
 void DmgNode::decode(const EncodedChunk& chunk, ByteSpan encoded, MutableByteSpan out) const {
   switch (static_cast<Kind>(chunk.token)) {
     case Kind::kAdc:
-      return decode_stream(Stream::kAdc, encoded, out);
+      return decode_stream(StreamKind::kAdc, encoded, out);
     case Kind::kZlib:
-      return decode_stream(Stream::kZlib, encoded, out);
+      return decode_stream(StreamKind::kZlib, encoded, out);
     case Kind::kBzip2:
-      return decode_stream(Stream::kBzip2, encoded, out);
+      return decode_stream(StreamKind::kBzip2, encoded, out);
     case Kind::kLzfse:
-      return decode_stream(Stream::kLzfse, encoded, out);
+      return decode_stream(StreamKind::kLzfse, encoded, out);
     default:
-      return decode_stream(Stream::kXz, encoded, out);
+      return decode_stream(StreamKind::kXz, encoded, out);
   }
 }
 
