@@ -17,6 +17,7 @@ namespace {
 
 using namespace cairn;
 using namespace cairn::nbd;
+using namespace cairn::nbd::client;
 
 Task<void> talk(int fd) {
   auto stream = std::make_unique<Stream>(Socket(fd));

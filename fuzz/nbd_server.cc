@@ -36,8 +36,8 @@ Task<void> send_and_drain(Socket socket, ByteSpan bytes) {
 }
 
 Task<void> talk(Context& context, NodePtr node, bool writable, ByteSpan bytes) {
-  nbd::ServerOptions options;
-  nbd::ExportOptions disk{.name = "e",
+  nbd::server::ServerOptions options;
+  nbd::server::ExportOptions disk{.name = "e",
                           .description = "d",
                           .node = node,
                           .offset = 0,
@@ -46,9 +46,9 @@ Task<void> talk(Context& context, NodePtr node, bool writable, ByteSpan bytes) {
                           .multi_conn = true,
                           .allocation_depth = true,
                           .bitmaps = {}};
-  options.exports.push_back(std::make_shared<const nbd::Export>(std::move(disk)));
+  options.exports.push_back(std::make_shared<const nbd::server::Export>(std::move(disk)));
   options.handshake_limit = std::chrono::seconds(0);
-  nbd::Server server(context, std::move(options));
+  nbd::server::Server server(context, std::move(options));
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) __builtin_trap();
   Socket ours(ends[0]);

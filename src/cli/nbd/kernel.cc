@@ -69,7 +69,7 @@ Task<void> serve_device(Session& session, ServePlan plan, std::string device, bo
   const std::string name = plan.images.front().name;
   const auto announce = plan.ready;
   std::exception_ptr error;
-  plan.ready = [&](const nbd::Server& server, const SocketAddress& address) {
+  plan.ready = [&](const nbd::server::Server& server, const SocketAddress& address) {
     Socket socket(ends[1]);
     if (!is_block_device(device, "Failed to open"))
       throw Error(ErrorKind::kInvalid, session.for_people()

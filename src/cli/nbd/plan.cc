@@ -108,7 +108,7 @@ void warn_if_unprotected(const Session& session, const ServePlan& plan) {
                   " the disk; give --tls-creds, or -b 127.0.0.1 for this machine only");
 }
 
-Task<void> tick(const ServePlan& plan, const nbd::Server& server, CancelSource& over) {
+Task<void> tick(const ServePlan& plan, const nbd::server::Server& server, CancelSource& over) {
   while (!over.requested()) {
     co_await await_ready(over.descriptor(), POLLIN, std::chrono::steady_clock::now() + 500ms);
     if (!over.requested()) plan.tick(server);
@@ -116,13 +116,13 @@ Task<void> tick(const ServePlan& plan, const nbd::Server& server, CancelSource& 
 }
 
 // The one connection of a server that does not listen.
-Task<void> serve_connected(nbd::Server& server, int fd) {
+Task<void> serve_connected(nbd::server::Server& server, int fd) {
   Socket socket(fd);
   co_await server.serve(std::move(socket));
 }
 
 Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> listeners) {
-  nbd::Server server(session.context, plan.server);
+  nbd::server::Server server(session.context, plan.server);
   if (!plan.pid_file.empty()) write_pid(plan.pid_file);
   SocketAddress where = plan.address;
   if (!listeners.empty()) {
@@ -158,8 +158,9 @@ void check_port(const std::string& port) {
     throw UsageError{"'" + port + "' is no TCP port: those are 0 to 65535"};
 }
 
-Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const ImagePlan& plan,
-                                                     unsigned shared, std::vector<NodePtr>& nodes) {
+Task<std::shared_ptr<const nbd::server::Export>> open_export(Session& session,
+                                                             const ImagePlan& plan, unsigned shared,
+                                                             std::vector<NodePtr>& nodes) {
   NodePtr node = co_await open_image(session, plan);
   nodes.push_back(node);
   if (plan.load_snapshot) {
@@ -170,7 +171,7 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
       throw error.context("Failed to load snapshot");
     }
   }
-  nbd::ExportOptions options;
+  nbd::server::ExportOptions options;
   options.name = plan.name;
   options.description = plan.description;
   options.node = node;
@@ -190,10 +191,10 @@ Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const Ima
     const auto held = std::make_shared<const HeldBitmap>(bitmap);
     options.bitmaps.emplace_back(name, [held](uint64_t offset, uint64_t max) {
       const DirtyBitmap::Run run = (**held).run_at(offset, max);
-      return nbd::DirtyRun{.length = run.length, .dirty = run.dirty};
+      return nbd::server::DirtyRun{.length = run.length, .dirty = run.dirty};
     });
   }
-  co_return std::make_shared<const nbd::Export>(std::move(options));
+  co_return std::make_shared<const nbd::server::Export>(std::move(options));
 }
 
 namespace {

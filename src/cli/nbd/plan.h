@@ -33,16 +33,16 @@ struct ImagePlan {
 struct ServePlan {
   std::vector<ImagePlan> images;
   SocketAddress address;
-  std::string socket_label;   // SELinux's, of the Unix socket; empty: the usual one
-  bool remove_socket = true;  // the path of a Unix socket goes at the end
-  unsigned shared = 1;        // clients at a time; 0: any number
-  nbd::ServerOptions server;  // exports are filled in by serve()
+  std::string socket_label;           // SELinux's, of the Unix socket; empty: the usual one
+  bool remove_socket = true;          // the path of a Unix socket goes at the end
+  unsigned shared = 1;                // clients at a time; 0: any number
+  nbd::server::ServerOptions server;  // exports are filled in by serve()
   std::string pid_file;
   bool quiet = false;  // errors only
   // Called once clients can connect: with the server, and where it listens.
-  std::function<void(const nbd::Server&, const SocketAddress&)> ready;
+  std::function<void(const nbd::server::Server&, const SocketAddress&)> ready;
   // Called twice a second while serving; none: not at all.
-  std::function<void(const nbd::Server&)> tick;
+  std::function<void(const nbd::server::Server&)> tick;
   // Serves this connected socket alone rather than listening.
   int connected = -1;
 };
@@ -56,7 +56,8 @@ void check_port(const std::string& port);
 Task<void> serve(Session& session, ServePlan plan);
 
 // Opens one image and gives the export that shows it; the node goes to NODES for closing.
-Task<std::shared_ptr<const nbd::Export>> open_export(Session& session, const ImagePlan& plan,
-                                                     unsigned shared, std::vector<NodePtr>& nodes);
+Task<std::shared_ptr<const nbd::server::Export>> open_export(Session& session,
+                                                             const ImagePlan& plan, unsigned shared,
+                                                             std::vector<NodePtr>& nodes);
 
 }  // namespace cairn::cli

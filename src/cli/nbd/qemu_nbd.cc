@@ -174,7 +174,7 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
   if (line.verbose) plan.server.log = [&session](std::string_view text) { session.error(text); };
   plan.pid_file = line.pid_file;
   const bool verbose = line.verbose;
-  plan.ready = [&](const nbd::Server&, const SocketAddress&) {
+  plan.ready = [&](const nbd::server::Server&, const SocketAddress&) {
     if (::chdir("/") != 0) throw Error::system(errno, "Could not chdir to root directory");
     background.ready(verbose);
   };

@@ -97,8 +97,8 @@ std::string reachable(const std::string& host) {
 // The line on the terminal: clients, and what went through since it was last drawn.
 class Meter {
  public:
-  void draw(const nbd::Server& server) {
-    const nbd::ServerStatistics now = server.statistics();
+  void draw(const nbd::server::Server& server) {
+    const nbd::server::ServerStatistics now = server.statistics();
     const auto time = std::chrono::steady_clock::now();
     const double seconds = std::max(0.001, std::chrono::duration<double>(time - time_).count());
     const auto rate = [seconds](uint64_t after, uint64_t before) {
@@ -121,7 +121,7 @@ class Meter {
   }
 
  private:
-  nbd::ServerStatistics last_;
+  nbd::server::ServerStatistics last_;
   std::chrono::steady_clock::time_point time_ = std::chrono::steady_clock::now();
   bool drawn_ = false;
 };
@@ -137,13 +137,13 @@ void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
   finish_output();
 }
 
-void report(const Session& session, const ServePlan& plan, const nbd::Server& server,
+void report(const Session& session, const ServePlan& plan, const nbd::server::Server& server,
             const std::vector<std::string>& titles, const SocketAddress& where) {
   SocketAddress address = where;
   if (where.kind == SocketAddress::Kind::kInet) address.host = reachable(where.host);
   Value exports = Value::array();
   for (size_t i = 0; i < titles.size(); ++i) {
-    const nbd::Export& shown = *server.options().exports[i];
+    const nbd::server::Export& shown = *server.options().exports[i];
     Value one = Value::object();
     one.set("name", shown.name());
     one.set("filename", titles[i]);
@@ -193,8 +193,8 @@ int run_serve(Session& session, Arguments& arguments) {
   plan.server.handshake_limit =
       std::chrono::seconds(number(arguments, kServeHandshakeLimit, "number of seconds", 10));
   if (const auto text = arguments.value(kServeMemory))
-    plan.server.memory =
-        size_argument(session, *text, "memory", nbd::ServerMemory::kLeast, uint64_t{1} << 40);
+    plan.server.memory = size_argument(session, *text, "memory", nbd::server::ServerMemory::kLeast,
+                                       uint64_t{1} << 40);
   plan.server.persistent = !arguments.has(kOnce);
   plan.server.first_is_default = true;
   plan.pid_file = arguments.value_or(kServePidFile, "");
@@ -216,10 +216,10 @@ int run_serve(Session& session, Arguments& arguments) {
     if (::isatty(STDERR_FILENO) == 0)
       plan.server.log = [&](std::string_view text) { session.error(text); };
     else
-      plan.tick = [&](const nbd::Server& server) { meter.draw(server); };
+      plan.tick = [&](const nbd::server::Server& server) { meter.draw(server); };
   }
   ServePlan* const shown = &plan;
-  plan.ready = [&session, shown, names, words, quiet](const nbd::Server& server,
+  plan.ready = [&session, shown, names, words, quiet](const nbd::server::Server& server,
                                                       const SocketAddress& where) {
     if (session.json)
       report(session, *shown, server, words, where);

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "export/nbd/session.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 namespace {
 
 // Zero runs of this size and above are sent as holes.
@@ -258,4 +258,4 @@ void Session::reply_data(Job& job) {
   }
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -7,7 +7,7 @@
 
 #include "export/nbd/server.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 
 // What a client and the server agreed on before transmission.
 struct Agreement {
@@ -51,4 +51,4 @@ class Connection {
 // Error when the client broke the protocol or the connection broke.
 Task<std::optional<Agreement>> negotiate(Server& server, Stream& stream);
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

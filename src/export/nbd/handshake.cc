@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "export/nbd/connection.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 namespace {
 
 // Longest data of the options that are read: a name, and 65535 kinds of information.
@@ -416,4 +416,4 @@ Task<std::optional<Agreement>> negotiate(Server& server, Stream& stream) {
   co_return agreement;
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 
 bool ServerMemory::take_now(uint64_t bytes) {
   std::lock_guard lock(mutex_);
@@ -47,4 +47,4 @@ void ServerMemory::let_go(uint64_t bytes) {
   spare_ += bytes;
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -4,7 +4,7 @@
 #include <deque>
 #include <mutex>
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 
 // The memory for payloads of a whole server: what all connections hold together is bounded. Who
 // finds none takes a ticket and asks again; first come, first served. From any worker.
@@ -38,4 +38,4 @@ class ServerMemory {
   std::deque<uint64_t> line_;
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -4,7 +4,7 @@
 
 #include "base/arith.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 namespace {
 
 constexpr unsigned kMostLookups = 1 << 17;
@@ -95,4 +95,4 @@ Task<std::vector<StatusExtent>> Export::status(uint32_t context, uint64_t offset
   co_return extents;
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -8,7 +8,7 @@
 #include "block/node.h"
 #include "net/nbd_wire.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 
 // Tells which bytes of a bitmap are dirty: the run that begins at OFFSET, at most MAX bytes.
 struct DirtyRun {
@@ -71,4 +71,4 @@ class Export {
   ExportOptions options_;
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

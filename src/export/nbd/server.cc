@@ -11,7 +11,7 @@
 #include "export/nbd/connection.h"
 #include "export/nbd/session.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 namespace {
 
 using namespace std::chrono_literals;
@@ -258,4 +258,4 @@ Task<void> Server::run(std::vector<Socket> listeners, CancelSource& stop) {
   if (error) std::rethrow_exception(error);
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

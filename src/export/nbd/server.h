@@ -17,7 +17,7 @@
 #include "net/stream.h"
 #include "net/tls.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 
 class Connection;
 
@@ -94,4 +94,4 @@ class Server {
   ServerStatistics past_;  // of connections that have ended
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

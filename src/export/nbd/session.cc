@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "block/remote.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 namespace {
 
 // Replies are handed to the socket when this much has gathered, whatever else there is to do.
@@ -288,4 +288,4 @@ Task<void> Session::write_replies() {
   writing_ = false;
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -9,7 +9,7 @@
 #include "export/nbd/connection.h"
 #include "net/nbd_wire.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::server {
 
 // Memory for payloads: freed pieces are kept, up to a bound, for the next request.
 class PayloadPool {
@@ -115,4 +115,4 @@ class Session {
   PayloadPool pool_;
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::server

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 namespace {
 
 // Pieces of one read that do not touch each other; a server that needs more plays with us.
@@ -309,4 +309,4 @@ Task<void> Connection::close() {
   co_await listener_.join();
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

@@ -9,7 +9,7 @@
 #include "net/nbd_wire.h"
 #include "protocol/nbd/handshake.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 
 // A request and what becomes of it. Lives in the frame of who awaits it, as do the buffers.
 struct Operation {
@@ -93,4 +93,4 @@ class Connection {
   std::string reason_;
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

@@ -12,6 +12,7 @@ namespace cairn {
 namespace {
 
 using namespace nbd;
+using namespace nbd::client;
 
 const OptionSchema kOpenOptions = {
     {"server.type", OptionType::kString, "",

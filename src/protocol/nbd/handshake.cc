@@ -6,7 +6,7 @@
 #include "base/arith.h"
 #include "base/error.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 namespace {
 
 // Replies to one option; only LIST has reason for more than a handful.
@@ -263,4 +263,4 @@ Task<Agreement> shake_hands(Stream& stream, const Wish& wish) {
   co_return agreed;
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

@@ -9,7 +9,7 @@
 #include "net/stream.h"
 #include "net/tls.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 
 // What a client wants of a server.
 struct Wish {
@@ -39,4 +39,4 @@ struct Agreement {
 // the connection breaks.
 Task<Agreement> shake_hands(Stream& stream, const Wish& wish);
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -157,4 +157,4 @@ Task<void> Link::close() {
   connection_.reset();
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

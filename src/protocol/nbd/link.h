@@ -10,7 +10,7 @@
 #include "protocol/nbd/connection.h"
 #include "protocol/nbd/handshake.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 
 // Where the export is and how long its absence is borne.
 struct Target {
@@ -76,4 +76,4 @@ class Link {
   TaskGroup background_;
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

@@ -7,7 +7,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 namespace {
 
 constexpr size_t kMostLinks = 16;
@@ -315,4 +315,4 @@ Task<void> NbdNode::do_close() {
   }
 }
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

@@ -8,7 +8,7 @@
 #include "block/node.h"
 #include "protocol/nbd/link.h"
 
-namespace cairn::nbd {
+namespace cairn::nbd::client {
 
 // An export as a disk. With a server that allows several connections each worker has its own;
 // otherwise all requests go to the worker that opened it. Reads behind the end give zeroes: servers
@@ -66,4 +66,4 @@ class NbdNode : public Node {
   uint64_t extents_epoch_ = 0;  // counts what may have changed them
 };
 
-}  // namespace cairn::nbd
+}  // namespace cairn::nbd::client

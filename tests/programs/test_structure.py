@@ -1,0 +1,68 @@
+"""Rules about the sources that no compiler checks."""
+import re
+from collections import defaultdict
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+SOURCES = sorted(file for end in ("*.h", "*.cc") for file in (TOP / "src").rglob(end))
+
+# Rooms from the ground up; each may include itself and those before it. Rooms in one set do not include each other.
+ROOMS = [{"base"}, {"async"}, {"codec", "crypto", "net"}, {"block"}, {"filter", "protocol", "format"}, {"job"}, {"export"},
+         {"cli"}]
+
+
+def code_of(file):
+    """The text without comments, and with empty strings."""
+    text = re.sub(r'R"(\w*)\((?s:.*?)\)\1"', '""', file.read_text())
+    return re.sub(r'//[^\n]*|/\*(?s:.*?)\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'',
+                  lambda found: '""' if found[0].startswith('"') else " ", text)
+
+
+TOKEN = re.compile(r"\b(?P<namespace>(?:inline )?namespace\b\s*(?P<space>[\w:]*)\s*)\{"
+                   r"|\b(?:class|struct|enum(?:\s+class|\s+struct)?|union)\s+(?:\[\[\w+\]\]\s*)?(?P<type>\w+)"
+                   r"(?P<tail>\s+final)?\s*(?::[^:;{}()][^;{}()]*)?\{|[{}]")
+
+
+def types_of(file):
+    """The types that a file defines for all to see, with their namespaces; nested types belong to their own."""
+    stack = []
+    for found in TOKEN.finditer(code_of(file)):
+        if found[0] == "}":
+            stack.pop()
+        elif found["namespace"]:
+            stack.append(("namespace", found["space"] or "(anonymous)"))
+        else:
+            if found["type"] and all(kind == "namespace" and name != "(anonymous)" for kind, name in stack):
+                yield "::".join([name for _, name in stack] + [found["type"]])
+            stack.append(("block", ""))
+    assert not stack, file
+
+
+def test_no_name_is_two_types():
+    places = defaultdict(list)
+    for file in SOURCES:
+        for name in types_of(file):
+            places[name].append(str(file.relative_to(TOP)))
+    assert len(places) > 300  # they were found at all
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_includes_point_down():
+    level = {room: i for i, rooms in enumerate(ROOMS) for room in rooms}
+    wrong = []
+    for file in SOURCES:
+        room = file.relative_to(TOP / "src").parts[0]
+        for name in re.findall(r'^#include "(\w+)/', file.read_text(), re.M):
+            if room in level and name in level and name != room and level[name] >= level[room]:
+                wrong.append((str(file.relative_to(TOP)), name))
+    assert wrong == []
+    assert {file.relative_to(TOP / "src").parts[0] for file in SOURCES if len(file.relative_to(TOP / "src").parts) > 1} == set(level)
+
+
+def test_only_the_command_line_prints():
+    speaks = re.compile(r"\b(?:std::)?(?:printf|puts|putchar|fputs|fputc|fwrite|vprintf|perror)\s*\(|\bfprintf\s*\(\s*std(?:out|err)\b"
+                        r"|\bstd::c(?:out|err)\b|\bstd(?:out|err)\b|\bSTD(?:OUT|ERR)_FILENO\b")
+    said = [(str(file.relative_to(TOP)), line.strip()) for file in SOURCES
+            if file.relative_to(TOP / "src").parts[0] not in ("cli",) and len(file.relative_to(TOP / "src").parts) > 1
+            for line in code_of(file).splitlines() if speaks.search(line)]
+    assert said == []
