@@ -189,7 +189,7 @@ TEST(Crypto, IterationsAreScaledAndBounded) {
             }).find("larger than 4294967295: Numerical result out of range"),
             std::string::npos);
   EXPECT_NE(error_of([] {
-              KeyWork().pbkdf2("Keyslot 3", HashAlgorithm::kSha512, 64, UINT32_MAX);
+              KeyWork(KeyBudget{}).pbkdf2("Keyslot 3", HashAlgorithm::kSha512, 64, UINT32_MAX);
             }).find("Keyslot 3 asks for 4294967295 iterations"),
             std::string::npos);
 }
@@ -304,7 +304,7 @@ TEST(Luks1Header, SlotsTakeAndGiveTheKey) {
   luks1::Header header = luks1::Header::decode(sound_header(), false);
   const SecureBytes key = luks1::make_volume_key(header, 1000);
   const SecureBytes material = luks1::fill_slot(header, 2, bytes_of("secret"), key, 1000);
-  KeyWork work;
+  KeyWork work{KeyBudget{}};
   EXPECT_EQ(luks1::try_slot(header, 2, bytes_of("secret"), material, work), key);
   EXPECT_TRUE(luks1::try_slot(header, 2, bytes_of("Secret"), material, work).empty());
   EXPECT_TRUE(luks1::try_slot(header, 2, bytes_of(""), material, work).empty());
