@@ -50,8 +50,11 @@ class Server:
         if self.port:
             return socket.create_connection(("127.0.0.1", self.port), timeout)
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(timeout)
+        # A socket with a timeout of Python's would not wait for a place in the queue of the server.
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout), 0))
         s.connect(self.path)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        s.settimeout(timeout)
         return s
 
     def client(self, **more):

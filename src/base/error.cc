@@ -101,8 +101,9 @@ Error& Error::context(std::string_view prefix) & {
   return *this;
 }
 
+// An empty line, which a caller gives that has nothing to add, is no hint.
 Error& Error::hint(std::string line) & {
-  hints_.push_back(std::move(line));
+  if (!line.empty()) hints_.push_back(std::move(line));
   return *this;
 }
 

@@ -69,7 +69,7 @@ def test_a_safe_rebase_keeps_what_the_guest_sees(pair, cairn):
 def test_what_cannot_be_is_refused_before_anything_is_written(pair, cairn):
     fmt, base, child = pair
     whole = open(base, "rb").read()
-    assert "no differencing image" in cairn("rebase", "-u", "-b", child, "-F", fmt, base, ok=False).err
+    assert "not a differencing image" in cairn("rebase", "-u", "-b", child, "-F", fmt, base, ok=False).err
     assert open(base, "rb").read() == whole
     size = os.path.getsize(child)
     assert "always has a parent" in cairn("rebase", "-b", "", child, ok=False).err
