@@ -125,10 +125,10 @@ TEST(Blkdebug, ARequestStopsAtABreakpointAndGoesOn) {
   world.create(name, "qcow2", 1 << 20);
   NodePtr node = open_with_rules(world, name, "");
   std::vector<std::byte> seen(4096);
-  testing::internal::CaptureStdout();
+  std::string said;
+  world.context.show = [&](std::string_view line) { said.append(line).append("\n"); };
   world.run(stop_and_go(node.get(), &seen));
-  EXPECT_EQ(testing::internal::GetCapturedStdout(),
-            "blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\n");
+  EXPECT_EQ(said, "blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\n");
   EXPECT_EQ(seen, std::vector<std::byte>(4096, std::byte{5}));
   world.close(node);
 }
