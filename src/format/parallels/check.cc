@@ -38,7 +38,7 @@ Task<void> ParallelsNode::each_entry(std::function<void(uint32_t, uint32_t)> vis
 }
 
 // Memory: eight bytes for each entry that is not zero.
-Task<ParallelsNode::Survey> ParallelsNode::survey() {
+Task<ParallelsNode::Survey> ParallelsNode::survey_clusters() {
   Survey found;
   const uint64_t file_end = align_up(file_->length(), kSector);
   uint64_t previous = 0;
@@ -135,7 +135,7 @@ Task<CheckResult> ParallelsNode::examine(CheckRequest request) {
                             const char* behind) {
     for (const uint32_t index : indices) corruption(before + std::to_string(index) + behind);
   };
-  const Survey found = co_await survey();
+  const Survey found = co_await survey_clusters();
   if (unclean_) corruption("image was not closed correctly");
   if (data_off_wrong_) corruption("data_off field has incorrect value");
   if (!extension_fault_.empty()) corruption("format extension: " + extension_fault_);

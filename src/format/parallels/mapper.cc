@@ -68,7 +68,7 @@ Task<void> ParallelsNode::do_close() {
       if (!extension_.empty()) {
         // It was given up with the first change.
         extension_.clear();
-        find_holes(co_await survey());
+        find_holes(co_await survey_clusters());
       }
       // What is free at the end leaves the file.
       if (!holes_.empty()) {

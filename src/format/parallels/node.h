@@ -94,7 +94,7 @@ class ParallelsNode : public FormatNode {
 
   // check.cc
   Task<void> each_entry(std::function<void(uint32_t index, uint32_t entry)> visit);
-  Task<Survey> survey();
+  Task<Survey> survey_clusters();
   void settle_data_begin(const Survey& found);
   void find_holes(const Survey& found);
   Task<CheckResult> examine(CheckRequest request);

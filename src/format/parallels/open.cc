@@ -71,7 +71,7 @@ Task<void> ParallelsNode::warn_of_flags() {
 // twice. `check` looks by itself.
 Task<void> ParallelsNode::prepare_writing(bool for_check) {
   if (file_->reads_zero_when_created()) virgin_ = file_->length();
-  const Survey found = co_await survey();
+  const Survey found = co_await survey_clusters();
   find_holes(found);
   if (for_check || (found.sound() && !unclean_ && !data_off_wrong_)) co_return;
   // A repair would take what a file that was cut off lacks for zeroes; QEMU does.
