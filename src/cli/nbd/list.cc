@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/report.h"
 #include "net/nbd_wire.h"
+#include "protocol/nbd/handshake.h"
 
 namespace cairn::cli {
 namespace {
@@ -153,16 +154,7 @@ class Client {
   }
 
   Task<void> need(MutableByteSpan out, std::string_view what = "option reply") {
-    bool there = false;
-    try {
-      there = co_await stream_.read_exact(out);
-    } catch (Error& error) {
-      if (error.kind() == ErrorKind::kCancelled) throw;
-      throw error.context("Failed to read " + std::string(what));
-    }
-    if (!there && !out.empty())
-      throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
-                                      ": Unexpected end-of-file before all data were read");
+    return nbd::client::read_from_server(stream_, out, what);
   }
 
  private:

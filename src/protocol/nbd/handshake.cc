@@ -65,16 +65,7 @@ class Handshake {
 
  private:
   Task<void> read(MutableByteSpan out, std::string_view what = "option reply") {
-    bool there = false;
-    try {
-      there = co_await stream_.read_exact(out);
-    } catch (Error& error) {
-      if (error.kind() == ErrorKind::kCancelled) throw;
-      throw error.context("Failed to read " + std::string(what));
-    }
-    if (!there && !out.empty())
-      throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
-                                      ": Unexpected end-of-file before all data were read");
+    return read_from_server(stream_, out, what);
   }
 
   Task<void> send(Option option, Bytes data) {
@@ -248,6 +239,19 @@ class Handshake {
 };
 
 }  // namespace
+
+Task<void> read_from_server(Stream& stream, MutableByteSpan out, std::string_view what) {
+  bool there = false;
+  try {
+    there = co_await stream.read_exact(out);
+  } catch (Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
+    throw error.context("Failed to read " + std::string(what));
+  }
+  if (!there && !out.empty())
+    throw Error(ErrorKind::kIo, "Failed to read " + std::string(what) +
+                                    ": Unexpected end-of-file before all data were read");
+}
 
 Task<Agreement> shake_hands(Stream& stream, const Wish& wish) {
   Handshake handshake(stream, wish);

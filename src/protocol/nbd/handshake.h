@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "async/task.h"
 #include "net/nbd_wire.h"
@@ -38,5 +39,10 @@ struct Agreement {
 // kInvalid when the server breaks the protocol or has no such export, kDenied about TLS, kIo when
 // the connection breaks.
 Task<Agreement> shake_hands(Stream& stream, const Wish& wish);
+
+// Fills OUT from the server; an error says that WHAT could not be read. Throws kIo when the
+// connection breaks or ends before.
+Task<void> read_from_server(Stream& stream, MutableByteSpan out,
+                            std::string_view what = "option reply");
 
 }  // namespace cairn::nbd::client
