@@ -32,6 +32,15 @@ def call(program, *words, ok=True, timeout=60, **more):
     return Result(done)
 
 
+def traced(calls, *words):
+    """The system calls CALLS of a run of cairn, as strace prints them."""
+    # Leaks cannot be looked for below strace.
+    done = subprocess.run(["strace", "-f", "-e", f"trace={calls}", CAIRN, *words], capture_output=True, text=True,
+                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 @pytest.fixture
 def cairn():
     return lambda *words, **more: call(CAIRN, *words, **more)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, call
+from conftest import CAIRN, traced
 
 pytestmark = pytest.mark.any_engine
 
@@ -76,13 +76,9 @@ def test_internal_snapshots_keep_what_they_show(folder, cairn, ours, overlay, wo
 
 def opened(*words):
     """The files that a run of cairn opens in this directory."""
-    # Leaks cannot be looked for below strace.
-    trace = subprocess.run(["strace", "-f", "-e", "trace=openat,open", "-o", "trace", CAIRN, *words], capture_output=True,
-                           text=True, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
-    assert trace.returncode == 0, trace.stderr
-    with open("trace") as lines:
-        found = [line.split('"')[1] for line in lines if '"' in line and "O_DIRECTORY" not in line]
-    return {os.path.basename(name) for name in found if os.path.basename(name) in os.listdir(".")} - {"trace"}
+    lines = [line for line in traced("openat,open", *words).splitlines() if "open" in line]
+    found = [line.split('"')[1] for line in lines if '"' in line and "O_DIRECTORY" not in line]
+    return {os.path.basename(name) for name in found if os.path.basename(name) in os.listdir(".")}
 
 
 def test_info_opens_one_file(folder, cairn):
