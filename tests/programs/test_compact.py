@@ -1,5 +1,4 @@
 """cairn compact: a qcow2 written anew, in place or to a new file."""
-import json
 import os
 import signal
 import stat
