@@ -38,14 +38,14 @@ Task<void> send_and_drain(Socket socket, ByteSpan bytes) {
 Task<void> talk(Context& context, NodePtr node, bool writable, ByteSpan bytes) {
   nbd::server::ServerOptions options;
   nbd::server::ExportOptions disk{.name = "e",
-                          .description = "d",
-                          .node = node,
-                          .offset = 0,
-                          .size = node->length(),
-                          .writable = writable,
-                          .multi_conn = true,
-                          .allocation_depth = true,
-                          .bitmaps = {}};
+                                  .description = "d",
+                                  .node = node,
+                                  .offset = 0,
+                                  .size = node->length(),
+                                  .writable = writable,
+                                  .multi_conn = true,
+                                  .allocation_depth = true,
+                                  .bitmaps = {}};
   options.exports.push_back(std::make_shared<const nbd::server::Export>(std::move(disk)));
   options.handshake_limit = std::chrono::seconds(0);
   nbd::server::Server server(context, std::move(options));

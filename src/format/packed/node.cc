@@ -61,7 +61,8 @@ void PackedNode::unpack_piece(Unpacker& unpacker, ByteSpan in, bool last) {
     } catch (const Error& error) {
       throw Error(error.kind(), "'" + filename() + "' cannot be unpacked: " + error.message() +
                                     ", at byte " + std::to_string(begin + given - in.size()) +
-                                    ", after " + std::to_string(spool_->length()) + " bytes of content")
+                                    ", after " + std::to_string(spool_->length()) +
+                                    " bytes of content")
           .hint("The file is incomplete or damaged: get it again.");
     }
     const size_t made = buffer_.size() - room.size();
