@@ -30,7 +30,7 @@ Error not_forward(const std::string& text) {
           "subformat=streamOptimized).");
 }
 
-// Gives the descriptor of standard output, for which standard error stands in from now on.
+// Gives the descriptor of standard output; what is printed goes to standard error from now on.
 int take_standard_output(const std::string& format) {
   if (::isatty(STDOUT_FILENO) == 1)
     throw Error(ErrorKind::kInvalid, "'-' is standard output, which is a terminal")

@@ -6,7 +6,7 @@
 
 namespace cairn {
 
-// How much of a disk may be read before somebody is told: a small file may map one cluster, or
+// How much of a disk may be read before a warning: a small file may map one cluster, or
 // little that is compressed, to petabytes. Counted from any worker.
 class DataBudget {
  public:

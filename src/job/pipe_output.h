@@ -24,7 +24,7 @@ class PipeOutput : public Node {
   Task<void> send_at(uint64_t offset, ByteSpan bytes);
   // Sends all that was not sent yet.
   Task<void> finish();
-  // Nothing is sent from now on, whoever still wants to: the image is incomplete.
+  // Nothing more is sent: the image is incomplete.
   void abandon() { abandoned_.store(true); }
   bool sent_any() const { return sent_ != 0; }
   // Throws when nobody reads any more. From any thread.

@@ -70,7 +70,7 @@ struct Check {
   uint64_t offset = 0, length = 0;
 };
 
-// Under Cairn's own name, what is wrong with an image is told in full.
+// Under Cairn's own name, the whole error of an image is printed.
 std::string reason(const Shell& shell, const Error& error) {
   if (error.kind() != ErrorKind::kCorrupt || !shell.node->context().beyond_qemu)
     return error.cause();

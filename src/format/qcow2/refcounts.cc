@@ -61,7 +61,7 @@ Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
   co_return get_refcount(ref.bytes(), index % per_block, header_.refcount_order);
 }
 
-// What people are told beside the words that scripts know.
+// What people see in addition to the text that scripts know.
 Error Qcow2Node::explained(Error error, const std::string& why) const {
   if (context().beyond_qemu) error.hint(why);
   return error;
