@@ -1,4 +1,5 @@
 """What the tests of the program share."""
+import contextlib
 import json
 import os
 import random
@@ -70,6 +71,22 @@ def qemu_io():
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def as_root(*words):
+    """A command that only root may give; an ordinary user gives it through sudo, as ./test did to install packages."""
+    subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), *map(str, words)], check=True)
+
+
+@contextlib.contextmanager
+def small_file_system(path, size):
+    """An empty file system of SIZE ("3m") in a new directory."""
+    os.mkdir(path)
+    as_root("mount", "-t", "tmpfs", "-o", f"size={size}", "none", path)
+    try:
+        yield path
+    finally:
+        as_root("umount", "-l", path)
 
 
 @pytest.fixture

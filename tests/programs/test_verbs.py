@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, sparse_disk
+from conftest import CAIRN, small_file_system, sparse_disk
 
 
 def same(ours, qemu, *words):
@@ -171,16 +171,12 @@ def test_an_image_is_not_laid_onto_itself(ours, qemu, folder):
 def test_full_disk_fails_the_conversion(ours, disk, folder):
     """The target's file system is too small: an error that names byte and target, exit code 1."""
     (folder / "noise").write_bytes(os.urandom(4 << 20))
-    (folder / "small").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", "small"], check=True)
-    try:
+    with small_file_system("small", "1m"):
         for words in (["-O", "raw"], ["-O", "qcow2"], ["-c", "-O", "qcow2"]):
             failed = ours("convert", *words, "noise", "small/out", ok=False)
             assert failed.code == 1
             assert "error while writing at byte" in failed.err and "No space left" in failed.err
             assert "small/out" in failed.err
-    finally:
-        subprocess.run(["umount", "small"], check=True)
 
 
 @pytest.mark.parametrize("verb, event, code", [("commit", "write_aio", 28), ("rebase", "read_aio", 5)])

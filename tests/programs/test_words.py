@@ -1,11 +1,10 @@
 """Messages, help and pages in plain technical English: docs/terms.md has the words that are used instead of these."""
 import os
 import re
-import subprocess
 
 import pytest
 
-from conftest import TOP, sparse_disk
+from conftest import TOP, small_file_system, sparse_disk
 
 pytestmark = pytest.mark.any_engine
 
@@ -66,10 +65,8 @@ def test_messages_name_the_file_of_the_user():
 @pytest.fixture
 def small(folder):
     """A file system of 3 MiB."""
-    (folder / "small").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", "small"], check=True)
-    yield folder / "small"
-    subprocess.run(["umount", "-l", "small"], check=True, cwd=folder)
+    with small_file_system(folder / "small", "3m") as path:
+        yield path
 
 
 def test_files_that_only_the_program_knows_are_not_named(folder, small, cairn):
