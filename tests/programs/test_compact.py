@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, sparse_disk, traced
+from conftest import CAIRN, small_file_system, sparse_disk, traced
 
 
 @pytest.fixture
@@ -264,18 +264,13 @@ def test_an_image_in_use_is_left_alone(disk, cairn, qemu):
 
 
 def test_no_room(disk, cairn, qemu, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small], check=True)
-    try:
+    with small_file_system(tmp_path / "small", "20m") as small:
         subprocess.run(["cp", "--sparse=always", "a.qcow2", small / "a.qcow2"], check=True)
         before = (small / "a.qcow2").read_bytes()
         (small / "filler").write_bytes(bytes((20 << 20) - (small / "a.qcow2").stat().st_blocks * 512 - (2 << 20)))
         done = cairn("compact", small / "a.qcow2", ok=False)
         assert done.code == 1 and "are needed" in done.err
         assert (small / "a.qcow2").read_bytes() == before and left_over(small) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, sparse_disk
+from conftest import CAIRN, small_file_system, sparse_disk
 
 
 @pytest.fixture
@@ -62,10 +62,7 @@ def test_interrupted(folder, which, there):
 
 def test_full_disk(folder, cairn, tmp_path):
     big("a.raw", 12)
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
-    try:
+    with small_file_system(tmp_path / "small", "8m") as small:
         for name in ("t.raw", "t.qcow2"):
             done = cairn("convert", "a.raw", small / name, ok=False)
             assert done.code == 1 and "No space left on device" in done.err and "was removed" in done.err
@@ -77,8 +74,6 @@ def test_full_disk(folder, cairn, tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", small], check=True)
         done = cairn("convert", "a.raw", small / "t.raw", ok=False)
         assert done.code == 1 and "Read-only file system" in done.err
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_target_in_use(disks, cairn, qemu):

@@ -13,7 +13,7 @@ import zipfile
 
 import pytest
 
-from conftest import CAIRN, sparse_disk
+from conftest import CAIRN, small_file_system, sparse_disk
 
 PACKERS = {"gzip": lambda data: gzip.compress(data, 6), "xz": lzma.compress, "bzip2": bz2.compress,
            "zstd": lambda data: subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True).stdout}
@@ -126,16 +126,11 @@ def test_interrupted(folder, cairn):
 def test_a_full_disk(disks, cairn, tmp_path, monkeypatch):
     (disks / "noise.raw").write_bytes(os.urandom(12 << 20))
     pack("gzip", "noise.raw", "x.img")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
-    try:
+    with small_file_system(tmp_path / "small", "4m") as small:
         monkeypatch.setenv("TMPDIR", str(small))
         done = cairn("hash", "x.img", ok=False)
         assert done.code == 1 and "No space left" in done.err and "TMPDIR" in done.err and "'x.img'" in done.err
         assert os.listdir(small) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def zipped():

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, sparse_disk
+from conftest import CAIRN, small_file_system, sparse_disk
 
 SIZE = 3 << 20
 
@@ -144,14 +144,9 @@ def test_an_image_in_a_pipe_refers_to_nothing(disks, qemu):
 
 
 def test_no_room_for_what_comes(disks, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
-    try:
+    with small_file_system(tmp_path / "small", "1m") as small:
         done = piped("convert", "-", "t.raw", source=content("a.qcow2") + os.urandom(2 << 20), ok=False,
                      env={**os.environ, "TMPDIR": str(small)})
-    finally:
-        subprocess.run(["umount", small], check=True)
     assert done.returncode == 1 and str(small).encode() in done.stderr and b"Set TMPDIR" in done.stderr
     assert b"standard input" in done.stderr and not os.path.exists("t.raw")
 

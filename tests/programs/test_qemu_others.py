@@ -60,7 +60,7 @@ def test_nbd_connect_opens_the_image_first(disk, cairn):
 
 
 def test_nbd_looks_at_the_image_when_it_listens(disk):
-    """A socket that cannot be made is told before what is wrong with the image's options."""
+    """The error of a socket that cannot be made comes before those of the image's options."""
     bad = ["--image-opts", "-f", "raw", "driver=raw,file.filename=a.raw"]
     bind = "qemu-nbd: Failed to bind socket to /nowhere/s: No such file or directory\n"
     for words in (bad, ["-f", "raw", "-o", "-1", "a.raw"], ["-f", "raw", "--aio=native", "a.raw"], ["-f", "", "a.raw"]):
