@@ -271,7 +271,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
                           .file = file,
                           .backing_size = backing_size,
                           .preallocation = preallocation,
-                          .overwrite = overwrite};
+                          .overwrite = !context.beyond_qemu};
       co_await format->create(context, std::move(image));
     }
   } catch (...) {

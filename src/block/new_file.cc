@@ -7,15 +7,27 @@
 
 namespace cairn {
 
-void refuse_existing(const std::string& path) {
+namespace {
+bool has_content(const std::string& path) {
   struct stat status = {};
-  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) return;
+  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_size != 0;
+}
+}  // namespace
+
+void refuse_existing(const std::string& path) {
+  if (!has_content(path)) return;
   throw Error(ErrorKind::kExists, "'" + path + "' exists already")
       .hint("Give another name, or replace the file with --overwrite.");
 }
 
+void refuse_existing_part(const std::string& path) {
+  if (!has_content(path)) return;
+  throw Error(ErrorKind::kExists, "'" + path + "' exists already")
+      .hint("It may belong to another image. Remove it first, or give another name.");
+}
+
 Task<void> NewFile::make(Context& context, std::string path, bool overwrite) {
-  if (!overwrite) refuse_existing(path);
+  if (!overwrite) refuse_existing_part(path);
   path_ = path;
   struct stat status = {};
   existed_ = ::lstat(path_.c_str(), &status) == 0;

@@ -17,19 +17,32 @@ def disks(folder, qemu):
 
 
 REFUSED = [["create", "old.qcow2", "1M"], ["create", "-f", "raw", "old.qcow2", "1M"], ["convert", "a.raw", "old.qcow2"],
-           ["convert", "--untrusted", "a.raw", "old.qcow2"], ["dd", "if=a.raw", "of=old.qcow2"],
-           ["create", "-o", "data_file=old.qcow2", "new.qcow2", "1M"],
-           ["convert", "-o", "data_file=old.qcow2", "a.raw", "new.qcow2"],
-           ["create", "-f", "vmdk", "-o", "subformat=monolithicFlat", "e.vmdk", "1M"]]
+           ["convert", "--untrusted", "a.raw", "old.qcow2"], ["dd", "if=a.raw", "of=old.qcow2"]]
+PARTS = [["create", "-o", "data_file=old.qcow2", "new.qcow2", "1M"],
+         ["convert", "-o", "data_file=old.qcow2", "a.raw", "new.qcow2"],
+         ["create", "-f", "vmdk", "-o", "subformat=monolithicFlat", "e.vmdk", "1M"],
+         ["convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentFlat", "big.raw", "s.vmdk"],
+         ["convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "big.raw", "s.vmdk"]]
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
 def test_refused(disks, cairn, words):
-    os.rename("old.qcow2", "e-flat.vmdk")
-    os.link("e-flat.vmdk", "old.qcow2")
     before, names = (disks / "old.qcow2").read_bytes(), sorted(os.listdir())
     done = cairn(*words, ok=False)
     assert done.code == 1 and "exists already" in done.err and "--overwrite" in done.err and done.out.count("\n") <= 1
+    assert (disks / "old.qcow2").read_bytes() == before and sorted(os.listdir()) == names
+
+
+@pytest.mark.parametrize("words", PARTS + [[words[0], "--overwrite", *words[1:]] for words in PARTS], ids=" ".join)
+def test_parts_are_never_emptied(disks, cairn, words):
+    """A file beside the image may be part of another one, and two files cannot change places at one moment."""
+    with open("big.raw", "wb") as big:
+        big.truncate(5 << 30)
+    for name in "e-flat.vmdk", "s-f002.vmdk", "s-s002.vmdk":
+        os.link("old.qcow2", name)
+    before, names = (disks / "old.qcow2").read_bytes(), sorted(os.listdir())
+    done = cairn(*words, ok=False)
+    assert done.code == 1 and "exists already" in done.err and "Remove it first" in done.err, done.err
     assert (disks / "old.qcow2").read_bytes() == before and sorted(os.listdir()) == names
 
 

@@ -7,6 +7,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/new_file.h"
 #include "format/vmdk/node.h"
 
 namespace cairn::vmdk {
@@ -84,6 +85,7 @@ Task<void> write_sparse(Node& file, const SparseHeader& header, const std::strin
 
 Task<void> create_extent(Context& context, std::string path, uint64_t bytes, Shape shape,
                          bool zeroed, bool overwrite) {
+  if (!overwrite) refuse_existing_part(path);
   if (has_protocol_prefix(path)) path.insert(0, "./");
   CreateOptions raw;
   raw.filename = path;
