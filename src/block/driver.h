@@ -124,7 +124,7 @@ class Driver {
 };
 
 // The drivers of this program; filled once at start by src/cli (or the library's user) from the
-// table in src/drivers.cc. Not changed afterwards.
+// table in src/drivers.inc. Not changed afterwards.
 class Registry {
  public:
   void add(std::unique_ptr<Driver> driver);

@@ -1,7 +1,5 @@
-#include "filter/blkdebug/blkdebug.h"
-
 #include "async/task_group.h"
-#include "block/debug.h"
+#include "block/driver.h"
 #include "filter/blkdebug/rules.h"
 #include "support.h"
 

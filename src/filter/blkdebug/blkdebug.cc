@@ -1,4 +1,6 @@
-#include "filter/blkdebug/blkdebug.h"
+// The fault filter with QEMU's option names: rules that make requests fail once a driver above has
+// come to some event, states that events lead through, breakpoints. Options and the form of the
+// rules' file: docs/io.md.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,6 +11,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/driver.h"
 #include "filter/blkdebug/rules.h"
 #include "filter/filter.h"
 

@@ -1,8 +1,10 @@
-#include "filter/blklogwrites/blklogwrites.h"
+// Writes down what is written, in the form that the Linux kernel's device mapper target log-writes
+// has, so that its replay tools read it.
 
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/driver.h"
 #include "filter/filter.h"
 
 namespace cairn {

@@ -1,10 +1,12 @@
-#include "filter/blkverify/blkverify.h"
+// A disk that is kept twice: every write goes to "test" and to "raw", every read is done on both
+// and fails when they differ. Written as blkverify:RAW:TEST as well.
 
 #include <algorithm>
 
 #include "async/task_group.h"
 #include "base/buffer.h"
 #include "block/context.h"
+#include "block/driver.h"
 #include "filter/filter.h"
 
 namespace cairn {

@@ -1,7 +1,8 @@
-#include "filter/compress/compress.h"
+// What is written through it is stored compressed, whole clusters at a time.
 
 #include <algorithm>
 
+#include "block/driver.h"
 #include "filter/filter.h"
 
 namespace cairn {

@@ -1,4 +1,5 @@
-#include "filter/copy_on_read/copy_on_read.h"
+// Data that is read from below the image in "file" is stored in the image on the way, so that the
+// next read finds it there.
 
 #include <algorithm>
 #include <cstring>
@@ -6,6 +7,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/debug.h"
+#include "block/driver.h"
 #include "filter/filter.h"
 
 namespace cairn {

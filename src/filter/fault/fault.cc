@@ -1,7 +1,9 @@
-#include "filter/fault/fault.h"
+// Fails on purpose: after so many operations of one kind, one or all further ones end with an
+// error. The options are in the schema.
 
 #include <cerrno>
 
+#include "block/driver.h"
 #include "filter/filter.h"
 
 namespace cairn {

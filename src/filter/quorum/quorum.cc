@@ -1,4 +1,5 @@
-#include "filter/quorum/quorum.h"
+// A disk that is kept several times: every write goes to all children, every read is decided by a
+// vote of what they hold, or answered by the first that can.
 
 #include <algorithm>
 #include <cerrno>
@@ -8,6 +9,7 @@
 #include "async/task_group.h"
 #include "base/buffer.h"
 #include "block/context.h"
+#include "block/driver.h"
 #include "filter/filter.h"
 
 namespace cairn {

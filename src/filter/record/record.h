@@ -42,6 +42,4 @@ class RecordNode : public FilterNode {
   std::vector<RecordedEvent> events_;
 };
 
-std::unique_ptr<Driver> make_record_driver();
-
 }  // namespace cairn

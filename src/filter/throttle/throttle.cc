@@ -1,5 +1,7 @@
-#include "filter/throttle/throttle.h"
+// Delays requests so that the nodes of one throttle group together keep to its limits (block/
+// throttle_group.h).
 
+#include "block/driver.h"
 #include "block/throttle_group.h"
 #include "filter/filter.h"
 

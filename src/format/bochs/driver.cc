@@ -1,5 +1,6 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
-#include "format/bochs/bochs.h"
 #include "format/bochs/node.h"
 
 namespace cairn {

@@ -1,5 +1,6 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
-#include "format/cloop/cloop.h"
 #include "format/cloop/node.h"
 
 namespace cairn {

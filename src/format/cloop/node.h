@@ -1,3 +1,6 @@
+// src/format/cloop: compressed loop images, read only. layout.h holds the header and what entries
+// of the offset table say, as pure types; node.h is the open image; driver.cc registers the format.
+// May include src/block, src/codec and below.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,6 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
-#include "format/dmg/dmg.h"
 #include "format/dmg/node.h"
 
 namespace cairn {

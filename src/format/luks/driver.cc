@@ -1,8 +1,9 @@
+#include "block/driver.h"
+
 #include <algorithm>
 
 #include "base/arith.h"
 #include "block/context.h"
-#include "format/luks/luks.h"
 #include "format/luks/node.h"
 
 namespace cairn {

@@ -1,3 +1,4 @@
+// Encrypted disks as LUKS versions 1 and 2 have them; only version 1 is made.
 #pragma once
 
 #include <memory>

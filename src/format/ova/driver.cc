@@ -1,8 +1,9 @@
+#include "block/driver.h"
+
 #include <algorithm>
 
 #include "block/open_format.h"
 #include "format/ova/node.h"
-#include "format/ova/ova.h"
 #include "format/ova/packer.h"
 
 namespace cairn {

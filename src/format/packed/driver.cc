@@ -1,5 +1,6 @@
+#include "block/driver.h"
+
 #include "format/packed/node.h"
-#include "format/packed/packed.h"
 
 namespace cairn {
 namespace {
@@ -57,8 +58,15 @@ class PackedDriver : public Driver {
 
 }  // namespace
 
-std::unique_ptr<Driver> make_packed_driver(Packing packing) {
-  return std::make_unique<PackedDriver>(packing);
+std::unique_ptr<Driver> make_gzip_driver() {
+  return std::make_unique<PackedDriver>(Packing::kGzip);
+}
+std::unique_ptr<Driver> make_xz_driver() { return std::make_unique<PackedDriver>(Packing::kXz); }
+std::unique_ptr<Driver> make_bzip2_driver() {
+  return std::make_unique<PackedDriver>(Packing::kBzip2);
+}
+std::unique_ptr<Driver> make_zstd_driver() {
+  return std::make_unique<PackedDriver>(Packing::kZstd);
 }
 
 }  // namespace cairn

@@ -1,3 +1,5 @@
+// src/format/packed: files that are compressed as a whole, seen as what they contain. They are
+// unpacked once, to an unnamed temporary file, when they are opened.
 #pragma once
 
 #include <memory>

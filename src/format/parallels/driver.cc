@@ -1,9 +1,10 @@
+#include "block/driver.h"
+
 #include <algorithm>
 
 #include "block/open_format.h"
 #include "format/parallels/bundle_node.h"
 #include "format/parallels/node.h"
-#include "format/parallels/parallels.h"
 
 namespace cairn {
 

@@ -1,10 +1,11 @@
+#include "block/driver.h"
+
 #include <algorithm>
 
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/open_format.h"
 #include "format/qcow/node.h"
-#include "format/qcow/qcow.h"
 
 namespace cairn {
 

@@ -1,3 +1,5 @@
+#include "block/driver.h"
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -6,7 +8,6 @@
 #include "block/open_format.h"
 #include "block/work_report.h"
 #include "format/qcow2/node.h"
-#include "format/qcow2/qcow2.h"
 
 namespace cairn {
 

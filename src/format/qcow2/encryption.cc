@@ -2,9 +2,9 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/driver.h"
 #include "crypto/cipher.h"
 #include "format/qcow2/node.h"
-#include "format/qcow2/qcow2.h"
 
 namespace cairn {
 

@@ -1,3 +1,4 @@
+// QEMU's copy-on-write format, versions 2 and 3.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,8 @@
+#include "block/driver.h"
+
 #include "base/arith.h"
 #include "block/open_format.h"
 #include "format/qed/node.h"
-#include "format/qed/qed.h"
 
 namespace cairn {
 

@@ -1,3 +1,6 @@
+// src/format/qed: QEMU's Enhanced Disk. layout.h holds the header as a pure type; node.h is the
+// open image (open.cc: opening and the header's changes, mapper.cc: mapping and room for writes,
+// check.cc); driver.cc registers the format. May include src/block and below.
 #pragma once
 
 #include <atomic>

@@ -1,10 +1,11 @@
-#include "format/raw/raw.h"
+// The bytes of a file as they are, or a window of them (options offset and size).
 
 #include <algorithm>
 #include <string>
 
 #include "base/arith.h"
 #include "block/debug.h"
+#include "block/driver.h"
 #include "block/open.h"
 
 namespace cairn {

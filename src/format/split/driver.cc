@@ -1,7 +1,8 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
 #include "format/split/node.h"
 #include "format/split/pieces.h"
-#include "format/split/split.h"
 
 namespace cairn {
 namespace {

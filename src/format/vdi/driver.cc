@@ -1,6 +1,7 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
 #include "format/vdi/node.h"
-#include "format/vdi/vdi.h"
 
 namespace cairn {
 

@@ -1,7 +1,8 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
 #include "format/vhdx/create.h"
 #include "format/vhdx/node.h"
-#include "format/vhdx/vhdx.h"
 
 namespace cairn {
 

@@ -1,3 +1,5 @@
+#include "block/driver.h"
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -6,7 +8,6 @@
 #include "block/work_report.h"
 #include "format/vmdk/create.h"
 #include "format/vmdk/node.h"
-#include "format/vmdk/vmdk.h"
 
 namespace cairn {
 

@@ -1,7 +1,8 @@
+#include "block/driver.h"
+
 #include "block/open_format.h"
 #include "format/vpc/create.h"
 #include "format/vpc/node.h"
-#include "format/vpc/vpc.h"
 
 namespace cairn {
 

@@ -9,9 +9,9 @@
 
 #include "async/runtime.h"
 #include "block/context.h"
+#include "block/driver.h"
 #include "block/open.h"
 #include "protocol/file/cdrom.h"
-#include "protocol/file/file.h"
 #include "protocol/file/file_node.h"
 #include "protocol/file/open_file.h"
 

@@ -1,3 +1,4 @@
+// Regular files; block or character devices of the host; its CD-ROM drives.
 #pragma once
 
 #include <memory>

@@ -1,3 +1,5 @@
+#include "block/driver.h"
+
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -5,7 +7,6 @@
 #include "block/context.h"
 #include "block/open.h"
 #include "net/nbd_uri.h"
-#include "protocol/nbd/nbd.h"
 #include "protocol/nbd/node.h"
 
 namespace cairn {

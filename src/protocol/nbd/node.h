@@ -1,3 +1,4 @@
+// Disks that an NBD server exports.
 #pragma once
 
 #include <atomic>

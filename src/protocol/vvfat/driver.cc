@@ -1,3 +1,5 @@
+#include "block/driver.h"
+
 #include <string>
 
 #include "async/runtime.h"
@@ -5,7 +7,6 @@
 #include "block/open.h"
 #include "protocol/vvfat/commit.h"
 #include "protocol/vvfat/node.h"
-#include "protocol/vvfat/vvfat.h"
 #include "protocol/vvfat/write_node.h"
 
 namespace cairn {
