@@ -11,12 +11,48 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 BUILD = TOP / "build"
+CALLED_FROM = Path(os.environ.get("CAIRN_CALLED_FROM", "."))
 JOBS = str(os.cpu_count() or 2)
 
 
 class Totals:
     passed = 0
     failed = 0
+
+
+class Selection:
+    """The tests to run: all, those whose names contain a word, or those of directories and files."""
+
+    def __init__(self, words):
+        self.pattern, self.places = "", []
+        for word in words:
+            place = next((place for place in (CALLED_FROM / word, TOP / word) if place.exists()), Path()).resolve()
+            if place.is_relative_to(TOP / "tests"):
+                self.places.append(place)
+            else:
+                self.pattern = word
+        if self.pattern and (self.places or len(words) > 1):
+            sys.exit("Give either one part of a name, or files and directories of tests.")
+        files = [file for place in self.places for file in ([place] if place.is_file() else sorted(place.rglob("*")))]
+        self.cases = [f"{suite}.{name}" for file in files if file.name.endswith("_test.cc")
+                      for suite, name in re.findall(r"^TEST(?:_[FP])?\((\w+), (\w+)\)", file.read_text(), re.M)]
+        self.programs = not self.places or any(re.fullmatch(r"test_\w+\.py", file.name) for file in files)
+        self.units = not self.places or bool(self.cases)
+        if not self.programs and not self.units:
+            sys.exit(f"There are no tests in {', '.join(map(str, self.places))}.")
+
+    def all(self):
+        return not self.pattern and not self.places
+
+    def unit_filter(self):
+        """For --gtest_filter; tests with parameters have names around that of the case."""
+        if self.places:
+            return ":".join(f"{case}:{case}/*:*/{case}:*/{case}/*" for case in self.cases)
+        return f"*{self.pattern}*"
+
+    def program_words(self, otherwise):
+        places = [str(place) for place in self.places if place.is_dir() or place.suffix == ".py"]
+        return [*(places or (["tests"] if self.pattern else otherwise)), *(["-k", self.pattern] if self.pattern else [])]
 
 
 def step(name, command, env=None, timeout=1500):
@@ -51,7 +87,7 @@ def count(xml, ran_well, may_be_empty=False):
     Totals.failed += bad
     if not ran_well and bad == 0:
         Totals.failed += 1
-    if not cases and not SELECTED and not may_be_empty:
+    if not cases and SELECTED.all() and not may_be_empty:
         Totals.failed += 1
 
 
@@ -91,8 +127,10 @@ def build_locked(preset, targets):
     return False
 
 
-def unit(preset, pattern, env=None, label="", program="unit", without=""):
+def unit(preset, env=None, label="", program="unit", without=""):
     """Runs the shards of a program of tests side by side."""
+    if not SELECTED.units:
+        return
     name = f"{program} {preset}{label}"
     stem = str(BUILD / name.replace(" ", "-"))
     begin = time.monotonic()
@@ -101,9 +139,8 @@ def unit(preset, pattern, env=None, label="", program="unit", without=""):
         xml = Path(f"{stem}-{shard}.xml")
         xml.unlink(missing_ok=True)
         log = open(f"{stem}-{shard}.log", "wb")
-        command = [str(BUILD / preset / "tests" / program), f"--gtest_output=xml:{xml}", "--gtest_brief=1"]
-        if pattern or without:
-            command.append(f"--gtest_filter=*{pattern}*{'-' + without if without else ''}")
+        command = [str(BUILD / preset / "tests" / program), f"--gtest_output=xml:{xml}", "--gtest_brief=1",
+                   f"--gtest_filter={SELECTED.unit_filter()}{'-' + without if without else ''}"]
         sharded = {"GTEST_TOTAL_SHARDS": JOBS, "GTEST_SHARD_INDEX": str(shard)}
         runs.append((xml, log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=TOP,
                                                 env={**os.environ, **sharded, **(env or {})})))
@@ -125,64 +162,62 @@ def unit(preset, pattern, env=None, label="", program="unit", without=""):
 
 
 # What --quick runs: the verbs and the rules that all of them keep.
-QUICK = ("verbs", "manners", "own_manners", "overwrite", "cut_files", "formats", "hash", "resize", "snapshots", "structure",
-         "words", "docs")
+QUICK = [f"tests/{name}.py" for name in (
+    "verb/test_verbs", "verb/test_manners", "verb/test_own_manners", "verb/test_overwrite", "security/test_cut_files", "verb/test_formats",
+    "verb/test_hash", "verb/test_resize", "verb/test_snapshots", "project/test_structure", "project/test_words", "project/test_docs")]
 
 
-def programs(preset, pattern, env=None, label="", extra=(), places=("tests",)):
+def programs(preset, env=None, label="", extra=(), places=("tests",)):
+    if not SELECTED.programs:
+        return
     name = f"programs {preset}{label}"
     xml = BUILD / (name.replace(" ", "-") + ".xml")
     xml.unlink(missing_ok=True)
     command = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", JOBS, "--dist", "loadfile",
                *(["-x"] if "--stop" in sys.argv else []), f"--junitxml={xml}", "-p", "no:cacheprovider", *extra,
-               *places]
-    if pattern:
-        command += ["-k", pattern]
+               *SELECTED.program_words(places)]
     ran_well = step(name, command, {"CAIRN": str(BUILD / preset / "cairn"), **(env or {})})
-    count(xml, ran_well or bool(pattern))
+    count(xml, ran_well or not SELECTED.all())
 
 
 def main():
     global SELECTED
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
     quick = "--quick" in sys.argv
-    pattern = words[0] if words else ""
-    SELECTED = bool(pattern)
+    SELECTED = Selection([word for word in sys.argv[1:] if not word.startswith("-")])
     BUILD.mkdir(exist_ok=True)
     begin = time.monotonic()
     threads = {"CAIRN_ENGINE": "threads"}
-    if not pattern:
-        formatted = step("format", ["/bin/sh", "-c", "clang-format --dry-run -Werror $(git ls-files '*.cc' '*.h')"])
-        tally(formatted)
-    if build("release", ["cairn", "unit"]):
+    tests = ["unit"] if SELECTED.units else []
+    if SELECTED.all():
+        tally(step("format", ["/bin/sh", "-c", "clang-format --dry-run -Werror $(git ls-files '*.cc' '*.h')"]))
+    if build("release", ["cairn", *tests]):
         if quick:
-            unit("release", pattern, without="*Crash*:*Faults*:*Conformance*")
-            programs("release", pattern, extra=("-m", "not slow"),
-                     places=["tests"] if pattern else [f"tests/programs/test_{name}.py" for name in QUICK])
+            unit("release", without="*Crash*:*Faults*:*Conformance*")
+            programs("release", extra=("-m", "not slow"), places=QUICK)
         else:
-            unit("release", pattern)
+            unit("release")
             # What a crash leaves behind does not depend on the engine.
-            unit("release", pattern, threads, " threads", without="*Crash*")
-            programs("release", pattern)
-            programs("release", pattern, threads, " threads", extra=("-m", "not slow and not any_engine"))
+            unit("release", threads, " threads", without="*Crash*")
+            programs("release")
+            programs("release", threads, " threads", extra=("-m", "not slow and not any_engine"))
     if not quick:
-        if build("debug", ["engine"]):
-            unit("debug", pattern, program="engine")
-        if build("asan", ["cairn", "unit", "fuzzers"]):
-            unit("asan", pattern, {"CAIRN_CRASH_STATES": "60"})
-            programs("asan", pattern, extra=("-m", "not slow"))
-            if not pattern:
+        if SELECTED.units and build("debug", ["engine"]):
+            unit("debug", program="engine")
+        if build("asan", ["cairn", *tests, *(["fuzzers"] if SELECTED.all() else [])]):
+            unit("asan", {"CAIRN_CRASH_STATES": "60"})
+            programs("asan", extra=("-m", "not slow"))
+            if SELECTED.all():
                 xml = BUILD / "fuzz.xml"
                 count(xml, step("fuzz", ["/usr/bin/python3", str(TOP / "fuzz" / "run.py"),
                                          str(BUILD / "asan" / "fuzz"), str(xml)]))
-        if build("tsan", ["unit"]):
+        if SELECTED.units and build("tsan", ["unit"]):
             # The crash suites record on one worker: nothing races there.
-            unit("tsan", pattern, {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}, without="*Crash*:*Faults*")
+            unit("tsan", {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}, without="*Crash*:*Faults*")
     print(f"{time.monotonic() - begin:.0f} seconds")
     print(f"{Totals.passed} passed, {Totals.failed} failed")
     return 1 if Totals.failed or not Totals.passed else 0
 
 
-SELECTED = False
+SELECTED = Selection([])
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,6 @@
 # Sourced by ./cairn and ./test: installs the Debian packages that are missing, and lets one build run at a time.
 #
-# Each list has one assignment. tests/programs/test_setup.py checks that the programs which tests start belong to them.
+# Each list has one assignment. tests/project/test_setup.py checks that the programs which tests start belong to them.
 
 # What the program is compiled from and with.
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux

@@ -7,7 +7,7 @@ import pytest
 
 import dmg_writer as dmg
 from conftest import CAIRN, call, sparse_disk
-from test_cloop import content, write
+from cloop_writer import content, write
 
 
 @pytest.fixture(params=["raw", "qcow2", "dmg", "cloop"])

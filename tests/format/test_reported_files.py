@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 from report_cases import MIB, apple_map, old_luks, ovf, pattern, split_bundle, vbox_snapshot, vdi
-from test_mount import mount  # noqa: F401
+from mounts import mount  # noqa: F401
 
 pytestmark = pytest.mark.any_engine
 

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from conftest import TOP, sparse_disk
-from test_words import messages
+from plain_words import messages
 
 pytestmark = pytest.mark.any_engine
 

@@ -13,8 +13,8 @@ import pytest
 import dmg_writer
 from conftest import CAIRN
 from report_cases import ovf
-from test_cloop import write as write_cloop
-from test_mount import mount  # noqa: F401
+from cloop_writer import write as write_cloop
+from mounts import mount  # noqa: F401
 
 MIB = 1 << 20
 CUT = "the file was cut off"

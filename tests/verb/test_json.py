@@ -9,7 +9,7 @@ import time
 import pytest
 
 from conftest import CAIRN, TOP, call, sparse_disk
-from test_mount import is_mounted
+from mounts import is_mounted
 
 pytestmark = pytest.mark.any_engine
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from conftest import CAIRN, call, sparse_disk
-from test_words import PLAIN
+from plain_words import PLAIN
 
 import pytest
 

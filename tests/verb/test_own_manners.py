@@ -8,7 +8,7 @@ import pytest
 
 from conftest import CAIRN
 from nbd_support import Server, free_port
-from test_mount import is_mounted, mount  # noqa: F401
+from mounts import is_mounted, mount  # noqa: F401
 
 pytestmark = pytest.mark.any_engine
 

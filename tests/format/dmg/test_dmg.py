@@ -12,7 +12,7 @@ import pytest
 import dmg_writer as dmg
 from conftest import CAIRN, call
 from dmg_writer import ADC, BZIP2, COMMENT, END, IGNORE, LZFSE, RAW, XZ, ZERO, ZLIB
-from test_cloop import content
+from cloop_writer import content
 
 KINDS = {"raw": RAW, "adc": ADC, "zlib": ZLIB, "bzip2": BZIP2, "lzfse": LZFSE, "xz": XZ}
 
