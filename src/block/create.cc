@@ -141,7 +141,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
     throw Error(ErrorKind::kUnsupported,
                 "Format driver '" + format_name + "' does not support image creation");
   // A protocol as the format makes bytes where names of its own lead, and nowhere else.
-  if (format->is_protocol() && format != protocol)
+  if (format->kind() == DriverKind::kProtocol && format != protocol)
     throw Error(ErrorKind::kInvalid,
                 "The protocol '" + format_name + "' does not lead to '" + request.filename + "'");
   if (!protocol->abilities().create)
@@ -194,7 +194,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
 
   const std::string written = request.written_to.empty() ? path : request.written_to;
   const bool overwrite = request.overwrite || !context.beyond_qemu;
-  if (!overwrite && protocol->abilities().resize) refuse_existing(written);
+  if (!overwrite && !protocol->traits().fixed_size) refuse_existing(written);
   if (request.announce) {
     std::string line = "Formatting '" + request.filename + "', fmt=" + format_name;
     for (const auto& [key, value] : format->announce(options, *size))
@@ -222,7 +222,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
   }
   const uint64_t rounded = align_up(*size, 512);
   // What raw makes is the file itself; other formats grow theirs.
-  const bool raw = format->abilities().shared_writers;
+  const bool raw = format->traits().verbatim;
   Preallocation preallocation = Preallocation::kOff;
   if (const auto mode = protocol_options.string("preallocation"); mode && !raw) {
     try {
@@ -244,7 +244,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
                        .file = nullptr,
                        .backing_size = std::nullopt};
     co_await protocol->create(context, std::move(bare));
-    const bool fixed = !protocol->abilities().resize;
+    const bool fixed = protocol->traits().fixed_size;
     if (!raw || fixed) {
       OpenRequest empty;
       empty.filename = written;

@@ -70,38 +70,66 @@ struct Abilities {
   bool snapshots = false;
   bool bitmaps = false;  // keeps persistent dirty bitmaps
   bool resize = false;
-  bool shared_writers = false;  // several may write at once: raw and protocols
-  bool read_only = false;       // images cannot be written
-  bool filter = false;          // passes another node through
+  bool read_only = false;  // images cannot be written
+};
+
+enum class DriverKind : uint8_t {
+  kProtocol,  // reaches bytes: files, devices, servers
+  kFormat,    // gives bytes a structure
+  kFilter,    // passes another node through
+};
+
+// What is known of a driver without asking it: the same for all of its nodes.
+struct DriverTraits {
+  std::string_view name = {};
+  // One line for people.
+  std::string_view title = {};
+  DriverKind kind = DriverKind::kFormat;
+  // Protocol prefixes of file names, without the colon: {"nbd", "nbd+unix"}.
+  std::vector<std::string_view> prefixes = {};
+  // The file that is opened when a directory is named that has it; empty: there is none.
+  std::string_view folder_member = {};
+  Abilities abilities = {};
+  // The driver makes up the disk: then what a guest writes there cannot turn it into an image of
+  // some format, and nobody need be warned.
+  bool makes_its_disks = false;
+  // Bytes go to the same place below as they are, without a structure of the driver's own: several
+  // programs may write at once. Raw, most filters, and protocols that store bytes.
+  bool verbatim = false;
+  // A protocol whose storage has a size of its own, which creation finds and cannot choose: devices
+  // and servers.
+  bool fixed_size = false;
+  // Options of opening beside the generic ones, of creation (with "size"), and of amend.
+  OptionSchema open_options = {};
+  OptionSchema create_options = {};
+  OptionSchema amend_options = {};
 };
 
 // One format, protocol or filter, registered as data from its own folder.
 class Driver {
  public:
+  explicit Driver(DriverTraits traits) : traits_(std::move(traits)) {}
   virtual ~Driver() = default;
-  virtual std::string_view name() const = 0;
-  // One line for people.
-  virtual std::string_view title() const = 0;
-  virtual bool is_protocol() const { return false; }
-  // Protocol prefixes of file names, without the colon: {"nbd", "nbd+unix"}.
-  virtual std::vector<std::string_view> prefixes() const { return {}; }
+  Driver(const Driver&) = delete;
+  Driver& operator=(const Driver&) = delete;
+
+  const DriverTraits& traits() const { return traits_; }
+  std::string_view name() const { return traits_.name; }
+  std::string_view title() const { return traits_.title; }
+  DriverKind kind() const { return traits_.kind; }
+  const std::vector<std::string_view>& prefixes() const { return traits_.prefixes; }
+  const Abilities& abilities() const { return traits_.abilities; }
+  const OptionSchema& open_options() const { return traits_.open_options; }
+  const OptionSchema& create_options() const { return traits_.create_options; }
+  const OptionSchema& amend_options() const { return traits_.amend_options; }
+
   // How surely PATH is a device of the host that this protocol reaches: 0 … 100. Blocks.
   virtual int probe_device(const std::string&) const { return 0; }
   // 0: not mine … 100: certain. Raw answers 1.
   virtual int probe(const ProbeInput&) const { return 0; }
-  virtual Abilities abilities() const { return {}; }
-  // The file that stands for a whole folder when the folder is opened; empty: there is none.
-  virtual std::string_view folder_member() const { return {}; }
-  // Options of opening beside the generic ones, of creation (with "size"), and of amend.
-  virtual const OptionSchema& open_options() const;
-  virtual const OptionSchema& create_options() const;
-  virtual const OptionSchema& amend_options() const;
   // Whether an open option decides what disk is seen, rather than how it is worked with. A node
   // that was opened with one such has no plain name.
   virtual bool shapes_disk(std::string_view option) const;
-  // Whether the driver makes up the disk: then what a guest writes there cannot turn it into an
-  // image of some format, and nobody need be warned.
-  virtual bool makes_its_disks() const { return false; }
   // Splits what follows "prefix:" (or a whole URI) into options: "filename" by default.
   virtual void parse_filename(std::string_view filename, Options& options) const;
 
@@ -121,6 +149,9 @@ class Driver {
   // How large a file of this format must be. SOURCE may be null (only SIZE counts).
   virtual Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
                                       NodePtr source) const;
+
+ private:
+  const DriverTraits traits_;
 };
 
 // The drivers of this program; filled once at start by src/cli (or the library's user) from the

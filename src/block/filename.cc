@@ -91,9 +91,9 @@ std::string image_in_folder(const Context& context, const std::string& filename)
   if (const std::string disk = disk_of_machine(context, filename); !disk.empty()) return disk;
   if (::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return filename;
   for (const Driver* driver : context.registry().all()) {
-    if (driver->folder_member().empty()) continue;
+    if (driver->traits().folder_member.empty()) continue;
     const std::string member =
-        filename + (filename.ends_with('/') ? "" : "/") + std::string(driver->folder_member());
+        filename + (filename.ends_with('/') ? "" : "/") + std::string(driver->traits().folder_member);
     if (::stat(member.c_str(), &status) == 0 && S_ISREG(status.st_mode)) return member;
   }
   return filename;

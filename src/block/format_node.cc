@@ -115,11 +115,12 @@ Task<Extent> FormatNode::do_extent(uint64_t offset, uint64_t max) {
     extent.host = nullptr;
     co_return extent;
   }
-  if (extent.host != nullptr && (!extent.host->driver().is_protocol() || data_may_be_sparse())) {
+  if (extent.host != nullptr &&
+      (extent.host->driver().kind() != DriverKind::kProtocol || data_may_be_sparse())) {
     // The bytes lie deeper: in what the child is made of.
     const Extent deeper = co_await extent.host->layer_extent_at(extent.host_offset, extent.length);
     extent.length = std::min(extent.length, deeper.length);
-    if (deeper.host != nullptr || !extent.host->driver().is_protocol()) {
+    if (deeper.host != nullptr || extent.host->driver().kind() != DriverKind::kProtocol) {
       extent.host = deeper.host;
       extent.host_offset = deeper.host_offset;
     }

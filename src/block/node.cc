@@ -21,8 +21,8 @@ constexpr uint64_t kZeroBufferBytes = 1 << 20;
 Node::Node(Context& context, const Driver& driver)
     : context_(context),
       driver_(driver),
-      unbounded_(driver.is_protocol()),
-      storage_(driver.is_protocol()) {}
+      unbounded_(driver.kind() == DriverKind::kProtocol),
+      storage_(driver.kind() == DriverKind::kProtocol) {}
 
 Node::~Node() = default;
 

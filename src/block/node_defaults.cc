@@ -136,7 +136,7 @@ Task<Extent> Node::do_extent(uint64_t offset, uint64_t max) {
   extent.length = max;
   extent.data = true;
   extent.allocated = true;
-  if (driver_.is_protocol()) {
+  if (driver_.kind() == DriverKind::kProtocol) {
     extent.host = this;
     extent.host_offset = offset;
   }

@@ -164,7 +164,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     spot.filename = image_in_folder(context, spot.filename);
     driver = &protocol_of(context, spot.filename);
     driver->parse_filename(spot.filename, spot.options);
-  } else if (driver != nullptr && driver->is_protocol()) {
+  } else if (driver != nullptr && driver->kind() == DriverKind::kProtocol) {
     if (!spot.filename.empty()) driver->parse_filename(spot.filename, spot.options);
     if (!spot.protocol_level) {
       // A protocol on top: its user is the tool itself.
@@ -202,7 +202,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     }
     request.probed_file = file;
     request.options.take_tree("file");
-    probed = !context.beyond_qemu || !file->driver().makes_its_disks();
+    probed = !context.beyond_qemu || !file->driver().traits().makes_its_disks;
   } else {
     request.options = std::move(spot.options);
   }
@@ -227,7 +227,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     std::vector<std::string> unused = final_request.options.unused();
     if (!unused.empty()) {
       throw Error(ErrorKind::kInvalid,
-                  driver->is_protocol()
+                  driver->kind() == DriverKind::kProtocol
                       ? "Block protocol '" + std::string(driver->name()) +
                             "' doesn't support the option '" + unused.front() + "'"
                       : "Block format '" + std::string(driver->name()) +
@@ -251,7 +251,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     Options own = given;
     own.take_tree("file");
     own.erase("file");
-    if (driver->is_protocol()) {
+    if (driver->kind() == DriverKind::kProtocol) {
       Options tree = without_manners(*driver, own);
       const auto name = own.string("filename");
       const bool only_name = name && tree.items().size() == 1;

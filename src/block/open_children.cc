@@ -9,7 +9,7 @@ namespace cairn {
 
 Permissions OpenContext::file_permissions() const {
   Permissions result;
-  const bool shares = driver.abilities().shared_writers;
+  const bool shares = driver.traits().verbatim;
   if (!flags.metadata_only) {
     result.used = Permissions::kConsistentRead;
     if (flags.writable) {

@@ -14,7 +14,7 @@ const Node& storage_of(const Node& host) {
   const Node* node = &host;
   while (true) {
     const Node* below = node->filtered();
-    if (below == nullptr && node->driver().abilities().filter) below = node->file();
+    if (below == nullptr && node->driver().kind() == DriverKind::kFilter) below = node->file();
     if (below == nullptr) return *node;
     node = below;
   }

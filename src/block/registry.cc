@@ -6,19 +6,6 @@
 
 namespace cairn {
 
-const OptionSchema& Driver::open_options() const {
-  static const OptionSchema kNone;
-  return kNone;
-}
-const OptionSchema& Driver::create_options() const {
-  static const OptionSchema kNone;
-  return kNone;
-}
-const OptionSchema& Driver::amend_options() const {
-  static const OptionSchema kNone;
-  return kNone;
-}
-
 void Driver::parse_filename(std::string_view filename, Options& options) const {
   // "prefix:" is cut off; what follows is taken as it is.
   for (std::string_view prefix : prefixes()) {
@@ -32,9 +19,9 @@ void Driver::parse_filename(std::string_view filename, Options& options) const {
 }
 
 Task<void> Driver::create(Context&, CreateRequest) const {
-  throw Error(ErrorKind::kUnsupported, std::string(is_protocol() ? "Protocol" : "Format") +
-                                           " driver '" + std::string(name()) +
-                                           "' does not support image creation");
+  throw Error(ErrorKind::kUnsupported,
+              std::string(kind() == DriverKind::kProtocol ? "Protocol" : "Format") + " driver '" +
+                  std::string(name()) + "' does not support image creation");
   co_return;
 }
 
@@ -97,7 +84,7 @@ const Driver* Registry::probe(const ProbeInput& input) const {
   const Driver* rival = nullptr;
   int best_score = 0;
   for (const auto& driver : drivers_) {
-    if (driver->is_protocol()) continue;
+    if (driver->kind() == DriverKind::kProtocol) continue;
     const int score = driver->probe(input);
     if (score > best_score) {
       best = driver.get();

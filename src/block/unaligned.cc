@@ -16,8 +16,7 @@ namespace {
 
 // Protocols, raw and filters: what is written goes to its place as it is.
 bool passes_bytes_on(const Driver& driver) {
-  const Abilities abilities = driver.abilities();
-  return driver.is_protocol() || abilities.filter || abilities.shared_writers;
+  return driver.kind() == DriverKind::kProtocol || driver.traits().verbatim;
 }
 
 }  // namespace

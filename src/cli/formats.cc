@@ -26,8 +26,15 @@ constexpr Ability kAbilities[] = {
 };
 
 std::string_view kind_of(const Driver& driver) {
-  if (driver.abilities().filter) return "filter";
-  return driver.is_protocol() ? "protocol" : "format";
+  switch (driver.kind()) {
+    case DriverKind::kProtocol:
+      return "protocol";
+    case DriverKind::kFormat:
+      return "format";
+    case DriverKind::kFilter:
+      return "filter";
+  }
+  return {};
 }
 
 std::string padded(std::string_view text, size_t width) {

@@ -41,7 +41,7 @@ Task<Value> describe(Node& node) {
   result.set("virtual-size", align_up(node.length(), 512));
   result.set("filename", node.filename());
   if (node.limits().cluster_bytes != 0 && node.reports_cluster_bytes() &&
-      !node.driver().is_protocol())
+      node.driver().kind() != DriverKind::kProtocol)
     result.set("cluster-size", node.limits().cluster_bytes);
   result.set("format", node.driver().name());
   const auto allocated = co_await node.allocated_bytes();

@@ -54,6 +54,23 @@ def test_abilities_are_true(folder, cairn, one):
         assert (cairn("check", "-r", "all", "-f", name, "disk", ok=False).code == 0) == can["repair"]
 
 
+FILTERS = ["blkdebug", "blklogwrites", "blkverify", "compress", "copy-on-read", "fault", "quorum", "record", "throttle"]
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_filters_are_no_formats(cairn, name):
+    assert [one["kind"] for one in LISTED if one["name"] == name] == ["filter"]
+    table = cairn("formats").out.split("\n\n")
+    assert [part.splitlines()[0].split()[0] for part in table if f"\n{name} " in part] == ["filter"]
+    assert cairn("create", "-f", name, "disk", "1M", ok=False).code == 1
+
+
+def test_every_kind_is_listed_whole():
+    assert sorted(one["name"] for one in LISTED if one["kind"] == "filter") == FILTERS
+    assert sorted(one["name"] for one in LISTED if one["kind"] == "protocol") == [
+        "file", "host_cdrom", "host_device", "nbd", "null-aio", "null-co", "vvfat"]
+
+
 @pytest.mark.parametrize("one", [one for one in FORMATS if one["abilities"]["create"]], ids=lambda one: one["name"])
 def test_endings_choose_the_format(folder, cairn, one):
     for ending in one["endings"]:

@@ -144,13 +144,15 @@ Task<bool> info_command(Shell& shell, std::vector<std::string>) {
   Node* node = shell.node.get();
   const std::string name(node->driver().name());
   print("format name: " + name + "\n");
-  if (node->driver().is_protocol()) print("format name: " + name + "\n");
+  if (node->driver().kind() == DriverKind::kProtocol) print("format name: " + name + "\n");
   // A driver that does not answer the query has no more to tell.
   if (!node->dirty_flag()) co_return false;
-  const uint64_t cluster = node->driver().is_protocol() ? 0 : node->limits().cluster_bytes;
+  const uint64_t cluster =
+      node->driver().kind() == DriverKind::kProtocol ? 0 : node->limits().cluster_bytes;
   print("cluster size: " + units(static_cast<double>(cluster)) + "\n");
   print("vm state offset: " + units(static_cast<double>(node->vm_state_offset())) + "\n");
-  const Value specific = node->driver().is_protocol() ? Value() : node->specific_info();
+  const Value specific =
+      node->driver().kind() == DriverKind::kProtocol ? Value() : node->specific_info();
   if (!specific.is_null()) {
     print("Format specific information:\n");
     print_tree(specific, 4);

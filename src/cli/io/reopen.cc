@@ -34,7 +34,8 @@ bool is_generic(const Options& changes, const std::string& key) {
 bool is_so_already(const Node& node, const std::string& key, const Value& value) {
   if (key == "driver") return value.scalar_text() == node.driver().name();
   if (key == "node-name") return value.scalar_text() == node.node_name();
-  return key == "filename" && node.driver().is_protocol() && value.scalar_text() == node.filename();
+  return key == "filename" && node.driver().kind() == DriverKind::kProtocol &&
+         value.scalar_text() == node.filename();
 }
 
 std::string last_part(const std::string& key) { return key.substr(key.rfind('.') + 1); }

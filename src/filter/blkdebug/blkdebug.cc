@@ -241,11 +241,14 @@ void check_permission_list(const Options& options) {
 
 class BlkdebugDriver : public Driver {
  public:
-  std::string_view name() const override { return "blkdebug"; }
-  std::string_view title() const override { return "injects errors and stops requests"; }
-  std::vector<std::string_view> prefixes() const override { return {name()}; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  BlkdebugDriver()
+      : Driver({.name = "blkdebug",
+                .title = "injects errors and stops requests",
+                .kind = DriverKind::kFilter,
+                .prefixes = {name()},
+                .abilities = {.resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {
     if (!filename.starts_with("blkdebug:")) {

@@ -122,10 +122,13 @@ class BlklogwritesNode : public FilterNode {
 
 class BlklogwritesDriver : public Driver {
  public:
-  std::string_view name() const override { return "blklogwrites"; }
-  std::string_view title() const override { return "writes down what is written"; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  BlklogwritesDriver()
+      : Driver({.name = "blklogwrites",
+                .title = "writes down what is written",
+                .kind = DriverKind::kFilter,
+                .abilities = {.resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     const auto given = request.options.size("log-sector-size");
     uint64_t sector = given.value_or(512);

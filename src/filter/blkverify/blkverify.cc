@@ -102,11 +102,14 @@ class BlkverifyNode : public FilterNode {
 
 class BlkverifyDriver : public Driver {
  public:
-  std::string_view name() const override { return "blkverify"; }
-  std::string_view title() const override { return "compares an image with a raw disk"; }
-  std::vector<std::string_view> prefixes() const override { return {name()}; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  BlkverifyDriver()
+      : Driver({.name = "blkverify",
+                .title = "compares an image with a raw disk",
+                .kind = DriverKind::kFilter,
+                .prefixes = {name()},
+                .abilities = {.resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {
     if (filename.starts_with("blkverify:")) filename.remove_prefix(10);

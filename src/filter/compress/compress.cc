@@ -34,9 +34,11 @@ class CompressNode : public FilterNode {
 
 class CompressDriver : public Driver {
  public:
-  std::string_view name() const override { return "compress"; }
-  std::string_view title() const override { return "compresses what is written"; }
-  Abilities abilities() const override { return {.resize = true}; }
+  CompressDriver()
+      : Driver({.name = "compress",
+                .title = "compresses what is written",
+                .kind = DriverKind::kFilter,
+                .abilities = {.resize = true}}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
     if (!file->supports_compression()) {

@@ -113,10 +113,13 @@ class CopyOnReadNode : public FilterNode {
 
 class CopyOnReadDriver : public Driver {
  public:
-  std::string_view name() const override { return "copy-on-read"; }
-  std::string_view title() const override { return "stores what is read from the backing file"; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  CopyOnReadDriver()
+      : Driver({.name = "copy-on-read",
+                .title = "stores what is read from the backing file",
+                .kind = DriverKind::kFilter,
+                .abilities = {.resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     if (!request.flags.writable) throw Error(ErrorKind::kDenied, "Block node is read-only");
     const auto bottom = request.options.string("bottom");

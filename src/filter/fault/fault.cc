@@ -66,12 +66,13 @@ class FaultNode : public FilterNode {
 
 class FaultDriver : public Driver {
  public:
-  std::string_view name() const override { return "fault"; }
-  std::string_view title() const override { return "fails on purpose"; }
-  Abilities abilities() const override {
-    return {.resize = true, .shared_writers = true, .filter = true};
-  }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  FaultDriver()
+      : Driver({.name = "fault",
+                .title = "fails on purpose",
+                .kind = DriverKind::kFilter,
+                .abilities = {.resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     Plan plan;
     const std::string on = request.options.string("on").value_or("any");

@@ -293,10 +293,12 @@ Manner manner_of(const Options& options, size_t count) {
 
 class QuorumDriver : public Driver {
  public:
-  std::string_view name() const override { return "quorum"; }
-  std::string_view title() const override { return "a disk kept several times, read by vote"; }
-  Abilities abilities() const override { return {.shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  QuorumDriver()
+      : Driver({.name = "quorum",
+                .title = "a disk kept several times, read by vote",
+                .kind = DriverKind::kFilter,
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     const Options given = request.options;

@@ -50,11 +50,12 @@ namespace {
 
 class RecordDriver : public Driver {
  public:
-  std::string_view name() const override { return "record"; }
-  std::string_view title() const override { return "keeps a list of what is written"; }
-  Abilities abilities() const override {
-    return {.resize = true, .shared_writers = true, .filter = true};
-  }
+  RecordDriver()
+      : Driver({.name = "record",
+                .title = "keeps a list of what is written",
+                .kind = DriverKind::kFilter,
+                .abilities = {.resize = true},
+                .verbatim = true}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
     co_return std::make_shared<RecordNode>(request, std::move(file));

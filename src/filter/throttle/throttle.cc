@@ -41,10 +41,13 @@ class ThrottleNode : public FilterNode {
 
 class ThrottleDriver : public Driver {
  public:
-  std::string_view name() const override { return "throttle"; }
-  std::string_view title() const override { return "keeps requests to a rate"; }
-  Abilities abilities() const override { return {.resize = true, .shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  ThrottleDriver()
+      : Driver({.name = "throttle",
+                .title = "keeps requests to a rate",
+                .kind = DriverKind::kFilter,
+                .abilities = {.resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     const auto id = request.options.string("throttle-group");
     if (!id) throw Error(ErrorKind::kInvalid, "Please specify a throttle group");

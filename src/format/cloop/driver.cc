@@ -11,9 +11,10 @@ namespace {
 
 class CloopDriver : public Driver {
  public:
-  std::string_view name() const override { return "cloop"; }
-  std::string_view title() const override { return "Linux compressed loop images"; }
-  Abilities abilities() const override { return {.read_only = true}; }
+  CloopDriver()
+      : Driver({.name = "cloop",
+                .title = "Linux compressed loop images",
+                .abilities = {.read_only = true}}) {}
 
   // QEMU knows one preamble; those of other versions, of FreeBSD, and at the end are known beside.
   int probe(const ProbeInput& input) const override {

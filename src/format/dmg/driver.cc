@@ -11,9 +11,8 @@ namespace {
 
 class DmgDriver : public Driver {
  public:
-  std::string_view name() const override { return "dmg"; }
-  std::string_view title() const override { return "Apple disk images"; }
-  Abilities abilities() const override { return {.read_only = true}; }
+  DmgDriver()
+      : Driver({.name = "dmg", .title = "Apple disk images", .abilities = {.read_only = true}}) {}
 
   // By the name, as QEMU does, and by the trailer.
   int probe(const ProbeInput& input) const override {

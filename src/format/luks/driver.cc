@@ -42,18 +42,19 @@ constexpr std::string_view kAnnounced[] = {"size",        "key-secret", "cipher-
 
 class LuksDriver : public Driver {
  public:
-  std::string_view name() const override { return "luks"; }
-  std::string_view title() const override { return "encrypted disks, LUKS 1 and 2"; }
+  LuksDriver()
+      : Driver({.name = "luks",
+                .title = "encrypted disks, LUKS 1 and 2",
+                .abilities = {.create = true, .amend = true, .resize = true},
+                .open_options = kOpenOptions,
+                .create_options = kCreateOptions,
+                .amend_options = kAmendOptions}) {}
   int probe(const ProbeInput& input) const override {
     if (input.head.size() < 8 || load_text(input.head, 0, 6) != luks1::kMagic) return 0;
     const unsigned version = load_be<uint16_t>(input.head, 6);
     // QEMU takes the second version for a raw disk.
     return version == 1 || (version == 2 && input.beyond_qemu) ? 100 : 0;
   }
-  Abilities abilities() const override { return {.create = true, .amend = true, .resize = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
-  const OptionSchema& amend_options() const override { return kAmendOptions; }
   bool needs_size(const Options& options) const override {
     return !options.boolean("detached-header").value_or(false);
   }

@@ -62,8 +62,13 @@ bool is_directory(ByteSpan header) { return static_cast<char>(header[156]) == '5
 
 class OvaDriver : public Driver {
  public:
-  std::string_view name() const override { return "ova"; }
-  std::string_view title() const override { return "appliances (OVA): the disk inside"; }
+  OvaDriver()
+      : Driver({.name = "ova",
+                .title = "appliances (OVA): the disk inside",
+                .abilities =
+                    {.create = true, .compress = true, .compression_level = true, .check = true},
+                .open_options = kOpenOptions,
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     // QEMU takes archives for raw disks, and so do we under its names.
     if (!input.beyond_qemu || input.head.size() < kTarBlock) return 0;
@@ -77,11 +82,6 @@ class OvaDriver : public Driver {
                           text.find("/ovf/envelope/") != std::string::npos;
     return envelope && is_descriptor_name(std::string(input.filename)) ? 100 : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true, .compress = true, .compression_level = true, .check = true};
-  }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   Task<NodePtr> open(OpenContext& request) const override {
     return open_format<OvaNode>(request, *this);

@@ -21,13 +21,14 @@ std::string_view title_of(Packing packing) {
 
 class PackedDriver : public Driver {
  public:
-  explicit PackedDriver(Packing packing) : packing_(packing) {}
-  std::string_view name() const override { return to_string(packing_); }
-  std::string_view title() const override { return title_of(packing_); }
+  explicit PackedDriver(Packing packing)
+      : Driver({.name = to_string(packing),
+                .title = title_of(packing),
+                .abilities = {.read_only = true}}),
+        packing_(packing) {}
   int probe(const ProbeInput& input) const override {
     return input.beyond_qemu && is_packed(packing_, input.head) ? 90 : 0;
   }
-  Abilities abilities() const override { return {.read_only = true}; }
 
   // Gives the node of the image inside, whose file is the packed one.
   Task<NodePtr> open(OpenContext& request) const override {

@@ -35,17 +35,18 @@ bool is_descriptor(ByteSpan head) {
 
 class ParallelsDriver : public Driver {
  public:
-  std::string_view name() const override { return "parallels"; }
-  std::string_view title() const override { return "disks of Parallels and Virtuozzo"; }
+  ParallelsDriver()
+      : Driver({.name = "parallels",
+                .title = "disks of Parallels and Virtuozzo",
+                .folder_member = kDescriptorName,
+                .abilities = {.create = true, .check = true, .repair = true},
+                .open_options = kOpenOptions,
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     if (is_image(input.head)) return 100;
     // QEMU knows no bundles, and takes their descriptors for raw disks.
     return input.beyond_qemu && is_descriptor(input.head) ? 100 : 0;
   }
-  std::string_view folder_member() const override { return kDescriptorName; }
-  Abilities abilities() const override { return {.create = true, .check = true, .repair = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

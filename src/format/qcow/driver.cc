@@ -44,23 +44,22 @@ const Secret& key_of(Context& context, const Options& options, const std::string
 
 class QcowDriver : public Driver {
  public:
-  std::string_view name() const override { return "qcow"; }
-  std::string_view title() const override { return "QEMU copy-on-write, version 1"; }
+  QcowDriver()
+      : Driver({.name = "qcow",
+                .title = "QEMU copy-on-write, version 1",
+                .abilities = {.create = true,
+                              .backing = true,
+                              .compress = true,
+                              .compression_level = true,
+                              .check = true,
+                              .check_beyond_qemu = true},
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     return input.head.size() >= kHeaderBytes && load_be<uint32_t>(input.head, 0) == kMagic &&
                    load_be<uint32_t>(input.head, 4) == 1
                ? 100
                : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true,
-            .backing = true,
-            .compress = true,
-            .compression_level = true,
-            .check = true,
-            .check_beyond_qemu = true};
-  }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

@@ -189,30 +189,29 @@ uint64_t bitmap_bytes(const Node& source, uint64_t cluster) {
 
 class Qcow2Driver : public Driver {
  public:
-  std::string_view name() const override { return "qcow2"; }
+  Qcow2Driver()
+      : Driver({.name = "qcow2",
+                .title = "QEMU copy-on-write, versions 2 and 3",
+                .abilities = {.create = true,
+                              .backing = true,
+                              .compress = true,
+                              .compression_level = true,
+                              .check = true,
+                              .repair = true,
+                              .amend = true,
+                              .snapshots = true,
+                              .bitmaps = true,
+                              .resize = true},
+                .open_options = kOpenOptions,
+                .create_options = kCreateOptions,
+                .amend_options = kAmendOptions}) {}
   bool shapes_disk(std::string_view option) const override {
     return option.starts_with("encrypt.");
   }
-  std::string_view title() const override { return "QEMU copy-on-write, versions 2 and 3"; }
   int probe(const ProbeInput& input) const override {
     if (input.head.size() < 8 || load_be<uint32_t>(input.head, 0) != kMagic) return 0;
     return load_be<uint32_t>(input.head, 4) >= 2 ? 100 : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true,
-            .backing = true,
-            .compress = true,
-            .compression_level = true,
-            .check = true,
-            .repair = true,
-            .amend = true,
-            .snapshots = true,
-            .bitmaps = true,
-            .resize = true};
-  }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
-  const OptionSchema& amend_options() const override { return kAmendOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

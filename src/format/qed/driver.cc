@@ -52,16 +52,17 @@ Header plan(uint64_t size, const Options& options) {
 
 class QedDriver : public Driver {
  public:
-  std::string_view name() const override { return "qed"; }
-  std::string_view title() const override { return "QEMU Enhanced Disk"; }
+  QedDriver()
+      : Driver(
+            {.name = "qed",
+             .title = "QEMU Enhanced Disk",
+             .abilities =
+                 {.create = true, .backing = true, .check = true, .repair = true, .resize = true},
+             .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 0) == kMagic ? 100
                                                                                            : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true, .backing = true, .check = true, .repair = true, .resize = true};
-  }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

@@ -111,14 +111,14 @@ class RawNode : public Node {
 
 class RawDriver : public Driver {
  public:
-  std::string_view name() const override { return "raw"; }
-  std::string_view title() const override { return "the bytes of the disk as they are"; }
+  RawDriver()
+      : Driver({.name = "raw",
+                .title = "the bytes of the disk as they are",
+                .abilities = {.create = true, .resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions,
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput&) const override { return 1; }
-  Abilities abilities() const override {
-    return {.create = true, .resize = true, .shared_writers = true};
-  }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();

@@ -9,8 +9,7 @@ namespace {
 
 class SplitDriver : public Driver {
  public:
-  std::string_view name() const override { return "split"; }
-  std::string_view title() const override { return "raw disks in numbered pieces (.001, .002)"; }
+  SplitDriver() : Driver({.name = "split", .title = "raw disks in numbered pieces (.001, .002)"}) {}
   int probe(const ProbeInput& input) const override {
     // QEMU reads one piece as a raw disk. Only what no other format knows is taken for a piece.
     return input.beyond_qemu && split::is_piece(input.filename) ? 2 : 0;

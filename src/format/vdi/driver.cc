@@ -16,17 +16,19 @@ const OptionSchema kCreateOptions = {
 
 class VdiDriver : public Driver {
  public:
-  std::string_view name() const override { return "vdi"; }
-  std::string_view title() const override { return "VirtualBox disk images"; }
+  VdiDriver()
+      : Driver({.name = "vdi",
+                .title = "VirtualBox disk images",
+                .abilities = {.create = true,
+                              .check = true,
+                              .repair = true,
+                              .repair_beyond_qemu = true,
+                              .resize = true},
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 64) == kMagic ? 100
                                                                                             : 0;
   }
-  Abilities abilities() const override {
-    return {
-        .create = true, .check = true, .repair = true, .repair_beyond_qemu = true, .resize = true};
-  }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

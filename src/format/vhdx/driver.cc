@@ -10,8 +10,13 @@ namespace {
 
 class VhdxDriver : public Driver {
  public:
-  std::string_view name() const override { return "vhdx"; }
-  std::string_view title() const override { return "VHDX: Hyper-V, Windows"; }
+  VhdxDriver()
+      : Driver(
+            {.name = "vhdx",
+             .title = "VHDX: Hyper-V, Windows",
+             .abilities =
+                 {.create = true, .backing = true, .check = true, .repair = true, .resize = true},
+             .create_options = vhdx::creation_options()}) {}
   int probe(const ProbeInput& input) const override {
     const std::string_view signature = vhdx::kSignature;
     return input.length >= signature.size() &&
@@ -19,10 +24,6 @@ class VhdxDriver : public Driver {
                ? 100
                : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true, .backing = true, .check = true, .repair = true, .resize = true};
-  }
-  const OptionSchema& create_options() const override { return vhdx::creation_options(); }
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {
     return vhdx::announced(options, size);

@@ -37,24 +37,23 @@ constexpr std::string_view kAnnounced[] = {"size",         "adapter_type", "back
 
 class VmdkDriver : public Driver {
  public:
-  std::string_view name() const override { return "vmdk"; }
-  std::string_view title() const override { return "VMware disks, of one file or many"; }
+  VmdkDriver()
+      : Driver({.name = "vmdk",
+                .title = "VMware disks, of one file or many",
+                .abilities = {.create = true,
+                              .backing = true,
+                              .compress = true,
+                              .compression_level = true,
+                              .check = true,
+                              .repair = true,
+                              .repair_beyond_qemu = true},
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     if (is_sparse(input.head) || is_cowd(input.head)) return 100;
     const size_t bytes = std::min<uint64_t>(input.head.size(), input.length);
     const std::string_view text(reinterpret_cast<const char*>(input.head.data()), bytes);
     return looks_like_descriptor(text) ? 100 : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true,
-            .backing = true,
-            .compress = true,
-            .compression_level = true,
-            .check = true,
-            .repair = true,
-            .repair_beyond_qemu = true};
-  }
-  const OptionSchema& create_options() const override { return kCreateOptions; }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

@@ -69,11 +69,11 @@ Task<Extent> VmdkNode::do_extent(uint64_t offset, uint64_t max) {
     extent.length =
         co_await stored_bytes(mapping.host, mapping.host_offset, offset, mapping.length);
   const bool flat = part_at(offset).kind == Kind::kFlat;
-  if (!flat && mapping.host->driver().is_protocol()) co_return extent;
+  if (!flat && mapping.host->driver().kind() == DriverKind::kProtocol) co_return extent;
   const Extent deeper = co_await mapping.host->layer_extent_at(extent.host_offset, extent.length);
   extent.length = std::min(extent.length, deeper.length);
   extent.zero = deeper.zero;
-  if (deeper.host != nullptr || !mapping.host->driver().is_protocol()) {
+  if (deeper.host != nullptr || mapping.host->driver().kind() != DriverKind::kProtocol) {
     extent.host = deeper.host;
     extent.host_offset = deeper.host_offset;
   }

@@ -27,22 +27,21 @@ bool fixed_by_tail(const ProbeInput& input) {
 
 class VpcDriver : public Driver {
  public:
-  std::string_view name() const override { return "vpc"; }
-  std::string_view title() const override { return "VHD (-f vhd): Virtual PC, Hyper-V, Azure"; }
+  VpcDriver()
+      : Driver({.name = "vpc",
+                .title = "VHD (-f vhd): Virtual PC, Hyper-V, Azure",
+                .abilities = {.create = true,
+                              .backing = true,
+                              .check = true,
+                              .repair = true,
+                              .check_beyond_qemu = true,
+                              .resize = true},
+                .open_options = kOpenOptions,
+                .create_options = vpc::creation_options()}) {}
   int probe(const ProbeInput& input) const override {
     if (Footer::has_cookie(input.head)) return 100;
     return fixed_by_tail(input) ? 90 : 0;
   }
-  Abilities abilities() const override {
-    return {.create = true,
-            .backing = true,
-            .check = true,
-            .repair = true,
-            .check_beyond_qemu = true,
-            .resize = true};
-  }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
-  const OptionSchema& create_options() const override { return vpc::creation_options(); }
 
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,
                                                             uint64_t size) const override {

@@ -76,40 +76,42 @@ bool is_device(const struct stat& status) {
   return S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
 }
 
+std::string_view title_of(FileKind kind) {
+  switch (kind) {
+    case FileKind::kRegular:
+      return "regular files";
+    case FileKind::kDevice:
+      return "block and character devices of the host";
+    case FileKind::kCdrom:
+      return "CD-ROM drives of the host";
+  }
+  return {};
+}
+
+DriverTraits traits_of(FileKind kind) {
+  const bool regular = kind == FileKind::kRegular;
+  return {.name = name_of(kind),
+          .title = title_of(kind),
+          .kind = DriverKind::kProtocol,
+          .prefixes = {name_of(kind)},
+          .abilities = {.create = true, .resize = regular},
+          .verbatim = true,
+          .fixed_size = !regular,
+          .open_options = regular ? kOpenOptions : kDeviceOpenOptions,
+          .create_options = regular ? kCreateOptions : kDeviceCreateOptions};
+}
+
 class FileDriver : public Driver {
  public:
-  explicit FileDriver(FileKind kind) : kind_(kind) {}
+  explicit FileDriver(FileKind kind) : Driver(traits_of(kind)), kind_(kind) {}
 
-  std::string_view name() const override { return name_of(kind_); }
   bool shapes_disk(std::string_view option) const override { return option == "filename"; }
-  std::string_view title() const override {
-    switch (kind_) {
-      case FileKind::kRegular:
-        return "regular files";
-      case FileKind::kDevice:
-        return "block and character devices of the host";
-      case FileKind::kCdrom:
-        return "CD-ROM drives of the host";
-    }
-    return {};
-  }
-  bool is_protocol() const override { return true; }
-  std::vector<std::string_view> prefixes() const override { return {name()}; }
   // What is left of a name without its prefix is a path, and stays one where it has a colon.
   void parse_filename(std::string_view filename, Options& options) const override {
     Driver::parse_filename(filename, options);
     const std::string path = *options.string("filename");
     if (path.size() != filename.size() && has_protocol_prefix(path))
       options.set("filename", "./" + path);
-  }
-  Abilities abilities() const override {
-    return {.create = true, .resize = kind_ == FileKind::kRegular, .shared_writers = true};
-  }
-  const OptionSchema& open_options() const override {
-    return kind_ == FileKind::kRegular ? kOpenOptions : kDeviceOpenOptions;
-  }
-  const OptionSchema& create_options() const override {
-    return kind_ == FileKind::kRegular ? kCreateOptions : kDeviceCreateOptions;
   }
 
   int probe_device(const std::string& path) const override {

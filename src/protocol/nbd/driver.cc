@@ -148,15 +148,16 @@ Description describe(Context& context, Options& options, bool from_image) {
 
 class NbdDriver : public Driver {
  public:
-  std::string_view name() const override { return "nbd"; }
-  std::string_view title() const override { return "disks that an NBD server exports"; }
-  bool is_protocol() const override { return true; }
-  std::vector<std::string_view> prefixes() const override {
-    return {"nbd",  "nbd+tcp",  "nbd+unix",  "nbd+vsock",
-            "nbds", "nbds+tcp", "nbds+unix", "nbds+vsock"};
-  }
-  Abilities abilities() const override { return {.create = true, .shared_writers = true}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  NbdDriver()
+      : Driver({.name = "nbd",
+                .title = "disks that an NBD server exports",
+                .kind = DriverKind::kProtocol,
+                .prefixes = {"nbd", "nbd+tcp", "nbd+unix", "nbd+vsock", "nbds", "nbds+tcp",
+                             "nbds+unix", "nbds+vsock"},
+                .abilities = {.create = true},
+                .verbatim = true,
+                .fixed_size = true,
+                .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {
     for (const char* key : {"host", "port", "path", "export"})

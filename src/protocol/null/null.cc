@@ -59,17 +59,18 @@ class NullNode : public Node {
 
 class NullDriver : public Driver {
  public:
-  explicit NullDriver(std::string_view name) : name_(name) {}
-  std::string_view name() const override { return name_; }
-  std::string_view title() const override { return "a disk that forgets what is written"; }
-  bool is_protocol() const override { return true; }
-  std::vector<std::string_view> prefixes() const override { return {name_}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
+  explicit NullDriver(std::string_view name)
+      : Driver({.name = name,
+                .title = "a disk that forgets what is written",
+                .kind = DriverKind::kProtocol,
+                .prefixes = {name},
+                .fixed_size = true,
+                .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options&) const override {
-    if (filename != std::string(name_) + "://")
+    if (filename != std::string(name()) + "://")
       throw Error(ErrorKind::kInvalid,
-                  "The only allowed filename for this driver is '" + std::string(name_) + "://'");
+                  "The only allowed filename for this driver is '" + std::string(name()) + "://'");
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
@@ -83,9 +84,6 @@ class NullDriver : public Driver {
     if (plain) node->set_short_name();
     co_return node;
   }
-
- private:
-  std::string_view name_;
 };
 
 }  // namespace

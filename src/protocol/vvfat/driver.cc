@@ -42,13 +42,15 @@ vvfat::ImageOptions image_options(const Options& options) {
 
 class VvfatDriver : public Driver {
  public:
-  std::string_view name() const override { return "vvfat"; }
-  std::string_view title() const override { return "a directory of the host, shown as a FAT disk"; }
-  bool is_protocol() const override { return true; }
+  VvfatDriver()
+      : Driver({.name = "vvfat",
+                .title = "a directory of the host, shown as a FAT disk",
+                .kind = DriverKind::kProtocol,
+                .prefixes = {"fat"},
+                .makes_its_disks = true,
+                .fixed_size = true,
+                .open_options = kOpenOptions}) {}
   bool shapes_disk(std::string_view) const override { return true; }
-  bool makes_its_disks() const override { return true; }
-  std::vector<std::string_view> prefixes() const override { return {"fat"}; }
-  const OptionSchema& open_options() const override { return kOpenOptions; }
 
   // fat:word:…:folder. As QEMU does, words that nobody knows are passed over, and one letter in
   // front of the last colon is a drive that belongs to the folder.
