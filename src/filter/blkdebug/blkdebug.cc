@@ -245,7 +245,7 @@ class BlkdebugDriver : public Driver {
       : Driver({.name = "blkdebug",
                 .title = "injects errors and stops requests",
                 .kind = DriverKind::kFilter,
-                .prefixes = {name()},
+                .prefixes = {"blkdebug"},
                 .abilities = {.resize = true},
                 .verbatim = true,
                 .open_options = kOpenOptions}) {}

@@ -106,7 +106,7 @@ class BlkverifyDriver : public Driver {
       : Driver({.name = "blkverify",
                 .title = "compares an image with a raw disk",
                 .kind = DriverKind::kFilter,
-                .prefixes = {name()},
+                .prefixes = {"blkverify"},
                 .abilities = {.resize = true},
                 .verbatim = true,
                 .open_options = kOpenOptions}) {}
