@@ -1,7 +1,7 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,8 +13,6 @@
 #include "block/driver.h"
 #include "block/secrets.h"
 #include "crypto/key_budget.h"
-#include "net/authz.h"
-#include "net/tls.h"
 
 namespace cairn {
 
@@ -30,19 +28,12 @@ class Context {
   const Registry& registry() const { return registry_; }
 
   // `--object`: creates TYPE with its properties ("id" among them). Throws kInvalid with QEMU's
-  // wording.
+  // wording. object_types.h has the types, and finds what was made.
   void add_object(std::string_view type, Options properties);
+  const Objects& objects() const { return objects_; }
   // Throws "No secret with id 'ID'".
-  const Secret& secret(std::string_view id) const { return secrets_.get(id); }
+  const Secret& secret(std::string_view id) const { return find_secret(objects_, id); }
   Secrets& secrets() { return secrets_; }
-  // Throws "No TLS credentials with id 'ID'", and when they are for the other ENDPOINT.
-  std::shared_ptr<const TlsCredentials> tls_credentials(std::string_view id,
-                                                        TlsCredentials::Endpoint endpoint) const;
-  // Null when there is no such object: then nobody is allowed.
-  std::shared_ptr<const Authorization> authorization(std::string_view id) const;
-
-  // Throws "Throttle group 'ID' does not exist".
-  std::shared_ptr<class ThrottleGroup> throttle_group(std::string_view id) const;
 
   // Names for nodes that have none: "#block" and a number.
   std::string next_node_name();
@@ -73,15 +64,10 @@ class Context {
   std::function<void(std::string_view phase, uint64_t done, uint64_t total)> progress;
 
  private:
-  // The objects of src/net; false when TYPE is none of them.
-  bool add_net_object(std::string_view type, const Options& properties);
-
   Runtime runtime_;
   Registry registry_;
-  Secrets secrets_;
-  std::map<std::string, std::shared_ptr<const TlsCredentials>, std::less<>> tls_;
-  std::map<std::string, std::shared_ptr<const Authorization>, std::less<>> authorizations_;
-  std::map<std::string, std::shared_ptr<class ThrottleGroup>, std::less<>> throttle_groups_;
+  Objects objects_;
+  Secrets secrets_{objects_};
   std::atomic<unsigned> next_node_{100};
 };
 

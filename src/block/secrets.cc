@@ -79,12 +79,8 @@ std::string from_base64(std::string_view text) {
   return std::move(*bytes);
 }
 
-}  // namespace
-
-Secret::Secret(std::string&& bytes) : bytes_(bytes) { wipe(bytes); }
-Secret::~Secret() { wipe(bytes_); }
-
-void Secrets::add(std::string_view type, const std::string& id, const Options& properties) {
+std::shared_ptr<Object> make_secret(std::string_view type, const Options& properties,
+                                    const Objects& others) {
   std::optional<std::string> data;
   std::optional<std::string> file;
   if (type == "secret") {
@@ -115,7 +111,7 @@ void Secrets::add(std::string_view type, const std::string& id, const Options& p
     bytes = std::move(decoded);
   }
   if (key_id) {
-    const Secret& master = get(*key_id);
+    const Secret& master = find_secret(others, *key_id);
     if (!iv_text) invalid("IV is required to decrypt secret");
     if (master.bytes().size() != 32) invalid("Key should be 32 bytes in length");
     const std::string iv = from_base64(*iv_text);
@@ -127,15 +123,28 @@ void Secrets::add(std::string_view type, const std::string& id, const Options& p
     wipe(bytes);
     bytes.assign(reinterpret_cast<const char*>(plain.data()), plain.size());
   }
-  secrets_.emplace(id, std::make_unique<Secret>(std::move(bytes)));
+  return std::make_shared<Secret>(std::move(bytes));
 }
 
-const Secret& Secrets::get(std::string_view id) const {
-  const auto found = secrets_.find(id);
-  if (found == secrets_.end() && is_other && is_other(id))
-    invalid("Object with id '" + std::string(id) + "' is not a secret");
-  if (found == secrets_.end()) invalid("No secret with id '" + std::string(id) + "'");
-  return *found->second;
+}  // namespace
+
+const std::vector<ObjectType>& secret_types() {
+  static const std::vector<ObjectType> types = {
+      {"secret",
+       {{"data", "string"},
+        {"file", "string"},
+        {"format", "QCryptoSecretFormat"},
+        {"iv", "string"},
+        {"keyid", "string"}},
+       make_secret},
+      {"secret_keyring",
+       {{"format", "QCryptoSecretFormat"},
+        {"iv", "string"},
+        {"keyid", "string"},
+        {"serial", "int"}},
+       make_secret},
+  };
+  return types;
 }
 
 const Secret& Secrets::for_image(const Options& options, std::string_view key,
@@ -143,7 +152,7 @@ const Secret& Secrets::for_image(const Options& options, std::string_view key,
                                  bool create) {
   if (const auto id = options.string(key)) {
     // A passphrase is bytes: key files of cryptsetup are seldom text.
-    return get(*id);
+    return find_secret(objects_, *id);
   }
   if (const auto known = answers_.find(image); known != answers_.end()) return *known->second;
   std::shared_ptr<const Secret> answer;

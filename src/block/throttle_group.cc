@@ -201,4 +201,47 @@ Task<void> ThrottleGroup::admit(const void* member, bool write, uint64_t bytes) 
   co_await Enqueue{*this, member, write, bytes};
 }
 
+namespace {
+
+std::shared_ptr<Object> make_throttle_group(std::string_view, const Options& properties,
+                                            const Objects&) {
+  Options rest = properties;
+  rest.mark_used("id");
+  ThrottleLimits limits;
+  limits.update(rest);
+  if (const auto unknown = rest.unused(); !unknown.empty())
+    throw Error(ErrorKind::kInvalid, "Parameter '" + unknown.front() + "' is unexpected");
+  return std::make_shared<ThrottleGroup>(limits);
+}
+
+}  // namespace
+
+const std::vector<ObjectType>& throttle_group_types() {
+  static const std::vector<ObjectType> types = {
+      {"throttle-group",
+       {{"limits", "ThrottleLimits"},
+        {"x-bps-read-max-length", "int"},
+        {"x-bps-read-max", "int"},
+        {"x-bps-read", "int"},
+        {"x-bps-total-max-length", "int"},
+        {"x-bps-total-max", "int"},
+        {"x-bps-total", "int"},
+        {"x-bps-write-max-length", "int"},
+        {"x-bps-write-max", "int"},
+        {"x-bps-write", "int"},
+        {"x-iops-read-max-length", "int"},
+        {"x-iops-read-max", "int"},
+        {"x-iops-read", "int"},
+        {"x-iops-size", "int"},
+        {"x-iops-total-max-length", "int"},
+        {"x-iops-total-max", "int"},
+        {"x-iops-total", "int"},
+        {"x-iops-write-max-length", "int"},
+        {"x-iops-write-max", "int"},
+        {"x-iops-write", "int"}},
+       make_throttle_group},
+  };
+  return types;
+}
+
 }  // namespace cairn

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "async/runtime.h"
-#include "base/options.h"
+#include "base/objects.h"
 
 namespace cairn {
 
@@ -36,7 +36,7 @@ struct ThrottleLimits {
 // A budget that several nodes share. Requests wait in the order in which they came, and the nodes
 // take turns; reads and writes wait apart. Buckets leak at the average rate, and a request may
 // start as long as its buckets are not full. From any worker.
-class ThrottleGroup : public std::enable_shared_from_this<ThrottleGroup> {
+class ThrottleGroup : public Object, public std::enable_shared_from_this<ThrottleGroup> {
  public:
   explicit ThrottleGroup(ThrottleLimits limits);
 
@@ -83,5 +83,8 @@ class ThrottleGroup : public std::enable_shared_from_this<ThrottleGroup> {
   Time leaked_;
   Lane lanes_[2];
 };
+
+// The kind of object that is one.
+const std::vector<ObjectType>& throttle_group_types();
 
 }  // namespace cairn

@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "block/driver.h"
+#include "block/object_types.h"
 #include "cli/escape.h"
 #include "cli/help.h"
 #include "cli/size_text.h"
@@ -113,55 +114,6 @@ Task<NodePtr> open_over_backing(Context& context, OpenRequest request) {
 
 namespace {
 
-struct ObjectType {
-  std::string_view name;
-  std::vector<std::string_view> properties;  // with their types, as they are shown
-};
-
-const std::vector<ObjectType>& object_types() {
-  static const std::vector<ObjectType> types = {
-      {"authz-list", {"policy=<QAuthZListPolicy>", "rules=<QAuthZListRule>"}},
-      {"authz-list-file", {"filename=<string>", "refresh=<bool>"}},
-      {"authz-simple", {"identity=<string>"}},
-      {"secret",
-       {"data=<string>", "file=<string>", "format=<QCryptoSecretFormat>", "iv=<string>",
-        "keyid=<string>"}},
-      {"secret_keyring",
-       {"format=<QCryptoSecretFormat>", "iv=<string>", "keyid=<string>", "serial=<int>"}},
-      {"throttle-group",
-       {"limits=<ThrottleLimits>",
-        "x-bps-read-max-length=<int>",
-        "x-bps-read-max=<int>",
-        "x-bps-read=<int>",
-        "x-bps-total-max-length=<int>",
-        "x-bps-total-max=<int>",
-        "x-bps-total=<int>",
-        "x-bps-write-max-length=<int>",
-        "x-bps-write-max=<int>",
-        "x-bps-write=<int>",
-        "x-iops-read-max-length=<int>",
-        "x-iops-read-max=<int>",
-        "x-iops-read=<int>",
-        "x-iops-size=<int>",
-        "x-iops-total-max-length=<int>",
-        "x-iops-total-max=<int>",
-        "x-iops-total=<int>",
-        "x-iops-write-max-length=<int>",
-        "x-iops-write-max=<int>",
-        "x-iops-write=<int>"}},
-      {"tls-creds-anon",
-       {"dir=<string>", "endpoint=<QCryptoTLSCredsEndpoint>", "priority=<string>",
-        "verify-peer=<bool>"}},
-      {"tls-creds-psk",
-       {"dir=<string>", "endpoint=<QCryptoTLSCredsEndpoint>", "priority=<string>",
-        "username=<string>", "verify-peer=<bool>"}},
-      {"tls-creds-x509",
-       {"dir=<string>", "endpoint=<QCryptoTLSCredsEndpoint>", "passwordid=<string>",
-        "priority=<string>", "sanity-check=<bool>", "verify-peer=<bool>"}},
-  };
-  return types;
-}
-
 // JSON has types, unlike a list of options: throws where one is not what the property takes.
 void check_types(const Value& object) {
   const auto expect = [&](const std::string& name, std::string_view type) {
@@ -180,13 +132,11 @@ void check_types(const Value& object) {
   expect("id", "string");
   for (const ObjectType& known : object_types()) {
     if (known.name != *type->get_if<std::string>()) continue;
-    for (const std::string_view property : known.properties) {
-      const size_t name_end = property.find('=');
-      const std::string_view takes = property.substr(name_end + 1);
-      if (takes == "<ThrottleLimits>" || takes == "<QAuthZListRule>") continue;
-      expect(std::string(property.substr(0, name_end)), takes == "<int>"    ? "integer"
-                                                        : takes == "<bool>" ? "boolean"
-                                                                            : "string");
+    for (const auto& [name, takes] : known.properties) {
+      if (takes == "ThrottleLimits" || takes == "QAuthZListRule") continue;
+      expect(std::string(name), takes == "int"    ? "integer"
+                                : takes == "bool" ? "boolean"
+                                                  : "string");
     }
   }
 }
@@ -208,8 +158,8 @@ bool print_object_help(const std::string& definition) {
   for (const ObjectType& known : object_types()) {
     if (known.name != type) continue;
     print(type + " options:\n");
-    for (const std::string_view property : known.properties)
-      print("  " + std::string(property) + "\n");
+    for (const auto& [name, takes] : known.properties)
+      print("  " + std::string(name) + "=<" + std::string(takes) + ">\n");
     return true;
   }
   print("List of user creatable objects:\n");

@@ -29,13 +29,6 @@ struct WipingAllocator {
 // Keys, passphrases and what is derived from them.
 using SecureBytes = std::vector<std::byte, WipingAllocator<std::byte>>;
 
-// Wipes a text that held a secret, short ones inside of the object too.
-inline void wipe(std::string& text) {
-  text.resize(text.capacity());
-  explicit_bzero(text.data(), text.size());
-  text.clear();
-}
-
 // LENGTH random bytes of the kernel's generator. Throws kIo when there are none.
 void random_bytes(MutableByteSpan out);
 // Compares in a time that does not depend on the contents.

@@ -128,15 +128,9 @@ class ListFile : public Authorization {
   mutable Rules rules_;
 };
 
-}  // namespace
-
-bool is_authorization_type(std::string_view type) {
-  return type == "authz-simple" || type == "authz-list" || type == "authz-list-file";
-}
-
-std::shared_ptr<const Authorization> Authorization::load(std::string_view type,
-                                                         const Options& properties) {
-  std::shared_ptr<const Authorization> made;
+std::shared_ptr<Object> make_authorization(std::string_view type, const Options& properties,
+                                           const Objects&) {
+  std::shared_ptr<Authorization> made;
   if (type == "authz-simple") {
     const auto identity = properties.string("identity");
     if (!identity) throw Error(ErrorKind::kInvalid, "identity property must be set");
@@ -151,6 +145,19 @@ std::shared_ptr<const Authorization> Authorization::load(std::string_view type,
   }
   refuse_unknown(type, properties);
   return made;
+}
+
+}  // namespace
+
+const std::vector<ObjectType>& authorization_types() {
+  static const std::vector<ObjectType> types = {
+      {"authz-list",
+       {{"policy", "QAuthZListPolicy"}, {"rules", "QAuthZListRule"}},
+       make_authorization},
+      {"authz-list-file", {{"filename", "string"}, {"refresh", "bool"}}, make_authorization},
+      {"authz-simple", {{"identity", "string"}}, make_authorization},
+  };
+  return types;
 }
 
 }  // namespace cairn

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/secret.h"
 #include "net/tls_credentials.h"
 
 namespace cairn {
@@ -322,13 +323,9 @@ TlsCredentials::Endpoint parse_endpoint(const Options& properties) {
 
 }  // namespace
 
-bool is_tls_credentials_type(std::string_view type) {
-  return type == "tls-creds-x509" || type == "tls-creds-psk" || type == "tls-creds-anon";
-}
-
-std::shared_ptr<const TlsCredentials> TlsCredentials::load(std::string_view type,
-                                                           const Options& properties,
-                                                           std::string_view password) {
+std::shared_ptr<TlsCredentials> TlsCredentials::load(std::string_view type,
+                                                     const Options& properties,
+                                                     std::string_view password) {
   const Kind kind = type == "tls-creds-x509"  ? Kind::kX509
                     : type == "tls-creds-psk" ? Kind::kPsk
                                               : Kind::kAnonymous;
@@ -354,6 +351,34 @@ std::shared_ptr<const TlsCredentials> TlsCredentials::load(std::string_view type
   if (kind == Kind::kPsk) credentials->load_psk(directory, user.value_or("qemu"));
   if (kind == Kind::kAnonymous) credentials->load_anonymous(directory);
   return credentials;
+}
+
+namespace {
+
+std::shared_ptr<Object> make_credentials(std::string_view type, const Options& properties,
+                                         const Objects& others) {
+  std::string_view password;
+  if (const auto id = properties.string("passwordid")) password = find_secret(others, *id).bytes();
+  return TlsCredentials::load(type, properties, password);
+}
+
+}  // namespace
+
+const std::vector<ObjectType>& tls_credentials_types() {
+  constexpr ObjectProperty kDir{"dir", "string"};
+  constexpr ObjectProperty kEndpoint{"endpoint", "QCryptoTLSCredsEndpoint"};
+  constexpr ObjectProperty kPriority{"priority", "string"};
+  constexpr ObjectProperty kVerify{"verify-peer", "bool"};
+  static const std::vector<ObjectType> types = {
+      {"tls-creds-anon", {kDir, kEndpoint, kPriority, kVerify}, make_credentials},
+      {"tls-creds-psk",
+       {kDir, kEndpoint, kPriority, {"username", "string"}, kVerify},
+       make_credentials},
+      {"tls-creds-x509",
+       {kDir, kEndpoint, {"passwordid", "string"}, kPriority, {"sanity-check", "bool"}, kVerify},
+       make_credentials},
+  };
+  return types;
 }
 
 }  // namespace cairn

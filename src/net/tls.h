@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "base/bytes.h"
-#include "base/options.h"
+#include "base/objects.h"
 
 namespace cairn {
 
@@ -39,22 +39,20 @@ class TlsSession {
 // A `tls-creds-x509`, `tls-creds-psk` or `tls-creds-anon` object: certificates or keys from a
 // folder with the file names that QEMU, libnbd and nbdkit share. Immutable, used by any worker;
 // outlives its sessions.
-class TlsCredentials {
+class TlsCredentials : public Object {
  public:
   enum class Endpoint { kClient, kServer };
 
-  virtual ~TlsCredentials() = default;
   Endpoint endpoint() const { return endpoint_; }
   // A new session. HOSTNAME: the name that the peer's certificate must have (clients with x509; an
   // empty one makes verify_peer() fail).
   virtual std::unique_ptr<TlsSession> session(const std::string& hostname) const = 0;
 
   // Makes the object TYPE ("tls-creds-…") from its properties, reads its files and checks them.
-  // PASSWORD decrypts the private key (property passwordid; the caller looks it up). Throws
+  // PASSWORD decrypts the private key (the secret that the property passwordid names). Throws
   // kInvalid or kNotFound; kUnsupported, naming the package, when GnuTLS is not installed.
-  static std::shared_ptr<const TlsCredentials> load(std::string_view type,
-                                                    const Options& properties,
-                                                    std::string_view password = {});
+  static std::shared_ptr<TlsCredentials> load(std::string_view type, const Options& properties,
+                                              std::string_view password = {});
 
  protected:
   explicit TlsCredentials(Endpoint endpoint) : endpoint_(endpoint) {}
@@ -63,7 +61,7 @@ class TlsCredentials {
   Endpoint endpoint_;
 };
 
-// True for the names of the three kinds of object.
-bool is_tls_credentials_type(std::string_view type);
+// The three kinds of object that are some.
+const std::vector<ObjectType>& tls_credentials_types();
 
 }  // namespace cairn

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "block/object_types.h"
 #include "cli/nbd/background.h"
 #include "cli/nbd/kernel.h"
 #include "cli/nbd/line.h"
@@ -72,12 +73,12 @@ void prepare_tls(Session& session, const NbdLine& line, ServePlan& plan) {
   if (line.tls_creds.empty()) return;
   try {
     plan.server.tls =
-        session.context.tls_credentials(line.tls_creds, TlsCredentials::Endpoint::kServer);
+        find_tls_credentials(session.context, line.tls_creds, TlsCredentials::Endpoint::kServer);
   } catch (Error& error) {
     throw error.context("Failed to get TLS creds");
   }
   plan.server.authorize = !line.tls_authz.empty();
-  plan.server.authorization = session.context.authorization(line.tls_authz);
+  plan.server.authorization = find_authorization(session.context, line.tls_authz);
 }
 
 void check_tls_line(const Session& session, const NbdLine& line) {
@@ -155,7 +156,8 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
     std::shared_ptr<const TlsCredentials> tls;
     if (!line.tls_creds.empty()) {
       try {
-        tls = session.context.tls_credentials(line.tls_creds, TlsCredentials::Endpoint::kClient);
+        tls = find_tls_credentials(session.context, line.tls_creds,
+                                   TlsCredentials::Endpoint::kClient);
       } catch (Error& error) {
         throw error.context("Failed to get TLS creds");
       }

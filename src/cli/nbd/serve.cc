@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/size.h"
+#include "block/object_types.h"
 #include "cli/nbd/nbd.h"
 #include "cli/nbd/plan.h"
 #include "cli/report.h"
@@ -199,11 +200,11 @@ int run_serve(Session& session, Arguments& arguments) {
   plan.server.first_is_default = true;
   plan.pid_file = arguments.value_or(kServePidFile, "");
   if (const auto id = arguments.value(kServeTlsCreds))
-    plan.server.tls = session.context.tls_credentials(*id, TlsCredentials::Endpoint::kServer);
+    plan.server.tls = find_tls_credentials(session.context, *id, TlsCredentials::Endpoint::kServer);
   if (const auto id = arguments.value(kServeTlsAuthz)) {
     if (!plan.server.tls) throw UsageError{"--tls-authz needs --tls-creds"};
     plan.server.authorize = true;
-    plan.server.authorization = session.context.authorization(*id);
+    plan.server.authorization = find_authorization(session.context, *id);
   }
   Meter meter;
   const bool quiet = arguments.has('q');

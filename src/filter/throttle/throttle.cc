@@ -2,6 +2,7 @@
 // throttle_group.h).
 
 #include "block/driver.h"
+#include "block/object_types.h"
 #include "block/throttle_group.h"
 #include "filter/filter.h"
 
@@ -51,7 +52,7 @@ class ThrottleDriver : public Driver {
   Task<NodePtr> open(OpenContext& request) const override {
     const auto id = request.options.string("throttle-group");
     if (!id) throw Error(ErrorKind::kInvalid, "Please specify a throttle group");
-    std::shared_ptr<ThrottleGroup> group = request.context.throttle_group(*id);
+    std::shared_ptr<ThrottleGroup> group = find_throttle_group(request.context, *id);
     NodePtr file = co_await request.open_file();
     co_return std::make_shared<ThrottleNode>(request, std::move(file), std::move(group));
   }

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "block/context.h"
+#include "block/object_types.h"
 #include "block/open.h"
 #include "net/nbd_uri.h"
 #include "protocol/nbd/node.h"
@@ -124,7 +125,7 @@ Description describe(Context& context, Options& options, bool from_image) {
   if (target.wish.export_name.size() > kMaxString)
     invalid("export name too long to send to server");
   if (const auto id = options.string("tls-creds"))
-    target.wish.tls = context.tls_credentials(*id, TlsCredentials::Endpoint::kClient);
+    target.wish.tls = find_tls_credentials(context, *id, TlsCredentials::Endpoint::kClient);
   else if (location.tls)
     target.wish.tls = credentials_of(location);
   target.wish.tls_hostname = options.string("tls-hostname").value_or(location.tls_hostname);
