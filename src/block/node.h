@@ -234,6 +234,13 @@ class Node : public std::enable_shared_from_this<Node> {
                                         uint64_t length);
 
   void set_length(uint64_t length) { length_.store(length, std::memory_order_release); }
+  // Never lowers it: of several writers that move the end at once the farthest wins.
+  void raise_length(uint64_t length) {
+    uint64_t before = length_.load(std::memory_order_relaxed);
+    while (before < length &&
+           !length_.compare_exchange_weak(before, length, std::memory_order_release)) {
+    }
+  }
   Limits& mutable_limits() { return limits_; }
   // The name that people know, where the driver knows a better one than how it was opened.
   void set_filename(std::string name) { filename_ = std::move(name); }

@@ -119,14 +119,6 @@ Task<void> FileNode::set_permissions(Permissions permissions) {
   co_return;
 }
 
-void FileNode::grown_to(uint64_t end) {
-  // Several writers may move the end at once: the largest wins.
-  static std::mutex mutex;
-  if (end <= length()) return;
-  std::lock_guard lock(mutex);
-  if (end > length()) set_length(end);
-}
-
 Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
   // Others may have made the file longer: what is read shows how far it goes now.
   const bool past_end = !is_device() && offset + out.size() > length();
@@ -150,7 +142,7 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
     }
     offset += static_cast<uint64_t>(got);
     out = out.subspan(static_cast<size_t>(got));
-    if (past_end) grown_to(offset);
+    if (past_end) raise_length(offset);
     // Direct I/O stops at the end of the file; the odd rest is not readable on its own.
     if (io_.direct && offset >= length()) {
       std::memset(out.data(), 0, out.size());
@@ -197,7 +189,7 @@ Task<void> FileNode::write_part(IoFile file, uint64_t offset, ByteSpan in) {
     if (put == 0) throw Error::system(EINVAL, path_ + ": nothing was written");
     offset += static_cast<uint64_t>(put);
     in = in.subspan(static_cast<size_t>(put));
-    grown_to(offset);
+    raise_length(offset);
   }
 }
 
@@ -243,7 +235,7 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
     if (!done && offset >= this->length()) done = co_await allocate(0, offset, length, nullptr);
   }
   if (!done) throw Error::system(ENOTSUP);
-  if (!is_device()) grown_to(end);
+  if (!is_device()) raise_length(end);
 }
 
 Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
@@ -434,14 +426,14 @@ Task<bool> FileNode::do_copy_range_from(Node& source, uint64_t source_offset, ui
     }
     if (copied == 0) {
       // The source ends here; what it lacks reads as zeroes.
-      grown_to(offset + done);
+      raise_length(offset + done);
       guard.release();
       co_await write_zeroes(offset + done, length - done);
       break;
     }
     done += static_cast<uint64_t>(copied);
   }
-  grown_to(offset + length);
+  raise_length(offset + length);
   co_return true;
 }
 

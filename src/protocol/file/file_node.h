@@ -49,7 +49,6 @@ class FileNode : public Node {
 
  private:
   bool is_device() const { return kind_ != FileKind::kRegular; }
-  void grown_to(uint64_t end);
   // Keeps the end of the file from being moved by others while something is done that reaches to
   // END; holds nothing when that is inside.
   Task<RwLock::Guard> hold_end(uint64_t end);
