@@ -60,7 +60,10 @@ uint64_t thread_nanoseconds() {
 
 void ready_gcrypt() {
   static const bool ready = [] {
+    // A program that uses libgcrypt itself has set it up as it wants it.
+    const bool ours = gcry_control(GCRYCTL_ANY_INITIALIZATION_P) == 0;
     gcry_check_version(nullptr);
+    if (!ours) return true;
     // Secrets live in memory that we wipe ourselves.
     gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
     gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
