@@ -24,7 +24,16 @@ Node::Node(Context& context, const Driver& driver)
       unbounded_(driver.kind() == DriverKind::kProtocol),
       storage_(driver.kind() == DriverKind::kProtocol) {}
 
-Node::~Node() = default;
+// What an image has in memory cannot be written here, where nothing may wait.
+Node::~Node() {
+  if (closed_ || storage_ || !changed_.load(std::memory_order_relaxed)) return;
+  try {
+    context_.warn(filename_ +
+                  ": the image was not closed: what was written to it last may be lost");
+  } catch (...) {
+    // There is nobody who could take it.
+  }
+}
 
 std::string_view Node::specific_type() const { return driver_.name(); }
 
@@ -48,6 +57,11 @@ void Node::check_range(uint64_t offset, uint64_t length) const {
     throw Error(ErrorKind::kIo, "Input/output error")
         .hint("The range " + std::to_string(offset) + "+" + std::to_string(length) +
               " leaves the disk of " + std::to_string(this->length()) + " bytes.");
+}
+
+void Node::check_writable() {
+  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  if (!changed_.load(std::memory_order_relaxed)) changed_.store(true, std::memory_order_relaxed);
 }
 
 // --- reading ---
@@ -75,7 +89,7 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_range(offset, in.size());
-  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  check_writable();
   // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
   // out of it where it has none, as what people use lies above.
   if (!storage_ || !dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
@@ -127,7 +141,7 @@ Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
 
 Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
   check_range(offset, length);
-  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  check_writable();
   return write_zeroes_checked(offset, length, flags);
 }
 
@@ -189,7 +203,7 @@ Task<void> Node::write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags
 
 Task<void> Node::write_compressed(uint64_t offset, ByteSpan in) {
   check_range(offset, in.size());
-  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  check_writable();
   if (!supports_compression()) throw Error::system(ENOTSUP);
   const uint64_t cluster = limits_.cluster_bytes;
   if (!is_aligned(offset, cluster) ||
@@ -208,7 +222,7 @@ Task<void> Node::write_compressed(uint64_t offset, ByteSpan in) {
 
 Task<void> Node::discard(uint64_t offset, uint64_t length) {
   check_range(offset, length);
-  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  check_writable();
   if (!discard_unmap_) co_return;
   const uint64_t unit = limits_.discard_alignment;
   const uint64_t begin = align_up(offset, unit);
@@ -278,7 +292,7 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
 // --- size, closing ---
 
 Task<void> Node::resize(ResizeRequest request) {
-  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  check_writable();
   dirty_bitmaps_.check_resize(request.length);
   co_await do_resize(request);
   if (!dirty_bitmaps_.empty()) dirty_bitmaps_.resize(length());
@@ -319,7 +333,7 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
                                  uint64_t length) {
   check_range(offset, length);
   source.check_range(source_offset, length);
-  if (read_only_) throw Error::system(EACCES, filename_ + ": the image is open read-only");
+  check_writable();
   std::exception_ptr error;
   bool copied = false;
   try {

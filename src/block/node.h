@@ -264,6 +264,7 @@ class Node : public std::enable_shared_from_this<Node> {
  private:
   friend class Opener;
   void check_range(uint64_t offset, uint64_t length) const;
+  void check_writable();
   void guard_block_zero(uint64_t offset, ByteSpan in) const;
   Task<void> write_marking(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_inside(uint64_t offset, ByteSpan in, WriteFlags flags);
@@ -286,6 +287,7 @@ class Node : public std::enable_shared_from_this<Node> {
   bool probed_raw_ = false;  // raw by guess: block 0 is protected
   bool unbounded_ = false;
   bool closed_ = false;
+  std::atomic<bool> changed_{false};  // a request came that may leave metadata in memory
   const bool storage_;
   std::string filename_;
   std::string node_name_;
