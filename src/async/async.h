@@ -1,5 +1,5 @@
-// src/async: coroutines and the threads that run them: Task, Worker (a thread with its I/O engine
-// and ready queue), Runtime (the workers and the pool), TaskGroup, the locks that may be held over
+// src/async: coroutines and the threads that run them: Task, Worker (an I/O engine and a ready queue
+// for a thread), Runtime (the workers and the pool), TaskGroup, the locks that may be held over
 // a co_await, timers, cancellation, and the two I/O engines. May include src/base and liburing;
 // knows nothing of images. src/async/README.md lists the hazards of coroutines and the house cures.
 #pragma once

@@ -34,13 +34,17 @@ class CancelSource {
     if (requested()) throw Error(ErrorKind::kCancelled, "cancelled");
   }
   // For who waits rather than asks: readable once cancellation was requested. Made by the first
-  // call; calls come from one thread. Throws what the system says.
+  // call, from any thread. Throws what the system says.
   int descriptor() {
     int fd = descriptor_.load();
     if (fd >= 0) return fd;
-    fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (fd < 0) throw Error::system(errno, "eventfd");
-    descriptor_.store(fd);
+    const int made = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (made < 0) throw Error::system(errno, "eventfd");
+    if (!descriptor_.compare_exchange_strong(fd, made)) {
+      ::close(made);
+      return fd;
+    }
+    fd = made;
     if (requested()) request();
     return fd;
   }

@@ -1,21 +1,23 @@
 #include "async/runtime.h"
 
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <condition_variable>
-#include <cstdlib>
-#include <cstring>
+#include <climits>
 #include <deque>
 #include <map>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "async/detached.h"
 #include "async/engine.h"
+#include "async/thread.h"
 #include "base/error.h"
 
 namespace cairn {
@@ -42,7 +44,7 @@ class Worker::Impl {
     std::coroutine_handle<> handle;
   };
 
-  Impl(Runtime& runtime, unsigned index, EngineKind engine)
+  Impl(Runtime& runtime, std::optional<unsigned> index, EngineKind engine)
       : runtime_(runtime), index_(index), engine_kind_(engine) {
     wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (wake_fd_ < 0) throw Error::system(errno, "eventfd");
@@ -123,8 +125,9 @@ class Worker::Impl {
   }
 
   Runtime& runtime_;
-  unsigned index_;
-  EngineKind engine_kind_;
+  const std::optional<unsigned> index_;  // none: a guest
+  const EngineKind engine_kind_;
+  bool first_guest_ = false;  // one of those that have rings
   std::multimap<Clock::time_point, std::coroutine_handle<>> timers_;
   std::vector<FdWait*> fd_waits_;
   std::thread thread_;
@@ -202,7 +205,7 @@ Worker::Worker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Worker::~Worker() = default;
 Worker* Worker::current() { return current_worker; }
 Runtime& Worker::runtime() const { return impl_->runtime_; }
-unsigned Worker::index() const { return impl_->index_; }
+std::optional<unsigned> Worker::resident_index() const { return impl_->index_; }
 IoEngine& Worker::io() { return impl_->engine(); }
 void Worker::post(std::coroutine_handle<> handle) {
   if (current_worker == this)
@@ -211,131 +214,158 @@ void Worker::post(std::coroutine_handle<> handle) {
     impl_->post_remote(handle);
 }
 
-// --- Pool ---
-
-class Pool::Impl {
- public:
-  explicit Impl(unsigned most) : most_(most) {}
-  ~Impl() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
-  void submit(std::function<void()> job) {
-    {
-      std::lock_guard lock(mutex_);
-      jobs_.push_back(std::move(job));
-      if (idle_ < jobs_.size() && threads_.size() < most_)
-        threads_.emplace_back([this] { serve(); });
-    }
-    changed_.notify_one();
-  }
-
- private:
-  void serve() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      ++idle_;
-      changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
-      --idle_;
-      if (jobs_.empty()) return;
-      std::function<void()> job = std::move(jobs_.front());
-      jobs_.pop_front();
-      lock.unlock();
-      job();
-      job = nullptr;
-      lock.lock();
-    }
-  }
-  unsigned most_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> jobs_;
-  std::vector<std::thread> threads_;
-  size_t idle_ = 0;
-  bool stop_ = false;
-};
-
-Pool::Pool(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Pool::~Pool() = default;
-void Pool::submit(std::function<void()> job) { impl_->submit(std::move(job)); }
-
 // --- Runtime ---
+
+namespace {
+
+// A ring costs memory of the kernel: so many guests have one. The others, of which there are some
+// when more threads are here at once, leave to the pool what does not end at once.
+constexpr size_t kGuestRings = 8;
+
+// How often this process was forked off another since its first Runtime.
+std::atomic<unsigned> forks{0};
+constexpr unsigned kNever = UINT_MAX;
+
+void count_forks() {
+  static std::once_flag once;
+  std::call_once(once, [] { ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); }); });
+}
+
+}  // namespace
 
 class Runtime::Impl {
  public:
+  // Before everything else: where threads are missing, locks may be held for ever.
+  void check_process() {
+    const unsigned now = forks.load(std::memory_order_relaxed);
+    unsigned first = first_use.load(std::memory_order_relaxed);
+    if (first == now) return;
+    if (first == kNever && first_use.compare_exchange_strong(first, now)) return;
+    if (first != now)
+      throw Error(ErrorKind::kForked, "this process was forked after its images were opened")
+          .hint("Open them after the fork, or start another program instead.");
+  }
+  bool forked() const {
+    const unsigned first = first_use.load();
+    return first != kNever && first != forks.load();
+  }
+
+  // A guest for the calling thread. It lasts as long as the Runtime: who has posted to it may still
+  // be at its bell when the call that it was lent to has ended.
+  Worker& borrow_guest(Runtime& runtime) {
+    const std::lock_guard lock(mutex);
+    auto& idle = idle_first.empty() ? idle_others : idle_first;
+    if (idle.empty()) {
+      const bool first = guests.size() < kGuestRings;
+      (first ? idle_first : idle_others).reserve(guests.size() + 1);
+      guests.push_back(std::make_unique<Worker>(std::make_unique<Worker::Impl>(
+          runtime, std::nullopt, first ? engine : EngineKind::kThreads)));
+      if (first) guests.back()->impl().first_guest_ = true;
+      return *guests.back();
+    }
+    Worker& guest = *idle.back();
+    idle.pop_back();
+    return guest;
+  }
+  void give_back(Worker& guest) {
+    const std::lock_guard lock(mutex);
+    (guest.impl().first_guest_ ? idle_first : idle_others).push_back(&guest);
+  }
+
   std::mutex mutex;
   EngineKind engine = EngineKind::kAuto;
-  std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<std::unique_ptr<Worker>> residents;  // null: not yet needed
+  std::vector<std::unique_ptr<Worker>> guests;
+  std::vector<Worker*> idle_first, idle_others;  // guests that nobody has; the first have rings
   std::unique_ptr<Pool> pool;
   unsigned pool_threads = 0;
+  std::atomic<unsigned> turns{0};           // of next_worker()
+  std::atomic<unsigned> first_use{kNever};  // forks before it
 };
 
 Runtime::Runtime(RuntimeOptions options) : impl_(std::make_unique<Impl>()) {
+  count_forks();
   impl_->engine = options.engine;
-  if (options.engine == EngineKind::kAuto) {
-    const char* wish = std::getenv("CAIRN_ENGINE");
-    if (wish != nullptr && std::strcmp(wish, "threads") == 0) impl_->engine = EngineKind::kThreads;
-    if (wish != nullptr && std::strcmp(wish, "uring") == 0) impl_->engine = EngineKind::kUring;
-  }
   impl_->pool_threads = options.pool_threads != 0
                             ? options.pool_threads
                             : std::max(4u, std::thread::hardware_concurrency());
-  for (unsigned i = 0; i < std::max(options.workers, 1u); ++i)
-    impl_->workers.push_back(
-        std::make_unique<Worker>(std::make_unique<Worker::Impl>(*this, i, impl_->engine)));
+  impl_->residents.resize(std::max(options.workers, 1u));
 }
 
 Runtime::~Runtime() {
+  if (impl_->forked()) {
+    // There is nobody to wait for, and what they have worked at may be half done.
+    [[maybe_unused]] Impl* const left = impl_.release();
+    return;
+  }
   // The pool first: its jobs post to workers that must still be there.
   impl_->pool.reset();
-  for (auto& worker : impl_->workers) {
-    if (!worker->impl().thread_.joinable()) continue;
+  for (auto& worker : impl_->residents) {
+    if (!worker) continue;
     worker->impl().request_stop();
     worker->impl().thread_.join();
   }
 }
 
-unsigned Runtime::worker_count() const { return static_cast<unsigned>(impl_->workers.size()); }
+unsigned Runtime::worker_count() const { return static_cast<unsigned>(impl_->residents.size()); }
+
+void Runtime::set_engine(EngineKind engine) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->engine = engine;
+}
 
 Worker& Runtime::worker(unsigned index) {
-  Worker& worker = *impl_->workers.at(index);
-  if (index != 0) {
-    std::lock_guard lock(impl_->mutex);
-    if (!worker.impl().thread_.joinable())
-      worker.impl().thread_ = std::thread([&worker] {
-        current_worker = &worker;
-        worker.impl().loop([&worker] { return worker.impl().stopping(); });
-        current_worker = nullptr;
-      });
-  }
+  impl_->check_process();
+  const std::lock_guard lock(impl_->mutex);
+  std::unique_ptr<Worker>& place = impl_->residents.at(index);
+  if (place) return *place;
+  auto made = std::make_unique<Worker>(std::make_unique<Worker::Impl>(*this, index, impl_->engine));
+  Worker& worker = *made;
+  worker.impl().thread_ = start_thread("cairn-" + std::to_string(index), [&worker] {
+    current_worker = &worker;
+    worker.impl().loop([&worker] { return worker.impl().stopping(); });
+    current_worker = nullptr;
+  });
+  place = std::move(made);
   return worker;
 }
 
+Worker& Runtime::next_worker() {
+  return worker(impl_->turns.fetch_add(1, std::memory_order_relaxed) % worker_count());
+}
+
+Worker& Worker::home() { return impl_->index_ ? *this : impl_->runtime_.next_worker(); }
+
 Pool& Runtime::pool() {
-  std::lock_guard lock(impl_->mutex);
-  if (!impl_->pool)
-    impl_->pool = std::make_unique<Pool>(std::make_unique<Pool::Impl>(impl_->pool_threads));
+  impl_->check_process();
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->pool) impl_->pool = std::make_unique<Pool>(impl_->pool_threads);
   return *impl_->pool;
 }
 
 void Runtime::run_root(Task<void> task) {
-  Worker& worker = *impl_->workers.front();
-  Worker* before = std::exchange(current_worker, &worker);
+  impl_->check_process();
+  Worker& guest = impl_->borrow_guest(*this);
+  Worker* before = std::exchange(current_worker, &guest);
   bool done = false;
   [](Task<void> work, bool& ended) -> detail::Detached {
     co_await work;
     ended = true;
   }(std::move(task), done);
-  worker.impl().loop([&done] { return done; });
+  guest.impl().loop([&done] { return done; });
   current_worker = before;
+  impl_->give_back(guest);
 }
 
 void spawn_detached(Task<void> task) {
   [](Task<void> work) -> detail::Detached { co_await work; }(std::move(task));
+}
+
+void spawn_detached_on(Worker& worker, Task<void> task) {
+  [](Worker& there, Task<void> work) -> detail::Detached {
+    co_await detail::HopAwaiter{&there};
+    co_await work;
+  }(worker, std::move(task));
 }
 
 // --- waiting ---

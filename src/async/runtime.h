@@ -18,16 +18,22 @@ class IoEngine;
 class Pool;
 class Runtime;
 
-// A thread with its own I/O engine and ready queue. A coroutine that was started on a worker always
-// resumes on it. Nothing here but post() may be called from another thread.
+// An I/O engine and a ready queue. A coroutine that was started on a worker always resumes on it.
+// A resident worker has a thread of its own. A guest has none: a thread that calls Runtime::run()
+// works for it until that call ends. Nothing here but post(), home(), runtime() and
+// resident_index() may be called from another thread.
 class Worker {
  public:
   // The worker of the calling thread; null outside of one.
   static Worker* current();
 
   Runtime& runtime() const;
-  unsigned index() const;
-  // Queues HANDLE to be resumed by this worker. From any thread.
+  // The number of a resident worker, below Runtime::worker_count(); a guest has none.
+  std::optional<unsigned> resident_index() const;
+  // Where work may go on after the call that started it has ended: this worker when it is resident,
+  // else a resident one, each in turn. Starts its thread.
+  Worker& home();
+  // Queues HANDLE to be resumed by this worker.
   void post(std::coroutine_handle<> handle);
   IoEngine& io();
 
@@ -43,15 +49,19 @@ class Worker {
 enum class EngineKind { kAuto, kUring, kThreads };
 
 struct RuntimeOptions {
-  unsigned workers = 1;
-  // kAuto obeys CAIRN_ENGINE=threads|uring, else takes io_uring and falls back to threads where the
-  // kernel refuses it.
+  unsigned workers = 1;  // resident ones
+  // kAuto takes io_uring and falls back to threads where the kernel refuses it.
   EngineKind engine = EngineKind::kAuto;
   unsigned pool_threads = 0;  // 0: as many as there are processors, at least 4
 };
 
 // The workers and the pool. Threads and rings are made when first needed: a program that only
-// looks at an image pays for none.
+// looks at an image pays for none. Its threads block the signals that somebody else sends, so that
+// those reach the threads of the program.
+//
+// Everything may be called from any thread. In a child that was forked after the first call, where
+// the threads are missing, every call throws kForked, and the destructor leaves everything as it
+// is.
 class Runtime {
  public:
   explicit Runtime(RuntimeOptions options = {});
@@ -59,14 +69,19 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
+  // How many resident workers there are.
   unsigned worker_count() const;
-  // Worker 0 is the thread that calls run(); the others are threads of their own, started by the
-  // first call that names them.
+  // A resident worker. Its thread is started by the first call that names it.
   Worker& worker(unsigned index);
+  // The resident workers in turn.
+  Worker& next_worker();
   Pool& pool();
+  // The engine of workers that have not used theirs. Before other threads come in.
+  void set_engine(EngineKind engine);
 
-  // Runs TASK on worker 0, which is the calling thread, until it ends; returns its result or throws
-  // what it threw. Not from within a coroutine.
+  // Runs TASK on the calling thread, with a guest worker, until it ends; returns its result or
+  // throws what it threw. What TASK started on this worker must have ended by then: what is to live
+  // on is started on Worker::home(). Not from within a coroutine.
   template <class T>
   T run(Task<T> task) {
     if constexpr (std::is_void_v<T>) {
@@ -105,18 +120,22 @@ class Runtime {
 };
 
 // Starts TASK on the current worker and lets it go; it must catch its own errors. Prefer TaskGroup.
+// Not on a guest, whose thread may leave before TASK has ended.
 void spawn_detached(Task<void> task);
+// Starts TASK on WORKER and lets it go.
+void spawn_detached_on(Worker& worker, Task<void> task);
 
 // Threads for work that burns CPU or blocks.
 class Pool {
  public:
+  explicit Pool(unsigned most_threads);
+  // Waits for the jobs that were submitted.
+  ~Pool();
   // Runs JOB on some pool thread. From any thread.
   void submit(std::function<void()> job);
-  class Impl;
-  explicit Pool(std::unique_ptr<Impl> impl);
-  ~Pool();
 
  private:
+  class Impl;
   std::unique_ptr<Impl> impl_;
 };
 
@@ -198,16 +217,18 @@ Task<T> run_on(Worker& worker, Task<T> task) {
 // Lets other ready coroutines of this worker go first.
 Task<void> yield_now();
 Task<void> sleep_for(std::chrono::nanoseconds duration);
-// A sleep that somebody else may end. Used by one coroutine, on the worker where it was made.
+// A sleep that somebody else may end. Used by one coroutine, on one worker.
 class Nap {
  public:
+  // Of the worker on which it is made.
   Nap() : home_(Worker::current()) {}
+  explicit Nap(Worker& worker) : home_(&worker) {}
   Nap(const Nap&) = delete;
   // Returns at once when wake() was called before.
   Task<void> sleep_for(std::chrono::nanoseconds duration);
   // No sleep lasts from now on. From any worker.
   Task<void> wake();
-  // On the worker where it was made.
+  // On the worker of the sleeper.
   bool woken() const { return woken_; }
 
  private:

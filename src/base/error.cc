@@ -34,6 +34,8 @@ int errno_of(ErrorKind kind) {
       return ECANCELED;
     case ErrorKind::kNoMemory:
       return ENOMEM;
+    case ErrorKind::kForked:
+      return ENOTRECOVERABLE;
   }
   return EIO;
 }

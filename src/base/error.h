@@ -24,6 +24,7 @@ enum class ErrorKind {
   kNoMedium,     // ENOMEDIUM
   kCancelled,    // ECANCELED
   kNoMemory,     // ENOMEM
+  kForked,       // ENOTRECOVERABLE: what a forked child has of its parent's images is dead
 };
 
 // The only exception type that crosses Cairn's interfaces.

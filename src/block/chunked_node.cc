@@ -106,7 +106,7 @@ Task<void> ChunkedNode::read_chunk(uint64_t number, uint64_t offset, MutableByte
   const auto [next, end] = ahead_of(number);
   for (uint64_t ahead = next; ahead < end; ++ahead) {
     RwLock::Guard open = co_await open_.shared();
-    spawn_detached(decode_ahead(ahead, std::move(open)));
+    spawn_detached_on(Worker::current()->home(), decode_ahead(ahead, std::move(open)));
   }
   const EncodedChunk asked = co_await chunk(number);
   const bool whole = offset == asked.offset && out.size() == asked.bytes;

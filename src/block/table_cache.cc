@@ -74,6 +74,7 @@ struct TableCache::State {
   TableCache* after = nullptr;
   bool file_flush_first = false;
   bool unflushed = false;  // blocks were written since the file was last flushed for a dependency
+  std::function<void()> on_first_block;
 };
 
 // --- references ---
@@ -124,6 +125,11 @@ void TableCache::set_clean_interval(std::chrono::seconds interval) {
   std::lock_guard lock(state_->mutex);
   state_->clean_interval = interval;
   state_->clean_at = coarse_now() + interval;
+}
+
+void TableCache::set_on_first_block(std::function<void()> call) {
+  std::lock_guard lock(state_->mutex);
+  state_->on_first_block = std::move(call);
 }
 
 void TableCache::clean() {
@@ -263,6 +269,12 @@ bool TableCache::dirty() const {
 }
 
 Task<void> TableCache::make_room() {
+  std::function<void()> first;
+  {
+    std::lock_guard lock(state_->mutex);
+    first.swap(state_->on_first_block);
+  }
+  if (first) first();
   while (true) {
     bool must_write = false;
     {

@@ -59,6 +59,8 @@ class TableCache {
   size_t size() const;
   ~TableCache();
 
+  // Called once, on some worker, when the first block comes in. Before the cache is used.
+  void set_on_first_block(std::function<void()> call);
   uint32_t block_bytes() const { return block_bytes_; }
 
   // The block at OFFSET, read when it is not there.

@@ -159,7 +159,7 @@ struct ThrottleGroup::Enqueue {
     // From here on this frame may be gone: another worker resumes it.
     if (self) {
       const bool lane = write;
-      spawn_detached(dispatch(self, lane));
+      spawn_detached_on(Worker::current()->home(), dispatch(self, lane));
     }
     return true;
   }

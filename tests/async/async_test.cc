@@ -222,8 +222,10 @@ TEST_P(AsyncTest, TasksStayOnTheirWorker) {
     co_return same&& Worker::current() == &worker;
   };
   const auto all = [&]() -> Task<bool> {
+    const Worker* home = Worker::current();
+    EXPECT_FALSE(home->resident_index().has_value());
     const bool other = co_await run_on(runtime.worker(1), there(runtime.worker(1)));
-    co_return other&& Worker::current() == &runtime.worker(0);
+    co_return other&& Worker::current() == home;
   };
   EXPECT_TRUE(runtime.run(all()));
 }

@@ -32,7 +32,7 @@ Channel::~Channel() {
 
 void Channel::open(int main) {
   fd_ = main;
-  if (worker_.index() == 0) return;
+  if (worker_.resident_index() == 0u) return;
   const int clone = ::open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (clone < 0) return;
   auto number = static_cast<uint32_t>(main);

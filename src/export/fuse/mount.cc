@@ -17,8 +17,6 @@
 #include "export/fuse/file_system.h"
 #include "export/fuse/library.h"
 
-extern char** environ;
-
 namespace cairn {
 
 using fuse::Channel;
@@ -85,9 +83,10 @@ void detach(const std::string& mount_point) {
   if (errno != EPERM) throw Error::system(errno, "Could not unmount '" + mount_point + "'");
   std::string words[] = {"fusermount3", "-u", "-q", "-z", "--", mount_point};
   char* argv[7] = {};
+  char* const no_environment[] = {nullptr};
   for (size_t i = 0; i < 6; ++i) argv[i] = words[i].data();
   pid_t child = 0;
-  const int error = ::posix_spawnp(&child, argv[0], nullptr, nullptr, argv, environ);
+  const int error = ::posix_spawnp(&child, argv[0], nullptr, nullptr, argv, no_environment);
   if (error != 0) throw Error::system(error, "Could not run fusermount3");
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
@@ -118,14 +117,15 @@ class FuseMount::Impl {
  private:
   // Replies go to the descriptor that their request came from: that of this worker.
   static ssize_t send(int, iovec* parts, int count, void* self) {
-    const unsigned index = Worker::current()->index();
+    const unsigned index = Worker::current()->resident_index().value();
     return ::writev(static_cast<Impl*>(self)->channels_[index]->fd(), parts, count);
   }
   static ssize_t receive(int fd, void* memory, size_t size, void*) {
     return ::read(fd, memory, size);
   }
 
-  Task<void> lead(Channel& channel, TaskGroup& helpers);
+  Task<void> lead(Channel& channel);
+  Task<void> lead_others(Channel& channel, TaskGroup& helpers);
   Task<void> help(Channel& channel, std::atomic<bool>& busy);
   Task<void> watch(CancelSource& cancel, int over, std::function<void()> still_used);
 
@@ -180,7 +180,21 @@ void FuseMount::Impl::mount() {
 
 // Worker 0 always watches for requests. When several wait at a time it calls the other workers,
 // which stay while they find work: a lone reader wakes one thread, many are served by all.
-Task<void> FuseMount::Impl::lead(Channel& channel, TaskGroup& helpers) {
+Task<void> FuseMount::Impl::lead(Channel& channel) {
+  TaskGroup helpers;
+  std::exception_ptr error;
+  try {
+    co_await lead_others(channel, helpers);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  over_ = true;
+  co_await channel.finish();
+  co_await helpers.join();
+  if (error) std::rethrow_exception(error);
+}
+
+Task<void> FuseMount::Impl::lead_others(Channel& channel, TaskGroup& helpers) {
   bool greeted = false;
   while (true) {
     const unsigned count = channel.drain(kBurst);
@@ -199,8 +213,6 @@ Task<void> FuseMount::Impl::lead(Channel& channel, TaskGroup& helpers) {
     else
       co_await channel.wait_for_request();
   }
-  over_ = true;
-  co_await channel.finish();
 }
 
 Task<void> FuseMount::Impl::help(Channel& channel, std::atomic<bool>& busy) {
@@ -253,7 +265,7 @@ Task<void> FuseMount::Impl::serve(CancelSource& cancel, std::function<void()> st
   const Descriptor over(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd");
   TaskGroup group;
   group.spawn(watch(cancel, over.fd, std::move(still_used)));
-  co_await lead(*channels_[0], group);
+  co_await run_on(channels_[0]->worker(), lead(*channels_[0]));
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(over.fd, &one, sizeof one);
   co_await group.join();

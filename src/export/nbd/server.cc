@@ -190,7 +190,7 @@ Task<void> Server::serve(Socket socket) {
 }
 
 Task<void> Server::serve_on_worker(Socket socket) {
-  const unsigned index = Worker::current()->index();
+  const unsigned index = Worker::current()->resident_index().value();
   co_await serve(std::move(socket));
   --load_[index];
   --places_;

@@ -1,6 +1,5 @@
 #include <cstdio>
 
-#include "async/detached.h"
 #include "block/context.h"
 #include "format/qcow2/check.h"
 
@@ -13,9 +12,9 @@ using namespace qcow2;
 // image is in use is kept beside it.
 
 namespace {
-detail::Detached set_in_background([[maybe_unused]] NodePtr keep, Task<void> marking) {
+Task<void> set_in_background([[maybe_unused]] NodePtr keep, Task<void> marking) {
   try {
-    co_await std::move(marking);
+    co_await marking;
   } catch (const Error&) {
     // The request that met the damage reports it; closing tries once more.
   }
@@ -87,7 +86,8 @@ void Qcow2Node::corrupt(const std::string& what) {
     corrupt_reported_.store(true);
     context().tell("qcow2: Marking image as corrupt: " + what +
                    "; further corruption events will be suppressed");
-    set_in_background(shared_from_this(), change_marks(kIncompatCorrupt, 0));
+    spawn_detached_on(Worker::current()->home(),
+                      set_in_background(shared_from_this(), change_marks(kIncompatCorrupt, 0)));
   }
   throw explained(Error(ErrorKind::kCorrupt, "Input/output error"),
                   "The image is corrupt: " + what);

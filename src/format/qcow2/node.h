@@ -159,6 +159,7 @@ class Qcow2Node : public FormatNode {
   void start_cleaner();
   Task<void> end_cleaner();
   struct Cleaner {
+    explicit Cleaner(Worker& home) : nap(home) {}
     Nap nap;
     Semaphore ended{0};
   };
@@ -347,7 +348,8 @@ class Qcow2Node : public FormatNode {
   uint32_t slice_bytes_ = 0;
   uint64_t refcount_cache_bytes_ = 0;
   std::chrono::seconds clean_interval_{0};
-  std::shared_ptr<Cleaner> cleaner_;  // while the image is open
+  std::mutex cleaner_mutex_;
+  std::shared_ptr<Cleaner> cleaner_;  // from the first table on, while the image is open
 
   // The active L1 table, host byte order; replaced only while every range is locked.
   std::unique_ptr<std::atomic<uint64_t>[]> l1_;

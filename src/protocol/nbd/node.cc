@@ -30,14 +30,14 @@ NbdNode::NbdNode(Context& context, const Driver& driver, Target target, bool wri
 NbdNode::~NbdNode() = default;
 
 Task<void> NbdNode::connect() {
-  home_ = Worker::current();
+  home_ = &Worker::current()->home();
   Runtime& runtime = context().runtime();
-  links_.resize(
-      std::max<size_t>(std::min<size_t>(runtime.worker_count(), kMostLinks), home_->index() + 1));
-  links_[home_->index()] =
+  const unsigned own = home_->resident_index().value();
+  links_.resize(std::max<size_t>(std::min<size_t>(runtime.worker_count(), kMostLinks), own + 1));
+  links_[own] =
       std::make_unique<Link>(target_, *home_, [this](const Agreement& agreed) { accept(agreed); });
-  Link& main = *links_[home_->index()];
-  co_await main.open();
+  main_ = links_[own].get();
+  co_await run_on(*home_, main_->open());
   if (!offers(kMultiConn)) co_return;
   for (unsigned i = 0; i < links_.size(); ++i)
     if (!links_[i])
@@ -93,8 +93,9 @@ void NbdNode::apply_limits(const Agreement& agreed) {
 
 Task<void> NbdNode::perform(Operation& operation) {
   Worker* here = Worker::current();
-  if (several_.load(std::memory_order_relaxed) && here != home_ && here->index() < links_.size()) {
-    Link& own = *links_[here->index()];
+  const size_t index = here->resident_index().value_or(links_.size());
+  if (several_.load(std::memory_order_relaxed) && here != home_ && index < links_.size()) {
+    Link& own = *links_[index];
     const bool there = co_await own.open_once();
     if (there) {
       co_await own.perform(operation);
@@ -102,11 +103,10 @@ Task<void> NbdNode::perform(Operation& operation) {
     }
   }
   if (here != nullptr) {
-    Link& main = *links_[home_->index()];
     if (here == home_)
-      co_await main.perform(operation);
+      co_await main_->perform(operation);
     else
-      co_await run_on(*home_, main.perform(operation));
+      co_await run_on(*home_, main_->perform(operation));
   }
   if (operation.error == 0) co_return;
   throw Error::system(operation.error, operation.error_text.empty()

@@ -11,9 +11,9 @@
 
 namespace cairn::nbd::client {
 
-// An export as a disk. With a server that allows several connections each worker has its own;
-// otherwise all requests go to the worker that opened it. Reads behind the end give zeroes: servers
-// may export sizes that are no multiple of a sector.
+// An export as a disk. With a server that allows several connections each resident worker has its
+// own; otherwise, and for guests, all requests go to one of them, its home. Reads behind the end
+// give zeroes: servers may export sizes that are no multiple of a sector.
 class NbdNode : public Node {
  public:
   NbdNode(Context& context, const Driver& driver, Target target, bool writable, std::string name);
@@ -54,8 +54,9 @@ class NbdNode : public Node {
 
   const Target target_;
   const bool writable_;
-  Worker* home_ = nullptr;
-  // By worker; those of other workers connect when they are first used.
+  Worker* home_ = nullptr;  // a resident one
+  Link* main_ = nullptr;    // its link
+  // By resident worker; those of other workers connect when they are first used.
   std::vector<std::unique_ptr<Link>> links_;
   std::atomic<bool> several_{false};
   std::mutex first_mutex_;

@@ -9,10 +9,10 @@
 #include <cerrno>
 #include <exception>
 #include <iterator>
-#include <system_error>
 #include <thread>
 #include <unordered_set>
 
+#include "async/thread.h"
 #include "base/arith.h"
 #include "base/error.h"
 #include "protocol/vvfat/names.h"
@@ -236,15 +236,16 @@ void run_all(std::vector<FolderScan>& scans) {
   const auto work = [&] {
     for (size_t i = next++; i < scans.size(); i = next++) scans[i].run();
   };
-  std::vector<std::jthread> helpers;
+  std::vector<std::thread> helpers;
   const size_t threads =
       std::min<size_t>({std::thread::hardware_concurrency(), scans.size() / 4, kMaxThreads});
   try {
-    while (helpers.size() + 1 < threads) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
+    while (helpers.size() + 1 < threads) helpers.push_back(start_thread("cairn-scan", work));
+  } catch (const Error&) {
     // Then there are fewer.
   }
   work();
+  for (std::thread& helper : helpers) helper.join();
 }
 
 class Scanner {

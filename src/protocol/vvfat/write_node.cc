@@ -59,8 +59,9 @@ Task<NodePtr> VvfatWriteNode::open(std::shared_ptr<VvfatNode> base, bool strict)
     std::rethrow_exception(error);
   }
   auto node = std::make_shared<VvfatWriteNode>(std::move(base), std::move(overlay), strict);
-  node->watch_ = std::make_shared<Watch>();
-  spawn_detached(commit_when_quiet(node, node->watch_));
+  Worker& home = Worker::current()->home();
+  node->watch_ = std::make_shared<Watch>(home);
+  spawn_detached_on(home, commit_when_quiet(node, node->watch_));
   co_return node;
 }
 

@@ -39,6 +39,7 @@ class VvfatWriteNode : public Node {
  private:
   // Ends the wait for a quiet moment.
   struct Watch {
+    explicit Watch(Worker& home) : nap(home) {}
     Nap nap;
     Semaphore ended{0};
   };
