@@ -32,7 +32,6 @@ Task<void> guest(Context& context, std::string name, uint64_t offset, ByteSpan b
 
 // In memory, where making things stable costs nothing.
 files::path make_place() {
-  ::setenv("TMPDIR", "/dev/shm", 1);
   std::string name = "/dev/shm/cairn-fuzz-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) __builtin_trap();
   static files::path place;
@@ -57,6 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto* made = new Context({.workers = 1, .engine = EngineKind::kThreads});
     register_drivers(made->registry());
     made->warn = [](std::string_view) {};
+    made->temporary_directory = "/dev/shm";
     return made;
   }();
   static const files::path place = make_place();

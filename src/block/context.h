@@ -47,6 +47,10 @@ class Context {
   // creation, facts about images. Not under their names.
   bool beyond_qemu = true;
 
+  // Where large temporary files are made.
+  std::string temporary_directory = "/var/tmp";
+  // Where the user keeps settings, such as certificates for NBD; empty: nowhere.
+  std::string home_directory;
   // Temporary files for what cannot be read in place.
   struct Unpacking {
     std::vector<std::string> spools;     // paths of empty files that were made for it

@@ -6,7 +6,7 @@
 
 namespace cairn {
 Task<NodePtr> lay_over(Context& context, NodePtr base) {
-  const UnnamedFile file(temporary_directory(), "Could not make a temporary overlay");
+  const UnnamedFile file(context.temporary_directory, "Could not make a temporary overlay");
   CreateOptions fresh;
   fresh.filename = file.path();
   fresh.format = "qcow2";

@@ -5,9 +5,9 @@
 
 namespace cairn {
 
-// A temporary qcow2 overlay over BASE, which it closes when it is closed itself. Its file has no
-// name; it lies in $TMPDIR, or in /var/tmp where that is not set or is /tmp (which often is
-// memory). Flushes of it do nothing. Throws kNoSpace and the like for the file.
+// A temporary qcow2 overlay over BASE, which it closes when it is closed itself. Its file is made
+// in Context::temporary_directory and has no name. Flushes of it do nothing. Throws kNoSpace and
+// the like for the file.
 Task<NodePtr> lay_over(Context& context, NodePtr base);
 
 // Opens what REQUEST describes read-only, whatever its flags say, below a temporary qcow2 overlay

@@ -34,7 +34,7 @@ Spool::Spool(Context& context, std::string what, std::string instead)
         .hint(advice);
   } else {
     made_ = std::make_unique<UnnamedFile>(
-        temporary_directory(), "Could not make a temporary file for the content of " + what_);
+        context.temporary_directory, "Could not make a temporary file for the content of " + what_);
     path_ = made_->path();
   }
   fd_ = OwnFd(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
@@ -64,9 +64,10 @@ void Spool::add(ByteSpan bytes) {
           ::pwrite(fd_.get(), bytes.data() + done, end - done, static_cast<off_t>(length_ + done));
       if (wrote < 0 && errno == EINTR) continue;
       if (wrote <= 0)
-        throw Error::system(wrote < 0 ? errno : ENOSPC,
-                            "Could not store the content of " + what_ + " in '" +
-                                temporary_directory() + "', after " + human_size(length_ + done))
+        throw Error::system(wrote < 0 ? errno : ENOSPC, "Could not store the content of " + what_ +
+                                                            " in '" + context_.temporary_directory +
+                                                            "', after " +
+                                                            human_size(length_ + done))
             .hint("Set TMPDIR to a directory with more room, or " + instead_ + ".");
       done += static_cast<size_t>(wrote);
     }

@@ -10,12 +10,6 @@
 
 namespace cairn {
 
-std::string temporary_directory() {
-  const char* set = ::getenv("TMPDIR");
-  const std::string directory = set != nullptr && *set != 0 ? set : "/var/tmp";
-  return directory == "/tmp" ? "/var/tmp" : directory;
-}
-
 UnnamedFile::UnnamedFile(const std::string& folder, const std::string& what) {
   fd_ = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {

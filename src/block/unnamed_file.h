@@ -4,9 +4,6 @@
 
 namespace cairn {
 
-// Where the system wants files that are large and temporary: $TMPDIR, else /var/tmp.
-std::string temporary_directory();
-
 // A file without a name, for what must not outlive the program: it goes when its last descriptor
 // does.
 class UnnamedFile {

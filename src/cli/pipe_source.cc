@@ -136,7 +136,7 @@ Task<void> StandardInput::store(bool quiet) {
   if (!quiet)
     session_.error(
         "standard input is read from begin to end: it is copied to a temporary file in '" +
-        temporary_directory() + "' first");
+        session_.context.temporary_directory + "' first");
   std::vector<std::byte> piece(kStreamPiece);
   for (size_t got = piece.size(); got == piece.size();) {
     got = co_await reader_->read(piece);

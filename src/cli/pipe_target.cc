@@ -136,7 +136,7 @@ Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, Conv
       session_.error(
           "the image cannot be sent while it is made: it is written to a temporary file "
           "in '" +
-          temporary_directory() + "' first");
+          session_.context.temporary_directory + "' first");
   } else {
     held_ = file;
     out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, 0, held_);
@@ -193,7 +193,7 @@ void PipeTarget::abandon() {
 void PipeTarget::explain(Error& error) const {
   if (error.kind() == ErrorKind::kNoSpace && spool_ &&
       error.message().find(kOutputName) == std::string::npos)
-    error.hint("The image is prepared in '" + temporary_directory() +
+    error.hint("The image is prepared in '" + session_.context.temporary_directory +
                "': set TMPDIR to a directory with more room, or write to a file instead.");
   if (out_ && out_->sent_any())
     error.hint("What was sent to standard output is incomplete and must not be used.");

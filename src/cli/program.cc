@@ -8,6 +8,7 @@
 
 #include "base/unfinished.h"
 #include "cli/cli.h"
+#include "cli/environment.h"
 #include "cli/escape.h"
 #include "cli/help.h"
 #include "cli/key_budget.h"
@@ -287,6 +288,7 @@ int run_program(int argc, char** argv) {
   CancelSource& cancellation = catch_signals(program.c_str());
   try {
     Context context({.workers = std::max(1u, std::thread::hardware_concurrency())});
+    take_environment(context);
     register_drivers(context.registry());
     const Tool* as_tool = nullptr;
     for (const Tool& tool : tools())

@@ -231,8 +231,9 @@ void limit(__rlimit_resource resource, uint64_t most, uint64_t hard) {
 
 void shut_in(const Session& session, const Reach& reach, const Budget& budget) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::setenv("CAIRN_ENGINE", "threads", 1);  // a ring could ask for more than the filter sees
-  ::tzset();                               // reads the time zone while it can
+  // A ring could ask for more than the filter sees.
+  session.context.runtime().set_engine(EngineKind::kThreads);
+  ::tzset();  // reads the time zone while it can
 #ifndef CAIRN_SANITIZED
   // Sanitizers reserve memory by the terabyte.
   limit(RLIMIT_DATA, budget.memory, budget.memory);
@@ -302,7 +303,7 @@ std::vector<std::unique_ptr<UnnamedFile>> make_spools(Session& session, Reach& r
   }
   while (spools.size() < wanted) {
     try {
-      spools.push_back(std::make_unique<UnnamedFile>(temporary_directory(), ""));
+      spools.push_back(std::make_unique<UnnamedFile>(session.context.temporary_directory, ""));
     } catch (const Error&) {
       break;
     }

@@ -57,15 +57,14 @@ TEST(Overlay, LeavesNoNameBehindAndSaysWhereItFailed) {
   OpenRequest request;
   request.filename = name;
   request.format = "raw";
-  ::setenv("TMPDIR", temporary.c_str(), 1);
+  world.context.temporary_directory = temporary;
   NodePtr node = world.run(open_with_snapshot_overlay(world.context, request));
   EXPECT_TRUE(std::filesystem::is_empty(temporary));
   world.close(node);
-  ::setenv("TMPDIR", folder.file("missing").c_str(), 1);
+  world.context.temporary_directory = folder.file("missing");
   EXPECT_EQ(error_of([&] { world.run(open_with_snapshot_overlay(world.context, request)); }),
             "Could not make a temporary overlay in '" + folder.file("missing") +
                 "': No such file or directory");
-  ::unsetenv("TMPDIR");
   // The image is not locked any more.
   node = world.open(name, "raw", true);
   world.close(node);

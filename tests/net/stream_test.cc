@@ -32,7 +32,7 @@ Task<void> write_pattern(Stream& stream, size_t bytes) {
 }
 
 TEST(Stream, BytesArriveInOrderWhateverTheSizes) {
-  Runtime runtime;
+  Runtime runtime({.engine = testing_support::engine_under_test()});
   runtime.run([]() -> Task<void> {
     auto sockets = make_pair();
     Stream left(std::move(sockets[0]));
@@ -60,7 +60,7 @@ TEST(Stream, BytesArriveInOrderWhateverTheSizes) {
 }
 
 TEST(Stream, DeadlineAndAbortEndAReader) {
-  Runtime runtime;
+  Runtime runtime({.engine = testing_support::engine_under_test()});
   runtime.run([]() -> Task<void> {
     auto sockets = make_pair();
     Stream left(std::move(sockets[0]));
@@ -86,7 +86,7 @@ TEST(Stream, DeadlineAndAbortEndAReader) {
 }
 
 TEST(Stream, EndInsideAMessageIsAnError) {
-  Runtime runtime;
+  Runtime runtime({.engine = testing_support::engine_under_test()});
   runtime.run([]() -> Task<void> {
     auto sockets = make_pair();
     Stream left(std::move(sockets[0]));
@@ -106,7 +106,7 @@ TEST(Stream, EndInsideAMessageIsAnError) {
 }
 
 TEST(Socket, ListensConnectsAndStops) {
-  Runtime runtime;
+  Runtime runtime({.engine = testing_support::engine_under_test()});
   runtime.run([]() -> Task<void> {
     const std::vector<Socket> listeners =
         co_await listen_sockets(SocketAddress::inet("127.0.0.1", "0"));
@@ -127,7 +127,7 @@ TEST(Socket, ListensConnectsAndStops) {
 }
 
 TEST(Socket, RefusedConnectionNamesTheAddress) {
-  Runtime runtime;
+  Runtime runtime({.engine = testing_support::engine_under_test()});
   std::string message;
   try {
     runtime.run(connect_socket(SocketAddress::unix_path("/nonexistent/socket")));
@@ -151,7 +151,7 @@ TEST(SocketAddress, OptionsRoundTripAndWrongOnesAreRefused) {
 }
 
 TEST(Runtime, CancelSourceWakesWhoWaitsOnItsDescriptor) {
-  Runtime runtime;
+  Runtime runtime({.engine = testing_support::engine_under_test()});
   CancelSource cancel;
   runtime.run([](CancelSource& source) -> Task<void> {
     const int fd = source.descriptor();

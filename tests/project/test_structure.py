@@ -59,6 +59,20 @@ def test_includes_point_down():
     assert {file.relative_to(TOP / "src").parts[0] for file in SOURCES if len(file.relative_to(TOP / "src").parts) > 1} == set(level)
 
 
+def test_only_the_command_line_reads_the_environment():
+    reads = re.compile(r"\b(?:secure_)?(?:getenv|setenv|putenv|unsetenv)\s*\(|\benviron\b")
+    wrong = [str(file.relative_to(TOP)) for file in SOURCES
+             if file.relative_to(TOP / "src").parts[0] != "cli" and reads.search(code_of(file))]
+    assert wrong == []
+
+
+# Nothing that several disks share may be waited for: late libraries, which are loaded once, use function-local statics.
+def test_no_lock_is_shared_by_the_whole_process():
+    shared = re.compile(r"\bstatic\s+(?:inline\s+)?(?:std::\w*mutex|AdaptiveMutex|Mutex|RwLock|RangeLock|Semaphore)\b")
+    wrong = [str(file.relative_to(TOP)) for file in SOURCES if shared.search(code_of(file))]
+    assert wrong == []
+
+
 def test_only_the_command_line_prints():
     speaks = re.compile(r"\b(?:std::)?(?:printf|puts|putchar|fputs|fputc|fwrite|vprintf|perror)\s*\(|\bfprintf\s*\(\s*std(?:out|err)\b"
                         r"|\bstd::c(?:out|err)\b|\bstd(?:out|err)\b|\bSTD(?:OUT|ERR)_FILENO\b")

@@ -12,6 +12,7 @@
 
 #include "block/block.h"
 #include "drivers.h"
+#include "engine.h"
 
 namespace cairn::testing_support {
 
@@ -33,7 +34,8 @@ class Folder {
 
 class World {
  public:
-  explicit World(unsigned workers = 2) : context({.workers = workers}) {
+  explicit World(unsigned workers = 2)
+      : context({.workers = workers, .engine = engine_under_test()}) {
     register_drivers(context.registry());
     context.warn = [](std::string_view) {};
   }

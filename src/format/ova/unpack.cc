@@ -27,7 +27,8 @@ uint64_t most_for(const Disk& disk) {
 
 Task<NodePtr> OvaNode::unpack(NodePtr packed, const Disk& disk) {
   unpacked_ = std::make_unique<UnnamedFile>(
-      temporary_directory(), "Could not make a temporary file to unpack '" + disk.file + "'");
+      context().temporary_directory,
+      "Could not make a temporary file to unpack '" + disk.file + "'");
   NodePtr out = co_await open_spool(*unpacked_, true);
   std::exception_ptr error;
   try {

@@ -31,12 +31,11 @@ const OptionSchema kOpenOptions = {
 };
 
 // Where a user keeps certificates when the URI does not say.
-std::string default_certificates() {
-  const char* home = std::getenv("HOME");
+std::string default_certificates(const std::string& home) {
   std::vector<std::string> places;
-  if (home != nullptr) {
-    places.push_back(std::string(home) + "/.pki/libnbd");
-    places.push_back(std::string(home) + "/.config/pki/libnbd");
+  if (!home.empty()) {
+    places.push_back(home + "/.pki/libnbd");
+    places.push_back(home + "/.config/pki/libnbd");
   }
   places.push_back("/etc/pki/libnbd");
   for (const std::string& place : places) {
@@ -49,7 +48,8 @@ std::string default_certificates() {
 }
 
 // Credentials that an nbds URI describes.
-std::shared_ptr<const TlsCredentials> credentials_of(const Location& location) {
+std::shared_ptr<const TlsCredentials> credentials_of(const Location& location,
+                                                     const std::string& home) {
   Options properties;
   properties.set("endpoint", "client");
   std::string type = location.tls_type;
@@ -64,7 +64,7 @@ std::shared_ptr<const TlsCredentials> credentials_of(const Location& location) {
     properties.set("dir", slash == std::string::npos ? "." : file.substr(0, slash + 1));
     if (!location.user.empty()) properties.set("username", location.user);
   } else if (type == "x509") {
-    properties.set("dir", location.tls_certificates.empty() ? default_certificates()
+    properties.set("dir", location.tls_certificates.empty() ? default_certificates(home)
                                                             : location.tls_certificates);
     if (location.tls_verify_peer) properties.set("verify-peer", *location.tls_verify_peer);
   }
@@ -127,7 +127,7 @@ Description describe(Context& context, Options& options, bool from_image) {
   if (const auto id = options.string("tls-creds"))
     target.wish.tls = find_tls_credentials(context, *id, TlsCredentials::Endpoint::kClient);
   else if (location.tls)
-    target.wish.tls = credentials_of(location);
+    target.wish.tls = credentials_of(location, context.home_directory);
   target.wish.tls_hostname = options.string("tls-hostname").value_or(location.tls_hostname);
   if (target.wish.tls_hostname.empty() && location.server.kind == SocketAddress::Kind::kInet)
     target.wish.tls_hostname = location.server.host;

@@ -1,0 +1,26 @@
+#include "cli/environment.h"
+
+#include <cstdlib>
+#include <string_view>
+
+namespace cairn::cli {
+namespace {
+
+std::string_view variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+}  // namespace
+
+void take_environment(Context& context) {
+  const std::string_view engine = variable("CAIRN_ENGINE");
+  if (engine == "threads") context.runtime().set_engine(EngineKind::kThreads);
+  if (engine == "uring") context.runtime().set_engine(EngineKind::kUring);
+  context.home_directory = variable("HOME");
+  // /tmp often is memory, which is no place for what is large.
+  const std::string_view temporary = variable("TMPDIR");
+  if (!temporary.empty() && temporary != "/tmp") context.temporary_directory = temporary;
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "block/context.h"
+
+namespace cairn::cli {
+
+// What the environment variables of docs/environment.md say; only the program reads them. Threads
+// and rings are not yet made.
+void take_environment(Context& context);
+
+}  // namespace cairn::cli
