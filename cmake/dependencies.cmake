@@ -38,6 +38,11 @@ add_library(FUSE::Headers INTERFACE IMPORTED)
 target_include_directories(FUSE::Headers INTERFACE ${FUSE_INCLUDE_DIRS})
 target_compile_options(FUSE::Headers INTERFACE ${FUSE_CFLAGS_OTHER})
 
+# And libcurl, when a URL is opened.
+cairn_pkg(CURL libcurl libcurl4-gnutls-dev)
+add_library(CURL::Headers INTERFACE IMPORTED)
+target_include_directories(CURL::Headers INTERFACE ${CURL_INCLUDE_DIRS})
+
 # And the line editor, when somebody sits at a terminal.
 cairn_pkg(EDIT libedit libedit-dev)
 add_library(EDIT::Headers INTERFACE IMPORTED)

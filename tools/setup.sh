@@ -6,7 +6,7 @@
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
   liburing-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libseccomp-dev libedit-dev
   zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
-  libexpat1-dev libpugixml-dev libgnutls28-dev libfuse3-dev fuse3)
+  libexpat1-dev libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libfuse3-dev fuse3)
 
 # What the tests are compiled with, and the programs that they start.
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libgmock-dev gcc binutils
@@ -17,10 +17,11 @@ TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libg
   libnbd-bin python3-libnbd nbdkit nbd-server fio
   libqcow-utils python3-libqcow libvmdk-utils python3-libvmdk python3-libvhdi
   7zip cloop-utils python3-lz4 python3-lzo libxml2-utils ploop bximage
+  nginx-light python3-pyftpdlib
   seabios linux-image-cloud-amd64 busybox-static)
 
 # The same, of versions that the backports of Debian 12 have. What they depend on comes from there as well.
-TEST_BACKPORTS=(qemu-utils qemu-system-x86)
+TEST_BACKPORTS=(qemu-utils qemu-block-extra qemu-system-x86)
 
 # Whether package $1 is installed; with a second word only a backport counts, where the system has some.
 is_installed() {

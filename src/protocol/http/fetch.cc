@@ -1,0 +1,363 @@
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "protocol/http/remote_file.h"
+
+namespace cairn::http {
+namespace {
+
+constexpr size_t kProgressBytes = 64 << 10;
+// Answers with some of the bytes that are borne for one piece.
+constexpr unsigned kMostPieces = 64;
+constexpr unsigned kMostRedirects = 10;
+constexpr unsigned kMostReturns = 5;
+// The text of an error page is read, so that the connection can be used again; a long one is not.
+constexpr size_t kMostSkippedBytes = 64 << 10;
+constexpr auto kLongestAskedWait = std::chrono::seconds(60);
+
+std::string place(uint64_t first, uint64_t last) {
+  return std::to_string(first) + "-" + std::to_string(last);
+}
+
+// Failures that stay, however often one tries.
+bool is_final(CURLcode code) {
+  switch (code) {
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_URL_MALFORMAT:
+    case CURLE_NOT_BUILT_IN:
+    case CURLE_REMOTE_ACCESS_DENIED:
+    case CURLE_REMOTE_FILE_NOT_FOUND:
+    case CURLE_FTP_COULDNT_RETR_FILE:
+    case CURLE_LOGIN_DENIED:
+    case CURLE_TOO_MANY_REDIRECTS:
+    case CURLE_OUT_OF_MEMORY:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CIPHER:
+    case CURLE_BAD_FUNCTION_ARGUMENT:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Failures before the server has said anything, which a person wants to know at once.
+bool is_final_at_first(CURLcode code) {
+  return is_final(code) || code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
+         code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_SSL_CONNECT_ERROR ||
+         code == CURLE_OPERATION_TIMEDOUT;
+}
+
+bool may_be_better_later(unsigned status) {
+  return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
+}
+
+ErrorKind kind_of_status(unsigned status) {
+  if (status == 401 || status == 403 || status == 407) return ErrorKind::kDenied;
+  if (status == 404 || status == 410) return ErrorKind::kNotFound;
+  return ErrorKind::kIo;
+}
+
+}  // namespace
+
+Fetch::Fetch(RemoteFile& file, Kind kind, uint64_t offset, MutableByteSpan out, Finished finished)
+    : file_(file), kind_(kind), offset_(offset), out_(out), finished_(std::move(finished)) {}
+
+Fetch::Fetch(RemoteFile& file, std::function<void(ByteSpan)> sink, Finished finished)
+    : file_(file),
+      kind_(Kind::kWhole),
+      offset_(0),
+      sink_(std::move(sink)),
+      finished_(std::move(finished)) {}
+
+Fetch::~Fetch() {
+  if (headers_ != nullptr) file_.client_.curl().slist_free_all(headers_);
+}
+
+void Fetch::start() { file_.client_.submit(*this); }
+
+void Fetch::prepare(CURL* easy) {
+  const CurlLibrary& curl = file_.client_.curl();
+  response_.clear();
+  body_ = Body::kUnknown;
+  skipped_ = 0;
+  got_before_ = got_;
+  if (target_.empty()) target_ = file_.url();
+  file_.apply(easy, target_);
+  if (headers_ != nullptr) curl.slist_free_all(std::exchange(headers_, nullptr));
+  const auto header = [&](const std::string& line) {
+    if (curl_slist* longer = curl.slist_append(headers_, line.c_str())) headers_ = longer;
+  };
+  const Settings& settings = file_.settings_;
+  if (settings.is_ftp() && kind_ == Kind::kOpen) {
+    curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
+    return;
+  }
+  if (kind_ != Kind::kWhole) {
+    const std::string range = place(offset_ + got_, offset_ + out_.size() - 1);
+    curl.easy_setopt(easy, CURLOPT_RANGE, range.c_str());
+    const std::string validator = file_.first_.validator();
+    if (kind_ == Kind::kRange && !validator.empty()) header("If-Range: " + validator);
+  }
+  if (!settings.header.empty() && same_origin(target_, settings.location.url))
+    header(settings.header);
+  curl.easy_setopt(easy, CURLOPT_HTTPHEADER, headers_);
+}
+
+bool Fetch::head_line(std::string_view line) {
+  if (response_.add_line(line)) return true;
+  fail(Error(ErrorKind::kIo, file_.shown_ + ": the head of the server's answer is too long"));
+  return false;
+}
+
+bool Fetch::body(ByteSpan bytes) {
+  if (body_ == Body::kUnknown) body_ = judge();
+  if (body_ == Body::kStop) return false;
+  if (body_ == Body::kSkip) {
+    skipped_ += bytes.size();
+    return skipped_ <= kMostSkippedBytes;
+  }
+  if (sink_) {
+    try {
+      sink_(bytes);
+    } catch (...) {
+      error_ = std::current_exception();
+      return false;
+    }
+    got_ += bytes.size();
+    return true;
+  }
+  const size_t part = std::min(bytes.size(), out_.size() - got_);
+  std::memcpy(out_.data() + got_, bytes.data(), part);
+  got_ += part;
+  // More than was asked for is of no use; to read it would take as long as the file is.
+  return part == bytes.size();
+}
+
+Fetch::Body Fetch::judge() {
+  // What libcurl tells of a file by FTP looks like a body.
+  if (file_.settings_.is_ftp()) return kind_ == Kind::kOpen ? Body::kSkip : Body::kTake;
+  const unsigned status = response_.status;
+  if (status < 200 || status > 299) return Body::kSkip;
+  if (response_.multipart) {
+    fail(Error(ErrorKind::kIo, file_.shown_ + ": the server answered with several ranges"));
+    return Body::kStop;
+  }
+  if (status == 206) return judge_part();
+  return judge_whole();
+}
+
+// 206: the bytes that were asked for, or fewer of them.
+Fetch::Body Fetch::judge_part() {
+  const uint64_t first = offset_ + got_;
+  const uint64_t last = offset_ + out_.size() - 1;
+  if (kind_ == Kind::kWhole || !response_.range || !response_.range->place) {
+    fail(Error(ErrorKind::kIo, file_.shown_ + ": the server does not say which bytes it sends"));
+    return Body::kStop;
+  }
+  const ContentRange::Place sent = *response_.range->place;
+  if (sent.first != first || sent.last > last) {
+    fail(Error(ErrorKind::kIo, file_.shown_ + ": the server returned range " +
+                                   place(sent.first, sent.last) + " for " + place(first, last)));
+    return Body::kStop;
+  }
+  if (kind_ == Kind::kOpen) {
+    // Without a total there is no size; the answer to a request without a range may have one.
+    if (response_.range->total) return Body::kTake;
+    return Body::kStop;
+  }
+  if ((response_.range->total && response_.range->total != file_.size_) ||
+      !response_.same_file(file_.first_)) {
+    changed();
+    return Body::kStop;
+  }
+  return Body::kTake;
+}
+
+// 200: the whole file from its first byte on.
+Fetch::Body Fetch::judge_whole() {
+  if (kind_ == Kind::kWhole) {
+    if (response_.same_file(file_.first_)) return Body::kTake;
+    changed();
+    return Body::kStop;
+  }
+  if (kind_ == Kind::kOpen) {
+    // A short file is read at once.
+    if (response_.length && *response_.length <= out_.size()) return Body::kTake;
+    return Body::kStop;
+  }
+  if (!response_.same_file(file_.first_) ||
+      (response_.length && file_.size_ && response_.length != file_.size_)) {
+    changed();
+    return Body::kStop;
+  }
+  if (offset_ + got_ == 0) return Body::kTake;
+  fail(Error(ErrorKind::kIo, file_.shown_ + ": the server returned the whole file for the range " +
+                                 place(offset_ + got_, offset_ + out_.size() - 1)));
+  return Body::kStop;
+}
+
+void Fetch::ended(CURL* easy, CURLcode code, const char* text) {
+  if (error_) return complete();
+  const bool ftp = file_.settings_.is_ftp();
+  const unsigned status = response_.status;
+  if (!ftp && redirected(easy, status)) return;
+  if (!ftp && status >= 300) return refused(easy, status);
+  if (!ftp && body_ == Body::kUnknown && code == CURLE_OK && status != 0) body_ = judge();
+  if (error_) return complete();
+  if (kind_ == Kind::kOpen) {
+    const bool enough = body_ == Body::kStop || (code == CURLE_OK && (ftp || status != 0));
+    if (!enough && got_ == 0) return lost(code, text);
+    file_.learn(*this, easy);
+    if (body_ == Body::kStop) got_ = 0;
+    // A file without ranges that came whole needs no second request.
+    if (status == 200 && got_ != 0 && got_ != response_.length) got_ = 0;
+    if (body_ == Body::kTake && status == 206 && got_ == 0) return lost(code, text);
+  } else if (kind_ == Kind::kWhole) {
+    const bool whole = code == CURLE_OK && (!file_.size_ || got_ == *file_.size_);
+    if (!whole) {
+      fail(Error(ErrorKind::kIo, file_.shown_ + ": the server sent " + std::to_string(got_) +
+                                     " bytes of the file only: " + text));
+      return complete();
+    }
+  } else if (got_ != out_.size()) {
+    return lost(code, text);
+  }
+  // Later requests go there at once, and to the same one of several mirrors.
+  file_.pinned_ = target_ == file_.settings_.location.url ? "" : target_;
+  complete();
+}
+
+// Follows a redirection. Not libcurl does it, which would give cookies and header lines to other
+// servers as well.
+bool Fetch::redirected(CURL* easy, unsigned status) {
+  const char* next = nullptr;
+  if (status < 301 || status > 308 || (status > 303 && status < 307)) return false;
+  file_.client_.curl().easy_getinfo(easy, CURLINFO_REDIRECT_URL, &next);
+  if (next == nullptr) return false;
+  const std::string from = std::exchange(target_, parse_url(next).url);
+  const bool plain = target_.starts_with("http://");
+  if (++redirects_ > kMostRedirects) {
+    fail(Error(ErrorKind::kIo,
+               where() + "Maximum (" + std::to_string(kMostRedirects) + ") redirects followed"));
+  } else if ((!plain && !target_.starts_with("https://")) ||
+             (plain && from.starts_with("https://"))) {
+    // Never from an encrypted line to one that is not, nor to files.
+    fail(Error(ErrorKind::kDenied,
+               where() + "the server leads to " + masked(target_) + ", which is not followed"));
+  }
+  if (error_)
+    complete();
+  else
+    file_.client_.submit(*this);
+  return true;
+}
+
+// The server answered, but not with bytes.
+void Fetch::refused(CURL* easy, unsigned status) {
+  const std::string text = "The requested URL returned error: " + std::to_string(status);
+  if (status == 416 && kind_ == Kind::kOpen) {
+    // No first byte: an empty file.
+    if (response_.range && response_.range->total == uint64_t{0}) {
+      file_.learn(*this, easy);
+      return complete();
+    }
+  } else if (status == 412 || (status == 416 && response_.range && response_.range->total &&
+                               response_.range->total != file_.size_)) {
+    changed();
+    return complete();
+  }
+  if (may_be_better_later(status)) {
+    curl_off_t seconds = 0;
+    file_.client_.curl().easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
+    std::optional<std::chrono::seconds> wait;
+    if (seconds > 0) wait = std::chrono::seconds(std::min<curl_off_t>(seconds, 3600));
+    return again(text, wait);
+  }
+  // A signed address that a redirection gave expires; the first one knows a new one.
+  const bool gone = status == 401 || status == 403 || status == 404 || status == 410;
+  if (gone && target_ != file_.settings_.location.url && ++returns_ <= kMostReturns) {
+    redirects_ = 0;
+    file_.pinned_.clear();
+    target_.clear();
+    file_.client_.submit(*this);
+    return;
+  }
+  Error error(kind_of_status(status), where() + text);
+  if (status == 401) error.hint("Name a user with the options username and password-secret.");
+  fail(std::move(error));
+  complete();
+}
+
+// There was no answer, or it broke off.
+void Fetch::lost(CURLcode code, const char* text) {
+  // A stalled line costs the time of its limit, whatever it brought.
+  const size_t least = code == CURLE_OPERATION_TIMEDOUT ? kProgressBytes : 1;
+  const bool moved = got_ - got_before_ >= least && ++pieces_ <= kMostPieces;
+  if (moved) attempt_ = 0;
+  const bool at_first = kind_ == Kind::kOpen;
+  if (at_first ? is_final_at_first(code) : is_final(code)) {
+    fail(Error(ErrorKind::kIo, (at_first ? "CURL: Error opening file: " : file_.shown_ + ": ") +
+                                   std::string(text)));
+    return complete();
+  }
+  // Where something came the rest is asked for at once.
+  std::optional<std::chrono::seconds> wait;
+  if (moved) wait = std::chrono::seconds(0);
+  const bool sent_less = code == CURLE_OK || code == CURLE_PARTIAL_FILE;
+  again(sent_less ? "the server sent fewer bytes than it was asked for" : text, wait);
+}
+
+void Fetch::again(const std::string& why, std::optional<std::chrono::seconds> wait) {
+  if (attempt_ >= file_.settings_.retries) {
+    const Error error(ErrorKind::kIo, where() + why + " (after " + std::to_string(attempt_ + 1) +
+                                          (attempt_ == 0 ? " attempt)" : " attempts)"));
+    // What waits for its turn would fail in the same way, after as long a time.
+    file_.client_.drop_waiting(error);
+    fail(error);
+    return complete();
+  }
+  if (wait && *wait > kLongestAskedWait) {
+    fail(Error(ErrorKind::kIo, where() + why + ", and to come back in " +
+                                   std::to_string(wait->count()) + " seconds"));
+    return complete();
+  }
+  const auto pause = wait ? std::chrono::milliseconds(*wait) : file_.back_off(attempt_);
+  ++attempt_;
+  target_.clear();
+  redirects_ = 0;
+  if (pause.count() != 0)
+    file_.report(why + "; trying again in " + std::to_string((pause.count() + 999) / 1000) +
+                 " s (attempt " + std::to_string(attempt_ + 1) + " of " +
+                 std::to_string(file_.settings_.retries + 1) + ")");
+  if (kind_ == Kind::kOpen) got_ = 0;
+  file_.client_.submit(*this, Client::Clock::now() + pause);
+}
+
+void Fetch::dropped(const Error& why) {
+  fail(why);
+  complete();
+}
+
+void Fetch::fail(Error error) {
+  if (!error_) error_ = std::make_exception_ptr(std::move(error));
+}
+
+std::string Fetch::where() const {
+  return kind_ == Kind::kOpen ? "CURL: Error opening file: " : file_.shown_ + ": ";
+}
+
+void Fetch::changed() {
+  fail(Error(ErrorKind::kIo, file_.shown_ + ": the file changed on the server while it was read")
+           .hint("Start again when it does not change any more."));
+}
+
+// Who waits may destroy this object at once.
+void Fetch::complete() {
+  const Finished finished = finished_;
+  finished();
+}
+
+}  // namespace cairn::http

@@ -1,0 +1,91 @@
+#include "protocol/http/location.h"
+
+#include <algorithm>
+
+namespace cairn::http {
+namespace {
+
+// Where the authority of a URL begins and ends; both the same where there is none.
+struct Authority {
+  size_t begin = 0, end = 0;
+};
+
+Authority authority_of(std::string_view url) {
+  const size_t slashes = url.find("://");
+  if (slashes == std::string_view::npos) return {};
+  const size_t begin = slashes + 3;
+  return {begin, std::min(url.find_first_of("/?#", begin), url.size())};
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+std::string decoded(std::string_view text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 &&
+        hex_digit(text[i + 2]) >= 0) {
+      result += static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2]));
+      i += 2;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+// Scheme, host and port, in small letters and with the scheme's own port.
+std::string origin(std::string_view url) {
+  const Authority place = authority_of(url);
+  std::string result(url.substr(0, place.end));
+  std::transform(result.begin(), result.end(), result.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+  });
+  const size_t bracket = result.rfind(']');
+  const size_t colon = result.find(':', bracket == std::string::npos ? place.begin : bracket);
+  if (colon != std::string::npos) return result;
+  for (const auto& [scheme, port] : {std::pair("http://", ":80"), std::pair("https://", ":443"),
+                                     std::pair("ftp://", ":21"), std::pair("ftps://", ":990")})
+    if (result.starts_with(scheme)) return result + port;
+  return result;
+}
+
+}  // namespace
+
+Location parse_url(std::string_view url) {
+  Location result;
+  const Authority place = authority_of(url);
+  const std::string_view authority = url.substr(place.begin, place.end - place.begin);
+  const size_t at = authority.rfind('@');
+  if (at == std::string_view::npos) {
+    result.url = url;
+    return result;
+  }
+  result.has_user = true;
+  const std::string_view who = authority.substr(0, at);
+  const size_t colon = who.find(':');
+  result.user = decoded(who.substr(0, colon));
+  if (colon != std::string_view::npos) result.password = decoded(who.substr(colon + 1));
+  result.url = std::string(url.substr(0, place.begin)) + std::string(authority.substr(at + 1)) +
+               std::string(url.substr(place.end));
+  return result;
+}
+
+std::string masked(std::string_view url) {
+  const Authority place = authority_of(url);
+  const std::string_view authority = url.substr(place.begin, place.end - place.begin);
+  const size_t at = authority.rfind('@');
+  if (at == std::string_view::npos) return std::string(url);
+  const size_t colon = authority.substr(0, at).find(':');
+  if (colon == std::string_view::npos) return std::string(url);
+  return std::string(url.substr(0, place.begin + colon + 1)) + "***" +
+         std::string(url.substr(place.begin + at));
+}
+
+bool same_origin(std::string_view a, std::string_view b) { return origin(a) == origin(b); }
+
+}  // namespace cairn::http

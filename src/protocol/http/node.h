@@ -1,0 +1,42 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/node.h"
+#include "block/spool.h"
+#include "protocol/http/read_cache.h"
+
+namespace cairn::http {
+
+// A file of a server as a read-only disk. One that the server sends from its first byte on only is
+// kept in a temporary file.
+class HttpNode : public Node {
+ public:
+  HttpNode(OpenContext& request, Settings settings, std::string name);
+  ~HttpNode() override;
+
+  // Asks the server. On failure nothing is left open. Throws.
+  Task<void> connect();
+
+  Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+  Task<void> do_prefetch(uint64_t offset, uint64_t length) override;
+  Task<void> do_close() override;
+
+ private:
+  Task<void> download();
+
+  RemoteFile file_;
+  std::unique_ptr<ReadCache> cache_;
+  std::vector<std::byte> whole_;  // of a short file without ranges
+  std::unique_ptr<Spool> spool_;
+  NodePtr spooled_;
+};
+
+}  // namespace cairn::http

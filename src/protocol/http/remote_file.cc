@@ -1,0 +1,167 @@
+#include "protocol/http/remote_file.h"
+
+#include <algorithm>
+#include <atomic>
+#include <coroutine>
+
+#include "async/runtime.h"
+#include "block/context.h"
+
+#ifndef CAIRN_VERSION
+#define CAIRN_VERSION "0.1.0"
+#endif
+
+namespace cairn::http {
+namespace {
+
+// Pieces of a long read, each a request.
+constexpr size_t kPieceBytes = 4 << 20;
+constexpr size_t kHeadBytes = 1 << 20;
+constexpr auto kFirstWait = std::chrono::milliseconds(500);
+constexpr auto kLongestWait = std::chrono::milliseconds(8000);
+
+// Several fetches that a coroutine waits for.
+class Batch {
+ public:
+  Fetch& add(std::unique_ptr<Fetch> fetch) {
+    fetches_.push_back(std::move(fetch));
+    return *fetches_.back();
+  }
+  Fetch::Finished finished() {
+    return [this] {
+      if (pending_.fetch_sub(1) == 1) home_->post(handle_);
+    };
+  }
+  bool await_ready() const noexcept { return fetches_.empty(); }
+  void await_suspend(std::coroutine_handle<> handle) {
+    home_ = Worker::current();
+    handle_ = handle;
+    pending_ = fetches_.size();
+    // The last of them may have ended before the loop has: then this object is still there, since
+    // who waits is resumed on this thread.
+    for (const auto& fetch : fetches_) fetch->start();
+  }
+  // Throws what the first one threw.
+  void await_resume() const {
+    for (const auto& fetch : fetches_)
+      if (fetch->error()) std::rethrow_exception(fetch->error());
+  }
+
+ private:
+  std::vector<std::unique_ptr<Fetch>> fetches_;
+  std::atomic<size_t> pending_{0};
+  Worker* home_ = nullptr;
+  std::coroutine_handle<> handle_;
+};
+
+}  // namespace
+
+RemoteFile::RemoteFile(Context& context, Settings settings)
+    : context_(context),
+      settings_(std::move(settings)),
+      shown_(masked(settings_.location.url)),
+      random_(std::random_device{}()),
+      client_(settings_.connections, context.cancel) {}
+
+Task<void> RemoteFile::open(std::vector<std::byte>* head) {
+  head->resize(settings_.is_ftp() ? 0 : kHeadBytes);
+  Batch batch;
+  Fetch& fetch =
+      batch.add(std::make_unique<Fetch>(*this, Fetch::Kind::kOpen, 0, *head, batch.finished()));
+  co_await batch;
+  head->resize(fetch.bytes());
+}
+
+Task<void> RemoteFile::read(uint64_t offset, MutableByteSpan out) {
+  Batch batch;
+  while (!out.empty()) {
+    const size_t part = std::min(out.size(), kPieceBytes);
+    batch.add(std::make_unique<Fetch>(*this, Fetch::Kind::kRange, offset, out.first(part),
+                                      batch.finished()));
+    offset += part;
+    out = out.subspan(part);
+  }
+  co_await batch;
+}
+
+Task<void> RemoteFile::read_all(std::function<void(ByteSpan)> sink) {
+  Batch batch;
+  batch.add(std::make_unique<Fetch>(*this, std::move(sink), batch.finished()));
+  co_await batch;
+}
+
+void RemoteFile::apply(CURL* easy, const std::string& target) const {
+  const CurlLibrary& curl = client_.curl();
+  const auto text = [&](CURLoption option, const std::string& value) {
+    if (!value.empty()) curl.easy_setopt(easy, option, value.c_str());
+  };
+  const auto number = [&](CURLoption option, long value) { curl.easy_setopt(easy, option, value); };
+  text(CURLOPT_URL, target);
+  number(CURLOPT_NOSIGNAL, 1);
+  number(CURLOPT_QUICK_EXIT, 1);
+  number(CURLOPT_TCP_KEEPALIVE, 1);
+  number(CURLOPT_CONNECTTIMEOUT, static_cast<long>(settings_.timeout.count()));
+  number(CURLOPT_LOW_SPEED_LIMIT, 1);
+  number(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.timeout.count()));
+  number(CURLOPT_BUFFERSIZE, 256 << 10);
+  // Several connections at once are faster than several streams in one.
+  number(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  text(CURLOPT_PROTOCOLS_STR, settings_.is_ftp() ? "ftp,ftps" : "http,https");
+  text(CURLOPT_USERAGENT, "cairn/" CAIRN_VERSION);
+  number(CURLOPT_SSL_VERIFYPEER, settings_.verify ? 1 : 0);
+  number(CURLOPT_SSL_VERIFYHOST, settings_.verify ? 2 : 0);
+  text(CURLOPT_CAINFO, settings_.ca_file);
+  text(CURLOPT_CAPATH, settings_.ca_directory);
+  text(CURLOPT_PROXYUSERNAME, settings_.proxy_user);
+  text(CURLOPT_PROXYPASSWORD, settings_.proxy_password);
+  // Nothing that identifies the user reaches a server to which the first one led.
+  if (same_origin(target, settings_.location.url)) apply_identity(easy);
+}
+
+void RemoteFile::apply_identity(CURL* easy) const {
+  const CurlLibrary& curl = client_.curl();
+  const auto text = [&](CURLoption option, const std::string& value) {
+    if (!value.empty()) curl.easy_setopt(easy, option, value.c_str());
+  };
+  const bool given = !settings_.user.empty();
+  text(CURLOPT_USERNAME, given ? settings_.user : settings_.location.user);
+  text(CURLOPT_PASSWORD, given ? settings_.password : settings_.location.password);
+  text(CURLOPT_COOKIE, settings_.cookie);
+  text(CURLOPT_COOKIEFILE, settings_.cookie_file);
+  text(CURLOPT_SSLCERT, settings_.certificate);
+  text(CURLOPT_SSLKEY, settings_.key);
+  if (settings_.netrc)
+    curl.easy_setopt(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_OPTIONAL));
+}
+
+// What the answer to the first request says. Throws when it is not enough.
+void RemoteFile::learn(const Fetch& fetch, CURL* easy) {
+  const CurlLibrary& curl = client_.curl();
+  if (settings_.is_ftp()) {
+    curl_off_t length = -1;
+    curl.easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    if (length >= 0) size_ = static_cast<uint64_t>(length);
+    ranges_ = size_.has_value();
+    return;
+  }
+  first_ = fetch.response();
+  if (first_.status == 206) {
+    size_ = first_.range ? first_.range->total : std::nullopt;
+    ranges_ = size_.has_value();
+  } else if (first_.status == 416) {
+    size_ = 0;
+  } else {
+    size_ = first_.length;
+  }
+}
+
+std::chrono::milliseconds RemoteFile::back_off(unsigned attempt) {
+  const auto wait = std::min(kFirstWait * (1 << std::min(attempt, 10U)), kLongestWait);
+  // Clients that failed together must not come back together.
+  std::uniform_int_distribution<int> part(75, 125);
+  return wait * part(random_) / 100;
+}
+
+void RemoteFile::report(const std::string& line) const { context_.tell(shown_ + ": " + line); }
+
+}  // namespace cairn::http
