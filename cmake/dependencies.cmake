@@ -66,6 +66,7 @@ cairn_static_pkg(cairn_zstd libzstd zstd libzstd-dev)
 cairn_static_pkg(cairn_deflate libdeflate deflate libdeflate-dev)
 cairn_static_pkg(cairn_gpg_error gpg-error gpg-error libgpg-error-dev)
 cairn_static_pkg(cairn_gcrypt libgcrypt gcrypt libgcrypt20-dev cairn_gpg_error)
+# For Twofish with keys of 192 bits, which LUKS images may have and libgcrypt lacks; nothing else is taken from it.
 cairn_static_pkg(cairn_nettle nettle nettle nettle-dev)
 cairn_static_pkg(cairn_argon2 libargon2 argon2 libargon2-dev Threads::Threads)
 
@@ -73,7 +74,6 @@ cairn_static_pkg(cairn_argon2 libargon2 argon2 libargon2-dev Threads::Threads)
 # file of the system can be opened.
 cairn_static_pkg(cairn_lzma liblzma lzma liblzma-dev Threads::Threads)
 cairn_static_pkg(cairn_lz4 liblz4 lz4 liblz4-dev)
-cairn_static_pkg(cairn_expat expat expat libexpat1-dev m)
 find_library(BZIP2_LIBRARY NAMES libbz2.a bz2)
 find_path(BZIP2_HEADER bzlib.h)
 if(NOT BZIP2_LIBRARY OR NOT BZIP2_HEADER)

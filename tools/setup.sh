@@ -6,7 +6,7 @@
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
   liburing-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libseccomp-dev libedit-dev
   zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
-  libexpat1-dev libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libfuse3-dev fuse3)
+  libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libfuse3-dev fuse3)
 
 # What the tests are compiled with, and the programs that they start.
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libgmock-dev gcc binutils

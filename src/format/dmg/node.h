@@ -1,6 +1,6 @@
 // src/format/dmg: Apple disk images (UDIF), read only. layout.h holds the trailer and the block
 // tables as pure types, plist.h reads the property list that carries the tables, node.h is the open
-// image; driver.cc registers the format. May include src/block, src/codec, expat and below.
+// image; driver.cc registers the format. May include src/block, src/codec, pugixml and below.
 #pragma once
 
 #include <vector>
