@@ -7,16 +7,13 @@
 #include <cstdio>
 
 #include "base/size.h"
+#include "base/version.h"
 #include "block/driver.h"
 #include "block/object_types.h"
 #include "cli/escape.h"
 #include "cli/help.h"
 #include "cli/size_text.h"
 #include "codec/codec.h"
-
-#ifndef CAIRN_VERSION
-#define CAIRN_VERSION "0.1.0"
-#endif
 
 namespace cairn::cli {
 
@@ -63,13 +60,13 @@ void Session::error(std::string_view prefix, const Error& caught) const {
 }
 
 std::string version_text(const Session& session) {
-  if (session.for_people()) return "cairn " CAIRN_VERSION "\n";
+  if (session.for_people()) return "cairn " + std::string(cairn::version()) + "\n";
   std::string name = "qemu-img";
   for (const Tool& tool : tools())
     if (session.program.find(tool.qemu_name) != std::string::npos) name = tool.qemu_name;
   const std::string begin =
       name == "qemu-nbd" ? session.program + " 10.0.2" : name + " version 10.0.2";
-  return begin + " (Cairn " CAIRN_VERSION ")\nCopyright the Cairn authors\n";
+  return begin + " (Cairn " + std::string(cairn::version()) + ")\nCopyright the Cairn authors\n";
 }
 
 void fail(const Session& session, std::string_view text, int code) {
