@@ -180,8 +180,8 @@ def programs_of_tests():
             word = node.elts[0] if isinstance(node, ast.List) and node.elts else None
             if isinstance(node, ast.Call) and node.args and getattr(node.func, "attr", "") == "which":
                 word = node.args[0]
-            # "write" is a command of `cairn io` in the tests.
-            if isinstance(word, ast.Constant) and isinstance(word.value, str) and word.value != "write":
+            # "write" is a command of `cairn io` in the tests, "file" a driver.
+            if isinstance(word, ast.Constant) and isinstance(word.value, str) and word.value not in ("write", "file"):
                 program = shutil.which(word.value)
                 if program and program.startswith(("/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/")):
                     found.setdefault(program, path.name)
