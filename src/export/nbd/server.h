@@ -53,7 +53,7 @@ class Server {
 
   // Accepts and serves until STOP is requested (or, when not persistent, the last client left):
   // then new requests are refused, those in flight are finished and answered, connections that do
-  // not end in time are broken off, and all exports are flushed. Called once, on worker 0. Throws
+  // not end in time are broken off, and all exports are flushed. Called once, on any worker. Throws
   // what flushing said.
   Task<void> run(std::vector<Socket> listeners, CancelSource& stop);
   // Serves one connection on the current worker, from the greeting to the end; never throws.
