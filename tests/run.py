@@ -117,8 +117,10 @@ def build_locked(preset, targets):
     folder = BUILD / preset
     # The release build is also the users', whose compilers may warn of more.
     strict = "OFF" if preset == "release" else "ON"
+    # The debug build is made for its program: in batches it takes a third of the time.
+    batches = ["-DCAIRN_UNITY=ON", "-DCAIRN_PREFIX=OFF"] if preset == "debug" else []
     configured = step(f"configure {preset}",
-                      ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", f"-DCAIRN_WERROR={strict}"])
+                      ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", f"-DCAIRN_WERROR={strict}", *batches])
     if configured and step(f"build {preset}", ["ninja", "-C", str(folder), "-j", JOBS, *targets]):
         if "cairn" in targets:
             (folder / ".built").touch()
@@ -201,8 +203,11 @@ def main():
             programs("release")
             programs("release", threads, " threads", extra=("-m", "not slow and not any_engine"))
     if not quick:
-        if SELECTED.units and build("debug", ["engine"]):
+        if SELECTED.units and build("debug", ["engine", *(["cairn"] if SELECTED.all() else [])]):
             unit("debug", program="engine")
+            # Without inlining, functions of one name in two places call each other.
+            if SELECTED.all():
+                programs("debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"])
         if build("asan", ["cairn", *tests, *(["fuzzers"] if SELECTED.all() else [])]):
             unit("asan", {"CAIRN_CRASH_STATES": "60"})
             programs("asan", extra=("-m", "not slow"))
