@@ -1,10 +1,8 @@
-#include "job/bench.h"
+#include "operation/bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 
-#include "block/overlay.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
@@ -27,35 +25,6 @@ void announce(const Session& session, const BenchOptions& options) {
   if (options.flush_interval != 0)
     session.say("Sending flush every " + std::to_string(options.flush_interval) + " requests\n");
   finish_output();
-}
-
-Task<double> bench_image(Session& session, OpenRequest request, BenchOptions options, bool overlay,
-                         Progress& progress) {
-  NodePtr node;
-  if (overlay)
-    node = co_await open_with_snapshot_overlay(session.context, std::move(request));
-  else
-    node = co_await open_node(session.context, std::move(request));
-  std::exception_ptr error;
-  double seconds = 0;
-  try {
-    announce(session, options);
-    Bench job(session.context, node, options, session.cancel);
-    job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
-    const auto begin = std::chrono::steady_clock::now();
-    co_await job.run();
-    progress.update(options.count * options.size, options.count * options.size);
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  } catch (const Error& caught) {
-    Error told(caught.kind(), "Failed request: " + caught.cause());
-    if (session.for_people() && caught.message() != caught.cause()) told.hint(caught.message());
-    error = std::make_exception_ptr(told);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-  co_return seconds;
 }
 
 uint64_t count_argument(const Session& session, const std::string& text, std::string_view what,
@@ -87,8 +56,6 @@ void report(const Session& session, const std::string& name, const BenchOptions&
   out.set("bytes-per-second", each * static_cast<double>(options.size));
   print_report(session, out);
 }
-
-}  // namespace
 
 int run_bench(Session& session, Arguments& arguments) {
   BenchOptions options;
@@ -142,13 +109,50 @@ int run_bench(Session& session, Arguments& arguments) {
   const bool overlay = arguments.has(kOverlay);
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
   const double seconds =
-      run(session, bench_image(session, std::move(request), options, overlay, progress));
+      run(session, operation::bench(session.caller(progress), std::move(request), options, overlay,
+                                    [&] { announce(session, options); }));
   progress.finish();
   if (session.json) report(session, words[0], options, seconds);
   char line[100];
   std::snprintf(line, sizeof line, "Run completed in %3.3f seconds.\n", seconds);
   session.say(line);
   return 0;
+}
+
+}  // namespace
+
+Verb bench_verb() {
+  return {
+      .name = "bench",
+      .summary = "measures requests per second on an image",
+      .synopsis =
+          "[-c COUNT] [-d DEPTH] [-f FMT] [-n] [-o OFFSET] [-q] [-s SIZE] [-S STEP] [-t CACHE] [-i "
+          "AIO] [-w] "
+          "[-U] [--image-opts] FILE",
+      .flags = {{'c', "count", "N", "number of requests (75000)"},
+                {'d', "depth", "N", "requests at a time (64)"},
+                kFormatFlag,
+                {kFlushInterval, "flush-interval", "N", "a flush after every N writes"},
+                {'i', "aio", "threads|native|io_uring",
+                 "accepted; the engine is chosen by CAIRN_ENGINE"},
+                {'n', "native", nullptr, "as -i native"},
+                {kNoDrain, "no-drain", nullptr, "flush without waiting for the requests under way"},
+                {'o', "offset", "BYTES", "offset of the first request (0)"},
+                {kPattern, "pattern", "BYTE", "byte to write (0)"},
+                kQuietFlag,
+                {'s', "buffer-size", "BYTES", "size of a request (4096)"},
+                {'S', "step-size", "BYTES", "distance between requests (the size of one)"},
+                {'t', "cache", "MODE", "none, writeback, writethrough, directsync or unsafe"},
+                {'w', "write", nullptr, "write instead of read"},
+                {kWorkers, "workers", "N", "threads that send requests (1)"},
+                kForceShareFlag,
+                kImageOptsFlag,
+                kObjectFlag},
+      .own_flags =
+          {{kOverlay, "snapshot", nullptr,
+            "writes go to a temporary overlay: the image stays as it is, and may be read-only"},
+           kProgressFlag},
+      .run = run_bench};
 }
 
 }  // namespace cairn::cli

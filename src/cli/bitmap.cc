@@ -1,4 +1,5 @@
-#include "block/driver.h"
+#include "operation/bitmap.h"
+
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
@@ -6,99 +7,27 @@
 namespace cairn::cli {
 namespace {
 
-struct Action {
-  int id = kAdd;
-  std::string source;  // of a merge
-};
+using Kind = operation::BitmapAction::Kind;
 
-struct BitmapPlan {
-  OpenRequest image;
-  std::optional<OpenRequest> merge_from;
-  std::string name;
-  uint64_t granularity = 0;
-  std::vector<Action> actions;
-};
+constexpr std::pair<int, Kind> kKinds[] = {{kAdd, Kind::kAdd},         {kRemove, Kind::kRemove},
+                                           {kClear, Kind::kClear},     {kEnable, Kind::kEnable},
+                                           {kDisable, Kind::kDisable}, {kMerge, Kind::kMerge}};
 
-constexpr std::pair<int, const char*> kNames[] = {{kAdd, "add"},         {kRemove, "remove"},
-                                                  {kClear, "clear"},     {kEnable, "enable"},
-                                                  {kDisable, "disable"}, {kMerge, "merge"}};
-
-const char* name_of(int id) {
-  for (const auto& [one, name] : kNames)
-    if (one == id) return name;
-  return nullptr;
+std::optional<Kind> kind_of(int id) {
+  for (const auto& [one, kind] : kKinds)
+    if (one == id) return kind;
+  return std::nullopt;
 }
-
-void act(const BitmapPlan& plan, const Action& action, Node& node, Node& source) {
-  DirtyBitmaps& bitmaps = node.bitmaps();
-  switch (action.id) {
-    case kAdd:
-      node.add_bitmap({.name = plan.name,
-                       .granularity = plan.granularity,
-                       .persistent = true,
-                       .enabled = true});
-      break;
-    case kRemove:
-      bitmaps.remove(plan.name);
-      break;
-    case kMerge: {
-      const DirtyBitmapPtr target = bitmaps.get(plan.name);
-      const DirtyBitmapPtr from = source.bitmaps().get(action.source);
-      target->check_changeable();
-      from->check_readable();
-      target->merge(*from);
-      break;
-    }
-    default: {
-      const DirtyBitmapPtr bitmap = bitmaps.get(plan.name);
-      bitmap->check_changeable();
-      if (action.id == kClear)
-        bitmap->clear();
-      else
-        bitmap->set_enabled(action.id == kEnable);
-      break;
-    }
-  }
-}
-
-Task<void> run_plan(Session& session, BitmapPlan plan, Progress& progress) {
-  std::vector<NodePtr> nodes;
-  std::exception_ptr error;
-  try {
-    NodePtr node = co_await open_node(session.context, std::move(plan.image));
-    nodes.push_back(std::move(node));
-    if (plan.merge_from) {
-      NodePtr source = co_await open_node(session.context, std::move(*plan.merge_from));
-      nodes.push_back(std::move(source));
-    }
-    uint64_t done = 0;
-    for (const Action& action : plan.actions) {
-      progress.update(done++, plan.actions.size());
-      try {
-        act(plan, action, *nodes.front(), *nodes.back());
-      } catch (Error& caught) {
-        throw caught.context("Operation " + std::string(name_of(action.id)) + " on bitmap " +
-                             plan.name + " failed");
-      }
-    }
-  } catch (...) {
-    error = std::current_exception();
-  }
-  // What was done before an error is stored.
-  co_await close_all(std::move(nodes), error);
-  progress.update(plan.actions.size(), plan.actions.size());
-}
-
-}  // namespace
 
 int run_bitmap(Session& session, Arguments& arguments) {
   if (arguments.has(kList)) return list_bitmaps(session, arguments);
-  BitmapPlan plan;
+  operation::BitmapOptions plan;
   bool adds = false;
   bool merges = false;
   for (const auto& [id, value] : arguments.given()) {
-    if (name_of(id) == nullptr) continue;
-    plan.actions.push_back({id, value});
+    const auto kind = kind_of(id);
+    if (!kind) continue;
+    plan.actions.push_back({*kind, value});
     adds = adds || id == kAdd;
     merges = merges || id == kMerge;
   }
@@ -127,14 +56,41 @@ int run_bitmap(Session& session, Arguments& arguments) {
   Value out = Value::object();
   out.set("filename", arguments.words()[0]);
   Value actions = Value::array();
-  for (const Action& action : plan.actions) actions.push_back(name_of(action.id));
+  for (const operation::BitmapAction& action : plan.actions)
+    actions.push_back(operation::to_string(action.kind));
   out.set("actions", std::move(actions));
   out.set("bitmap", plan.name);
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
-  run(session, run_plan(session, std::move(plan), progress));
+  run(session, operation::change_bitmaps(session.caller(progress), std::move(plan)));
   progress.finish();
   if (session.json) print_report(session, out);
   return 0;
+}
+
+}  // namespace
+
+Verb bitmap_verb() {
+  return {.name = "bitmap",
+          .summary = "adds, removes and changes the persistent dirty bitmaps of an image",
+          .synopsis =
+              "(--add | --remove | --clear | --enable | --disable | --merge SOURCE)... [-b FILE "
+              "[-F FMT]] "
+              "[-g GRANULARITY] [--object DEF] [--image-opts | -f FMT] FILE BITMAP",
+          .flags = {{kAdd, "add", nullptr, "create the bitmap; it records writes from now on"},
+                    {kRemove, "remove", nullptr, "delete the bitmap"},
+                    {kClear, "clear", nullptr, "clear all bits"},
+                    {kEnable, "enable", nullptr, "record writes"},
+                    {kDisable, "disable", nullptr, "record no writes"},
+                    {kMerge, "merge", "SOURCE", "add the bits of this bitmap of FILE, or of -b"},
+                    {'b', "source-file", "FILE", "where the bitmaps of --merge are"},
+                    {'F', "source-format", "FMT", "its format"},
+                    {'g', "granularity", "BYTES",
+                     "bytes for each bit of a new bitmap (the cluster size)"},
+                    kFormatFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .own_flags = {{kList, "list", nullptr, "list the bitmaps of FILE"}, kProgressFlag},
+          .run = run_bitmap};
 }
 
 }  // namespace cairn::cli

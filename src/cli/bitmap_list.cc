@@ -1,42 +1,12 @@
 #include <algorithm>
 
 #include "base/size.h"
-#include "block/driver.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
+#include "operation/bitmap.h"
 
 namespace cairn::cli {
 namespace {
-
-Value bitmap_entry(const DirtyBitmap& bitmap) {
-  Value entry = Value::object();
-  entry.set("name", bitmap.name());
-  entry.set("granularity", bitmap.granularity());
-  entry.set("enabled", bitmap.enabled());
-  entry.set("inconsistent", bitmap.inconsistent());
-  // Nobody knows what an inconsistent one should hold.
-  if (!bitmap.inconsistent()) entry.set("dirty-bytes", bitmap.dirty_bytes());
-  return entry;
-}
-
-Task<Value> read_bitmaps(Session& session, OpenRequest request, std::string name) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  Value bitmaps = Value::array();
-  std::exception_ptr error;
-  try {
-    if (!node->supports_bitmaps() && node->bitmaps().empty())
-      throw Error(ErrorKind::kUnsupported, "'" + name + "' has the format " +
-                                               std::string(node->driver().name()) +
-                                               ", which keeps no bitmaps");
-    for (const DirtyBitmapPtr& bitmap : node->bitmaps().list())
-      bitmaps.push_back(bitmap_entry(*bitmap));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-  co_return bitmaps;
-}
 
 // A name is the image's: what would steer a terminal is not printed as it is.
 std::string shown(const std::string& name) {
@@ -89,8 +59,7 @@ int list_bitmaps(Session& session, Arguments& arguments) {
   check_format_flags(session, arguments);
   const std::string& name = arguments.words()[0];
   OpenRequest request = image_request(session, arguments, name, arguments.value('f'));
-  request.flags.no_backing = true;
-  Value bitmaps = run(session, read_bitmaps(session, std::move(request), name));
+  Value bitmaps = run(session, operation::read_bitmaps(session.context, std::move(request), name));
   if (session.json) {
     Value result = Value::object();
     result.set("filename", name);

@@ -1,19 +1,12 @@
+#include "operation/check.h"
+
 #include <cstdio>
 
-#include "block/driver.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
-
-struct Outcome {
-  CheckResult result;
-  std::string format;
-  bool unsupported = false;
-  bool repaired = false;
-  std::optional<Error> failure;  // what kept the check from being completed
-};
 
 void print_finding(std::string_view line) {
   std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
@@ -26,54 +19,7 @@ void print_repaired(const CheckResult& result) {
         " corruptions\n\nDouble checking the fixed image now...\n");
 }
 
-Task<CheckResult> check_once(Session& session, Node& node, CheckRequest::Repair repair) {
-  CheckRequest wanted;
-  wanted.repair = repair;
-  wanted.report = print_finding;
-  wanted.complain = [&session](std::string_view line) { session.error(line); };
-  co_return co_await node.check(std::move(wanted));
-}
-
-Task<Outcome> check_image(Session& session, OpenRequest request, CheckRequest::Repair repair,
-                          bool human) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  Outcome outcome;
-  outcome.format = node->driver().name();
-  std::exception_ptr error;
-  Abilities abilities = node->driver().abilities();
-  if (!session.for_people()) {
-    abilities.check = abilities.check && !abilities.check_beyond_qemu;
-    abilities.repair = abilities.repair && !abilities.repair_beyond_qemu;
-  }
-  if (!abilities.check || (repair != CheckRequest::Repair::kNone && !abilities.repair)) {
-    outcome.unsupported = true;
-  } else {
-    try {
-      outcome.result = co_await check_once(session, *node, repair);
-      const CheckResult first = outcome.result;
-      outcome.repaired = first.corruptions_fixed != 0 || first.leaks_fixed != 0;
-      if (outcome.repaired) {
-        if (human) print_repaired(first);
-        outcome.result = co_await check_once(session, *node, CheckRequest::Repair::kNone);
-        outcome.result.corruptions_fixed = first.corruptions_fixed;
-        outcome.result.leaks_fixed = first.leaks_fixed;
-      }
-    } catch (const Error& met) {
-      outcome.failure = met;
-    } catch (...) {
-      error = std::current_exception();
-    }
-  }
-  std::vector<NodePtr> nodes(1, node);
-  try {
-    co_await close_all(std::move(nodes), error);
-  } catch (const Error&) {
-    if (!outcome.failure) throw;
-  }
-  co_return outcome;
-}
-
-void print_json(const Outcome& outcome, const std::string& filename) {
+void print_json(const operation::CheckOutcome& outcome, const std::string& filename) {
   const CheckResult& result = outcome.result;
   Value out = Value::object();
   const auto some = [&](std::string_view key, uint64_t value) {
@@ -127,8 +73,6 @@ void print_human(const CheckResult& result) {
     print("Image end offset: " + count(result.image_end_offset) + "\n");
 }
 
-}  // namespace
-
 int run_check(Session& session, Arguments& arguments) {
   const bool json = json_output(session, arguments);
   auto repair = CheckRequest::Repair::kNone;
@@ -147,12 +91,17 @@ int run_check(Session& session, Arguments& arguments) {
   OpenRequest request = image_request(session, arguments, name, arguments.value('f'));
   request.flags.cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
-  request.flags.for_check = true;
-  request.flags.writable = repair != CheckRequest::Repair::kNone;
   const bool human = !json && !arguments.has('q');
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1,
                     Progress::Start::kBesideResults);
-  const Outcome outcome = run(session, check_image(session, std::move(request), repair, human));
+  operation::CheckOptions options;
+  options.repair = repair;
+  options.as_qemu = !session.for_people();
+  options.report = print_finding;
+  options.complain = [&](std::string_view line) { session.error(line); };
+  if (human) options.repaired = print_repaired;
+  const operation::CheckOutcome outcome =
+      run(session, operation::check(session.caller(progress), std::move(request), options));
   progress.finish();
   if (outcome.failure) {
     if (session.for_people())
@@ -179,6 +128,27 @@ int run_check(Session& session, Arguments& arguments) {
   if (result.check_errors != 0) fail(session, "Check failed");
   if (result.corruptions != 0) return 2;
   return result.leaks != 0 ? 3 : 0;
+}
+
+}  // namespace
+
+Verb check_verb() {
+  return {.name = "check",
+          .summary = "checks an image for errors, and repairs them on request",
+          .synopsis =
+              "[--object DEF] [--image-opts] [-q] [-f FMT] [--output=FMT] [-r leaks|all] [-T "
+              "CACHE] [-U] "
+              "FILE",
+          .flags = {kFormatFlag,
+                    kOutputFlag,
+                    {'r', "repair", "leaks|all", "repair these errors"},
+                    {'T', "source-cache", "MODE", "cache mode of the image"},
+                    kQuietFlag,
+                    kForceShareFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .own_flags = {kDiskFlag, kProgressFlag},
+          .run = run_check};
 }
 
 }  // namespace cairn::cli

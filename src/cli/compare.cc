@@ -1,39 +1,11 @@
-#include "job/compare.h"
+#include "operation/compare.h"
 
-#include "cli/data_budget.h"
-#include "cli/pipes.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
-
-std::string shown_name(const OpenRequest& request) {
-  return request.filename.empty() ? request.display : request.filename;
-}
-
-Task<CompareResult> compare_images(Session& session, OpenRequest first, OpenRequest second,
-                                   CompareOptions options, bool quiet, Progress& progress) {
-  const std::string names[] = {shown_name(first), shown_name(second)};
-  NodePtr a = co_await open_source(session, std::move(first), quiet);
-  NodePtr b;
-  std::exception_ptr error;
-  CompareResult result;
-  try {
-    b = co_await open_source(session, std::move(second), quiet);
-    Compare job(session.context, a, b, options, session.cancel);
-    job.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
-    co_await bound_data(session, a, names[0], job.budgets[0]);
-    co_await bound_data(session, b, names[1], job.budgets[1]);
-    result = co_await job.run();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes = {a, b};
-  co_await close_all(std::move(nodes), error);
-  co_return result;
-}
 
 std::string_view name_of(CompareResult::Kind kind) {
   switch (kind) {
@@ -61,8 +33,6 @@ void report(const Session& session, const std::vector<std::string>& files,
   print_report(session, out);
 }
 
-}  // namespace
-
 int run_compare(Session& session, Arguments& arguments) {
   const bool quiet = arguments.has('q');
   const auto& words = arguments.words();
@@ -83,8 +53,9 @@ int run_compare(Session& session, Arguments& arguments) {
   const CompareOptions options{.strict = arguments.has('s')};
   CompareResult result;
   try {
-    result = run(session, compare_images(session, std::move(first), std::move(second), options,
-                                         quiet, progress));
+    operation::Caller caller = session.caller(progress);
+    result = run(session,
+                 operation::compare(caller, std::move(first), std::move(second), options, quiet));
   } catch (const CompareFailure& failure) {
     const std::string& name = words[failure.image];
     progress.finish();
@@ -117,6 +88,28 @@ int run_compare(Session& session, Arguments& arguments) {
   if (result.sizes_differ) say("Warning: Image size mismatch!");
   say("Images are identical.");
   return 0;
+}
+
+}  // namespace
+
+Verb compare_verb() {
+  return {.name = "compare",
+          .summary = "compares the contents of two images",
+          .synopsis =
+              "[--object DEF] [--image-opts] [-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] "
+              "FILE1 FILE2",
+          .flags = {{'f', "a-format", "FMT", "format of FILE1"},
+                    {'F', "b-format", "FMT", "format of FILE2"},
+                    {'T', "cache", "MODE", "cache mode of both"},
+                    kProgressFlag,
+                    kQuietFlag,
+                    {'s', "strict", nullptr, "sizes and allocation must be equal, too"},
+                    kForceShareFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .own_flags = {kDiskFlag},
+          .run = run_compare,
+          .failure = 2};
 }
 
 }  // namespace cairn::cli

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "cli/session.h"
-#include "job/convert.h"
+#include "operation/conversion.h"
 
 namespace cairn::cli {
 

@@ -106,8 +106,8 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
 }
 
 void plan_pipes(const Session& session, const Arguments& arguments, ConvertPlan& plan) {
-  plan.to_pipe = is_pipe(session, plan.target) && !plan.target_image_opts;
-  if (plan.to_pipe) {
+  const bool to_pipe = is_pipe(session, plan.target) && !plan.opened_as;
+  if (to_pipe) {
     const auto refuse = [&](const char* option, const std::string& why) {
       fail(session, std::string(option) + " cannot be used with standard output: " + why);
     };
@@ -120,6 +120,7 @@ void plan_pipes(const Session& session, const Arguments& arguments, ConvertPlan&
     if (plan.job.copy_offload) refuse("-C", "the kernel does not copy there");
     if (arguments.has('B')) refuse("-B", "a backing file is found from the file's directory");
     if (arguments.has(kOverwrite)) refuse("--overwrite", "it is no file");
+    plan.take_output = [format = plan.format] { return take_standard_output(format); };
   }
   bool plain = plan.sources.size() == 1 && is_pipe(session, plan.sources[0].filename) &&
                plan.create && plan.format == "raw" && plan.create_options.empty() && !plan.snapshot;
@@ -130,16 +131,17 @@ void plan_pipes(const Session& session, const Arguments& arguments, ConvertPlan&
   struct stat status = {};
   const bool device = ::stat(plan.target.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
   plan.streamed =
-      plain &&
-      (plan.to_pipe || (!device && protocol_of(session.context, plan.target).name() == "file"));
+      plain && (to_pipe || (!device && protocol_of(session.context, plan.target).name() == "file"));
 }
 
 void plan_preset(const Session& session, const Arguments& arguments, Options& options,
                  ConvertPlan& plan) {
-  plan.preset = &find_preset(session, arguments.value_or(kFor, ""));
+  plan.preset = &operation::find_preset(arguments.value_or(kFor, ""));
   if (!plan.create) fail(session, "--for makes a new image: -n cannot be used with it");
-  plan.image = &choose_image(session, *plan.preset, plan.target, arguments.value('O'),
-                             plan.job.compress, options);
+  const std::string by_name =
+      plan.target.ends_with(".tar.gz") ? "tar.gz" : format_of_name(plan.target);
+  plan.image = &operation::choose_image(*plan.preset, plan.target, by_name, arguments.value('O'),
+                                        plan.job.compress, options);
   plan.format = plan.image->format;
 }
 

@@ -5,31 +5,33 @@
 namespace cairn::cli {
 namespace {
 
-void report_json(const Session& session, const ConvertReport& done) {
+void report_json(const Session& session, const ConvertReport& asked,
+                 const operation::ConversionResult& done) {
   Value out = Value::object();
-  out.set("sources", array_of({done.names.begin(), done.names.end() - 1}));
-  out.set("target", done.names.back());
+  out.set("sources", array_of({asked.names.begin(), asked.names.end() - 1}));
+  out.set("target", asked.names.back());
   out.set("format", done.format);
   out.set("virtual-size", done.bytes);
-  out.set("verified", done.verified);
-  if (!done.algorithm.empty()) {
-    out.set("algorithm", done.algorithm);
+  out.set("verified", asked.verified);
+  if (!asked.algorithm.empty()) {
+    out.set("algorithm", asked.algorithm);
     out.set("digest", done.digest);
   }
-  if (done.preset != nullptr) out.set("preset", done.preset->name);
+  if (asked.preset != nullptr) out.set("preset", asked.preset->name);
   print_report(session, out);
 }
 
 }  // namespace
 
-void report_conversion(const Session& session, const ConvertReport& done) {
-  if (session.json) return report_json(session, done);
-  if (!done.algorithm.empty()) print(done.digest + "  " + done.names.back() + "\n");
-  if (done.quiet) return;
-  if (done.preset != nullptr)
-    print("Ready for " + std::string(done.preset->title) + ": " + std::string(done.image->ready) +
+void report_conversion(const Session& session, const ConvertReport& asked,
+                       const operation::ConversionResult& done) {
+  if (session.json) return report_json(session, asked, done);
+  if (!asked.algorithm.empty()) print(done.digest + "  " + asked.names.back() + "\n");
+  if (asked.quiet) return;
+  if (asked.preset != nullptr)
+    print("Ready for " + std::string(asked.preset->title) + ": " + std::string(asked.image->ready) +
           ".\n");
-  if (done.verified) print("Verified: the target has the content of the source.\n");
+  if (asked.verified) print("Verified: the target has the content of the source.\n");
 }
 
 }  // namespace cairn::cli

@@ -1,28 +1,25 @@
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "cli/presets.h"
 #include "cli/session.h"
+#include "operation/conversion.h"
 
 namespace cairn::cli {
 
-// What `convert` has done.
+// What `convert` was asked for.
 struct ConvertReport {
   std::vector<std::string> names;  // the sources, then the target
-  std::string format;              // of the target
-  uint64_t bytes = 0;              // of the disk in it
   std::string algorithm;           // of --hash; empty: none
-  std::string digest;
   bool verified = false;
-  const Preset* preset = nullptr;  // of --for
-  const PresetImage* image = nullptr;
+  const operation::Preset* preset = nullptr;  // of --for
+  const operation::PresetImage* image = nullptr;
   bool quiet = false;
 };
 
-// Prints it for people, or as the object of --output json.
-void report_conversion(const Session& session, const ConvertReport& done);
+// Prints what was done for people, or as the object of --output json.
+void report_conversion(const Session& session, const ConvertReport& asked,
+                       const operation::ConversionResult& done);
 
 }  // namespace cairn::cli

@@ -1,36 +1,26 @@
+#include "operation/create.h"
+
 #include "block/driver.h"
 #include "cli/key_file.h"
 #include "cli/progress.h"
 #include "cli/report.h"
-#include "cli/target.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
 
-Task<uint64_t> size_of(Session& session, OpenRequest request) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  const uint64_t length = node->length();
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), nullptr);
-  co_return length;
-}
-
 void report(Session& session, const CreateOptions& made) {
   OpenRequest request;
   request.filename = made.filename;
   request.format = made.format;
-  request.flags.metadata_only = true;
-  request.flags.no_backing = true;
   Value out = Value::object();
   out.set("filename", made.filename);
   out.set("format", made.format);
-  out.set("virtual-size", run(session, size_of(session, std::move(request))));
+  out.set("virtual-size",
+          run(session, operation::size_of_disk(session.context, std::move(request))));
   out.set("options", object_of(made.options));
   print_report(session, out);
 }
-
-}  // namespace
 
 int run_create(Session& session, Arguments& arguments) {
   bool help = false;
@@ -60,20 +50,36 @@ int run_create(Session& session, Arguments& arguments) {
     encrypt_new_image(session, request.format, request.options);
     if (const auto backing = arguments.value('b')) request.options.set("backing_file", *backing);
     if (const auto format = arguments.value('F')) request.options.set("backing_fmt", *format);
-    Target target(session, request.filename, arguments, request.format, request.options);
-    target.prepare(request);
     const CreateOptions made = request;
     Progress progress(session, arguments.has('p'), arguments.has('q'), 1,
                       Progress::Start::kWhenSlow);
-    run(session, create_image(session.context, std::move(request)));
+    operation::Caller caller = session.caller(progress);
+    operation::create(caller, std::move(request), arguments.has(kOverwrite));
     progress.finish();
-    target.commit();
     if (session.json) report(session, made);
   } catch (const Error& error) {
     session.error(words[0], error);
     return 1;
   }
   return 0;
+}
+
+}  // namespace
+
+Verb create_verb() {
+  return {
+      .name = "create",
+      .summary = "creates an image",
+      .synopsis = "[--object DEF] [-q] [-f FMT] [-b BACKING [-F BFMT]] [-u] [-o OPTS] FILE [SIZE]",
+      .flags = {{'f', "format", "FMT", "format of the image"},
+                {'b', "backing", "FILE", "backing file of the image"},
+                {'F', "backing-format", "FMT", "format of the backing file"},
+                {'u', "backing-unsafe", nullptr, "do not open the backing file"},
+                {'o', "options", "OPTS", "options of the format; `help` lists them"},
+                kQuietFlag,
+                kObjectFlag},
+      .own_flags = {kOverwriteFlag, kProgressFlag},
+      .run = run_create};
 }
 
 }  // namespace cairn::cli

@@ -81,8 +81,6 @@ void print_table(const std::vector<const Driver*>& drivers, std::string_view kin
   if (any) print("\n");
 }
 
-}  // namespace
-
 int run_formats(Session& session, Arguments& arguments) {
   std::vector<const Driver*> drivers = session.context.registry().all();
   if (const auto& words = arguments.words(); !words.empty()) {
@@ -105,6 +103,17 @@ int run_formats(Session& session, Arguments& arguments) {
   print_table(drivers, "protocol", "protocol");
   print_table(drivers, "filter", "filter");
   return 0;
+}
+
+}  // namespace
+
+Verb formats_verb() {
+  return {.name = "formats",
+          .summary = "lists the formats and protocols and their features",
+          .synopsis = "[--output=FMT] [NAME…]",
+          .flags = {kOutputFlag},
+          .run = run_formats,
+          .own = true};
 }
 
 }  // namespace cairn::cli

@@ -1,71 +1,10 @@
-#include <algorithm>
-#include <set>
-
-#include "base/arith.h"
 #include "base/size.h"
-#include "block/driver.h"
 #include "cli/escape.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
-
-// The name by which CHILD of NODE is given in options: these filters have no "file".
-std::string option_of(const Node& node, const std::string& child) {
-  const std::string_view driver = node.driver().name();
-  if (child == "file" && driver == "blkdebug") return "image";
-  if (child == "file" && driver == "blkverify") return "test";
-  return child;
-}
-
-// What `info` tells about one node, its children below it.
-Task<Value> describe(Node& node) {
-  Value result = Value::object();
-  Value children = Value::array();
-  const auto& all = node.children();
-  for (auto child = all.rbegin(); child != all.rend(); ++child) {
-    if (child->role == ChildRole::kBacking) continue;
-    Value one = Value::object();
-    one.set("name", option_of(node, child->name));
-    Value below = co_await describe(*child->node);
-    one.set("info", std::move(below));
-    children.push_back(std::move(one));
-  }
-  const std::string backing_format = node.backing_format();
-  if (!backing_format.empty()) result.set("backing-filename-format", backing_format);
-  result.set("children", std::move(children));
-  Value snapshots = node.snapshots_info();
-  if (const auto* list = snapshots.get_if<Value::Array>(); list != nullptr && !list->empty())
-    result.set("snapshots", std::move(snapshots));
-  result.set("virtual-size", align_up(node.length(), 512));
-  result.set("filename", node.filename());
-  if (node.limits().cluster_bytes != 0 && node.reports_cluster_bytes() &&
-      node.driver().kind() != DriverKind::kProtocol)
-    result.set("cluster-size", node.limits().cluster_bytes);
-  result.set("format", node.driver().name());
-  const auto allocated = co_await node.allocated_bytes();
-  if (allocated) result.set("actual-size", *allocated);
-  Value specific = node.specific_info();
-  if (!specific.is_null()) {
-    Value wrapped = Value::object();
-    wrapped.set("type", node.specific_type());
-    wrapped.set("data", std::move(specific));
-    result.set("format-specific", std::move(wrapped));
-  }
-  const std::string backing = node.backing_name();
-  if (!backing.empty()) {
-    try {
-      result.set("full-backing-filename", resolve_backing_name(node, backing));
-    } catch (const Error&) {
-      // Without a plain name of the image there is no full name; the stored one is shown.
-    }
-    result.set("backing-filename", backing);
-  }
-  if (node.encrypted()) result.set("encrypted", true);
-  if (const auto dirty = node.dirty_flag()) result.set("dirty-flag", *dirty);
-  co_return result;
-}
 
 bool flag_of(const Value& object, std::string_view key) {
   const Value* member = object.find(key);
@@ -120,57 +59,16 @@ void print_node(const Value& info, const std::string& path, size_t indent, bool 
   }
 }
 
-Task<Value> look(Context& context, OpenRequest request) {
-  NodePtr node = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
-  Value info;
-  try {
-    info = co_await describe(*node);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-  co_return info;
-}
-
-}  // namespace
-
 int run_info(Session& session, Arguments& arguments) {
   const bool json = json_output(session, arguments);
   if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
   const bool chain = arguments.has('b');
-  std::vector<Value> infos;
-  std::set<std::string> seen;
   OpenRequest request =
       image_request(session, arguments, arguments.words()[0], arguments.value('f'));
-  while (true) {
-    request.flags.metadata_only = true;
-    request.flags.no_backing = true;
-    // One file is looked at: what it names is shown, not opened.
-    if (session.for_people()) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
-    request.flags.find_parent = chain && session.for_people() && !session.untrusted;
-    const std::string name = request.filename;
-    if (!name.empty() && !seen.insert(name).second)
-      fail(session, "Backing file '" + name + "' creates an infinite loop.");
-    if (infos.size() > 200) fail(session, "The chain of images is deeper than 200 layers");
-    infos.push_back(run(session, look(session.context, std::move(request))));
-    const Value& info = infos.back();
-    if (!chain || info.find("backing-filename") == nullptr) break;
-    if (info.find("full-backing-filename") == nullptr)
-      fail(session, "Could not determine absolute backing filename, but backing filename '" +
-                        text_of(info, "backing-filename") + "' present");
-    request = OpenRequest{};
-    request.filename = text_of(info, "full-backing-filename");
-    request.format = text_of(info, "backing-filename-format");
-    request.flags.force_share = arguments.has('U');
-    if (session.untrusted) {
-      request.flags.references.mode = ReferencePolicy::Mode::kDeny;
-      request.flags.references.check(request.filename);
-    }
-  }
+  std::vector<Value> infos =
+      operation::describe_images(session.caller(), std::move(request), chain, arguments.has('U'));
   if (json) {
     Value out;
     if (chain) {
@@ -187,6 +85,22 @@ int run_info(Session& session, Arguments& arguments) {
     print_node(infos[i], "", 0, false);
   }
   return 0;
+}
+
+}  // namespace
+
+Verb info_verb() {
+  return {.name = "info",
+          .summary = "prints format, size and other properties of an image",
+          .synopsis = "[--object DEF] [--image-opts] [-f FMT] [--output=FMT] [-b] [-U] FILE",
+          .flags = {kFormatFlag,
+                    kOutputFlag,
+                    {'b', "backing-chain", nullptr, "include all backing files"},
+                    kForceShareFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .own_flags = {kDiskFlag},
+          .run = run_info};
 }
 
 }  // namespace cairn::cli

@@ -1,3 +1,5 @@
+#include "operation/map.h"
+
 #include <cstdio>
 
 #include "cli/progress.h"
@@ -6,19 +8,7 @@
 namespace cairn::cli {
 namespace {
 
-struct Piece {
-  uint64_t start = 0;
-  Extent extent;
-};
-
-bool continues(const Piece& piece, const Extent& next, uint64_t at) {
-  const Extent& last = piece.extent;
-  if (piece.start + last.length != at) return false;
-  if (last.zero != next.zero || last.data != next.data || last.compressed != next.compressed ||
-      last.depth != next.depth || last.allocated != next.allocated || last.host != next.host)
-    return false;
-  return last.host == nullptr || last.host_offset + last.length == next.host_offset;
-}
+using operation::MapPiece;
 
 class Printer {
  public:
@@ -31,7 +21,7 @@ class Printer {
     }
   }
 
-  void add(const Piece& piece) {
+  void add(const MapPiece& piece) {
     if (json_)
       add_json(piece);
     else
@@ -42,7 +32,7 @@ class Printer {
   }
 
  private:
-  void add_json(const Piece& piece) {
+  void add_json(const MapPiece& piece) {
     const auto word = [](bool value) { return value ? "true" : "false"; };
     const Extent& extent = piece.extent;
     char line[400];
@@ -60,7 +50,7 @@ class Printer {
     first_ = false;
   }
 
-  void add_line(const Piece& piece) {
+  void add_line(const MapPiece& piece) {
     const Extent& extent = piece.extent;
     if (!extent.data || extent.zero) return;
     if (extent.host == nullptr || extent.compressed)
@@ -78,52 +68,6 @@ class Printer {
   bool first_ = true;
 };
 
-Task<void> walk(Session& session, NodePtr node, uint64_t at, uint64_t end, Printer& printer,
-                Progress& progress) {
-  const uint64_t begin = at;
-  Piece piece{.start = at, .extent = {}};
-  bool some = false;
-  while (at < end) {
-    session.cancel.check();
-    Extent extent;
-    try {
-      extent = co_await node->extent_at(at, end - at);
-    } catch (const Error& error) {
-      throw Error(error.kind(), "Could not read file metadata: " + error.message());
-    }
-    if (some && continues(piece, extent, at)) {
-      piece.extent.length += extent.length;
-    } else {
-      if (some) printer.add(piece);
-      piece = {.start = at, .extent = extent};
-      some = true;
-    }
-    at += extent.length;
-    progress.update(at - begin, end - begin);
-  }
-  // An empty range is one empty piece.
-  printer.add(piece);
-  printer.finish();
-}
-
-Task<void> map_image(Session& session, OpenRequest request, uint64_t start, uint64_t most,
-                     bool json, Progress& progress) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  std::exception_ptr error;
-  try {
-    const uint64_t length = node->length();
-    const uint64_t rest = start < length ? length - start : 0;
-    Printer printer(session, json);
-    co_await walk(session, node, start, start + std::min(most, rest), printer, progress);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-}
-
-}  // namespace
-
 int run_map(Session& session, Arguments& arguments) {
   const bool json = json_output(session, arguments);
   uint64_t start = 0;
@@ -136,8 +80,34 @@ int run_map(Session& session, Arguments& arguments) {
   OpenRequest request =
       image_request(session, arguments, arguments.words()[0], arguments.value('f'));
   Progress progress(session, arguments.has('p'), false, 1, Progress::Start::kBesideResults);
-  run(session, map_image(session, std::move(request), start, most, json, progress));
+  std::optional<Printer> printer;
+  operation::MapOptions options{.start = start,
+                                .most = most,
+                                .found = [&](const MapPiece& piece) { printer->add(piece); },
+                                .opened = [&] { printer.emplace(session, json); }};
+  const operation::Caller caller = session.caller(progress);
+  run(session, operation::map(caller, std::move(request), std::move(options)));
+  printer->finish();
   return 0;
+}
+
+}  // namespace
+
+Verb map_verb() {
+  return {
+      .name = "map",
+      .summary = "lists which ranges of a disk are allocated, and where",
+      .synopsis =
+          "[--object DEF] [--image-opts] [-f FMT] [-s OFFSET] [-l LENGTH] [--output=FMT] [-U] FILE",
+      .flags = {kFormatFlag,
+                kOutputFlag,
+                {'s', "start-offset", "BYTES", "first byte of the range"},
+                {'l', "max-length", "BYTES", "length of the range"},
+                kForceShareFlag,
+                kImageOptsFlag,
+                kObjectFlag},
+      .own_flags = {kDiskFlag, kProgressFlag},
+      .run = run_map};
 }
 
 }  // namespace cairn::cli

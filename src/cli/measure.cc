@@ -1,41 +1,13 @@
+#include "operation/measure.h"
+
 #include "block/driver.h"
 #include "cli/help.h"
 #include "cli/progress.h"
-#include "cli/snapshot_table.h"
 #include "cli/verbs.h"
 
 namespace cairn::cli {
+
 namespace {
-
-Task<MeasureResult> measure_source(Session& session, const Driver& driver, Options options,
-                                   OpenRequest request, std::string snapshot) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  std::exception_ptr error;
-  MeasureResult result;
-  try {
-    if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
-    result = co_await driver.measure(session.context, std::move(options), node->length(), node);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-  co_return result;
-}
-
-// Known to the format's schema or to that of files, and of the type that it names there.
-void check_options(const Registry& registry, const Driver& driver, const Options& options) {
-  for (const auto& [key, value] : options.items()) {
-    const OptionSpec* known = nullptr;
-    for (const Driver* part : {registry.find("file"), &driver})
-      for (const OptionSpec& spec : part->create_options())
-        if (spec.name == key) known = &spec;
-    if (known == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
-    check_option(*known, options);
-  }
-}
-
-}  // namespace
 
 int run_measure(Session& session, Arguments& arguments) {
   const bool json = json_output(session, arguments);
@@ -57,7 +29,7 @@ int run_measure(Session& session, Arguments& arguments) {
   const Options options = given.value_or(Options{});
   MeasureResult result;
   try {
-    check_options(session.context.registry(), *driver, options);
+    operation::check_measure_options(session.context.registry(), *driver, options);
   } catch (const Error& error) {
     session.error(error);
     fail(session, "Invalid options for file format '" + format + "'");
@@ -68,8 +40,8 @@ int run_measure(Session& session, Arguments& arguments) {
   } else {
     OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
     Progress progress(session, arguments.has('p'), false, 1, Progress::Start::kWhenSlow);
-    result = run(session, measure_source(session, *driver, options, std::move(request),
-                                         arguments.value_or('l', "")));
+    result = run(session, operation::measure(session.context, *driver, options, std::move(request),
+                                             arguments.value_or('l', "")));
   }
   if (json) {
     Value out = Value::object();
@@ -83,6 +55,29 @@ int run_measure(Session& session, Arguments& arguments) {
   print("fully allocated size: " + std::to_string(result.fully_allocated) + "\n");
   if (result.bitmaps) print("bitmaps size: " + std::to_string(*result.bitmaps) + "\n");
   return 0;
+}
+
+}  // namespace
+
+Verb measure_verb() {
+  return {.name = "measure",
+          .summary = "calculates the size of an image before it is created",
+          .synopsis =
+              "[--output=FMT] [-O FMT] [-o OPTS] (--size N | [--object DEF] [--image-opts] [-f "
+              "FMT] [-l "
+              "SNAP] "
+              "[-U] FILE)",
+          .flags = {{'O', "target-format", "FMT", "format of the image to be (raw)"},
+                    {'o', "target-options", "OPTS", "options for creating it"},
+                    {kSize, "size", "BYTES", "size of the disk, instead of FILE"},
+                    {'l', "snapshot", "SNAP", "measure this internal snapshot"},
+                    kFormatFlag,
+                    kOutputFlag,
+                    kForceShareFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .own_flags = {kDiskFlag, kProgressFlag},
+          .run = run_measure};
 }
 
 }  // namespace cairn::cli

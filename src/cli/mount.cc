@@ -1,16 +1,12 @@
-#include "export/fuse/mount.h"
+#include "operation/mount.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
-#include <climits>
-#include <cstdlib>
+#include <cerrno>
 
 #include "base/size.h"
-#include "block/overlay.h"
-#include "block/partitions.h"
 #include "cli/report.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
@@ -19,61 +15,6 @@ namespace cairn::cli {
 namespace {
 
 enum MountId : int { kGrowable = kFirstOwn, kPartitions, kAllowOther, kFork, kSnapshot };
-
-struct MountWanted {
-  FuseOptions fuse;
-  bool partitions = false;
-  bool snapshot = false;
-  bool quiet = false;
-};
-
-// The file or folder on which the image will appear; made when it is missing, and removed again
-// when it goes.
-class MountPoint {
- public:
-  MountPoint(const std::string& name, bool folder) : folder_(folder) {
-    struct stat info = {};
-    if (::lstat(name.c_str(), &info) != 0) {
-      if (errno == ENOTCONN) {
-        throw Error::system(errno, name)
-            .hint("The mount of a program that has died is there; clear it with: fusermount3 -u " +
-                  name);
-      }
-      if (errno != ENOENT) throw Error::system(errno, name);
-      const int fd = folder ? ::mkdir(name.c_str(), 0700)
-                            : ::open(name.c_str(), O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0600);
-      if (fd < 0) throw Error::system(errno, "Could not create '" + name + "'");
-      if (!folder) ::close(fd);
-      made_ = true;
-    }
-    char resolved[PATH_MAX];
-    if (::realpath(name.c_str(), resolved) == nullptr) throw Error::system(errno, name);
-    path_ = resolved;
-    if (made_) return;
-    if (::stat(resolved, &info) != 0) throw Error::system(errno, name);
-    if (folder && !S_ISDIR(info.st_mode))
-      throw Error(ErrorKind::kInvalid, "'" + name + "' is not a directory")
-          .hint("With --partitions the mount point is a directory, otherwise a file.");
-    if (!folder && !S_ISREG(info.st_mode))
-      throw Error(ErrorKind::kInvalid, "'" + name + "' is not a regular file")
-          .hint("With --partitions the mount point is a directory, otherwise a file.");
-  }
-  MountPoint(const MountPoint&) = delete;
-  ~MountPoint() {
-    struct stat info = {};
-    if (!made_ || ::lstat(path_.c_str(), &info) != 0) return;
-    if (folder_)
-      ::rmdir(path_.c_str());
-    else if (S_ISREG(info.st_mode) && info.st_size == 0)
-      ::unlink(path_.c_str());
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  bool folder_;
-  bool made_ = false;
-  std::string path_;
-};
 
 // --fork: the child does the work; the parent waits until it is mounted, or passes on how it
 // failed.
@@ -118,23 +59,16 @@ class Background {
   bool detached_ = false;
 };
 
-void choose_partitions(Session& session, const PartitionTable& table, MountWanted& wanted) {
-  for (const std::string& warning : table.warnings) session.warning(warning);
-  for (const Partition& partition : table.partitions)
-    wanted.fuse.files.push_back({.name = "p" + std::to_string(partition.number),
-                                 .offset = partition.offset,
-                                 .length = partition.length});
-}
-
-void report(const Session& session, const Node& node, const MountWanted& wanted,
-            const PartitionTable& table) {
+void report(const Session& session, const operation::Mounted& mounted, bool partitions_wanted) {
+  const FuseOptions& fuse = mounted.fuse;
+  const PartitionTable& table = mounted.table;
   Value out = Value::object();
-  out.set("filename", wanted.fuse.source);
-  out.set("mount-point", wanted.fuse.mount_point);
-  out.set("virtual-size", node.length());
-  out.set("writable", wanted.fuse.writable);
+  out.set("filename", fuse.source);
+  out.set("mount-point", fuse.mount_point);
+  out.set("virtual-size", mounted.bytes);
+  out.set("writable", fuse.writable);
   out.set("pid", int64_t{::getpid()});
-  if (wanted.partitions) {
+  if (partitions_wanted) {
     out.set("partition-table", table.scheme);
     Value partitions = Value::array();
     for (const Partition& partition : table.partitions) {
@@ -151,14 +85,13 @@ void report(const Session& session, const Node& node, const MountWanted& wanted,
   print_report(session, out);
 }
 
-void announce(const Session& session, const Node& node, const MountWanted& wanted,
-              const PartitionTable& table, const std::string& shown) {
-  if (session.json) return report(session, node, wanted, table);
-  if (wanted.quiet) return;
-  print("'" + wanted.fuse.source + "' is mounted on '" + shown + "' (" + human_size(node.length()) +
-        (wanted.fuse.writable ? ", writable" : ", read-only") + ")\n");
-  if (wanted.partitions) {
-    print("  disk    " + human_size(node.length()) + ", " + std::string(table.scheme) + "\n");
+void announce(const operation::Mounted& mounted, bool partitions, const std::string& shown) {
+  const FuseOptions& fuse = mounted.fuse;
+  const PartitionTable& table = mounted.table;
+  print("'" + fuse.source + "' is mounted on '" + shown + "' (" + human_size(mounted.bytes) +
+        (fuse.writable ? ", writable" : ", read-only") + ")\n");
+  if (partitions) {
+    print("  disk    " + human_size(mounted.bytes) + ", " + std::string(table.scheme) + "\n");
     for (const Partition& partition : table.partitions) {
       std::string name = "p" + std::to_string(partition.number);
       name.resize(8, ' ');
@@ -170,41 +103,6 @@ void announce(const Session& session, const Node& node, const MountWanted& wante
   finish_output();
 }
 
-Task<void> mount_image(Session& session, OpenRequest request, MountWanted wanted,
-                       std::string target, Background& background) {
-  NodePtr node;
-  if (wanted.snapshot)
-    node = co_await open_with_snapshot_overlay(session.context, std::move(request));
-  else
-    node = co_await open_node(session.context, std::move(request));
-  std::exception_ptr error;
-  try {
-    const MountPoint point(target, wanted.partitions);
-    wanted.fuse.mount_point = point.path();
-    PartitionTable table;
-    if (wanted.partitions) {
-      table = co_await read_partitions(*node);
-      choose_partitions(session, table, wanted);
-      if (wanted.fuse.files.empty())
-        throw Error(ErrorKind::kInvalid, "The partition table has no partitions")
-            .hint("The whole disk can be mounted on a file, without --partitions.");
-    }
-    FuseMount mount(session.context, node, wanted.fuse);
-    mount.mount();
-    announce(session, *node, wanted, table, target);
-    if (background.started()) background.ready();
-    take_time_to_end();
-    co_await mount.serve(session.cancel, [&session] {
-      session.warning(
-          "the mount is still in use: the image stays open until its last user has closed it");
-    });
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-}
-
 int run_mount(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.size() != 2)
@@ -212,9 +110,9 @@ int run_mount(Session& session, Arguments& arguments) {
                                       : "Expecting one image and one mount point"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  MountWanted wanted;
+  operation::MountOptions wanted;
   wanted.partitions = arguments.has(kPartitions);
-  wanted.quiet = arguments.has('q');
+  wanted.target = words[1];
   wanted.fuse.source = words[0];
   wanted.snapshot = arguments.has(kSnapshot);
   wanted.fuse.writable = wanted.snapshot || arguments.has('w');
@@ -232,7 +130,15 @@ int run_mount(Session& session, Arguments& arguments) {
   Background background;
   if (arguments.has(kFork)) background.start();
   try {
-    run(session, mount_image(session, std::move(request), wanted, words[1], background));
+    const auto ready = [&](const operation::Mounted& mounted) {
+      if (session.json)
+        report(session, mounted, arguments.has(kPartitions));
+      else if (!arguments.has('q'))
+        announce(mounted, arguments.has(kPartitions), words[1]);
+      if (background.started()) background.ready();
+      take_time_to_end();
+    };
+    run(session, operation::mount(session.caller(), std::move(request), wanted, ready));
   } catch (const Error& error) {
     // Nobody reads the standard error of a program in the background.
     if (background.detached()) ::syslog(LOG_DAEMON | LOG_ERR, "cairn: %s", error.what());
@@ -261,6 +167,7 @@ Verb mount_verb() {
                     kForceShareFlag,
                     kImageOptsFlag,
                     kObjectFlag},
+          .own_flags = {kDiskFlag},
           .run = run_mount,
           .own = true};
 }

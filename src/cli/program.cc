@@ -103,7 +103,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   std::vector<Flag> flags = verb.flags;
   flags.push_back({'h', "help", nullptr, "print this help"});
   if (session.for_people()) {
-    for (const Flag& flag : own_flags(verb.name)) flags.push_back(flag);
+    for (const Flag& flag : verb.own_flags) flags.push_back(flag);
     if (knows(flags, kObject)) flags.push_back(kKeyFileFlag);
     flags.push_back(kUntrustedFlag);
     if (!knows(flags, kOutput)) flags.push_back(kOutputFlag);

@@ -1,3 +1,5 @@
+#include "operation/resize.h"
+
 #include "base/size.h"
 #include "cli/progress.h"
 #include "cli/report.h"
@@ -5,55 +7,11 @@
 #include "cli/verbs.h"
 
 namespace cairn::cli {
+
 namespace {
 
-struct ResizeWanted {
-  char sign = 0;  // '+' or '-' for a change, else the size itself
-  uint64_t bytes = 0;
-  bool shrink = false;
-  Preallocation preallocation = Preallocation::kOff;
-};
-
-struct Resized {
-  uint64_t before = 0;
-  uint64_t after = 0;
-};
-
-Task<Resized> resize_image(Session& session, OpenRequest request, ResizeWanted wanted) {
-  Resized sizes;
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  std::exception_ptr error;
-  try {
-    const uint64_t now = node->length();
-    uint64_t length = wanted.bytes;
-    bool possible = true;
-    if (wanted.sign == '+') possible = !__builtin_add_overflow(now, wanted.bytes, &length);
-    if (wanted.sign == '-') possible = !__builtin_sub_overflow(now, wanted.bytes, &length);
-    if (!possible || length == 0 || length > static_cast<uint64_t>(INT64_MAX))
-      throw Error(ErrorKind::kInvalid, "New image size must be positive");
-    if (length <= now && wanted.preallocation != Preallocation::kOff)
-      throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
-    if (length < now && !wanted.shrink) {
-      session.error("Use the --shrink option to perform a shrink operation.");
-      session.warning(
-          "Shrinking an image will delete all data beyond the shrunken image's end. "
-          "Before performing such an operation, make sure there is no important data there.");
-      throw Exit{1};
-    }
-    co_await node->resize({.length = length, .preallocation = wanted.preallocation});
-    sizes = {.before = now, .after = node->length()};
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-  co_return sizes;
-}
-
-}  // namespace
-
 int run_resize(Session& session, Arguments& arguments) {
-  ResizeWanted wanted;
+  operation::ResizeOptions wanted;
   wanted.shrink = arguments.has(kShrink);
   if (const auto mode = arguments.value(kPreallocation)) {
     try {
@@ -70,7 +28,8 @@ int run_resize(Session& session, Arguments& arguments) {
   check_format_flags(session, arguments);
   std::string size = words[1];
   if (size.starts_with('+') || size.starts_with('-')) {
-    wanted.sign = size[0];
+    using From = operation::ResizeOptions::From;
+    wanted.from = size[0] == '+' ? From::kLargerBy : From::kSmallerBy;
     size.erase(0, 1);
   }
   // The words about the size are those of an option.
@@ -78,10 +37,16 @@ int run_resize(Session& session, Arguments& arguments) {
   parsed.set("size", plain_size(session, size));
   wanted.bytes = parsed.size("size").value_or(0);
   OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
-  request.flags.writable = true;
-  request.flags.resize = true;
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
-  const Resized sizes = run(session, resize_image(session, std::move(request), wanted));
+  const operation::ResizeResult sizes =
+      run(session, operation::resize(session.context, std::move(request), wanted));
+  if (sizes.must_shrink) {
+    session.error("Use the --shrink option to perform a shrink operation.");
+    session.warning(
+        "Shrinking an image will delete all data beyond the shrunken image's end. "
+        "Before performing such an operation, make sure there is no important data there.");
+    return 1;
+  }
   progress.finish();
   if (session.json) {
     Value out = Value::object();
@@ -92,6 +57,28 @@ int run_resize(Session& session, Arguments& arguments) {
   }
   if (!arguments.has('q')) session.say("Image resized.\n");
   return 0;
+}
+
+}  // namespace
+
+Verb resize_verb() {
+  return {
+      .name = "resize",
+      .summary = "changes the size of a disk",
+      .synopsis =
+          "[--object DEF] [--image-opts] [-f FMT] [--preallocation=MODE] [-q] [--shrink] FILE "
+          "[+|-]SIZE",
+      .flags = {kFormatFlag,
+                {kPreallocation, "preallocation", "off|metadata|falloc|full", "for what is added"},
+                {kShrink, "shrink", nullptr, "allow the loss of data past the new end"},
+                kQuietFlag,
+                kImageOptsFlag,
+                kObjectFlag},
+      .own_flags = {kProgressFlag},
+      .run = run_resize,
+      .failure = 1,
+      .usage_failure = 1,
+      .size_last = true};
 }
 
 }  // namespace cairn::cli

@@ -12,6 +12,7 @@
 #include "block/object_types.h"
 #include "cli/escape.h"
 #include "cli/help.h"
+#include "cli/progress.h"
 #include "cli/size_text.h"
 #include "codec/codec.h"
 
@@ -29,6 +30,11 @@ const Flag kProgressFlag{'p', "progress", nullptr,
                          "show progress; `--progress json[,fd=N]` writes lines for programs"};
 const Flag kUntrustedFlag{kUntrusted, "untrusted", nullptr,
                           "do not open files that the image refers to, and run in a sandbox"};
+const Flag kDiskFlag{kDisk, "disk", "DISK",
+                     "which disk of an appliance (the first image): number, identifier or file"};
+const Flag kOverwriteFlag{
+    kOverwrite, "overwrite", nullptr,
+    "replace a target that exists; it stays as it is until the new one is complete"};
 const Flag kBudgetFlag{kBudget, "budget", "memory=SIZE,cpu=SECONDS,output=SIZE",
                        "limits for an untrusted image (1G, 600, 100 times its size)"};
 
@@ -59,6 +65,24 @@ void Session::error(std::string_view prefix, const Error& caught) const {
   error(whole.context(prefix));
 }
 
+operation::Caller Session::caller() const {
+  operation::Caller asking{.context = context, .cancel = cancel};
+  asking.warn = [this](std::string_view line) { warning(line); };
+  asking.note = [this](std::string_view line) { error(line); };
+  asking.guarded = asking.pipes = for_people();
+  asking.name = verb;
+  asking.untrusted = untrusted;
+  asking.output_budget = output_budget;
+  asking.replacement = replacement;
+  return asking;
+}
+operation::Caller Session::caller(Progress& progress) const {
+  operation::Caller asking = caller();
+  asking.progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
+  asking.phase = [&progress](std::string_view name) { progress.begin_phase(name); };
+  return asking;
+}
+
 std::string version_text(const Session& session) {
   if (session.for_people()) return "cairn " + std::string(cairn::version()) + "\n";
   std::string name = "qemu-img";
@@ -81,32 +105,6 @@ void print(std::string_view text) {
 }
 void finish_output() {
   if (std::fflush(stdout) != 0) throw Error::system(errno, "standard output");
-}
-
-Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
-  for (const NodePtr& node : nodes) {
-    if (!node) continue;
-    try {
-      co_await node->close();
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-  }
-  if (error) std::rethrow_exception(error);
-}
-
-Task<NodePtr> open_over_backing(Context& context, OpenRequest request) {
-  const NodePtr backing = request.backing;
-  NodePtr node;
-  std::exception_ptr error;
-  try {
-    node = co_await open_node(context, std::move(request));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (!error) co_return node;
-  if (backing) co_await backing->close();
-  std::rethrow_exception(error);
 }
 
 namespace {
@@ -369,12 +367,6 @@ constexpr Ending kEndings[] = {
     {"cloop", "cloop"}, {"dmg", "dmg"},       {"ova", "ova"},
 };
 }  // namespace
-
-void check_option(const OptionSpec& spec, const Options& given) {
-  if (spec.type == OptionType::kBool) given.boolean(spec.name);
-  if (spec.type == OptionType::kNumber) given.number(spec.name);
-  if (spec.type == OptionType::kSize) given.size(spec.name);
-}
 
 std::string format_of_name(std::string_view filename) {
   const size_t slash = filename.rfind('/');

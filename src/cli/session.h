@@ -8,18 +8,14 @@
 #include <string_view>
 #include <vector>
 
-#include "async/cancel.h"
 #include "block/context.h"
-#include "block/open.h"
 #include "cli/arguments.h"
-
-namespace cairn {
-class FileReplacement;
-}
+#include "operation/operation.h"
 
 namespace cairn::cli {
 
-class StandardInput;
+class Progress;
+using operation::close_all;
 
 // kCairn is for people; kQemu keeps to what scripts for QEMU's tools rely on.
 enum class Persona { kCairn, kQemu };
@@ -41,10 +37,11 @@ struct Session {
   // What receives the target while the work is shut in; the program outside completes it.
   std::shared_ptr<FileReplacement> replacement = {};
 
-  // What reads it, once an image was asked for there.
-  std::shared_ptr<StandardInput> standard_input = {};
-
   bool for_people() const { return persona == Persona::kCairn; }
+  // Who asks for what the verb does: what is said on the way is printed, and PROGRESS, which must
+  // outlive it, shows how far the work is.
+  operation::Caller caller() const;
+  operation::Caller caller(Progress& progress) const;
   // Prints TEXT, which is for people: nothing after --output json.
   void say(std::string_view text) const;
   // "PROGRAM: TEXT" on standard error.
@@ -69,16 +66,13 @@ struct Verb {
   std::string_view summary;   // one line for people
   std::string_view synopsis;  // what follows the verb
   std::vector<Flag> flags;
+  std::vector<Flag> own_flags = {};  // those that qemu-img's verb has not
   int (*run)(Session& session, Arguments& arguments);
   int failure = 1;         // exit code of an error that reaches the program
   int usage_failure = 1;   // exit code of a wrong command line
   bool size_last = false;  // the last word is taken as it is: "-1G" is no option there
   bool own = false;        // none of qemu-img's
 };
-// Those that qemu-img has not, and options that its verbs have under Cairn's name only.
-std::vector<Verb> own_verbs();
-std::vector<Flag> own_flags(std::string_view verb);
-
 // A program of QEMU's that this one is as well: under its name, or as a verb.
 struct Tool {
   std::string_view qemu_name, verb;
@@ -106,10 +100,11 @@ enum LongId : int {
   kBudget,
   kDisk,
   kKeyFile,
+  kOverwrite,
   kFirstOwn = 300,
 };
 extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,
-    kQuietFlag, kProgressFlag, kUntrustedFlag, kBudgetFlag;
+    kQuietFlag, kProgressFlag, kUntrustedFlag, kBudgetFlag, kDiskFlag, kOverwriteFlag;
 
 // Creates the objects of --object. True when help was asked for and printed.
 bool add_objects(Session& session, const Arguments& arguments);
@@ -160,16 +155,6 @@ std::string format_of_name(std::string_view filename);
 std::string format_for_target(const Session& session, const std::string& filename);
 // The endings of file names that stand for FORMAT, without a dot.
 std::vector<std::string_view> endings_of(std::string_view format);
-
-// Fails unless GIVEN is the text of SPEC's type; throws kInvalid with QEMU's wording.
-void check_option(const OptionSpec& spec, const Options& given);
-
-// Closes NODES (null ones are left out), whatever happens, then throws ERROR, or else the first
-// error of closing.
-Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error);
-
-// As open_node(); what the image was to have as its backing file is closed when that fails.
-Task<NodePtr> open_over_backing(Context& context, OpenRequest request);
 
 // Prints to standard output and checks: a full disk or a closed pipe is an error.
 void print(std::string_view text);

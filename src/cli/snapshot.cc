@@ -1,7 +1,5 @@
-#include <cstdio>
+#include "operation/snapshot.h"
 
-#include "base/size.h"
-#include "block/driver.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/snapshot_table.h"
@@ -15,37 +13,18 @@ struct Action {
   std::string argument;
 };
 
-Task<Value> act(Session& session, OpenRequest request, Action action) {
-  NodePtr node = co_await open_node(session.context, std::move(request));
-  std::exception_ptr error;
-  Value list;
-  try {
-    switch (action.letter) {
-      case 'l':
-        list = node->snapshots_info();
-        break;
-      case 'c':
-        co_await node->create_snapshot(action.argument);
-        break;
-      case 'a':
-        co_await node->apply_snapshot(action.argument);
-        break;
-      case 'd':
-        co_await node->delete_snapshot(action.argument);
-        break;
-      default:
-        break;
-    }
-  } catch (Error& caught) {
-    const char* doing = action.letter == 'c'   ? "Could not create snapshot '"
-                        : action.letter == 'a' ? "Could not apply snapshot '"
-                                               : "Could not delete snapshot '";
-    caught.context(doing + action.argument + "'");
-    error = std::make_exception_ptr(caught);
+operation::SnapshotAction kind_of(const Action& action) {
+  using operation::SnapshotAction;
+  switch (action.letter) {
+    case 'c':
+      return SnapshotAction::kCreate;
+    case 'a':
+      return SnapshotAction::kApply;
+    case 'd':
+      return SnapshotAction::kDelete;
+    default:
+      return SnapshotAction::kList;
   }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
-  co_return list;
 }
 
 void report(const Session& session, const std::string& name, const Action& action,
@@ -73,8 +52,6 @@ void report(const Session& session, const std::string& name, const Action& actio
   print_report(session, out);
 }
 
-}  // namespace
-
 int run_snapshot(Session& session, Arguments& arguments) {
   Action action;
   unsigned given = 0;
@@ -94,12 +71,9 @@ int run_snapshot(Session& session, Arguments& arguments) {
   check_format_flags(session, arguments);
   OpenRequest request =
       image_request(session, arguments, arguments.words()[0], arguments.value('f'));
-  request.flags.writable = action.letter != 'l';
-  request.flags.resize = action.letter == 'a';
-  // Only the list is wanted: no need to look at what lies below.
-  request.flags.no_backing = action.letter == 'l';
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1, Progress::Start::kWhenSlow);
-  const Value list = run(session, act(session, std::move(request), action));
+  const Value list = run(session, operation::act_on_snapshots(session.context, std::move(request),
+                                                              kind_of(action), action.argument));
   progress.finish();
   if (session.json) {
     report(session, arguments.words()[0], action, list);
@@ -108,6 +82,27 @@ int run_snapshot(Session& session, Arguments& arguments) {
   const auto* rows = list.get_if<Value::Array>();
   if (action.letter == 'l' && rows != nullptr && !rows->empty()) print_snapshots(list, "");
   return 0;
+}
+
+}  // namespace
+
+Verb snapshot_verb() {
+  return {.name = "snapshot",
+          .summary = "lists, creates, applies and deletes internal snapshots",
+          .synopsis =
+              "[--object DEF] [--image-opts] [-U] [-q] [-f FMT] [-l | -a SNAP | -c NAME | -d NAME] "
+              "FILE",
+          .flags = {{'l', "list", nullptr, "list the snapshots"},
+                    {'a', "apply", "SNAP", "return the disk to this snapshot (ID or name)"},
+                    {'c', "create", "NAME", "create a snapshot of the current state"},
+                    {'d', "delete", "NAME", "delete the first snapshot of that name"},
+                    kFormatFlag,
+                    kQuietFlag,
+                    kForceShareFlag,
+                    kImageOptsFlag,
+                    kObjectFlag},
+          .own_flags = {kProgressFlag},
+          .run = run_snapshot};
 }
 
 }  // namespace cairn::cli

@@ -12,17 +12,6 @@
 
 namespace cairn::cli {
 
-std::string text_of(const Value& object, std::string_view key) {
-  const Value* member = object.find(key);
-  return member == nullptr ? std::string() : member->scalar_text();
-}
-uint64_t number_of(const Value& object, std::string_view key) {
-  const Value* member = object.find(key);
-  if (member == nullptr) return 0;
-  if (const auto* number = member->get_if<uint64_t>()) return *number;
-  if (const auto* number = member->get_if<int64_t>()) return static_cast<uint64_t>(*number);
-  return 0;
-}
 void print_snapshots(const Value& list, const std::string& indent) {
   print(indent + "Snapshot list:\n" + indent +
         "ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT\n");
@@ -48,47 +37,6 @@ void print_snapshots(const Value& list, const std::string& indent) {
                   human_size(number_of(snapshot, "vm-state-size")).c_str(), when, clock,
                   icount.c_str());
     print(indent + row);
-  }
-}
-
-void check_snapshot_parameter(const std::string& parameter) {
-  if (!parameter.starts_with("snapshot.")) return;
-  const Options parsed = Options::parse_list(parameter);
-  parsed.string("snapshot.id");
-  parsed.string("snapshot.name");
-  if (const auto unknown = parsed.unused(); !unknown.empty())
-    throw Error(ErrorKind::kInvalid, "Invalid parameter '" + unknown.front() + "'");
-}
-
-Task<void> show_snapshot(Node& node, std::string parameter) {
-  std::string id;
-  std::string name;
-  const bool options = parameter.starts_with("snapshot.");
-  if (options) {
-    const Options parsed = Options::parse_list(parameter);
-    id = parsed.string("snapshot.id").value_or("");
-    name = parsed.string("snapshot.name").value_or("");
-    try {
-      check_snapshot_parameter(parameter);
-    } catch (Error& error) {
-      throw error.hint((node.context().beyond_qemu ? "" : "qemu-img: ") +
-                       ("Failed in parsing snapshot param '" + parameter + "'"));
-    }
-  } else {
-    id = parameter;
-  }
-  bool again = false;
-  try {
-    co_await node.show_snapshot(id, name);
-  } catch (Error& error) {
-    again = !options && error.kind() == ErrorKind::kNotFound;
-    if (!again) throw error.context("Failed to load snapshot");
-  }
-  if (!again) co_return;
-  try {
-    co_await node.show_snapshot({}, parameter);
-  } catch (Error& error) {
-    throw error.context("Failed to load snapshot");
   }
 }
 

@@ -4,29 +4,30 @@
 
 namespace cairn::cli {
 
-int run_amend(Session& session, Arguments& arguments);
-int run_info(Session& session, Arguments& arguments);
-int run_create(Session& session, Arguments& arguments);
-int run_convert(Session& session, Arguments& arguments);
-int run_compare(Session& session, Arguments& arguments);
-int run_map(Session& session, Arguments& arguments);
-int run_check(Session& session, Arguments& arguments);
-int run_resize(Session& session, Arguments& arguments);
-int run_measure(Session& session, Arguments& arguments);
-int run_commit(Session& session, Arguments& arguments);
-int run_rebase(Session& session, Arguments& arguments);
-int run_dd(Session& session, Arguments& arguments);
-int run_snapshot(Session& session, Arguments& arguments);
-int run_hash(Session& session, Arguments& arguments);
-int run_compact(Session& session, Arguments& arguments);
-int run_formats(Session& session, Arguments& arguments);
-int run_bitmap(Session& session, Arguments& arguments);
+// One function for each verb, in the file of its name.
+Verb amend_verb();
+Verb bench_verb();
+Verb bitmap_verb();
+Verb check_verb();
+Verb commit_verb();
+Verb compact_verb();
+Verb compare_verb();
+Verb convert_verb();
+Verb create_verb();
+Verb dd_verb();
+Verb formats_verb();
+Verb hash_verb();
+Verb info_verb();
+Verb map_verb();
+Verb measure_verb();
+Verb mount_verb();
+Verb rebase_verb();
+Verb resize_verb();
+Verb snapshot_verb();
+Verb umount_verb();
+
 // `bitmap --list`.
 int list_bitmaps(Session& session, Arguments& arguments);
-int run_bench(Session& session, Arguments& arguments);
-// `mount`, with its options.
-Verb mount_verb();
-Verb umount_verb();
 
 // Long-only options of single verbs.
 enum OwnId : int {
@@ -57,7 +58,6 @@ enum OwnId : int {
   kOverlay,
   kList,
   kTimeout,
-  kOverwrite,
 };
 
 }  // namespace cairn::cli

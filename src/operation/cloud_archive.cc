@@ -1,4 +1,4 @@
-#include "cli/cloud_archive.h"
+#include "operation/cloud_archive.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -12,7 +12,7 @@
 #include "codec/gzip.h"
 #include "crypto/digest.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 constexpr size_t kTarBytes = 512;
@@ -51,8 +51,8 @@ std::vector<std::byte> disk_header(uint64_t size) {
 
 class CloudArchive {
  public:
-  CloudArchive(Session& session, NodePtr file, uint64_t size, Progress& progress)
-      : session_(session), file_(std::move(file)), size_(size), progress_(progress) {}
+  CloudArchive(Caller& caller, NodePtr file, uint64_t size)
+      : caller_(caller), file_(std::move(file)), size_(size) {}
 
   Task<void> write(std::vector<NodePtr> sources) {
     co_await add(disk_header(size_), false);
@@ -61,18 +61,18 @@ class CloudArchive {
     for (const NodePtr& source : sources) {
       const uint64_t length = align_up(source->length(), 512);
       for (uint64_t at = 0; at < length;) {
-        session_.cancel.check();
+        caller_.cancel.check();
         const size_t part = std::min<uint64_t>(piece.size(), length - at);
         std::fill(piece.begin(), piece.end(), std::byte{0});
         co_await read(*source, at, MutableByteSpan(piece).first(part));
         co_await add_content(std::vector<std::byte>(piece.begin(), piece.begin() + part));
         at += part;
         done += part;
-        progress_.update(done, size_);
+        caller_.progress(done, size_);
       }
     }
-    for (; done < size_; progress_.update(done, size_)) {
-      session_.cancel.check();
+    for (; done < size_; caller_.progress(done, size_)) {
+      caller_.cancel.check();
       const size_t part = std::min<uint64_t>(kCopyBytes, size_ - done);
       co_await add_content(std::vector<std::byte>(part));
       done += part;
@@ -93,7 +93,7 @@ class CloudArchive {
     std::vector<std::byte> header;
     uint64_t seen = 0;  // of the archive
     for (uint64_t at = 0; at < at_;) {
-      session_.cancel.check();
+      caller_.cancel.check();
       const size_t part = std::min<uint64_t>(packed.size(), at_ - at);
       co_await file_->read(at, MutableByteSpan(packed).first(part));
       at += part;
@@ -112,7 +112,7 @@ class CloudArchive {
         if (seen < end) digest.add(out.first(std::min<uint64_t>(out.size(), end - seen)));
         seen += out.size();
       }
-      progress_.update(at, at_);
+      caller_.progress(at, at_);
     }
     const bool sound = reader.ended() && seen % kTarBytes == 0 && seen >= size_ + 3 * kTarBytes;
     if (!sound || header.size() != kTarBytes || load_text(header, 0, 100) != "disk.raw" ||
@@ -140,10 +140,9 @@ class CloudArchive {
     at_ += packed.size();
   }
 
-  Session& session_;
+  Caller& caller_;
   NodePtr file_;
   uint64_t size_;
-  Progress& progress_;
   GzipWriter writer_{kArchiveLevel};
   Digest digest_{"sha256"};
   std::string written_;
@@ -152,24 +151,24 @@ class CloudArchive {
 
 }  // namespace
 
-Task<void> write_cloud_archive(Session& session, std::vector<NodePtr> sources, uint64_t size,
-                               std::string target, Progress& progress) {
+Task<void> write_cloud_archive(Caller& caller, std::vector<NodePtr> sources, uint64_t size,
+                               std::string target) {
   CreateOptions image;
   image.filename = target;
   image.format = "raw";
   image.size = 0;
-  co_await create_image(session.context, std::move(image));
+  co_await create_image(caller.context, std::move(image));
   OpenRequest request;
   request.filename = target;
   request.format = "file";
   request.flags.writable = true;
   request.flags.resize = true;
-  NodePtr file = co_await open_node(session.context, std::move(request));
+  NodePtr file = co_await open_node(caller.context, std::move(request));
   std::exception_ptr error;
   try {
-    CloudArchive archive(session, file, size, progress);
+    CloudArchive archive(caller, file, size);
     co_await archive.write(std::move(sources));
-    progress.begin_phase("verify");
+    caller.phase("verify");
     co_await archive.verify();
   } catch (...) {
     error = std::current_exception();
@@ -178,4 +177,4 @@ Task<void> write_cloud_archive(Session& session, std::vector<NodePtr> sources, u
   co_await close_all(std::move(nodes), error);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,27 +1,15 @@
-#include "job/commit.h"
+#include "operation/commit.h"
 
 #include <stdlib.h>
 
 #include <set>
 
 #include "block/driver.h"
-#include "cli/progress.h"
-#include "cli/report.h"
-#include "cli/snapshot_guard.h"
-#include "cli/verbs.h"
+#include "job/commit.h"
+#include "operation/snapshot_guard.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
-
-struct CommitPlan {
-  OpenRequest top;
-  std::string name;                 // of the top, as typed
-  std::optional<std::string> base;  // none: the layer right below
-  CacheMode cache;
-  uint64_t rate = 0;
-  bool empty_top = true;
-  bool force = false;
-};
 
 // Names of one file compare as real paths, others as they are.
 std::string identity(const std::string& name) {
@@ -35,17 +23,16 @@ std::string identity(const std::string& name) {
 // while they are read.
 class Committing {
  public:
-  Committing(Session& session, CommitPlan plan, Progress& progress)
-      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+  Committing(Caller& caller, CommitOptions plan) : caller_(caller), plan_(std::move(plan)) {}
 
   Task<void> run() {
     std::exception_ptr error;
     try {
       co_await open_layers();
       for (const NodePtr& layer : layers_)
-        check_snapshots_stay(session_, *layer, layer->filename(), plan_.force);
-      Commit job(layers_, base_, plan_.rate, session_.cancel);
-      job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+        check_snapshots_stay(caller_, *layer, layer->filename(), plan_.force);
+      Commit job(layers_, base_, plan_.rate, caller_.cancel);
+      job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
       try {
         co_await job.run();
       } catch (const Error& caught) {
@@ -112,7 +99,7 @@ class Committing {
     const bool below = !layers_.empty();
     request.bare_errors = below;
     try {
-      NodePtr layer = co_await open_node(session_.context, std::move(request));
+      NodePtr layer = co_await open_node(caller_.context, std::move(request));
       co_return layer;
     } catch (Error& error) {
       if (!below) throw;
@@ -120,9 +107,8 @@ class Committing {
     }
   }
 
-  Session& session_;
-  CommitPlan plan_;
-  Progress& progress_;
+  Caller& caller_;
+  CommitOptions plan_;
   std::vector<NodePtr> layers_;
   NodePtr base_;
   std::string base_name_;
@@ -130,37 +116,10 @@ class Committing {
 
 }  // namespace
 
-int run_commit(Session& session, Arguments& arguments) {
-  if (arguments.words().size() != 1) throw UsageError{"Expecting one image file name"};
-  CommitPlan plan;
-  plan.cache = cache_mode(session, arguments.value_or('t', "writeback"), "Invalid cache option");
-  if (const auto text = arguments.value('r'))
-    plan.rate = size_argument(session, *text, "rate limit");
-  plan.base = arguments.value('b');
-  plan.empty_top = !arguments.has('d') && !plan.base;
-  plan.force = arguments.has(kForce);
-  if (add_objects(session, arguments)) return 0;
-  check_format_flags(session, arguments);
-  plan.name = arguments.words()[0];
-  plan.top = image_request(session, arguments, plan.name, arguments.value('f'));
-  Value out = Value::object();
-  out.set("filename", plan.name);
-  out.set("emptied", plan.empty_top);
-  Progress progress(session, arguments.has('p'), arguments.has('q'), 1);
-  Committing work(session, std::move(plan), progress);
-  try {
-    run(session, work.run());
-  } catch (...) {
-    progress.finish();
-    throw;
-  }
-  progress.finish();
-  if (session.json) {
-    out.set("base", work.base_name());
-    print_report(session, out);
-  }
-  if (!arguments.has('q')) session.say("Image committed.\n");
-  return 0;
+Task<std::string> commit(Caller& caller, CommitOptions options) {
+  Committing work(caller, std::move(options));
+  co_await work.run();
+  co_return work.base_name();
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,3 +1,5 @@
+#include "operation/compact.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -6,31 +8,15 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "base/size.h"
 #include "block/driver.h"
-#include "cli/progress.h"
-#include "cli/report.h"
-#include "cli/snapshot_table.h"
-#include "cli/target.h"
-#include "cli/verbs.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
 #include "job/history.h"
-#include "job/replacement.h"
+#include "operation/describe.h"
+#include "operation/target.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
-
-struct CompactPlan {
-  OpenRequest source;
-  std::string name;
-  std::string target;  // empty: in place
-  const Arguments* arguments = nullptr;
-  bool overwrite = false;
-  Options given;  // what -o changes
-  std::optional<uint64_t> level;
-  bool compress = false;
-};
 
 // What of -o would make another disk of it, or cannot be kept.
 constexpr std::string_view kFixed[] = {"backing_file", "backing_fmt", "size", "encryption",
@@ -41,8 +27,7 @@ constexpr std::string_view kSecret = "encrypt.key-secret";
 // before anything takes the old one's place.
 class Compaction {
  public:
-  Compaction(Session& session, CompactPlan plan, Progress& progress)
-      : session_(session), plan_(std::move(plan)), progress_(progress) {}
+  Compaction(Caller& caller, CompactOptions plan) : caller_(caller), plan_(std::move(plan)) {}
   ~Compaction() {
     if (made_) ::unlink(path_.c_str());
     if (!made_data_.empty()) ::unlink(made_data_.c_str());
@@ -102,7 +87,7 @@ class Compaction {
       secret_ = *id;
     }
     const OpenRequest again = plan_.source;
-    source_ = co_await open_node(session_.context, std::move(plan_.source));
+    source_ = co_await open_node(caller_.context, std::move(plan_.source));
     if (source_->driver().name() != "qcow2")
       throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' has the format " +
                                                std::string(source_->driver().name()) +
@@ -120,7 +105,7 @@ class Compaction {
     if (source_->encrypted() && plan_.compress)
       refuse("is encrypted", "Compression and encryption do not go together: leave -c out.");
     if (!source_->snapshots().empty()) {
-      earlier_ = co_await open_node(session_.context, again);
+      earlier_ = co_await open_node(caller_.context, again);
       if (!source_->backing_name().empty() &&
           (plan_.given.has("cluster_size") || plan_.given.has("extended_l2")))
         refuse("has snapshots and a backing file",
@@ -189,7 +174,7 @@ class Compaction {
       return;
     }
     if (plan_.overwrite) {
-      out_.emplace(session_, plan_.target, *plan_.arguments, "qcow2", options_);
+      out_.emplace(caller_, plan_.target, plan_.overwrite, "qcow2", options_);
       path_ = out_->written();
       return;
     }
@@ -207,7 +192,7 @@ class Compaction {
   Task<void> copy() {
     if (replacement_) {
       const MeasureResult most = co_await source_->driver().measure(
-          session_.context, measure_options(), source_->length(), source_);
+          caller_.context, measure_options(), source_->length(), source_);
       replacement_->need_space(std::min(most.required, before_));
     }
     CreateOptions image;
@@ -225,7 +210,7 @@ class Compaction {
       co_await source_->show_state({});
     }
     made_data_ = options_.string("data_file").value_or("");
-    co_await create_image(session_.context, std::move(image));
+    co_await create_image(caller_.context, std::move(image));
     OpenRequest request;
     request.filename = path_;
     request.format = "qcow2";
@@ -243,8 +228,8 @@ class Compaction {
     options.zero_target = source_->backing_name().empty() && target_->reads_zero_when_created();
     if (!source_->backing_name().empty())
       options.backing_bytes = target_->backing() != nullptr ? target_->backing()->length() : 0;
-    CopyHistory job(session_.context, source_, earlier_, target_, options, session_.cancel);
-    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    CopyHistory job(caller_.context, source_, earlier_, target_, options, caller_.cancel);
+    job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
     co_await job.run();
     copy_bitmaps(bitmaps_, *target_);
     NodePtr written = std::exchange(target_, nullptr);
@@ -259,9 +244,9 @@ class Compaction {
       below.filename = resolve_backing_name(new_name(), backing);
       below.format = options_.string("backing_fmt").value_or("");
       below.flags.references = request.flags.references;
-      request.backing = co_await open_node(session_.context, std::move(below));
+      request.backing = co_await open_node(caller_.context, std::move(below));
     }
-    NodePtr node = co_await open_over_backing(session_.context, std::move(request));
+    NodePtr node = co_await open_over_backing(caller_.context, std::move(request));
     co_return node;
   }
 
@@ -275,12 +260,12 @@ class Compaction {
 
   // The old image goes: what replaces it is looked at once more.
   Task<void> compare() {
-    progress_.begin_phase("verify");
+    caller_.phase("verify");
     OpenRequest request;
     request.filename = path_;
     request.format = "qcow2";
     if (!secret_.empty()) request.options.set(kSecret, secret_);
-    session_.context.secrets().same_answer(plan_.name, path_);
+    caller_.context.secrets().same_answer(plan_.name, path_);
     target_ = co_await open_written(std::move(request));
     after_ = (co_await target_->allocated_bytes()).value_or(0);
     const size_t snapshots = source_->snapshots().size();
@@ -296,8 +281,8 @@ class Compaction {
 
   Task<void> compare_shown() {
     const CompareOptions options;
-    Compare job(session_.context, source_, target_, options, session_.cancel);
-    job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+    Compare job(caller_.context, source_, target_, options, caller_.cancel);
+    job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
     CompareResult result;
     std::optional<CompareFailure> failure;
     try {
@@ -322,9 +307,8 @@ class Compaction {
     made_data_.clear();
   }
 
-  Session& session_;
-  CompactPlan plan_;
-  Progress& progress_;
+  Caller& caller_;
+  CompactOptions plan_;
   NodePtr source_;
   NodePtr earlier_;  // the same once more, where snapshots are copied
   NodePtr target_;
@@ -343,69 +327,17 @@ class Compaction {
 
 }  // namespace
 
-int run_compact(Session& session, Arguments& arguments) {
-  CompactPlan plan;
-  bool help = false;
-  const auto given = option_lists(session, arguments, &help);
-  if (help) return print_create_help(session, "qcow2", "");
-  const auto& words = arguments.words();
-  if (words.empty() || words.size() > 2)
-    throw UsageError{"Expecting the name of an image, and of a new file or none"};
-  if (add_objects(session, arguments)) return 0;
-  plan.name = words[0];
-  if (words.size() == 2) plan.target = words[1];
-  if (has_protocol_prefix(plan.name) || has_protocol_prefix(plan.target))
-    fail(session, "compact works on files: give plain names");
-  if (!plan.target.empty() && same_file(plan.name, plan.target))
-    fail(session, "Both names are one file: leave the second one out to compact it in place");
-  plan.given = given.value_or(Options{});
-  for (const auto& [key, value] : plan.given.items())
+void check_compact_options(const Options& given) {
+  for (const auto& [key, value] : given.items())
     if (std::find(std::begin(kFixed), std::end(kFixed), key) != std::end(kFixed) ||
         (key.starts_with("encrypt.") && key != kSecret))
-      fail(session, "Option '" + key + "' cannot be changed by compact");
-  plan.arguments = &arguments;
-  plan.overwrite = arguments.has(kOverwrite);
-  if (plan.overwrite && plan.target.empty())
-    fail(session, "--overwrite is for a NEW-FILE; without one the image is replaced anyway");
-  plan.compress = arguments.has('c');
-  const Driver* qcow2 = session.context.registry().find("qcow2");
-  if (qcow2 != nullptr) plan.level = take_compression_level(session, *qcow2, plan.given);
-  plan.source = image_request(session, arguments, plan.name, arguments.value('f'));
-  const bool quiet = arguments.has('q');
-  Progress progress(session, arguments.has('p'), quiet, 1);
-  uint64_t before = 0;
-  uint64_t after = 0;
-  bool kept = false;
-  try {
-    Compaction work(session, std::move(plan), progress);
-    run(session, work.run());
-    before = work.before();
-    after = work.after();
-    kept = work.kept();
-  } catch (...) {
-    progress.finish();
-    throw;
-  }
-  progress.finish();
-  if (session.json) {
-    Value out = Value::object();
-    out.set("filename", words[0]);
-    out.set("target", words.back());
-    out.set("size-before", before);
-    out.set("size-after", after);
-    out.set("kept", kept);
-    print_report(session, out);
-    return 0;
-  }
-  if (kept) {
-    if (!quiet)
-      print(words[0] + ": " + human_size(before) + ", and would take " + human_size(after) +
-            " when rewritten: the old file was kept\n");
-    return 0;
-  }
-  if (!quiet)
-    print(words[0] + ": " + human_size(before) + " before, " + human_size(after) + " now\n");
-  return 0;
+      invalid("Option '" + key + "' cannot be changed by compact");
 }
 
-}  // namespace cairn::cli
+Task<CompactResult> compact(Caller& caller, CompactOptions options) {
+  Compaction work(caller, std::move(options));
+  co_await work.run();
+  co_return CompactResult{.before = work.before(), .after = work.after(), .kept = work.kept()};
+}
+
+}  // namespace cairn::operation

@@ -1,35 +1,23 @@
-#include "job/convert.h"
-
-#include <cstdio>
+#include "operation/conversion.h"
 
 #include "base/arith.h"
 #include "block/driver.h"
-#include "cli/cloud_archive.h"
-#include "cli/convert_options.h"
-#include "cli/convert_plan.h"
-#include "cli/convert_report.h"
-#include "cli/data_budget.h"
-#include "cli/pipes.h"
-#include "cli/presets.h"
-#include "cli/progress.h"
-#include "cli/snapshot_table.h"
-#include "cli/target.h"
-#include "cli/verbs.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
 #include "job/history.h"
+#include "operation/cloud_archive.h"
+#include "operation/data_budget.h"
+#include "operation/snapshot.h"
+#include "operation/target.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
-
-// The exit code when --verify finds a difference.
-constexpr int kDiffers = 2;
 
 class Conversion {
  public:
   // OUT: null when no file is created. PIPE: null when the target is a file.
-  Conversion(Session& session, ConvertPlan plan, Target* out, PipeTarget* pipe, Progress& progress)
-      : session_(session), plan_(std::move(plan)), out_(out), pipe_(pipe), progress_(progress) {}
+  Conversion(Caller& caller, ConversionOptions plan, Target* out, PipeTarget* pipe)
+      : caller_(caller), plan_(std::move(plan)), out_(out), pipe_(pipe) {}
 
   Task<void> run() {
     std::exception_ptr error;
@@ -40,7 +28,7 @@ class Conversion {
       if (plan_.image != nullptr && plan_.image->archive) {
         created_ = true;
         target_bytes_ = size_for(*plan_.preset, size_);
-        co_await write_cloud_archive(session_, sources_, target_bytes_, out_->written(), progress_);
+        co_await write_cloud_archive(caller_, sources_, target_bytes_, out_->written());
         co_return co_await close_all(std::move(sources_), nullptr);
       }
       if (plan_.bitmaps) check_bitmaps();
@@ -67,8 +55,8 @@ class Conversion {
     source_ = plan_.sources[0].filename;
     if (source_.empty()) source_ = plan_.sources[0].display;
     for (OpenRequest& request : plan_.sources) {
-      if (plan_.all_snapshots) earlier_ = co_await open_source(session_, request, plan_.quiet);
-      NodePtr source = co_await open_source(session_, std::move(request), plan_.quiet);
+      if (plan_.all_snapshots) earlier_ = co_await open_source(caller_, request, plan_.quiet);
+      NodePtr source = co_await open_source(caller_, std::move(request), plan_.quiet);
       size_ += (source->length() + 511) / 512 * 512;
       sources_.push_back(source);
       if (plan_.snapshot) co_await show_snapshot(*source, *plan_.snapshot);
@@ -87,7 +75,7 @@ class Conversion {
   // Passes a raw disk on as it comes; false when what comes is none, or must not.
   Task<bool> stream() {
     if (!plan_.streamed) co_return false;
-    StandardInput& input = standard_input(session_);
+    StandardInput& input = standard_input(caller_);
     co_await input.look(plan_.sources[0].format);
     if (!input.streams()) co_return false;
     if (pipe_ != nullptr) {
@@ -98,7 +86,7 @@ class Conversion {
       image.format = "raw";
       image.size = 0;
       out_->prepare(image);
-      co_await create_image(session_.context, std::move(image));
+      co_await create_image(caller_.context, std::move(image));
       created_ = true;
       OpenRequest request;
       request.filename = out_->written();
@@ -106,11 +94,11 @@ class Conversion {
       request.flags.writable = true;
       request.flags.resize = true;
       request.flags.cache = plan_.target_cache;
-      target_ = co_await open_node(session_.context, std::move(request));
+      target_ = co_await open_node(caller_.context, std::move(request));
     }
     std::optional<Digest> digest;
     if (!plan_.hash.empty()) digest.emplace(plan_.hash);
-    target_bytes_ = co_await copy_stream(session_, input, target_, digest ? &*digest : nullptr);
+    target_bytes_ = co_await copy_stream(caller_, input, target_, digest ? &*digest : nullptr);
     if (digest) digest_ = digest->finish();
     co_return true;
   }
@@ -138,7 +126,7 @@ class Conversion {
                             .announce = {},
                             .opened_next = true};
         out_->prepare(image);
-        co_await create_image(session_.context, std::move(image));
+        co_await create_image(caller_.context, std::move(image));
       } catch (Error& caught) {
         if (caught.message().starts_with("Could not open '" + plan_.target + "': Could not open b"))
           throw;
@@ -158,7 +146,7 @@ class Conversion {
     prepare_compression();
     target_bytes_ = target_->length();
     plan_.format = target_->driver().name();
-    check_target_size(session_, *target_, size, plan_.create && target_->backing() == nullptr);
+    check_target_size(caller_, *target_, size, plan_.create && target_->backing() == nullptr);
   }
 
   void prepare_compression() {
@@ -173,16 +161,14 @@ class Conversion {
     if (out_ != nullptr)
       node = co_await out_->open(std::move(request), plan_.create_options);
     else
-      node = co_await open_node(session_.context, std::move(request));
+      node = co_await open_node(caller_.context, std::move(request));
     co_return node;
   }
 
   OpenRequest target_request() const {
     OpenRequest request;
-    if (plan_.target_image_opts) {
-      request.options = image_options(session_, plan_.target);
-      request.image_opts = true;
-      request.display = plan_.target;
+    if (plan_.opened_as) {
+      request = *plan_.opened_as;
     } else {
       request.filename = out_ != nullptr ? out_->written() : plan_.target;
       request.format = plan_.format;
@@ -195,12 +181,11 @@ class Conversion {
 
   // Before anything is created.
   void check_bitmaps() {
-    if (sources_.size() != 1) fail(session_, "Copying bitmaps only possible with single source");
-    bitmaps_ = bitmaps_to_copy(*sources_[0], plan_.skip_broken_bitmaps,
-                               [this](std::string_view line) { session_.warning(line); });
-    const Driver* driver = session_.context.registry().find(plan_.format);
+    if (sources_.size() != 1) invalid("Copying bitmaps only possible with single source");
+    bitmaps_ = bitmaps_to_copy(*sources_[0], plan_.skip_broken_bitmaps, caller_.warn);
+    const Driver* driver = caller_.context.registry().find(plan_.format);
     if (plan_.create && !driver->abilities().bitmaps)
-      fail(session_, "Format driver '" + plan_.format + "' does not support bitmaps");
+      invalid("Format driver '" + plan_.format + "' does not support bitmaps");
   }
 
   void copy_bitmaps() {
@@ -213,41 +198,40 @@ class Conversion {
 
   Task<void> copy() {
     ConvertOptions options = plan_.job;
-    options.count_data = !session_.for_people();
+    options.count_data = plan_.count_data;
     if (Node* below = target_->backing(); below != nullptr && plan_.create)
       options.backing_bytes = below->length();
     if (plan_.given_zero && target_->backing() != nullptr) {
-      session_.error("Cannot use --target-is-zero when the destination image has a backing file");
       // QEMU's tool reports success here, or leaves the backing file's data between its own.
-      throw Exit{1};
+      invalid("Cannot use --target-is-zero when the destination image has a backing file");
     }
     options.zero_target = plan_.given_zero || (created_ && target_->backing() == nullptr &&
                                                target_->reads_zero_when_created());
     std::optional<OrderedDigest> digest;
     if (!plan_.hash.empty()) options.digest = &digest.emplace(plan_.hash);
-    if (session_.untrusted) {
+    if (caller_.untrusted) {
       // No image holds much more than it is large, unless it was made to.
       uint64_t most = uint64_t{1} << 30;
       for (const NodePtr& source : sources_)
         most += 100 * (co_await source->allocated_bytes()).value_or(0);
-      options.most_output = session_.output_budget.value_or(most);
+      options.most_output = caller_.output_budget.value_or(most);
     }
     if (plan_.all_snapshots) {
-      CopyHistory job(session_.context, sources_[0], earlier_, target_, options, session_.cancel);
-      job.progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); };
+      CopyHistory job(caller_.context, sources_[0], earlier_, target_, options, caller_.cancel);
+      job.progress = caller_.progress;
       co_await job.run();
       co_return;
     }
     options.in_order = pipe_ != nullptr;
-    Convert job(session_.context, sources_, target_, options, session_.cancel);
+    Convert job(caller_.context, sources_, target_, options, caller_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) {
-      progress_.update(done, total);
+      caller_.progress(done, total);
       if (pipe_ != nullptr) pipe_->check_reader();
     };
     // Of several sources none is known to be the one that gives out much. What is written has a
     // bound of its own, which is met first.
-    if (sources_.size() == 1) co_await bound_data(session_, sources_[0], source_, job.budget, 2);
-    if (!plan_.quiet) job.warn = [this](std::string_view line) { session_.warning(line); };
+    if (sources_.size() == 1) co_await bound_data(caller_, sources_[0], source_, job.budget, 2);
+    if (!plan_.quiet) job.warn = caller_.warn;
     co_await job.run();
     if (digest) digest_ = digest->finish();
   }
@@ -255,14 +239,14 @@ class Conversion {
   Task<void> verify_preset() {
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
-    co_await check_for(session_, *plan_.preset, *plan_.image, target_request());
+    co_await check_for(caller_.context, *plan_.preset, *plan_.image, target_request());
     target_ = co_await open_written(target_request());
   }
 
   // Opens the target anew, past the page cache where the file system lets it, so that what is
   // compared is what the storage gives back.
   Task<void> verify() {
-    progress_.begin_phase("verify");
+    caller_.phase("verify");
     if (!target_->read_only()) co_await target_->flush();
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
@@ -297,9 +281,9 @@ class Conversion {
       CompareOptions options;
       options.second_begin = begin;
       options.length = last ? target_->length() - begin : length;
-      Compare job(session_.context, sources_[i], target_, options, session_.cancel);
+      Compare job(caller_.context, sources_[i], target_, options, caller_.cancel);
       job.progress = [&](uint64_t done, uint64_t) {
-        progress_.update(begin + done, target_->length());
+        caller_.progress(begin + done, target_->length());
       };
       co_await compare(job, begin);
       begin += length;
@@ -321,20 +305,13 @@ class Conversion {
                                              failure->error.cause());
     }
     if (result.kind == CompareResult::Kind::kIdentical) co_return;
-    progress_.finish();
-    session_.error("'" + plan_.target + "' differs from the source at byte " +
-                   std::to_string(begin + result.offset) + ", although writing reported no error");
-    std::fprintf(stderr,
-                 "The target must not be used. Its storage, this machine's memory, or a program "
-                 "that wrote meanwhile may be the cause.\n");
-    throw Exit{kDiffers};
+    throw TargetDiffers{begin + result.offset};
   }
 
-  Session& session_;
-  ConvertPlan plan_;
+  Caller& caller_;
+  ConversionOptions plan_;
   Target* out_;
   PipeTarget* pipe_;
-  Progress& progress_;
   std::vector<NodePtr> sources_;
   std::string source_;  // what people call the first one
   NodePtr earlier_;     // the source once more, where its snapshots are copied
@@ -347,99 +324,30 @@ class Conversion {
   uint64_t target_bytes_ = 0;
 };
 
-int convert_images(Session& session, const Arguments& arguments, ConvertPlan plan) {
+}  // namespace
+
+ConversionResult convert(Caller& caller, ConversionOptions options) {
   std::optional<PipeTarget> pipe;
-  if (plan.to_pipe)
-    pipe.emplace(session, plan.format, plan.create_options, plan.job.compress, plan.quiet);
-  Progress progress(session, arguments.has('p'), plan.quiet, 1);
+  if (options.take_output)
+    pipe.emplace(caller, options.format, options.create_options, options.job.compress,
+                 options.quiet, options.take_output);
   std::optional<Target> target;
-  if (plan.create && !pipe)
-    target.emplace(session, plan.target, arguments, plan.format, plan.create_options);
-  Conversion conversion(session, plan, target ? &*target : nullptr, pipe ? &*pipe : nullptr,
-                        progress);
+  if (options.create && !pipe)
+    target.emplace(caller, options.target, options.overwrite, options.format,
+                   options.create_options);
+  Conversion conversion(caller, std::move(options), target ? &*target : nullptr,
+                        pipe ? &*pipe : nullptr);
   try {
-    run(session, conversion.run());
+    caller.run(conversion.run());
   } catch (Error& error) {
-    progress.finish();
     if (target) target->failed(error, conversion.created(), conversion.parts());
     if (pipe) pipe->explain(error);
     throw;
   }
   if (target) target->commit();
-  if (!session.for_people()) progress.update(1, 1);
-  progress.finish();
-  report_conversion(session, {.names = arguments.words(),
-                              .format = conversion.target_format(),
-                              .bytes = conversion.target_bytes(),
-                              .algorithm = plan.hash,
-                              .digest = conversion.digest(),
-                              .verified = plan.verify,
-                              .preset = plan.preset,
-                              .image = plan.image,
-                              .quiet = plan.quiet});
-  return 0;
+  return {.format = conversion.target_format(),
+          .bytes = conversion.target_bytes(),
+          .digest = conversion.digest()};
 }
 
-}  // namespace
-
-int run_convert(Session& session, Arguments& arguments) {
-  if (arguments.value_or(kFor, "") == "help") return print_presets(session);
-  ConvertPlan plan;
-  bool help = false;
-  auto options = option_lists(session, arguments, &help);
-  const auto& words = arguments.words();
-  plan.target_image_opts = arguments.has(kTargetImageOpts);
-  plan.quiet = arguments.has('q');
-  plan.create = !arguments.has('n');
-  plan.format = arguments.value_or('O', "");
-  if (help) {
-    if (plan.format.empty() && plan.target_image_opts)
-      fail(session, "Option help requires a format be specified");
-    if (plan.format.empty()) plan.format = "raw";
-    // A single name is that of a source.
-    const bool target = words.size() > (session.for_people() ? 0 : 1);
-    return print_create_help(session, plan.format, target ? words.back() : std::string());
-  }
-  plan.job = convert_job_options(session, arguments);
-  check_convert_conflicts(session, arguments);
-  if (words.size() < 2 && session.for_people())
-    throw UsageError{"convert needs a source and a target: cairn convert SOURCE… TARGET"};
-  if (words.size() < 2) fail(session, "Must specify image file name");
-  if (session.for_people()) check_names(session, arguments);
-  plan.target = words.back();
-  if (plan.format.empty() && arguments.has('O')) fail(session, "Unknown file format ''");
-  if (plan.format.empty() && !plan.target_image_opts && !arguments.has(kFor))
-    plan.format = format_for_target(session, plan.target);
-  if (add_objects(session, arguments)) return 0;
-  plan.target_cache =
-      cache_mode(session, arguments.value_or('t', "unsafe"), "Invalid cache option");
-  const CacheMode source_cache =
-      cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
-  plan.given_zero = arguments.has(kTargetIsZero);
-  plan.verify = arguments.has(kVerify);
-  plan.hash = arguments.value_or(kHash, "");
-  if (arguments.has(kHash)) Digest{plan.hash};  // a wrong name is told before anything is made
-  plan.snapshot = arguments.value('l');
-  if (plan.snapshot && !plan.snapshot->starts_with("snapshot.") && words.size() > 2)
-    fail(session, "No support for concatenating multiple snapshot");
-  plan.all_snapshots = arguments.has(kAllSnapshots);
-  plan.bitmaps = arguments.has(kBitmaps);
-  plan.skip_broken_bitmaps = arguments.has(kSkipBrokenBitmaps);
-  for (size_t i = 0; i + 1 < words.size(); ++i) {
-    OpenRequest request = image_request(session, arguments, words[i], arguments.value('f'));
-    request.flags.cache = source_cache;
-    // What is copied must not change meanwhile, nor be the target.
-    request.flags.unshare_write = true;
-    request.flags.salvage = arguments.has(kSalvage) && session.for_people();
-    plan.sources.push_back(std::move(request));
-  }
-  Options creation = options.value_or(Options{});
-  if (arguments.has(kFor)) plan_preset(session, arguments, creation, plan);
-  if (plan.create)
-    plan_creation(session, arguments, std::move(creation), plan.sources.size(), plan);
-
-  plan_pipes(session, arguments, plan);
-  return convert_images(session, arguments, std::move(plan));
-}
-
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,9 +1,9 @@
-#include "cli/data_budget.h"
+#include "operation/data_budget.h"
 
 #include "base/arith.h"
 #include "base/size.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 // Much more than what a file stores, and than what is over in a moment.
@@ -12,19 +12,19 @@ constexpr uint64_t kAlwaysRead = uint64_t{1} << 30;
 
 }  // namespace
 
-Task<void> bound_data(Session& session, NodePtr node, std::string name, DataBudget& budget,
+Task<void> bound_data(Caller& caller, NodePtr node, std::string name, DataBudget& budget,
                       uint64_t times) {
-  if (!session.for_people()) co_return;
+  if (!caller.guarded) co_return;
   const uint64_t stored = (co_await node->allocated_bytes()).value_or(UINT64_MAX);
   if (stored >= (UINT64_MAX - kAlwaysRead) / kTimesStored) co_return;
-  const uint64_t once = session.output_budget.value_or(kAlwaysRead + kTimesStored * stored);
+  const uint64_t once = caller.output_budget.value_or(kAlwaysRead + kTimesStored * stored);
   const uint64_t most = checked_mul(once, times).value_or(UINT64_MAX);
-  budget.limit(most, [&session, name, most, stored] {
+  budget.limit(most, [&caller, name, most, stored] {
     const std::string text = "'" + name + "' holds more than " + human_size(most) +
                              " of data in a file of " + human_size(stored) +
                              ": it maps the same clusters again and again, or is compressed";
-    if (!session.untrusted) {
-      session.warning(text + "; the work may take very long, Ctrl-C ends it");
+    if (!caller.untrusted) {
+      caller.warn(text + "; the work may take very long, Ctrl-C ends it");
       return;
     }
     throw Error(ErrorKind::kTooLarge, text)
@@ -32,4 +32,4 @@ Task<void> bound_data(Session& session, NodePtr node, std::string name, DataBudg
   });
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

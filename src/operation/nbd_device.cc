@@ -1,4 +1,4 @@
-#include "cli/nbd/kernel.h"
+#include "operation/nbd_device.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -7,13 +7,12 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cstdio>
 
 #include "base/error.h"
-#include "cli/nbd/list.h"
-#include "cli/nbd/netlink.h"
+#include "operation/nbd_client.h"
+#include "operation/netlink.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 // Words of the reference for a device that the NBD driver does not serve.
@@ -58,25 +57,25 @@ Task<void> attach(Socket socket, std::string name, uint32_t index) {
 
 }  // namespace
 
-Task<void> serve_device(Session& session, ServePlan plan, std::string device, bool verbose) {
+Task<void> serve_device(Caller& caller, ServePlan plan, std::string device,
+                        std::function<void()> connected) {
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     throw Error::system(errno, "socketpair");
   plan.connected = ends[0];
   plan.server.persistent = false;
   TaskGroup attaching;
-  const std::string title = plan.images.front().title;
   const std::string name = plan.images.front().name;
   const auto announce = plan.ready;
   std::exception_ptr error;
   plan.ready = [&](const nbd::server::Server& server, const SocketAddress& address) {
     Socket socket(ends[1]);
     if (!is_block_device(device, "Failed to open"))
-      throw Error(ErrorKind::kInvalid, session.for_people()
+      throw Error(ErrorKind::kInvalid, caller.guarded
                                            ? "Failed to open " + device + ": not a block device"
                                            : kNoNbdDevice);
     const uint32_t index = device_index(device);
-    attaching.spawn([](Session& who, Socket end, std::string what, uint32_t where,
+    attaching.spawn([](const Caller& who, Socket end, std::string what, uint32_t where,
                        std::exception_ptr& failure) -> Task<void> {
       try {
         co_await attach(std::move(end), std::move(what), where);
@@ -84,13 +83,12 @@ Task<void> serve_device(Session& session, ServePlan plan, std::string device, bo
         failure = std::current_exception();
         who.cancel.request();
       }
-    }(session, std::move(socket), name, index, error));
-    if (verbose)
-      std::fprintf(stderr, "NBD device %s is now connected to %s\n", device.c_str(), title.c_str());
+    }(caller, std::move(socket), name, index, error));
+    connected();
     announce(server, address);
   };
   try {
-    co_await serve(session, std::move(plan));
+    co_await serve(caller, std::move(plan));
   } catch (...) {
     if (!error) error = std::current_exception();
   }
@@ -98,16 +96,13 @@ Task<void> serve_device(Session& session, ServePlan plan, std::string device, bo
   if (error) std::rethrow_exception(error);
 }
 
-int disconnect_device(Session& session, const std::string& device) {
+void disconnect_device(const Caller& caller, const std::string& device) {
   if (is_block_device(device, "Cannot open")) {
     KernelNbd kernel;
     kernel.disconnect(device_index(device));
-  } else if (session.for_people()) {
+  } else if (caller.guarded) {
     throw Error(ErrorKind::kInvalid, "Cannot open " + device + ": not a block device");
   }
-  print(device + " disconnected\n");
-  finish_output();
-  return 0;
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,4 +1,4 @@
-#include "cli/nbd/netlink.h"
+#include "operation/netlink.h"
 
 #include <linux/genetlink.h>
 #include <linux/nbd-netlink.h>
@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 // An attribute is a header, its data, and filling up to four bytes. The byte order is the host's.
@@ -134,4 +134,4 @@ void KernelNbd::disconnect(uint32_t index) {
   exchange(family_, std::move(ask), nullptr);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-namespace cairn::cli {
+namespace cairn::operation {
 
 // The kernel's NBD client over generic netlink. Calls block; they take no noticeable time.
 class KernelNbd {
@@ -29,4 +29,4 @@ class KernelNbd {
   uint32_t sequence_ = 0;
 };
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -7,10 +7,9 @@
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "block/driver.h"
-#include "cli/pipes.h"
-#include "cli/verbs.h"
+#include "operation/pipes.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 constexpr char kInputName[] = "standard input";
@@ -25,36 +24,11 @@ constexpr size_t kProbedTail = 512;
 constexpr uint64_t kUnpackedTimes = 100;
 constexpr uint64_t kUnpackedAlways = uint64_t{1} << 30;
 
-constexpr std::string_view kReaders[] = {"compare", "convert", "dd", "hash"};
-
 }  // namespace
 
-bool is_pipe(const Session& session, std::string_view name) {
-  return session.for_people() && name == "-";
-}
+bool is_pipe(const Caller& caller, std::string_view name) { return caller.pipes && name == "-"; }
 
-void check_pipes(const Session& session, const Verb& verb, const Arguments& arguments) {
-  std::vector<std::string> words = arguments.words();
-  // What follows the image there is none.
-  if (!words.empty() && (verb.name == "bitmap" || verb.name == "resize")) words.resize(1);
-  const auto pipes = std::count(words.begin(), words.end(), "-");
-  const bool options = arguments.has(kImageOpts);
-  if (!session.for_people() || pipes == 0 || options) return;
-  const bool target = words.back() == "-";
-  const auto refuse = [&](const std::string& text, const std::string& hint) {
-    throw Error(ErrorKind::kUnsupported, text).hint(hint);
-  };
-  if (std::find(std::begin(kReaders), std::end(kReaders), verb.name) == std::end(kReaders))
-    refuse("'-' is standard input and output, which `" + std::string(verb.name) + "` cannot use",
-           "Save the image as a file first; './-' is a file of that name.");
-  if (arguments.value(kKeyFile) == "-" && pipes - (verb.name == "convert" && target ? 1 : 0) > 0)
-    refuse("standard input cannot be the image and the key file at once",
-           "Save one of them as a file first.");
-  if (pipes - (verb.name == "convert" && target ? 1 : 0) > 1)
-    refuse("'-' is standard input, which can be read once only", "Save it as a file first.");
-}
-
-StandardInput::StandardInput(Session& session) : session_(session) {
+StandardInput::StandardInput(Caller& caller) : caller_(caller) {
   if (::isatty(STDIN_FILENO) == 1)
     throw Error(ErrorKind::kInvalid, "'-' is standard input, which is a terminal")
         .hint("Send an image through a pipe: PROGRAM | cairn …; './-' is a file of that name.");
@@ -63,7 +37,7 @@ StandardInput::StandardInput(Session& session) : session_(session) {
   if (S_ISDIR(status.st_mode)) throw Error::system(EISDIR, kInputName);
   const bool file = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
   if (!file || ::lseek(STDIN_FILENO, 0, SEEK_CUR) != 0)
-    reader_.emplace(session.context, STDIN_FILENO, kInputName);
+    reader_.emplace(caller.context, STDIN_FILENO, kInputName);
 }
 
 Task<void> StandardInput::look(std::string format) {
@@ -83,11 +57,11 @@ Task<void> StandardInput::look(std::string format) {
   head_.resize(kProbedHead);
   raw_ = format == "raw";
   if (!detect_) co_return;
-  const Driver* found = session_.context.registry().probe({.head = head_,
-                                                           .tail = {},
-                                                           .length = head.size(),
-                                                           .filename = kInputName,
-                                                           .beyond_qemu = true});
+  const Driver* found = caller_.context.registry().probe({.head = head_,
+                                                          .tail = {},
+                                                          .length = head.size(),
+                                                          .filename = kInputName,
+                                                          .beyond_qemu = true});
   raw_ = found != nullptr && found->name() == "raw";
 }
 
@@ -110,14 +84,14 @@ Task<size_t> StandardInput::read(MutableByteSpan out) {
 
 // What is packed by somebody else may unpack to anything.
 std::optional<uint64_t> StandardInput::most_content() const {
-  if (!session_.untrusted) return std::nullopt;
-  if (session_.output_budget || !unpacked_) return session_.output_budget;
+  if (!caller_.untrusted) return std::nullopt;
+  if (caller_.output_budget || !unpacked_) return caller_.output_budget;
   return kUnpackedAlways + kUnpackedTimes * reader_->received();
 }
 
 // Some formats show at the end of the file only.
 void StandardInput::check_end() {
-  const Driver* found = session_.context.registry().probe(
+  const Driver* found = caller_.context.registry().probe(
       {.head = head_,
        .tail = tail_.size() == kProbedTail ? ByteSpan(tail_) : ByteSpan(),
        .length = length_,
@@ -132,18 +106,17 @@ void StandardInput::check_end() {
 }
 
 Task<void> StandardInput::store(bool quiet) {
-  spool_ = std::make_shared<Spool>(session_.context, kInputName, "save it as a file first");
+  spool_ = std::make_shared<Spool>(caller_.context, kInputName, "save it as a file first");
   if (!quiet)
-    session_.error(
-        "standard input is read from begin to end: it is copied to a temporary file in '" +
-        session_.context.temporary_directory + "' first");
+    caller_.note("standard input is read from begin to end: it is copied to a temporary file in '" +
+                 caller_.context.temporary_directory + "' first");
   std::vector<std::byte> piece(kStreamPiece);
   for (size_t got = piece.size(); got == piece.size();) {
     got = co_await reader_->read(piece);
     spool_->limit(most_content());
     const ByteSpan bytes = ByteSpan(piece).first(got);
     co_await run_blocking([&] { spool_->add(bytes); });
-    if (session_.context.progress) session_.context.progress("receive", spool_->length(), 0);
+    if (caller_.context.progress) caller_.context.progress("receive", spool_->length(), 0);
   }
   spool_->finish();
 }
@@ -157,7 +130,7 @@ Task<NodePtr> StandardInput::open_file() {
   request.options.set("driver", S_ISBLK(status.st_mode) ? "host_device" : "file");
   request.options.set("filename", "/proc/self/fd/0");
   request.options.set("locking", "off");
-  NodePtr file = co_await open_node(session_.context, std::move(request));
+  NodePtr file = co_await open_node(caller_.context, std::move(request));
   co_return file;
 }
 
@@ -169,21 +142,21 @@ Task<NodePtr> StandardInput::open(bool quiet) {
     if (!spool_) co_await store(quiet);
     bytes = co_await spool_->open();
   }
-  NodePtr input = std::make_shared<PipeInput>(session_.context, bytes, spool_, kInputName);
+  NodePtr input = std::make_shared<PipeInput>(caller_.context, bytes, spool_, kInputName);
   co_return input;
 }
 
-StandardInput& standard_input(Session& session) {
-  if (!session.standard_input) session.standard_input = std::make_shared<StandardInput>(session);
-  return *session.standard_input;
+StandardInput& standard_input(Caller& caller) {
+  if (!caller.standard_input) caller.standard_input = std::make_shared<StandardInput>(caller);
+  return *caller.standard_input;
 }
 
-Task<NodePtr> open_source(Session& session, OpenRequest request, bool quiet) {
-  if (!is_pipe(session, request.filename)) {
-    NodePtr plain = co_await open_node(session.context, std::move(request));
+Task<NodePtr> open_source(Caller& caller, OpenRequest request, bool quiet) {
+  if (!is_pipe(caller, request.filename)) {
+    NodePtr plain = co_await open_node(caller.context, std::move(request));
     co_return plain;
   }
-  StandardInput& input = standard_input(session);
+  StandardInput& input = standard_input(caller);
   co_await input.look(request.format);
   NodePtr bytes = co_await input.open(quiet);
   std::exception_ptr error;
@@ -198,7 +171,7 @@ Task<NodePtr> open_source(Session& session, OpenRequest request, bool quiet) {
     if (input.unpacked()) request.format.clear();
     // What a relative name would count from is not known.
     request.flags.references.mode = ReferencePolicy::Mode::kDeny;
-    node = co_await open_node(session.context, std::move(request));
+    node = co_await open_node(caller.context, std::move(request));
   } catch (...) {
     error = std::current_exception();
   }
@@ -223,17 +196,17 @@ Task<void> write_data(Node& target, uint64_t offset, ByteSpan bytes) {
 }
 }  // namespace
 
-Task<uint64_t> copy_stream(Session& session, StandardInput& input, NodePtr target, Digest* digest) {
+Task<uint64_t> copy_stream(Caller& caller, StandardInput& input, NodePtr target, Digest* digest) {
   std::vector<std::byte> piece(kStreamPiece);
   uint64_t at = 0;
   for (size_t got = piece.size(); got == piece.size();) {
-    session.cancel.check();
+    caller.cancel.check();
     got = co_await input.read(piece);
     const ByteSpan bytes = ByteSpan(piece).first(got);
     if (digest != nullptr) co_await run_blocking([&] { digest->add(bytes); });
     if (target) co_await write_data(*target, at, bytes);
     at += got;
-    if (session.context.progress) session.context.progress(session.verb, at, 0);
+    if (caller.context.progress) caller.context.progress(caller.name, at, 0);
   }
   if (digest != nullptr) digest->add_zeroes(align_up(at, kDiskSector) - at);
   at = align_up(at, kDiskSector);
@@ -241,4 +214,4 @@ Task<uint64_t> copy_stream(Session& session, StandardInput& input, NodePtr targe
   co_return at;
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

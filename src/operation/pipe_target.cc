@@ -1,17 +1,16 @@
-#include <fcntl.h>
-#include <sys/stat.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 
 #include "base/arith.h"
 #include "block/driver.h"
-#include "cli/pipes.h"
 #include "job/forward_image.h"
+#include "operation/nodes.h"
+#include "operation/pipes.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 constexpr char kOutputName[] = "standard output";
@@ -30,48 +29,36 @@ Error not_forward(const std::string& text) {
           "subformat=streamOptimized).");
 }
 
-// Gives the descriptor of standard output; what is printed goes to standard error from now on.
-int take_standard_output(const std::string& format) {
-  if (::isatty(STDOUT_FILENO) == 1)
-    throw Error(ErrorKind::kInvalid, "'-' is standard output, which is a terminal")
-        .hint("Send the " + format +
-              " image on: cairn … - | PROGRAM, or cairn … - >FILE; './-' is "
-              "a file of that name.");
-  std::fflush(stdout);
-  const int fd = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-  if (fd < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0) throw Error::system(errno, kOutputName);
-  return fd;
-}
-
 }  // namespace
 
-PipeTarget::PipeTarget(Session& session, std::string format, Options options, bool compress,
-                       bool quiet)
-    : session_(session), format_(std::move(format)), options_(std::move(options)), quiet_(quiet) {
-  way_ = choose(compress);
-  fd_ = take_standard_output(format_);
+PipeTarget::PipeTarget(Caller& caller, std::string format, Options options, bool compress,
+                       bool quiet, const Take& take)
+    : caller_(caller), format_(std::move(format)), options_(std::move(options)), quiet_(quiet) {
+  way_ = choose(format_, options_, compress);
+  fd_ = take();
 }
 
 PipeTarget::~PipeTarget() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-PipeTarget::Way PipeTarget::choose(bool compress) const {
+PipeTarget::Way PipeTarget::choose(const std::string& format, const Options& options,
+                                   bool compress) {
   for (const std::string_view key : kStorageOptions)
-    if (options_.has(key))
+    if (options.has(key))
       throw not_forward("an image with " + std::string(key) +
                         " cannot be written to standard output");
-  if (format_ == "raw") {
-    if (!options_.items().empty())
+  if (format == "raw") {
+    if (!options.items().empty())
       throw not_forward("options of creation mean nothing for raw data on standard output");
     return Way::kBytes;
   }
-  if (format_ == "vmdk" && options_.string("subformat").value_or("") == "streamOptimized")
+  if (format == "vmdk" && options.string("subformat").value_or("") == "streamOptimized")
     return Way::kStream;
-  if (format_ != "qcow2")
-    throw not_forward("an image in the format " + format_ +
+  if (format != "qcow2")
+    throw not_forward("an image in the format " + format +
                       " is not written from begin to end: standard output cannot take it");
-  for (const auto& [key, value] : options_.items())
+  for (const auto& [key, value] : options.items())
     if (std::find(std::begin(kPlainOptions), std::end(kPlainOptions), key) ==
         std::end(kPlainOptions))
       return Way::kStored;
@@ -79,14 +66,14 @@ PipeTarget::Way PipeTarget::choose(bool compress) const {
 }
 
 Task<void> PipeTarget::create(uint64_t size) {
-  spool_ = std::make_unique<Spool>(session_.context, "the image", "write to a file instead");
+  spool_ = std::make_unique<Spool>(caller_.context, "the image", "write to a file instead");
   CreateOptions image;
   image.filename = kImageName + format_;
   image.format = format_;
   image.options = options_;
   image.size = size;
   image.written_to = spool_->path();
-  co_await create_image(session_.context, std::move(image));
+  co_await create_image(caller_.context, std::move(image));
 }
 
 Task<NodePtr> PipeTarget::open_image(NodePtr file, bool writable) const {
@@ -102,7 +89,7 @@ Task<NodePtr> PipeTarget::open_image(NodePtr file, bool writable) const {
   std::exception_ptr error;
   NodePtr image;
   try {
-    image = co_await open_node(session_.context, std::move(request));
+    image = co_await open_node(caller_.context, std::move(request));
   } catch (...) {
     error = std::current_exception();
   }
@@ -112,13 +99,13 @@ Task<NodePtr> PipeTarget::open_image(NodePtr file, bool writable) const {
 }
 
 std::shared_ptr<PipeOutput> PipeTarget::open_bytes() {
-  out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, 0);
+  out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0);
   return out_;
 }
 
 Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job) {
   if (way_ == Way::kBytes) {
-    out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, align_up(size, 512));
+    out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, align_up(size, 512));
     co_return out_;
   }
   // Of a damaged source it is not known before what can be read.
@@ -133,13 +120,13 @@ Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, Conv
   NodePtr file = co_await spool_->open(true);
   if (way_ == Way::kStored) {
     if (!quiet_)
-      session_.error(
+      caller_.note(
           "the image cannot be sent while it is made: it is written to a temporary file "
           "in '" +
-          session_.context.temporary_directory + "' first");
+          caller_.context.temporary_directory + "' first");
   } else {
     held_ = file;
-    out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, 0, held_);
+    out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0, held_);
     file = out_;
   }
   NodePtr image = co_await open_image(file, true);
@@ -153,8 +140,8 @@ Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sour
   std::exception_ptr error;
   bool ordered = false;
   try {
-    ordered = co_await lay_out(session_.context, format_, file, std::move(sources), zeroes,
-                               session_.cancel);
+    ordered = co_await lay_out(caller_.context, format_, file, std::move(sources), zeroes,
+                               caller_.cancel);
   } catch (...) {
     error = std::current_exception();
   }
@@ -162,17 +149,17 @@ Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sour
   co_await close_all(std::move(nodes), error);
   if (!ordered) co_return nullptr;
   held_ = co_await spool_->open();
-  out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, 0, held_);
+  out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0, held_);
   NodePtr layout_file = co_await spool_->open();
   NodePtr layout = co_await open_image(layout_file, false);
-  NodePtr image = std::make_shared<ForwardImage>(session_.context, layout, out_);
+  NodePtr image = std::make_shared<ForwardImage>(caller_.context, layout, out_);
   co_return image;
 }
 
 Task<void> PipeTarget::finish() {
   if (way_ == Way::kStored) {
     held_ = co_await spool_->open();
-    out_ = std::make_shared<PipeOutput>(session_.context, fd_, kOutputName, 0, held_);
+    out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0, held_);
   }
   std::exception_ptr error;
   try {
@@ -193,7 +180,7 @@ void PipeTarget::abandon() {
 void PipeTarget::explain(Error& error) const {
   if (error.kind() == ErrorKind::kNoSpace && spool_ &&
       error.message().find(kOutputName) == std::string::npos)
-    error.hint("The image is prepared in '" + session_.context.temporary_directory +
+    error.hint("The image is prepared in '" + caller_.context.temporary_directory +
                "': set TMPDIR to a directory with more room, or write to a file instead.");
   if (out_ && out_->sent_any())
     error.hint("What was sent to standard output is incomplete and must not be used.");
@@ -206,4 +193,4 @@ void PipeTarget::check_reader() const {
     throw Error::system(EPIPE, kOutputName);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,29 +1,28 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "block/spool.h"
-#include "cli/session.h"
 #include "crypto/digest.h"
 #include "job/convert.h"
 #include "job/pipe_input.h"
 #include "job/pipe_output.h"
+#include "operation/caller.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 
-// "-" under Cairn's own name: standard input as a source, standard output as a target.
-bool is_pipe(const Session& session, std::string_view name);
-// Fails where WORDS of VERB have a "-" that it cannot use.
-void check_pipes(const Session& session, const Verb& verb, const Arguments& arguments);
+// Whether NAME is standard input as a source, standard output as a target.
+bool is_pipe(const Caller& caller, std::string_view name);
 
 // Standard input as an image.
 class StandardInput {
  public:
   // Throws when it is a terminal.
-  explicit StandardInput(Session& session);
+  explicit StandardInput(Caller& caller);
 
   // Finds out what comes, which is unpacked from then on. An image in FORMAT is expected; any where
   // that is empty. Throws when nothing comes.
@@ -46,7 +45,7 @@ class StandardInput {
   // How much content an untrusted stream may have.
   std::optional<uint64_t> most_content() const;
 
-  Session& session_;
+  Caller& caller_;
   std::optional<PipeReader> reader_;  // none: a file
   bool looked_ = false;
   bool detect_ = false;
@@ -57,22 +56,29 @@ class StandardInput {
   uint64_t length_ = 0;
   std::shared_ptr<Spool> spool_;
 };
-StandardInput& standard_input(Session& session);
+StandardInput& standard_input(Caller& caller);
 
 // Opens an image as open_node() does; "-" is standard input.
-Task<NodePtr> open_source(Session& session, OpenRequest request, bool quiet);
+Task<NodePtr> open_source(Caller& caller, OpenRequest request, bool quiet);
 
 // Copies a raw disk from INPUT, filled up to whole sectors, to the start of TARGET, which grows,
 // and gives it to DIGEST. Both may be null. Gives the length.
-Task<uint64_t> copy_stream(Session& session, StandardInput& input, NodePtr target, Digest* digest);
+Task<uint64_t> copy_stream(Caller& caller, StandardInput& input, NodePtr target, Digest* digest);
 
-// Standard output as the target of a copy. From its making on, what is printed goes to standard
-// error.
+// Standard output as the target of a copy.
 class PipeTarget {
  public:
+  // Gives the descriptor, which is closed at the end; may throw.
+  using Take = std::function<int()>;
+
   // Throws kUnsupported when an image in FORMAT with these OPTIONS cannot be sent, and says what
-  // can be done; kInvalid when standard output is a terminal.
-  PipeTarget(Session& session, std::string format, Options options, bool compress, bool quiet);
+  // can be done.
+  static void check(const std::string& format, const Options& options) {
+    choose(format, options, false);
+  }
+  // Throws as check(). TAKE is called when the image can be sent.
+  PipeTarget(Caller& caller, std::string format, Options options, bool compress, bool quiet,
+             const Take& take);
   ~PipeTarget();
   PipeTarget(const PipeTarget&) = delete;
 
@@ -99,12 +105,12 @@ class PipeTarget {
     kLaidOut,  // all tables first, then the data
     kStored,   // the whole image is made in a temporary file
   };
-  Way choose(bool compress) const;
+  static Way choose(const std::string& format, const Options& options, bool compress);
   Task<void> create(uint64_t size);
   Task<NodePtr> open_image(NodePtr file, bool writable) const;
   Task<NodePtr> open_laid_out(uint64_t size, std::vector<NodePtr> sources, bool zeroes);
 
-  Session& session_;
+  Caller& caller_;
   std::string format_;
   Options options_;
   bool quiet_;
@@ -115,4 +121,4 @@ class PipeTarget {
   std::shared_ptr<PipeOutput> out_;
 };
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

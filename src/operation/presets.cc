@@ -1,15 +1,13 @@
-#include "cli/presets.h"
+#include "operation/presets.h"
 
 #include <algorithm>
 
 #include "base/arith.h"
 #include "base/size.h"
 #include "block/driver.h"
-#include "cli/report.h"
-#include "cli/verbs.h"
 #include "format/vpc/azure.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 constexpr uint64_t kPresetMiB = 1 << 20;
@@ -27,6 +25,8 @@ const PresetImage kQcow2{.format = "qcow2",
                          .ending = ".qcow2",
                          .options = {{"compat", "1.1"}},
                          .ready = "a qcow2 image"};
+
+}  // namespace
 
 const std::vector<Preset>& presets() {
   static const std::vector<Preset> all = {
@@ -96,6 +96,8 @@ const std::vector<Preset>& presets() {
   return all;
 }
 
+namespace {
+
 template <class Get>
 std::string listed(const Preset& preset, const char* before, Get get) {
   std::string text;
@@ -139,64 +141,19 @@ Task<std::string> finding_of_vhd(NodePtr bytes) {
 
 }  // namespace
 
-const Preset& find_preset(const Session& session, const std::string& name) {
+const Preset& find_preset(const std::string& name) {
   std::string names;
   for (const Preset& preset : presets()) {
     if (preset.name == name) return preset;
     names += (names.empty() ? "" : ", ") + std::string(preset.name);
   }
-  fail(session, "--for knows " + names + "; '" + name + "' was given");
+  invalid("--for knows " + names + "; '" + name + "' was given");
 }
 
-namespace {
-
-void report_presets(const Session& session) {
-  Value list = Value::array();
-  for (const Preset& preset : presets()) {
-    Value one = Value::object();
-    one.set("name", preset.name);
-    one.set("title", preset.title);
-    Value images = Value::array();
-    for (const PresetImage& image : preset.images) {
-      Value kind = Value::object();
-      kind.set("ending", image.ending);
-      kind.set("format", image.format);
-      kind.set("title", image.ready);
-      images.push_back(std::move(kind));
-    }
-    one.set("images", std::move(images));
-    list.push_back(std::move(one));
-  }
-  Value out = Value::object();
-  out.set("presets", std::move(list));
-  print_report(session, out, "presets");
-}
-
-}  // namespace
-
-int print_presets(const Session& session) {
-  if (session.json) {
-    report_presets(session);
-    return 0;
-  }
-  for (const Preset& preset : presets()) {
-    std::string kinds;
-    for (const PresetImage& image : preset.images)
-      kinds += (kinds.empty() ? "" : ", or NAME") + std::string(image.ending) + ": " +
-               std::string(image.ready);
-    std::string line(preset.name);
-    line.resize(12, ' ');
-    std::string title(preset.title);
-    title.resize(std::max<size_t>(title.size() + 1, 24), ' ');
-    print(line + title + "NAME" + kinds + "\n");
-  }
-  return 0;
-}
-
-const PresetImage& choose_image(const Session& session, const Preset& preset,
-                                const std::string& target, const std::optional<std::string>& format,
-                                bool compress, Options& options) {
-  const std::string by_name = target.ends_with(".tar.gz") ? "tar.gz" : format_of_name(target);
+const PresetImage& choose_image(const Preset& preset, const std::string& target,
+                                const std::string& by_name,
+                                const std::optional<std::string>& format, bool compress,
+                                Options& options) {
   const auto fits = [&](const PresetImage& image) {
     if (image.archive) return target.ends_with(image.ending) && format.value_or("raw") == "raw";
     if (format) return *format == image.format;
@@ -205,16 +162,16 @@ const PresetImage& choose_image(const Session& session, const Preset& preset,
   const auto chosen = std::find_if(preset.images.begin(), preset.images.end(), fits);
   const std::string title(preset.title);
   if (chosen == preset.images.end())
-    fail(session, title + " takes " + std::string(preset.kinds) + " only: the target must be " +
-                      listed(preset, "NAME", [](const PresetImage& one) { return one.ending; }) +
-                      ", or of the format " +
-                      listed(preset, "", [](const PresetImage& one) { return one.format; }));
-  if (compress && !chosen->compressed) fail(session, title + " takes no compressed images");
+    invalid(title + " takes " + std::string(preset.kinds) + " only: the target must be " +
+            listed(preset, "NAME", [](const PresetImage& one) { return one.ending; }) +
+            ", or of the format " +
+            listed(preset, "", [](const PresetImage& one) { return one.format; }));
+  if (compress && !chosen->compressed) invalid(title + " takes no compressed images");
   for (const auto& [key, value] : chosen->options) {
     const auto given = options.string(key);
     if (given && *given != value)
-      fail(session,
-           title + " takes images with " + std::string(key) + "=" + std::string(value) + " only");
+      invalid(title + " takes images with " + std::string(key) + "=" + std::string(value) +
+              " only");
     options.set(key, value);
   }
   return *chosen;
@@ -228,11 +185,11 @@ uint64_t size_for(const Preset& preset, uint64_t size) {
   return align_up(size, preset.unit);
 }
 
-Task<void> check_for(Session& session, const Preset& preset, const PresetImage& image,
+Task<void> check_for(Context& context, const Preset& preset, const PresetImage& image,
                      OpenRequest target) {
   const bool azure = preset.name == "azure";
   if (azure) target.format = "file";
-  NodePtr node = co_await open_node(session.context, std::move(target));
+  NodePtr node = co_await open_node(context, std::move(target));
   std::string finding;
   std::exception_ptr error;
   try {
@@ -250,4 +207,4 @@ Task<void> check_for(Session& session, const Preset& preset, const PresetImage& 
                 std::string(preset.title) + " would not take the target: " + finding);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

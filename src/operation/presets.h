@@ -7,9 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include "cli/session.h"
+#include "operation/caller.h"
+#include "operation/nodes.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 
 // One kind of file that a cloud or hypervisor takes.
 struct PresetImage {
@@ -31,22 +32,26 @@ struct Preset {
   std::vector<PresetImage> images;  // the first one where the name of the target says nothing
 };
 
-// The preset NAME. Fails with the list of them.
-const Preset& find_preset(const Session& session, const std::string& name);
-int print_presets(const Session& session);
+// All of them, by name.
+const std::vector<Preset>& presets();
+// The preset NAME. Throws kInvalid with the list of them.
+const Preset& find_preset(const std::string& name);
 
-// The image of PRESET for a target called TARGET, or of FORMAT where that is given; its options are
-// added to OPTIONS. Fails for what the maker does not take.
-const PresetImage& choose_image(const Session& session, const Preset& preset,
-                                const std::string& target, const std::optional<std::string>& format,
-                                bool compress, Options& options);
+// The image of PRESET for a target called TARGET, or of FORMAT where that is given; BY_NAME is the
+// format ("tar.gz" for an archive) that the ending of TARGET stands for, empty when it says
+// nothing. The options of the image are added to OPTIONS. Throws kInvalid for what the maker does
+// not take.
+const PresetImage& choose_image(const Preset& preset, const std::string& target,
+                                const std::string& by_name,
+                                const std::optional<std::string>& format, bool compress,
+                                Options& options);
 
 // SIZE as the maker wants it. Throws kTooLarge.
 uint64_t size_for(const Preset& preset, uint64_t size);
 
 // Looks at the finished, closed target as a stranger does, and throws what the maker would not
 // take.
-Task<void> check_for(Session& session, const Preset& preset, const PresetImage& image,
+Task<void> check_for(Context& context, const Preset& preset, const PresetImage& image,
                      OpenRequest target);
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

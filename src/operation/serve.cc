@@ -1,4 +1,4 @@
-#include "cli/nbd/plan.h"
+#include "operation/serve.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -7,37 +7,31 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <exception>
 #include <string>
 
 #include "base/arith.h"
 #include "block/overlay.h"
-#include "cli/signals.h"
-#include "cli/snapshot_table.h"
+#include "operation/nodes.h"
+#include "operation/snapshot.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 using namespace std::chrono_literals;
 
-Task<NodePtr> open_image(Session& session, const ImagePlan& plan) {
-  const bool people = session.for_people();
+Task<NodePtr> open_image(Caller& caller, const ImagePlan& plan) {
   NodePtr node;
   try {
     OpenRequest request = plan.request;
     if (plan.complete) plan.complete(request);
     if (plan.snapshot)
-      node = co_await open_with_snapshot_overlay(session.context, std::move(request));
+      node = co_await open_with_snapshot_overlay(caller.context, std::move(request));
     else
-      node = co_await open_node(session.context, std::move(request));
+      node = co_await open_node(caller.context, std::move(request));
   } catch (const Error& error) {
-    if (people) throw;
-    // QEMU's program has not the words before the cause that its other tools have.
-    const std::string words = "Could not open '" + plan.title + "': ";
-    std::string cause = error.message();
-    if (cause.starts_with(words)) cause.erase(0, words.size());
-    Error told(error.kind(), "Failed to blk_new_open '" + plan.title + "': " + cause);
-    for (const std::string& line : error.hints()) told.hint(line);
-    throw told;
+    if (!plan.explain) throw;
+    throw plan.explain(error);
   }
   co_return node;
 }
@@ -97,15 +91,15 @@ bool is_local(const std::string& host) {
 }
 
 // NBD without TLS asks nobody for a name: who reaches the address has the disk.
-void warn_if_unprotected(const Session& session, const ServePlan& plan) {
-  if (!session.for_people() || plan.quiet || plan.connected >= 0 || plan.server.tls) return;
+void warn_if_unprotected(const Caller& caller, const ServePlan& plan) {
+  if (!caller.guarded || plan.quiet || plan.connected >= 0 || plan.server.tls) return;
   if (plan.address.kind != SocketAddress::Kind::kInet || is_local(plan.address.host)) return;
   bool writable = false;
   for (const ImagePlan& image : plan.images) writable |= image.request.flags.writable;
   const std::string host = plan.address.host.empty() ? "every address" : plan.address.host;
-  session.warning("listening on " + host + " without TLS: everyone who can reach it can read" +
-                  (writable ? " and change" : "") +
-                  " the disk; give --tls-creds, or -b 127.0.0.1 for this machine only");
+  caller.warn("listening on " + host + " without TLS: everyone who can reach it can read" +
+              (writable ? " and change" : "") +
+              " the disk; give --tls-creds, or -b 127.0.0.1 for this machine only");
 }
 
 Task<void> tick(const ServePlan& plan, const nbd::server::Server& server, CancelSource& over) {
@@ -121,8 +115,8 @@ Task<void> serve_connected(nbd::server::Server& server, int fd) {
   co_await server.serve(std::move(socket));
 }
 
-Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> listeners) {
-  nbd::server::Server server(session.context, plan.server);
+Task<void> serve_on(Caller& caller, ServePlan& plan, std::vector<Socket> listeners) {
+  nbd::server::Server server(caller.context, plan.server);
   if (!plan.pid_file.empty()) write_pid(plan.pid_file);
   SocketAddress where = plan.address;
   if (!listeners.empty()) {
@@ -131,15 +125,14 @@ Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> liste
     if (where.kind == SocketAddress::Kind::kFd) where = bound;
   }
   if (plan.ready) plan.ready(server, where);
-  take_time_to_end();
-  warn_if_unprotected(session, plan);
+  warn_if_unprotected(caller, plan);
   TaskGroup watchers;
   CancelSource over;
   if (plan.tick) watchers.spawn(tick(plan, server, over));
   if (plan.connected >= 0) watchers.spawn(serve_connected(server, plan.connected));
   std::exception_ptr error;
   try {
-    co_await server.run(std::move(listeners), session.cancel);
+    co_await server.run(std::move(listeners), caller.cancel);
   } catch (...) {
     error = std::current_exception();
   }
@@ -150,18 +143,10 @@ Task<void> serve_on(Session& session, ServePlan& plan, std::vector<Socket> liste
 
 }  // namespace
 
-void check_port(const std::string& port) {
-  const bool number = port.find_first_not_of("0123456789") == std::string::npos;
-  if (!number || port.empty()) return;
-  const size_t zeroes = std::min(port.find_first_not_of('0'), port.size() - 1);
-  if (port.size() - zeroes > 5 || std::stoul(port.substr(zeroes)) > UINT16_MAX)
-    throw UsageError{"'" + port + "' is no TCP port: those are 0 to 65535"};
-}
-
-Task<std::shared_ptr<const nbd::server::Export>> open_export(Session& session,
-                                                             const ImagePlan& plan, unsigned shared,
+Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, const ImagePlan& plan,
+                                                             unsigned shared,
                                                              std::vector<NodePtr>& nodes) {
-  NodePtr node = co_await open_image(session, plan);
+  NodePtr node = co_await open_image(caller, plan);
   nodes.push_back(node);
   if (plan.load_snapshot) {
     try {
@@ -219,7 +204,7 @@ Task<std::vector<Socket>> listen_labelled(ServePlan& plan) {
 
 }  // namespace
 
-Task<void> serve(Session& session, ServePlan plan) {
+Task<void> serve(Caller& caller, ServePlan plan) {
   std::vector<NodePtr> nodes;
   std::exception_ptr error;
   bool listening = false;
@@ -228,11 +213,11 @@ Task<void> serve(Session& session, ServePlan plan) {
     if (plan.connected < 0) listeners = co_await listen_labelled(plan);
     listening = plan.connected < 0;
     for (const ImagePlan& image : plan.images) {
-      auto exported = co_await open_export(session, image, plan.shared, nodes);
+      auto exported = co_await open_export(caller, image, plan.shared, nodes);
       plan.server.exports.push_back(std::move(exported));
     }
     plan.server.max_clients = plan.shared;
-    co_await serve_on(session, plan, std::move(listeners));
+    co_await serve_on(caller, plan, std::move(listeners));
   } catch (...) {
     error = std::current_exception();
   }
@@ -243,4 +228,4 @@ Task<void> serve(Session& session, ServePlan plan) {
   co_await close_all(std::move(nodes), error);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

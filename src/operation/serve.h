@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "block/open.h"
-#include "cli/session.h"
 #include "export/nbd/server.h"
 #include "net/address.h"
+#include "operation/caller.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 
 // One image to be served.
 struct ImagePlan {
@@ -27,6 +27,8 @@ struct ImagePlan {
   std::vector<std::string> bitmaps;
   // Completes the request once the server listens; may throw. None: it is complete.
   std::function<void(OpenRequest&)> complete;
+  // The words for an error of opening; none: as it is.
+  std::function<Error(const Error&)> explain;
 };
 
 // What is served, where, and how.
@@ -47,17 +49,13 @@ struct ServePlan {
   int connected = -1;
 };
 
-// Throws UsageError when PORT is a number that no TCP port has: what resolves names takes such a
-// number for another one. Names of services are left alone.
-void check_port(const std::string& port);
-
-// Listens, opens the images, serves until the session is cancelled or the server ends by itself,
-// and closes everything. Throws the first error, with QEMU's words.
-Task<void> serve(Session& session, ServePlan plan);
+// Listens, opens the images, serves until CALLER cancels or the server ends by itself, and closes
+// everything. Throws the first error.
+Task<void> serve(Caller& caller, ServePlan plan);
 
 // Opens one image and gives the export that shows it; the node goes to NODES for closing.
-Task<std::shared_ptr<const nbd::server::Export>> open_export(Session& session,
-                                                             const ImagePlan& plan, unsigned shared,
+Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, const ImagePlan& plan,
+                                                             unsigned shared,
                                                              std::vector<NodePtr>& nodes);
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

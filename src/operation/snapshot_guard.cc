@@ -1,8 +1,8 @@
-#include "cli/snapshot_guard.h"
+#include "operation/snapshot_guard.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 
-void check_snapshots_stay(const Session& session, const Node& node, const std::string& name,
+void check_snapshots_stay(const Caller& caller, const Node& node, const std::string& name,
                           bool force) {
   const size_t count = node.snapshots().size();
   if (count == 0) return;
@@ -10,10 +10,10 @@ void check_snapshots_stay(const Session& session, const Node& node, const std::s
       "'" + name + "' has " + std::to_string(count) +
       (count == 1 ? " internal snapshot that shows" : " internal snapshots that show") +
       " other content when its backing file changes";
-  if (session.for_people() && !force)
+  if (caller.guarded && !force)
     throw Error(ErrorKind::kInvalid, text)
         .hint("Nothing was changed. Copy the snapshots first (cairn convert -l), or use --force.");
-  session.warning(text);
+  caller.warn(text);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,16 +1,12 @@
-#include "cli/target.h"
+#include "operation/target.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "block/driver.h"
-#include "cli/verbs.h"
+#include "operation/nodes.h"
 
-namespace cairn::cli {
-
-const Flag kOverwriteFlag{kOverwrite, "overwrite", nullptr,
-                          "replace a target that exists; it stays as it is until the new one is "
-                          "complete"};
+namespace cairn::operation {
 
 namespace {
 // ERROR with NAME for PATH: people do not know the file that is written beside theirs.
@@ -26,17 +22,17 @@ Error renamed(const Error& error, const std::string& path, const std::string& na
 }
 }  // namespace
 
-Target::Target(Session& session, std::string name, const Arguments& arguments,
-               std::string_view format, const Options& options)
-    : session_(session), name_(std::move(name)), written_(name_) {
-  if (protocol_of(session.context, name_).name() != "file") return;
+Target::Target(Caller& caller, std::string name, bool overwrite, std::string_view format,
+               const Options& options)
+    : caller_(caller), name_(std::move(name)), written_(name_) {
+  if (protocol_of(caller.context, name_).name() != "file") return;
   struct stat status = {};
   if (::lstat(name_.c_str(), &status) != 0) unfinished_.emplace(name_, Unfinished::Fate::kRemoved);
-  if (!session.for_people()) return;
+  if (!caller.guarded) return;
   active_ = true;
-  overwrite_ = arguments.has(kOverwrite);
+  overwrite_ = overwrite;
   Options named;
-  protocol_of(session.context, name_).parse_filename(name_, named);
+  protocol_of(caller.context, name_).parse_filename(name_, named);
   name_ = named.string("filename").value_or(name_);
   existed_ = ::stat(name_.c_str(), &status) == 0;
   was_empty_ = existed_ && S_ISREG(status.st_mode) && status.st_size == 0;
@@ -55,21 +51,20 @@ void Target::replace() {
   request.filename = name_;
   request.format = "file";
   request.flags.writable = true;
-  NodePtr old = run(session_, open_node(session_.context, std::move(request)));
+  NodePtr old = caller_.run(open_node(caller_.context, std::move(request)));
   old_ = old;
   const uint64_t all = Permissions::kWrite | Permissions::kResize;
-  run(session_, old->set_permissions({.used = all, .unshared = all}));
-  if (session_.replacement) {
-    replacement_ = session_.replacement;
+  caller_.run(old->set_permissions({.used = all, .unshared = all}));
+  if (caller_.replacement) {
+    replacement_ = caller_.replacement;
   } else {
     try {
       replacement_ = std::make_shared<FileReplacement>(name_);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kDenied) throw;
-      session_.warning(
-          "'" + name_ +
-          "' is overwritten in place, for its directory takes no files: " + error.cause());
-      run(session_, old->close());
+      caller_.warn("'" + name_ +
+                   "' is overwritten in place, for its directory takes no files: " + error.cause());
+      caller_.run(old->close());
       old_ = nullptr;
     }
   }
@@ -86,16 +81,16 @@ Task<NodePtr> Target::open(OpenRequest request, Options options) const {
     below.format = options.string("backing_fmt").value_or("");
     below.flags.cache = request.flags.cache;
     below.flags.references = request.flags.references;
-    request.backing = co_await open_node(session_.context, std::move(below));
+    request.backing = co_await open_node(caller_.context, std::move(below));
   }
-  NodePtr node = co_await open_over_backing(session_.context, std::move(request));
+  NodePtr node = co_await open_over_backing(caller_.context, std::move(request));
   co_return node;
 }
 
 Target::~Target() {
   if (!old_) return;
   try {
-    run(session_, old_->close());
+    caller_.run(old_->close());
   } catch (const Error&) {
     // Nothing was written to it.
   }
@@ -110,11 +105,11 @@ void Target::prepare(CreateOptions& image) const {
 void Target::commit() {
   unfinished_.reset();
   // In a sandbox the program outside does it.
-  if (replacement_ && replacement_ != session_.replacement) replacement_->commit();
+  if (replacement_ && replacement_ != caller_.replacement) replacement_->commit();
 }
 
 void Target::failed(Error& error, bool created, const std::vector<std::string>& parts) {
-  if (!session_.for_people()) return;
+  if (!caller_.guarded) return;
   if (replacement_) {
     error = renamed(error, written_, name_);
     error.hint("'" + name_ + "' is as it was.");
@@ -133,15 +128,15 @@ void Target::failed(Error& error, bool created, const std::vector<std::string>& 
   }
 }
 
-void check_target_size(const Session& session, const Node& target, uint64_t size, bool created) {
+void check_target_size(const Caller& caller, const Node& target, uint64_t size, bool created) {
   if (target.length() < size)
     throw Error(ErrorKind::kInvalid, "output file is smaller than input file");
-  if (!created || session.for_people() || target.length() == size) return;
+  if (!created || caller.guarded || target.length() == size) return;
   for (const OptionSpec& option : target.driver().create_options())
     if (option.name == "force_size")
-      session.warning("the VHD disk grows from " + std::to_string(size) + " to " +
-                      std::to_string(target.length()) +
-                      " bytes, the next CHS geometry; -o force_size=on keeps the size");
+      caller.warn("the VHD disk grows from " + std::to_string(size) + " to " +
+                  std::to_string(target.length()) +
+                  " bytes, the next CHS geometry; -o force_size=on keeps the size");
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

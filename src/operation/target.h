@@ -6,22 +6,20 @@
 #include <vector>
 
 #include "base/unfinished.h"
-#include "cli/session.h"
 #include "job/replacement.h"
+#include "operation/caller.h"
 
-namespace cairn::cli {
+namespace cairn::operation {
 
-extern const Flag kOverwriteFlag;
-
-// The image that a verb makes, under Cairn's own name: nothing that has content is lost. A file
-// that is to be replaced (--overwrite) keeps its content until commit(); the new image is written
-// beside it where the directory takes a file, else over it. Under QEMU's names, and for devices and
-// other protocols, all of this does nothing.
+// The image that an operation makes: nothing that has content is lost. A file that is to be
+// replaced keeps its content until commit(); the new image is written beside it where the directory
+// takes a file, else over it. For a caller that is not guarded, and for devices and other
+// protocols, all of this does nothing. Not from a task.
 class Target {
  public:
-  // Throws kExists when NAME has content and --overwrite was not given, kLocked when an image that
+  // Throws kExists when NAME has content and OVERWRITE is not set, kLocked when an image that
   // is to be replaced is in use. OPTIONS are those of the creation.
-  Target(Session& session, std::string name, const Arguments& arguments, std::string_view format,
+  Target(Caller& caller, std::string name, bool overwrite, std::string_view format,
          const Options& options);
   ~Target();
   Target(const Target&) = delete;
@@ -43,7 +41,7 @@ class Target {
  private:
   void replace();
 
-  Session& session_;
+  Caller& caller_;
   std::string name_;
   std::string written_;
   bool active_ = false;
@@ -55,9 +53,8 @@ class Target {
   NodePtr old_;  // the image that is replaced, locked against others
 };
 
-// TARGET receives SIZE bytes. Throws when it is too small; warns when it was CREATED for them under
-// QEMU's names and its format made the disk larger. (Under its own name Cairn warns of that in
-// `create` too.)
-void check_target_size(const Session& session, const Node& target, uint64_t size, bool created);
+// TARGET receives SIZE bytes. Throws when it is too small; warns a caller that is not guarded when
+// it was CREATED for them and its format made the disk larger. (Making the image warned others.)
+void check_target_size(const Caller& caller, const Node& target, uint64_t size, bool created);
 
-}  // namespace cairn::cli
+}  // namespace cairn::operation

@@ -1,3 +1,4 @@
+
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
@@ -16,13 +17,11 @@
 #include <thread>
 
 #include "base/own_fd.h"
-#include "cli/report.h"
-#include "cli/verbs.h"
-#include "export/fuse/mount.h"
+#include "operation/mount.h"
 
 extern char** environ;
 
-namespace cairn::cli {
+namespace cairn::operation {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -107,10 +106,10 @@ bool try_unmount(const std::string& path) {
   throw Error(ErrorKind::kLocked, "'" + name + "' " + why).hint(instead);
 }
 
-void wait_for_server(const Session& session, const std::string& name, int server,
+void wait_for_server(const Caller& caller, const std::string& name, int server,
                      Clock::time_point end) {
   while (true) {
-    session.cancel.check();
+    caller.cancel.check();
     pollfd ended = {.fd = server, .events = POLLIN, .revents = 0};
     if (::poll(&ended, 1, 100) > 0) return;
     if (Clock::now() >= end)
@@ -119,14 +118,10 @@ void wait_for_server(const Session& session, const std::string& name, int server
   }
 }
 
-int run_umount(Session& session, Arguments& arguments) {
-  const auto& words = arguments.words();
-  if (words.size() != 1) throw UsageError{"Expecting one mount point"};
-  const std::string& name = words[0];
-  const std::string seconds = arguments.value_or(kTimeout, "10");
-  if (seconds.empty() || seconds.size() > 6 ||
-      seconds.find_first_not_of("0123456789") != std::string::npos)
-    throw UsageError{"--timeout is a number of seconds, not '" + seconds + "'"};
+}  // namespace
+
+std::string unmount(const Caller& caller, const Unmounting& options) {
+  const auto& [name, seconds] = options;
   const auto end = Clock::now() + std::chrono::seconds(std::atoi(seconds.c_str()));
   const std::string path = absolute(name);
   const std::string type = mounted_type(path);
@@ -136,7 +131,7 @@ int run_umount(Session& session, Arguments& arguments) {
         .hint("Use the program that belongs to it, or umount.");
   const OwnFd server = server_of(path);
   while (!try_unmount(path)) {
-    session.cancel.check();
+    caller.cancel.check();
     if (Clock::now() >= end)
       still_there(name, "is still in use after " + seconds + " seconds, and stays mounted",
                   "Close the programs that use it (`fuser -v -m " + name +
@@ -144,24 +139,8 @@ int run_umount(Session& session, Arguments& arguments) {
                       "unmount it.");
     std::this_thread::sleep_for(kPause);
   }
-  if (server.get() >= 0) wait_for_server(session, name, server.get(), end);
-  if (session.json) {
-    Value out = Value::object();
-    out.set("mount-point", path);
-    print_report(session, out);
-  }
-  return 0;
+  if (server.get() >= 0) wait_for_server(caller, name, server.get(), end);
+  return path;
 }
 
-}  // namespace
-
-Verb umount_verb() {
-  return {.name = "umount",
-          .summary = "unmounts what `mount` shows, and waits until the image is closed",
-          .synopsis = "[--timeout SECONDS] PATH",
-          .flags = {{kTimeout, "timeout", "SECONDS", "how long to wait at most (10)"}},
-          .run = run_umount,
-          .own = true};
-}
-
-}  // namespace cairn::cli
+}  // namespace cairn::operation

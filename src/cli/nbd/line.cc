@@ -8,9 +8,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "cli/snapshot_table.h"
 #include "cli/trace.h"
 #include "net/nbd_wire.h"
+#include "operation/snapshot.h"
 
 namespace cairn::cli {
 namespace {
@@ -222,7 +222,7 @@ uint64_t offset_of(const Session& session, const char* text) {
 
 void take_snapshot(const Session& session, NbdLine& line, const std::string& parameter) {
   try {
-    check_snapshot_parameter(parameter);
+    operation::check_snapshot_parameter(parameter);
   } catch (const Error& error) {
     session.error(error);
     fail(session, "Failed in parsing snapshot param `" + parameter + "'");
@@ -341,6 +341,14 @@ bool parse_nbd_line(Session& session, NbdLine& line, int argc, char** argv) {
     throw Exit{1};
   }
   return true;
+}
+
+void check_port(const std::string& port) {
+  const bool number = port.find_first_not_of("0123456789") == std::string::npos;
+  if (!number || port.empty()) return;
+  const size_t zeroes = std::min(port.find_first_not_of('0'), port.size() - 1);
+  if (port.size() - zeroes > 5 || std::stoul(port.substr(zeroes)) > UINT16_MAX)
+    throw UsageError{"'" + port + "' is no TCP port: those are 0 to 65535"};
 }
 
 }  // namespace cairn::cli

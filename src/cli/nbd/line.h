@@ -4,7 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/nbd/plan.h"
+#include "cli/session.h"
+#include "operation/serve.h"
 
 namespace cairn::cli {
 
@@ -28,12 +29,16 @@ struct NbdLine {
   bool native_aio = false;
   bool discard_unmap = false;
   std::string detect_zeroes;
-  ImagePlan image;
+  operation::ImagePlan image;
   bool read_only = false;
 };
 
 // Reads the command line and creates its objects. False when help or the version was asked for and
 // printed. Ends the program with QEMU's words when an option is wrong.
 bool parse_nbd_line(Session& session, NbdLine& line, int argc, char** argv);
+
+// Throws UsageError when PORT is a number that no TCP port has: what resolves names takes such a
+// number for another one. Names of services are left alone.
+void check_port(const std::string& port);
 
 }  // namespace cairn::cli

@@ -2,22 +2,24 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "block/object_types.h"
 #include "cli/nbd/background.h"
-#include "cli/nbd/kernel.h"
 #include "cli/nbd/line.h"
 #include "cli/nbd/list.h"
 #include "cli/nbd/nbd.h"
+#include "cli/signals.h"
 #include "net/nbd_wire.h"
+#include "operation/nbd_device.h"
 
 namespace cairn::cli {
 namespace {
 
 void check_list_mode(const Session& session, const NbdLine& line) {
-  const ImagePlan& image = line.image;
+  const operation::ImagePlan& image = line.image;
   if (line.connect || line.disconnect || image.offset != 0 || !image.bitmaps.empty() ||
       image.allocation_depth || image.load_snapshot || line.name_seen ||
       !image.description.empty() || line.format || line.cache_seen || line.aio_seen ||
@@ -69,7 +71,7 @@ SocketAddress address_of(const NbdLine& line, int activated) {
   return address;
 }
 
-void prepare_tls(Session& session, const NbdLine& line, ServePlan& plan) {
+void prepare_tls(Session& session, const NbdLine& line, operation::ServePlan& plan) {
   if (line.tls_creds.empty()) return;
   try {
     plan.server.tls =
@@ -117,8 +119,18 @@ void complete_request(const Session& session, const NbdLine& line, OpenRequest& 
                 "specified.");
 }
 
-ImagePlan image_of(const Session& session, const NbdLine& line) {
-  ImagePlan image = line.image;
+// QEMU's program has not the words before the cause that its other tools have.
+Error as_qemu(const std::string& title, const Error& error) {
+  const std::string words = "Could not open '" + title + "': ";
+  std::string cause = error.message();
+  if (cause.starts_with(words)) cause.erase(0, words.size());
+  Error told(error.kind(), "Failed to blk_new_open '" + title + "': " + cause);
+  for (const std::string& line : error.hints()) told.hint(line);
+  return told;
+}
+
+operation::ImagePlan image_of(const Session& session, const NbdLine& line) {
+  operation::ImagePlan image = line.image;
   OpenRequest& request = image.request;
   image.title = line.files[0];
   request.format = line.format.value_or("");
@@ -126,6 +138,8 @@ ImagePlan image_of(const Session& session, const NbdLine& line) {
   request.flags.cache = line.cache;
   request.flags.discard_unmap = line.discard_unmap;
   if (session.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+  if (!session.for_people())
+    image.explain = [title = image.title](const Error& error) { return as_qemu(title, error); };
   image.complete = [&session, &line](OpenRequest& asked) {
     complete_request(session, line, asked);
   };
@@ -144,7 +158,12 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
   check_tls_line(session, line);
   if (!line.selinux_label.empty() && line.socket.empty())
     fail(session, "--selinux-label is not permitted without --socket");
-  if (line.disconnect) return disconnect_device(session, line.files[0]);
+  if (line.disconnect) {
+    operation::disconnect_device(session.caller(), line.files[0]);
+    print(line.files[0] + " disconnected\n");
+    finish_output();
+    return 0;
+  }
 
   // Before anything has a thread: what the child has not, nobody else has.
   Background background;
@@ -165,7 +184,7 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
     const std::string hostname = !line.tls_hostname.empty() ? line.tls_hostname : address.host;
     return list_exports(session, address, tls, hostname);
   }
-  ServePlan plan;
+  operation::ServePlan plan;
   prepare_tls(session, line, plan);
   plan.images.push_back(image_of(session, line));
   plan.address = address;
@@ -179,11 +198,18 @@ int run_qemu_nbd(Session& session, int argc, char** argv) {
   plan.ready = [&](const nbd::server::Server&, const SocketAddress&) {
     if (::chdir("/") != 0) throw Error::system(errno, "Could not chdir to root directory");
     background.ready(verbose);
+    take_time_to_end();
   };
+  const auto connected = [&, title = line.files[0]] {
+    if (verbose)
+      std::fprintf(stderr, "NBD device %s is now connected to %s\n", line.connect->c_str(),
+                   title.c_str());
+  };
+  operation::Caller caller = session.caller();
   if (line.connect)
-    run(session, serve_device(session, std::move(plan), *line.connect, verbose));
+    run(session, operation::serve_device(caller, std::move(plan), *line.connect, connected));
   else
-    run(session, serve(session, std::move(plan)));
+    run(session, operation::serve(caller, std::move(plan)));
   return 0;
 }
 

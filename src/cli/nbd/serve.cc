@@ -1,3 +1,5 @@
+#include "operation/serve.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,9 +9,10 @@
 
 #include "base/size.h"
 #include "block/object_types.h"
+#include "cli/nbd/line.h"
 #include "cli/nbd/nbd.h"
-#include "cli/nbd/plan.h"
 #include "cli/report.h"
+#include "cli/signals.h"
 #include "net/nbd_uri.h"
 #include "net/nbd_wire.h"
 
@@ -64,8 +67,9 @@ std::vector<std::string> export_names(const Arguments& arguments) {
   return names;
 }
 
-ImagePlan image_of(const Session& session, const Arguments& arguments, const std::string& word) {
-  ImagePlan image;
+operation::ImagePlan image_of(const Session& session, const Arguments& arguments,
+                              const std::string& word) {
+  operation::ImagePlan image;
   image.title = word;
   image.request = image_request(session, arguments, word, arguments.value('f'));
   image.description = arguments.value_or('D', "");
@@ -127,7 +131,7 @@ class Meter {
   bool drawn_ = false;
 };
 
-void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
+void print_uris(const operation::ServePlan& plan, const std::vector<std::string>& names,
                 const std::vector<std::string>& titles, SocketAddress where) {
   if (where.kind == SocketAddress::Kind::kInet) where.host = reachable(where.host);
   for (size_t i = 0; i < names.size(); ++i) {
@@ -138,8 +142,9 @@ void print_uris(const ServePlan& plan, const std::vector<std::string>& names,
   finish_output();
 }
 
-void report(const Session& session, const ServePlan& plan, const nbd::server::Server& server,
-            const std::vector<std::string>& titles, const SocketAddress& where) {
+void report(const Session& session, const operation::ServePlan& plan,
+            const nbd::server::Server& server, const std::vector<std::string>& titles,
+            const SocketAddress& where) {
   SocketAddress address = where;
   if (where.kind == SocketAddress::Kind::kInet) address.host = reachable(where.host);
   Value exports = Value::array();
@@ -171,7 +176,7 @@ int run_serve(Session& session, Arguments& arguments) {
   if (words.empty()) throw UsageError{"Expecting the name of an image"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  ServePlan plan;
+  operation::ServePlan plan;
   const std::vector<std::string> names = export_names(arguments);
   for (size_t i = 0; i < words.size(); ++i) {
     plan.images.push_back(image_of(session, arguments, words[i]));
@@ -219,16 +224,18 @@ int run_serve(Session& session, Arguments& arguments) {
     else
       plan.tick = [&](const nbd::server::Server& server) { meter.draw(server); };
   }
-  ServePlan* const shown = &plan;
+  operation::ServePlan* const shown = &plan;
   plan.ready = [&session, shown, names, words, quiet](const nbd::server::Server& server,
                                                       const SocketAddress& where) {
     if (session.json)
       report(session, *shown, server, words, where);
     else if (!quiet)
       print_uris(*shown, names, words, where);
+    take_time_to_end();
   };
-  ServePlan copy = plan;
-  run(session, serve(session, std::move(copy)));
+  operation::ServePlan copy = plan;
+  operation::Caller caller = session.caller();
+  run(session, operation::serve(caller, std::move(copy)));
   meter.finish();
   return 0;
 }
@@ -269,6 +276,7 @@ Verb serve_verb() {
                 kForceShareFlag,
                 kImageOptsFlag,
                 kObjectFlag},
+      .own_flags = {kDiskFlag},
       .run = run_serve,
       .own = true};
 }

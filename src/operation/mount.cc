@@ -1,0 +1,107 @@
+#include "operation/mount.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+
+#include "block/overlay.h"
+
+namespace cairn::operation {
+namespace {
+
+// The file or directory on which the image will appear; made when it is missing, and removed again
+// when it goes.
+class MountPoint {
+ public:
+  MountPoint(const std::string& name, bool folder) : folder_(folder) {
+    struct stat info = {};
+    if (::lstat(name.c_str(), &info) != 0) {
+      if (errno == ENOTCONN) {
+        throw Error::system(errno, name)
+            .hint("The mount of a program that has died is there; clear it with: fusermount3 -u " +
+                  name);
+      }
+      if (errno != ENOENT) throw Error::system(errno, name);
+      const int fd = folder ? ::mkdir(name.c_str(), 0700)
+                            : ::open(name.c_str(), O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0600);
+      if (fd < 0) throw Error::system(errno, "Could not create '" + name + "'");
+      if (!folder) ::close(fd);
+      made_ = true;
+    }
+    char resolved[PATH_MAX];
+    if (::realpath(name.c_str(), resolved) == nullptr) throw Error::system(errno, name);
+    path_ = resolved;
+    if (made_) return;
+    if (::stat(resolved, &info) != 0) throw Error::system(errno, name);
+    if (folder && !S_ISDIR(info.st_mode))
+      throw Error(ErrorKind::kInvalid, "'" + name + "' is not a directory")
+          .hint("With --partitions the mount point is a directory, otherwise a file.");
+    if (!folder && !S_ISREG(info.st_mode))
+      throw Error(ErrorKind::kInvalid, "'" + name + "' is not a regular file")
+          .hint("With --partitions the mount point is a directory, otherwise a file.");
+  }
+  MountPoint(const MountPoint&) = delete;
+  ~MountPoint() {
+    struct stat info = {};
+    if (!made_ || ::lstat(path_.c_str(), &info) != 0) return;
+    if (folder_)
+      ::rmdir(path_.c_str());
+    else if (S_ISREG(info.st_mode) && info.st_size == 0)
+      ::unlink(path_.c_str());
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  bool folder_;
+  bool made_ = false;
+  std::string path_;
+};
+
+void choose_partitions(const Caller& caller, const PartitionTable& table, FuseOptions& fuse) {
+  for (const std::string& warning : table.warnings) caller.warn(warning);
+  for (const Partition& partition : table.partitions)
+    fuse.files.push_back({.name = "p" + std::to_string(partition.number),
+                          .offset = partition.offset,
+                          .length = partition.length});
+}
+
+}  // namespace
+
+Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
+                 std::function<void(const Mounted&)> ready) {
+  NodePtr node;
+  if (options.snapshot)
+    node = co_await open_with_snapshot_overlay(caller.context, std::move(request));
+  else
+    node = co_await open_node(caller.context, std::move(request));
+  std::exception_ptr error;
+  try {
+    const MountPoint point(options.target, options.partitions);
+    options.fuse.mount_point = point.path();
+    PartitionTable table;
+    if (options.partitions) {
+      table = co_await read_partitions(*node);
+      choose_partitions(caller, table, options.fuse);
+      if (options.fuse.files.empty())
+        throw Error(ErrorKind::kInvalid, "The partition table has no partitions")
+            .hint("The whole disk can be mounted on a file, without --partitions.");
+    }
+    FuseMount mount(caller.context, node, options.fuse);
+    mount.mount();
+    ready({.fuse = options.fuse, .table = table, .bytes = node->length()});
+    co_await mount.serve(caller.cancel, [&caller] {
+      caller.warn(
+          "the mount is still in use: the image stays open until its last user has closed it");
+    });
+  } catch (...) {
+    error = std::current_exception();
+  }
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
+}
+
+}  // namespace cairn::operation

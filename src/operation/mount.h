@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "block/partitions.h"
+#include "export/fuse/mount.h"
+#include "operation/caller.h"
+#include "operation/nodes.h"
+
+namespace cairn::operation {
+
+struct MountOptions {
+  FuseOptions fuse;    // without mount point and files
+  std::string target;  // the file or directory on which the image appears; made if it is missing
+  bool partitions = false;  // a directory with a file for each partition
+  bool snapshot = false;    // writes go to a temporary overlay
+};
+
+// What was mounted.
+struct Mounted {
+  const FuseOptions& fuse;
+  const PartitionTable& table;  // empty without partitions
+  uint64_t bytes = 0;           // of the disk
+};
+
+// Opens the image of REQUEST, shows it as files, calls READY, and serves it until it is unmounted
+// or CALLER cancels. Throws what went wrong.
+Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
+                 std::function<void(const Mounted&)> ready);
+
+// Unmounts what mount() shows on a path, and waits for the end of the program that serves it.
+struct Unmounting {
+  std::string name;     // the mount point as it was given
+  std::string seconds;  // how long to wait at most, in decimal digits
+};
+// Gives the full path of the mount point. Throws kLocked when it is still in use in the end.
+std::string unmount(const Caller& caller, const Unmounting& options);
+
+}  // namespace cairn::operation

@@ -1,0 +1,35 @@
+#include "operation/nodes.h"
+
+namespace cairn::operation {
+
+Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
+  for (const NodePtr& node : nodes) {
+    if (!node) continue;
+    try {
+      co_await node->close();
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+Task<NodePtr> open_over_backing(Context& context, OpenRequest request) {
+  const NodePtr backing = request.backing;
+  NodePtr node;
+  std::exception_ptr error;
+  try {
+    node = co_await open_node(context, std::move(request));
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (!error) co_return node;
+  if (backing) co_await backing->close();
+  std::rethrow_exception(error);
+}
+
+std::string shown_name(const OpenRequest& request) {
+  return request.filename.empty() ? request.display : request.filename;
+}
+
+}  // namespace cairn::operation

@@ -1,0 +1,85 @@
+#include "operation/snapshot.h"
+
+#include "block/context.h"
+#include "block/driver.h"
+
+namespace cairn::operation {
+
+void check_snapshot_parameter(const std::string& parameter) {
+  if (!parameter.starts_with("snapshot.")) return;
+  const Options parsed = Options::parse_list(parameter);
+  parsed.string("snapshot.id");
+  parsed.string("snapshot.name");
+  if (const auto unknown = parsed.unused(); !unknown.empty())
+    throw Error(ErrorKind::kInvalid, "Invalid parameter '" + unknown.front() + "'");
+}
+
+Task<void> show_snapshot(Node& node, std::string parameter) {
+  std::string id;
+  std::string name;
+  const bool options = parameter.starts_with("snapshot.");
+  if (options) {
+    const Options parsed = Options::parse_list(parameter);
+    id = parsed.string("snapshot.id").value_or("");
+    name = parsed.string("snapshot.name").value_or("");
+    try {
+      check_snapshot_parameter(parameter);
+    } catch (Error& error) {
+      throw error.hint((node.context().beyond_qemu ? "" : "qemu-img: ") +
+                       ("Failed in parsing snapshot param '" + parameter + "'"));
+    }
+  } else {
+    id = parameter;
+  }
+  bool again = false;
+  try {
+    co_await node.show_snapshot(id, name);
+  } catch (Error& error) {
+    again = !options && error.kind() == ErrorKind::kNotFound;
+    if (!again) throw error.context("Failed to load snapshot");
+  }
+  if (!again) co_return;
+  try {
+    co_await node.show_snapshot({}, parameter);
+  } catch (Error& error) {
+    throw error.context("Failed to load snapshot");
+  }
+}
+
+Task<Value> act_on_snapshots(Context& context, OpenRequest request, SnapshotAction action,
+                             std::string name) {
+  request.flags.writable = action != SnapshotAction::kList;
+  request.flags.resize = action == SnapshotAction::kApply;
+  // Only the list is wanted: no need to look at what lies below.
+  request.flags.no_backing = action == SnapshotAction::kList;
+  NodePtr node = co_await open_node(context, std::move(request));
+  std::exception_ptr error;
+  Value list;
+  try {
+    switch (action) {
+      case SnapshotAction::kList:
+        list = node->snapshots_info();
+        break;
+      case SnapshotAction::kCreate:
+        co_await node->create_snapshot(name);
+        break;
+      case SnapshotAction::kApply:
+        co_await node->apply_snapshot(name);
+        break;
+      case SnapshotAction::kDelete:
+        co_await node->delete_snapshot(name);
+        break;
+    }
+  } catch (Error& caught) {
+    const char* doing = action == SnapshotAction::kCreate  ? "Could not create snapshot '"
+                        : action == SnapshotAction::kApply ? "Could not apply snapshot '"
+                                                           : "Could not delete snapshot '";
+    caught.context(doing + name + "'");
+    error = std::make_exception_ptr(caught);
+  }
+  std::vector<NodePtr> nodes(1, node);
+  co_await close_all(std::move(nodes), error);
+  co_return list;
+}
+
+}  // namespace cairn::operation
