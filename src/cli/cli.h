@@ -1,5 +1,14 @@
-// src/cli: the command line: program names, arguments, one file a verb, what is printed. It may
-// include everything below; a library user would miss nothing that is here.
+// src/cli: the command line: program names, flags, one file a verb, what is printed, exit codes.
+// What a verb does is in src/operation, which it includes; a library user would miss nothing that
+// is here. Of the rooms below that it includes these helpers alone:
+//   async/async.h        locks and groups of tasks (the shell's commands)
+//   base/buffer.h        memory for direct I/O (the same)
+//   base/similar.h       "did you mean"
+//   base/size.h          sizes as text
+//   base/unfinished.h    files that go, or are named, when a signal ends the program
+//   base/version.h       what --version prints
+//   block/debug.h        break points (the shell's commands)
+//   block/driver.h       the registry: names, schemas and features of formats
 #pragma once
 
 namespace cairn {

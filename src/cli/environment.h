@@ -1,6 +1,6 @@
 #pragma once
 
-#include "block/context.h"
+#include "operation/operation.h"
 
 namespace cairn::cli {
 

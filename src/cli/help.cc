@@ -9,7 +9,6 @@
 
 #include "base/similar.h"
 #include "block/driver.h"
-#include "block/names.h"
 
 namespace cairn::cli {
 namespace {
@@ -245,7 +244,9 @@ std::string unknown_verb(const Session& session, const std::string& name) {
 std::string unknown_format(const Session& session, const std::string& name) {
   const std::string message = "Unknown file format '" + name + "'";
   if (!session.for_people()) return message;
-  return message + similar_driver(session.context, name) + " (`cairn formats` lists the formats)";
+  std::vector<std::string> known = {"vhd"};
+  for (const Driver* driver : session.context.registry().all()) known.emplace_back(driver->name());
+  return message + did_you_mean(name, known) + " (`cairn formats` lists the formats)";
 }
 
 }  // namespace cairn::cli

@@ -6,9 +6,6 @@
 
 #include <cerrno>
 
-#include "base/error.h"
-#include "crypto/secure.h"
-
 namespace cairn::cli {
 namespace {
 

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "async/cancel.h"
-#include "block/secrets.h"
+#include "operation/operation.h"
 
 namespace cairn::cli {
 

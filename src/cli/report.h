@@ -4,7 +4,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/value.h"
 #include "cli/session.h"
 
 namespace cairn::cli {

@@ -18,10 +18,10 @@
 #include <cstring>
 
 #include "base/size.h"
-#include "block/unnamed_file.h"
 #include "cli/size_text.h"
 #include "cli/verbs.h"
-#include "job/replacement.h"
+#include "operation/spools.h"
+#include "operation/target.h"
 
 namespace cairn::cli {
 namespace {
@@ -286,34 +286,6 @@ void add_name(const std::string& name, bool image_opts, std::vector<std::string>
     paths.push_back(plain_path(name));
 }
 
-// Empty files for what will be unpacked, one for each file that is read, and for pipes; a reader
-// that gets none is refused with an error.
-std::vector<std::unique_ptr<UnnamedFile>> make_spools(Session& session, Reach& reach,
-                                                      const Budget& budget) {
-  std::vector<std::unique_ptr<UnnamedFile>> spools;
-  auto& unpacking = session.context.unpacking;
-  unpacking.spools_only = true;
-  uint64_t most = uint64_t{1} << 30;
-  unsigned wanted = reach.temporary;
-  for (const std::string& path : reach.readable) {
-    struct stat status = {};
-    if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
-    most += 100 * std::min<uint64_t>(static_cast<uint64_t>(status.st_size), INT64_MAX / 1000);
-    ++wanted;
-  }
-  while (spools.size() < wanted) {
-    try {
-      spools.push_back(std::make_unique<UnnamedFile>(session.context.temporary_directory, ""));
-    } catch (const Error&) {
-      break;
-    }
-    unpacking.spools.push_back(spools.back()->path());
-  }
-  reach.writable.insert(reach.writable.end(), unpacking.spools.begin(), unpacking.spools.end());
-  unpacking.most_bytes = budget.output.value_or(most);
-  return spools;
-}
-
 }  // namespace
 
 Budget Budget::parse(const std::string& text) {
@@ -388,7 +360,9 @@ int run_sandboxed(Session& session, Reach reach, const Budget& budget,
     session.replacement = std::make_shared<FileReplacement>(reach.replaced);
     reach.writable.push_back(session.replacement->new_path());
   }
-  const auto spools = make_spools(session, reach, budget);
+  const operation::Spools spools(session.context, reach.readable, reach.temporary, budget.output);
+  const std::vector<std::string>& paths = session.context.unpacking.spools;
+  reach.writable.insert(reach.writable.end(), paths.begin(), paths.end());
   std::fflush(nullptr);
   const pid_t child = ::fork();
   if (child < 0) throw Error::system(errno, "Could not start a process");

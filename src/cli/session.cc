@@ -9,12 +9,12 @@
 #include "base/size.h"
 #include "base/version.h"
 #include "block/driver.h"
-#include "block/object_types.h"
 #include "cli/escape.h"
 #include "cli/help.h"
 #include "cli/progress.h"
 #include "cli/size_text.h"
-#include "codec/codec.h"
+#include "operation/create.h"
+#include "operation/objects.h"
 
 namespace cairn::cli {
 
@@ -107,46 +107,8 @@ void finish_output() {
   if (std::fflush(stdout) != 0) throw Error::system(errno, "standard output");
 }
 
-namespace {
-
-// JSON has types, unlike a list of options: throws where one is not what the property takes.
-void check_types(const Value& object) {
-  const auto expect = [&](const std::string& name, std::string_view type) {
-    const Value* value = object.find(name);
-    if (value == nullptr) return;
-    const bool fits = type == "integer"   ? value->get_if<int64_t>() || value->get_if<uint64_t>()
-                      : type == "boolean" ? value->get_if<bool>() != nullptr
-                                          : value->get_if<std::string>() != nullptr;
-    if (!fits)
-      throw Error(ErrorKind::kInvalid,
-                  "Invalid parameter type for '" + name + "', expected: " + std::string(type));
-  };
-  expect("qom-type", "string");
-  const Value* type = object.find("qom-type");
-  if (type == nullptr) return;
-  expect("id", "string");
-  for (const ObjectType& known : object_types()) {
-    if (known.name != *type->get_if<std::string>()) continue;
-    for (const auto& [name, takes] : known.properties) {
-      if (takes == "ThrottleLimits" || takes == "QAuthZListRule") continue;
-      expect(std::string(name), takes == "int"    ? "integer"
-                                : takes == "bool" ? "boolean"
-                                                  : "string");
-    }
-  }
-}
-
-Options object_properties(const std::string& definition) {
-  if (!definition.starts_with("{")) return Options::parse_list(definition, "qom-type");
-  const Value object = Value::parse(definition);
-  if (object.is_object()) check_types(object);
-  return Options::from_value(object);
-}
-
-}  // namespace
-
 bool print_object_help(const std::string& definition) {
-  const Options properties = object_properties(definition);
+  const Options properties = operation::parse_object(definition);
   const auto asks = [](std::string_view word) { return word == "help" || word == "?"; };
   const std::string type = properties.string("qom-type").value_or("");
   if (!asks(type) && !properties.has("help") && !properties.has("?")) return false;
@@ -169,7 +131,7 @@ bool add_objects(Session& session, const Arguments& arguments) {
 bool add_objects(Session& session, const std::vector<std::string>& definitions) {
   for (const std::string& definition : definitions) {
     if (print_object_help(definition)) return true;
-    Options properties = object_properties(definition);
+    Options properties = operation::parse_object(definition);
     const auto type = properties.string("qom-type");
     if (!type) throw Error(ErrorKind::kInvalid, "Parameter 'qom-type' is missing");
     properties.erase("qom-type");
@@ -269,14 +231,8 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
 
 std::optional<uint64_t> take_compression_level(const Session& session, const Driver& driver,
                                                Options& options) {
-  constexpr std::string_view kName = "compression_level";
   if (!session.for_people() || !driver.abilities().compression_level) return std::nullopt;
-  const auto level = options.number(kName);
-  if (!level) return std::nullopt;
-  const bool zstd = options.string("compression_type").value_or("zlib") == "zstd";
-  check_level(zstd ? Compression::kZstd : Compression::kDeflate, *level);
-  options.erase(kName);
-  return level;
+  return operation::take_compression_level(options);
 }
 
 namespace {

@@ -8,7 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include "block/context.h"
 #include "cli/arguments.h"
 #include "operation/operation.h"
 

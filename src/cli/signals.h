@@ -1,6 +1,6 @@
 #pragma once
 
-#include "async/cancel.h"
+#include "operation/operation.h"
 
 namespace cairn::cli {
 

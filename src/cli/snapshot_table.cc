@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "base/options.h"
 #include "base/size.h"
 #include "cli/escape.h"
 #include "cli/session.h"

@@ -2,17 +2,11 @@
 
 #include <chrono>
 
-#include "block/overlay.h"
-
 namespace cairn::operation {
 
 Task<double> bench(const Caller& caller, OpenRequest request, BenchOptions options, bool overlay,
                    std::function<void()> opened) {
-  NodePtr node;
-  if (overlay)
-    node = co_await open_with_snapshot_overlay(caller.context, std::move(request));
-  else
-    node = co_await open_node(caller.context, std::move(request));
+  NodePtr node = co_await open_image(caller.context, std::move(request), overlay);
   std::exception_ptr error;
   double seconds = 0;
   try {

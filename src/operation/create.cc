@@ -1,5 +1,6 @@
 #include "operation/create.h"
 
+#include "codec/codec.h"
 #include "operation/target.h"
 
 namespace cairn::operation {
@@ -9,6 +10,16 @@ void create(Caller& caller, CreateOptions options, bool overwrite) {
   target.prepare(options);
   caller.run(create_image(caller.context, std::move(options)));
   target.commit();
+}
+
+std::optional<uint64_t> take_compression_level(Options& options) {
+  constexpr std::string_view kName = "compression_level";
+  const auto level = options.number(kName);
+  if (!level) return std::nullopt;
+  const bool zstd = options.string("compression_type").value_or("zlib") == "zstd";
+  check_level(zstd ? Compression::kZstd : Compression::kDeflate, *level);
+  options.erase(kName);
+  return level;
 }
 
 Task<uint64_t> size_of_disk(Context& context, OpenRequest request) {

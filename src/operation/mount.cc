@@ -8,8 +8,6 @@
 #include <climits>
 #include <cstdlib>
 
-#include "block/overlay.h"
-
 namespace cairn::operation {
 namespace {
 
@@ -73,11 +71,7 @@ void choose_partitions(const Caller& caller, const PartitionTable& table, FuseOp
 
 Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
                  std::function<void(const Mounted&)> ready) {
-  NodePtr node;
-  if (options.snapshot)
-    node = co_await open_with_snapshot_overlay(caller.context, std::move(request));
-  else
-    node = co_await open_node(caller.context, std::move(request));
+  NodePtr node = co_await open_image(caller.context, std::move(request), options.snapshot);
   std::exception_ptr error;
   try {
     const MountPoint point(options.target, options.partitions);

@@ -1,5 +1,7 @@
 #include "operation/nodes.h"
 
+#include "block/overlay.h"
+
 namespace cairn::operation {
 
 Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
@@ -26,6 +28,15 @@ Task<NodePtr> open_over_backing(Context& context, OpenRequest request) {
   if (!error) co_return node;
   if (backing) co_await backing->close();
   std::rethrow_exception(error);
+}
+
+Task<NodePtr> open_image(Context& context, OpenRequest request, bool overlay) {
+  NodePtr node;
+  if (overlay)
+    node = co_await open_with_snapshot_overlay(context, std::move(request));
+  else
+    node = co_await open_node(context, std::move(request));
+  co_return node;
 }
 
 std::string shown_name(const OpenRequest& request) {

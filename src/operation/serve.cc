@@ -11,7 +11,7 @@
 #include <string>
 
 #include "base/arith.h"
-#include "block/overlay.h"
+#include "net/nbd_uri.h"
 #include "operation/nodes.h"
 #include "operation/snapshot.h"
 
@@ -20,15 +20,12 @@ namespace {
 
 using namespace std::chrono_literals;
 
-Task<NodePtr> open_image(Caller& caller, const ImagePlan& plan) {
+Task<NodePtr> open_planned(Caller& caller, const ImagePlan& plan) {
   NodePtr node;
   try {
     OpenRequest request = plan.request;
     if (plan.complete) plan.complete(request);
-    if (plan.snapshot)
-      node = co_await open_with_snapshot_overlay(caller.context, std::move(request));
-    else
-      node = co_await open_node(caller.context, std::move(request));
+    node = co_await open_image(caller.context, std::move(request), plan.snapshot);
   } catch (const Error& error) {
     if (!plan.explain) throw;
     throw plan.explain(error);
@@ -143,10 +140,14 @@ Task<void> serve_on(Caller& caller, ServePlan& plan, std::vector<Socket> listene
 
 }  // namespace
 
+std::string uri_of(const ServePlan& plan, const SocketAddress& where, const std::string& name) {
+  return nbd::format_uri(where, name, plan.server.tls != nullptr);
+}
+
 Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, const ImagePlan& plan,
                                                              unsigned shared,
                                                              std::vector<NodePtr>& nodes) {
-  NodePtr node = co_await open_image(caller, plan);
+  NodePtr node = co_await open_planned(caller, plan);
   nodes.push_back(node);
   if (plan.load_snapshot) {
     try {

@@ -53,6 +53,9 @@ struct ServePlan {
 // everything. Throws the first error.
 Task<void> serve(Caller& caller, ServePlan plan);
 
+// The URI by which clients reach the export NAME of a server that listens at WHERE.
+std::string uri_of(const ServePlan& plan, const SocketAddress& where, const std::string& name);
+
 // Opens one image and gives the export that shows it; the node goes to NODES for closing.
 Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, const ImagePlan& plan,
                                                              unsigned shared,

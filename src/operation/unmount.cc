@@ -19,8 +19,6 @@
 #include "base/own_fd.h"
 #include "operation/mount.h"
 
-extern char** environ;
-
 namespace cairn::operation {
 namespace {
 
@@ -90,8 +88,9 @@ bool try_unmount(const std::string& path) {
   std::string words[] = {"fusermount3", "-u", "-q", "--", path};
   char* argv[6] = {};
   for (size_t i = 0; i < 5; ++i) argv[i] = words[i].data();
+  char* environment[] = {nullptr};
   pid_t child = 0;
-  const int error = ::posix_spawnp(&child, argv[0], nullptr, nullptr, argv, environ);
+  const int error = ::posix_spawnp(&child, argv[0], nullptr, nullptr, argv, environment);
   if (error != 0)
     throw Error::system(error, "Could not run fusermount3").hint("Install the package fuse3.");
   int status = 0;

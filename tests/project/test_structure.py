@@ -73,6 +73,23 @@ def test_no_lock_is_shared_by_the_whole_process():
     assert wrong == []
 
 
+def test_the_command_line_stands_on_operations():
+    """What src/cli includes besides operations is what cli.h names."""
+    helpers = set(re.findall(r"^//   (\w+/\w+\.h) ", (TOP / "src/cli/cli.h").read_text(), re.M))
+    assert 0 < len(helpers) <= 8
+    used = {name for file in SOURCES if file.relative_to(TOP / "src").parts[0] == "cli"
+            for name in re.findall(r'^#include "(\w+/[\w/]+\.h)"', file.read_text(), re.M)
+            if name.split("/")[0] not in ("cli", "operation", "qemu")}
+    assert used == helpers
+
+
+def test_verbs_are_short():
+    verbs = re.findall(r"\b(\w+)_verb\b", (TOP / "src/cli/verbs.cc").read_text())
+    files = [file for verb in verbs if (file := TOP / f"src/cli/{verb}.cc").exists()]
+    assert len(files) > 15
+    assert {file.name: lines for file in files if (lines := len(file.read_text().splitlines())) > 200} == {}
+
+
 def test_only_the_command_line_prints():
     speaks = re.compile(r"\b(?:std::)?(?:printf|puts|putchar|fputs|fputc|fwrite|vprintf|perror)\s*\(|\bfprintf\s*\(\s*std(?:out|err)\b"
                         r"|\bstd::c(?:out|err)\b|\bstd(?:out|err)\b|\bSTD(?:OUT|ERR)_FILENO\b")

@@ -3,7 +3,6 @@
 
 #include <cstring>
 
-#include "base/arith.h"
 #include "base/buffer.h"
 #include "cli/io/request.h"
 
@@ -17,7 +16,7 @@ Buffer::Buffer(const Shell& shell, uint64_t bytes, uint8_t fill)
 }
 
 uint64_t sector_aligned(uint64_t value, const char* what) {
-  if (!is_aligned(value, 512))
+  if (!value % 512 == 0)
     throw Failed{std::to_string(value) + " is not a sector-aligned value for '" + what + "'"};
   return value;
 }

@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "base/arith.h"
 #include "block/driver.h"
 #include "cli/io/reopen.h"
 #include "cli/io/shell.h"
@@ -119,7 +118,7 @@ Task<bool> flush_command(Shell& shell, std::vector<std::string>) {
 
 Task<bool> length_command(Shell& shell, std::vector<std::string>) {
   // Whole sectors, as a guest sees it.
-  print(units(static_cast<double>(align_up(shell.node->length(), 512))) + "\n");
+  print(units(static_cast<double>((shell.node->length() + 511) / 512 * 512)) + "\n");
   co_return true;
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "base/options.h"
-#include "block/node.h"
+#include "operation/operation.h"
 
 namespace cairn::cli::io {
 

@@ -11,7 +11,6 @@
 #include "base/similar.h"
 #include "base/size.h"
 #include "block/driver.h"
-#include "block/overlay.h"
 #include "cli/io/io.h"
 #include "cli/size_text.h"
 #include "cli/trace.h"
@@ -184,7 +183,7 @@ Task<bool> Shell::open_file(OpenHow how) {
       throw Error(ErrorKind::kInvalid, "Can't use copy-on-read on read-only device");
     OpenRequest request = how.request;
     if (how.snapshot) {
-      node = co_await open_with_snapshot_overlay(session.context, std::move(request));
+      node = co_await operation::open_image(session.context, std::move(request), true);
     } else {
       request.flags.resize = request.flags.writable;
       node = co_await open_node(session.context, std::move(request));

@@ -7,9 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "async/sync.h"
-#include "async/task_group.h"
-#include "block/open.h"
+#include "async/async.h"
 #include "cli/session.h"
 
 namespace cairn::cli::io {

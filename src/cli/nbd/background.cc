@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "base/error.h"
+#include "operation/operation.h"
 
 namespace cairn::cli {
 

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "cli/trace.h"
-#include "net/nbd_wire.h"
+#include "operation/nbd_client.h"
 #include "operation/snapshot.h"
 
 namespace cairn::cli {

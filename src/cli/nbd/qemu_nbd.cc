@@ -6,14 +6,14 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "block/object_types.h"
 #include "cli/nbd/background.h"
 #include "cli/nbd/line.h"
 #include "cli/nbd/list.h"
 #include "cli/nbd/nbd.h"
 #include "cli/signals.h"
-#include "net/nbd_wire.h"
+#include "operation/nbd_client.h"
 #include "operation/nbd_device.h"
+#include "operation/objects.h"
 
 namespace cairn::cli {
 namespace {

@@ -8,13 +8,12 @@
 #include <set>
 
 #include "base/size.h"
-#include "block/object_types.h"
 #include "cli/nbd/line.h"
 #include "cli/nbd/nbd.h"
 #include "cli/report.h"
 #include "cli/signals.h"
-#include "net/nbd_uri.h"
-#include "net/nbd_wire.h"
+#include "operation/nbd_client.h"
+#include "operation/objects.h"
 
 namespace cairn::cli {
 namespace {
@@ -135,7 +134,7 @@ void print_uris(const operation::ServePlan& plan, const std::vector<std::string>
                 const std::vector<std::string>& titles, SocketAddress where) {
   if (where.kind == SocketAddress::Kind::kInet) where.host = reachable(where.host);
   for (size_t i = 0; i < names.size(); ++i) {
-    std::string line = nbd::format_uri(where, names[i], plan.server.tls != nullptr);
+    std::string line = operation::uri_of(plan, where, names[i]);
     if (names.size() > 1) line += "  " + titles[i];
     print(line + "\n");
   }
@@ -155,7 +154,7 @@ void report(const Session& session, const operation::ServePlan& plan,
     one.set("filename", titles[i]);
     one.set("size", shown.size());
     one.set("writable", shown.writable());
-    one.set("uri", nbd::format_uri(address, shown.name(), plan.server.tls != nullptr));
+    one.set("uri", operation::uri_of(plan, address, shown.name()));
     exports.push_back(std::move(one));
   }
   Value out = Value::object();
