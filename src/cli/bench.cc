@@ -10,7 +10,7 @@
 namespace cairn::cli {
 namespace {
 
-// What will be sent, told once the image is open.
+// What will be sent, printed once the image is open.
 void announce(const Session& session, const BenchOptions& options) {
   char line[300];
   std::snprintf(

@@ -64,7 +64,7 @@ std::string changed_in_place(const Verb& verb, const Arguments& arguments) {
   return is("convert") && arguments.has('n') ? words.back() : std::string();
 }
 
-// That of the error, or what a shell tells of a program that a signal ended.
+// That of the error, or what a shell reports of a program that a signal ended.
 int code_of_failure(const Verb& verb) {
   return interrupted_by() != 0 ? 128 + interrupted_by() : verb.failure;
 }

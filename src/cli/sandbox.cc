@@ -66,7 +66,7 @@ void allow_path(int ruleset, const std::string& path, uint64_t access) {
   const long done = ::syscall(SYS_landlock_add_rule, ruleset, 1, &rule, 0);
   const int error = errno;
   ::close(fd);
-  // A folder takes no rights of files; it is no image either.
+  // A directory takes no rights of files; it is no image either.
   if (done != 0 && error != EINVAL) throw Error::system(error, "landlock: '" + path + "'");
 }
 
@@ -250,7 +250,7 @@ void shut_in(const Session& session, const Reach& reach, const Budget& budget) {
 // The child of this process, for the handler.
 volatile sig_atomic_t child_id = 0;
 
-// A terminal tells the child itself; what a program sent to us is for it.
+// A terminal signals the child itself; what a program sent to us is for it.
 void pass_on(int signal, siginfo_t* info, void*) {
   if (child_id > 0 && info->si_code != SI_KERNEL) ::kill(child_id, signal);
 }
@@ -269,7 +269,7 @@ std::string plain_path(const std::string& name) {
   return name;
 }
 
-// Every file or folder that a list of options names.
+// Every file or directory that a list of options names.
 void add_named(const Options& options, std::vector<std::string>& paths) {
   for (const auto& [key, value] : options.items())
     if (key == "filename" || key.ends_with(".filename") || key == "file" || key == "dir" ||

@@ -36,7 +36,7 @@ bool can_be_sandboxed(std::string_view verb);
 // Runs WORK in a child process that is shut in: landlock lets it open REACH alone, seccomp takes
 // away every system call that reading and writing files does not need, and limits bound memory and
 // processor time. Gives WORK's exit code, or 1 after telling what ended the child. What the kernel
-// cannot do is told as a warning. Before the first thread is started.
+// cannot do leads to a warning. Before the first thread is started.
 int run_sandboxed(Session& session, Reach reach, const Budget& budget,
                   const std::function<int()>& work);
 

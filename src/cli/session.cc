@@ -48,7 +48,7 @@ void Session::say(std::string_view text) const {
 void Session::warning(std::string_view text) const { error("warning: " + std::string(text)); }
 void Session::error(const Error& caught) const {
   std::string text = caught.message();
-  // Each layer says what it could not open; people need to be told once.
+  // Each layer says what it could not open; people need to read it once.
   if (for_people()) {
     const size_t end = text.find("': ");
     const std::string opening = end == std::string::npos ? "" : text.substr(0, end + 3);

@@ -19,7 +19,7 @@ namespace cairn::operation {
 class StandardInput;
 
 // Who asks for an operation, and what it hears of the work. Outlives the operation. The functions
-// are called from any worker; those that nobody sets do nothing.
+// are called from any worker; those that are not set do nothing.
 struct Caller {
   Context& context;
   CancelSource& cancel;  // its request ends the work with kCancelled

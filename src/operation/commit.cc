@@ -19,7 +19,7 @@ std::string identity(const std::string& name) {
   return result;
 }
 
-// Opens the layers above the base one by one, each without what lies below it: the base is written
+// Opens the layers above the base one by one, each without its backing file: the base is written
 // while they are read.
 class Committing {
  public:

@@ -46,9 +46,9 @@ class Compaction {
       else if (!replacement_)
         settle();
     } catch (const Error& caught) {
-      Error told = named(caught);
-      if (out_) out_->failed(told, true, {});
-      error = std::make_exception_ptr(told);
+      Error plain = named(caught);
+      if (out_) out_->failed(plain, true, {});
+      error = std::make_exception_ptr(plain);
     } catch (...) {
       error = std::current_exception();
     }
@@ -62,11 +62,11 @@ class Compaction {
   bool kept() const { return kept_; }
 
  private:
-  // People know the image's name, not that of the file which is written beside it.
+  // People know the image's name, not that of the new file in the same directory.
   Error named(const Error& caught) const {
     std::string text = caught.message();
-    const bool beside = replacement_ || (out_ && path_ != plan_.target);
-    const size_t at = path_.empty() || !beside ? std::string::npos : text.find(path_);
+    const bool renamed = replacement_ || (out_ && path_ != plan_.target);
+    const size_t at = path_.empty() || !renamed ? std::string::npos : text.find(path_);
     if (at == std::string::npos) return caught;
     text.replace(at, path_.size(), "the new file for " + new_name());
     Error error(caught.kind(), text);
@@ -75,7 +75,7 @@ class Compaction {
   }
   // The name that the new image will have.
   const std::string& new_name() const { return plan_.target.empty() ? plan_.name : plan_.target; }
-  // What was asked for beside less space is done whatever it takes.
+  // What was asked for besides less space is done whatever space it takes.
   bool changes_image() const { return !plan_.given.items().empty() || plan_.compress; }
 
   Task<void> open_source() {
@@ -155,7 +155,7 @@ class Compaction {
     options_.merge_missing(old);
     std::string backing = source_->backing_name();
     if (backing.empty()) return;
-    // A relative name counts from the folder of the image: it is kept where that stays the same.
+    // A relative name counts from the directory of the image: it is kept where that stays the same.
     namespace fs = std::filesystem;
     if (!plan_.target.empty() && !has_protocol_prefix(backing) && !backing.starts_with("/") &&
         fs::absolute(plan_.target).parent_path() != fs::absolute(plan_.name).parent_path())
@@ -217,7 +217,7 @@ class Compaction {
     request.flags.writable = true;
     request.flags.discard_unmap = true;
     request.flags.cache = *CacheMode::parse("unsafe");
-    // Tables that give way to others while snapshots are made leave no space behind.
+    // Tables that are replaced while snapshots are made are freed.
     request.options.set("pass-discard-other", true);
     target_ = co_await open_written(std::move(request));
     if (source_->encrypted()) co_await target_->adopt_encryption(*source_);

@@ -44,7 +44,7 @@ class Conversion {
   }
 
   bool created() const { return created_; }
-  // Files that belong to the target beside the one that was named.
+  // Files that belong to the target besides the one that was named.
   const std::vector<std::string>& parts() const { return parts_; }
   const std::string& digest() const { return digest_; }
   uint64_t target_bytes() const { return target_bytes_; }
@@ -276,7 +276,7 @@ class Conversion {
     uint64_t begin = 0;
     for (size_t i = 0; i < sources_.size(); ++i) {
       const uint64_t length = (sources_[i]->length() + 511) / 512 * 512;
-      // Behind the last one there must be nothing but zeroes.
+      // After the last one there must be nothing but zeroes.
       const bool last = i + 1 == sources_.size();
       CompareOptions options;
       options.second_begin = begin;

@@ -15,7 +15,7 @@ namespace {
 // when it goes.
 class MountPoint {
  public:
-  MountPoint(const std::string& name, bool folder) : folder_(folder) {
+  MountPoint(const std::string& name, bool directory) : directory_(directory) {
     struct stat info = {};
     if (::lstat(name.c_str(), &info) != 0) {
       if (errno == ENOTCONN) {
@@ -24,10 +24,11 @@ class MountPoint {
                   name);
       }
       if (errno != ENOENT) throw Error::system(errno, name);
-      const int fd = folder ? ::mkdir(name.c_str(), 0700)
-                            : ::open(name.c_str(), O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0600);
+      const int fd = directory
+                         ? ::mkdir(name.c_str(), 0700)
+                         : ::open(name.c_str(), O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0600);
       if (fd < 0) throw Error::system(errno, "Could not create '" + name + "'");
-      if (!folder) ::close(fd);
+      if (!directory) ::close(fd);
       made_ = true;
     }
     char resolved[PATH_MAX];
@@ -35,10 +36,10 @@ class MountPoint {
     path_ = resolved;
     if (made_) return;
     if (::stat(resolved, &info) != 0) throw Error::system(errno, name);
-    if (folder && !S_ISDIR(info.st_mode))
+    if (directory && !S_ISDIR(info.st_mode))
       throw Error(ErrorKind::kInvalid, "'" + name + "' is not a directory")
           .hint("With --partitions the mount point is a directory, otherwise a file.");
-    if (!folder && !S_ISREG(info.st_mode))
+    if (!directory && !S_ISREG(info.st_mode))
       throw Error(ErrorKind::kInvalid, "'" + name + "' is not a regular file")
           .hint("With --partitions the mount point is a directory, otherwise a file.");
   }
@@ -46,7 +47,7 @@ class MountPoint {
   ~MountPoint() {
     struct stat info = {};
     if (!made_ || ::lstat(path_.c_str(), &info) != 0) return;
-    if (folder_)
+    if (directory_)
       ::rmdir(path_.c_str());
     else if (S_ISREG(info.st_mode) && info.st_size == 0)
       ::unlink(path_.c_str());
@@ -54,7 +55,7 @@ class MountPoint {
   const std::string& path() const { return path_; }
 
  private:
-  bool folder_;
+  bool directory_;
   bool made_ = false;
   std::string path_;
 };

@@ -82,7 +82,7 @@ Task<size_t> StandardInput::read(MutableByteSpan out) {
   co_return got;
 }
 
-// What is packed by somebody else may unpack to anything.
+// What comes packed from a stranger may unpack to any size.
 std::optional<uint64_t> StandardInput::most_content() const {
   if (!caller_.untrusted) return std::nullopt;
   if (caller_.output_budget || !unpacked_) return caller_.output_budget;

@@ -169,7 +169,7 @@ Task<void> PipeTarget::finish() {
   }
   std::vector<NodePtr> nodes(1, std::move(held_));
   co_await close_all(std::move(nodes), error);
-  // A file may only tell now that it has no room.
+  // A file may report only now that it has no room.
   if (::close(std::exchange(fd_, -1)) != 0) throw Error::system(errno, kOutputName);
 }
 

@@ -91,7 +91,7 @@ class PipeTarget {
   void abandon();
   // Says in ERROR what the place of temporary files has to do with it.
   void explain(Error& error) const;
-  // Throws when nobody reads any more.
+  // Throws when the reader has gone.
   void check_reader() const;
   // What has to be closed after the node when the work has failed; may be null.
   NodePtr take_held() { return std::exchange(held_, nullptr); }

@@ -52,7 +52,8 @@ const std::vector<Preset>& presets() {
          .ending = ".vhd",
          .options = {{"subformat", "fixed"}, {"force_size", "on"}},
          .ready = "a fixed VHD of whole MiB",
-         .compressed = false}}},
+         .compressed = false,
+         .findings = vpc::azure_findings}}},
       {"gcp",
        "Google Compute Engine",
        "tar.gz archives",
@@ -134,8 +135,9 @@ Task<std::string> finding_of(const Preset& preset, const PresetImage& wanted, No
   co_return std::string();
 }
 
-Task<std::string> finding_of_vhd(NodePtr bytes) {
-  const std::vector<std::string> all = co_await vpc::azure_findings(*bytes);
+// The same for the FILE of the image.
+Task<std::string> finding_of_file(const PresetImage& wanted, NodePtr file) {
+  const std::vector<std::string> all = co_await wanted.findings(*file);
   co_return all.empty() ? std::string() : all.front();
 }
 
@@ -187,14 +189,13 @@ uint64_t size_for(const Preset& preset, uint64_t size) {
 
 Task<void> check_for(Context& context, const Preset& preset, const PresetImage& image,
                      OpenRequest target) {
-  const bool azure = preset.name == "azure";
-  if (azure) target.format = "file";
+  if (image.findings != nullptr) target.format = "file";
   NodePtr node = co_await open_node(context, std::move(target));
   std::string finding;
   std::exception_ptr error;
   try {
-    if (azure)
-      finding = co_await finding_of_vhd(node);
+    if (image.findings != nullptr)
+      finding = co_await finding_of_file(image, node);
     else
       finding = co_await finding_of(preset, image, node);
   } catch (...) {

@@ -20,6 +20,9 @@ struct PresetImage {
   std::string_view ready;  // what was made, for people
   bool archive = false;    // a tar.gz that holds `disk.raw`
   bool compressed = true;  // -c may be given
+  // What the format's own rules for this maker find wrong with the file, a line each; none: the
+  // disk in it is looked at.
+  Task<std::vector<std::string>> (*findings)(Node& file) = nullptr;
 };
 
 // What `convert --for NAME` makes. docs/presets.md has the makers' rules.
@@ -38,7 +41,7 @@ const std::vector<Preset>& presets();
 const Preset& find_preset(const std::string& name);
 
 // The image of PRESET for a target called TARGET, or of FORMAT where that is given; BY_NAME is the
-// format ("tar.gz" for an archive) that the ending of TARGET stands for, empty when it says
+// format ("tar.gz" for an archive) that the ending of TARGET implies, empty when it says
 // nothing. The options of the image are added to OPTIONS. Throws kInvalid for what the maker does
 // not take.
 const PresetImage& choose_image(const Preset& preset, const std::string& target,

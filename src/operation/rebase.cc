@@ -23,7 +23,7 @@ class Rebasing {
       overlay_ = co_await open_node(caller_.context, std::move(plan_.overlay));
       if (plan_.compress && !overlay_->supports_compression())
         throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
-      // Known to fail in the end: better before the work than behind it.
+      // Known to fail in the end: better before the work than after it.
       if (!plan_.backing.empty() && plan_.format.empty() && overlay_->driver().abilities().backing)
         throw Error(ErrorKind::kInvalid, "Could not change the backing file to '" + plan_.backing +
                                              "': backing format must be specified");

@@ -54,7 +54,7 @@ DirtyBitmapPtr find_bitmap(Node& node, const std::string& name) {
   throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
 }
 
-// A bitmap that an export has: others may read it, nobody changes or removes it meanwhile.
+// A bitmap that an export has: others may read it, but not change or remove it.
 class HeldBitmap {
  public:
   explicit HeldBitmap(DirtyBitmapPtr bitmap) : bitmap_(std::move(bitmap)) {
@@ -87,7 +87,7 @@ bool is_local(const std::string& host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
 }
 
-// NBD without TLS asks nobody for a name: who reaches the address has the disk.
+// NBD without TLS has no names of clients: who reaches the address has the disk.
 void warn_if_unprotected(const Caller& caller, const ServePlan& plan) {
   if (!caller.guarded || plan.quiet || plan.connected >= 0 || plan.server.tls) return;
   if (plan.address.kind != SocketAddress::Kind::kInet || is_local(plan.address.host)) return;

@@ -50,7 +50,7 @@ Task<Value> act_on_snapshots(Context& context, OpenRequest request, SnapshotActi
                              std::string name) {
   request.flags.writable = action != SnapshotAction::kList;
   request.flags.resize = action == SnapshotAction::kApply;
-  // Only the list is wanted: no need to look at what lies below.
+  // Only the list is wanted: the backing file is not needed.
   request.flags.no_backing = action == SnapshotAction::kList;
   NodePtr node = co_await open_node(context, std::move(request));
   std::exception_ptr error;

@@ -9,7 +9,7 @@
 namespace cairn::operation {
 
 namespace {
-// ERROR with NAME for PATH: people do not know the file that is written beside theirs.
+// ERROR with NAME for PATH: people do not know the new file in the same directory.
 Error renamed(const Error& error, const std::string& path, const std::string& name) {
   const auto plain = [&](std::string text) {
     for (size_t at = 0; (at = text.find(path, at)) != std::string::npos; at += name.size())

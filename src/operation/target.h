@@ -12,9 +12,9 @@
 namespace cairn::operation {
 
 // The image that an operation makes: nothing that has content is lost. A file that is to be
-// replaced keeps its content until commit(); the new image is written beside it where the directory
-// takes a file, else over it. For a caller that is not guarded, and for devices and other
-// protocols, all of this does nothing. Not from a task.
+// replaced keeps its content until commit(); the new image is written to the same directory where
+// that takes a file, else over it. For a caller that is not guarded, and for devices and other
+// protocols, all of this does nothing. Making and ending it block.
 class Target {
  public:
   // Throws kExists when NAME has content and OVERWRITE is not set, kLocked when an image that

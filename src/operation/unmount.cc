@@ -59,14 +59,14 @@ std::string absolute(const std::string& name) {
   const size_t end = name.find_last_not_of('/');
   const std::string path = end == std::string::npos ? name : name.substr(0, end + 1);
   const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   const std::string last = path.substr(slash + 1);
   char resolved[PATH_MAX];
   // A link leads to the mount point; what is there cannot be resolved when its program has died.
   struct stat info = {};
   const bool whole =
       last == "." || last == ".." || (::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode));
-  if (::realpath(whole ? path.c_str() : folder.c_str(), resolved) == nullptr)
+  if (::realpath(whole ? path.c_str() : directory.c_str(), resolved) == nullptr)
     throw Error::system(errno, "'" + name + "'");
   if (whole) return resolved;
   return std::string(resolved) + (resolved[1] == 0 ? "" : "/") + last;
@@ -96,7 +96,7 @@ bool try_unmount(const std::string& path) {
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  // It does not say why: only who mounted may unmount, and nobody what is in use.
+  // It does not say why: only who mounted may unmount, and not what is in use.
   return status == 0 || mounted_type(path).empty();
 }
 
