@@ -43,6 +43,11 @@ cairn_pkg(CURL libcurl libcurl4-gnutls-dev)
 add_library(CURL::Headers INTERFACE IMPORTED)
 target_include_directories(CURL::Headers INTERFACE ${CURL_INCLUDE_DIRS})
 
+# And libssh, when a disk of an SSH server is opened.
+cairn_pkg(SSH libssh libssh-dev)
+add_library(SSH::Headers INTERFACE IMPORTED)
+target_include_directories(SSH::Headers INTERFACE ${SSH_INCLUDE_DIRS})
+
 # And the line editor, when somebody sits at a terminal.
 cairn_pkg(EDIT libedit libedit-dev)
 add_library(EDIT::Headers INTERFACE IMPORTED)

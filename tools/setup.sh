@@ -6,7 +6,7 @@
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
   liburing-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libseccomp-dev libedit-dev
   zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
-  libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libfuse3-dev fuse3)
+  libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libssh-dev libfuse3-dev fuse3)
 
 # What the tests are compiled with, and the programs that they start.
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libgmock-dev gcc binutils
@@ -17,7 +17,7 @@ TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libg
   libnbd-bin python3-libnbd nbdkit nbd-server fio
   libqcow-utils python3-libqcow libvmdk-utils python3-libvmdk python3-libvhdi
   7zip cloop-utils python3-lz4 python3-lzo libxml2-utils ploop bximage
-  nginx-light python3-pyftpdlib
+  nginx-light python3-pyftpdlib openssh-server openssh-client
   seabios linux-image-cloud-amd64 busybox-static)
 
 # The same, of versions that the backports of Debian 12 have. What they depend on comes from there as well.

@@ -39,10 +39,17 @@ std::string resolve_backing_name(std::string_view image_name, std::string_view r
   if (image_name.starts_with("json:"))
     throw Error(ErrorKind::kInvalid,
                 "Cannot use relative backing file names for '" + std::string(image_name) + "'");
-  const size_t slash = image_name.rfind('/');
-  // A prefix without a slash behind it ("file:a.img") has no directory to inherit.
+  // The query of a URL is no part of the path. Where it says how to reach the server it holds for
+  // the other file as well; on a web server it belongs to the one file.
+  const bool url = image_name.find("://") != std::string_view::npos;
+  const size_t query = url ? image_name.find('?') : std::string_view::npos;
+  const bool web = image_name.starts_with("http") || image_name.starts_with("ftp");
+  const size_t slash = image_name.substr(0, query).rfind('/');
+  // A prefix without a slash after it ("file:a.img") has no directory to inherit.
   if (slash == std::string_view::npos) return std::string(reference);
-  return std::string(image_name.substr(0, slash + 1)) + std::string(reference);
+  std::string result = std::string(image_name.substr(0, slash + 1)) + std::string(reference);
+  if (query != std::string_view::npos && !web) result += image_name.substr(query);
+  return result;
 }
 
 std::string file_name_below(const Node& node) {
@@ -92,8 +99,8 @@ std::string image_in_folder(const Context& context, const std::string& filename)
   if (::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return filename;
   for (const Driver* driver : context.registry().all()) {
     if (driver->traits().folder_member.empty()) continue;
-    const std::string member =
-        filename + (filename.ends_with('/') ? "" : "/") + std::string(driver->traits().folder_member);
+    const std::string member = filename + (filename.ends_with('/') ? "" : "/") +
+                               std::string(driver->traits().folder_member);
     if (::stat(member.c_str(), &status) == 0 && S_ISREG(status.st_mode)) return member;
   }
   return filename;

@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "base/percent.h"
 #include "net/nbd_wire.h"
 
 namespace cairn::nbd {
@@ -12,13 +13,6 @@ namespace {
 
 [[noreturn]] void reject(const std::string& why) {
   throw Error(ErrorKind::kInvalid, "No valid URL specified: " + why);
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
 }
 
 std::string decode(std::string_view text) {

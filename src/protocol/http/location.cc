@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/percent.h"
+
 namespace cairn::http {
 namespace {
 
@@ -15,27 +17,6 @@ Authority authority_of(std::string_view url) {
   if (slashes == std::string_view::npos) return {};
   const size_t begin = slashes + 3;
   return {begin, std::min(url.find_first_of("/?#", begin), url.size())};
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-std::string decoded(std::string_view text) {
-  std::string result;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 &&
-        hex_digit(text[i + 2]) >= 0) {
-      result += static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2]));
-      i += 2;
-    } else {
-      result += text[i];
-    }
-  }
-  return result;
 }
 
 // Scheme, host and port, in small letters and with the scheme's own port.
@@ -68,8 +49,8 @@ Location parse_url(std::string_view url) {
   result.has_user = true;
   const std::string_view who = authority.substr(0, at);
   const size_t colon = who.find(':');
-  result.user = decoded(who.substr(0, colon));
-  if (colon != std::string_view::npos) result.password = decoded(who.substr(colon + 1));
+  result.user = percent_decoded(who.substr(0, colon));
+  if (colon != std::string_view::npos) result.password = percent_decoded(who.substr(colon + 1));
   result.url = std::string(url.substr(0, place.begin)) + std::string(authority.substr(at + 1)) +
                std::string(url.substr(place.end));
   return result;

@@ -5,11 +5,8 @@
 #include <coroutine>
 
 #include "async/runtime.h"
+#include "base/version.h"
 #include "block/context.h"
-
-#ifndef CAIRN_VERSION
-#define CAIRN_VERSION "0.1.0"
-#endif
 
 namespace cairn::http {
 namespace {
@@ -107,7 +104,7 @@ void RemoteFile::apply(CURL* easy, const std::string& target) const {
   // Several connections at once are faster than several streams in one.
   number(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
   text(CURLOPT_PROTOCOLS_STR, settings_.is_ftp() ? "ftp,ftps" : "http,https");
-  text(CURLOPT_USERAGENT, "cairn/" CAIRN_VERSION);
+  text(CURLOPT_USERAGENT, "cairn/" + std::string(version()));
   number(CURLOPT_SSL_VERIFYPEER, settings_.verify ? 1 : 0);
   number(CURLOPT_SSL_VERIFYHOST, settings_.verify ? 2 : 0);
   text(CURLOPT_CAINFO, settings_.ca_file);

@@ -1,0 +1,229 @@
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/arith.h"
+#include "base/value.h"
+#include "block/context.h"
+#include "block/open.h"
+#include "protocol/ssh/location.h"
+#include "protocol/ssh/node.h"
+
+namespace cairn {
+namespace {
+
+using namespace ssh;
+
+const OptionSchema kOpenOptions = {
+    {"server.host", OptionType::kString, "", "name or address of the server"},
+    {"server.port", OptionType::kString, "", "its port"},
+    {"host", OptionType::kString, "", "the same as server.host"},
+    {"port", OptionType::kString, "22", "the same as server.port"},
+    {"path", OptionType::kString, "", "file on the server, from its root on"},
+    {"user", OptionType::kString, "", "who logs in"},
+    {"host_key_check", OptionType::kString, "yes",
+     "yes (known_hosts), no, or the hash of the server's key (md5:…, sha1:…, sha256:…)"},
+    {"host-key-check.mode", OptionType::kString, "known_hosts", "known_hosts, hash or none"},
+    {"host-key-check.type", OptionType::kString, "", "of a hash: md5, sha1 or sha256"},
+    {"host-key-check.hash", OptionType::kString, "", "the hash, in hexadecimal digits"},
+    {"known-hosts-file", OptionType::kString, "", "instead of ~/.ssh/known_hosts", true},
+    {"password-secret", OptionType::kString, "", "ID of a secret that holds the password", true},
+    {"key-file", OptionType::kString, "", "private key to log in with", true},
+    {"key-secret", OptionType::kString, "", "ID of a secret that holds its passphrase", true},
+    {"timeout", OptionType::kNumber, "30", "seconds without an answer", true},
+    {"sessions", OptionType::kNumber, "2", "how many sessions are opened at most", true},
+    {"retries", OptionType::kNumber, "3", "how often a lost connection is opened again", true},
+};
+
+const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+};
+
+constexpr std::string_view kOfUri[] = {"host", "port", "path", "user", "host_key_check"};
+
+std::string secret_of(Context& context, const Options& options, const char* key) {
+  const auto id = options.string(key);
+  return id ? std::string(context.secret(*id).bytes()) : std::string();
+}
+
+unsigned bounded(const Options& options, const char* key, unsigned low, unsigned high,
+                 unsigned usual) {
+  const uint64_t value = options.number(key).value_or(usual);
+  if (value < low || value > high)
+    invalid("The option '" + std::string(key) + "' must be between " + std::to_string(low) +
+            " and " + std::to_string(high));
+  return static_cast<unsigned>(value);
+}
+
+HostKeyCheck check_of(Options& options) {
+  if (const auto text = options.string("host_key_check")) return HostKeyCheck::parse(*text);
+  HostKeyCheck check;
+  if (!options.has_tree("host-key-check")) return check;
+  const Options tree = options.take_tree("host-key-check");
+  const auto mode = tree.string("mode");
+  if (!mode) invalid("Parameter 'host-key-check.mode' is missing");
+  if (*mode == "known_hosts") return check;
+  if (*mode == "none") {
+    check.mode = HostKeyCheck::Mode::kNone;
+    return check;
+  }
+  if (*mode != "hash") invalid("Parameter 'mode' does not accept value '" + *mode + "'");
+  const auto type = tree.string("type");
+  if (!type) invalid("Parameter 'host-key-check.type' is missing");
+  const auto hash = tree.string("hash");
+  if (!hash) invalid("Parameter 'host-key-check.hash' is missing");
+  return HostKeyCheck::of_hash(*type, *hash);
+}
+
+std::string local_user() {
+  const passwd* entry = ::getpwuid(::geteuid());
+  return entry != nullptr ? entry->pw_name : "";
+}
+
+struct Description {
+  Target target;
+  std::string name;  // as people know it
+};
+
+SocketAddress server_of(Options& options, bool* default_port) {
+  const auto host = options.string("host");
+  const auto port = options.string("port");
+  if (port && !host) invalid("port may not be used without host");
+  if (host) {
+    *default_port = !port;
+    return SocketAddress::inet(*host, port.value_or("22"));
+  }
+  if (!options.has_tree("server")) invalid("Parameter 'server' is missing");
+  Options server = options.take_tree("server");
+  if (!server.has("type")) server.set("type", "inet");
+  for (const char* part : {"host", "port"})
+    if (!server.has(part)) invalid("Parameter 'server." + std::string(part) + "' is missing");
+  *default_port = false;
+  return SocketAddress::from_options(server);
+}
+
+Description describe(Context& context, Options& options) {
+  Description result;
+  Target& target = result.target;
+  const auto path = options.string("path");
+  if (!path) invalid("Parameter 'path' is missing");
+  target.path = *path;
+  target.server = server_of(options, &target.default_port);
+  target.user = options.string("user").value_or("");
+  target.host_key = check_of(options);
+  target.known_hosts_file = options.string("known-hosts-file").value_or("");
+  target.password = secret_of(context, options, "password-secret");
+  target.key_file = options.string("key-file").value_or("");
+  target.key_passphrase = secret_of(context, options, "key-secret");
+  target.timeout = std::chrono::seconds(bounded(options, "timeout", 1, 100'000, 30));
+  target.sessions = bounded(options, "sessions", 1, 32, target.sessions);
+  target.retries = bounded(options, "retries", 0, 1000, target.retries);
+  const SocketAddress& server = target.server;
+  if (server.ipv4 || server.ipv6 || server.to || server.kind != SocketAddress::Kind::kInet) {
+    Value tree = Value::object();
+    tree.set("driver", "ssh");
+    tree.set("path", target.path);
+    if (!target.user.empty()) tree.set("user", target.user);
+    if (!target.host_key.text.empty()) tree.set("host_key_check", target.host_key.text);
+    tree.set("server", server.to_value());
+    result.name = "json:" + tree.compact();
+  } else {
+    std::string check = target.host_key.text;
+    if (check.empty() && target.host_key.mode == HostKeyCheck::Mode::kNone && context.beyond_qemu)
+      check = "no";
+    result.name = make_uri(target.user.empty() ? local_user() : target.user, server.host,
+                           server.port, target.path, check);
+  }
+  return result;
+}
+
+// Opens a session for the file alone, which is made, and sizes it.
+Task<void> make_file(Context& context, Target target, uint64_t size) {
+  Session session(target, true, true, context.cancel);
+  std::exception_ptr error;
+  try {
+    co_await session.open();
+    if (size != 0) {
+      Operation operation = Operation::resize(size);
+      co_await session.perform(operation);
+      if (operation.error()) std::rethrow_exception(operation.error());
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await run_blocking([&session] { session.stop(); });
+  if (error) std::rethrow_exception(error);
+}
+
+class SshDriver : public Driver {
+ public:
+  SshDriver()
+      : Driver({.name = "ssh",
+                .title = "files of an SSH server, by SFTP",
+                .kind = DriverKind::kProtocol,
+                .prefixes = {"ssh"},
+                .abilities = {.create = true, .resize = true},
+                .verbatim = true,
+                .open_options = kOpenOptions,
+                .create_options = kCreateOptions}) {}
+
+  void parse_filename(std::string_view filename, Options& options) const override {
+    for (const std::string_view key : kOfUri)
+      if (options.has(key))
+        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
+    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
+    std::string left_out;
+    const Options parts = parse_uri(filename, [&](const std::string& line) {
+      left_out += (left_out.empty() ? "" : "\n") + line;
+    });
+    for (const auto& [key, value] : parts.items()) options.set(key, value);
+    if (!left_out.empty()) options.set(kLeftOut, left_out);
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    tell_left_out(request.context, request.options);
+    Description description = describe(request.context, request.options);
+    auto node = std::make_shared<SshNode>(request.context, *this, std::move(description.target),
+                                          request.flags.writable, std::move(description.name));
+    std::exception_ptr error;
+    try {
+      co_await node->connect();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) {
+      co_await node->close();
+      std::rethrow_exception(error);
+    }
+    co_return node;
+  }
+
+  Task<void> create(Context& context, CreateRequest request) const override {
+    Options options;
+    parse_filename(request.filename, options);
+    tell_left_out(context, options);
+    Description description = describe(context, options);
+    co_await make_file(context, std::move(description.target), align_up(request.size, 512));
+  }
+
+ private:
+  // What the parsing of a URI passed over, for the warning when it is used.
+  static constexpr std::string_view kLeftOut = "uri-warnings";
+
+  static void tell_left_out(Context& context, Options& options) {
+    const std::string lines = options.string(kLeftOut).value_or("");
+    options.erase(kLeftOut);
+    for (size_t at = 0; at < lines.size();) {
+      const size_t end = std::min(lines.find('\n', at), lines.size());
+      context.warn(lines.substr(at, end - at));
+      at = end + 1;
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_ssh_driver() { return std::make_unique<SshDriver>(); }
+
+}  // namespace cairn

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "async/sync.h"
+#include "block/node.h"
+#include "protocol/ssh/session.h"
+
+namespace cairn::ssh {
+
+// A file of an SSH server as a disk. Further sessions are opened when one has much to do: the work
+// of encryption is done once for each. When a session is lost reads go on in a new one, when the
+// file is the same; writes fail.
+class SshNode : public Node {
+ public:
+  SshNode(Context& context, const Driver& driver, Target target, bool writable, std::string name);
+  ~SshNode() override;
+
+  // Opens the first session. On failure nothing is left open. Throws.
+  Task<void> connect();
+
+  Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+
+ protected:
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<void> do_discard(uint64_t offset, uint64_t length) override;
+  Task<void> do_flush() override;
+  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
+  Task<void> do_resize(ResizeRequest request) override;
+  Task<void> do_close() override;
+
+ private:
+  using SessionPtr = std::shared_ptr<Session>;
+  std::shared_ptr<Session> least_busy();
+  Task<SessionPtr> choose();
+  Task<SessionPtr> add_session();
+  void check_same(const Attributes& now) const;
+
+  const Target target_;
+  const bool writable_;
+  Attributes first_;  // of the open file
+  std::mutex state_;
+  std::vector<SessionPtr> sessions_;  // that are not broken; guarded by state_
+  std::vector<SessionPtr> ended_;     // that are; guarded by state_
+  Mutex opening_;
+  std::atomic<bool> crowded_{false};  // a session is being opened since all are busy
+  std::atomic<bool> wrote_{false};
+  std::atomic<bool> warned_{false};
+};
+
+}  // namespace cairn::ssh

@@ -1,0 +1,384 @@
+#include "protocol/ssh/session.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "async/cancel.h"
+#include "async/runtime.h"
+
+namespace cairn::ssh {
+namespace {
+
+// How often a cancellation is looked for while something is under way.
+constexpr int kMomentMs = 150;
+// Enough for 2 ms at several Gbit/s; a window's worth of memory.
+constexpr size_t kMostFlying = 4 << 20;
+constexpr size_t kMostPieces = 128;
+constexpr size_t kMostQueuedOut = 1 << 20;
+
+}  // namespace
+
+// Starts the thread, and resumes who opens when the file is open or cannot be.
+struct Session::Opening {
+  Session& session;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) {
+    session.opener_ = Worker::current();
+    session.opener_handle_ = handle;
+    // A signal of the host program is nothing for this thread.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    Session* self = &session;
+    session.thread_ = std::thread([self] { self->work(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  void await_resume() const {
+    if (session.open_error_) std::rethrow_exception(session.open_error_);
+  }
+};
+
+struct Session::Doing {
+  Session& session;
+  Operation& operation;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    operation.worker_ = Worker::current();
+    operation.handle_ = handle;
+    const std::lock_guard lock(session.mutex_);
+    if (session.over_) {
+      operation.lost_ = true;
+      operation.error_ = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
+      return false;
+    }
+    session.load_ += operation.length();
+    session.submitted_.push_back(&operation);
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(session.wake_.get(), &one, sizeof one);
+    return true;
+  }
+  void await_resume() const noexcept {}
+};
+
+Session::Session(const Target& target, bool writable, bool create, const CancelSource* cancel)
+    : ssh_(SshLibrary::get()),
+      target_(target),
+      writable_(writable),
+      create_(create),
+      cancel_(cancel),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!wake_) throw Error::system(errno, "eventfd");
+}
+
+Session::~Session() { stop(); }
+
+Task<void> Session::open() { co_await Opening{*this}; }
+
+Task<void> Session::perform(Operation& operation) { co_await Doing{*this, operation}; }
+
+void Session::stop() {
+  stopping_ = true;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
+  if (thread_.joinable()) thread_.join();
+}
+
+void Session::work() {
+  try {
+    connect();
+    check_host_key();
+    log_in();
+    start_sftp();
+    open_file();
+  } catch (...) {
+    open_error_ = std::current_exception();
+    broken_ = true;
+  }
+  // From here on who opens may go on, and end this session.
+  const bool opened = !open_error_;
+  opener_->post(opener_handle_);
+  if (opened) {
+    try {
+      serve();
+    } catch (const Error& error) {
+      drop_all(error);
+    }
+  } else {
+    drop_all(Error(ErrorKind::kIo, "the connection could not be opened"));
+  }
+  if (channel_ != nullptr) ssh_.channel_free_(channel_);
+  if (session_ != nullptr) {
+    if (opened) ssh_.disconnect_(session_);
+    ssh_.free_(session_);
+  }
+}
+
+void Session::check_stop() const {
+  if (stopping_) throw Error(ErrorKind::kCancelled, "the disk was closed");
+  if (cancel_ != nullptr && cancel_->requested()) throw Error(ErrorKind::kCancelled, "cancelled");
+}
+
+void Session::wait(short events, Clock::time_point deadline, const char* what) {
+  check_stop();
+  const auto now = Clock::now();
+  if (now >= deadline) {
+    errno = ETIMEDOUT;
+    throw Error::system(ETIMEDOUT, what);
+  }
+  pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {ssh_.get_fd_(session_), events, 0}};
+  ::poll(fds, fds[1].fd < 0 ? 1 : 2, kMomentMs);
+  if (fds[0].revents != 0) {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof count);
+  }
+  check_stop();
+}
+
+void Session::lost(const std::string& what) const {
+  std::string text = what;
+  if (session_ != nullptr) {
+    const char* said = ssh_.get_error_(session_);
+    if (said != nullptr && *said != 0) text += ": " + std::string(said);
+  }
+  throw Error(ErrorKind::kIo, text);
+}
+
+// --- the open file ---
+
+void Session::serve() {
+  heard_ = Clock::now();
+  for (;;) {
+    take_work();
+    bool moved = true;
+    while (moved) {
+      // Answers first: they make room for requests.
+      moved = read_in();
+      std::vector<std::byte> frame;
+      while (next_frame(&frame)) answer(frame);
+      while (!queue_.empty() && flying_ < kMostFlying && pieces_.size() < kMostPieces &&
+             out_.size() - out_done_ < kMostQueuedOut) {
+        Operation& operation = *queue_.front();
+        advance(operation);
+        if (operation.sent_ || operation.asked_ == operation.length()) queue_.pop_front();
+      }
+      moved = write_out() || moved;
+    }
+    const bool idle = pieces_.empty();
+    if (idle) heard_ = Clock::now();
+    const bool blocked =
+        out_done_ < out_.size() || (ssh_.get_poll_flags_(session_) & SSH_WRITE_PENDING) != 0;
+    wait(static_cast<short>(POLLIN | (blocked ? POLLOUT : 0)), heard_ + target_.timeout,
+         "the server does not answer");
+  }
+}
+
+void Session::take_work() {
+  const std::lock_guard lock(mutex_);
+  for (Operation* each : submitted_) queue_.push_back(each);
+  submitted_.clear();
+}
+
+// Sends a request of OPERATION.
+void Session::advance(Operation& operation) {
+  using Kind = Operation::Kind;
+  if (operation.kind_ == Kind::kRead || operation.kind_ == Kind::kWrite) {
+    const size_t most = operation.kind_ == Kind::kRead ? limits_.read : limits_.write;
+    const size_t part = std::min(operation.length() - operation.asked_, most);
+    send_piece(operation, operation.asked_, part);
+    operation.asked_ += part;
+    return;
+  }
+  const uint32_t id = next_id_++;
+  operation.sent_ = true;
+  ++operation.pending_;
+  pieces_[id] = {&operation, 0, 0};
+  if (operation.kind_ == Kind::kSync)
+    send(
+        FrameWriter(FrameType::kExtended, id).string("fsync@openssh.com").string(handle_).finish());
+  else if (operation.kind_ == Kind::kResize)
+    send(FrameWriter(FrameType::kFsetstat, id)
+             .string(handle_)
+             .u32(1)
+             .u64(operation.offset_)
+             .finish());
+  else
+    send(FrameWriter(FrameType::kFstat, id).string(handle_).finish());
+}
+
+void Session::send_piece(Operation& operation, size_t at, size_t length) {
+  const uint32_t id = next_id_++;
+  ++operation.pending_;
+  pieces_[id] = {&operation, at, length};
+  flying_ += length;
+  if (operation.kind_ == Operation::Kind::kRead)
+    send(FrameWriter(FrameType::kRead, id)
+             .string(handle_)
+             .u64(operation.offset_ + at)
+             .u32(static_cast<uint32_t>(length))
+             .finish());
+  else
+    send(FrameWriter(FrameType::kWrite, id)
+             .string(handle_)
+             .u64(operation.offset_ + at)
+             .string(operation.in_.subspan(at, length))
+             .finish());
+}
+
+void Session::send(std::vector<std::byte> frame) {
+  if (out_done_ == out_.size()) {
+    out_ = std::move(frame);
+    out_done_ = 0;
+  } else {
+    out_.insert(out_.end(), frame.begin(), frame.end());
+  }
+}
+
+// Writes what the server's window has room for. Whether something was written.
+bool Session::write_out() {
+  bool moved = false;
+  while (out_done_ < out_.size()) {
+    const size_t left = out_.size() - out_done_;
+    const size_t part = std::min<size_t>(left, ssh_.channel_window_size_(channel_));
+    if (part == 0) break;
+    const int written =
+        ssh_.channel_write_(channel_, out_.data() + out_done_, static_cast<uint32_t>(part));
+    if (written == SSH_ERROR) lost("the connection was lost");
+    if (written <= 0) break;
+    out_done_ += static_cast<size_t>(written);
+    moved = true;
+  }
+  // What was sent is dropped now and then, not after each piece.
+  if (out_done_ == out_.size()) {
+    out_.clear();
+    out_done_ = 0;
+  } else if (out_done_ > kMostQueuedOut) {
+    out_.erase(out_.begin(), out_.begin() + static_cast<ptrdiff_t>(out_done_));
+    out_done_ = 0;
+  }
+  return moved;
+}
+
+// Reads what has come. Whether something has.
+bool Session::read_in() {
+  constexpr size_t kPart = 256 << 10;
+  if (in_done_ != 0) {
+    in_.erase(in_.begin(), in_.begin() + static_cast<ptrdiff_t>(in_done_));
+    in_done_ = 0;
+  }
+  const size_t before = in_.size();
+  in_.resize(before + kPart);
+  const int got = ssh_.channel_read_nonblocking_(channel_, in_.data() + before, kPart, 0);
+  in_.resize(before + static_cast<size_t>(std::max(got, 0)));
+  if (got == SSH_ERROR) lost("the connection was lost");
+  if (got <= 0) {
+    if (ssh_.channel_is_eof_(channel_) != 0 || ssh_.channel_is_closed_(channel_) != 0)
+      throw Error(ErrorKind::kIo, "the server closed the connection");
+    return false;
+  }
+  heard_ = Clock::now();
+  return true;
+}
+
+// Takes the next whole frame, without its length, out of what has come.
+bool Session::next_frame(std::vector<std::byte>* frame) {
+  const ByteSpan rest = ByteSpan(in_).subspan(in_done_);
+  if (rest.size() < 4) return false;
+  const uint32_t length = load_be<uint32_t>(rest, 0);
+  if (length == 0 || length > kMostFrameBytes)
+    throw Error(ErrorKind::kIo, "the server sent a frame of " + std::to_string(length) + " bytes");
+  if (rest.size() - 4 < length) return false;
+  frame->assign(rest.begin() + 4, rest.begin() + 4 + length);
+  in_done_ += 4 + length;
+  return true;
+}
+
+void Session::answer(ByteSpan frame) {
+  FrameReader reader(frame);
+  const auto type = static_cast<FrameType>(reader.u8());
+  const uint32_t id = reader.u32();
+  const auto found = pieces_.find(id);
+  if (found == pieces_.end())
+    throw Error(ErrorKind::kIo, "the server answered a request that was not sent");
+  const Piece piece = found->second;
+  pieces_.erase(found);
+  flying_ -= piece.length;
+  --piece.operation->pending_;
+  answer_piece(piece, type, reader);
+  Operation& operation = *piece.operation;
+  const bool all_asked = operation.sent_ || operation.asked_ == operation.length();
+  if (operation.pending_ != 0) return;
+  if (all_asked) return finish(operation);
+  // After an error nothing more is asked.
+  if (!operation.error_) return;
+  std::erase(queue_, &operation);
+  finish(operation);
+}
+
+void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reader) {
+  Operation& operation = *piece.operation;
+  using Kind = Operation::Kind;
+  if (type == FrameType::kStatus) {
+    const uint32_t code = reader.u32();
+    if (operation.kind_ == Kind::kRead && code == kEndOfFile) {
+      // Only what is inside of the file is asked for.
+      if (!operation.error_)
+        operation.error_ = std::make_exception_ptr(
+            Error(ErrorKind::kIo, "the file became shorter on the server: it ends before byte " +
+                                      std::to_string(operation.offset_ + piece.at + piece.length)));
+      return;
+    }
+    const bool fine =
+        code == kOk && operation.kind_ != Kind::kRead && operation.kind_ != Kind::kAttributes;
+    if (!fine && !operation.error_)
+      operation.error_ = std::make_exception_ptr(Error::system(errno_of_status(code)));
+    return;
+  }
+  if (type == FrameType::kData && operation.kind_ == Kind::kRead) {
+    const ByteSpan data = reader.string();
+    if (data.empty() || data.size() > piece.length)
+      throw Error(ErrorKind::kIo, "the server sent " + std::to_string(data.size()) + " bytes for " +
+                                      std::to_string(piece.length));
+    std::memcpy(operation.out_.data() + piece.at, data.data(), data.size());
+    if (data.size() < piece.length)
+      send_piece(operation, piece.at + data.size(), piece.length - data.size());
+    return;
+  }
+  if (type == FrameType::kAttributes && operation.kind_ == Kind::kAttributes) {
+    operation.attributes_ = reader.attributes();
+    return;
+  }
+  throw Error(ErrorKind::kIo, "the server sent an answer of another kind");
+}
+
+void Session::finish(Operation& operation) {
+  load_ -= operation.length();
+  operation.worker_->post(operation.handle_);
+}
+
+// The session is over: what has no answer will not have one.
+void Session::drop_all(const Error& why) {
+  broken_.store(true, std::memory_order_release);
+  std::vector<Operation*> all(queue_.begin(), queue_.end());
+  for (const auto& [id, piece] : pieces_)
+    if (std::find(all.begin(), all.end(), piece.operation) == all.end())
+      all.push_back(piece.operation);
+  {
+    const std::lock_guard lock(mutex_);
+    over_ = true;
+    why_over_ = why.message();
+    all.insert(all.end(), submitted_.begin(), submitted_.end());
+    submitted_.clear();
+  }
+  const bool lost = why.kind() != ErrorKind::kCancelled;
+  for (Operation* each : all) {
+    each->lost_ = lost;
+    each->error_ = std::make_exception_ptr(why);
+    finish(*each);
+  }
+}
+
+}  // namespace cairn::ssh
