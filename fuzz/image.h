@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "block/block.h"
+#include "block/capabilities/checkable.h"
 #include "drivers.h"
 
 namespace cairn::fuzzing {
@@ -54,10 +55,10 @@ inline Task<void> exercise(Context& context, std::string format, std::string pat
       CheckRequest check;
       if (writable) check.repair = CheckRequest::Repair::kAll;
       check.report = [](std::string_view) {};
-      co_await node->check(check);
+      co_await check_image(*node, check);
       // What a repair leaves is looked at once more.
       check.repair = CheckRequest::Repair::kNone;
-      if (writable) co_await node->check(check);
+      if (writable) co_await check_image(*node, check);
     } else if (writable) {
       co_await write_some(*node);
     } else {

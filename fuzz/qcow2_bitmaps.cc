@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "block/block.h"
+#include "block/capabilities/checkable.h"
 #include "drivers.h"
 #include "format/qcow2/layout.h"
 
@@ -57,7 +58,7 @@ Task<void> exercise(Context& context, std::string path, bool writable, bool for_
   try {
     if (for_check) {
       CheckRequest check;
-      co_await node->check(check);
+      co_await check_image(*node, check);
     }
     for (const DirtyBitmapPtr& bitmap : node->bitmaps().list()) {
       if (bitmap->inconsistent()) continue;

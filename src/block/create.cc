@@ -6,6 +6,8 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "base/unfinished.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/lockable.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "block/names.h"
@@ -153,7 +155,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
     return spec != nullptr && (context.beyond_qemu || !spec->beyond_qemu) ? spec : nullptr;
   };
   const bool may_have_backing =
-      format->abilities().backing && usable(format->create_options(), "backing_file") != nullptr;
+      format->offers<BackingLink>() && usable(format->create_options(), "backing_file") != nullptr;
   for (const auto& [key, value] : options.items()) {
     if (key == "backing_file" && !may_have_backing)
       throw Error(ErrorKind::kUnsupported,
@@ -257,7 +259,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
       const Permissions permissions{
           .used = Permissions::kConsistentRead | Permissions::kWrite | Permissions::kResize,
           .unshared = Permissions::kWrite | Permissions::kResize};
-      co_await file->set_permissions(permissions);
+      co_await set_permissions(*file, permissions);
     }
     if (fixed) {
       // An old header on a device must not survive.

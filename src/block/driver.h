@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,22 +13,6 @@
 #include "block/open.h"
 
 namespace cairn {
-
-struct CheckRequest {
-  enum class Repair { kNone, kLeaks, kAll };
-  Repair repair = Repair::kNone;
-  // A line per finding, without a newline. From any worker, one call at a time.
-  std::function<void(std::string_view)> report;
-  // The same for what kept a step from being done: to be printed as the program's own error.
-  std::function<void(std::string_view)> complain;
-};
-
-struct AmendRequest {
-  Options options;     // known to the driver's amend schema
-  bool force = false;  // do what could lose data
-  // Called now and then, from any worker.
-  std::function<void(uint64_t done, uint64_t total)> progress;
-};
 
 struct ProbeInput {
   ByteSpan head;  // at least the first 2048 bytes, zero-padded behind the end
@@ -57,19 +42,11 @@ struct CreateRequest {
   bool overwrite = false;
 };
 
+// What no capability of a driver's nodes says.
 struct Abilities {
   bool create = false;
-  bool backing = false;  // may have a backing file
-  bool compress = false;
-  bool compression_level = false;  // set_compression_level() is known
-  bool check = false;
-  bool repair = false;
-  bool check_beyond_qemu = false;   // QEMU cannot check the format
-  bool repair_beyond_qemu = false;  // nor repair it
-  bool amend = false;
-  bool snapshots = false;
-  bool bitmaps = false;  // keeps persistent dirty bitmaps
   bool resize = false;
+  bool repair = false;     // a check may repair what it finds
   bool read_only = false;  // images cannot be written
 };
 
@@ -90,6 +67,10 @@ struct DriverTraits {
   // The file that is opened when a directory is named that has it; empty: there is none.
   std::string_view folder_member = {};
   Abilities abilities = {};
+  // Of the class of its nodes, CapabilityList::ids(): what an image of the driver may have.
+  CapabilityIds capabilities = {};
+  bool check_beyond_qemu = false;   // QEMU cannot check the format
+  bool repair_beyond_qemu = false;  // nor repair it
   // The driver makes up the disk: then what a guest writes there cannot turn it into an image of
   // some format, and nobody need be warned.
   bool makes_its_disks = false;
@@ -119,6 +100,12 @@ class Driver {
   DriverKind kind() const { return traits_.kind; }
   const std::vector<std::string_view>& prefixes() const { return traits_.prefixes; }
   const Abilities& abilities() const { return traits_.abilities; }
+  // Whether nodes of the driver may have the capability T.
+  template <class T>
+  bool offers() const {
+    const CapabilityIds& all = traits_.capabilities;
+    return std::find(all.begin(), all.end(), &T::kCapability) != all.end();
+  }
   const OptionSchema& open_options() const { return traits_.open_options; }
   const OptionSchema& create_options() const { return traits_.create_options; }
   const OptionSchema& amend_options() const { return traits_.amend_options; }

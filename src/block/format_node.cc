@@ -285,8 +285,8 @@ Task<void> FormatNode::decrypt(uint64_t host_offset, uint64_t offset, MutableByt
 
 // --- copying by the kernel ---
 
-Task<bool> FormatNode::do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
-                                          uint64_t length) {
+Task<bool> FormatNode::copy_range(Node& source, uint64_t source_offset, uint64_t offset,
+                                  uint64_t length) {
   if (cipher_) co_return false;
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, length, true);
@@ -414,7 +414,7 @@ Task<void> FormatNode::do_discard(uint64_t offset, uint64_t length) {
 
 // --- compressed, flush ---
 
-Task<void> FormatNode::write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) {
+Task<void> FormatNode::write_encoded_cluster(uint64_t offset, ByteSpan encoded, ByteSpan plain) {
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, plain.size(), true);
   std::exception_ptr error;

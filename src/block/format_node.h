@@ -7,6 +7,7 @@
 
 #include "async/sync.h"
 #include "async/task.h"
+#include "block/capabilities/range_copier.h"
 #include "block/node.h"
 
 namespace cairn {
@@ -56,11 +57,14 @@ struct Grant {
 //
 // Locking: reads and in-place writes hold their clusters shared, everything that changes a mapping
 // holds them exclusive, so a driver may free what it unmaps at once.
-class FormatNode : public Node {
+class FormatNode : public Node, public RangeCopier {
  public:
-  using Node::Node;
+  FormatNode(Context& context, const Driver& driver) : Node(context, driver) {
+    set_splits_zeroes();
+  }
 
-  Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override;
+  Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
+                        uint64_t length) final;
 
   // Reads a part of a table at HOST_OFFSET of HOST, of which the file must have the first NEEDED
   // bytes: otherwise it was cut off, and what happens is as MissingTables says.
@@ -68,6 +72,11 @@ class FormatNode : public Node {
                         uint64_t needed = UINT64_MAX);
 
  protected:
+  // What every format has, and OWN, the interfaces of one.
+  template <class... Own>
+  using FormatCapabilities = CapabilityList<RangeCopier, Own...>;
+  void* find_capability(CapabilityId id) override { return FormatCapabilities<>::find(this, id); }
+
   // What becomes of tables that the file does not reach; missing entries are zero.
   enum class MissingTables : uint8_t {
     kRefuse,  // kCorrupt; under QEMU's names a warning
@@ -110,6 +119,8 @@ class FormatNode : public Node {
   virtual bool has_zero_marks() const { return true; }
   // Unmaps whole units of limits().discard_alignment.
   virtual Task<void> discard_mapped(uint64_t offset, uint64_t length);
+  // CompressedWriter::write_encoded() of formats that have it.
+  Task<void> write_encoded_cluster(uint64_t offset, ByteSpan encoded, ByteSpan plain);
   // Stores one encoded cluster; the range is exclusively locked.
   virtual Task<void> store_encoded(uint64_t offset, ByteSpan encoded);
   // Writes all metadata and what it needs, in order, and flushes the children.
@@ -120,8 +131,6 @@ class FormatNode : public Node {
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) final;
   Task<void> do_discard(uint64_t offset, uint64_t length) final;
   Task<void> do_flush() final;
-  Task<bool> do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
-                                uint64_t length) final;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
 
   // True when clusters that are mapped may still be holes in the file (preallocated metadata): the
@@ -146,8 +155,6 @@ class FormatNode : public Node {
   // host has. None: throws kCorrupt; under QEMU's names warns once and says all, which read as
   // zeroes.
   Task<uint64_t> stored_bytes(Node* host, uint64_t host_offset, uint64_t offset, uint64_t length);
-
-  uint64_t zero_split() const override { return limits().request_alignment; }
 
   // What chooses the IV of a piece of payload: its place in the guest or in the host.
   enum class CipherOffset : uint8_t { kGuest, kHost };

@@ -5,6 +5,8 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/capabilities/bitmap_store.h"
+#include "block/capabilities/range_copier.h"
 #include "block/context.h"
 #include "block/debug.h"
 #include "block/driver.h"
@@ -34,8 +36,6 @@ Node::~Node() {
     // There is nobody who could take it.
   }
 }
-
-std::string_view Node::specific_type() const { return driver_.name(); }
 
 Node* Node::child(std::string_view name) const {
   for (const Child& child : children_)
@@ -150,7 +150,7 @@ Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFla
   flags.fua = wanted && limits_.native_fua && !no_flush_;
   const bool stable = wanted && !flags.fua;
   if (!discard_unmap_) flags.may_unmap = false;
-  const uint64_t unit = zero_split();
+  const uint64_t unit = splits_zeroes_ ? limits_.request_alignment : limits_.zero_alignment;
   const uint64_t end = offset + length;
   const uint64_t middle = std::min(align_up(offset, unit), end);
   // The end of the node counts as aligned: nobody else has a part of its last unit.
@@ -198,25 +198,6 @@ Task<void> Node::write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags
       co_await write_unaligned(offset, in, flags);
     offset += part;
     length -= part;
-  }
-}
-
-Task<void> Node::write_compressed(uint64_t offset, ByteSpan in) {
-  check_range(offset, in.size());
-  check_writable();
-  if (!supports_compression()) throw Error::system(ENOTSUP);
-  const uint64_t cluster = limits_.cluster_bytes;
-  if (!is_aligned(offset, cluster) ||
-      (!is_aligned(in.size(), cluster) && offset + in.size() != length()))
-    throw Error::system(EINVAL);
-  while (!in.empty()) {
-    const size_t part = std::min<uint64_t>(in.size(), cluster);
-    const ByteSpan plain = in.first(part);
-    const std::vector<std::byte> encoded =
-        co_await run_blocking([&] { return encode_cluster(plain); });
-    co_await write_encoded(offset, encoded, plain);
-    offset += part;
-    in = in.subspan(part);
   }
 }
 
@@ -342,7 +323,8 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
     } else {
       Node* from = &source;
       while (from->filtered() != nullptr) from = from->filtered();
-      copied = co_await do_copy_range_from(*from, source_offset, offset, length);
+      if (auto* copier = as<RangeCopier>())
+        copied = co_await copier->copy_range(*from, source_offset, offset, length);
     }
   } catch (...) {
     error = std::current_exception();
@@ -368,17 +350,18 @@ DirtyBitmapPtr Node::add_bitmap(const BitmapRequest& request) {
   if (!is_power_of_two(granularity) || granularity < DirtyBitmap::kMinGranularity ||
       granularity > DirtyBitmap::kMaxGranularity)
     throw Error(ErrorKind::kInvalid, "Granularity must be power of 2 and at least 512");
-  if (request.persistent) check_new_persistent_bitmap(request.name, granularity);
+  if (request.persistent) {
+    const auto* store = as<BitmapStore>();
+    if (store == nullptr)
+      throw Error::system(ENOTSUP, "Can't store persistent bitmaps to " +
+                                       (context_.beyond_qemu ? "'" + filename_ + "'" : node_name_));
+    store->check_new_persistent_bitmap(request.name, granularity);
+  }
   auto bitmap = std::make_shared<DirtyBitmap>(request.name, length(), granularity);
   bitmap->set_enabled(request.enabled);
   bitmap->set_persistent(request.persistent);
   dirty_bitmaps_.add(bitmap);
   return bitmap;
-}
-
-void Node::check_new_persistent_bitmap(const std::string&, uint64_t) const {
-  throw Error::system(ENOTSUP, "Can't store persistent bitmaps to " +
-                                   (context_.beyond_qemu ? "'" + filename_ + "'" : node_name_));
 }
 
 }  // namespace cairn

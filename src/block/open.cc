@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/buffer.h"
+#include "block/capabilities/lockable.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "block/names.h"
@@ -218,7 +219,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
                             .probed_file = request.probed_file,
                             .given_backing = request.given_backing};
   if (final_request.probed_file)
-    co_await final_request.probed_file->set_permissions(final_request.file_permissions());
+    co_await set_permissions(*final_request.probed_file, final_request.file_permissions());
 
   const Options given = final_request.options;
   NodePtr node = co_await driver->open(final_request);

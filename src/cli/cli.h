@@ -7,7 +7,7 @@
 //   base/size.h          sizes as text
 //   base/unfinished.h    files that go, or are named, when a signal ends the program
 //   base/version.h       what --version prints
-//   block/debug.h        break points (the shell's commands)
+//   block/capabilities/capabilities.h  what only some images can do (the same), break points
 //   block/driver.h       the registry: names, schemas and features of formats
 #pragma once
 

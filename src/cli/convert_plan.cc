@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "block/capabilities/capabilities.h"
 #include "block/driver.h"
 #include "cli/help.h"
 #include "cli/pipes.h"
@@ -19,7 +20,7 @@ void check_creation_options(const Session& session, const Driver& driver, const 
   const auto knows = [&](const Driver& one, std::string_view key) {
     for (const OptionSpec& spec : one.create_options())
       if (spec.name == key) return session.context.beyond_qemu || !spec.beyond_qemu;
-    return key == "compression_level" && session.for_people() && one.abilities().compression_level;
+    return key == "compression_level" && session.for_people() && one.offers<CompressedWriter>();
   };
   for (const auto& [key, value] : options.items())
     if (key != "backing_file" && key != "backing_fmt" && !knows(driver, key) &&
@@ -73,7 +74,7 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
          "making an appliance takes a temporary file, which the work with untrusted images may not "
          "have: convert to another format first, and that to this one");
   const bool backing = options.has("backing_file");
-  if (!driver->abilities().backing && (backing || options.has("backing_fmt")))
+  if (!driver->offers<BackingLink>() && (backing || options.has("backing_fmt")))
     fail(session, std::string(backing ? "Backing file" : "Backing file format") +
                       " not supported for file format '" + plan.format + "'");
   if (backing && sources > 1)
@@ -83,7 +84,7 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   if (backing && !options.has("backing_fmt"))
     fail(session, "Use of backing file requires explicit backing format");
   if (arguments.has(kAllSnapshots)) {
-    if (!driver->abilities().snapshots)
+    if (!driver->offers<SnapshotStore>())
       fail(session, "Format driver '" + plan.format + "' keeps no internal snapshots");
     if (options.has("data_file"))
       fail(session, "Images with an external data file keep no internal snapshots");
@@ -94,7 +95,7 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
   if (plan.level && !plan.job.compress) fail(session, "compression_level has no effect without -c");
   if (plan.job.compress) {
     const bool flat = options.string("subformat").value_or("").ends_with("Flat");
-    if (!driver->abilities().compress || flat)
+    if (!driver->offers<CompressedWriter>() || flat)
       fail(session, "Compression not supported for this file format");
     if (options.has("encryption") || options.has("encrypt.format"))
       fail(session, "Compression and encryption not supported at the same time");

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "block/capabilities/capabilities.h"
 #include "block/driver.h"
 #include "cli/help.h"
 #include "cli/report.h"
@@ -8,21 +9,27 @@
 namespace cairn::cli {
 namespace {
 
+// Images that can be written must be able to get a backing file, not only to name the one that
+// another program gave them.
+bool has_backing(const Driver& driver) {
+  return driver.abilities().read_only ? driver.offers<BackingName>() : driver.offers<BackingLink>();
+}
+
 // What a driver can do, in the order of the table. Reading is what all can.
 struct Ability {
   std::string_view name;
-  bool (*has)(const Abilities& abilities);
+  bool (*has)(const Driver& driver);
 };
 constexpr Ability kAbilities[] = {
-    {"write", [](const Abilities& a) { return !a.read_only; }},
-    {"create", [](const Abilities& a) { return a.create; }},
-    {"resize", [](const Abilities& a) { return a.resize; }},
-    {"backing", [](const Abilities& a) { return a.backing; }},
-    {"snapshots", [](const Abilities& a) { return a.snapshots; }},
-    {"compress", [](const Abilities& a) { return a.compress; }},
-    {"check", [](const Abilities& a) { return a.check; }},
-    {"repair", [](const Abilities& a) { return a.repair; }},
-    {"amend", [](const Abilities& a) { return a.amend; }},
+    {"write", [](const Driver& d) { return !d.abilities().read_only; }},
+    {"create", [](const Driver& d) { return d.abilities().create; }},
+    {"resize", [](const Driver& d) { return d.abilities().resize; }},
+    {"backing", has_backing},
+    {"snapshots", [](const Driver& d) { return d.offers<SnapshotStore>(); }},
+    {"compress", [](const Driver& d) { return d.offers<CompressedWriter>(); }},
+    {"check", [](const Driver& d) { return d.offers<Checkable>(); }},
+    {"repair", [](const Driver& d) { return d.abilities().repair; }},
+    {"amend", [](const Driver& d) { return d.offers<Amendable>(); }},
 };
 
 std::string_view kind_of(const Driver& driver) {
@@ -50,8 +57,7 @@ Value described(const Driver& driver) {
   out.set("title", driver.title());
   Value abilities = Value::object();
   abilities.set("read", true);
-  for (const Ability& ability : kAbilities)
-    abilities.set(ability.name, ability.has(driver.abilities()));
+  for (const Ability& ability : kAbilities) abilities.set(ability.name, ability.has(driver));
   out.set("abilities", std::move(abilities));
   Value::Array endings;
   for (const std::string_view ending : endings_of(driver.name())) endings.emplace_back(ending);
@@ -75,7 +81,7 @@ void print_table(const std::vector<const Driver*>& drivers, std::string_view kin
     any = true;
     std::string line = padded(driver->name(), 14) + "yes  ";
     for (const Ability& ability : kAbilities)
-      line += padded(ability.has(driver->abilities()) ? "yes" : "-", ability.name.size() + 1);
+      line += padded(ability.has(*driver) ? "yes" : "-", ability.name.size() + 1);
     print(line + " " + std::string(driver->title()) + "\n");
   }
   if (any) print("\n");

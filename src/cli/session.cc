@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "base/version.h"
+#include "block/capabilities/capabilities.h"
 #include "block/driver.h"
 #include "cli/escape.h"
 #include "cli/help.h"
@@ -231,7 +232,7 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
 
 std::optional<uint64_t> take_compression_level(const Session& session, const Driver& driver,
                                                Options& options) {
-  if (!session.for_people() || !driver.abilities().compression_level) return std::nullopt;
+  if (!session.for_people() || !driver.offers<CompressedWriter>()) return std::nullopt;
   return operation::take_compression_level(options);
 }
 
@@ -260,7 +261,7 @@ std::string help_line(const OptionSpec& spec) {
 int print_amend_help(Session& session, const std::string& format) {
   const Driver* driver = session.context.registry().find(format);
   if (driver == nullptr) fail(session, unknown_format(session, format));
-  if (!driver->abilities().amend)
+  if (!driver->offers<Amendable>())
     fail(session, "Format driver '" + format + "' does not support option amendment");
   std::vector<std::string> lines;
   for (const OptionSpec& spec : driver->amend_options()) lines.push_back(help_line(spec));
@@ -295,7 +296,7 @@ int print_create_help(Session& session, const std::string& format, const std::st
     }
   };
   add(driver->create_options());
-  if (session.for_people() && driver->abilities().compression_level)
+  if (session.for_people() && driver->offers<CompressedWriter>())
     add({{"compression_level", OptionType::kNumber, "",
           "How hard to compress (-c): zlib 1 to 12, zstd 1 to 22; not kept in the image"}});
   if (!filename.empty()) add(protocol_for_target(session, filename).create_options());

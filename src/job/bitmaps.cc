@@ -1,10 +1,12 @@
 #include "job/bitmaps.h"
 
+#include "block/capabilities/bitmap_store.h"
+
 namespace cairn {
 
 std::vector<DirtyBitmapPtr> bitmaps_to_copy(const Node& source, bool skip_broken,
                                             const std::function<void(std::string_view)>& warn) {
-  if (!source.supports_bitmaps())
+  if (!supports_bitmaps(source))
     throw Error(ErrorKind::kUnsupported, "Source lacks bitmap support");
   std::vector<DirtyBitmapPtr> result;
   for (DirtyBitmapPtr& bitmap : source.bitmaps().list()) {

@@ -8,6 +8,8 @@
 #include "async/task_group.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/image_info.h"
 #include "block/remote.h"
 #include "job/stored.h"
 
@@ -60,7 +62,7 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     const uint64_t begin = total_;
     total_ += align_up(source->length(), kConvertSector);
     // A compressed cluster of the source is decoded once, by one chunk.
-    if (source->supports_compression()) unit_ = std::max(unit_, source->limits().cluster_bytes);
+    if (supports_compression(*source)) unit_ = std::max(unit_, source->limits().cluster_bytes);
     sources_.push_back({std::move(source), begin, total_});
   }
   if (options_.compress || options_.keep_compressed)
@@ -73,7 +75,7 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     if (target_->limits().remote && target_->limits().cluster_bytes == 0)
       zero_unit_ = kRemoteZeroBytes;
   }
-  if (target_->encrypted()) {
+  if (is_encrypted(*target_)) {
     // Encrypting is work for all workers, and zeroes are encrypted like everything else: pieces of
     // them, in any order.
     options_.out_of_order = true;
@@ -116,7 +118,8 @@ Task<void> Convert::run() {
   // The disk may be longer than what was copied to it: nothing is there.
   if (!options_.zero_target && !options_.backing_bytes && total_ < target_->length())
     co_await write_zeroes(total_, target_->length() - total_);
-  if (options_.compress) co_await target_->finish_encoded();
+  if (CompressedWriter* writer = options_.compress ? compressed_writer(*target_) : nullptr)
+    co_await writer->finish_encoded();
 }
 
 const Convert::Source& Convert::source_at(uint64_t offset) const {
@@ -354,11 +357,12 @@ Task<bool> Convert::copy_offloaded(const Chunk& chunk) {
 
 std::vector<Convert::Encoded> Convert::encode(ByteSpan bytes) const {
   const uint64_t cluster = target_->limits().cluster_bytes;
+  const CompressedWriter* writer = compressed_writer(*target_);
   std::vector<Encoded> clusters(div_ceil(bytes.size(), cluster));
   for (Encoded& one : clusters) {
     const ByteSpan plain = bytes.first(std::min<uint64_t>(cluster, bytes.size()));
     one.zero = options_.sparse_bytes != 0 && is_zero(plain);
-    if (!one.zero) one.bytes = target_->encode_cluster(plain);
+    if (!one.zero) one.bytes = writer->encode_cluster(plain);
     bytes = bytes.subspan(plain.size());
   }
   return clusters;
@@ -366,6 +370,7 @@ std::vector<Convert::Encoded> Convert::encode(ByteSpan bytes) const {
 
 Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes,
                                   const std::vector<Encoded>& encoded) {
+  CompressedWriter* writer = compressed_writer(*target_);
   const uint64_t cluster = target_->limits().cluster_bytes;
   for (const Encoded& one : encoded) {
     const ByteSpan plain = bytes.first(std::min<uint64_t>(cluster, bytes.size()));
@@ -374,7 +379,7 @@ Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes,
         co_await write_zeroes(offset, plain.size());
       } else {
         co_await throttle(one.bytes.size());
-        co_await target_->write_encoded(offset, one.bytes, plain);
+        co_await writer->write_encoded(offset, one.bytes, plain);
       }
     } catch (const Error& error) {
       throw at_byte(error, "writing at byte", offset);

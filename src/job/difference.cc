@@ -6,6 +6,8 @@
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/compressed_writer.h"
 
 namespace cairn {
 namespace {
@@ -158,7 +160,7 @@ Task<Difference::Piece> Difference::next_piece(Scan& scan, uint64_t at, uint64_t
 
 Task<void> Difference::settle(Piece piece, MutableByteSpan wanted, MutableByteSpan shown) {
   if (piece.kind == Piece::Kind::kUnmap) {
-    const uint64_t done = co_await target_->unmap(piece.offset, piece.length);
+    const uint64_t done = co_await unmap(*target_, piece.offset, piece.length);
     piece.offset += done;
     wanted = wanted.subspan(done);
     if (wanted.empty()) co_return;
@@ -215,7 +217,7 @@ Task<void> Difference::keep(uint64_t offset, ByteSpan bytes, bool compress) {
     // Nothing is compressed over what takes space.
     if (whole && !options_.own_stays) co_await target_->write_zeroes(offset, bytes.size(), zeroes);
     if (whole)
-      co_await target_->write_compressed(offset, bytes);
+      co_await write_compressed(*target_, offset, bytes);
     else
       co_await target_->write(offset, bytes);
   } catch (const Error& error) {

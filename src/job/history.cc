@@ -5,6 +5,8 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/capabilities/snapshot_store.h"
+#include "block/capabilities/vm_state_area.h"
 #include "job/difference.h"
 
 namespace cairn {
@@ -21,7 +23,7 @@ CopyHistory::CopyHistory(Context& context, NodePtr source, NodePtr earlier, Node
       target_(std::move(target)),
       options_(options),
       cancel_(cancel),
-      snapshots_(source_->snapshots()) {
+      snapshots_(snapshots_of(*source_)) {
   total_ = align_up(source_->length(), kHistorySector);
   for (const SnapshotRecord& one : snapshots_) {
     const auto sum = checked_add(total_, align_up(one.disk_bytes, kHistorySector));
@@ -31,20 +33,20 @@ CopyHistory::CopyHistory(Context& context, NodePtr source, NodePtr earlier, Node
 
 Task<void> CopyHistory::run() {
   for (size_t i = 0; i < snapshots_.size(); ++i) {
-    co_await source_->show_state(i);
-    if (i != 0) co_await earlier_->show_state(i - 1);
+    co_await show_state(*source_, i);
+    if (i != 0) co_await show_state(*earlier_, i - 1);
     try {
       co_await make_state(i);
       co_await copy_machine(snapshots_[i]);
-      co_await target_->record_snapshot(snapshots_[i]);
+      co_await record_snapshot(*target_, snapshots_[i]);
     } catch (Error& error) {
       throw error.context("snapshot '" + snapshots_[i].name + "'");
     }
   }
-  co_await source_->show_state({});
-  if (!snapshots_.empty()) co_await earlier_->show_state(snapshots_.size() - 1);
+  co_await show_state(*source_, {});
+  if (!snapshots_.empty()) co_await show_state(*earlier_, snapshots_.size() - 1);
   co_await make_state(snapshots_.size());
-  if (earlier_) co_await earlier_->show_state({});
+  if (earlier_) co_await show_state(*earlier_, {});
 }
 
 // The target shows the state before the one with this number, or nothing yet.
@@ -89,13 +91,13 @@ Task<void> CopyHistory::copy_machine(const SnapshotRecord& snapshot) {
   for (uint64_t at = 0; at < snapshot.vm_state_bytes;) {
     cancel_.check();
     const uint64_t rest = snapshot.vm_state_bytes - at;
-    const uint64_t hole = co_await source_->vm_state_hole(at, rest);
+    const uint64_t hole = co_await vm_state_hole(*source_, at, rest);
     const uint64_t length = hole != 0 ? hole : std::min(rest, kHistoryPieceBytes);
     if (hole == 0) {
       // Encrypted ones have whole sectors.
       const MutableByteSpan piece = buffer.span().first(align_up(length, kHistorySector));
-      co_await source_->read_vm_state(at, piece);
-      co_await target_->write_vm_state(at, piece);
+      co_await read_vm_state(*source_, at, piece);
+      co_await write_vm_state(*target_, at, piece);
       spend(length);
     }
     at += length;

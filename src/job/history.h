@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "block/snapshot.h"
 #include "job/convert.h"
 
 namespace cairn {

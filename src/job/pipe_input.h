@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "block/capabilities/storage_use.h"
 #include "block/context.h"
 #include "block/node.h"
 #include "block/spool.h"
@@ -44,13 +45,16 @@ class PipeReader {
 };
 
 // The bytes of a stream that was stored, as a node to be read.
-class PipeInput : public Node {
+class PipeInput : public Node, public StorageUse {
  public:
+  using Capabilities = CapabilityList<StorageUse>;
+
   // SPOOL (null: BYTES is a file by itself) lives as long as this node.
   PipeInput(Context& context, NodePtr bytes, std::shared_ptr<Spool> spool, std::string name);
-  Task<std::optional<uint64_t>> allocated_bytes() override { return bytes_->allocated_bytes(); }
+  Task<std::optional<uint64_t>> allocated_bytes() override { return allocated_bytes_of(*bytes_); }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     return bytes_->read(offset, out);
   }

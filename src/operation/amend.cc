@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "block/capabilities/amendable.h"
 #include "block/driver.h"
 
 namespace cairn::operation {
@@ -59,14 +60,14 @@ Task<std::string> amend(const Caller& caller, OpenRequest request, AmendRequest 
   const Driver& driver = node->driver();
   const std::string format(driver.name());
   try {
-    if (!driver.abilities().amend)
+    if (!driver.offers<Amendable>())
       throw Error(ErrorKind::kUnsupported,
                   "Format driver '" + format + "' does not support option amendment");
     check_amend_options(driver, changes.options);
     check_bitmaps_stay(caller, *node, changes);
     caller.progress(0, 1);
     started = true;
-    co_await node->amend(std::move(changes));
+    co_await amend_image(*node, std::move(changes));
   } catch (...) {
     error = std::current_exception();
   }

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "block/capabilities/amendable.h"
 #include "operation/caller.h"
 #include "operation/nodes.h"
 

@@ -1,5 +1,6 @@
 #include "operation/bitmap.h"
 
+#include "block/capabilities/bitmap_store.h"
 #include "block/driver.h"
 
 namespace cairn::operation {
@@ -104,7 +105,7 @@ Task<Value> read_bitmaps(Context& context, OpenRequest request, std::string name
   Value bitmaps = Value::array();
   std::exception_ptr error;
   try {
-    if (!node->supports_bitmaps() && node->bitmaps().empty())
+    if (!supports_bitmaps(*node) && node->bitmaps().empty())
       throw Error(ErrorKind::kUnsupported, "'" + name + "' has the format " +
                                                std::string(node->driver().name()) +
                                                ", which keeps no bitmaps");

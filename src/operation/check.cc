@@ -1,5 +1,6 @@
 #include "operation/check.h"
 
+#include "block/capabilities/checkable.h"
 #include "block/driver.h"
 
 namespace cairn::operation {
@@ -10,7 +11,7 @@ Task<CheckResult> check_once(Node& node, CheckRequest::Repair repair, const Chec
   wanted.repair = repair;
   wanted.report = options.report;
   wanted.complain = options.complain;
-  co_return co_await node.check(std::move(wanted));
+  co_return co_await check_image(node, std::move(wanted));
 }
 
 }  // namespace
@@ -23,12 +24,14 @@ Task<CheckOutcome> check(const Caller& caller, OpenRequest request, CheckOptions
   CheckOutcome outcome;
   outcome.format = node->driver().name();
   std::exception_ptr error;
-  Abilities abilities = node->driver().abilities();
+  const DriverTraits& traits = node->driver().traits();
+  bool can_check = node->driver().offers<Checkable>();
+  bool can_repair = traits.abilities.repair;
   if (options.as_qemu) {
-    abilities.check = abilities.check && !abilities.check_beyond_qemu;
-    abilities.repair = abilities.repair && !abilities.repair_beyond_qemu;
+    can_check = can_check && !traits.check_beyond_qemu;
+    can_repair = can_repair && !traits.repair_beyond_qemu;
   }
-  if (!abilities.check || (repair != CheckRequest::Repair::kNone && !abilities.repair)) {
+  if (!can_check || (repair != CheckRequest::Repair::kNone && !can_repair)) {
     outcome.unsupported = true;
   } else {
     try {

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "block/capabilities/checkable.h"
 #include "operation/caller.h"
 #include "operation/nodes.h"
 

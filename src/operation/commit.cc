@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "block/capabilities/backing_link.h"
 #include "block/driver.h"
 #include "job/commit.h"
 #include "operation/snapshot_guard.h"
@@ -39,7 +40,7 @@ class Committing {
         if (caught.kind() == ErrorKind::kCancelled) throw;
         throw caught.behind("Block job failed: " + caught.cause());
       }
-      if (plan_.empty_top) co_await layers_.front()->make_empty();
+      if (plan_.empty_top) co_await make_empty(*layers_.front());
     } catch (...) {
       error = std::current_exception();
     }
@@ -69,7 +70,7 @@ class Committing {
       request.flags.cache = plan_.cache;
       NodePtr layer = co_await open_layer(std::move(request));
       layers_.push_back(layer);
-      const std::string stored = layer->backing_name();
+      const std::string stored = backing_name_of(*layer);
       if (stored.empty()) {
         if (!plan_.base) throw Error(ErrorKind::kInvalid, "Image does not have a backing file");
         throw Error(ErrorKind::kInvalid, "Did not find '" + *plan_.base +
@@ -80,7 +81,7 @@ class Committing {
         throw Error(ErrorKind::kInvalid, "Backing file '" + below + "' creates an infinite loop.");
       request = OpenRequest{};
       request.filename = below;
-      request.format = layer->backing_format();
+      request.format = backing_format_of(*layer);
       if (!plan_.base || below == *plan_.base) break;
       if (!plan_.base->empty() &&
           identity(below) == identity(resolve_backing_name(*layer, *plan_.base)))

@@ -8,6 +8,13 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/bitmap_store.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/encryption_source.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/snapshot_store.h"
+#include "block/capabilities/storage_use.h"
 #include "block/driver.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
@@ -93,7 +100,7 @@ class Compaction {
                                                std::string(source_->driver().name()) +
                                                "; only qcow2 can be compacted")
           .hint("`cairn convert` rewrites any image.");
-    const Value info = source_->specific_info();
+    const Value info = specific_info_of(*source_);
     const auto refuse = [&](const std::string& what, const std::string& instead) {
       throw Error(ErrorKind::kUnsupported, "'" + plan_.name + "' " + what).hint(instead);
     };
@@ -101,12 +108,12 @@ class Compaction {
     if (corrupt != nullptr && corrupt->get_if<bool>() != nullptr && *corrupt->get_if<bool>())
       refuse("is marked as corrupt", "Repair it first: cairn check -r all");
     check_data_file(info);
-    if (source_->supports_bitmaps()) bitmaps_ = bitmaps_to_copy(*source_, false, {});
-    if (source_->encrypted() && plan_.compress)
+    if (supports_bitmaps(*source_)) bitmaps_ = bitmaps_to_copy(*source_, false, {});
+    if (is_encrypted(*source_) && plan_.compress)
       refuse("is encrypted", "Compression and encryption do not go together: leave -c out.");
-    if (!source_->snapshots().empty()) {
+    if (!snapshots_of(*source_).empty()) {
       earlier_ = co_await open_node(caller_.context, again);
-      if (!source_->backing_name().empty() &&
+      if (!backing_name_of(*source_).empty() &&
           (plan_.given.has("cluster_size") || plan_.given.has("extended_l2")))
         refuse("has snapshots and a backing file",
                "What each of them leaves to that file has its place in clusters: neither "
@@ -114,7 +121,7 @@ class Compaction {
     }
     if (source_->length() % 512 != 0)
       refuse("ends inside of a sector", "Resize it to a multiple of 512 bytes first.");
-    before_ = (co_await source_->allocated_bytes()).value_or(0);
+    before_ = (co_await allocated_bytes_of(*source_)).value_or(0);
     gather_options(info);
   }
 
@@ -153,7 +160,7 @@ class Compaction {
         old.set(name, *value->get_if<bool>());
     }
     options_.merge_missing(old);
-    std::string backing = source_->backing_name();
+    std::string backing = backing_name_of(*source_);
     if (backing.empty()) return;
     // A relative name counts from the directory of the image: it is kept where that stays the same.
     namespace fs = std::filesystem;
@@ -161,7 +168,7 @@ class Compaction {
         fs::absolute(plan_.target).parent_path() != fs::absolute(plan_.name).parent_path())
       backing = fs::absolute(resolve_backing_name(plan_.name, backing)).lexically_normal();
     options_.set("backing_file", backing);
-    const std::string format = source_->backing_format();
+    const std::string format = backing_format_of(*source_);
     const std::string found(source_->backing() != nullptr ? source_->backing()->driver().name()
                                                           : "raw");
     options_.set("backing_fmt", format.empty() ? found : format);
@@ -203,11 +210,11 @@ class Compaction {
     image.options = options_;
     image.size = source_->length();
     image.backing_unchecked = true;
-    if (!source_->snapshots().empty()) {
+    if (!snapshots_of(*source_).empty()) {
       // It begins as the first one.
-      co_await source_->show_state(0);
+      co_await show_state(*source_, 0);
       image.size = source_->length();
-      co_await source_->show_state({});
+      co_await show_state(*source_, {});
     }
     made_data_ = options_.string("data_file").value_or("");
     co_await create_image(caller_.context, std::move(image));
@@ -220,13 +227,13 @@ class Compaction {
     // Tables that are replaced while snapshots are made are freed.
     request.options.set("pass-discard-other", true);
     target_ = co_await open_written(std::move(request));
-    if (source_->encrypted()) co_await target_->adopt_encryption(*source_);
-    if (plan_.level) target_->set_compression_level(*plan_.level);
+    if (is_encrypted(*source_)) co_await adopt_encryption(*target_, *source_);
+    if (plan_.level) set_compression_level(*target_, *plan_.level);
     ConvertOptions options;
     options.compress = plan_.compress;
-    options.keep_compressed = !plan_.compress && target_->supports_compression();
-    options.zero_target = source_->backing_name().empty() && target_->reads_zero_when_created();
-    if (!source_->backing_name().empty())
+    options.keep_compressed = !plan_.compress && supports_compression(*target_);
+    options.zero_target = backing_name_of(*source_).empty() && target_->reads_zero_when_created();
+    if (!backing_name_of(*source_).empty())
       options.backing_bytes = target_->backing() != nullptr ? target_->backing()->length() : 0;
     CopyHistory job(caller_.context, source_, earlier_, target_, options, caller_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
@@ -267,15 +274,15 @@ class Compaction {
     if (!secret_.empty()) request.options.set(kSecret, secret_);
     caller_.context.secrets().same_answer(plan_.name, path_);
     target_ = co_await open_written(std::move(request));
-    after_ = (co_await target_->allocated_bytes()).value_or(0);
-    const size_t snapshots = source_->snapshots().size();
+    after_ = (co_await allocated_bytes_of(*target_)).value_or(0);
+    const size_t snapshots = snapshots_of(*source_).size();
     for (size_t i = 0; i < snapshots; ++i) {
-      co_await source_->show_state(i);
-      co_await target_->show_state(i);
+      co_await show_state(*source_, i);
+      co_await show_state(*target_, i);
       co_await compare_shown();
     }
-    co_await source_->show_state({});
-    co_await target_->show_state({});
+    co_await show_state(*source_, {});
+    co_await show_state(*target_, {});
     co_await compare_shown();
   }
 

@@ -1,6 +1,10 @@
 #include "operation/conversion.h"
 
 #include "base/arith.h"
+#include "block/capabilities/bitmap_store.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/snapshot_store.h"
+#include "block/capabilities/storage_use.h"
 #include "block/driver.h"
 #include "job/bitmaps.h"
 #include "job/compare.h"
@@ -111,11 +115,11 @@ class Conversion {
       target_bytes_ = size;
       co_return prepare_compression();
     }
-    if (plan_.all_snapshots && !sources_[0]->snapshots().empty()) {
+    if (plan_.all_snapshots && !snapshots_of(*sources_[0]).empty()) {
       // It begins as the first one.
-      co_await sources_[0]->show_state(0);
+      co_await show_state(*sources_[0], 0);
       size = (sources_[0]->length() + 511) / 512 * 512;
-      co_await sources_[0]->show_state({});
+      co_await show_state(*sources_[0], {});
     }
     if (plan_.create) {
       try {
@@ -150,10 +154,10 @@ class Conversion {
   }
 
   void prepare_compression() {
-    if (target_->compressed_only()) plan_.job.compress = true;
-    if (plan_.job.compress && !target_->supports_compression())
+    if (compressed_only(*target_)) plan_.job.compress = true;
+    if (plan_.job.compress && !supports_compression(*target_))
       throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
-    if (plan_.level) target_->set_compression_level(*plan_.level);
+    if (plan_.level) set_compression_level(*target_, *plan_.level);
   }
 
   Task<NodePtr> open_written(OpenRequest request) const {
@@ -184,12 +188,12 @@ class Conversion {
     if (sources_.size() != 1) invalid("Copying bitmaps only possible with single source");
     bitmaps_ = bitmaps_to_copy(*sources_[0], plan_.skip_broken_bitmaps, caller_.warn);
     const Driver* driver = caller_.context.registry().find(plan_.format);
-    if (plan_.create && !driver->abilities().bitmaps)
+    if (plan_.create && !driver->offers<BitmapStore>())
       invalid("Format driver '" + plan_.format + "' does not support bitmaps");
   }
 
   void copy_bitmaps() {
-    if (!target_->supports_bitmaps())
+    if (!supports_bitmaps(*target_))
       throw Error(
           ErrorKind::kUnsupported,
           "Format driver '" + std::string(target_->driver().name()) + "' does not support bitmaps");
@@ -213,7 +217,7 @@ class Conversion {
       // No image holds much more than it is large, unless it was made to.
       uint64_t most = uint64_t{1} << 30;
       for (const NodePtr& source : sources_)
-        most += 100 * (co_await source->allocated_bytes()).value_or(0);
+        most += 100 * (co_await allocated_bytes_of(*source)).value_or(0);
       options.most_output = caller_.output_budget.value_or(most);
     }
     if (plan_.all_snapshots) {
@@ -260,14 +264,14 @@ class Conversion {
     }
     if (!direct) target_ = co_await open_written(target_request());
     if (plan_.all_snapshots) {
-      const size_t snapshots = sources_[0]->snapshots().size();
+      const size_t snapshots = snapshots_of(*sources_[0]).size();
       for (size_t i = 0; i < snapshots; ++i) {
-        co_await sources_[0]->show_state(i);
-        co_await target_->show_state(i);
+        co_await show_state(*sources_[0], i);
+        co_await show_state(*target_, i);
         co_await compare_all();
       }
-      co_await sources_[0]->show_state({});
-      co_await target_->show_state({});
+      co_await show_state(*sources_[0], {});
+      co_await show_state(*target_, {});
     }
     co_await compare_all();
   }

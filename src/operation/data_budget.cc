@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "base/size.h"
+#include "block/capabilities/storage_use.h"
 
 namespace cairn::operation {
 namespace {
@@ -15,7 +16,7 @@ constexpr uint64_t kAlwaysRead = uint64_t{1} << 30;
 Task<void> bound_data(Caller& caller, NodePtr node, std::string name, DataBudget& budget,
                       uint64_t times) {
   if (!caller.guarded) co_return;
-  const uint64_t stored = (co_await node->allocated_bytes()).value_or(UINT64_MAX);
+  const uint64_t stored = (co_await allocated_bytes_of(*node)).value_or(UINT64_MAX);
   if (stored >= (UINT64_MAX - kAlwaysRead) / kTimesStored) co_return;
   const uint64_t once = caller.output_budget.value_or(kAlwaysRead + kTimesStored * stored);
   const uint64_t most = checked_mul(once, times).value_or(UINT64_MAX);

@@ -3,6 +3,10 @@
 #include <set>
 
 #include "base/arith.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/snapshot_store.h"
+#include "block/capabilities/storage_use.h"
 #include "block/driver.h"
 
 namespace cairn::operation {
@@ -33,28 +37,28 @@ Task<Value> describe(Node& node) {
     one.set("info", std::move(below));
     children.push_back(std::move(one));
   }
-  const std::string backing_format = node.backing_format();
+  const std::string backing_format = backing_format_of(node);
   if (!backing_format.empty()) result.set("backing-filename-format", backing_format);
   result.set("children", std::move(children));
-  Value snapshots = node.snapshots_info();
+  Value snapshots = snapshots_info_of(node);
   if (const auto* list = snapshots.get_if<Value::Array>(); list != nullptr && !list->empty())
     result.set("snapshots", std::move(snapshots));
   result.set("virtual-size", align_up(node.length(), 512));
   result.set("filename", node.filename());
-  if (node.limits().cluster_bytes != 0 && node.reports_cluster_bytes() &&
+  if (node.limits().cluster_bytes != 0 && reports_cluster_bytes(node) &&
       node.driver().kind() != DriverKind::kProtocol)
     result.set("cluster-size", node.limits().cluster_bytes);
   result.set("format", node.driver().name());
-  const auto allocated = co_await node.allocated_bytes();
+  const auto allocated = co_await allocated_bytes_of(node);
   if (allocated) result.set("actual-size", *allocated);
-  Value specific = node.specific_info();
+  Value specific = specific_info_of(node);
   if (!specific.is_null()) {
     Value wrapped = Value::object();
-    wrapped.set("type", node.specific_type());
+    wrapped.set("type", specific_type_of(node));
     wrapped.set("data", std::move(specific));
     result.set("format-specific", std::move(wrapped));
   }
-  const std::string backing = node.backing_name();
+  const std::string backing = backing_name_of(node);
   if (!backing.empty()) {
     try {
       result.set("full-backing-filename", resolve_backing_name(node, backing));
@@ -63,8 +67,8 @@ Task<Value> describe(Node& node) {
     }
     result.set("backing-filename", backing);
   }
-  if (node.encrypted()) result.set("encrypted", true);
-  if (const auto dirty = node.dirty_flag()) result.set("dirty-flag", *dirty);
+  if (is_encrypted(node)) result.set("encrypted", true);
+  if (const auto dirty = dirty_flag_of(node)) result.set("dirty-flag", *dirty);
   co_return result;
 }
 

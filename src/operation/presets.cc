@@ -4,6 +4,9 @@
 
 #include "base/arith.h"
 #include "base/size.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/image_info.h"
 #include "block/driver.h"
 #include "format/vpc/azure.h"
 
@@ -120,17 +123,17 @@ Task<std::string> finding_of(const Preset& preset, const PresetImage& wanted, No
   if (!is_aligned(image->length(), preset.unit))
     co_return "the disk has " + std::to_string(image->length()) +
         " bytes, which is not a multiple of " + human_size(preset.unit);
-  if (!image->backing_name().empty()) co_return "it has a backing file";
-  const Value info = image->specific_info();
+  if (!backing_name_of(*image).empty()) co_return "it has a backing file";
+  const Value info = specific_info_of(*image);
   if (wanted.format == "qcow2" && !said(info, "data-file").empty())
     co_return "its data is in another file";
   if (wanted.format == "vmdk" && said(info, "create-type") != "streamOptimized")
     co_return "it is of the kind " + said(info, "create-type");
   if (wanted.format == "vhdx" && said(info, "subformat") != "dynamic")
     co_return "it is of the kind " + said(info, "subformat");
-  if (!image->driver().abilities().check || wanted.format == "raw") co_return std::string();
+  if (!image->driver().offers<Checkable>() || wanted.format == "raw") co_return std::string();
   CheckRequest request;
-  const CheckResult result = co_await image->check(std::move(request));
+  const CheckResult result = co_await check_image(*image, std::move(request));
   if (result.corruptions + result.check_errors != 0) co_return "`check` finds errors in it";
   co_return std::string();
 }

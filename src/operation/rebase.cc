@@ -1,7 +1,9 @@
 #include "operation/rebase.h"
 
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/parent_link.h"
 #include "block/driver.h"
-#include "block/parent_link.h"
 #include "job/difference.h"
 #include "job/stored.h"
 #include "operation/snapshot_guard.h"
@@ -21,10 +23,11 @@ class Rebasing {
       plan_.overlay.flags.no_backing = true;
       plan_.overlay.flags.cache = plan_.cache;
       overlay_ = co_await open_node(caller_.context, std::move(plan_.overlay));
-      if (plan_.compress && !overlay_->supports_compression())
+      if (plan_.compress && !supports_compression(*overlay_))
         throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
       // Known to fail in the end: better before the work than after it.
-      if (!plan_.backing.empty() && plan_.format.empty() && overlay_->driver().abilities().backing)
+      if (!plan_.backing.empty() && plan_.format.empty() &&
+          overlay_->driver().offers<BackingLink>())
         throw Error(ErrorKind::kInvalid, "Could not change the backing file to '" + plan_.backing +
                                              "': backing format must be specified");
       check_snapshots_stay(caller_, *overlay_, name_, plan_.force);
@@ -52,10 +55,10 @@ class Rebasing {
   }
 
   Task<void> settle() {
-    const std::string stored = overlay_->backing_name();
+    const std::string stored = backing_name_of(*overlay_);
     if (!stored.empty()) {
       try {
-        old_ = co_await open_below(stored, overlay_->backing_format());
+        old_ = co_await open_below(stored, backing_format_of(*overlay_));
       } catch (Error& error) {
         throw error.context("Could not open '" + name_ + "': Could not open backing file");
       }
@@ -70,8 +73,7 @@ class Rebasing {
     co_await check_stored(overlay_.get(), false, caller_.cancel);
     co_await check_stored(old_.get(), true, caller_.cancel);
     co_await check_stored(new_.get(), true, caller_.cancel);
-    if (auto* child = dynamic_cast<ParentLink*>(overlay_.get()); child != nullptr)
-      co_await child->adopt_parent(new_.get());
+    if (auto* child = overlay_->as<ParentLink>()) co_await child->adopt_parent(new_.get());
     // The guest sees the same disk at every moment: what is written is what it saw before.
     const DifferenceOptions options{.own_stays = true,
                                     .compress = plan_.compress,
@@ -85,7 +87,7 @@ class Rebasing {
 
   Task<void> rename() {
     try {
-      co_await overlay_->change_backing(plan_.backing, plan_.format);
+      co_await change_backing(*overlay_, plan_.backing, plan_.format);
     } catch (Error& error) {
       throw error.context("Could not change the backing file to '" + plan_.backing + "'");
     }

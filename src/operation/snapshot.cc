@@ -1,5 +1,6 @@
 #include "operation/snapshot.h"
 
+#include "block/capabilities/snapshot_store.h"
 #include "block/context.h"
 #include "block/driver.h"
 
@@ -33,14 +34,14 @@ Task<void> show_snapshot(Node& node, std::string parameter) {
   }
   bool again = false;
   try {
-    co_await node.show_snapshot(id, name);
+    co_await show_snapshot(node, id, name);
   } catch (Error& error) {
     again = !options && error.kind() == ErrorKind::kNotFound;
     if (!again) throw error.context("Failed to load snapshot");
   }
   if (!again) co_return;
   try {
-    co_await node.show_snapshot({}, parameter);
+    co_await show_snapshot(node, {}, parameter);
   } catch (Error& error) {
     throw error.context("Failed to load snapshot");
   }
@@ -58,16 +59,16 @@ Task<Value> act_on_snapshots(Context& context, OpenRequest request, SnapshotActi
   try {
     switch (action) {
       case SnapshotAction::kList:
-        list = node->snapshots_info();
+        list = snapshots_info_of(*node);
         break;
       case SnapshotAction::kCreate:
-        co_await node->create_snapshot(name);
+        co_await create_snapshot(*node, name);
         break;
       case SnapshotAction::kApply:
-        co_await node->apply_snapshot(name);
+        co_await apply_snapshot(*node, name);
         break;
       case SnapshotAction::kDelete:
-        co_await node->delete_snapshot(name);
+        co_await delete_snapshot(*node, name);
         break;
     }
   } catch (Error& caught) {

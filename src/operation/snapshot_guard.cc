@@ -1,10 +1,12 @@
 #include "operation/snapshot_guard.h"
 
+#include "block/capabilities/snapshot_store.h"
+
 namespace cairn::operation {
 
 void check_snapshots_stay(const Caller& caller, const Node& node, const std::string& name,
                           bool force) {
-  const size_t count = node.snapshots().size();
+  const size_t count = snapshots_of(node).size();
   if (count == 0) return;
   const std::string text =
       "'" + name + "' has " + std::to_string(count) +

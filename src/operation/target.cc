@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/capabilities/lockable.h"
 #include "block/driver.h"
 #include "operation/nodes.h"
 
@@ -54,7 +55,7 @@ void Target::replace() {
   NodePtr old = caller_.run(open_node(caller_.context, std::move(request)));
   old_ = old;
   const uint64_t all = Permissions::kWrite | Permissions::kResize;
-  caller_.run(old->set_permissions({.used = all, .unshared = all}));
+  caller_.run(set_permissions(*old, {.used = all, .unshared = all}));
   if (caller_.replacement) {
     replacement_ = caller_.replacement;
   } else {

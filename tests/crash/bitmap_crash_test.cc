@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "block/capabilities/checkable.h"
 #include "crash/replay.h"
 
 namespace cairn {
@@ -69,7 +70,7 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
     std::string findings;
     CheckRequest request;
     request.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
-    const CheckResult result = world_.run(node->check(request));
+    const CheckResult result = world_.run(check_image(*node, request));
     ASSERT_EQ(result.corruptions, 0u) << "after event " << count << ":\n" << findings;
     std::vector<std::byte> content(kSize);
     world_.run(node->read(0, content));
@@ -153,7 +154,7 @@ TEST_P(BitmapCrash, FailedStoringIsReported) {
       EXPECT_FALSE(bitmap->inconsistent()) << point;
     }
     CheckRequest check;
-    const CheckResult result = world_.run(node->check(check));
+    const CheckResult result = world_.run(check_image(*node, check));
     EXPECT_EQ(result.corruptions, 0u) << point;
     world_.close(node);
     if (!failed) break;

@@ -4,6 +4,9 @@
 #include <cstring>
 #include <functional>
 
+#include "block/capabilities/amendable.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
 #include "block/driver.h"
 #include "crash/replay.h"
 
@@ -25,7 +28,7 @@ struct Change {
 Task<void> amend(Node& node, std::string options) {
   AmendRequest request;
   request.options = Options::parse_list(options);
-  co_await node.amend(std::move(request));
+  co_await amend_image(node, std::move(request));
 }
 
 class ChangeCrash : public testing::TestWithParam<Change> {};
@@ -67,7 +70,7 @@ TEST_P(ChangeCrash, LeavesTheOldDiskOrTheNewOne) {
                                 : random() % (events.size() + 1);
     store_file(crashed, replay(start, events, count, prefix ? nullptr : &random));
     NodePtr left = world.open(crashed, "qcow2", false);
-    const CheckResult result = world.run(left->check({}));
+    const CheckResult result = world.run(check_image(*left, {}));
     ASSERT_EQ(result.corruptions, 0u) << "after event " << count << " of " << events.size();
     std::vector<std::byte> seen(std::min(GetParam().kept, left->length()));
     world.run(left->read(0, seen));
@@ -98,7 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"shrink", "cluster_size=512",
                [](Node& node) { return node.resize({.length = 300 << 10}); }, false, 300 << 10},
         Change{"empty", "cluster_size=4k",
-               [](Node& node) -> Task<void> { co_await node.make_empty(); }, true}),
+               [](Node& node) -> Task<void> { co_await make_empty(node); }, true}),
     [](const auto& chosen) { return chosen.param.name; });
 
 }  // namespace

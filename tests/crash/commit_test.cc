@@ -3,6 +3,8 @@
 // flush promised is there.
 #include "job/commit.h"
 
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
 #include "crash/replay.h"
 #include "job/convert.h"
 
@@ -40,7 +42,7 @@ class CommitCrash : public testing::TestWithParam<Pair> {
     NodePtr node = world_.open(path, "qcow2", false, GetParam().key);
     std::vector<std::byte> content(node->length());
     world_.run(node->read(0, content));
-    const CheckResult result = world_.run(node->check({}));
+    const CheckResult result = world_.run(check_image(*node, {}));
     EXPECT_EQ(result.corruptions, 0u);
     world_.close(node);
     return content;
@@ -85,7 +87,7 @@ TEST_P(CommitCrash, TheGuestSeesTheSameAtEveryMoment) {
     Commit job(layers, lower, 0, cancel);
     world_.run(job.run());
   }
-  const bool emptied = world_.run(upper->make_empty());
+  const bool emptied = world_.run(make_empty(*upper));
   EXPECT_TRUE(emptied);
   world_.run(upper->flush());
   world_.run(upper->close());
@@ -105,7 +107,7 @@ TEST_P(CommitCrash, TheGuestSeesTheSameAtEveryMoment) {
       NodePtr seen = open_top(left + "/top", left + "/base", false);
       std::vector<std::byte> content(kSize);
       world_.run(seen->read(0, content));
-      const CheckResult result = world_.run(seen->check({}));
+      const CheckResult result = world_.run(check_image(*seen, {}));
       world_.close(seen);
       ASSERT_EQ(result.corruptions, 0u) << "after event " << count;
       ASSERT_TRUE(content == wanted) << "after event " << count << " of " << recording.size();
@@ -178,7 +180,7 @@ TEST_P(ConvertCrash, WhatWasFlushedIsThere) {
         options = "data-file.driver=file,data-file.filename=" + left + ".data";
       }
       NodePtr seen = world.open(left, "qcow2", false, options);
-      const CheckResult result = world.run(seen->check({}));
+      const CheckResult result = world.run(check_image(*seen, {}));
       std::vector<std::byte> content(kSize);
       world.run(seen->read(0, content));
       world.close(seen);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "block/capabilities/checkable.h"
 #include "crash/replay.h"
 
 namespace cairn {
@@ -103,11 +104,11 @@ class Crash : public testing::TestWithParam<Case> {
     CheckRequest request;
     if (repair) {
       request.repair = CheckRequest::Repair::kAll;
-      world_.run(node->check(request));
+      world_.run(check_image(*node, request));
       request.repair = CheckRequest::Repair::kNone;
     }
     request.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
-    const CheckResult result = world_.run(node->check(request));
+    const CheckResult result = world_.run(check_image(*node, request));
     ASSERT_EQ(result.corruptions, 0u) << "after event " << count << ":\n" << findings;
     ASSERT_EQ(result.check_errors, 0u);
     const Promise* promise = &promises_.front();
@@ -248,7 +249,7 @@ TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
       std::string findings;
       CheckRequest check;
       check.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
-      const CheckResult result = world.run(after->check(check));
+      const CheckResult result = world.run(check_image(*after, check));
       ASSERT_EQ(result.corruptions, 0u) << kind << " " << point << "\n" << findings;
       if (closed) {
         std::vector<std::byte> content(1 << 20);

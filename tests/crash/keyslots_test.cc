@@ -2,6 +2,7 @@
 // moment, and what was flushed is there.
 #include <cstring>
 
+#include "block/capabilities/amendable.h"
 #include "crash/replay.h"
 
 namespace cairn {
@@ -45,7 +46,7 @@ class KeySlots : public testing::TestWithParam<const char*> {
   void amend(Node& node, std::initializer_list<std::pair<const char*, const char*>> options) {
     AmendRequest request;
     for (const auto& [name, value] : options) request.options.set(key(name), value);
-    world_.run(node.amend(std::move(request)));
+    world_.run(amend_image(node, std::move(request)));
   }
 
   // Whether SECRET opens the file; then the content is right.

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "block/capabilities/checkable.h"
 #include "filter/record/record.h"
 #include "support.h"
 
@@ -70,7 +71,7 @@ class Repair : public testing::TestWithParam<Damage> {
   CheckResult check(Node& node, CheckRequest::Repair mode) {
     CheckRequest request;
     request.repair = mode;
-    return world_.run(node.check(request));
+    return world_.run(check_image(node, request));
   }
 
   // Repairs the image until write number LIMIT fails; what was written, and the journal that is

@@ -2,6 +2,8 @@
 // meant to be; its counters and flags are exact.
 #include <cstdlib>
 
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/snapshot_store.h"
 #include "crash/replay.h"
 
 namespace cairn {
@@ -18,7 +20,7 @@ class SnapshotCrash : public testing::TestWithParam<const char*> {
   }
 
   static size_t snapshots_of(const Node& node) {
-    const Value list = node.snapshots_info();
+    const Value list = snapshots_info_of(node);
     const auto* array = list.get_if<Value::Array>();
     return array == nullptr ? 0 : array->size();
   }
@@ -42,9 +44,9 @@ class SnapshotCrash : public testing::TestWithParam<const char*> {
     ASSERT_NE(recorder, nullptr);
     const std::vector<std::byte> before = content_of(*node);
     const size_t snapshots_before = snapshots_of(*node);
-    if (what == 'c') world_.run(node->create_snapshot("new"));
-    if (what == 'a') world_.run(node->apply_snapshot("first"));
-    if (what == 'd') world_.run(node->delete_snapshot("first"));
+    if (what == 'c') world_.run(create_snapshot(*node, "new"));
+    if (what == 'a') world_.run(apply_snapshot(*node, "first"));
+    if (what == 'd') world_.run(delete_snapshot(*node, "first"));
     const std::vector<std::byte> wanted = content_of(*node);
     const size_t snapshots_wanted = snapshots_of(*node);
     events_ = recorder->events();
@@ -65,7 +67,7 @@ class SnapshotCrash : public testing::TestWithParam<const char*> {
         std::string findings;
         CheckRequest check;
         check.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
-        const CheckResult result = world_.run(left->check(check));
+        const CheckResult result = world_.run(check_image(*left, check));
         ASSERT_EQ(result.corruptions, 0u) << what << " event " << count << "\n" << findings;
         ASSERT_EQ(result.leaks, 0u) << what << " event " << count << "\n" << findings;
         const auto content = content_of(*left);
@@ -103,7 +105,7 @@ TEST_P(SnapshotCrash, LeavesTheOldOrTheNewState) {
     }
   };
   scatter();
-  world_.run(node->create_snapshot("first"));
+  world_.run(create_snapshot(*node, "first"));
   scatter();
   world_.close(node);
   for (const char what : {'c', 'a', 'd'}) {

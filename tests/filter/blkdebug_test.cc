@@ -1,4 +1,6 @@
 #include "async/task_group.h"
+#include "block/capabilities/checkable.h"
+#include "block/debug.h"
 #include "block/driver.h"
 #include "filter/blkdebug/rules.h"
 #include "support.h"
@@ -151,7 +153,7 @@ TEST(Blkdebug, ErrorsBehindAnyEventOfQcow2LeaveASoundImage) {
     node.reset();
     node = world.open(name, "qcow2", false);
     CheckRequest request;
-    EXPECT_EQ(world.run(node->check(request)).corruptions, 0u) << event;
+    EXPECT_EQ(world.run(check_image(*node, request)).corruptions, 0u) << event;
     world.close(node);
   }
   EXPECT_GT(failed, 3u);

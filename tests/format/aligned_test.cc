@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "async/async.h"
+#include "block/capabilities/checkable.h"
 #include "support.h"
 
 namespace cairn {
@@ -86,8 +87,8 @@ TEST_P(AlignedStorage, TheFileEndsWhereTheFormatSays) {
   }
   node = world_.open(path_, layout.format, false, layout.open_options);
   expect_equal(*node, model);
-  if (node->driver().abilities().check) {
-    const CheckResult result = world_.run(node->check({}));
+  if (node->driver().offers<Checkable>()) {
+    const CheckResult result = world_.run(check_image(*node, {}));
     EXPECT_EQ(result.corruptions, 0u);
   }
   world_.close(node);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "async/async.h"
+#include "block/capabilities/checkable.h"
 #include "support.h"
 
 namespace cairn {
@@ -56,7 +57,7 @@ class Conformance : public testing::TestWithParam<Layout> {
     std::string findings;
     CheckRequest request;
     request.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
-    const CheckResult result = world_.run(node_->check(request));
+    const CheckResult result = world_.run(check_image(*node_, request));
     EXPECT_EQ(result.corruptions, 0u) << findings;
     EXPECT_EQ(result.leaks, 0u) << findings;
     EXPECT_EQ(result.check_errors, 0u);

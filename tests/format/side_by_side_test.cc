@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "async/async.h"
+#include "block/capabilities/checkable.h"
 #include "support.h"
 
 namespace cairn {
@@ -110,7 +111,7 @@ class Pass {
   void check() {
     CheckRequest request;
     request.report = [&](std::string_view line) { fail(std::string(line)); };
-    const CheckResult result = world_.run(node_->check(request));
+    const CheckResult result = world_.run(check_image(*node_, request));
     if (result.corruptions + result.leaks + result.check_errors != 0) fail("a check");
   }
 

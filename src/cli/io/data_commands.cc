@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/buffer.h"
+#include "block/capabilities/capabilities.h"
 #include "cli/io/request.h"
 
 namespace cairn::cli::io {
@@ -83,7 +84,7 @@ Task<bool> read_and_report(Shell& shell, const Words& words, uint64_t offset, ui
   double seconds = 0;
   try {
     if (words.has('b') && !vector)
-      co_await shell.node->read_vm_state(offset, buffer.span());
+      co_await read_vm_state(*shell.node, offset, buffer.span());
     else
       co_await shell.node->read(offset, buffer.span());
     seconds = clock.seconds();
@@ -185,11 +186,11 @@ Task<bool> write_command(Shell& shell, std::vector<std::string> line) {
   double seconds = 0;
   try {
     if (words.has('b'))
-      co_await shell.node->write_vm_state(offset, buffer->span());
+      co_await write_vm_state(*shell.node, offset, buffer->span());
     else if (words.has('z'))
       co_await shell.node->write_zeroes(offset, length, flags);
     else if (words.has('c'))
-      co_await shell.node->write_compressed(offset, buffer->span());
+      co_await write_compressed(*shell.node, offset, buffer->span());
     else
       co_await shell.node->write(offset, buffer->span(), flags);
     seconds = clock.seconds();

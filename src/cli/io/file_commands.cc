@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "block/capabilities/capabilities.h"
 #include "block/driver.h"
 #include "cli/io/reopen.h"
 #include "cli/io/shell.h"
@@ -145,13 +146,13 @@ Task<bool> info_command(Shell& shell, std::vector<std::string>) {
   print("format name: " + name + "\n");
   if (node->driver().kind() == DriverKind::kProtocol) print("format name: " + name + "\n");
   // A driver that does not answer the query has no more to tell.
-  if (!node->dirty_flag()) co_return false;
+  if (!dirty_flag_of(*node)) co_return false;
   const uint64_t cluster =
       node->driver().kind() == DriverKind::kProtocol ? 0 : node->limits().cluster_bytes;
   print("cluster size: " + units(static_cast<double>(cluster)) + "\n");
-  print("vm state offset: " + units(static_cast<double>(node->vm_state_offset())) + "\n");
+  print("vm state offset: " + units(static_cast<double>(vm_state_offset_of(*node))) + "\n");
   const Value specific =
-      node->driver().kind() == DriverKind::kProtocol ? Value() : node->specific_info();
+      node->driver().kind() == DriverKind::kProtocol ? Value() : specific_info_of(*node);
   if (!specific.is_null()) {
     print("Format specific information:\n");
     print_tree(specific, 4);

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "block/debug.h"
+#include "block/capabilities/capabilities.h"
 #include "cli/io/shell.h"
 
 namespace cairn::cli::io {

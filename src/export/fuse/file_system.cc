@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include "base/arith.h"
+#include "block/capabilities/storage_use.h"
 
 namespace cairn::fuse {
 namespace {
@@ -98,7 +99,7 @@ struct stat FileSystem::attributes(fuse_ino_t inode) const {
 }
 
 Task<void> FileSystem::count_blocks() {
-  const std::optional<uint64_t> bytes = co_await node_->allocated_bytes();
+  const std::optional<uint64_t> bytes = co_await allocated_bytes_of(*node_);
   allocated_ = bytes.value_or(node_->length());
 }
 

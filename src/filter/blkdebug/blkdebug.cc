@@ -10,6 +10,7 @@
 #include <list>
 
 #include "base/arith.h"
+#include "block/capabilities/storage_use.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "filter/blkdebug/rules.h"
@@ -127,13 +128,16 @@ struct Bounds {
            max_discard = 0;
 };
 
-class BlkdebugNode : public FilterNode {
+class BlkdebugNode : public FilterNode, public StorageUse {
  public:
+  using Capabilities = CapabilityList<StorageUse>;
+
   BlkdebugNode(OpenContext& request, NodePtr file, Rules rules, Bounds bounds)
       : FilterNode(request, std::move(file)),
         machine_(std::move(rules)),
         port_(context(), &machine_),
         bounds_(bounds) {
+    set_debug_port(&port_);
     Limits& limits = mutable_limits();
     if (bounds.align != 0) {
       limits.request_alignment = static_cast<uint32_t>(bounds.align);
@@ -145,7 +149,6 @@ class BlkdebugNode : public FilterNode {
     if (bounds.opt_discard != 0) limits.discard_alignment = bounds.opt_discard;
   }
 
-  DebugPort* debug_port() override { return &port_; }
   // As with QEMU, nobody knows.
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   // The name by which the same node can be opened again, where the image has one of its own.
@@ -165,6 +168,7 @@ class BlkdebugNode : public FilterNode {
   }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     machine_.request(blkdebug::kRead, offset, out.size());
     co_await FilterNode::do_read(offset, out);
@@ -247,6 +251,7 @@ class BlkdebugDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .prefixes = {"blkdebug"},
                 .abilities = {.resize = true},
+                .capabilities = BlkdebugNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kOpenOptions}) {}
 

@@ -5,6 +5,7 @@
 
 #include "async/task_group.h"
 #include "base/buffer.h"
+#include "block/capabilities/storage_use.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "filter/filter.h"
@@ -36,8 +37,10 @@ int number_of(const std::exception_ptr& error) {
 }
 
 // "file" is the image that is tested; "raw" the disk that tells what is right.
-class BlkverifyNode : public FilterNode {
+class BlkverifyNode : public FilterNode, public StorageUse {
  public:
+  using Capabilities = CapabilityList<StorageUse>;
+
   BlkverifyNode(OpenContext& request, NodePtr test, NodePtr raw)
       : FilterNode(request, std::move(test)), raw_(raw.get()) {
     Limits& limits = mutable_limits();
@@ -49,6 +52,7 @@ class BlkverifyNode : public FilterNode {
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     AlignedBuffer other(out.size());
     co_await both(below().read(offset, out), raw_->read(offset, other.span()));
@@ -108,6 +112,7 @@ class BlkverifyDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .prefixes = {"blkverify"},
                 .abilities = {.resize = true},
+                .capabilities = BlkverifyNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kOpenOptions}) {}
 

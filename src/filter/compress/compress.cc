@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "block/capabilities/compressed_writer.h"
 #include "block/driver.h"
 #include "filter/filter.h"
 
@@ -22,7 +23,7 @@ class CompressNode : public FilterNode {
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags) override {
     // The last cluster of the disk may be short.
     const uint64_t inside = offset < length() ? length() - offset : 0;
-    return below().write_compressed(offset, in.first(std::min<uint64_t>(in.size(), inside)));
+    return write_compressed(below(), offset, in.first(std::min<uint64_t>(in.size(), inside)));
   }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     const uint64_t inside = offset < length() ? length() - offset : 0;
@@ -41,7 +42,7 @@ class CompressDriver : public Driver {
                 .abilities = {.resize = true}}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
-    if (!file->supports_compression()) {
+    if (!supports_compression(*file)) {
       const std::string name(file->driver().name());
       co_await file->close();
       throw Error(ErrorKind::kUnsupported,

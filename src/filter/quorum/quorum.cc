@@ -8,6 +8,7 @@
 
 #include "async/task_group.h"
 #include "base/buffer.h"
+#include "block/capabilities/image_info.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "filter/filter.h"
@@ -74,8 +75,10 @@ std::exception_ptr most_common(const Failures& failures) {
   return winner;
 }
 
-class QuorumNode : public Node {
+class QuorumNode : public Node, public ImageInfo {
  public:
+  using Capabilities = CapabilityList<ImageInfo>;
+
   QuorumNode(OpenContext& request, std::vector<NodePtr> disks, Manner manner)
       : Node(request.context, request.driver), manner_(manner) {
     Limits& limits = mutable_limits();
@@ -108,6 +111,7 @@ class QuorumNode : public Node {
   }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     if (manner_.fifo)
       co_await read_first(offset, out);
@@ -297,6 +301,7 @@ class QuorumDriver : public Driver {
       : Driver({.name = "quorum",
                 .title = "a disk kept several times, read by vote",
                 .kind = DriverKind::kFilter,
+                .capabilities = QuorumNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kOpenOptions}) {}
 

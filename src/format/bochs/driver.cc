@@ -12,11 +12,11 @@ namespace {
 class BochsDriver : public Driver {
  public:
   BochsDriver()
-      : Driver(
-            {.name = "bochs",
-             .title = "growing disks and redologs of Bochs",
-             .abilities = {
-                 .backing = true, .check = true, .check_beyond_qemu = true, .read_only = true}}) {}
+      : Driver({.name = "bochs",
+                .title = "growing disks and redologs of Bochs",
+                .abilities = {.read_only = true},
+                .capabilities = BochsNode::Capabilities::ids(),
+                .check_beyond_qemu = true}) {}
   int probe(const ProbeInput& input) const override {
     return Header::recognises(input.head, input.beyond_qemu) ? 100 : 0;
   }

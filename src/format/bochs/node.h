@@ -6,6 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -14,8 +17,10 @@
 namespace cairn {
 
 // An open Bochs redolog, read only: nothing is ever changed in the file.
-class BochsNode : public FormatNode {
+class BochsNode : public FormatNode, public ImageInfo, public BackingName, public Checkable {
  public:
+  using Capabilities = FormatCapabilities<ImageInfo, BackingName, Checkable>;
+
   BochsNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks header and catalog, and opens the base of an undoable or volatile image.
@@ -29,6 +34,7 @@ class BochsNode : public FormatNode {
   Task<CheckResult> check(CheckRequest request) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
 
  private:

@@ -45,7 +45,8 @@ class LuksDriver : public Driver {
   LuksDriver()
       : Driver({.name = "luks",
                 .title = "encrypted disks, LUKS 1 and 2",
-                .abilities = {.create = true, .amend = true, .resize = true},
+                .abilities = {.create = true, .resize = true},
+                .capabilities = LuksNode::Capabilities::ids(),
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions,
                 .amend_options = kAmendOptions}) {}

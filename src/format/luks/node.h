@@ -3,6 +3,8 @@
 
 #include <memory>
 
+#include "block/capabilities/amendable.h"
+#include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/luks_volume.h"
 #include "block/open.h"
@@ -14,8 +16,10 @@ namespace cairn {
 //
 // What a crash may leave behind: data that was being written and not flushed. Nothing else changes
 // but key slots, see LuksVolume.
-class LuksNode : public FormatNode {
+class LuksNode : public FormatNode, public ImageInfo, public Amendable {
  public:
+  using Capabilities = FormatCapabilities<ImageInfo, Amendable>;
+
   LuksNode(Context& context, const Driver& driver, NodePtr file, NodePtr header);
 
   // Reads the header, and finds the key unless the opening is for metadata only.
@@ -26,6 +30,7 @@ class LuksNode : public FormatNode {
   Task<void> amend(AmendRequest request) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> do_resize(ResizeRequest request) override;

@@ -65,8 +65,8 @@ class OvaDriver : public Driver {
   OvaDriver()
       : Driver({.name = "ova",
                 .title = "appliances (OVA): the disk inside",
-                .abilities =
-                    {.create = true, .compress = true, .compression_level = true, .check = true},
+                .abilities = {.create = true},
+                .capabilities = OvaNode::Capabilities::ids(),
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/size.h"
+#include "block/capabilities/checkable.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "crypto/digest.h"
@@ -201,8 +202,8 @@ Value OvaNode::specific_info() const {
 // The digests of the manifest, and the disk by its own format's rules.
 Task<CheckResult> OvaNode::check(CheckRequest request) {
   CheckResult result;
-  if (disk_ != nullptr && disk_->driver().abilities().check)
-    result = co_await disk_->check(request);
+  if (disk_ != nullptr && disk_->as<Checkable>() != nullptr)
+    result = co_await check_image(*disk_, request);
   if (!packed_) co_return result;
   const Member* manifest = member(stem_of(members_.front().name) + ".mf");
   if (manifest == nullptr) co_return result;
@@ -292,13 +293,13 @@ Task<NodePtr> OvaNode::open_spool(const UnnamedFile& spool, bool writable) {
 }
 
 std::vector<std::byte> OvaNode::encode_cluster(ByteSpan plain) const {
-  return std::as_const(*disk_).encode_cluster(plain);
+  return compressed_writer(*disk_)->encode_cluster(plain);
 }
 
 Task<void> OvaNode::write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) {
   if (!spool_) throw Error::system(EACCES, filename() + ": the image is open read-only");
   written_.store(true, std::memory_order_relaxed);
-  co_await disk_->write_encoded(offset, encoded, plain);
+  co_await compressed_writer(*disk_)->write_encoded(offset, encoded, plain);
 }
 
 Task<void> OvaNode::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {

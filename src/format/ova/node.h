@@ -8,6 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "block/open.h"
 #include "block/unnamed_file.h"
@@ -24,24 +28,35 @@ namespace cairn {
 // size and the descriptor's have to stand in front of it. Closing writes the archive from its start
 // to its end. A crash before that leaves the empty appliance, one in the middle a cut archive,
 // which is refused.
-class OvaNode : public Node {
+class OvaNode : public Node,
+                public ImageInfo,
+                public StorageUse,
+                public CompressedWriter,
+                public Checkable {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, CompressedWriter, Checkable>;
+
   OvaNode(Context& context, const Driver& driver, NodePtr file);
 
   // Throws. What was opened then belongs to the node.
   Task<void> load(OpenContext& request);
 
   Value specific_info() const override;
-  Task<std::optional<uint64_t>> allocated_bytes() override { return file_->allocated_bytes(); }
+  Task<std::optional<uint64_t>> allocated_bytes() override { return allocated_bytes_of(*file_); }
   bool reads_zero_when_created() const override { return true; }
-  bool supports_compression() const override { return disk_ && disk_->supports_compression(); }
-  bool compressed_only() const override { return disk_ && disk_->compressed_only(); }
-  void set_compression_level(uint64_t level) override { disk_->set_compression_level(level); }
+  bool supports_compression() const override {
+    return disk_ && cairn::supports_compression(*disk_);
+  }
+  bool compressed_only() const override { return disk_ && cairn::compressed_only(*disk_); }
+  void set_compression_level(uint64_t level) override {
+    cairn::set_compression_level(*disk_, level);
+  }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
   Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override;
-  Task<CheckResult> check(struct CheckRequest request) override;
+  Task<CheckResult> check(CheckRequest request) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;

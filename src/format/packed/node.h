@@ -4,6 +4,8 @@
 
 #include <memory>
 
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/lockable.h"
 #include "block/node.h"
 #include "block/open.h"
 #include "block/spool.h"
@@ -12,8 +14,10 @@
 namespace cairn::packed {
 
 // The bytes that a packed file contains, to be read.
-class PackedNode : public Node {
+class PackedNode : public Node, public ImageInfo, public Lockable {
  public:
+  using Capabilities = CapabilityList<ImageInfo, Lockable>;
+
   PackedNode(Context& context, const Driver& driver, NodePtr file, Packing packing);
 
   // Unpacks the whole file. Throws kCorrupt that names file and place, kNoSpace, kTooLarge when the
@@ -23,10 +27,11 @@ class PackedNode : public Node {
   bool reports_cluster_bytes() const override { return false; }
   Value specific_info() const override;
   Task<void> set_permissions(Permissions permissions) override {
-    return file()->set_permissions(permissions);
+    return cairn::set_permissions(*file(), permissions);
   }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> do_close() override;

@@ -4,6 +4,8 @@
 #include <filesystem>
 
 #include "base/arith.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/storage_use.h"
 #include "block/driver.h"
 #include "format/parallels/layout.h"
 
@@ -141,10 +143,10 @@ Task<NodePtr> ParallelsBundle::open_layer(OpenContext& request, const BundleImag
 // --- states ---
 
 Task<std::optional<uint64_t>> ParallelsBundle::allocated_bytes() {
-  std::optional<uint64_t> total = co_await file()->allocated_bytes();
+  std::optional<uint64_t> total = co_await allocated_bytes_of(*file());
   for (const Part& part : parts_)
     for (const Layer& layer : part.layers) {
-      const auto bytes = co_await layer.node->allocated_bytes();
+      const auto bytes = co_await allocated_bytes_of(*layer.node);
       if (!bytes) co_return std::nullopt;
       total = total.value_or(0) + *bytes;
     }
@@ -210,7 +212,7 @@ Task<void> ParallelsBundle::check_layer(const Layer& layer, const CheckRequest& 
     one.report = [&](std::string_view line) {
       request.report(layer.image.file + ": " + std::string(line));
     };
-  const CheckResult found = co_await layer.node->check(std::move(one));
+  const CheckResult found = co_await check_image(*layer.node, std::move(one));
   total.corruptions += found.corruptions;
   total.leaks += found.leaks;
   total.corruptions_fixed += found.corruptions_fixed;

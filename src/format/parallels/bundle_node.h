@@ -3,6 +3,10 @@
 #include <string>
 #include <vector>
 
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/snapshot_store.h"
+#include "block/capabilities/storage_use.h"
 #include "block/joined_node.h"
 #include "block/open.h"
 #include "format/parallels/bundle.h"
@@ -12,8 +16,14 @@ namespace cairn {
 // The disk that a bundle folder describes: the state on top of its snapshots, or one of them. It
 // has no structure of its own beside the list of its images, which lie on each other as backing
 // files do. Only the uppermost is written.
-class ParallelsBundle : public JoinedNode {
+class ParallelsBundle : public JoinedNode,
+                        public ImageInfo,
+                        public StorageUse,
+                        public SnapshotView,
+                        public Checkable {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, SnapshotView, Checkable>;
+
   ParallelsBundle(Context& context, const Driver& driver, NodePtr file);
 
   // Reads the descriptor and opens the images of one state. Throws; what was opened belongs to the
@@ -26,6 +36,9 @@ class ParallelsBundle : public JoinedNode {
   bool reports_cluster_bytes() const override { return false; }
   Task<CheckResult> check(CheckRequest request) override;
   Task<std::optional<uint64_t>> allocated_bytes() override;
+
+ protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
 
  private:
   struct Layer {

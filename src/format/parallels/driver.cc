@@ -33,13 +33,22 @@ bool is_descriptor(ByteSpan head) {
   return looks_like_descriptor({reinterpret_cast<const char*>(head.data()), head.size()});
 }
 
+// A disk is one image or a bundle of several.
+CapabilityIds capabilities() {
+  CapabilityIds all = ParallelsNode::Capabilities::ids();
+  for (const CapabilityId id : ParallelsBundle::Capabilities::ids())
+    if (std::find(all.begin(), all.end(), id) == all.end()) all.push_back(id);
+  return all;
+}
+
 class ParallelsDriver : public Driver {
  public:
   ParallelsDriver()
       : Driver({.name = "parallels",
                 .title = "disks of Parallels and Virtuozzo",
                 .folder_member = kDescriptorName,
-                .abilities = {.create = true, .check = true, .repair = true},
+                .abilities = {.create = true, .repair = true},
+                .capabilities = capabilities(),
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {

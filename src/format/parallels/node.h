@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -29,8 +31,10 @@ namespace cairn {
 //  2. The file is long enough for a cluster, and its data is flushed, before an entry points to it.
 //  3. A cluster that was given up is given to others only after the table is flushed.
 //  4. The file is cut, and the mark taken back, after everything else when the image is closed.
-class ParallelsNode : public FormatNode {
+class ParallelsNode : public FormatNode, public ImageInfo, public Checkable {
  public:
+  using Capabilities = FormatCapabilities<ImageInfo, Checkable>;
+
   ParallelsNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks the header; for writing also the table, which is repaired where it has to be.
@@ -43,6 +47,7 @@ class ParallelsNode : public FormatNode {
   Task<CheckResult> check(CheckRequest request) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;

@@ -47,12 +47,9 @@ class QcowDriver : public Driver {
   QcowDriver()
       : Driver({.name = "qcow",
                 .title = "QEMU copy-on-write, version 1",
-                .abilities = {.create = true,
-                              .backing = true,
-                              .compress = true,
-                              .compression_level = true,
-                              .check = true,
-                              .check_beyond_qemu = true},
+                .abilities = {.create = true},
+                .capabilities = QcowNode::Capabilities::ids(),
+                .check_beyond_qemu = true,
                 .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     return input.head.size() >= kHeaderBytes && load_be<uint32_t>(input.head, 0) == kMagic &&

@@ -12,6 +12,10 @@
 
 #include "async/sync.h"
 #include "base/arith.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -24,8 +28,16 @@ namespace cairn {
 // What a crash may leave behind are clusters and tables that nobody points to:
 //  1. Data, and room for a new table, are in the file and flushed before an L2 entry is written.
 //  2. L2 tables are written and flushed before the L1 table points to new ones.
-class QcowNode : public FormatNode {
+class QcowNode : public FormatNode,
+                 public ImageInfo,
+                 public BackingName,
+                 public BackingLink,
+                 public CompressedWriter,
+                 public Checkable {
  public:
+  using Capabilities =
+      FormatCapabilities<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable>;
+
   QcowNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks the header and what the tables need. Throws; what was opened belongs to the
@@ -39,9 +51,13 @@ class QcowNode : public FormatNode {
   bool reads_zero_when_created() const override { return true; }
   bool supports_compression() const override { return header_.crypt_method == qcow::kNoCrypt; }
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
+  Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override {
+    return write_encoded_cluster(offset, encoded, plain);
+  }
   void set_compression_level(uint64_t level) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }

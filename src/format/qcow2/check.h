@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "block/capabilities/checkable.h"
 #include "block/driver.h"
 #include "format/qcow2/node.h"
 #include "format/qcow2/repair_journal.h"

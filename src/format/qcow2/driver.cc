@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/capabilities/bitmap_store.h"
 #include "block/context.h"
 #include "block/new_file.h"
 #include "block/open_format.h"
@@ -192,16 +193,8 @@ class Qcow2Driver : public Driver {
   Qcow2Driver()
       : Driver({.name = "qcow2",
                 .title = "QEMU copy-on-write, versions 2 and 3",
-                .abilities = {.create = true,
-                              .backing = true,
-                              .compress = true,
-                              .compression_level = true,
-                              .check = true,
-                              .repair = true,
-                              .amend = true,
-                              .snapshots = true,
-                              .bitmaps = true,
-                              .resize = true},
+                .abilities = {.create = true, .resize = true, .repair = true},
+                .capabilities = Qcow2Node::Capabilities::ids(),
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions,
                 .amend_options = kAmendOptions}) {}
@@ -359,7 +352,7 @@ class Qcow2Driver : public Driver {
     metadata += align_up(encryption.header_bytes(), cluster);
     MeasureResult result{
         .required = metadata + needed, .fully_allocated = metadata + aligned, .bitmaps = {}};
-    if (source && source->supports_bitmaps() && header.version >= 3)
+    if (source && supports_bitmaps(*source) && header.version >= 3)
       result.bitmaps = bitmap_bytes(*source, cluster);
     co_return result;
   }

@@ -14,6 +14,15 @@
 #include "async/runtime.h"
 #include "async/sync.h"
 #include "base/arith.h"
+#include "block/capabilities/amendable.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/bitmap_store.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/encryption_source.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/snapshot_store.h"
+#include "block/capabilities/vm_state_area.h"
 #include "block/format_node.h"
 #include "block/luks_volume.h"
 #include "block/open.h"
@@ -51,8 +60,23 @@ const Secret& encryption_secret(Context& context, const Options& options, const 
 //  are
 //     flushed; only then are counters lowered.
 //  5. Header fields that belong together change in one write inside of one sector, behind a flush.
-class Qcow2Node : public FormatNode {
+class Qcow2Node : public FormatNode,
+                  public SnapshotView,
+                  public SnapshotStore,
+                  public VmStateArea,
+                  public ImageInfo,
+                  public BackingName,
+                  public BackingLink,
+                  public CompressedWriter,
+                  public BitmapStore,
+                  public Checkable,
+                  public Amendable,
+                  public EncryptionSource {
  public:
+  using Capabilities = FormatCapabilities<SnapshotView, SnapshotStore, VmStateArea, ImageInfo,
+                                          BackingName, BackingLink, CompressedWriter, BitmapStore,
+                                          Checkable, Amendable, EncryptionSource>;
+
   Qcow2Node(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks header and tables. The options' cache sizes and switches come from REQUEST.
@@ -74,7 +98,11 @@ class Qcow2Node : public FormatNode {
   bool supports_compression() const override { return header_.crypt_method == 0; }
   void set_compression_level(uint64_t level) override;
   bool supports_bitmaps() const override { return header_.version >= 3; }
+  void check_new_persistent_bitmap(const std::string& name, uint64_t granularity) const override;
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
+  Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override {
+    return write_encoded_cluster(offset, encoded, plain);
+  }
   Task<CheckResult> check(CheckRequest request) override;
   Task<void> change_backing(std::string name, std::string format) override;
   Task<bool> make_empty() override;
@@ -98,6 +126,7 @@ class Qcow2Node : public FormatNode {
   Task<uint64_t> vm_state_hole(uint64_t offset, uint64_t max) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }
@@ -114,7 +143,6 @@ class Qcow2Node : public FormatNode {
   Task<void> do_resize(ResizeRequest request) override;
   Task<void> do_close() override;
   bool data_may_be_sparse() const override { return preallocated_; }
-  void check_new_persistent_bitmap(const std::string& name, uint64_t granularity) const override;
 
  private:
   friend class Qcow2Checker;

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/arith.h"
+#include "block/capabilities/storage_use.h"
 #include "block/context.h"
 #include "format/qcow2/node.h"
 #include "format/qcow2/repair_journal.h"
@@ -284,7 +285,7 @@ Task<void> Qcow2Node::write_header_field(uint64_t offset, ByteSpan bytes) {
 // A file with far fewer blocks than clusters has its metadata preallocated, or holes inside of its
 // clusters: what is mapped need not be stored. The bounds are those that show in QEMU's `map`.
 Task<void> Qcow2Node::detect_preallocation() {
-  const auto allocated = co_await file_->allocated_bytes();
+  const auto allocated = co_await allocated_bytes_of(*file_);
   if (!allocated) co_return;
   const uint64_t stored = *allocated / cluster();
   preallocated_ = div_ceil(file_->length(), cluster()) >= std::max(stored * 10 / 9, stored + 2);

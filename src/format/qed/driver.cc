@@ -53,12 +53,11 @@ Header plan(uint64_t size, const Options& options) {
 class QedDriver : public Driver {
  public:
   QedDriver()
-      : Driver(
-            {.name = "qed",
-             .title = "QEMU Enhanced Disk",
-             .abilities =
-                 {.create = true, .backing = true, .check = true, .repair = true, .resize = true},
-             .create_options = kCreateOptions}) {}
+      : Driver({.name = "qed",
+                .title = "QEMU Enhanced Disk",
+                .abilities = {.create = true, .resize = true, .repair = true},
+                .capabilities = QedNode::Capabilities::ids(),
+                .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 0) == kMagic ? 100
                                                                                            : 0;

@@ -11,6 +11,8 @@
 
 #include "async/sync.h"
 #include "base/arith.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -29,8 +31,10 @@ namespace cairn {
 //     the file is long enough for all of the cluster.
 //  3. A new L2 table is written, as zeroes, and flushed before the L1 table points to it.
 //  4. Space is taken at the end of the file only and never given to others.
-class QedNode : public FormatNode {
+class QedNode : public FormatNode, public BackingName, public BackingLink, public Checkable {
  public:
+  using Capabilities = FormatCapabilities<BackingName, BackingLink, Checkable>;
+
   QedNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks header and tables; an image that needs a check gets it when it may be written.
@@ -43,6 +47,7 @@ class QedNode : public FormatNode {
   Task<void> change_backing(std::string name, std::string format) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }

@@ -4,6 +4,9 @@
 #include <string>
 
 #include "base/arith.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/lockable.h"
+#include "block/capabilities/prefetcher.h"
 #include "block/debug.h"
 #include "block/driver.h"
 #include "block/open.h"
@@ -19,8 +22,10 @@ const OptionSchema kOpenOptions = {
 };
 const OptionSchema kCreateOptions = {{"size", OptionType::kSize, "", "Virtual disk size"}};
 
-class RawNode : public Node {
+class RawNode : public Node, public ImageInfo, public Prefetcher {
  public:
+  using Capabilities = CapabilityList<ImageInfo, Prefetcher>;
+
   RawNode(OpenContext& request, NodePtr file, uint64_t offset, std::optional<uint64_t> size)
       : Node(request.context, request.driver),
         offset_(offset),
@@ -29,6 +34,7 @@ class RawNode : public Node {
         follows_(window_ && !fixed_ && request.depth > 0) {
     file_ = file.get();
     add_child("file", std::move(file), window_ ? ChildRole::kFile : ChildRole::kFiltered);
+    if (!window_) set_filtered(file_);
     Limits& limits = mutable_limits();
     limits = file_->limits();
     limits.cluster_bytes = 0;
@@ -37,11 +43,14 @@ class RawNode : public Node {
     set_unbounded(request.depth > 0 && !fixed_);
   }
 
-  Node* filtered() const override { return window_ ? nullptr : file_; }
-  std::optional<bool> dirty_flag() const override { return file_->dirty_flag(); }
+  std::optional<bool> dirty_flag() const override { return dirty_flag_of(*file_); }
+  Task<void> prefetch_range(uint64_t offset, uint64_t length) override {
+    return file_->prefetch(offset + offset_, length);
+  }
   bool reads_zero_when_created() const override { return file_->reads_zero_when_created(); }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   // Where nothing is shifted the file's own task is handed on: no frame of ours in between.
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     if (debug_below() != nullptr || follows_) return followed_read(offset + offset_, out);
@@ -57,9 +66,6 @@ class RawNode : public Node {
   }
   Task<void> do_discard(uint64_t offset, uint64_t length) override {
     return file_->discard(offset + offset_, length);
-  }
-  Task<void> do_prefetch(uint64_t offset, uint64_t length) override {
-    return file_->prefetch(offset + offset_, length);
   }
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
     Extent extent = co_await file_->layer_extent_at(offset + offset_, max);
@@ -115,6 +121,7 @@ class RawDriver : public Driver {
       : Driver({.name = "raw",
                 .title = "the bytes of the disk as they are",
                 .abilities = {.create = true, .resize = true},
+                .capabilities = RawNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions}) {}
@@ -131,7 +138,7 @@ class RawDriver : public Driver {
         Permissions permissions = request.file_permissions();
         if (!request.flags.force_share && !request.flags.metadata_only)
           permissions.unshared |= Permissions::kResize;
-        co_await file->set_permissions(permissions);
+        co_await set_permissions(*file, permissions);
       }
       co_return std::make_shared<RawNode>(request, file, offset, size);
     } catch (...) {

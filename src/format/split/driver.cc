@@ -9,7 +9,10 @@ namespace {
 
 class SplitDriver : public Driver {
  public:
-  SplitDriver() : Driver({.name = "split", .title = "raw disks in numbered pieces (.001, .002)"}) {}
+  SplitDriver()
+      : Driver({.name = "split",
+                .title = "raw disks in numbered pieces (.001, .002)",
+                .capabilities = SplitNode::Capabilities::ids()}) {}
   int probe(const ProbeInput& input) const override {
     // QEMU reads one piece as a raw disk. Only what no other format knows is taken for a piece.
     return input.beyond_qemu && split::is_piece(input.filename) ? 2 : 0;

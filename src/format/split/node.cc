@@ -2,6 +2,7 @@
 
 #include "async/runtime.h"
 #include "base/arith.h"
+#include "block/capabilities/storage_use.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "format/split/pieces.h"
@@ -74,7 +75,7 @@ Task<std::optional<uint64_t>> SplitNode::allocated_bytes() {
   uint64_t total = 0;
   for (const Piece& piece : pieces_) {
     if (piece.node == nullptr) co_return std::nullopt;
-    const auto bytes = co_await piece.node->allocated_bytes();
+    const auto bytes = co_await allocated_bytes_of(*piece.node);
     if (!bytes) co_return std::nullopt;
     total += *bytes;
   }

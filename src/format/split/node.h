@@ -6,14 +6,18 @@
 #include <string>
 #include <vector>
 
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
 #include "block/joined_node.h"
 #include "block/open.h"
 
 namespace cairn {
 
 // A raw disk in pieces: each file holds the bytes that follow those of the file before.
-class SplitNode : public JoinedNode {
+class SplitNode : public JoinedNode, public ImageInfo, public StorageUse {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse>;
+
   SplitNode(Context& context, const Driver& driver, NodePtr file);
 
   // Opens the other pieces. Throws; what was opened belongs to the node then as well.
@@ -21,6 +25,9 @@ class SplitNode : public JoinedNode {
 
   Value specific_info() const override;
   Task<std::optional<uint64_t>> allocated_bytes() override;
+
+ protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
 
  private:
   struct Piece {

@@ -19,11 +19,9 @@ class VdiDriver : public Driver {
   VdiDriver()
       : Driver({.name = "vdi",
                 .title = "VirtualBox disk images",
-                .abilities = {.create = true,
-                              .check = true,
-                              .repair = true,
-                              .repair_beyond_qemu = true,
-                              .resize = true},
+                .abilities = {.create = true, .resize = true, .repair = true},
+                .capabilities = VdiNode::Capabilities::ids(),
+                .repair_beyond_qemu = true,
                 .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 64) == kMagic ? 100

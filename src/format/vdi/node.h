@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -25,8 +28,10 @@ namespace cairn {
 //  2. The header, with its counter, is written before the map's sectors.
 //  3. A block that was given up is given to others only after the map's sector is flushed.
 //  4. A new place of the map or of the data becomes true by one write of the header's sector.
-class VdiNode : public FormatNode {
+class VdiNode : public FormatNode, public ImageInfo, public BackingName, public Checkable {
  public:
+  using Capabilities = FormatCapabilities<ImageInfo, BackingName, Checkable>;
+
   VdiNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks the header; for writing also the map. Throws.
@@ -41,6 +46,7 @@ class VdiNode : public FormatNode {
   Task<CheckResult> check(CheckRequest request) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;

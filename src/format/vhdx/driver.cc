@@ -11,12 +11,11 @@ namespace {
 class VhdxDriver : public Driver {
  public:
   VhdxDriver()
-      : Driver(
-            {.name = "vhdx",
-             .title = "VHDX: Hyper-V, Windows",
-             .abilities =
-                 {.create = true, .backing = true, .check = true, .repair = true, .resize = true},
-             .create_options = vhdx::creation_options()}) {}
+      : Driver({.name = "vhdx",
+                .title = "VHDX: Hyper-V, Windows",
+                .abilities = {.create = true, .resize = true, .repair = true},
+                .capabilities = VhdxNode::Capabilities::ids(),
+                .create_options = vhdx::creation_options()}) {}
   int probe(const ProbeInput& input) const override {
     const std::string_view signature = vhdx::kSignature;
     return input.length >= signature.size() &&

@@ -12,9 +12,12 @@
 #include <unordered_set>
 
 #include "async/sync.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/parent_link.h"
 #include "block/format_node.h"
 #include "block/open.h"
-#include "block/parent_link.h"
 #include "format/vhdx/journal.h"
 #include "format/vhdx/layout.h"
 #include "format/vhdx/pages.h"
@@ -28,8 +31,16 @@ namespace cairn {
 // rules); space that is given up is used again after the entry that says so is durable; in
 // differencing images the bitmap of a block gets to the disk before the table says that it counts,
 // or with it.
-class VhdxNode : public FormatNode, public ParentLink {
+class VhdxNode : public FormatNode,
+                 public ImageInfo,
+                 public BackingName,
+                 public BackingLink,
+                 public ParentLink,
+                 public Checkable {
  public:
+  using Capabilities =
+      FormatCapabilities<ImageInfo, BackingName, BackingLink, ParentLink, Checkable>;
+
   VhdxNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks headers, log, region table, metadata and the table of blocks. Throws.
@@ -48,6 +59,7 @@ class VhdxNode : public FormatNode, public ParentLink {
   Uuid data_write_id() const { return journal_->header().data_write; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;

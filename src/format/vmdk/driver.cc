@@ -40,13 +40,9 @@ class VmdkDriver : public Driver {
   VmdkDriver()
       : Driver({.name = "vmdk",
                 .title = "VMware disks, of one file or many",
-                .abilities = {.create = true,
-                              .backing = true,
-                              .compress = true,
-                              .compression_level = true,
-                              .check = true,
-                              .repair = true,
-                              .repair_beyond_qemu = true},
+                .abilities = {.create = true, .repair = true},
+                .capabilities = VmdkNode::Capabilities::ids(),
+                .repair_beyond_qemu = true,
                 .create_options = kCreateOptions}) {}
   int probe(const ProbeInput& input) const override {
     if (is_sparse(input.head) || is_cowd(input.head)) return 100;

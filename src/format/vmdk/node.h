@@ -14,6 +14,10 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/open.h"
 #include "block/table_cache.h"
@@ -33,8 +37,16 @@ namespace cairn {
 //  4. The mark is taken back after everything else, when the disk is closed.
 //  5. A stream is written forward only; without its footer it is refused. A stream that has grains
 //     already and its tables behind them loses those tables on the first write until it is closed.
-class VmdkNode : public FormatNode {
+class VmdkNode : public FormatNode,
+                 public ImageInfo,
+                 public BackingName,
+                 public BackingLink,
+                 public CompressedWriter,
+                 public Checkable {
  public:
+  using Capabilities =
+      FormatCapabilities<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable>;
+
   VmdkNode(Context& context, const Driver& driver, NodePtr file);
 
   // Finds and checks all parts. Throws; what was opened belongs to the node then as well.
@@ -52,12 +64,16 @@ class VmdkNode : public FormatNode {
   bool compressed_only() const override { return stream_; }
   void set_compression_level(uint64_t level) override;
   std::vector<std::byte> encode_cluster(ByteSpan plain) const override;
+  Task<void> write_encoded(uint64_t offset, ByteSpan encoded, ByteSpan plain) override {
+    return write_encoded_cluster(offset, encoded, plain);
+  }
   Task<void> finish_encoded() override;
   Task<CheckResult> check(CheckRequest request) override;
   Task<void> change_backing(std::string name, std::string format) override;
   Task<bool> make_empty() override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;

@@ -30,12 +30,9 @@ class VpcDriver : public Driver {
   VpcDriver()
       : Driver({.name = "vpc",
                 .title = "VHD (-f vhd): Virtual PC, Hyper-V, Azure",
-                .abilities = {.create = true,
-                              .backing = true,
-                              .check = true,
-                              .repair = true,
-                              .check_beyond_qemu = true,
-                              .resize = true},
+                .abilities = {.create = true, .resize = true, .repair = true},
+                .capabilities = VpcNode::Capabilities::ids(),
+                .check_beyond_qemu = true,
                 .open_options = kOpenOptions,
                 .create_options = vpc::creation_options()}) {}
   int probe(const ProbeInput& input) const override {

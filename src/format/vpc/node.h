@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/capabilities/backing_link.h"
+#include "block/capabilities/checkable.h"
+#include "block/capabilities/parent_link.h"
 #include "block/format_node.h"
 #include "block/open.h"
-#include "block/parent_link.h"
 #include "block/table_cache.h"
 #include "format/vpc/layout.h"
 
@@ -26,8 +28,14 @@ namespace cairn {
 //  2. In differencing images data is flushed before the bitmap says that it is there.
 //  3. A table in another place is written before the header that names it, the header before the
 //     footers that need its length.
-class VpcNode : public FormatNode, public ParentLink {
+class VpcNode : public FormatNode,
+                public BackingName,
+                public BackingLink,
+                public ParentLink,
+                public Checkable {
  public:
+  using Capabilities = FormatCapabilities<BackingName, BackingLink, ParentLink, Checkable>;
+
   VpcNode(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks footer, header and table. Throws.
@@ -42,6 +50,7 @@ class VpcNode : public FormatNode, public ParentLink {
   const vpc::Footer& footer() const { return footer_; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;

@@ -95,6 +95,7 @@ DriverTraits traits_of(FileKind kind) {
           .kind = DriverKind::kProtocol,
           .prefixes = {name_of(kind)},
           .abilities = {.create = true, .resize = regular},
+          .capabilities = FileNode::Capabilities::ids(),
           .verbatim = true,
           .fixed_size = !regular,
           .open_options = regular ? kOpenOptions : kDeviceOpenOptions,

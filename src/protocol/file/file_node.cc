@@ -404,8 +404,8 @@ Task<void> FileNode::do_close() {
   co_return;
 }
 
-Task<bool> FileNode::do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
-                                        uint64_t length) {
+Task<bool> FileNode::copy_range(Node& source, uint64_t source_offset, uint64_t offset,
+                                uint64_t length) {
   auto* from = dynamic_cast<FileNode*>(&source);
   if (from == nullptr || is_device() || from->is_device() || io_.direct || from->io_.direct)
     co_return false;

@@ -10,6 +10,10 @@
 #include "async/sync.h"
 #include "async/write_turns.h"
 #include "base/own_fd.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/lockable.h"
+#include "block/capabilities/range_copier.h"
+#include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "protocol/file/locks.h"
 
@@ -19,8 +23,14 @@ namespace cairn {
 enum class FileKind { kRegular, kDevice, kCdrom };
 
 // An open file or device. Reads behind the end give zeroes; a file grows when it is written there.
-class FileNode : public Node {
+class FileNode : public Node,
+                 public ImageInfo,
+                 public StorageUse,
+                 public Lockable,
+                 public RangeCopier {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Lockable, RangeCopier>;
+
   FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind);
   ~FileNode() override;
 
@@ -33,9 +43,12 @@ class FileNode : public Node {
   Task<std::optional<uint64_t>> allocated_bytes() override;
   Value specific_info() const override;
   std::string_view specific_type() const override { return "file"; }
+  Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
+                        uint64_t length) override;
   bool reads_zero_when_created() const override { return !is_device(); }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
@@ -44,8 +57,6 @@ class FileNode : public Node {
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> do_resize(ResizeRequest request) override;
   Task<void> do_close() override;
-  Task<bool> do_copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
-                                uint64_t length) override;
 
  private:
   bool is_device() const { return kind_ != FileKind::kRegular; }

@@ -120,6 +120,7 @@ class HttpDriver : public Driver {
                 .kind = DriverKind::kProtocol,
                 .prefixes = {scheme},
                 .abilities = {.read_only = true},
+                .capabilities = HttpNode::Capabilities::ids(),
                 .verbatim = true,
                 .fixed_size = true,
                 .open_options = kOpenOptions}) {}

@@ -72,7 +72,7 @@ Task<Extent> HttpNode::do_extent(uint64_t offset, uint64_t max) {
 }
 
 // To fetch what is read later than the cache keeps would be in vain.
-Task<void> HttpNode::do_prefetch(uint64_t offset, uint64_t length) {
+Task<void> HttpNode::prefetch_range(uint64_t offset, uint64_t length) {
   constexpr uint64_t kMost = 8 << 20;
   if (!cache_ || offset >= this->length()) co_return;
   const uint64_t end = std::min({this->length(), offset + length, offset + kMost});

@@ -4,7 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/prefetcher.h"
+#include "block/capabilities/storage_use.h"
 #include "block/node.h"
+#include "block/open.h"
 #include "block/spool.h"
 #include "protocol/http/read_cache.h"
 
@@ -12,8 +16,10 @@ namespace cairn::http {
 
 // A file of a server as a read-only disk. One that the server sends from its first byte on only is
 // kept in a temporary file.
-class HttpNode : public Node {
+class HttpNode : public Node, public ImageInfo, public StorageUse, public Prefetcher {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher>;
+
   HttpNode(OpenContext& request, Settings settings, std::string name);
   ~HttpNode() override;
 
@@ -22,11 +28,12 @@ class HttpNode : public Node {
 
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
+  Task<void> prefetch_range(uint64_t offset, uint64_t length) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
-  Task<void> do_prefetch(uint64_t offset, uint64_t length) override;
   Task<void> do_close() override;
 
  private:

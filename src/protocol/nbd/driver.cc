@@ -156,6 +156,7 @@ class NbdDriver : public Driver {
                 .prefixes = {"nbd", "nbd+tcp", "nbd+unix", "nbd+vsock", "nbds", "nbds+tcp",
                              "nbds+unix", "nbds+vsock"},
                 .abilities = {.create = true},
+                .capabilities = NbdNode::Capabilities::ids(),
                 .verbatim = true,
                 .fixed_size = true,
                 .open_options = kOpenOptions}) {}

@@ -187,9 +187,9 @@ Task<void> NbdNode::do_discard(uint64_t offset, uint64_t length) {
 }
 
 // By the server, for itself: nothing travels.
-Task<void> NbdNode::do_prefetch(uint64_t offset, uint64_t length) {
+Task<void> NbdNode::prefetch_range(uint64_t offset, uint64_t length) {
   if (!offers(kSendCache)) {
-    co_await Node::do_prefetch(offset, length);
+    co_await prefetch_by_reading(offset, length);
     co_return;
   }
   const uint64_t unit = limits().request_alignment;

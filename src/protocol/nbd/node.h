@@ -6,6 +6,9 @@
 #include <mutex>
 #include <vector>
 
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/prefetcher.h"
+#include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "protocol/nbd/link.h"
 
@@ -14,8 +17,10 @@ namespace cairn::nbd::client {
 // An export as a disk. With a server that allows several connections each resident worker has its
 // own; otherwise, and for guests, all requests go to one of them, its home. Reads behind the end
 // give zeroes: servers may export sizes that are no multiple of a sector.
-class NbdNode : public Node {
+class NbdNode : public Node, public ImageInfo, public StorageUse, public Prefetcher {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher>;
+
   NbdNode(Context& context, const Driver& driver, Target target, bool writable, std::string name);
   ~NbdNode() override;
 
@@ -24,13 +29,14 @@ class NbdNode : public Node {
 
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
+  Task<void> prefetch_range(uint64_t offset, uint64_t length) override;
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override;
   Task<void> do_discard(uint64_t offset, uint64_t length) override;
-  Task<void> do_prefetch(uint64_t offset, uint64_t length) override;
   Task<void> do_flush() override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> do_resize(ResizeRequest request) override;

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "async/runtime.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
 #include "block/driver.h"
 #include "block/open.h"
 
@@ -17,8 +19,10 @@ const OptionSchema kOpenOptions = {
     {"read-zeroes", OptionType::kBool, "off", "reads fill the buffer with zeroes"},
 };
 
-class NullNode : public Node {
+class NullNode : public Node, public ImageInfo, public StorageUse {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse>;
+
   NullNode(OpenContext& request, uint64_t size, uint64_t latency_ns, bool read_zeroes)
       : Node(request.context, request.driver), latency_(latency_ns), read_zeroes_(read_zeroes) {
     set_length(size);
@@ -30,6 +34,7 @@ class NullNode : public Node {
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t, MutableByteSpan out) override {
     if (latency_.count() != 0) co_await sleep_for(latency_);
     // Without read-zeroes the buffer is left alone: nothing is promised about its content.
@@ -64,6 +69,7 @@ class NullDriver : public Driver {
                 .title = "a disk that forgets what is written",
                 .kind = DriverKind::kProtocol,
                 .prefixes = {name},
+                .capabilities = NullNode::Capabilities::ids(),
                 .fixed_size = true,
                 .open_options = kOpenOptions}) {}
 

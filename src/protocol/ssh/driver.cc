@@ -164,6 +164,7 @@ class SshDriver : public Driver {
                 .kind = DriverKind::kProtocol,
                 .prefixes = {"ssh"},
                 .abilities = {.create = true, .resize = true},
+                .capabilities = SshNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions}) {}

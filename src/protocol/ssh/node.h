@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "protocol/ssh/session.h"
 
@@ -15,8 +17,10 @@ namespace cairn::ssh {
 // A file of an SSH server as a disk. Further sessions are opened when one has much to do: the work
 // of encryption is done once for each. When a session is lost reads go on in a new one, when the
 // file is the same; writes fail.
-class SshNode : public Node {
+class SshNode : public Node, public ImageInfo, public StorageUse {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse>;
+
   SshNode(Context& context, const Driver& driver, Target target, bool writable, std::string name);
   ~SshNode() override;
 
@@ -27,6 +31,7 @@ class SshNode : public Node {
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<void> do_discard(uint64_t offset, uint64_t length) override;

@@ -47,6 +47,7 @@ class VvfatDriver : public Driver {
                 .title = "a directory of the host, shown as a FAT disk",
                 .kind = DriverKind::kProtocol,
                 .prefixes = {"fat"},
+                .capabilities = vvfat::VvfatNode::Capabilities::ids(),
                 .makes_its_disks = true,
                 .fixed_size = true,
                 .open_options = kOpenOptions}) {}

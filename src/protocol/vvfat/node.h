@@ -15,6 +15,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "protocol/vvfat/host_folder.h"
 #include "protocol/vvfat/image.h"
@@ -32,8 +34,10 @@ struct Snapshot {
 // The disk. Its structure stays as it was when the folder was read; the bytes of files are read
 // from the host when they are asked for. What a file lost meanwhile reads as zeroes, and a file
 // that became another one is told of, once.
-class VvfatNode : public Node {
+class VvfatNode : public Node, public ImageInfo, public StorageUse {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse>;
+
   VvfatNode(Context& context, const Driver& driver, std::unique_ptr<Snapshot> snapshot);
 
   const Snapshot& snapshot() const { return *snapshot_; }
@@ -50,6 +54,7 @@ class VvfatNode : public Node {
   bool reports_cluster_bytes() const override { return false; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
 

@@ -8,6 +8,8 @@
 
 #include "async/runtime.h"
 #include "async/sync.h"
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
 #include "protocol/vvfat/changes.h"
 #include "protocol/vvfat/node.h"
 
@@ -17,8 +19,10 @@ namespace cairn::vvfat {
 // nothing was written for a while, and on closing, the file system is read; when it is whole, what
 // it says is done to the folder (see Commit). The overlay keeps its content, so that the guest sees
 // what it has written whatever happens on the host.
-class VvfatWriteNode : public Node {
+class VvfatWriteNode : public Node, public ImageInfo, public StorageUse {
  public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse>;
+
   // Over BASE, which nobody else uses. STRICT: closing fails when something that was written could
   // not be brought to the folder; else that is only told.
   static Task<NodePtr> open(std::shared_ptr<VvfatNode> base, bool strict);
@@ -30,6 +34,7 @@ class VvfatWriteNode : public Node {
   bool reports_cluster_bytes() const override { return false; }
 
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
