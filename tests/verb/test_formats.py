@@ -68,7 +68,8 @@ def test_filters_are_no_formats(cairn, name):
 def test_every_kind_is_listed_whole():
     assert sorted(one["name"] for one in LISTED if one["kind"] == "filter") == FILTERS
     assert sorted(one["name"] for one in LISTED if one["kind"] == "protocol") == [
-        "file", "ftp", "ftps", "host_cdrom", "host_device", "http", "https", "nbd", "null-aio", "null-co", "vvfat"]
+        "file", "ftp", "ftps", "host_cdrom", "host_device", "http", "https", "nbd", "null-aio", "null-co", "ssh", "vvfat"]
+    assert {one["kind"] for one in LISTED} == {"format", "protocol", "filter"}
 
 
 @pytest.mark.parametrize("one", [one for one in FORMATS if one["abilities"]["create"]], ids=lambda one: one["name"])
