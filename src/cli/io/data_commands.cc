@@ -17,7 +17,7 @@ Buffer::Buffer(const Shell& shell, uint64_t bytes, uint8_t fill)
 }
 
 uint64_t sector_aligned(uint64_t value, const char* what) {
-  if (!value % 512 == 0)
+  if (value % 512 != 0)
     throw Failed{std::to_string(value) + " is not a sector-aligned value for '" + what + "'"};
   return value;
 }
