@@ -17,9 +17,9 @@ enum class OptionType { kString, kBool, kNumber, kSize };
 struct OptionSpec {
   std::string_view name;
   OptionType type = OptionType::kString;
-  std::string_view default_text;  // empty: none
+  std::string_view default_text;  // what creation announces when nothing is given; empty: nothing
   std::string_view help;
-  bool beyond_qemu = false;  // unknown under the names of QEMU's tools
+  bool extension = false;  // known only where extensions are offered
 };
 using OptionSchema = std::vector<OptionSpec>;
 

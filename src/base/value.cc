@@ -6,7 +6,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/value_rank.h"
 
 namespace cairn {
 
@@ -304,7 +303,7 @@ void print_string(std::string& out, std::string_view text) {
   out.push_back('"');
 }
 
-void print(std::string& out, const Value& value, int indent) {
+void print(std::string& out, const Value& value, int indent, MemberOrder order) {
   const bool pretty = indent >= 0;
   const auto line = [&](int level) {
     if (!pretty) return;
@@ -319,20 +318,20 @@ void print(std::string& out, const Value& value, int indent) {
       if (!first) out += pretty ? "," : ", ";
       first = false;
       line(inner);
-      print(out, item, inner);
+      print(out, item, inner, order);
     }
     line(indent);
     out.push_back(']');
   } else if (const auto* members = value.get_if<Value::Object>()) {
     out.push_back('{');
     bool first = true;
-    for (const Value::Member* member : Value::ranked(*members)) {
+    for (const Value::Member* member : Value::ranked(*members, order)) {
       if (!first) out += pretty ? "," : ", ";
       first = false;
       line(inner);
       print_string(out, member->first);
       out += ": ";
-      print(out, member->second, inner);
+      print(out, member->second, inner, order);
     }
     line(indent);
     out.push_back('}');
@@ -351,15 +350,15 @@ void print(std::string& out, const Value& value, int indent) {
 
 Value Value::parse(std::string_view text) { return Parser(text).whole(); }
 
-std::string Value::pretty() const {
+std::string Value::pretty(MemberOrder order) const {
   std::string out;
-  print(out, *this, 0);
+  print(out, *this, 0, order);
   return out;
 }
 
-std::string Value::compact() const {
+std::string Value::compact(MemberOrder order) const {
   std::string out;
-  print(out, *this, -1);
+  print(out, *this, -1, order);
   return out;
 }
 
@@ -376,7 +375,7 @@ std::string Value::scalar_text() const {
   return {};
 }
 
-std::vector<const Value::Member*> Value::ranked(const Object& object) {
+std::vector<const Value::Member*> Value::ranked(const Object& object, MemberOrder rank_of) {
   struct Ranked {
     int rank;
     size_t place;
@@ -385,9 +384,9 @@ std::vector<const Value::Member*> Value::ranked(const Object& object) {
   std::vector<Ranked> order;
   order.reserve(object.size());
   for (size_t i = 0; i < object.size(); ++i) {
-    const int rank = member_rank(object[i].first);
-    // Of equal rank the later one comes first; what has no rank keeps its order behind the rest.
-    order.push_back({rank, rank == kNoRank ? i : object.size() - i, &object[i]});
+    const int rank = rank_of == nullptr ? kUnranked : rank_of(object[i].first);
+    // Of equal rank the later one comes first; what has no rank keeps its order, after the rest.
+    order.push_back({rank, rank == kUnranked ? i : object.size() - i, &object[i]});
   }
   std::sort(order.begin(), order.end(), [](const Ranked& a, const Ranked& b) {
     return a.rank != b.rank ? a.rank < b.rank : a.place < b.place;

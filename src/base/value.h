@@ -9,7 +9,12 @@
 
 namespace cairn {
 
-// A JSON-shaped value: what `json:{…}` names, --object and QMP bring in and what the JSON outputs
+// Where an output has the member NAME of an object: members are printed by ascending rank, of equal
+// rank the later one first; those of kUnranked follow as they were added. Null: all as added.
+using MemberOrder = int (*)(std::string_view name);
+inline constexpr int kUnranked = 1 << 20;
+
+// A JSON-shaped value: what `json:{…}` names and --object bring in and what the JSON outputs
 // print. Objects keep the order in which members were added.
 class Value {
  public:
@@ -55,16 +60,16 @@ class Value {
   // kInvalid with QEMU's wording ("JSON parse error, …").
   static Value parse(std::string_view text);
 
-  // QEMU's pretty form: four blanks per level, members in the fixed rank of its tools, code points
-  // outside of printable ASCII as \uXXXX; no final newline.
-  std::string pretty() const;
-  // The one-line form with ", " and ": ", members in the same order.
-  std::string compact() const;
+  // The form of several lines: four blanks per level, code points outside of printable ASCII as
+  // \uXXXX, members by ORDER; no final newline.
+  std::string pretty(MemberOrder order = nullptr) const;
+  // The one-line form with ", " and ": ".
+  std::string compact(MemberOrder order = nullptr) const;
   // A scalar as the text an option would have: true → "true", 5 → "5".
   std::string scalar_text() const;
 
-  // The members of an object in the order that the outputs use.
-  static std::vector<const Member*> ranked(const Object& object);
+  // The members of OBJECT in the order in which the outputs have them.
+  static std::vector<const Member*> ranked(const Object& object, MemberOrder order);
 
  private:
   std::variant<std::nullptr_t, bool, int64_t, uint64_t, double, std::string, Array, Object> data_;

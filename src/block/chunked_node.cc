@@ -153,7 +153,7 @@ Task<void> ChunkedNode::do_close() {
 // --- extents ---
 
 Task<Extent> ChunkedNode::do_extent(uint64_t offset, uint64_t max) {
-  if (!context().beyond_qemu) {
+  if (!context().profile.find_zeroes) {
     Extent data;
     data.length = max;
     data.data = true;

@@ -11,6 +11,7 @@
 #include "async/runtime.h"
 #include "base/options.h"
 #include "block/driver.h"
+#include "block/profile.h"
 #include "block/secrets.h"
 #include "crypto/key_budget.h"
 
@@ -43,9 +44,7 @@ class Context {
   Listener warn = [](std::string_view) {};  // warnings for people
   Listener tell = [](std::string_view) {};  // reports that are no warnings, such as of a repair
   Listener show = [](std::string_view) {};  // what test filters do, in the order of the output
-  // Whether what QEMU's tools have not is offered: formats that it takes for raw disks, options of
-  // creation, facts about images. Not under their names.
-  bool beyond_qemu = true;
+  Profile profile;
 
   // Where large temporary files are made.
   std::string temporary_directory = "/var/tmp";

@@ -11,6 +11,7 @@
 #include "block/context.h"
 #include "block/driver.h"
 #include "block/names.h"
+#include "block/offered.h"
 #include "block/open.h"
 
 namespace cairn {
@@ -150,12 +151,9 @@ Task<void> create_image(Context& context, CreateOptions request) {
     throw Error(ErrorKind::kUnsupported, "Protocol driver '" + std::string(protocol->name()) +
                                              "' does not support image creation");
   Options options = request.options;
-  const auto usable = [&](const OptionSchema& schema, std::string_view key) {
-    const OptionSpec* spec = find_spec(schema, key);
-    return spec != nullptr && (context.beyond_qemu || !spec->beyond_qemu) ? spec : nullptr;
-  };
   const bool may_have_backing =
-      format->offers<BackingLink>() && usable(format->create_options(), "backing_file") != nullptr;
+      format->offers<BackingLink>() &&
+      offered_option(context, format->create_options(), "backing_file") != nullptr;
   for (const auto& [key, value] : options.items()) {
     if (key == "backing_file" && !may_have_backing)
       throw Error(ErrorKind::kUnsupported,
@@ -163,8 +161,8 @@ Task<void> create_image(Context& context, CreateOptions request) {
     if (key == "backing_fmt" && !may_have_backing)
       throw Error(ErrorKind::kUnsupported,
                   "Backing file format not supported for file format '" + format_name + "'");
-    const OptionSpec* spec = usable(format->create_options(), key);
-    if (spec == nullptr) spec = usable(protocol->create_options(), key);
+    const OptionSpec* spec = offered_option(context, format->create_options(), key);
+    if (spec == nullptr) spec = offered_option(context, protocol->create_options(), key);
     if (spec == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
     check_type(*spec, options);
   }
@@ -195,7 +193,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
                 "The image size is too large for file format '" + format_name + "'");
 
   const std::string written = request.written_to.empty() ? path : request.written_to;
-  const bool overwrite = request.overwrite || !context.beyond_qemu;
+  const bool overwrite = request.overwrite || context.profile.replace_files;
   if (!overwrite && !protocol->traits().fixed_size) refuse_existing(written);
   if (request.announce) {
     std::string line = "Formatting '" + request.filename + "', fmt=" + format_name;
@@ -273,7 +271,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
                           .file = file,
                           .backing_size = backing_size,
                           .preallocation = preallocation,
-                          .overwrite = !context.beyond_qemu};
+                          .overwrite = context.profile.replace_files};
       co_await format->create(context, std::move(image));
     }
   } catch (...) {
@@ -291,7 +289,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
   try {
     std::rethrow_exception(error);
   } catch (Error& why) {
-    if (why.kind() == ErrorKind::kCancelled && removed && context.beyond_qemu)
+    if (why.kind() == ErrorKind::kCancelled && removed && context.profile.explanations)
       why.hint("The incomplete target '" + path + "' was removed.");
     throw;
   }

@@ -16,10 +16,14 @@ namespace cairn {
 
 struct ProbeInput {
   ByteSpan head;  // at least the first 2048 bytes, zero-padded behind the end
-  ByteSpan tail;  // the last 512 bytes of a file with as many, else empty
+  ByteSpan tail;  // the last 512 bytes of a file with as many, else empty; only for extensions
   uint64_t length = 0;
   std::string_view filename;
-  bool beyond_qemu = false;  // what QEMU does not recognise may be recognised
+};
+
+struct ProbeResult {
+  int score = 0;           // 0: not mine … 100: certain
+  bool extension = false;  // counts only where the Profile offers extensions
 };
 
 struct MeasureResult {
@@ -50,10 +54,38 @@ struct Abilities {
   bool read_only = false;  // images cannot be written
 };
 
+// Which of a driver's abilities, and of what all nodes have, are extensions: the Profile says
+// whether they are offered.
+struct DriverExtensions {
+  bool check = false;
+  bool repair = false;
+  bool resize = false;
+  bool measure = false;
+  bool facts = false;  // specific_info()
+};
+
 enum class DriverKind : uint8_t {
   kProtocol,  // reaches bytes: files, devices, servers
   kFormat,    // gives bytes a structure
   kFilter,    // passes another node through
+};
+
+// One layout of new images of a format, for the tests, fuzzers and benchmarks that go through all
+// formats.
+struct Sample {
+  enum class Crash : uint8_t {
+    kUntested,
+    kClean,     // what a crash leaves needs no repair
+    kRepaired,  // counters next to the tables, which no order of writes keeps true, may need one
+  };
+  std::string_view name;               // letters, digits and _; no other of the format has it
+  std::string_view options = {};       // of creation; data_file=@ is a file next to the image
+  std::string_view open_options = {};  // a key is that of the secret "s0"
+  bool zeroed = true;                  // what was never written reads as zeroes
+  bool shrinks = true;                 // where the format can be resized
+  bool rewrites = true;                // false: the tests that write at random leave it out
+  Crash crash = Crash::kUntested;
+  bool exchanged = false;  // goes through the conversions to and from all others, with QEMU's tools
 };
 
 // What is known of a driver without asking it: the same for all of its nodes.
@@ -62,6 +94,10 @@ struct DriverTraits {
   // One line for people.
   std::string_view title = {};
   DriverKind kind = DriverKind::kFormat;
+  // Endings of file names, in lower case without the dot; the usual one first.
+  std::vector<std::string_view> endings = {};
+  // The page on the driver, below docs/; empty: the README says all.
+  std::string_view page = {};
   // Protocol prefixes of file names, without the colon: {"nbd", "nbd+unix"}.
   std::vector<std::string_view> prefixes = {};
   // The file that is opened when a directory is named that has it; empty: there is none.
@@ -69,8 +105,7 @@ struct DriverTraits {
   Abilities abilities = {};
   // Of the class of its nodes, CapabilityList::ids(): what an image of the driver may have.
   CapabilityIds capabilities = {};
-  bool check_beyond_qemu = false;   // QEMU cannot check the format
-  bool repair_beyond_qemu = false;  // nor repair it
+  DriverExtensions extensions = {};
   // The driver makes up the disk: then what a guest writes there cannot turn it into an image of
   // some format, and nobody need be warned.
   bool makes_its_disks = false;
@@ -80,10 +115,13 @@ struct DriverTraits {
   // A protocol whose storage has a size of its own, which creation finds and cannot choose: devices
   // and servers.
   bool fixed_size = false;
-  // Options of opening beside the generic ones, of creation (with "size"), and of amend.
+  // Options of opening beside the generic ones, of creation (with "size"), and of amend. Those of
+  // creation are in the order in which `create` announces them.
   OptionSchema open_options = {};
   OptionSchema create_options = {};
   OptionSchema amend_options = {};
+  // Layouts that new images may have. Without any, the format is tested by its own tests alone.
+  std::vector<Sample> samples = {};
 };
 
 // One format, protocol or filter, registered as data from its own folder.
@@ -112,8 +150,8 @@ class Driver {
 
   // How surely PATH is a device of the host that this protocol reaches: 0 … 100. Blocks.
   virtual int probe_device(const std::string&) const { return 0; }
-  // 0: not mine … 100: certain. Raw answers 1.
-  virtual int probe(const ProbeInput&) const { return 0; }
+  // How surely a file is of this format. Raw answers 1.
+  virtual ProbeResult probe(const ProbeInput&) const { return {}; }
   // Whether an open option decides what disk is seen, rather than how it is worked with. A node
   // that was opened with one such has no plain name.
   virtual bool shapes_disk(std::string_view option) const;
@@ -125,10 +163,10 @@ class Driver {
   // Creates an image in request.file, or (protocols) the file itself. Options are already known to
   // be in the schema. On failure, what was written does not matter: the caller removes it.
   virtual Task<void> create(Context& context, CreateRequest request) const;
-  // The options' values that `create` announces: keys in the fixed order of QEMU's message, with
-  // defaults filled in. Default: "size" and whatever was given, in schema order.
-  virtual std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                                    uint64_t size) const;
+  // The options' values that `create` announces, in the order of the schema: "size", what was
+  // given, and the defaults that the schema has.
+  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
+                                                            uint64_t size) const;
   // Throws what create() would throw because of the OPTIONS, before the file FILENAME is touched.
   virtual void check_creation(Context&, const std::string&, uint64_t, const Options&) const {}
   // False when images with these OPTIONS hold no disk and so need no size.
@@ -152,9 +190,9 @@ class Registry {
   const Driver* find_device_protocol(const std::string& path) const;
   // All drivers, by name.
   std::vector<const Driver*> all() const;
-  // The format whose probe scores highest. Two formats that are both certain: throws kInvalid that
-  // names both and asks for the format.
-  const Driver* probe(const ProbeInput& input) const;
+  // The format whose probe scores highest, counting those that are EXTENSIONS or not. Two formats
+  // that are both certain: throws kInvalid that names both and asks for the format.
+  const Driver* probe(const ProbeInput& input, bool extensions) const;
 
  private:
   std::vector<std::unique_ptr<Driver>> drivers_;

@@ -18,7 +18,7 @@ bool has_protocol_prefix(std::string_view filename) {
 
 const Driver& protocol_of(const Context& context, const std::string& filename) {
   const Registry& registry = context.registry();
-  if (context.beyond_qemu)
+  if (context.profile.explanations)
     if (const std::string advice = foreign_name_advice(filename); !advice.empty()) {
       struct stat status = {};
       if (::stat(filename.c_str(), &status) != 0) throw Error(ErrorKind::kNotFound, advice);
@@ -94,7 +94,7 @@ void ReferencePolicy::check(std::string_view reference) const {
 
 std::string image_in_folder(const Context& context, const std::string& filename) {
   struct stat status = {};
-  if (!context.beyond_qemu || has_protocol_prefix(filename)) return filename;
+  if (!context.profile.extensions || has_protocol_prefix(filename)) return filename;
   if (const std::string disk = disk_of_machine(context, filename); !disk.empty()) return disk;
   if (::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return filename;
   for (const Driver* driver : context.registry().all()) {

@@ -79,7 +79,7 @@ class FormatNode : public Node, public RangeCopier {
 
   // What becomes of tables that the file does not reach; missing entries are zero.
   enum class MissingTables : uint8_t {
-    kRefuse,  // kCorrupt; under QEMU's names a warning
+    kRefuse,  // as the Profile's past_end says: kCorrupt, or a warning
     kWarn,    // a warning, once an image: opening what is to be salvaged
     kIgnore,  // the reader looks by itself: `check`
   };
@@ -152,8 +152,8 @@ class FormatNode : public Node, public RangeCopier {
     return length > end || host_offset > end - length;
   }
   // How many of the LENGTH bytes at HOST_OFFSET of HOST, which hold the disk from OFFSET on, the
-  // host has. None: throws kCorrupt; under QEMU's names warns once and says all, which read as
-  // zeroes.
+  // host has. None: as the Profile's past_end says, throws kCorrupt, or warns once and gives all,
+  // which read as zeroes.
   Task<uint64_t> stored_bytes(Node* host, uint64_t host_offset, uint64_t offset, uint64_t length);
 
   // What chooses the IV of a piece of payload: its place in the guest or in the host.

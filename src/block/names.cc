@@ -7,7 +7,7 @@
 namespace cairn {
 
 std::string similar_driver(const Context& context, std::string_view name) {
-  if (!context.beyond_qemu) return {};
+  if (!context.profile.explanations) return {};
   std::vector<std::string> known = {"vhd"};
   for (const Driver* driver : context.registry().all()) known.emplace_back(driver->name());
   return did_you_mean(name, known);

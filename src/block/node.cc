@@ -83,7 +83,7 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
   const size_t part = std::min<size_t>(in.size(), head.size() - offset);
   std::memcpy(head.data() + offset, in.data(), std::min<size_t>(part, 512 - offset));
   const Driver* found =
-      context_.registry().probe({.head = head, .tail = {}, .length = 512, .filename = {}});
+      context_.registry().probe({.head = head, .tail = {}, .length = 512, .filename = {}}, false);
   if (found != &driver_) throw Error::system(EPERM);
 }
 
@@ -275,7 +275,10 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
 Task<void> Node::resize(ResizeRequest request) {
   check_writable();
   dirty_bitmaps_.check_resize(request.length);
-  co_await do_resize(request);
+  if (driver_.traits().extensions.resize && !context_.profile.extensions)
+    co_await Node::do_resize(request);
+  else
+    co_await do_resize(request);
   if (!dirty_bitmaps_.empty()) dirty_bitmaps_.resize(length());
 }
 
@@ -353,8 +356,9 @@ DirtyBitmapPtr Node::add_bitmap(const BitmapRequest& request) {
   if (request.persistent) {
     const auto* store = as<BitmapStore>();
     if (store == nullptr)
-      throw Error::system(ENOTSUP, "Can't store persistent bitmaps to " +
-                                       (context_.beyond_qemu ? "'" + filename_ + "'" : node_name_));
+      throw Error::system(
+          ENOTSUP, "Can't store persistent bitmaps to " +
+                       (context_.profile.nodes_by_file ? "'" + filename_ + "'" : node_name_));
     store->check_new_persistent_bitmap(request.name, granularity);
   }
   auto bitmap = std::make_shared<DirtyBitmap>(request.name, length(), granularity);

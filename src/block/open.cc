@@ -84,15 +84,13 @@ Task<const Driver*> Opener::probe(Context& context, Node& file) {
     if (error.kind() != ErrorKind::kNoMedium) throw;
     co_return context.registry().find("raw");
   }
-  if (length >= 512 && context.beyond_qemu) {
+  if (length >= 512 && context.profile.extensions) {
     tail.resize(512);
     co_await file.read(length - 512, tail);
   }
-  const Driver* found = context.registry().probe({.head = head,
-                                                  .tail = tail,
-                                                  .length = length,
-                                                  .filename = file.filename(),
-                                                  .beyond_qemu = context.beyond_qemu});
+  const Driver* found = context.registry().probe(
+      {.head = head, .tail = tail, .length = length, .filename = file.filename()},
+      context.profile.extensions);
   if (found == nullptr) throw Error(ErrorKind::kInvalid, "no driver knows this image");
   co_return found;
 }
@@ -115,7 +113,7 @@ std::string Opener::canonical_name(const Node& node, const Options& own, bool pl
     }
     value.set("file", std::move(below));
   }
-  return "json:" + value.compact();
+  return "json:" + value.compact(node.context().profile.json_order);
 }
 
 // OPTIONS less those that do not tell which disk it is.
@@ -203,7 +201,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     }
     request.probed_file = file;
     request.options.take_tree("file");
-    probed = !context.beyond_qemu || !file->driver().traits().makes_its_disks;
+    probed = !context.profile.trust_made_disks || !file->driver().traits().makes_its_disks;
   } else {
     request.options = std::move(spot.options);
   }
@@ -226,6 +224,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   std::exception_ptr error;
   try {
     std::vector<std::string> unused = final_request.options.unused();
+    for (const OptionSpec& spec : driver->open_options())
+      if (given.has(spec.name) && !context.profile.offers(spec)) unused.emplace_back(spec.name);
     if (!unused.empty()) {
       throw Error(ErrorKind::kInvalid,
                   driver->kind() == DriverKind::kProtocol
@@ -259,7 +259,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
       tree.set("driver", driver->name());
       node->filename_ = only_name ? *name
                         : plain   ? spot.filename
-                                  : "json:" + tree.to_value().compact();
+                                  : "json:" + tree.to_value().compact(context.profile.json_order);
     } else {
       Options significant = without_manners(*driver, own);
       significant.take_tree("backing");

@@ -59,7 +59,7 @@ Task<uint64_t> FormatNode::stored_bytes(Node* host, uint64_t host_offset, uint64
   const std::string text = name + ": the data of the disk at offset " + std::to_string(offset) +
                            " is past the end of the file (" + std::to_string(end) +
                            " bytes); the file was cut off";
-  if (context().beyond_qemu) refuse(text);
+  if (context().profile.past_end == PastEnd::kRefuse) refuse(text);
   warn_cut(text);
   co_return length;
 }
@@ -95,7 +95,8 @@ Task<void> FormatNode::missing_table(Node* host, uint64_t host_offset, uint64_t 
   const std::string text = name + ": a table at offset " + std::to_string(host_offset) +
                            " is past the end of the file (" + std::to_string(end) +
                            " bytes); the file was cut off";
-  if (context().beyond_qemu && missing_tables_ == MissingTables::kRefuse) refuse(text);
+  if (context().profile.past_end == PastEnd::kRefuse && missing_tables_ == MissingTables::kRefuse)
+    refuse(text);
   warn_cut(text);
 }
 
@@ -117,7 +118,7 @@ Task<void> FormatNode::refuse_cut() {
 
 // Those that come at the same time all look: nothing is allocated before one of them is done.
 Task<void> FormatNode::refuse_cut_once() {
-  if (context().beyond_qemu && may_be_cut()) co_await refuse_cut();
+  if (context().profile.past_end == PastEnd::kRefuse && may_be_cut()) co_await refuse_cut();
   known_whole_.store(true, std::memory_order_release);
 }
 

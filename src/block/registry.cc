@@ -31,7 +31,13 @@ std::vector<std::pair<std::string, std::string>> Driver::announce(const Options&
   for (const OptionSpec& spec : create_options()) {
     if (spec.name == "size")
       result.emplace_back("size", std::to_string(size));
-    else if (auto value = options.string(spec.name))
+    else if (!options.has(spec.name) && !spec.default_text.empty())
+      result.emplace_back(spec.name, spec.default_text);
+    else if (options.has(spec.name) && spec.type == OptionType::kSize)
+      result.emplace_back(spec.name, std::to_string(options.size(spec.name).value_or(0)));
+    else if (options.has(spec.name) && spec.type == OptionType::kBool)
+      result.emplace_back(spec.name, options.boolean(spec.name) == true ? "on" : "off");
+    else if (const auto value = options.string(spec.name))
       result.emplace_back(spec.name, *value);
   }
   return result;
@@ -79,13 +85,14 @@ std::vector<const Driver*> Registry::all() const {
   return result;
 }
 
-const Driver* Registry::probe(const ProbeInput& input) const {
+const Driver* Registry::probe(const ProbeInput& input, bool extensions) const {
   const Driver* best = nullptr;
   const Driver* rival = nullptr;
   int best_score = 0;
   for (const auto& driver : drivers_) {
     if (driver->kind() == DriverKind::kProtocol) continue;
-    const int score = driver->probe(input);
+    const ProbeResult result = driver->probe(input);
+    const int score = result.extension && !extensions ? 0 : result.score;
     if (score > best_score) {
       best = driver.get();
       best_score = score;
@@ -99,7 +106,7 @@ const Driver* Registry::probe(const ProbeInput& input) const {
                                          "' and '" + std::string(rival->name()) +
                                          "': name its format");
   // Only what nothing else knows may be a container of others.
-  if (input.beyond_qemu && best_score <= 1) refuse_foreign_content(input);
+  if (extensions && best_score <= 1) refuse_foreign_content(input);
   return best;
 }
 

@@ -4,6 +4,7 @@
 
 #include "cli/progress.h"
 #include "cli/verbs.h"
+#include "qemu/json_order.h"
 
 namespace cairn::cli {
 namespace {
@@ -37,7 +38,7 @@ void print_json(const operation::CheckOutcome& outcome, const std::string& filen
   out.set("filename", filename);
   out.set("format", outcome.format);
   some("fragmented-clusters", result.fragmented_clusters);
-  print(out.pretty() + "\n");
+  print(out.pretty(qemu::json_order) + "\n");
 }
 
 void print_human(const CheckResult& result) {
@@ -96,7 +97,6 @@ int run_check(Session& session, Arguments& arguments) {
                     Progress::Start::kBesideResults);
   operation::CheckOptions options;
   options.repair = repair;
-  options.as_qemu = !session.for_people();
   options.report = print_finding;
   options.complain = [&](std::string_view line) { session.error(line); };
   if (human) options.repaired = print_repaired;

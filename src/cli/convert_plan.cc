@@ -19,7 +19,7 @@ void check_creation_options(const Session& session, const Driver& driver, const 
   const Driver& protocol = protocol_for_target(session, plan.target);
   const auto knows = [&](const Driver& one, std::string_view key) {
     for (const OptionSpec& spec : one.create_options())
-      if (spec.name == key) return session.context.beyond_qemu || !spec.beyond_qemu;
+      if (spec.name == key) return session.context.profile.offers(spec);
     return key == "compression_level" && session.for_people() && one.offers<CompressedWriter>();
   };
   for (const auto& [key, value] : options.items())
@@ -139,8 +139,9 @@ void plan_preset(const Session& session, const Arguments& arguments, Options& op
                  ConvertPlan& plan) {
   plan.preset = &operation::find_preset(arguments.value_or(kFor, ""));
   if (!plan.create) fail(session, "--for makes a new image: -n cannot be used with it");
-  const std::string by_name =
-      plan.target.ends_with(".tar.gz") ? "tar.gz" : format_of_name(plan.target);
+  const std::string by_name = plan.target.ends_with(".tar.gz")
+                                  ? "tar.gz"
+                                  : format_of_name(session.context.registry(), plan.target);
   plan.image = &operation::choose_image(*plan.preset, plan.target, by_name, arguments.value('O'),
                                         plan.job.compress, options);
   plan.format = plan.image->format;

@@ -60,7 +60,7 @@ Value described(const Driver& driver) {
   for (const Ability& ability : kAbilities) abilities.set(ability.name, ability.has(driver));
   out.set("abilities", std::move(abilities));
   Value::Array endings;
-  for (const std::string_view ending : endings_of(driver.name())) endings.emplace_back(ending);
+  for (const std::string_view ending : driver.traits().endings) endings.emplace_back(ending);
   out.set("endings", std::move(endings));
   Value::Array prefixes;
   for (const std::string_view prefix : driver.prefixes()) prefixes.emplace_back(prefix);

@@ -2,6 +2,7 @@
 #include "cli/escape.h"
 #include "cli/snapshot_table.h"
 #include "cli/verbs.h"
+#include "qemu/json_order.h"
 
 namespace cairn::cli {
 namespace {
@@ -77,7 +78,7 @@ int run_info(Session& session, Arguments& arguments) {
     } else {
       out = std::move(infos.front());
     }
-    print(out.pretty() + "\n");
+    print(out.pretty(qemu::json_order) + "\n");
     return 0;
   }
   for (size_t i = 0; i < infos.size(); ++i) {

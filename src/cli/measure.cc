@@ -4,6 +4,7 @@
 #include "cli/help.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
+#include "qemu/json_order.h"
 
 namespace cairn::cli {
 
@@ -36,7 +37,7 @@ int run_measure(Session& session, Arguments& arguments) {
   }
   if (size) {
     const uint64_t bytes = size_argument(session, *size, "image size");
-    result = run(session, driver->measure(session.context, options, bytes, nullptr));
+    result = run(session, operation::measure(session.context, *driver, options, bytes));
   } else {
     OpenRequest request = image_request(session, arguments, words[0], arguments.value('f'));
     Progress progress(session, arguments.has('p'), false, 1, Progress::Start::kWhenSlow);
@@ -48,7 +49,7 @@ int run_measure(Session& session, Arguments& arguments) {
     if (result.bitmaps) out.set("bitmaps", *result.bitmaps);
     out.set("required", result.required);
     out.set("fully-allocated", result.fully_allocated);
-    print(out.pretty() + "\n");
+    print(out.pretty(qemu::json_order) + "\n");
     return 0;
   }
   print("required size: " + std::to_string(result.required) + "\n");

@@ -22,6 +22,7 @@
 #include "cli/trace.h"
 #include "cli/verbs.h"
 #include "drivers.h"
+#include "qemu/profile.h"
 
 namespace cairn {
 namespace {
@@ -293,11 +294,11 @@ int run_program(int argc, char** argv) {
     const Tool* as_tool = nullptr;
     for (const Tool& tool : tools())
       if (program.find(tool.qemu_name) != std::string::npos) as_tool = &tool;
-    const bool qemu = as_tool != nullptr || program.find("qemu-img") != std::string::npos;
-    context.beyond_qemu = !qemu;
-    set_escaping(!qemu);
+    const bool as_qemu = as_tool != nullptr || program.find("qemu-img") != std::string::npos;
+    context.profile = as_qemu ? qemu::tools_profile() : qemu::own_profile();
+    set_escaping(!as_qemu);
     Session session{.program = program,
-                    .persona = qemu ? Persona::kQemu : Persona::kCairn,
+                    .persona = as_qemu ? Persona::kQemu : Persona::kCairn,
                     .context = context,
                     .cancel = cancellation};
     context.cancel = &cancellation;

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/size.h"
+#include "qemu/json_order.h"
 
 namespace cairn::cli {
 namespace {
@@ -141,7 +142,7 @@ void Progress::line(std::string_view state, bool must) {
   out.set("elapsed-ms",
           static_cast<uint64_t>(
               std::chrono::duration_cast<std::chrono::milliseconds>(now - started_).count()));
-  const std::string text = out.compact() + "\n";
+  const std::string text = out.compact(qemu::json_order) + "\n";
   pollfd ready{.fd = fd_, .events = POLLOUT, .revents = 0};
   if (!must && ::poll(&ready, 1, 0) != 1) return;
   std::string_view rest = text;

@@ -1,11 +1,14 @@
 #include "cli/report.h"
 
+#include "qemu/json_order.h"
+
 namespace cairn::cli {
 
 void print_report(const Session& session, const Value& members, std::string_view what) {
   // The fixed rank of QEMU's members would put the schema last.
   const std::string schema = "cairn/" + (what.empty() ? session.verb : std::string(what)) + "/1";
-  print("{\n    \"schema\": \"" + schema + "\",\n" + members.pretty().substr(2) + "\n");
+  print("{\n    \"schema\": \"" + schema + "\",\n" + members.pretty(qemu::json_order).substr(2) +
+        "\n");
   finish_output();
 }
 

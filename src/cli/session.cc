@@ -289,7 +289,7 @@ int print_create_help(Session& session, const std::string& format, const std::st
   std::vector<std::string_view> seen;
   const auto add = [&](const OptionSchema& schema) {
     for (const OptionSpec& spec : schema) {
-      if (spec.beyond_qemu && !session.for_people()) continue;
+      if (!session.context.profile.offers(spec)) continue;
       if (std::find(seen.begin(), seen.end(), spec.name) != seen.end()) continue;
       seen.push_back(spec.name);
       lines.push_back(help_line(spec));
@@ -310,30 +310,18 @@ int print_create_help(Session& session, const std::string& format, const std::st
   return 0;
 }
 
-namespace {
-struct Ending {
-  std::string_view ending;
-  std::string_view format;
-};
-constexpr Ending kEndings[] = {
-    {"raw", "raw"},     {"img", "raw"},       {"ima", "raw"},       {"iso", "raw"},
-    {"bin", "raw"},     {"dd", "raw"},        {"qcow2", "qcow2"},   {"qcow", "qcow"},
-    {"qed", "qed"},     {"vdi", "vdi"},       {"vmdk", "vmdk"},     {"vhd", "vpc"},
-    {"avhd", "vpc"},    {"vpc", "vpc"},       {"vhdx", "vhdx"},     {"avhdx", "vhdx"},
-    {"luks", "luks"},   {"hdd", "parallels"}, {"hds", "parallels"}, {"bochs", "bochs"},
-    {"cloop", "cloop"}, {"dmg", "dmg"},       {"ova", "ova"},
-};
-}  // namespace
-
-std::string format_of_name(std::string_view filename) {
+std::string format_of_name(const Registry& registry, std::string_view filename) {
   const size_t slash = filename.rfind('/');
   const size_t dot = filename.rfind('.');
   if (dot == std::string_view::npos || (slash != std::string_view::npos && dot < slash)) return {};
   std::string ending(filename.substr(dot + 1));
   std::transform(ending.begin(), ending.end(), ending.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  for (const Ending& known : kEndings)
-    if (ending == known.ending) return std::string(known.format);
+  for (const Driver* driver : registry.all()) {
+    const std::vector<std::string_view>& known = driver->traits().endings;
+    if (std::find(known.begin(), known.end(), ending) != known.end())
+      return std::string(driver->name());
+  }
   return {};
 }
 
@@ -358,7 +346,7 @@ void refuse_unknown_ending(const Session& session, const std::string& filename) 
 
 std::string format_for_target(const Session& session, const std::string& filename) {
   std::string format;
-  if (session.for_people()) format = format_of_name(filename);
+  if (session.for_people()) format = format_of_name(session.context.registry(), filename);
   if (format.empty()) {
     if (session.for_people()) refuse_unknown_ending(session, filename);
     return "raw";
@@ -368,13 +356,6 @@ std::string format_for_target(const Session& session, const std::string& filenam
     fail(session, "'" + filename + "' has the ending of the format " + format +
                       ", which cannot be written; name another one to use that ending anyway");
   return format;
-}
-
-std::vector<std::string_view> endings_of(std::string_view format) {
-  std::vector<std::string_view> endings;
-  for (const Ending& known : kEndings)
-    if (known.format == format) endings.push_back(known.ending);
-  return endings;
 }
 
 }  // namespace cairn::cli

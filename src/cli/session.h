@@ -147,14 +147,11 @@ const Driver& protocol_for_target(const Session& session, const std::string& fil
 int print_create_help(Session& session, const std::string& format, const std::string& filename);
 // The same for the options that can be amended.
 int print_amend_help(Session& session, const std::string& format);
-// The format that a file name's ending implies; empty when it implies none.
-std::string format_of_name(std::string_view filename);
+// The format of REGISTRY whose ending FILENAME has; empty when there is none.
+std::string format_of_name(const Registry& registry, std::string_view filename);
 // The same for an image to be made without -O: "raw" where the name implies none, and always under
 // qemu-img's name. Fails when the name implies a format that is not there.
 std::string format_for_target(const Session& session, const std::string& filename);
-// The endings of file names that stand for FORMAT, without a dot.
-std::vector<std::string_view> endings_of(std::string_view format);
-
 // Prints to standard output and checks: a full disk or a closed pipe is an error.
 void print(std::string_view text);
 // Flushes standard output; throws when that fails.

@@ -8,6 +8,7 @@
 #include "base/size.h"
 #include "cli/escape.h"
 #include "cli/session.h"
+#include "qemu/json_order.h"
 
 namespace cairn::cli {
 
@@ -50,7 +51,7 @@ void print_tree(const Value& value, size_t indent) {
     }
   };
   if (const auto* object = value.get_if<Value::Object>()) {
-    for (const Value::Member* member : Value::ranked(*object)) {
+    for (const Value::Member* member : Value::ranked(*object, qemu::json_order)) {
       std::string label = member->first;
       std::replace(label.begin(), label.end(), '-', ' ');
       entry(label, member->second);

@@ -459,8 +459,8 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
       co_await source.node->read(offset - source.begin, out.first(part));
       tell(offset);
     } catch (const Error& error) {
-      // QEMU has a line for each sector.
-      if (error.cause() != cause || !context_.beyond_qemu) tell(offset);
+      // Of a run of sectors that fail alike the first is enough, unless each is to be reported.
+      if (error.cause() != cause || context_.profile.salvage_by_sector) tell(offset);
       cause = error.cause();
       const uint64_t more = lost_with(*source.node, offset - source.begin, error);
       part = std::min<uint64_t>(out.size(), std::max<uint64_t>(part, more));

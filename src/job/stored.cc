@@ -5,7 +5,7 @@
 namespace cairn {
 
 Task<void> check_stored(Node* node, bool whole_chain, const CancelSource& cancel) {
-  if (node == nullptr || !node->context().beyond_qemu) co_return;
+  if (node == nullptr || node->context().profile.past_end != PastEnd::kRefuse) co_return;
   for (uint64_t at = 0; at < node->length();) {
     cancel.check();
     const uint64_t rest = node->length() - at;
@@ -21,8 +21,8 @@ Task<void> check_stored(Node* node, bool whole_chain, const CancelSource& cancel
 uint64_t lost_with(const Node& node, uint64_t offset, const Error& error) {
   const uint64_t cluster = node.limits().cluster_bytes;
   // Sectors of one cluster may come from the layer below.
-  if (error.kind() != ErrorKind::kCorrupt || !node.context().beyond_qemu || cluster == 0 ||
-      node.backing() != nullptr)
+  if (error.kind() != ErrorKind::kCorrupt || node.context().profile.salvage_by_sector ||
+      cluster == 0 || node.backing() != nullptr)
     return 0;
   return cluster - offset % cluster;
 }

@@ -2,6 +2,7 @@
 
 #include "block/capabilities/checkable.h"
 #include "block/driver.h"
+#include "block/offered.h"
 
 namespace cairn::operation {
 namespace {
@@ -24,13 +25,8 @@ Task<CheckOutcome> check(const Caller& caller, OpenRequest request, CheckOptions
   CheckOutcome outcome;
   outcome.format = node->driver().name();
   std::exception_ptr error;
-  const DriverTraits& traits = node->driver().traits();
-  bool can_check = node->driver().offers<Checkable>();
-  bool can_repair = traits.abilities.repair;
-  if (options.as_qemu) {
-    can_check = can_check && !traits.check_beyond_qemu;
-    can_repair = can_repair && !traits.repair_beyond_qemu;
-  }
+  const bool can_check = is_check_offered(*node);
+  const bool can_repair = is_repair_offered(*node);
   if (!can_check || (repair != CheckRequest::Repair::kNone && !can_repair)) {
     outcome.unsupported = true;
   } else {

@@ -13,8 +13,6 @@ namespace cairn::operation {
 
 struct CheckOptions {
   CheckRequest::Repair repair = CheckRequest::Repair::kNone;
-  // Checks and repairs that QEMU's tools have not are left out.
-  bool as_qemu = false;
   std::function<void(std::string_view line)> report = [](std::string_view) {};    // of findings
   std::function<void(std::string_view line)> complain = [](std::string_view) {};  // of failures
   // Something was repaired; the image is checked once more afterwards.

@@ -1,6 +1,7 @@
 #include "operation/measure.h"
 
 #include "block/driver.h"
+#include "block/offered.h"
 #include "operation/amend.h"
 #include "operation/snapshot.h"
 
@@ -19,13 +20,18 @@ void check_measure_options(const Registry& registry, const Driver& driver, const
 }
 
 Task<MeasureResult> measure(Context& context, const Driver& driver, Options options,
+                            uint64_t size) {
+  return measure_image(context, driver, std::move(options), size, nullptr);
+}
+
+Task<MeasureResult> measure(Context& context, const Driver& driver, Options options,
                             OpenRequest request, std::string snapshot) {
   NodePtr node = co_await open_node(context, std::move(request));
   std::exception_ptr error;
   MeasureResult result;
   try {
     if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
-    result = co_await driver.measure(context, std::move(options), node->length(), node);
+    result = co_await measure_image(context, driver, std::move(options), node->length(), node);
   } catch (...) {
     error = std::current_exception();
   }

@@ -57,11 +57,8 @@ Task<void> StandardInput::look(std::string format) {
   head_.resize(kProbedHead);
   raw_ = format == "raw";
   if (!detect_) co_return;
-  const Driver* found = caller_.context.registry().probe({.head = head_,
-                                                          .tail = {},
-                                                          .length = head.size(),
-                                                          .filename = kInputName,
-                                                          .beyond_qemu = true});
+  const Driver* found = caller_.context.registry().probe(
+      {.head = head_, .tail = {}, .length = head.size(), .filename = kInputName}, true);
   raw_ = found != nullptr && found->name() == "raw";
 }
 
@@ -95,8 +92,8 @@ void StandardInput::check_end() {
       {.head = head_,
        .tail = tail_.size() == kProbedTail ? ByteSpan(tail_) : ByteSpan(),
        .length = length_,
-       .filename = kInputName,
-       .beyond_qemu = true});
+       .filename = kInputName},
+      true);
   if (found == nullptr || found->name() == "raw") return;
   const std::string name(found->name());
   throw Error(ErrorKind::kUnsupported, "what came from standard input is an image in the format " +

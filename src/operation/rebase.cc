@@ -77,7 +77,7 @@ class Rebasing {
     // The guest sees the same disk at every moment: what is written is what it saw before.
     const DifferenceOptions options{.own_stays = true,
                                     .compress = plan_.compress,
-                                    .zeroes_as_data = !caller_.context.beyond_qemu,
+                                    .zeroes_as_data = caller_.context.profile.zeroes_as_data,
                                     .wanted_name = "old backing file",
                                     .shown_name = "new backing file"};
     Difference job(overlay_, old_, new_, options, caller_.cancel);

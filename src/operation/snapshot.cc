@@ -26,7 +26,7 @@ Task<void> show_snapshot(Node& node, std::string parameter) {
     try {
       check_snapshot_parameter(parameter);
     } catch (Error& error) {
-      throw error.hint((node.context().beyond_qemu ? "" : "qemu-img: ") +
+      throw error.hint((node.context().profile.explanations ? "" : "qemu-img: ") +
                        ("Failed in parsing snapshot param '" + parameter + "'"));
     }
   } else {

@@ -1,8 +1,8 @@
-#include "base/value_rank.h"
+#include "qemu/json_order.h"
 
 #include <algorithm>
 
-namespace cairn {
+namespace cairn::qemu {
 namespace {
 
 struct Rank {
@@ -150,11 +150,11 @@ constexpr Rank kRanks[] = {
 
 }  // namespace
 
-int member_rank(std::string_view name) {
+int json_order(std::string_view name) {
   const auto* found =
       std::lower_bound(std::begin(kRanks), std::end(kRanks), name,
                        [](const Rank& a, std::string_view b) { return a.name < b; });
-  return found != std::end(kRanks) && found->name == name ? found->rank : kNoRank;
+  return found != std::end(kRanks) && found->name == name ? found->rank : kUnranked;
 }
 
-}  // namespace cairn
+}  // namespace cairn::qemu

@@ -1,13 +1,11 @@
 #pragma once
 
-#include <string_view>
+#include "base/value.h"
 
-namespace cairn {
+namespace cairn::qemu {
 
-inline constexpr int kNoRank = 1 << 20;
+// A MemberOrder: the place of a member in the JSON outputs of QEMU's tools, which scripts and tests
+// rely on.
+int json_order(std::string_view name);
 
-// The place of a member in the JSON outputs of QEMU's tools, which scripts and tests rely on:
-// members of one object are printed in ascending rank. kNoRank for names that have none.
-int member_rank(std::string_view name);
-
-}  // namespace cairn
+}  // namespace cairn::qemu

@@ -133,9 +133,13 @@ TEST_F(Image, CheckSaysWhatAFormatCannot) {
   EXPECT_EQ(outcome.result.check_errors, 0u);
   const std::string raw = folder_.file("disk.raw");
   world_.create(raw, "raw", kDisk);
-  operation::CheckOptions as_qemu;
-  as_qemu.as_qemu = true;
-  EXPECT_TRUE(world_.run(operation::check(asking_.caller, image(raw, "raw"), as_qemu)).unsupported);
+  EXPECT_TRUE(world_.run(operation::check(asking_.caller, image(raw, "raw"), {})).unsupported);
+  const std::string vdi = folder_.file("disk.vdi");
+  world_.create(vdi, "vdi", kDisk);
+  const operation::CheckOptions repair{.repair = CheckRequest::Repair::kAll};
+  EXPECT_FALSE(world_.run(operation::check(asking_.caller, image(vdi, "vdi"), repair)).unsupported);
+  world_.context.profile.extensions = false;
+  EXPECT_TRUE(world_.run(operation::check(asking_.caller, image(vdi, "vdi"), repair)).unsupported);
 }
 
 }  // namespace

@@ -20,6 +20,10 @@ struct CheckRequest {
   std::function<void(std::string_view)> report = {};
   // The same for what kept a step from being done: to be printed as the program's own error.
   std::function<void(std::string_view)> complain = {};
+  // Also what goes beyond the established checks of a format: findings in words, space that is
+  // lost, counts of clusters, repairs that raise the version. check_image() sets it as the Profile
+  // says.
+  bool extensions = true;
 };
 
 // One finding count of a check; lines of detail go to the CheckRequest's report function.

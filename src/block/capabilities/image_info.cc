@@ -1,11 +1,13 @@
 #include "block/capabilities/image_info.h"
 
+#include "block/context.h"
 #include "block/driver.h"
 #include "block/node.h"
 
 namespace cairn {
 
 Value specific_info_of(const Node& node) {
+  if (node.driver().traits().extensions.facts && !node.context().profile.extensions) return {};
   const auto* info = node.as<ImageInfo>();
   return info != nullptr ? info->specific_info() : Value();
 }

@@ -72,7 +72,7 @@ struct Check {
 
 // Under Cairn's own name, the whole error of an image is printed.
 std::string reason(const Shell& shell, const Error& error) {
-  if (error.kind() != ErrorKind::kCorrupt || !shell.node->context().beyond_qemu)
+  if (error.kind() != ErrorKind::kCorrupt || !shell.node->context().profile.explanations)
     return error.cause();
   return error.message() == error.cause() ? error.what() : error.cause() + "\n" + error.what();
 }

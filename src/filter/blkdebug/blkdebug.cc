@@ -164,7 +164,7 @@ class BlkdebugNode : public FilterNode, public StorageUse {
         tree.set(key, value);
     tree.set("image", options_of(below()));
     tree.set("driver", "blkdebug");
-    set_filename("json:" + tree.compact());
+    set_filename("json:" + tree.compact(context().profile.json_order));
   }
 
  protected:

@@ -107,7 +107,7 @@ class QuorumNode : public Node, public ImageInfo {
     for (const Node* disk : disks_) disks.push_back(options_of(*disk));
     tree.set("children", std::move(disks));
     tree.set("driver", "quorum");
-    set_filename("json:" + tree.compact());
+    set_filename("json:" + tree.compact(context().profile.json_order));
   }
 
  protected:

@@ -14,11 +14,14 @@ class BochsDriver : public Driver {
   BochsDriver()
       : Driver({.name = "bochs",
                 .title = "growing disks and redologs of Bochs",
+                .endings = {"bochs"},
+                .page = "formats/bochs.md",
                 .abilities = {.read_only = true},
                 .capabilities = BochsNode::Capabilities::ids(),
-                .check_beyond_qemu = true}) {}
-  int probe(const ProbeInput& input) const override {
-    return Header::recognises(input.head, input.beyond_qemu) ? 100 : 0;
+                .extensions = {.check = true}}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    return {.score = Header::recognises(input.head, true) ? 100 : 0,
+            .extension = !Header::recognises(input.head, false)};
   }
   Task<NodePtr> open(OpenContext& request) const override {
     return open_format<BochsNode>(request, *this);

@@ -39,7 +39,7 @@ Task<void> BochsNode::load(OpenContext& request) {
   std::vector<std::byte> sector(kHeaderBytes);
   co_await file_->read(
       0, MutableByteSpan(sector).first(std::min<uint64_t>(sector.size(), file_->length())));
-  header_ = Header::decode(sector, file_->length(), context().beyond_qemu);
+  header_ = Header::decode(sector, file_->length(), context().profile.extensions);
   set_length(header_.size);
   mutable_limits().cluster_bytes = header_.extent_bytes;
   base_ = base_of(file_->filename(), header_.kind);

@@ -14,15 +14,17 @@ class CloopDriver : public Driver {
   CloopDriver()
       : Driver({.name = "cloop",
                 .title = "Linux compressed loop images",
+                .endings = {"cloop"},
+                .page = "formats/cloop.md",
                 .abilities = {.read_only = true}}) {}
 
   // QEMU knows one preamble; those of other versions, of FreeBSD, and at the end are known beside.
-  int probe(const ProbeInput& input) const override {
-    if (is_known_to_qemu(input.head)) return 2;
-    if (!input.beyond_qemu) return 0;
-    if (version_of(input.head)) return 2;
-    if (input.tail.size() < kHeaderBytes) return 0;
-    return version_of(input.tail.last(kHeaderBytes)) == Version::kMixed ? 2 : 0;
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (is_known_to_qemu(input.head)) return {.score = 2};
+    if (version_of(input.head)) return {.score = 2, .extension = true};
+    const bool mixed = input.tail.size() >= kHeaderBytes &&
+                       version_of(input.tail.last(kHeaderBytes)) == Version::kMixed;
+    return {.score = mixed ? 2 : 0, .extension = true};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

@@ -12,14 +12,17 @@ namespace {
 class DmgDriver : public Driver {
  public:
   DmgDriver()
-      : Driver({.name = "dmg", .title = "Apple disk images", .abilities = {.read_only = true}}) {}
+      : Driver({.name = "dmg",
+                .title = "Apple disk images",
+                .endings = {"dmg"},
+                .page = "formats/dmg.md",
+                .abilities = {.read_only = true}}) {}
 
   // By the name, as QEMU does, and by the trailer.
-  int probe(const ProbeInput& input) const override {
-    if (input.beyond_qemu && !input.tail.empty() &&
-        load_be<uint32_t>(input.tail, 0) == kTrailerMagic)
-      return 100;
-    return input.filename.size() > 4 && input.filename.ends_with(".dmg") ? 2 : 0;
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (!input.tail.empty() && load_be<uint32_t>(input.tail, 0) == kTrailerMagic)
+      return {.score = 100, .extension = true};
+    return {.score = input.filename.size() > 4 && input.filename.ends_with(".dmg") ? 2 : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

@@ -78,7 +78,7 @@ Task<Trailer> DmgNode::find_trailer() {
   co_await file().read(0, head);
   co_await file().read(end - tail.size(), tail);
   Error error(ErrorKind::kInvalid, "Could not locate UDIF trailer in dmg file");
-  if (context().beyond_qemu) error.hint(kind_without_trailer(head, tail));
+  if (context().profile.explanations) error.hint(kind_without_trailer(head, tail));
   throw error;
 }
 

@@ -15,16 +15,16 @@ const OptionSchema kOpenOptions = {
 };
 
 const OptionSchema kCreateOptions = {
-    {"cipher-alg", OptionType::kString, "", "Name of encryption cipher algorithm"},
-    {"cipher-mode", OptionType::kString, "", "Name of encryption cipher mode"},
-    {"detached-header", OptionType::kBool, "", "Create a detached LUKS header"},
-    {"hash-alg", OptionType::kString, "", "Name of encryption hash algorithm"},
-    {"iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
-    {"ivgen-alg", OptionType::kString, "", "Name of IV generator algorithm"},
-    {"ivgen-hash-alg", OptionType::kString, "", "Name of IV generator hash algorithm"},
+    {"size", OptionType::kSize, "", "Virtual disk size"},
     {"key-secret", OptionType::kString, "",
      "ID of the secret that provides the keyslot passphrase"},
-    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"cipher-alg", OptionType::kString, "", "Name of encryption cipher algorithm"},
+    {"cipher-mode", OptionType::kString, "", "Name of encryption cipher mode"},
+    {"ivgen-alg", OptionType::kString, "", "Name of IV generator algorithm"},
+    {"ivgen-hash-alg", OptionType::kString, "", "Name of IV generator hash algorithm"},
+    {"hash-alg", OptionType::kString, "", "Name of encryption hash algorithm"},
+    {"iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
+    {"detached-header", OptionType::kBool, "", "Create a detached LUKS header"},
 };
 
 const OptionSchema kAmendOptions = {
@@ -36,40 +36,45 @@ const OptionSchema kAmendOptions = {
     {"state", OptionType::kString, "", "Select new state of affected keyslots (active/inactive)"},
 };
 
-constexpr std::string_view kAnnounced[] = {"size",        "key-secret", "cipher-alg",
-                                           "cipher-mode", "ivgen-alg",  "ivgen-hash-alg",
-                                           "hash-alg",    "iter-time",  "detached-header"};
+const std::vector<Sample> kSamples = {
+    {.name = "aes_xts",
+     .options = "key-secret=s0,iter-time=0,cipher-alg=aes-256,cipher-mode=xts",
+     .open_options = "key-secret=s0",
+     .zeroed = false},
+    {.name = "serpent_cbc",
+     .options = "key-secret=s0,iter-time=0,cipher-alg=serpent-192,cipher-mode=cbc,ivgen-alg=essiv",
+     .open_options = "key-secret=s0",
+     .zeroed = false},
+    {.name = "twofish_ctr",
+     .options = "key-secret=s0,iter-time=0,cipher-alg=twofish-192,cipher-mode=ctr,ivgen-alg=plain",
+     .open_options = "key-secret=s0",
+     .zeroed = false},
+    {.name = "cast5_cbc",
+     .options = "key-secret=s0,iter-time=0,cipher-alg=cast5-128,cipher-mode=cbc",
+     .open_options = "key-secret=s0",
+     .zeroed = false},
+};
 
 class LuksDriver : public Driver {
  public:
   LuksDriver()
       : Driver({.name = "luks",
                 .title = "encrypted disks, LUKS 1 and 2",
+                .endings = {"luks"},
+                .page = "formats/luks.md",
                 .abilities = {.create = true, .resize = true},
                 .capabilities = LuksNode::Capabilities::ids(),
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions,
-                .amend_options = kAmendOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    if (input.head.size() < 8 || load_text(input.head, 0, 6) != luks1::kMagic) return 0;
+                .amend_options = kAmendOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (input.head.size() < 8 || load_text(input.head, 0, 6) != luks1::kMagic) return {.score = 0};
     const unsigned version = load_be<uint16_t>(input.head, 6);
-    // QEMU takes the second version for a raw disk.
-    return version == 1 || (version == 2 && input.beyond_qemu) ? 100 : 0;
+    return {.score = version == 1 || version == 2 ? 100 : 0, .extension = version == 2};
   }
   bool needs_size(const Options& options) const override {
     return !options.boolean("detached-header").value_or(false);
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    std::vector<std::pair<std::string, std::string>> result;
-    for (const std::string_view key : kAnnounced) {
-      if (key == "size")
-        result.emplace_back(key, std::to_string(size));
-      else if (const auto value = options.string(key))
-        result.emplace_back(key, *value);
-    }
-    return result;
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

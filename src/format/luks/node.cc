@@ -23,8 +23,7 @@ Task<void> LuksNode::load(OpenContext& request) {
       passphrase = &context().secrets().for_image(request.options, "key-secret", "key-secret",
                                                   file_->filename(), false);
   };
-  // QEMU asks for the key before it looks at the header.
-  if (!context().beyond_qemu) find_passphrase();
+  if (context().profile.keys_first) find_passphrase();
   std::shared_ptr<const SectorCipher> cipher;
   std::optional<uint64_t> size;
   const bool second = co_await Luks2Volume::is_there(*head);

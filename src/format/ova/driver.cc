@@ -16,10 +16,9 @@ const OptionSchema kOpenOptions = {
     {"disk", OptionType::kString, "", "which disk of several: its number, identifier or file"},
 };
 const OptionSchema kCreateOptions = {
-    {"cpus", OptionType::kNumber, "1", "Processors of the virtual machine"},
-    {"hardware", OptionType::kString, "vmx-10",
-     "Hardware of the virtual machine, as VMware names it"},
-    {"memory", OptionType::kSize, "1G", "Memory of the virtual machine"},
+    {"cpus", OptionType::kNumber, "", "Processors of the virtual machine"},
+    {"hardware", OptionType::kString, "", "Hardware of the virtual machine, as VMware names it"},
+    {"memory", OptionType::kSize, "", "Memory of the virtual machine"},
     {"name", OptionType::kString, "", "Name of the virtual machine; the file's when not given"},
     {"size", OptionType::kSize, "", "Virtual disk size"},
 };
@@ -60,27 +59,38 @@ bool is_descriptor_name(const std::string& name) {
 
 bool is_directory(ByteSpan header) { return static_cast<char>(header[156]) == '5'; }
 
+bool is_appliance(const ProbeInput& input) {
+  if (input.head.size() < kTarBlock) return false;
+  // Archives may begin with the entries of directories.
+  ByteSpan head = input.head;
+  while (head.size() >= 2 * kTarBlock && TarHeader::looks_like(head) && is_directory(head))
+    head = head.subspan(kTarBlock);
+  if (TarHeader::looks_like(head)) return is_descriptor_name(load_text(head, 0, 100));
+  const std::string text = load_text(input.head, 0, input.head.size());
+  const bool envelope = text.find("Envelope") != std::string::npos &&
+                        text.find("/ovf/envelope/") != std::string::npos;
+  return envelope && is_descriptor_name(std::string(input.filename));
+}
+
+const std::vector<Sample> kSamples = {
+    {.name = "default", .rewrites = false},
+};
+
 class OvaDriver : public Driver {
  public:
   OvaDriver()
       : Driver({.name = "ova",
                 .title = "appliances (OVA): the disk inside",
+                .endings = {"ova"},
+                .page = "formats/ova.md",
                 .abilities = {.create = true},
                 .capabilities = OvaNode::Capabilities::ids(),
                 .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    // QEMU takes archives for raw disks, and so do we under its names.
-    if (!input.beyond_qemu || input.head.size() < kTarBlock) return 0;
-    // Archives may begin with the entries of directories.
-    ByteSpan head = input.head;
-    while (head.size() >= 2 * kTarBlock && TarHeader::looks_like(head) && is_directory(head))
-      head = head.subspan(kTarBlock);
-    if (TarHeader::looks_like(head)) return is_descriptor_name(load_text(head, 0, 100)) ? 100 : 0;
-    const std::string text = load_text(input.head, 0, input.head.size());
-    const bool envelope = text.find("Envelope") != std::string::npos &&
-                          text.find("/ovf/envelope/") != std::string::npos;
-    return envelope && is_descriptor_name(std::string(input.filename)) ? 100 : 0;
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  // Others take archives for raw disks.
+  ProbeResult probe(const ProbeInput& input) const override {
+    return {.score = is_appliance(input) ? 100 : 0, .extension = true};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

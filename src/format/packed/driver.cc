@@ -24,10 +24,11 @@ class PackedDriver : public Driver {
   explicit PackedDriver(Packing packing)
       : Driver({.name = to_string(packing),
                 .title = title_of(packing),
+                .page = "formats/packed.md",
                 .abilities = {.read_only = true}}),
         packing_(packing) {}
-  int probe(const ProbeInput& input) const override {
-    return input.beyond_qemu && is_packed(packing_, input.head) ? 90 : 0;
+  ProbeResult probe(const ProbeInput& input) const override {
+    return {.score = is_packed(packing_, input.head) ? 90 : 0, .extension = true};
   }
 
   // Gives the node of the image inside, whose file is the packed one.

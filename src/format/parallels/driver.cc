@@ -19,8 +19,8 @@ const OptionSchema kOpenOptions = {
     {"snapshot", OptionType::kString, "", "GUID of the state of a bundle to show"},
 };
 const OptionSchema kCreateOptions = {
-    {"cluster_size", OptionType::kSize, "1048576", "Parallels image cluster size"},
     {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"cluster_size", OptionType::kSize, "1048576", "Parallels image cluster size"},
 };
 
 uint64_t cluster_size(const Options& options) {
@@ -41,26 +41,37 @@ CapabilityIds capabilities() {
   return all;
 }
 
+const std::vector<Sample> kSamples = {
+    {.name = "clusters_512", .options = "cluster_size=512", .open_options = "prealloc-size=64k"},
+    {.name = "clusters_4k",
+     .options = "cluster_size=4k",
+     .open_options = "prealloc-size=64k",
+     .crash = Sample::Crash::kRepaired},
+    {.name = "clusters_31k", .options = "cluster_size=31k", .open_options = "prealloc-size=64k"},
+    {.name = "clusters_64k", .options = "cluster_size=64k", .open_options = "prealloc-size=64k"},
+    {.name = "clusters_1M", .options = "cluster_size=1M", .open_options = "prealloc-size=64k"},
+    {.name = "truncate",
+     .options = "cluster_size=4k",
+     .open_options = "prealloc-size=64k,prealloc-mode=truncate"},
+};
+
 class ParallelsDriver : public Driver {
  public:
   ParallelsDriver()
       : Driver({.name = "parallels",
                 .title = "disks of Parallels and Virtuozzo",
+                .endings = {"hdd", "hds"},
+                .page = "formats/parallels.md",
                 .folder_member = kDescriptorName,
                 .abilities = {.create = true, .repair = true},
                 .capabilities = capabilities(),
                 .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    if (is_image(input.head)) return 100;
-    // QEMU knows no bundles, and takes their descriptors for raw disks.
-    return input.beyond_qemu && is_descriptor(input.head) ? 100 : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    return {{"size", std::to_string(size)},
-            {"cluster_size", std::to_string(cluster_size(options))}};
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (is_image(input.head)) return {.score = 100};
+    // Others know no bundles, and take their descriptors for raw disks.
+    return {.score = is_descriptor(input.head) ? 100 : 0, .extension = true};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

@@ -74,8 +74,8 @@ Task<void> ParallelsNode::prepare_writing(bool for_check) {
   const Survey found = co_await survey_clusters();
   find_holes(found);
   if (for_check || (found.sound() && !unclean_ && !data_off_wrong_)) co_return;
-  // A repair would take what a file that was cut off lacks for zeroes; QEMU does.
-  if (context().beyond_qemu && !found.outside.empty())
+  // A repair would take what a file that was cut off lacks for zeroes.
+  if (context().profile.past_end == PastEnd::kRefuse && !found.outside.empty())
     throw Error(ErrorKind::kCorrupt, "Parallels: " + std::to_string(found.outside.size()) +
                                          " clusters of the disk are past the end of the file (" +
                                          std::to_string(file_->length()) +

@@ -14,18 +14,15 @@ using namespace qcow;
 namespace {
 
 const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
     {"backing_file", OptionType::kString, "", "File name of a base image"},
     {"backing_fmt", OptionType::kString, "", "Format of the backing image"},
+    {"encryption", OptionType::kBool, "",
+     "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
     {"encrypt.format", OptionType::kString, "", "Encrypt the image, format choices: 'aes'"},
     {"encrypt.key-secret", OptionType::kString, "",
      "ID of the secret that provides the AES encryption key"},
-    {"encryption", OptionType::kBool, "",
-     "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
-    {"size", OptionType::kSize, "", "Virtual disk size"},
 };
-
-constexpr std::string_view kAnnounced[] = {"backing_file", "backing_fmt", "encryption",
-                                           "encrypt.format", "encrypt.key-secret"};
 
 // Whether the options ask for an encrypted image.
 bool wants_encryption(const Options& options) {
@@ -42,28 +39,31 @@ const Secret& key_of(Context& context, const Options& options, const std::string
                                      true);
 }
 
+const std::vector<Sample> kSamples = {
+    {.name = "default", .crash = Sample::Crash::kClean, .exchanged = true},
+    {.name = "encrypted",
+     .options = "encrypt.format=aes,encrypt.key-secret=s0",
+     .open_options = "encrypt.key-secret=s0"},
+};
+
 class QcowDriver : public Driver {
  public:
   QcowDriver()
       : Driver({.name = "qcow",
                 .title = "QEMU copy-on-write, version 1",
+                .endings = {"qcow"},
+                .page = "formats/qcow.md",
                 .abilities = {.create = true},
                 .capabilities = QcowNode::Capabilities::ids(),
-                .check_beyond_qemu = true,
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    return input.head.size() >= kHeaderBytes && load_be<uint32_t>(input.head, 0) == kMagic &&
-                   load_be<uint32_t>(input.head, 4) == 1
-               ? 100
-               : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    std::vector<std::pair<std::string, std::string>> result = {{"size", std::to_string(size)}};
-    for (const std::string_view key : kAnnounced)
-      if (const auto value = options.string(key)) result.emplace_back(key, *value);
-    return result;
+                .extensions = {.check = true},
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    return {.score = input.head.size() >= kHeaderBytes &&
+                             load_be<uint32_t>(input.head, 0) == kMagic &&
+                             load_be<uint32_t>(input.head, 4) == 1
+                         ? 100
+                         : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

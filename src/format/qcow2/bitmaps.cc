@@ -181,9 +181,9 @@ Task<void> Qcow2Node::rewrite_bitmap_directory(std::vector<BitmapEntry> entries)
 
 void Qcow2Node::check_new_persistent_bitmap(const std::string& name, uint64_t granularity) const {
   const auto refuse = [&](const char* why) {
-    throw Error(ErrorKind::kInvalid, "Can't make bitmap '" + name + "' persistent in '" +
-                                         (context().beyond_qemu ? filename() : node_name()) +
-                                         "': " + why);
+    throw Error(ErrorKind::kInvalid,
+                "Can't make bitmap '" + name + "' persistent in '" +
+                    (context().profile.nodes_by_file ? filename() : node_name()) + "': " + why);
   };
   if (header_.version < 3) refuse("Cannot store dirty bitmaps in qcow2 v2 files");
   if (name.size() > kMaxBitmapName) refuse("Name length exceeds maximum (1023 characters)");
@@ -303,8 +303,8 @@ Task<void> Qcow2Node::store_bitmaps() {
   }
   std::vector<BitmapEntry> entries;
   for (const Item& item : items) entries.push_back(item.entry);
-  // QEMU stores all of them anew as soon as one has changed; under its names images get its layout.
-  if (!same_layout && !context().beyond_qemu) {
+  // All of them are stored anew as soon as one has changed, where that layout is wanted.
+  if (!same_layout && !context().profile.keep_stored_bitmaps) {
     for (Item& item : items) item.rewrite = !item.bitmap->inconsistent();
     for (size_t i = 0; i < kept.size(); ++i)
       kept[i] = kept[i] && loaded_bitmaps_[i] && loaded_bitmaps_[i]->inconsistent();

@@ -93,7 +93,7 @@ Task<CheckResult> Qcow2Checker::examine() {
   co_await check_copied();
   co_await fix_snapshots();
   if (fixes_leaks()) co_await finish();
-  if (old_zeroes_ != 0 && node_.context().beyond_qemu) co_await fix_version();
+  if (old_zeroes_ != 0 && request_.extensions) co_await fix_version();
   if (!fixes_leaks()) write_plan();
   co_return result_;
 }

@@ -177,9 +177,11 @@ void Qcow2Checker::walk_l2(ByteSpan table, uint64_t place, bool active, Findings
   }
 }
 
-// What the reader refuses is found; QEMU takes it for zeroes. The last cluster may be short.
+// What the reader refuses is found. The last cluster may be short.
 void Qcow2Checker::data_file_has(uint64_t host, Findings& findings) {
-  if (!node_.context().beyond_qemu || !node_.external_ || host < node_.data_->length()) return;
+  if (node_.context().profile.past_end != PastEnd::kRefuse || !node_.external_ ||
+      host < node_.data_->length())
+    return;
   findings.corruption("ERROR: the data at 0x%llx is past the end of the data file (%llu bytes)",
                       ull(host), ull(node_.data_->length()));
 }

@@ -13,7 +13,7 @@ using namespace qcow2;
 // crash such clusters may be in use by nobody, so the tables decide.
 
 Task<void> Qcow2Node::refuse_cut_file() {
-  if (read_only() || !context().beyond_qemu) co_return;
+  if (read_only() || context().profile.past_end != PastEnd::kRefuse) co_return;
   bool lacks = external_ && data_->length() < length();
   if (!lacks) lacks = co_await lacks_clusters();
   if (!lacks) co_return;

@@ -35,32 +35,32 @@ const OptionSchema kOpenOptions = {
 };
 
 const OptionSchema kCreateOptions = {
-    {"backing_file", OptionType::kString, "", "File name of a base image"},
-    {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
+    {"encryption", OptionType::kBool, "",
+     "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
+    {"encrypt.format", OptionType::kString, "", "Encrypt the image, format choices: 'aes', 'luks'"},
+    {"encrypt.key-secret", OptionType::kString, "",
+     "ID of secret providing qcow AES key or LUKS passphrase"},
+    {"encrypt.cipher-alg", OptionType::kString, "", "Name of encryption cipher algorithm"},
+    {"encrypt.cipher-mode", OptionType::kString, "", "Name of encryption cipher mode"},
+    {"encrypt.ivgen-alg", OptionType::kString, "", "Name of IV generator algorithm"},
+    {"encrypt.ivgen-hash-alg", OptionType::kString, "", "Name of IV generator hash algorithm"},
+    {"encrypt.hash-alg", OptionType::kString, "", "Name of encryption hash algorithm"},
+    {"encrypt.iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
     {"cluster_size", OptionType::kSize, "65536", "qcow2 cluster size"},
-    {"compat", OptionType::kString, "", "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {"extended_l2", OptionType::kBool, "off", "Extended L2 tables"},
+    {"preallocation", OptionType::kString, "",
+     "Preallocation mode (allowed values: off, metadata, falloc, full)"},
     {"compression_type", OptionType::kString, "zlib",
      "Compression method used for image cluster compression"},
+    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"compat", OptionType::kString, "", "Compatibility level (v2 [0.10] or v3 [1.1])"},
+    {"backing_file", OptionType::kString, "", "File name of a base image"},
+    {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
     {"data_file", OptionType::kString, "", "File name of an external data file"},
     {"data_file_raw", OptionType::kBool, "",
      "The external data file must stay valid as a raw image"},
-    {"encrypt.cipher-alg", OptionType::kString, "", "Name of encryption cipher algorithm"},
-    {"encrypt.cipher-mode", OptionType::kString, "", "Name of encryption cipher mode"},
-    {"encrypt.format", OptionType::kString, "", "Encrypt the image, format choices: 'aes', 'luks'"},
-    {"encrypt.hash-alg", OptionType::kString, "", "Name of encryption hash algorithm"},
-    {"encrypt.iter-time", OptionType::kNumber, "", "Time to spend in PBKDF in milliseconds"},
-    {"encrypt.ivgen-alg", OptionType::kString, "", "Name of IV generator algorithm"},
-    {"encrypt.ivgen-hash-alg", OptionType::kString, "", "Name of IV generator hash algorithm"},
-    {"encrypt.key-secret", OptionType::kString, "",
-     "ID of secret providing qcow AES key or LUKS passphrase"},
-    {"encryption", OptionType::kBool, "",
-     "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"},
-    {"extended_l2", OptionType::kBool, "off", "Extended L2 tables"},
     {"lazy_refcounts", OptionType::kBool, "off", "Postpone refcount updates"},
-    {"preallocation", OptionType::kString, "",
-     "Preallocation mode (allowed values: off, metadata, falloc, full)"},
     {"refcount_bits", OptionType::kNumber, "16", "Width of a reference count entry in bits"},
-    {"size", OptionType::kSize, "", "Virtual disk size"},
 };
 
 const OptionSchema kAmendOptions = {
@@ -81,28 +81,6 @@ const OptionSchema kAmendOptions = {
     {"refcount_bits", OptionType::kNumber, "", "Width of a reference count entry in bits"},
     {"size", OptionType::kSize, "", "Virtual disk size"},
 };
-
-constexpr std::string_view kAnnounced[] = {"encryption",
-                                           "encrypt.format",
-                                           "encrypt.key-secret",
-                                           "encrypt.cipher-alg",
-                                           "encrypt.cipher-mode",
-                                           "encrypt.ivgen-alg",
-                                           "encrypt.ivgen-hash-alg",
-                                           "encrypt.hash-alg",
-                                           "encrypt.iter-time",
-                                           "cluster_size",
-                                           "extended_l2",
-                                           "preallocation",
-                                           "compression_type",
-                                           "size",
-                                           "compat",
-                                           "backing_file",
-                                           "backing_fmt",
-                                           "data_file",
-                                           "data_file_raw",
-                                           "lazy_refcounts",
-                                           "refcount_bits"};
 
 // What creation and measure() share: the options as a header.
 struct Plan {
@@ -188,46 +166,71 @@ uint64_t bitmap_bytes(const Node& source, uint64_t cluster) {
   return bytes + align_up(directory, cluster);
 }
 
+const std::vector<Sample> kSamples = {
+    {.name = "default", .crash = Sample::Crash::kClean, .exchanged = true},
+    {.name = "small_clusters", .options = "cluster_size=512", .crash = Sample::Crash::kClean},
+    {.name = "clusters_4k", .options = "cluster_size=4k"},
+    {.name = "clusters_2M", .options = "cluster_size=2M"},
+    {.name = "refcount_1",
+     .options = "cluster_size=1k,refcount_bits=1",
+     .crash = Sample::Crash::kClean},
+    {.name = "refcount_2", .options = "cluster_size=1k,refcount_bits=2"},
+    {.name = "refcount_4", .options = "cluster_size=1k,refcount_bits=4"},
+    {.name = "refcount_8", .options = "cluster_size=1k,refcount_bits=8"},
+    {.name = "refcount_32", .options = "cluster_size=1k,refcount_bits=32"},
+    {.name = "refcount_64", .options = "cluster_size=1k,refcount_bits=64"},
+    {.name = "v2", .options = "compat=0.10,cluster_size=4k", .crash = Sample::Crash::kClean},
+    {.name = "extended",
+     .options = "extended_l2=on,cluster_size=16k",
+     .crash = Sample::Crash::kClean},
+    {.name = "extended_large", .options = "extended_l2=on,cluster_size=1M"},
+    {.name = "lazy", .options = "lazy_refcounts=on"},
+    {.name = "lazy_small",
+     .options = "lazy_refcounts=on,cluster_size=4k",
+     .crash = Sample::Crash::kClean},
+    {.name = "metadata", .options = "preallocation=metadata"},
+    {.name = "falloc", .options = "preallocation=falloc,cluster_size=8k"},
+    {.name = "full_extended", .options = "preallocation=full,extended_l2=on"},
+    {.name = "luks",
+     .options = "cluster_size=4k,encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=0,"
+                "encrypt.cipher-alg=aes-128",
+     .open_options = "encrypt.key-secret=s0",
+     .crash = Sample::Crash::kClean},
+    {.name = "luks_default",
+     .options = "cluster_size=4k,encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=0",
+     .open_options = "encrypt.key-secret=s0"},
+    {.name = "aes",
+     .options = "cluster_size=4k,encrypt.format=aes,encrypt.key-secret=s0",
+     .open_options = "encrypt.key-secret=s0",
+     .crash = Sample::Crash::kClean},
+    {.name = "data_file", .options = "data_file=@"},
+    {.name = "data_file_small",
+     .options = "data_file=@,cluster_size=4k",
+     .crash = Sample::Crash::kClean},
+    {.name = "data_file_raw",
+     .options = "data_file=@,data_file_raw=on,cluster_size=4k",
+     .crash = Sample::Crash::kClean},
+};
+
 class Qcow2Driver : public Driver {
  public:
   Qcow2Driver()
       : Driver({.name = "qcow2",
                 .title = "QEMU copy-on-write, versions 2 and 3",
+                .endings = {"qcow2"},
+                .page = "formats/qcow2.md",
                 .abilities = {.create = true, .resize = true, .repair = true},
                 .capabilities = Qcow2Node::Capabilities::ids(),
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions,
-                .amend_options = kAmendOptions}) {}
+                .amend_options = kAmendOptions,
+                .samples = kSamples}) {}
   bool shapes_disk(std::string_view option) const override {
     return option.starts_with("encrypt.");
   }
-  int probe(const ProbeInput& input) const override {
-    if (input.head.size() < 8 || load_be<uint32_t>(input.head, 0) != kMagic) return 0;
-    return load_be<uint32_t>(input.head, 4) >= 2 ? 100 : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    std::vector<std::pair<std::string, std::string>> result;
-    for (const std::string_view key : kAnnounced) {
-      if (key == "size") {
-        result.emplace_back("size", std::to_string(size));
-        continue;
-      }
-      const auto spec = std::find_if(kCreateOptions.begin(), kCreateOptions.end(),
-                                     [&](const OptionSpec& one) { return one.name == key; });
-      if (options.has(key)) {
-        std::string value;
-        if (spec->type == OptionType::kSize)
-          value = std::to_string(options.size(key).value_or(0));
-        else
-          value = options.string(key).value_or("");
-        result.emplace_back(key, value);
-      } else if (!spec->default_text.empty()) {
-        result.emplace_back(key, spec->default_text);
-      }
-    }
-    return result;
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (input.head.size() < 8 || load_be<uint32_t>(input.head, 0) != kMagic) return {.score = 0};
+    return {.score = load_be<uint32_t>(input.head, 4) >= 2 ? 100 : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
@@ -302,7 +305,7 @@ class Qcow2Driver : public Driver {
     // Postponing updates of refcounts takes no space, whatever the version allows.
     options.erase("lazy_refcounts");
     const std::string compat = options.string("compat").value_or("1.1");
-    if (!context.beyond_qemu && compat != "0.10" && compat != "1.1")
+    if (!context.profile.extensions && compat != "0.10" && compat != "1.1")
       throw Error(ErrorKind::kInvalid, "Invalid compatibility level: '" + compat + "'");
     const Plan what = plan(options);
     const Header& header = what.header;

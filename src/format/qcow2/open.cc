@@ -240,9 +240,8 @@ Task<void> Qcow2Node::read_snapshots() {
   uint64_t at = header_.snapshots_offset;
   uint64_t window_end = at;
   for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
-    // QEMU reads zeroes there.
     const bool past = at >= end;
-    if (past && context().beyond_qemu)
+    if (past && context().profile.past_end == PastEnd::kRefuse)
       throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
                                            " is outside the file");
     if (window_end < end && window_end - at < kLongestEntry) {

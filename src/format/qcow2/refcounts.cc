@@ -63,7 +63,7 @@ Task<uint64_t> Qcow2Node::refcount(uint64_t index) {
 
 // What people see in addition to the text that scripts know.
 Error Qcow2Node::explained(Error error, const std::string& why) const {
-  if (context().beyond_qemu) error.hint(why);
+  if (context().profile.explanations) error.hint(why);
   return error;
 }
 

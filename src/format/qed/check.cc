@@ -64,8 +64,8 @@ class QedChecker {
 
   void finding(uint64_t count, const std::string& text) {
     result_.corruptions += count;
-    // QEMU only counts.
-    if (!request_.report || !image_.context().beyond_qemu) return;
+    // Others only count.
+    if (!request_.report || !request_.extensions) return;
     if (lines_ < kMostLines) request_.report("ERROR " + text);
     if (lines_ == kMostLines) request_.report("More errors are counted, not listed");
     ++lines_;
@@ -81,8 +81,7 @@ class QedChecker {
         co_await image_.file_->read(table + done, bytes);
       } catch (const Error& failed) {
         ++result_.check_errors;
-        if (request_.report && image_.context().beyond_qemu)
-          request_.report("ERROR " + failed.message());
+        if (request_.report && request_.extensions) request_.report("ERROR " + failed.message());
         co_return;
       }
       bool changed = false;

@@ -11,10 +11,10 @@ using namespace qed;
 namespace {
 
 const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
     {"backing_file", OptionType::kString, "", "File name of a base image"},
     {"backing_fmt", OptionType::kString, "", "Image format of the base image"},
     {"cluster_size", OptionType::kSize, "65536", "Cluster size (in bytes)"},
-    {"size", OptionType::kSize, "", "Virtual disk size"},
     {"table_size", OptionType::kSize, "", "L1/L2 table size (in clusters)"},
 };
 
@@ -50,29 +50,29 @@ Header plan(uint64_t size, const Options& options) {
   return header;
 }
 
+const std::vector<Sample> kSamples = {
+    {.name = "default", .shrinks = false, .exchanged = true},
+    {.name = "small",
+     .options = "cluster_size=4k,table_size=2",
+     .shrinks = false,
+     .crash = Sample::Crash::kClean},
+};
+
 class QedDriver : public Driver {
  public:
   QedDriver()
       : Driver({.name = "qed",
                 .title = "QEMU Enhanced Disk",
+                .endings = {"qed"},
+                .page = "formats/qed.md",
                 .abilities = {.create = true, .resize = true, .repair = true},
                 .capabilities = QedNode::Capabilities::ids(),
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 0) == kMagic ? 100
-                                                                                           : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    std::vector<std::pair<std::string, std::string>> result = {{"size", std::to_string(size)}};
-    for (const char* key : {"backing_file", "backing_fmt"})
-      if (const auto value = options.string(key)) result.emplace_back(key, *value);
-    result.emplace_back("cluster_size",
-                        std::to_string(options.size("cluster_size").value_or(65536)));
-    if (const auto table = options.size("table_size"))
-      result.emplace_back("table_size", std::to_string(*table));
-    return result;
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    return {.score = input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 0) == kMagic
+                         ? 100
+                         : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

@@ -115,17 +115,23 @@ class RawNode : public Node, public ImageInfo, public Prefetcher {
   bool follows_;  // a window that grows as its file does
 };
 
+const std::vector<Sample> kSamples = {
+    {.name = "default", .exchanged = true},
+};
+
 class RawDriver : public Driver {
  public:
   RawDriver()
       : Driver({.name = "raw",
                 .title = "the bytes of the disk as they are",
+                .endings = {"raw", "img", "ima", "iso", "bin", "dd"},
                 .abilities = {.create = true, .resize = true},
                 .capabilities = RawNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput&) const override { return 1; }
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput&) const override { return {.score = 1}; }
 
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();

@@ -12,10 +12,11 @@ class SplitDriver : public Driver {
   SplitDriver()
       : Driver({.name = "split",
                 .title = "raw disks in numbered pieces (.001, .002)",
+                .page = "formats/split.md",
                 .capabilities = SplitNode::Capabilities::ids()}) {}
-  int probe(const ProbeInput& input) const override {
-    // QEMU reads one piece as a raw disk. Only what no other format knows is taken for a piece.
-    return input.beyond_qemu && split::is_piece(input.filename) ? 2 : 0;
+  ProbeResult probe(const ProbeInput& input) const override {
+    // Only what no other format knows is taken for a piece.
+    return {.score = split::is_piece(input.filename) ? 2 : 0, .extension = true};
   }
   Task<NodePtr> open(OpenContext& request) const override {
     return open_format<SplitNode>(request, *this);

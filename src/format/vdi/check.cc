@@ -49,7 +49,8 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
     }
     used[physical] = true;
     const uint64_t bytes = std::min(kBlockBytes, header_.size - block * kBlockBytes);
-    if (context().beyond_qemu && host_of(physical) + bytes > file_->length()) {
+    if (context().profile.past_end == PastEnd::kRefuse &&
+        host_of(physical) + bytes > file_->length()) {
       finding("block index " + std::to_string(block) + " is past the end of the file (" +
               std::to_string(file_->length()) + " bytes); the file was cut off");
       ++missing;

@@ -14,24 +14,28 @@ const OptionSchema kCreateOptions = {
     {"static", OptionType::kBool, "off", "VDI static (pre-allocated) image"},
 };
 
+const std::vector<Sample> kSamples = {
+    {.name = "dynamic", .crash = Sample::Crash::kRepaired, .exchanged = true},
+    {.name = "fixed", .options = "static=on", .exchanged = true},
+};
+
 class VdiDriver : public Driver {
  public:
   VdiDriver()
       : Driver({.name = "vdi",
                 .title = "VirtualBox disk images",
+                .endings = {"vdi"},
+                .page = "formats/vdi.md",
                 .abilities = {.create = true, .resize = true, .repair = true},
                 .capabilities = VdiNode::Capabilities::ids(),
-                .repair_beyond_qemu = true,
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    return input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 64) == kMagic ? 100
-                                                                                            : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    return {{"size", std::to_string(size)},
-            {"static", options.boolean("static").value_or(false) ? "on" : "off"}};
+                .extensions = {.repair = true, .resize = true, .facts = true},
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    return {.score =
+                input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 64) == kMagic
+                    ? 100
+                    : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

@@ -27,7 +27,7 @@ Task<void> VdiNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   std::vector<std::byte> sector(kHeaderBytes);
   co_await file_->read(0, sector);
-  header_ = Header::decode(sector, file_->length(), context().beyond_qemu);
+  header_ = Header::decode(sector, file_->length(), context().profile.extensions);
   if (header_.type > kStatic && !header_.has_parent()) {
     const std::string what =
         header_.type == kUndo ? "an undo image" : "a differencing image without its parent";
@@ -45,7 +45,7 @@ Task<void> VdiNode::load(OpenContext& request) {
   make_table();
   if (read_only()) co_return;
   co_await read_used();
-  if (context().beyond_qemu && !request.flags.for_check &&
+  if (context().profile.past_end == PastEnd::kRefuse && !request.flags.for_check &&
       reaches_past_end(*file_, host_of(next_), 0))
     co_await refuse_cut();
 }

@@ -55,7 +55,7 @@ Task<void> VdiNode::open_parent(OpenContext& request) {
 }
 
 Value VdiNode::specific_info() const {
-  if (!context().beyond_qemu || !header_.has_parent()) return {};
+  if (!header_.has_parent()) return {};
   Value info = Value::object();
   info.set("subformat", header_.type == kDifferencing ? "differencing" : "undo");
   info.set("uuid", header_.created.text());

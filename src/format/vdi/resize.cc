@@ -16,11 +16,6 @@ Task<void> VdiNode::copy_block(uint32_t from, uint32_t to) {
 }
 
 Task<void> VdiNode::do_resize(ResizeRequest request) {
-  // QEMU's tools cannot do this.
-  if (!context().beyond_qemu) {
-    co_await Node::do_resize(request);
-    co_return;
-  }
   if (header_.has_parent())
     throw Error(ErrorKind::kUnsupported,
                 "VDI: a snapshot has the size of its parent and cannot be resized");

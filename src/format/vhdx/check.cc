@@ -123,8 +123,8 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     if (region_damaged_[i])
       findings.error("Region table " + std::to_string(i + 1) + " is damaged.");
   if (log_damaged_) findings.error("The log is damaged.");
-  // QEMU does not look for space that is lost, and gives none back.
-  if (context().beyond_qemu) result.leaks = co_await leaked_blocks();
+  // Others neither look for space that is lost nor give any back.
+  if (request.extensions) result.leaks = co_await leaked_blocks();
   if (result.leaks != 0 && request.report)
     request.report("Leaked space for " + std::to_string(result.leaks) + " blocks.");
 
@@ -171,8 +171,8 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     result.leaks_fixed = result.leaks - std::min(left, result.leaks);
     result.leaks = left;
   }
-  // QEMU counts nothing for this format.
-  if (!context().beyond_qemu) {
+  // Others count nothing for this format.
+  if (!request.extensions) {
     result.total_clusters = 0;
     result.allocated_clusters = 0;
     result.image_end_offset = 0;

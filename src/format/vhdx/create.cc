@@ -19,21 +19,21 @@ constexpr std::string_view kCreator = "Cairn";
 constexpr size_t kPieceEntries = 128 << 10;
 
 const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size; max of 64TB."},
     {"backing_file", OptionType::kString, "", "File name of the parent of a differencing image",
      true},
     {"backing_fmt", OptionType::kString, "", "Image format of the parent: vhdx", true},
+    {"log_size", OptionType::kSize, "1048576", "Log size; min 1MB."},
     {"block_size", OptionType::kSize, "0",
      "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size."},
+    {"subformat", OptionType::kString, "",
+     "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'."},
     {"block_state_zero", OptionType::kBool, "",
      "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' "
      "when using 'qemu-img convert' with subformat=dynamic."},
-    {"log_size", OptionType::kSize, "1048576", "Log size; min 1MB."},
-    {"logical_sector_size", OptionType::kSize, "512", "Logical sector size: 512 or 4096", true},
+    {"logical_sector_size", OptionType::kSize, "", "Logical sector size: 512 or 4096", true},
     {"physical_sector_size", OptionType::kSize, "",
      "Physical sector size: 512 or 4096; as the logical one by default", true},
-    {"size", OptionType::kSize, "", "Virtual disk size; max of 64TB."},
-    {"subformat", OptionType::kString, "",
-     "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'."},
 };
 
 struct Plan {
@@ -142,23 +142,6 @@ Task<void> write_table(Node& file, const Plan& what, uint64_t table, uint64_t da
 }  // namespace
 
 const OptionSchema& creation_options() { return kCreateOptions; }
-
-std::vector<std::pair<std::string, std::string>> announced(const Options& options, uint64_t size) {
-  std::vector<std::pair<std::string, std::string>> result{{"size", std::to_string(size)}};
-  for (const char* key : {"backing_file", "backing_fmt"})
-    if (const auto value = options.string(key)) result.emplace_back(key, *value);
-  result.emplace_back("log_size", std::to_string(options.size("log_size").value_or(kMiB)));
-  result.emplace_back("block_size", std::to_string(options.size("block_size").value_or(0)));
-  for (const char* key : {"subformat", "block_state_zero"}) {
-    if (!options.has(key)) continue;
-    const bool is_bool = std::string_view(key) == "block_state_zero";
-    result.emplace_back(key,
-                        is_bool ? (*options.boolean(key) ? "on" : "off") : *options.string(key));
-  }
-  for (const char* key : {"logical_sector_size", "physical_sector_size"})
-    if (const auto value = options.size(key)) result.emplace_back(key, std::to_string(*value));
-  return result;
-}
 
 // Headers come last: until then it is no image.
 Task<void> create(Context& context, CreateRequest request) {

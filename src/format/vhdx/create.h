@@ -6,8 +6,6 @@ namespace cairn::vhdx {
 
 // Options of creation, as QEMU names them and more.
 const OptionSchema& creation_options();
-// Values of the options, checked. Throw kInvalid.
-std::vector<std::pair<std::string, std::string>> announced(const Options& options, uint64_t size);
 // NAME as the locator of the image CHILD says it. Throws kInvalid when it cannot.
 std::string relative_parent(const std::string& name, const std::string& child);
 Task<void> create(Context& context, CreateRequest request);

@@ -8,24 +8,32 @@ namespace cairn {
 
 namespace {
 
+const std::vector<Sample> kSamples = {
+    {.name = "dynamic",
+     .options = "block_size=1M",
+     .crash = Sample::Crash::kClean,
+     .exchanged = true},
+    {.name = "fixed", .options = "subformat=fixed,block_size=2M", .exchanged = true},
+};
+
 class VhdxDriver : public Driver {
  public:
   VhdxDriver()
       : Driver({.name = "vhdx",
                 .title = "VHDX: Hyper-V, Windows",
+                .endings = {"vhdx", "avhdx"},
+                .page = "formats/vhdx.md",
                 .abilities = {.create = true, .resize = true, .repair = true},
                 .capabilities = VhdxNode::Capabilities::ids(),
-                .create_options = vhdx::creation_options()}) {}
-  int probe(const ProbeInput& input) const override {
+                .extensions = {.resize = true, .facts = true},
+                .create_options = vhdx::creation_options(),
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
     const std::string_view signature = vhdx::kSignature;
-    return input.length >= signature.size() &&
-                   load_text(input.head, 0, signature.size()) == signature
-               ? 100
-               : 0;
-  }
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    return vhdx::announced(options, size);
+    return {.score = input.length >= signature.size() &&
+                             load_text(input.head, 0, signature.size()) == signature
+                         ? 100
+                         : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

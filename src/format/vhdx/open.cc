@@ -55,7 +55,7 @@ Task<CurrentHeader> VhdxNode::load_header(bool salvage) {
   co_await file_->read(0, start);
   if (file_->length() < kSignature.size() || load_text(start, 0, kSignature.size()) != kSignature) {
     // Its own words are those of a driver that gives none.
-    if (!context().beyond_qemu)
+    if (!context().profile.explanations)
       throw Error::system(EINVAL, "Could not open '" + file_->filename() + "'");
     throw Error(ErrorKind::kInvalid, "not a VHDX file");
   }
@@ -95,7 +95,7 @@ Task<void> VhdxNode::replay(CurrentHeader& header, const OpenContext& request) {
     co_return;
   }
   co_await reader.check_targets(entries);
-  if (read_only() && !context().beyond_qemu) {
+  if (read_only() && !context().profile.replay_in_memory) {
     const std::string name = "'" + file_->filename() + "'";
     throw Error(ErrorKind::kInvalid,
                 "VHDX image file " + name +
@@ -321,7 +321,6 @@ Task<void> VhdxNode::open_parent(OpenContext& request) {
 }
 
 Value VhdxNode::specific_info() const {
-  if (!context().beyond_qemu) return {};
   Value info = Value::object();
   const Header& header = journal_->header();
   info.set("creator", creator_);

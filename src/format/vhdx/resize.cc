@@ -13,11 +13,6 @@ constexpr uint64_t kBatchBlocks = 8192;
 }  // namespace
 
 Task<void> VhdxNode::do_resize(ResizeRequest request) {
-  // QEMU's tools cannot do this.
-  if (!context().beyond_qemu) {
-    co_await Node::do_resize(request);
-    co_return;
-  }
   if (request.length > kMaxDisk)
     throw Error(ErrorKind::kTooLarge, "Image size too large; max of 64TB");
   if (!is_aligned(request.length, parameters_.logical_sector))

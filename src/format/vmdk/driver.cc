@@ -16,57 +16,56 @@ using namespace vmdk;
 namespace {
 
 const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
     {"adapter_type", OptionType::kString, "",
      "Virtual adapter type, can be one of ide (default), lsilogic, buslogic or legacyESX"},
     {"backing_file", OptionType::kString, "", "File name of a base image"},
     {"backing_fmt", OptionType::kString, "", "Must be 'vmdk' if present"},
     {"compat6", OptionType::kBool, "off", "VMDK version 6 image"},
     {"hwversion", OptionType::kString, "undefined", "VMDK hardware version"},
-    {"size", OptionType::kSize, "", "Virtual disk size"},
+    {"toolsversion", OptionType::kString, "", "VMware guest tools version"},
     {"subformat", OptionType::kString, "",
      "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | "
      "twoGbMaxExtentSparse | twoGbMaxExtentFlat | streamOptimized} "},
-    {"toolsversion", OptionType::kString, "", "VMware guest tools version"},
     {"zeroed_grain", OptionType::kBool, "",
      "Enable efficient zero writes using the zeroed-grain GTE feature"},
 };
 
-constexpr std::string_view kAnnounced[] = {"size",         "adapter_type", "backing_file",
-                                           "backing_fmt",  "compat6",      "hwversion",
-                                           "toolsversion", "subformat",    "zeroed_grain"};
+const std::vector<Sample> kSamples = {
+    {.name = "sparse",
+     .options = "subformat=monolithicSparse",
+     .crash = Sample::Crash::kClean,
+     .exchanged = true},
+    {.name = "flat", .options = "subformat=monolithicFlat", .exchanged = true},
+    {.name = "split", .options = "subformat=twoGbMaxExtentSparse", .exchanged = true},
+    {.name = "split_flat",
+     .options = "subformat=twoGbMaxExtentFlat",
+     .rewrites = false,
+     .exchanged = true},
+    {.name = "stream",
+     .options = "subformat=streamOptimized",
+     .rewrites = false,
+     .exchanged = true},
+    {.name = "zeroed", .options = "zeroed_grain=on", .crash = Sample::Crash::kClean},
+};
 
 class VmdkDriver : public Driver {
  public:
   VmdkDriver()
       : Driver({.name = "vmdk",
                 .title = "VMware disks, of one file or many",
+                .endings = {"vmdk"},
+                .page = "formats/vmdk.md",
                 .abilities = {.create = true, .repair = true},
                 .capabilities = VmdkNode::Capabilities::ids(),
-                .repair_beyond_qemu = true,
-                .create_options = kCreateOptions}) {}
-  int probe(const ProbeInput& input) const override {
-    if (is_sparse(input.head) || is_cowd(input.head)) return 100;
+                .extensions = {.repair = true, .measure = true},
+                .create_options = kCreateOptions,
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (is_sparse(input.head) || is_cowd(input.head)) return {.score = 100};
     const size_t bytes = std::min<uint64_t>(input.head.size(), input.length);
     const std::string_view text(reinterpret_cast<const char*>(input.head.data()), bytes);
-    return looks_like_descriptor(text) ? 100 : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    std::vector<std::pair<std::string, std::string>> result;
-    for (const std::string_view key : kAnnounced) {
-      const auto spec = std::find_if(kCreateOptions.begin(), kCreateOptions.end(),
-                                     [&](const OptionSpec& one) { return one.name == key; });
-      if (key == "size")
-        result.emplace_back(key, std::to_string(size));
-      else if (options.has(key) && spec->type == OptionType::kBool)
-        result.emplace_back(key, options.boolean(key).value_or(false) ? "on" : "off");
-      else if (options.has(key))
-        result.emplace_back(key, options.string(key).value_or(""));
-      else if (!spec->default_text.empty())
-        result.emplace_back(key, spec->default_text);
-    }
-    return result;
+    return {.score = looks_like_descriptor(text) ? 100 : 0};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
@@ -79,10 +78,6 @@ class VmdkDriver : public Driver {
 
   Task<MeasureResult> measure(Context& context, Options options, uint64_t size,
                               NodePtr source) const override {
-    if (!context.beyond_qemu) {
-      const MeasureResult none = co_await Driver::measure(context, options, size, source);
-      co_return none;
-    }
     check_create_options(options);
     const std::string subformat = options.string("subformat").value_or("monolithicSparse");
     const uint64_t bytes = align_up(source ? source->length() : size, kSector);

@@ -249,8 +249,8 @@ Task<void> VmdkNode::load_part(Part& part) {
                                "descriptor says: " +
                                std::to_string(part.file->length()) + " bytes";
       if (part.writable) invalid(text);
-      // Under QEMU's names a warning follows when the rest is read.
-      if (context().beyond_qemu) context().warn("VMDK: " + text);
+      // Where it reads as zeroes a warning follows when the rest is read.
+      if (context().profile.past_end == PastEnd::kRefuse) context().warn("VMDK: " + text);
     }
     co_return;
   }

@@ -54,7 +54,7 @@ Task<void> VmdkNode::open_parent(OpenContext& request) {
                      request.options.has_tree("backing");
   const std::string uuid = database_value(descriptor_.text(), "ddb.uuid.parent");
   const bool needed = descriptor_.parent_cid() != kNoParent;
-  if (context().beyond_qemu && !named && needed && !uuid.empty() &&
+  if (context().profile.extensions && !named && needed && !uuid.empty() &&
       (!metadata_only_ || request.flags.find_parent) &&
       (stored.empty() || !is_there(resolve_backing_name(request.filename, stored)))) {
     const Uuid wanted = Uuid::parse(uuid);

@@ -15,15 +15,15 @@ namespace cairn::vpc {
 namespace {
 
 const OptionSchema kCreateOptions = {
+    {"size", OptionType::kSize, "", "Virtual disk size"},
     {"backing_file", OptionType::kString, "", "File name of the parent of a differencing image",
      true},
     {"backing_fmt", OptionType::kString, "", "Image format of the parent: vpc", true},
+    {"subformat", OptionType::kString, "",
+     "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
     {"force_size", OptionType::kBool, "",
      "Force disk size calculation to use the actual size specified, rather than using the nearest "
      "CHS-based calculation"},
-    {"size", OptionType::kSize, "", "Virtual disk size"},
-    {"subformat", OptionType::kString, "",
-     "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} "},
 };
 
 constexpr uint64_t kAfterHeader = kFooterBytes + kHeaderBytes;
@@ -43,7 +43,7 @@ Plan plan(const Context& context, const Options& options, uint64_t size) {
   if (kind != "dynamic" && kind != "fixed")
     throw Error(ErrorKind::kInvalid, "Parameter 'subformat' does not accept value '" + kind + "'");
   result.fixed = kind == "fixed";
-  result.exact = options.boolean("force_size").value_or(context.beyond_qemu);
+  result.exact = options.boolean("force_size").value_or(context.profile.exact_sizes);
   const uint64_t sectors = div_ceil(size, kSector);
   result.geometry = result.exact ? kLargest : geometry_for(sectors);
   const bool by_size = result.geometry == kLargest;
@@ -180,8 +180,8 @@ Task<void> create(Context& context, CreateRequest request) {
     co_await create_dynamic(file, footer, header, parent.bytes, locators);
     co_return;
   }
-  // Under QEMU's names only a disk that is copied is warned of: an empty one loses nothing.
-  if (what.bytes > align_up(request.size, kSector) && context.beyond_qemu && context.warn)
+  // Elsewhere only a disk that is copied is warned of: an empty one loses nothing.
+  if (what.bytes > align_up(request.size, kSector) && context.profile.exact_sizes)
     context.warn("the VHD disk grows from " + std::to_string(request.size) + " to " +
                  std::to_string(what.bytes) +
                  " bytes, the next CHS geometry; -o force_size=on keeps the size");

@@ -25,27 +25,28 @@ bool fixed_by_tail(const ProbeInput& input) {
   }
 }
 
+const std::vector<Sample> kSamples = {
+    {.name = "dynamic", .options = "force_size=on", .crash = Sample::Crash::kRepaired},
+    {.name = "geometry", .options = "subformat=dynamic", .rewrites = false, .exchanged = true},
+    {.name = "fixed", .options = "subformat=fixed,force_size=on", .exchanged = true},
+};
+
 class VpcDriver : public Driver {
  public:
   VpcDriver()
       : Driver({.name = "vpc",
                 .title = "VHD (-f vhd): Virtual PC, Hyper-V, Azure",
+                .endings = {"vhd", "avhd", "vpc"},
+                .page = "formats/vpc.md",
                 .abilities = {.create = true, .resize = true, .repair = true},
                 .capabilities = VpcNode::Capabilities::ids(),
-                .check_beyond_qemu = true,
+                .extensions = {.check = true, .resize = true},
                 .open_options = kOpenOptions,
-                .create_options = vpc::creation_options()}) {}
-  int probe(const ProbeInput& input) const override {
-    if (Footer::has_cookie(input.head)) return 100;
-    return fixed_by_tail(input) ? 90 : 0;
-  }
-
-  std::vector<std::pair<std::string, std::string>> announce(const Options& options,
-                                                            uint64_t size) const override {
-    std::vector<std::pair<std::string, std::string>> result{{"size", std::to_string(size)}};
-    for (const char* key : {"backing_file", "backing_fmt", "subformat", "force_size"})
-      if (const auto value = options.string(key)) result.emplace_back(key, *value);
-    return result;
+                .create_options = vpc::creation_options(),
+                .samples = kSamples}) {}
+  ProbeResult probe(const ProbeInput& input) const override {
+    if (Footer::has_cookie(input.head)) return {.score = 100};
+    return {.score = fixed_by_tail(input) ? 90 : 0, .extension = true};
   }
 
   Task<NodePtr> open(OpenContext& request) const override {

@@ -51,7 +51,7 @@ Task<void> VpcNode::load(OpenContext& request) {
     co_await file_->read(length - kFooterBytes, sector);
     if (!Footer::has_cookie(sector) || load_be<uint32_t>(sector, 60) != 2)
       throw Error(ErrorKind::kInvalid, "invalid VPC image")
-          .hint(context().beyond_qemu
+          .hint(context().profile.explanations
                     ? "The file does not end with a footer. If it is a fixed disk that was cut "
                       "off, `-f raw` reads what is left."
                     : "");

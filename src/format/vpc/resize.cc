@@ -9,11 +9,6 @@ namespace cairn {
 using namespace vpc;
 
 Task<void> VpcNode::do_resize(ResizeRequest request) {
-  // QEMU's tools cannot do this.
-  if (!context().beyond_qemu) {
-    co_await Node::do_resize(request);
-    co_return;
-  }
   if (request.length > kMaxSectors * kSector)
     throw Error(ErrorKind::kTooLarge, "Disk size is too large, max size is 2040 GiB");
   if (request.length == 0) throw Error(ErrorKind::kInvalid, "VHD: a disk cannot be empty");

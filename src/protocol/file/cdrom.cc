@@ -79,8 +79,9 @@ Error no_medium(CdromDrive::Status status, std::string_view message) {
 
 void CdromNode::inspect(bool direct) {
   FileNode::inspect(direct);
-  // The kernel leaves an empty drive the size of an earlier medium, which QEMU shows.
-  if (context().beyond_qemu && drive_->status() != CdromDrive::Status::kReady) set_length(0);
+  // The kernel leaves an empty drive the size of an earlier medium.
+  if (context().profile.need_medium && drive_->status() != CdromDrive::Status::kReady)
+    set_length(0);
 }
 
 Task<void> CdromNode::check_medium() {

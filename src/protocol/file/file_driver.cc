@@ -35,7 +35,7 @@ const OptionSchema kDeviceOpenOptions = [] {
                     .default_text = "",
                     .help = "refuse block devices that are mounted or otherwise in use; on for "
                             "writing",
-                    .beyond_qemu = true});
+                    .extension = true});
   return schema;
 }();
 
@@ -140,8 +140,9 @@ class FileDriver : public Driver {
     const bool drop_cache = request.options.boolean("drop-cache").value_or(true);
     request.options.boolean("x-check-cache-dropped");
     OpenMode mode{.writable = request.flags.writable, .direct = request.flags.cache.direct};
-    if (kind_ != FileKind::kRegular && request.context.beyond_qemu)
-      mode.exclusive = request.options.boolean("exclusive").value_or(mode.writable);
+    if (kind_ != FileKind::kRegular)
+      mode.exclusive = request.options.boolean("exclusive")
+                           .value_or(mode.writable && request.context.profile.claim_devices);
     OwnFd fd;
     if (kind_ == FileKind::kRegular)
       fd = open_file(kind_, path, mode);
@@ -167,8 +168,8 @@ class FileDriver : public Driver {
       throw Error(ErrorKind::kInvalid, "Extent size hint is too large");
     if (kind_ != FileKind::kRegular) {
       const uint64_t size = request.size;
-      const bool careful = context.beyond_qemu;
-      co_await run_blocking([&] { check_device(path, size, mode, careful); });
+      const bool claim = context.profile.claim_devices;
+      co_await run_blocking([&] { check_device(path, size, mode, claim); });
       co_return;
     }
     struct stat status = {};
@@ -208,16 +209,15 @@ class FileDriver : public Driver {
   }
 
   // A device cannot be made: it must be there and large enough.
-  void check_device(const std::string& path, uint64_t size, Preallocation mode,
-                    bool careful) const {
+  void check_device(const std::string& path, uint64_t size, Preallocation mode, bool claim) const {
     if (mode != Preallocation::kOff)
       throw Error(ErrorKind::kUnsupported,
                   "Unsupported preallocation mode '" + std::string(to_string(mode)) + "'");
     OwnFd fd;
     try {
-      fd = open_file(kind_, path, {.writable = true, .direct = false, .exclusive = careful});
+      fd = open_file(kind_, path, {.writable = true, .direct = false, .exclusive = claim});
     } catch (Error& error) {
-      if (!careful)
+      if (!claim)
         error.context("Protocol driver '" + std::string(name()) +
                       "' does not support creating new images, so an existing image must be "
                       "selected as the target; however, opening the given target as an existing "
@@ -245,7 +245,7 @@ class FileDriver : public Driver {
       mode.medium = true;
       OwnFd shut = co_await run_blocking([&] { return open_file(kind_, path, mode); });
       fd = std::move(shut);
-    } else if (request.context.beyond_qemu) {
+    } else if (request.context.profile.need_medium) {
       if (!request.flags.metadata_only)
         throw no_medium(status).context("Could not open '" + path + "'");
       request.context.warn("no medium in the drive '" + path + "'");

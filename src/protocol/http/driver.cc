@@ -96,7 +96,7 @@ Settings settings_of(Context& context, std::string_view scheme, const Options& o
 }
 
 // The name under which people know the disk; without passwords.
-std::string shown_name(std::string_view scheme, const Options& options) {
+std::string shown_name(const Profile& profile, std::string_view scheme, const Options& options) {
   const std::string url = masked(options.string("url").value_or(""));
   Value tree = Value::object();
   tree.set("url", url);
@@ -108,7 +108,7 @@ std::string shown_name(std::string_view scheme, const Options& options) {
     plain = false;
     tree.set(std::string(key), *value);
   }
-  return plain ? url : "json:" + tree.compact();
+  return plain ? url : "json:" + tree.compact(profile.json_order);
 }
 
 class HttpDriver : public Driver {
@@ -133,8 +133,8 @@ class HttpDriver : public Driver {
     Settings settings = settings_of(request.context, name(), request.options);
     if (request.flags.writable)
       throw Error(ErrorKind::kDenied, "curl driver does not support writes");
-    auto node = std::make_shared<HttpNode>(request, std::move(settings),
-                                           shown_name(name(), request.options));
+    auto node = std::make_shared<HttpNode>(
+        request, std::move(settings), shown_name(request.context.profile, name(), request.options));
     std::exception_ptr error;
     try {
       co_await node->connect();

@@ -72,7 +72,8 @@ std::shared_ptr<const TlsCredentials> credentials_of(const Location& location,
 }
 
 // The name under which people know the export; QEMU's, without escapes.
-std::string canonical_name(const SocketAddress& server, const std::string& name, bool tls) {
+std::string canonical_name(const SocketAddress& server, const std::string& name, bool tls,
+                           MemberOrder order) {
   const std::string scheme = tls ? "nbds" : "nbd";
   const bool plain = !server.ipv4 && !server.ipv6 && !server.to;
   if (server.kind == SocketAddress::Kind::kInet && plain)
@@ -83,7 +84,7 @@ std::string canonical_name(const SocketAddress& server, const std::string& name,
   tree.set("driver", "nbd");
   if (!name.empty()) tree.set("export", name);
   tree.set("server", server.to_value());
-  return "json:" + tree.compact();
+  return "json:" + tree.compact(order);
 }
 
 struct Description {
@@ -143,7 +144,8 @@ Description describe(Context& context, Options& options, bool from_image) {
   };
   target.reconnect_delay = seconds("reconnect-delay");
   target.open_timeout = seconds("open-timeout");
-  result.name = canonical_name(target.address, target.wish.export_name, location.tls);
+  result.name = canonical_name(target.address, target.wish.export_name, location.tls,
+                               context.profile.json_order);
   return result;
 }
 
@@ -212,7 +214,8 @@ class NbdDriver : public Driver {
     try {
       std::rethrow_exception(error);
     } catch (Error& cause) {
-      if (!node.context().beyond_qemu || !cause.message().starts_with("No hostname")) throw;
+      if (!node.context().profile.explanations || !cause.message().starts_with("No hostname"))
+        throw;
       throw cause.hint("Name it with the option tls-hostname.");
     }
   }

@@ -51,8 +51,8 @@ void NbdNode::accept(const Agreement& agreed) {
   std::lock_guard lock(first_mutex_);
   if (!has_first_) {
     if (writable_ && agreed.offers(kReadOnly))
-      throw context().beyond_qemu ? Error(ErrorKind::kDenied, "NBD export is read-only")
-                                  : Error::system(EACCES, "Could not open image");
+      throw context().profile.explanations ? Error(ErrorKind::kDenied, "NBD export is read-only")
+                                           : Error::system(EACCES, "Could not open image");
     has_first_ = true;
     first_ = agreed;
     set_length(agreed.size);

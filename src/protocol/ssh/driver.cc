@@ -127,10 +127,11 @@ Description describe(Context& context, Options& options) {
     if (!target.user.empty()) tree.set("user", target.user);
     if (!target.host_key.text.empty()) tree.set("host_key_check", target.host_key.text);
     tree.set("server", server.to_value());
-    result.name = "json:" + tree.compact();
+    result.name = "json:" + tree.compact(context.profile.json_order);
   } else {
     std::string check = target.host_key.text;
-    if (check.empty() && target.host_key.mode == HostKeyCheck::Mode::kNone && context.beyond_qemu)
+    if (check.empty() && target.host_key.mode == HostKeyCheck::Mode::kNone &&
+        context.profile.explanations)
       check = "no";
     result.name = make_uri(target.user.empty() ? local_user() : target.user, server.host,
                            server.port, target.path, check);

@@ -163,7 +163,7 @@ Task<void> SshNode::do_resize(ResizeRequest request) {
     throw Error(ErrorKind::kUnsupported, "Unsupported preallocation mode '" +
                                              std::string(to_string(request.preallocation)) + "'");
   if (request.length < length() && !request.exact) co_return;
-  if (request.length < length() && !context().beyond_qemu)
+  if (request.length < length() && !context().profile.extensions)
     throw Error(ErrorKind::kUnsupported, "ssh driver does not support shrinking files");
   const SessionPtr session = co_await choose();
   wrote_ = true;

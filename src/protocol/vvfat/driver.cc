@@ -103,19 +103,19 @@ class VvfatDriver : public Driver {
           std::make_unique<vvfat::Snapshot>(std::move(folder), std::move(tree), std::move(image));
     });
     auto node = std::make_shared<vvfat::VvfatNode>(context, *this, std::move(snapshot));
-    if (!request.filename.empty()) node->set_name(name_for(options));
+    if (!request.filename.empty()) node->set_name(name_for(context, options));
     if (!writes) co_return node;
-    const bool strict = options.boolean("strict").value_or(context.beyond_qemu);
+    const bool strict = options.boolean("strict").value_or(context.profile.report_lost_writes);
     NodePtr disk = co_await vvfat::VvfatWriteNode::open(std::move(node), strict);
     co_return disk;
   }
 
  private:
   // What people are shown for "fat:…": the options, as QEMU does.
-  std::string name_for(const Options& options) const {
+  std::string name_for(const Context& context, const Options& options) const {
     Options tree = options;
     tree.set("driver", name());
-    return "json:" + tree.to_value().compact();
+    return "json:" + tree.to_value().compact(context.profile.json_order);
   }
   static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 };

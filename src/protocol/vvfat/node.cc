@@ -162,8 +162,7 @@ Task<Extent> VvfatNode::do_extent(uint64_t offset, uint64_t max) {
   extent.data = true;
   const std::shared_lock lock(places_);
   const uint64_t end = end_of_content(snapshot_->image.geometry(), runs_);
-  // QEMU takes all of the disk for data.
-  if (context().beyond_qemu) {
+  if (context().profile.find_zeroes) {
     if (offset < end) {
       extent.length = std::min(max, end - offset);
     } else {
