@@ -8,6 +8,11 @@ BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
   zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
   libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libssh-dev libfuse3-dev fuse3)
 
+# The packages that only the tests of one format need; those name them in their first lines: "# Packages: bximage".
+format_packages() {
+  sed -sn '1,9s/^# Packages: //p' "$(dirname "${BASH_SOURCE[0]}")"/../tests/format/*/*.py 2>/dev/null
+}
+
 # What the tests are compiled with, and the programs that they start.
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libgmock-dev gcc binutils
   python3 python3-pytest python3-pytest-xdist git time strace psmisc procps
@@ -15,10 +20,9 @@ TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libg
   fdisk e2fsprogs dosfstools mtools mount kmod
   cryptsetup-bin openssl gnutls-bin
   libnbd-bin python3-libnbd nbdkit nbd-server fio
-  libqcow-utils python3-libqcow libvmdk-utils python3-libvmdk python3-libvhdi
-  7zip cloop-utils python3-lz4 python3-lzo libxml2-utils ploop bximage
   nginx-light python3-pyftpdlib openssh-server openssh-client
-  seabios linux-image-cloud-amd64 busybox-static)
+  seabios linux-image-cloud-amd64 busybox-static
+  $(format_packages))
 
 # The same, of versions that the backports of Debian 12 have. What they depend on comes from there as well.
 TEST_BACKPORTS=(qemu-utils qemu-block-extra qemu-system-x86)
@@ -35,10 +39,11 @@ codename() { (. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}"); }
 # need_packages STAMP PACKAGE… [-- PACKAGE…]: installs what is missing; those after "--" come from the backports.
 # Nothing happens when all are installed. Ends with a message, and 1, when that is impossible.
 need_packages() {
-  local stamp=$1 missing=() ported=() package backport=
+  local stamp=$1 list missing=() ported=() package backport=
   shift
+  list="$*"
   # A list that changed is checked again.
-  [[ $stamp -nt ${BASH_SOURCE[0]} || -n ${CAIRN_NO_SETUP:-} ]] && return 0
+  [[ -f $stamp && $(<"$stamp") == "$list" || -n ${CAIRN_NO_SETUP:-} ]] && return 0
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     say "This system is not Debian: apt-get is missing." \
       "Install what these packages of Debian 12 hold, then set CAIRN_NO_SETUP=1 and run the command again:" \
@@ -55,7 +60,7 @@ need_packages() {
   if ((${#missing[@]} + ${#ported[@]})); then
     install_packages || return 1
   fi
-  : >"$stamp"
+  printf '%s' "$list" >"$stamp"
 }
 
 # Installs what need_packages found in `missing` and `ported`.

@@ -1,4 +1,5 @@
 """Bochs redologs: made by bximage, read by us and by QEMU; images that lie."""
+# Packages: bximage
 import random
 import struct
 from pathlib import Path

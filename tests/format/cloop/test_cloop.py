@@ -1,4 +1,5 @@
 """cloop images: those of create_compressed_fs as QEMU reads them, other versions from a writer of our own, images that lie."""
+# Packages: cloop-utils python3-lz4 python3-lzo
 import random
 import struct
 import subprocess

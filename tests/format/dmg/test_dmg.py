@@ -1,4 +1,5 @@
 """Apple disk images: every kind of chunk and table as QEMU and 7-Zip read them, and images that lie."""
+# Packages: 7zip
 import base64
 import itertools
 import random

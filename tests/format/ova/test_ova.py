@@ -1,4 +1,5 @@
 """Appliances (OVA): written for VMware's tools, taken apart with tar, xmllint, sha256sum and qemu-img; disks read in place."""
+# Packages: libxml2-utils
 import io
 import subprocess
 import tarfile

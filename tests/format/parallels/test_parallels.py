@@ -1,4 +1,5 @@
 """Parallels images: ours read by QEMU and ploop, QEMU's read by us, images that lie."""
+# Packages: ploop
 import hashlib
 import random
 import struct

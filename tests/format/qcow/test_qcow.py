@@ -1,4 +1,5 @@
 """Version 1 of qcow: ours and QEMU's byte for byte, another reader, images that lie."""
+# Packages: libqcow-utils python3-libqcow
 import re
 import resource
 import struct

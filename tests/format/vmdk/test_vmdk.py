@@ -1,4 +1,5 @@
 """VMDK: what we write QEMU and libvmdk read and the other way round; damaged disks; parents."""
+# Packages: libvmdk-utils python3-libvmdk
 import os
 import re
 import struct

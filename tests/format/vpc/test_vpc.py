@@ -1,4 +1,5 @@
 """VHD images: ours read by QEMU and libvhdi's kin, QEMU's read by us, images that lie."""
+# Packages: python3-libvhdi
 import struct
 
 import pytest
