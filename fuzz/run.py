@@ -10,35 +10,24 @@ from pathlib import Path
 
 SECONDS = 6
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests/support"))
+from samples import samples  # noqa: E402  pylint: disable=wrong-import-position
 
-
-def small_images(folder):
-    """Seeds: small images of many layouts, made by the program that is tested."""
-    cairn = HERE.parent / "build/release/cairn"
-    noise = folder / "noise"
-    noise.write_bytes(b"seed" * 5000 + bytes(20000))
-    for i, options in enumerate(["cluster_size=512", "cluster_size=1k,refcount_bits=1", "cluster_size=4k,compat=v2",
-                                 "cluster_size=16k,extended_l2=on", "cluster_size=512,compression_type=zstd"]):
-        for words in ([], ["-c"]):
-            target = folder / f"seed{i}{len(words)}"
-            subprocess.run([cairn, "convert", "-q", *words, "-f", "raw", "-O", "qcow2", "-o", options, noise, target],
-                           check=True)
-    noise.unlink()
-
-
-# Formats whose fuzz target begins with a small image that the program made: options of creation.
-SEEDS = {"qed": ["cluster_size=4k,table_size=2"], "qcow": [""], "parallels": ["", "cluster_size=512"], "vdi": ["", "static=on"], "vpc": ["", "force_size=on,subformat=fixed"],
-         "vmdk": ["", "subformat=streamOptimized"], "ova": [""]}
+# Targets whose input is no image of the format that their name begins with.
+OTHER_INPUT = ["vhdx"]
 
 
 def seed(folder, name):
-    """A small image of the target's own format, of every layout."""
+    """Small images of the target's own format, of every layout, made by the program that is tested."""
     cairn = HERE.parent / "build/release/cairn"
     noise = folder / "noise"
     noise.write_bytes(b"seed" * 5000 + bytes(20000))
-    for i, options in enumerate(SEEDS.get(name, [])):
-        subprocess.run([cairn, "convert", "-q", "-f", "raw", "-O", name, *(["-o", options] if options else []), noise,
-                        folder / f"seed{i}"], check=True)
+    for sample in samples():
+        if name in OTHER_INPUT or sample.format != name.split("_")[0] or not sample.plain():
+            continue
+        for words in ([], ["-c"]) if sample.format == "qcow2" else ([],):
+            subprocess.run([cairn, "convert", "-q", *words, "-f", "raw", *sample.words(), noise,
+                            folder / f"seed-{sample.name}{'-'.join(words)}"], check=True)
     noise.unlink()
 
 
@@ -69,8 +58,6 @@ def run(program):
         corpus.mkdir()
         for file in (HERE / "corpus" / name).glob("*"):
             shutil.copy(file, corpus)
-        if name.startswith("qcow2"):
-            small_images(corpus)
         if name == "vvfat":
             seed_folders(corpus)
         seed(corpus, name)

@@ -7,23 +7,14 @@
 
 #include "block/capabilities/checkable.h"
 #include "crash/replay.h"
+#include "layouts.h"
 
 namespace cairn {
 namespace {
 
 using namespace testing_support;
 
-struct Case {
-  std::string name;
-  std::string options;
-  std::string format = "qcow2";
-  // The format has counters beside its tables that no order of writes keeps true: a repair sets
-  // them.
-  bool repaired = false;
-  std::string open_options = {};
-};
-
-class Crash : public testing::TestWithParam<Case> {
+class Crash : public testing::TestWithParam<Layout> {
  protected:
   // Guest contents at a flush: EVENTS is how many events had been recorded by then.
   struct Promise {
@@ -34,14 +25,14 @@ class Crash : public testing::TestWithParam<Case> {
   void record() {
     const std::string path = folder_.file("disk");
     world_.add_secret("s0", "sesame");
-    world_.create(path, GetParam().format, kSize, GetParam().options);
+    world_.create(path, GetParam().format, kSize, GetParam().options());
     recording_.add(path);
     std::vector<std::pair<std::string, std::string>> files = {{"file", path}};
     if (data_file()) {
       recording_.add(path + ".data");
       files.push_back({"data-file", path + ".data"});
     }
-    NodePtr node = open_recorded(world_, GetParam().format, files, GetParam().open_options);
+    NodePtr node = open_recorded(world_, GetParam().format, files, open_options());
     const auto count = [&] {
       size_t all = 0;
       for (const auto& [child, name] : files) all += recorder_of(*node, child).count();
@@ -76,9 +67,14 @@ class Crash : public testing::TestWithParam<Case> {
       recording_.take(i, recorder_of(*node, files[i].first));
   }
 
-  bool data_file() const { return GetParam().options.find("data_file=") != std::string::npos; }
-  bool encrypted() const { return GetParam().options.find("encrypt.") != std::string::npos; }
-  bool lazy() const { return GetParam().name == "lazy"; }
+  bool data_file() const { return GetParam().has("data_file="); }
+  bool encrypted() const { return GetParam().has("encrypt."); }
+  bool lazy() const { return GetParam().has("lazy_refcounts=on"); }
+  // Each with a comma before it.
+  std::string open_options() const {
+    const std::string options = GetParam().open_options();
+    return options.empty() ? options : "," + options;
+  }
   // Some take longer: to be repaired, to be unlocked, with a second file. A build that is slow
   // itself is told to look at fewer.
   size_t states() const {
@@ -91,14 +87,14 @@ class Crash : public testing::TestWithParam<Case> {
   void examine(size_t count, std::mt19937_64* chance, bool other_tool) {
     const std::string path = folder_.file("crashed");
     store_file(path, recording_.after(0, count, chance));
-    std::string options = GetParam().open_options;
+    std::string options = open_options();
     if (data_file()) {
       store_file(path + ".data", recording_.after(1, count, chance));
       options += ",data-file.driver=file,data-file.filename=" + path + ".data";
     }
     if (!options.empty()) options.erase(0, 1);
     // Counters that were postponed are repaired when the image is opened for writing.
-    const bool repair = GetParam().repaired;
+    const bool repair = GetParam().sample.crash == Sample::Crash::kRepaired;
     NodePtr node = world_.open(path, GetParam().format, lazy() || repair, options);
     std::string findings;
     CheckRequest request;
@@ -170,32 +166,14 @@ TEST_P(Crash, AnyPartOfTheUnflushedIsConsistent) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Layouts, Crash,
-    testing::Values(Case{"small_clusters", "cluster_size=512"}, Case{"default", ""},
-                    Case{"narrow_refcounts", "cluster_size=1k,refcount_bits=1"},
-                    Case{"extended", "cluster_size=16k,extended_l2=on"},
-                    Case{"v2", "compat=0.10,cluster_size=4k"},
-                    Case{"luks",
-                         "cluster_size=4k,encrypt.format=luks,encrypt.key-secret=s0,"
-                         "encrypt.iter-time=1,encrypt.cipher-alg=aes-128",
-                         "qcow2", false, ",encrypt.key-secret=s0"},
-                    Case{"aes", "cluster_size=4k,encrypt.format=aes,encrypt.key-secret=s0", "qcow2",
-                         false, ",encrypt.key-secret=s0"},
-                    Case{"data_file", "cluster_size=4k,data_file=@"},
-                    Case{"raw_data_file", "cluster_size=4k,data_file=@,data_file_raw=on"},
-                    Case{"lazy", "cluster_size=4k,lazy_refcounts=on"}, Case{"qcow", "", "qcow"},
-                    Case{"qed", "cluster_size=4k,table_size=2", "qed"},
-                    Case{"vdi", "", "vdi", true},
-                    Case{"parallels", "cluster_size=4k", "parallels", true, ",prealloc-size=64k"},
-                    Case{"vpc", "force_size=on", "vpc", true}, Case{"vmdk", "", "vmdk"},
-                    Case{"vmdk_zeroed", "zeroed_grain=on", "vmdk"},
-                    Case{"vhdx", "block_size=1M", "vhdx"}),
-    [](const auto& chosen) { return chosen.param.name; });
+INSTANTIATE_TEST_SUITE_P(Layouts, Crash, testing::ValuesIn(layouts([](const Sample& sample) {
+                           return sample.crash != Sample::Crash::kUntested;
+                         })),
+                         [](const auto& chosen) { return chosen.param.name; });
 
 // --- errors of the file ---
 
-class Faults : public testing::TestWithParam<Case> {};
+class Faults : public testing::TestWithParam<const char*> {};
 
 // The Nth operation on the file fails, for every N: the failure is reported, and what is left is an
 // image without corruption that holds what had been flushed.
@@ -205,7 +183,7 @@ TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
   for (const char* kind : {"write", "flush"}) {
     for (int point = 0; point < 60; ++point) {
       World world(1);
-      world.create(path, "qcow2", 1 << 20, GetParam().options);
+      world.create(path, "qcow2", 1 << 20, GetParam());
       OpenRequest request;
       request.options =
           Options::parse_list("driver=qcow2,file.driver=fault,file.on=" + std::string(kind) +
@@ -267,10 +245,8 @@ TEST_P(Faults, AtEveryPointLeaveAConsistentImage) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, Faults,
-                         testing::Values(Case{"small_clusters", "cluster_size=512"},
-                                         Case{"default", ""},
-                                         Case{"extended", "cluster_size=16k,extended_l2=on"}),
-                         [](const auto& chosen) { return chosen.param.name; });
+                         testing::Values("cluster_size=512", "",
+                                         "cluster_size=16k,extended_l2=on"));
 
 }  // namespace
 }  // namespace cairn

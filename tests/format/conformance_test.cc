@@ -3,6 +3,7 @@
 
 #include "async/async.h"
 #include "block/capabilities/checkable.h"
+#include "layouts.h"
 #include "support.h"
 
 namespace cairn {
@@ -10,22 +11,11 @@ namespace {
 
 using namespace testing_support;
 
-struct Layout {
-  std::string name;
-  std::string format;
-  std::string options;
-  bool check = true;
-  std::string open_options = {};
-  bool zeroed = true;  // what was never written reads as zeroes
-  bool resize = true;
-  bool shrink = true;
-};
-
 class Conformance : public testing::TestWithParam<Layout> {
  protected:
   Conformance() { world_.add_secret("s0", "passphrase"); }
   void open(bool writable = true) {
-    node_ = world_.open(path_, GetParam().format, writable, GetParam().open_options);
+    node_ = world_.open(path_, GetParam().format, writable, GetParam().open_options());
   }
   void reopen() {
     world_.close(node_);
@@ -33,15 +23,15 @@ class Conformance : public testing::TestWithParam<Layout> {
   }
   void make(uint64_t size) {
     path_ = folder_.file("disk");
-    world_.create(path_, GetParam().format, size, GetParam().options);
+    world_.create(path_, GetParam().format, size, GetParam().options());
     model_.assign(size, std::byte{0});
     open();
-    if (!GetParam().zeroed) world_.run(node_->read(0, model_));
+    if (!GetParam().sample.zeroed) world_.run(node_->read(0, model_));
   }
   // What came to the disk when it grew from FROM on: whatever is there, where zeroes are not
   // promised.
   void learn(uint64_t from) {
-    if (!GetParam().zeroed && from < model_.size())
+    if (!GetParam().sample.zeroed && from < model_.size())
       world_.run(node_->read(from, MutableByteSpan(model_).subspan(from)));
   }
   void expect_equal() {
@@ -172,7 +162,7 @@ TEST_P(Conformance, GrowsAndShrinks) {
   model_ = bytes;
   for (const uint64_t length : {uint64_t{9} << 20, uint64_t{3} << 19, uint64_t{6} << 20}) {
     const uint64_t before = model_.size();
-    if (length < before && !GetParam().shrink) {
+    if (length < before && !GetParam().sample.shrinks) {
       EXPECT_THROW(world_.run(node_->resize({.length = length})), Error);
       continue;
     }
@@ -236,64 +226,9 @@ TEST_P(Conformance, RequestsOutsideOfTheDiskAreRefused) {
   world_.close(node_);
 }
 
-std::vector<Layout> layouts() {
-  std::vector<Layout> all = {{"raw", "raw", "", false}};
-  for (const char* cluster : {"512", "4k", "64k", "2M"})
-    all.push_back(
-        {std::string("qcow2_") + cluster, "qcow2", std::string("cluster_size=") + cluster});
-  for (const char* bits : {"1", "2", "4", "8", "32", "64"})
-    all.push_back({std::string("qcow2_refcount_") + bits, "qcow2",
-                   std::string("cluster_size=1k,refcount_bits=") + bits});
-  all.push_back({"qcow2_v2", "qcow2", "compat=0.10,cluster_size=4k"});
-  all.push_back({"qcow2_extended", "qcow2", "extended_l2=on,cluster_size=16k"});
-  all.push_back({"qcow2_extended_large", "qcow2", "extended_l2=on,cluster_size=1M"});
-  all.push_back({"qcow2_lazy", "qcow2", "lazy_refcounts=on"});
-  all.push_back({"qcow2_metadata", "qcow2", "preallocation=metadata"});
-  all.push_back({"qcow2_falloc", "qcow2", "preallocation=falloc,cluster_size=8k"});
-  for (const char* cipher : {"cipher-alg=aes-256,cipher-mode=xts",
-                             "cipher-alg=serpent-192,cipher-mode=cbc,ivgen-alg=essiv",
-                             "cipher-alg=twofish-192,cipher-mode=ctr,ivgen-alg=plain",
-                             "cipher-alg=cast5-128,cipher-mode=cbc"})
-    all.push_back({"luks_" + std::to_string(all.size()), "luks",
-                   std::string("key-secret=s0,iter-time=0,") + cipher, false, "key-secret=s0",
-                   false});
-  for (const char* kind : {"luks,encrypt.iter-time=0", "aes"})
-    all.push_back({"qcow2_encrypted_" + std::to_string(all.size()), "qcow2",
-                   std::string("cluster_size=4k,encrypt.key-secret=s0,encrypt.format=") + kind,
-                   true, "encrypt.key-secret=s0"});
-  all.push_back({"qcow2_data_file", "qcow2", "data_file=@"});
-  all.push_back({"qcow2_data_file_raw", "qcow2", "data_file=@,data_file_raw=on,cluster_size=4k"});
-  all.push_back({"qcow2_full_extended", "qcow2", "preallocation=full,extended_l2=on"});
-  // Short of the usual 128 MiB of space for later, which costs a test time.
-  for (const char* cluster : {"512", "31k", "64k", "1M"})
-    all.push_back({std::string("parallels_") + cluster, "parallels",
-                   std::string("cluster_size=") + cluster, true, "prealloc-size=64k", true, false});
-  all.push_back({"parallels_truncate", "parallels", "cluster_size=4k", true,
-                 "prealloc-size=64k,prealloc-mode=truncate", true, false});
-  all.push_back({"qcow", "qcow", "", true, {}, true, false});
-  all.push_back({"qcow_encrypted", "qcow", "encrypt.format=aes,encrypt.key-secret=s0", true,
-                 "encrypt.key-secret=s0", true, false});
-  all.push_back({"qed", "qed", "", true, {}, true, true, false});
-  all.push_back({"qed_small", "qed", "cluster_size=4k,table_size=2", true, {}, true, true, false});
-  all.push_back({"vdi", "vdi", ""});
-  all.push_back({"vdi_static", "vdi", "static=on"});
-  all.push_back({"vhdx", "vhdx", "block_size=1M"});
-  all.push_back({"vhdx_fixed", "vhdx", "subformat=fixed,block_size=2M"});
-  all.push_back({"vpc", "vpc", "force_size=on"});
-  all.push_back({"vpc_fixed", "vpc", "force_size=on,subformat=fixed"});
-  for (const char* subformat : {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"})
-    all.push_back({std::string("vmdk_") + subformat,
-                   "vmdk",
-                   std::string("subformat=") + subformat,
-                   true,
-                   {},
-                   true,
-                   false});
-  all.push_back({"vmdk_zeroed", "vmdk", "zeroed_grain=on", true, {}, true, false});
-  return all;
-}
-
-INSTANTIATE_TEST_SUITE_P(Formats, Conformance, testing::ValuesIn(layouts()),
+INSTANTIATE_TEST_SUITE_P(Formats, Conformance, testing::ValuesIn(layouts([](const Sample& sample) {
+                           return sample.rewrites;
+                         })),
                          [](const auto& chosen) { return chosen.param.name; });
 
 }  // namespace

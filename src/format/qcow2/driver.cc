@@ -184,6 +184,7 @@ const std::vector<Sample> kSamples = {
      .options = "extended_l2=on,cluster_size=16k",
      .crash = Sample::Crash::kClean},
     {.name = "extended_large", .options = "extended_l2=on,cluster_size=1M"},
+    {.name = "zstd", .options = "cluster_size=512,compression_type=zstd"},
     {.name = "lazy", .options = "lazy_refcounts=on"},
     {.name = "lazy_small",
      .options = "lazy_refcounts=on,cluster_size=4k",
