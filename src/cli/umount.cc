@@ -1,3 +1,6 @@
+#include <chrono>
+#include <cstdlib>
+
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "operation/mount.h"
@@ -13,7 +16,8 @@ int run_umount(Session& session, Arguments& arguments) {
   if (seconds.empty() || seconds.size() > 6 ||
       seconds.find_first_not_of("0123456789") != std::string::npos)
     throw UsageError{"--timeout is a number of seconds, not '" + seconds + "'"};
-  const std::string path = operation::unmount(session.caller(), {.name = name, .seconds = seconds});
+  const std::string path =
+      operation::unmount(session.caller(), name, std::chrono::seconds(std::atoi(seconds.c_str())));
   if (session.json) {
     Value out = Value::object();
     out.set("mount-point", path);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 
@@ -29,12 +30,9 @@ struct Mounted {
 Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
                  std::function<void(const Mounted&)> ready);
 
-// Unmounts what mount() shows on a path, and waits for the end of the program that serves it.
-struct Unmounting {
-  std::string name;     // the mount point as it was given
-  std::string seconds;  // how long to wait at most, in decimal digits
-};
-// Gives the full path of the mount point. Throws kLocked when it is still in use in the end.
-std::string unmount(const Caller& caller, const Unmounting& options);
+// Unmounts what mount() shows on the path NAME, and waits for the end of the program that serves
+// it, PATIENCE at most. Gives the full path of the mount point. Throws kLocked when it is still in
+// use in the end, kInvalid when nothing of this kind is mounted there.
+std::string unmount(const Caller& caller, const std::string& name, std::chrono::seconds patience);
 
 }  // namespace cairn::operation

@@ -119,9 +119,8 @@ void wait_for_server(const Caller& caller, const std::string& name, int server,
 
 }  // namespace
 
-std::string unmount(const Caller& caller, const Unmounting& options) {
-  const auto& [name, seconds] = options;
-  const auto end = Clock::now() + std::chrono::seconds(std::atoi(seconds.c_str()));
+std::string unmount(const Caller& caller, const std::string& name, std::chrono::seconds patience) {
+  const auto end = Clock::now() + patience;
   const std::string path = absolute(name);
   const std::string type = mounted_type(path);
   if (type.empty()) throw Error(ErrorKind::kInvalid, "Nothing is mounted on '" + name + "'");
@@ -132,7 +131,9 @@ std::string unmount(const Caller& caller, const Unmounting& options) {
   while (!try_unmount(path)) {
     caller.cancel.check();
     if (Clock::now() >= end)
-      still_there(name, "is still in use after " + seconds + " seconds, and stays mounted",
+      still_there(name,
+                  "is still in use after " + std::to_string(patience.count()) +
+                      " seconds, and stays mounted",
                   "Close the programs that use it (`fuser -v -m " + name +
                       "` lists them) and try again; only the user who mounted it, or root, may "
                       "unmount it.");

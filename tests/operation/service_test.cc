@@ -128,9 +128,8 @@ TEST_F(Service, ABenchUnderAnOverlayLeavesTheImage) {
 
 TEST_F(Service, UnmountsMountsOfItsOwnOnly) {
   const std::string nothing = folder_.file("disk.qcow2");
-  EXPECT_EQ(
-      error_of([&] { operation::unmount(asking_.caller, {.name = nothing, .seconds = "1"}); }),
-      "Nothing is mounted on '" + nothing + "'");
+  EXPECT_EQ(error_of([&] { operation::unmount(asking_.caller, nothing, std::chrono::seconds(1)); }),
+            "Nothing is mounted on '" + nothing + "'");
 }
 
 }  // namespace
