@@ -342,6 +342,80 @@ Task<int> serve(Shell& shell, Invocation invocation) {
   co_return good ? 0 : 1;
 }
 
+// What the words on the command line say.
+struct CommandLine {
+  OpenHow how;
+  Invocation invocation;
+  std::vector<std::string> objects;
+  bool image_opts = false;
+};
+
+// Takes an option, whose value is in optarg; gives the exit code when the program ends with it.
+std::optional<int> take_option(Session& session, Shell& shell, CommandLine& line, int option) {
+  switch (option) {
+    case 'h':
+      print_tool_help(session);
+      return 0;
+    case 'V':
+      print(version_text(session));
+      finish_output();
+      return 0;
+    case 'c':
+      line.invocation.lines.emplace_back(optarg);
+      break;
+    case 'f':
+      line.how.request.format = optarg;
+      break;
+    case 'r':
+      line.how.request.flags.writable = false;
+      break;
+    case 's':
+      line.how.snapshot = true;
+      break;
+    case 'C':
+      line.how.copy_on_read = true;
+      break;
+    case 'n':
+      apply_cache(shell, line.how, "none");
+      break;
+    case 'm':
+      shell.misalign = 16;
+      break;
+    case 'k':
+      apply_aio(shell, line.how, "native");
+      break;
+    case 'i':
+      if (!apply_aio(shell, line.how, optarg)) return 1;
+      break;
+    case 'd':
+      if (!apply_discard(shell, line.how, optarg)) return 1;
+      break;
+    case 't':
+      if (!apply_cache(shell, line.how, optarg)) return 1;
+      break;
+    case 'T':
+      if (const auto code = take_trace(session, optarg)) return *code;
+      break;
+    case 'U':
+      line.how.request.flags.force_share = true;
+      break;
+    case kObjectOption:
+      line.objects.emplace_back(optarg);
+      break;
+    case kImageOptsOption:
+      line.image_opts = true;
+      shell.image_opts = true;
+      break;
+    case kUntrustedOption:
+      session.untrusted = true;
+      break;
+    default:
+      print_tool_help(session);
+      return 1;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 }  // namespace cairn::cli::io
 
@@ -352,98 +426,36 @@ int run_io(Session& session, int argc, char** argv) {
   // Who waits at a prompt is not asked for an orderly end: an interrupt ends the shell.
   for (const int number_of_signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(number_of_signal, SIG_DFL);
   Shell shell(session);
-  OpenHow how;
+  CommandLine line;
+  OpenHow& how = line.how;
   how.request.flags.writable = true;
   how.request.flags.discard_unmap = true;
   how.request.flags.cache.write_through = true;
-  Invocation invocation;
-  bool image_opts = false;
   optind = 0;
   opterr = 1;
   int got = 0;
-  std::vector<std::string> objects;
   while ((got = ::getopt_long(argc, argv, "hVc:d:f:rsCnkmi:t:T:U", kLongOptions, nullptr)) != -1) {
-    switch (got) {
-      case 'h':
-        print_tool_help(session);
-        return 0;
-      case 'V':
-        print(version_text(session));
-        finish_output();
-        return 0;
-      case 'c':
-        invocation.lines.emplace_back(optarg);
-        break;
-      case 'f':
-        how.request.format = optarg;
-        break;
-      case 'r':
-        how.request.flags.writable = false;
-        break;
-      case 's':
-        how.snapshot = true;
-        break;
-      case 'C':
-        how.copy_on_read = true;
-        break;
-      case 'n':
-        apply_cache(shell, how, "none");
-        break;
-      case 'm':
-        shell.misalign = 16;
-        break;
-      case 'k':
-        apply_aio(shell, how, "native");
-        break;
-      case 'i':
-        if (!apply_aio(shell, how, optarg)) return 1;
-        break;
-      case 'd':
-        if (!apply_discard(shell, how, optarg)) return 1;
-        break;
-      case 't':
-        if (!apply_cache(shell, how, optarg)) return 1;
-        break;
-      case 'T':
-        if (const auto code = take_trace(session, optarg)) return *code;
-        break;
-      case 'U':
-        how.request.flags.force_share = true;
-        break;
-      case kObjectOption:
-        objects.emplace_back(optarg);
-        break;
-      case kImageOptsOption:
-        image_opts = true;
-        shell.image_opts = true;
-        break;
-      case kUntrustedOption:
-        session.untrusted = true;
-        break;
-      default:
-        print_tool_help(session);
-        return 1;
-    }
+    if (const auto code = take_option(session, shell, line, got)) return *code;
   }
   if (argc - optind > 1) {
     if (session.for_people()) throw UsageError{"Expecting one image at most"};
     print_tool_help(session);
     return 1;
   }
-  if (!how.request.format.empty() && image_opts)
+  if (!how.request.format.empty() && line.image_opts)
     fail(session, "--image-opts and -f are mutually exclusive");
-  if (add_objects(session, objects)) return 0;
+  if (add_objects(session, line.objects)) return 0;
   if (session.untrusted) how.request.flags.references.mode = ReferencePolicy::Mode::kDeny;
   if (optind < argc) {
-    if (image_opts) {
+    if (line.image_opts) {
       how.request.options = image_options(session, argv[optind], "");
       how.request.image_opts = true;
     } else {
       how.request.filename = argv[optind];
     }
-    invocation.file = std::move(how);
+    line.invocation.file = std::move(how);
   }
-  return run(session, serve(shell, std::move(invocation)));
+  return run(session, serve(shell, std::move(line.invocation)));
 }
 
 }  // namespace cairn::cli
