@@ -11,7 +11,6 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kSize = 1 << 20;
 constexpr uint64_t kGranularity = 4096;
 
 class BitmapCrash : public testing::TestWithParam<const char*> {
@@ -33,10 +32,10 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
     auto* recorder = dynamic_cast<RecordNode*>(node->file());
     ASSERT_NE(recorder, nullptr);
     std::mt19937_64 random(seed);
-    before_.assign(kSize, std::byte{0});
+    before_.assign(kDiskBytes, std::byte{0});
     world_.run(node->read(0, before_));
     for (int i = 0; i < 12; ++i) {
-      const uint64_t offset = random() % (kSize - 20'000);
+      const uint64_t offset = random() % (kDiskBytes - 20'000);
       const auto data = random_bytes(random, 1 + random() % 20'000);
       if (i % 4 == 3)
         world_.run(node->write_zeroes(offset, data.size()));
@@ -72,11 +71,11 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
     request.report = [&](std::string_view line) { findings += std::string(line) + "\n"; };
     const CheckResult result = world_.run(check_image(*node, request));
     ASSERT_EQ(result.corruptions, 0u) << "after event " << count << ":\n" << findings;
-    std::vector<std::byte> content(kSize);
+    std::vector<std::byte> content(kDiskBytes);
     world_.run(node->read(0, content));
     const DirtyBitmapPtr bitmap = node->bitmaps().find("b");
     if (bitmap && !bitmap->inconsistent())
-      for (uint64_t at = 0; at < kSize; ++at)
+      for (uint64_t at = 0; at < kDiskBytes; ++at)
         if (content[at] != before_[at]) {
           ASSERT_TRUE(bitmap->run_at(at, 1).dirty) << "byte " << at << " after event " << count;
         }
@@ -91,7 +90,7 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
 
 TEST_P(BitmapCrash, NeverLeavesABitmapThatMissesAWrite) {
   const std::string path = folder_.file("disk");
-  world_.create(path, "qcow2", kSize, GetParam());
+  world_.create(path, "qcow2", kDiskBytes, GetParam());
   NodePtr node = world_.open(path, "qcow2", true);
   node->add_bitmap({.name = "b", .granularity = kGranularity, .persistent = true});
   node->add_bitmap({.name = "off", .granularity = 512, .persistent = true, .enabled = false});
@@ -116,7 +115,7 @@ TEST_P(BitmapCrash, FailedStoringIsReported) {
   const std::string path = folder_.file("disk");
   unsigned failures = 0;
   for (unsigned point = 0; point < 40; ++point) {
-    world_.create(path, "qcow2", kSize, GetParam());
+    world_.create(path, "qcow2", kDiskBytes, GetParam());
     NodePtr node = world_.open(path, "qcow2", true);
     node->add_bitmap({.name = "b", .granularity = kGranularity, .persistent = true});
     world_.close(node);

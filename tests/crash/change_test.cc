@@ -15,14 +15,12 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kSize = 1 << 20;
-
 struct Change {
   std::string name;
   std::string options;
   std::function<Task<void>(Node&)> run;
-  bool empties = false;   // the content goes
-  uint64_t kept = kSize;  // so much of it stays
+  bool empties = false;        // the content goes
+  uint64_t kept = kDiskBytes;  // so much of it stays
 };
 
 Task<void> amend(Node& node, std::string options) {
@@ -37,14 +35,14 @@ TEST_P(ChangeCrash, LeavesTheOldDiskOrTheNewOne) {
   World world(1);
   Folder folder;
   const std::string path = folder.file("disk");
-  world.create(path, "qcow2", kSize, GetParam().options);
+  world.create(path, "qcow2", kDiskBytes, GetParam().options);
   std::mt19937_64 random(5);
-  std::vector<std::byte> content(kSize);
+  std::vector<std::byte> content(kDiskBytes);
   {
     NodePtr node = world.open(path, "qcow2", true);
     for (int i = 0; i < 40; ++i) {
       const uint64_t length = 1 + random() % 30'000;
-      const uint64_t offset = random() % (kSize - length);
+      const uint64_t offset = random() % (kDiskBytes - length);
       const auto bytes = random_bytes(random, length);
       const bool zero = i % 4 == 3;
       if (zero)

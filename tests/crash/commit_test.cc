@@ -13,8 +13,6 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kSize = 1 << 20;
-
 struct Pair {
   std::string name;
   std::string base;  // options of creation
@@ -29,7 +27,7 @@ class CommitCrash : public testing::TestWithParam<Pair> {
   void scatter(Node& node, int count) {
     for (int i = 0; i < count; ++i) {
       const uint64_t length = 1 + random_() % 20'000;
-      const uint64_t offset = random_() % (kSize - length);
+      const uint64_t offset = random_() % (kDiskBytes - length);
       const auto bytes = random_bytes(random_, length);
       if (i % 4 == 3)
         world_.run(node.write_zeroes(offset, length));
@@ -58,11 +56,11 @@ TEST_P(CommitCrash, TheGuestSeesTheSameAtEveryMoment) {
   const std::string base = folder_.file("base");
   const std::string top = folder_.file("top");
   const std::string key = how.key.empty() ? "" : "," + how.key;
-  world_.create(base, "qcow2", kSize, how.base);
+  world_.create(base, "qcow2", kDiskBytes, how.base);
   NodePtr node = world_.open(base, "qcow2", true, how.key);
   scatter(*node, 20);
   world_.close(node);
-  world_.create(top, "qcow2", kSize, "backing_file=base,backing_fmt=qcow2" + how.overlay);
+  world_.create(top, "qcow2", kDiskBytes, "backing_file=base,backing_fmt=qcow2" + how.overlay);
   // A backing file has no options of its own in the name: they are given where it is opened.
   const std::string below =
       how.key.empty() ? "" : how.key + ",backing.driver=qcow2,backing." + how.key;
@@ -72,7 +70,7 @@ TEST_P(CommitCrash, TheGuestSeesTheSameAtEveryMoment) {
   };
   node = open_top(top, base, true);
   scatter(*node, 20);
-  std::vector<std::byte> wanted(kSize);
+  std::vector<std::byte> wanted(kDiskBytes);
   world_.run(node->read(0, wanted));
   world_.close(node);
 
@@ -105,7 +103,7 @@ TEST_P(CommitCrash, TheGuestSeesTheSameAtEveryMoment) {
       store_file(left + "/top", recording.after(1, count, by));
       content_of(left + "/base");
       NodePtr seen = open_top(left + "/top", left + "/base", false);
-      std::vector<std::byte> content(kSize);
+      std::vector<std::byte> content(kDiskBytes);
       world_.run(seen->read(0, content));
       const CheckResult result = world_.run(check_image(*seen, {}));
       world_.close(seen);
@@ -133,16 +131,16 @@ TEST_P(ConvertCrash, WhatWasFlushedIsThere) {
   Folder folder;
   world.add_secret("s0", "sesame");
   std::mt19937_64 random(23);
-  std::vector<std::byte> wanted(kSize);
+  std::vector<std::byte> wanted(kDiskBytes);
   for (int i = 0; i < 12; ++i) {
     const auto piece = random_bytes(random, 1 + random() % 30'000);
-    const uint64_t at = random() % (kSize - piece.size());
+    const uint64_t at = random() % (kDiskBytes - piece.size());
     std::copy(piece.begin(), piece.end(), wanted.begin() + static_cast<ptrdiff_t>(at));
   }
   const std::string source_path = folder.file("source");
   store_file(source_path, wanted);
   const std::string path = folder.file("disk");
-  world.create(path, "qcow2", kSize, GetParam().base);
+  world.create(path, "qcow2", kDiskBytes, GetParam().base);
   const bool data_file = GetParam().base.find("data_file=") != std::string::npos;
   Recording recording;
   recording.add(path);
@@ -181,13 +179,13 @@ TEST_P(ConvertCrash, WhatWasFlushedIsThere) {
       }
       NodePtr seen = world.open(left, "qcow2", false, options);
       const CheckResult result = world.run(check_image(*seen, {}));
-      std::vector<std::byte> content(kSize);
+      std::vector<std::byte> content(kDiskBytes);
       world.run(seen->read(0, content));
       world.close(seen);
       ASSERT_EQ(result.corruptions, 0u) << "after event " << count;
       ASSERT_TRUE(count < flushed || content == wanted) << "after event " << count;
       // Nothing but zeroes and what belongs there, ever.
-      for (size_t at = 0; at < kSize; ++at)
+      for (size_t at = 0; at < kDiskBytes; ++at)
         ASSERT_TRUE(content[at] == wanted[at] || content[at] == std::byte{0})
             << "byte " << at << " after event " << count;
     }

@@ -13,7 +13,7 @@ namespace {
 using namespace testing_support;
 using Kind = RecordedEvent::Kind;
 
-constexpr uint64_t kSize = 256 << 10;
+constexpr uint64_t kRepairedBytes = 256 << 10;
 
 struct Damage {
   std::string name;
@@ -38,14 +38,14 @@ class Repair : public testing::TestWithParam<Damage> {
   }
 
   void make_damaged() {
-    world_.create(disk_, "qcow2", kSize, GetParam().options);
+    world_.create(disk_, "qcow2", kRepairedBytes, GetParam().options);
     std::mt19937_64 random(7);
     NodePtr node = world_.open(disk_, "qcow2", true);
     for (int i = 0; i < 12; ++i) {
       const auto bytes = random_bytes(random, 1 + random() % 20'000);
-      world_.run(node->write(random() % (kSize - bytes.size()), bytes));
+      world_.run(node->write(random() % (kRepairedBytes - bytes.size()), bytes));
     }
-    content_.resize(kSize);
+    content_.resize(kRepairedBytes);
     world_.run(node->read(0, content_));
     world_.close(node);
     damaged_ = read_file(disk_);
@@ -123,7 +123,7 @@ class Repair : public testing::TestWithParam<Damage> {
     world_.close(node);
     EXPECT_FALSE(std::filesystem::exists(journal_));
     node = world_.open(disk_, "qcow2", true);
-    Bytes content(kSize);
+    Bytes content(kRepairedBytes);
     world_.run(node->read(0, content));
     EXPECT_TRUE(content == content_);
     world_.close(node);

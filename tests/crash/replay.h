@@ -11,6 +11,9 @@
 
 namespace cairn::testing_support {
 
+// The size of the disks whose changes are recorded.
+inline constexpr uint64_t kDiskBytes = 1 << 20;
+
 inline std::vector<std::byte> load_file(const std::string& path) {
   std::vector<std::byte> bytes(std::filesystem::file_size(path));
   std::ifstream in(path, std::ios::binary);

@@ -11,8 +11,6 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kSize = 1 << 20;
-
 class SnapshotCrash : public testing::TestWithParam<const char*> {
  protected:
   std::vector<std::byte> after(size_t count, std::mt19937_64* chance) const {
@@ -95,13 +93,13 @@ class SnapshotCrash : public testing::TestWithParam<const char*> {
 
 TEST_P(SnapshotCrash, LeavesTheOldOrTheNewState) {
   const std::string path = folder_.file("disk");
-  world_.create(path, "qcow2", kSize, GetParam());
+  world_.create(path, "qcow2", kDiskBytes, GetParam());
   NodePtr node = world_.open(path, "qcow2", true);
   std::mt19937_64 random(9);
   const auto scatter = [&] {
     for (int i = 0; i < 12; ++i) {
       const auto data = random_bytes(random, 1 + random() % 20'000);
-      world_.run(node->write(random() % (kSize - 20'000), data));
+      world_.run(node->write(random() % (kDiskBytes - 20'000), data));
     }
   };
   scatter();

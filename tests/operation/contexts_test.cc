@@ -11,7 +11,7 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kDisk = 2 << 20;
+constexpr uint64_t kSmallDiskBytes = 2 << 20;
 constexpr const char* kFormats[] = {"raw", "qcow2", "qcow", "qed",       "vdi",
                                     "vpc", "vhdx",  "vmdk", "parallels", "qcow2"};
 
@@ -23,7 +23,7 @@ std::string chain_of_formats(unsigned char value) {
   std::string last = folder.file("first.raw");
   const std::string first = last;
   return error_of([&] {
-    world.create(last, "raw", kDisk);
+    world.create(last, "raw", kSmallDiskBytes);
     fill(world, last, "raw", 65536, 65536, value);
     for (size_t i = 0; i < std::size(kFormats); ++i) {
       operation::ConversionOptions options;
@@ -58,7 +58,7 @@ TEST(Contexts, OneServesSeveralThreads) {
   Folder folder;
   World world;
   const std::string source = folder.file("source.qcow2");
-  world.create(source, "qcow2", kDisk);
+  world.create(source, "qcow2", kSmallDiskBytes);
   fill(world, source, "qcow2", 65536, 65536, 7);
   std::string errors[2];
   const auto work = [&](size_t which) {

@@ -8,12 +8,10 @@ namespace {
 using namespace testing_support;
 using operation::ConversionOptions;
 
-constexpr uint64_t kDisk = 4 << 20;
-
 class Conversion : public ::testing::Test {
  protected:
   Conversion() {
-    world_.create(source_, "qcow2", kDisk);
+    world_.create(source_, "qcow2", kImageBytes);
     fill(world_, source_, "qcow2", 1 << 20, 65536, 0x5a);
   }
   ConversionOptions to(const std::string& name, const std::string& format) {
@@ -38,10 +36,10 @@ TEST_F(Conversion, CopiesAndVerifies) {
   const std::string target = options.target;
   const auto done = operation::convert(asking_.caller, std::move(options));
   EXPECT_EQ(done.format, "vhdx");
-  EXPECT_EQ(done.bytes, kDisk);
+  EXPECT_EQ(done.bytes, kImageBytes);
   EXPECT_EQ(done.digest.size(), 64u);
   EXPECT_EQ(asking_.phases, std::vector<std::string>{"verify"});
-  EXPECT_EQ(asking_.last_done, kDisk);
+  EXPECT_EQ(asking_.last_done, kImageBytes);
   EXPECT_EQ(content(world_, target, "vhdx", 1 << 20, 65536),
             std::vector<std::byte>(65536, std::byte{0x5a}));
 }
@@ -54,7 +52,7 @@ TEST_F(Conversion, KeepsWhatExists) {
   EXPECT_EQ(std::filesystem::file_size(target), 8u);
   options.overwrite = true;
   operation::convert(asking_.caller, std::move(options));
-  EXPECT_EQ(std::filesystem::file_size(target), kDisk);
+  EXPECT_EQ(std::filesystem::file_size(target), kImageBytes);
 }
 
 TEST_F(Conversion, ACancelledTargetGoes) {
@@ -78,7 +76,7 @@ TEST_F(Conversion, APresetChoosesTheImage) {
   options.preset = &azure;
   const auto done = operation::convert(asking_.caller, std::move(options));
   EXPECT_EQ(done.format, "vpc");
-  EXPECT_EQ(done.bytes, kDisk);
+  EXPECT_EQ(done.bytes, kImageBytes);
   Options wrong;
   wrong.set("subformat", "dynamic");
   EXPECT_EQ(error_of([&] { operation::choose_image(azure, "x.vhd", "vpc", {}, false, wrong); }),

@@ -14,11 +14,9 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kDisk = 4 << 20;
-
 class Image : public ::testing::Test {
  protected:
-  Image() { world_.create(name_, "qcow2", kDisk); }
+  Image() { world_.create(name_, "qcow2", kImageBytes); }
 
   Folder folder_;
   World world_;
@@ -28,18 +26,18 @@ class Image : public ::testing::Test {
 
 TEST_F(Image, IsDescribedWithItsChain) {
   const std::string top = folder_.file("top.qcow2");
-  world_.create(top, "qcow2", kDisk, "backing_file=" + name_ + ",backing_fmt=qcow2");
+  world_.create(top, "qcow2", kImageBytes, "backing_file=" + name_ + ",backing_fmt=qcow2");
   const auto all = operation::describe_images(asking_.caller, image(top), true, false);
   ASSERT_EQ(all.size(), 2u);
   EXPECT_EQ(operation::text_of(all[0], "format"), "qcow2");
   EXPECT_EQ(operation::text_of(all[0], "full-backing-filename"), name_);
-  EXPECT_EQ(operation::number_of(all[1], "virtual-size"), kDisk);
+  EXPECT_EQ(operation::number_of(all[1], "virtual-size"), kImageBytes);
   EXPECT_EQ(operation::describe_images(asking_.caller, image(top), false, false).size(), 1u);
 }
 
 TEST_F(Image, AChainWithoutEndIsRefused) {
   const std::string top = folder_.file("top.qcow2");
-  world_.create(top, "qcow2", kDisk, "backing_file=" + name_ + ",backing_fmt=qcow2");
+  world_.create(top, "qcow2", kImageBytes, "backing_file=" + name_ + ",backing_fmt=qcow2");
   std::filesystem::copy_file(top, name_, std::filesystem::copy_options::overwrite_existing);
   EXPECT_EQ(error_of([&] { operation::describe_images(asking_.caller, image(top), true, false); }),
             "Backing file '" + name_ + "' creates an infinite loop.");
@@ -55,24 +53,24 @@ TEST_F(Image, MapJoinsNeighbours) {
   EXPECT_EQ(pieces[1].start, 65536u);
   EXPECT_EQ(pieces[1].extent.length, 3 * 65536u);
   EXPECT_TRUE(pieces[1].extent.data);
-  EXPECT_EQ(asking_.last_done, kDisk);
+  EXPECT_EQ(asking_.last_done, kImageBytes);
 }
 
 TEST_F(Image, ShrinksOnlyWhenAllowed) {
   using From = operation::ResizeOptions::From;
   operation::ResizeOptions options{.from = From::kLargerBy, .bytes = 1 << 20};
   auto done = world_.run(operation::resize(world_.context, image(name_), options));
-  EXPECT_EQ(done.before, kDisk);
-  EXPECT_EQ(done.after, kDisk + (1 << 20));
+  EXPECT_EQ(done.before, kImageBytes);
+  EXPECT_EQ(done.after, kImageBytes + (1 << 20));
   options.from = From::kSmallerBy;
   done = world_.run(operation::resize(world_.context, image(name_), options));
   EXPECT_TRUE(done.must_shrink);
-  EXPECT_EQ(done.after, kDisk + (1 << 20));
+  EXPECT_EQ(done.after, kImageBytes + (1 << 20));
   options.shrink = true;
   done = world_.run(operation::resize(world_.context, image(name_), options));
   EXPECT_FALSE(done.must_shrink);
-  EXPECT_EQ(done.after, kDisk);
-  EXPECT_EQ(world_.run(operation::size_of_disk(world_.context, image(name_))), kDisk);
+  EXPECT_EQ(done.after, kImageBytes);
+  EXPECT_EQ(world_.run(operation::size_of_disk(world_.context, image(name_))), kImageBytes);
 }
 
 TEST_F(Image, SnapshotsAreMadeAndApplied) {
@@ -132,10 +130,10 @@ TEST_F(Image, CheckSaysWhatAFormatCannot) {
   EXPECT_EQ(outcome.format, "qcow2");
   EXPECT_EQ(outcome.result.check_errors, 0u);
   const std::string raw = folder_.file("disk.raw");
-  world_.create(raw, "raw", kDisk);
+  world_.create(raw, "raw", kImageBytes);
   EXPECT_TRUE(world_.run(operation::check(asking_.caller, image(raw, "raw"), {})).unsupported);
   const std::string vdi = folder_.file("disk.vdi");
-  world_.create(vdi, "vdi", kDisk);
+  world_.create(vdi, "vdi", kImageBytes);
   const operation::CheckOptions repair{.repair = CheckRequest::Repair::kAll};
   EXPECT_FALSE(world_.run(operation::check(asking_.caller, image(vdi, "vdi"), repair)).unsupported);
   world_.context.profile.extensions = false;

@@ -10,14 +10,12 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kDisk = 4 << 20;
-
 class Layers : public ::testing::Test {
  protected:
   Layers() {
-    world_.create(base_, "qcow2", kDisk);
+    world_.create(base_, "qcow2", kImageBytes);
     fill(world_, base_, "qcow2", 0, 65536, 1);
-    world_.create(top_, "qcow2", kDisk, "backing_file=" + base_ + ",backing_fmt=qcow2");
+    world_.create(top_, "qcow2", kImageBytes, "backing_file=" + base_ + ",backing_fmt=qcow2");
     fill(world_, top_, "qcow2", 1 << 20, 65536, 2);
   }
   bool equal(const std::string& a, const std::string& b) {

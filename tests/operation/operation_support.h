@@ -10,6 +10,9 @@
 
 namespace cairn::testing_support {
 
+// The size of the disks that operations are tried with.
+inline constexpr uint64_t kImageBytes = 4 << 20;
+
 class Asking {
  public:
   explicit Asking(World& world) : caller{.context = world.context, .cancel = cancel} {

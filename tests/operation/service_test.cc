@@ -17,12 +17,10 @@ namespace {
 
 using namespace testing_support;
 
-constexpr uint64_t kDisk = 4 << 20;
-
 class Service : public ::testing::Test {
  protected:
   Service() {
-    world_.create(name_, "qcow2", kDisk);
+    world_.create(name_, "qcow2", kImageBytes);
     fill(world_, name_, "qcow2", 1 << 20, 65536, 3);
   }
 
@@ -62,7 +60,7 @@ TEST_F(Service, ServesUntilItIsCancelled) {
   ASSERT_EQ(list.exports.size(), 1u);
   EXPECT_EQ(list.exports[0].name, "disk");
   ASSERT_TRUE(list.exports[0].info.has_value());
-  EXPECT_EQ(list.exports[0].info->size, kDisk);
+  EXPECT_EQ(list.exports[0].info->size, kImageBytes);
   EXPECT_EQ(content(world_, uri, "raw", 1 << 20, 1)[0], std::byte{3});
   asking_.cancel.request();
   server.join();
@@ -72,14 +70,14 @@ TEST_F(Service, ServesUntilItIsCancelled) {
 
 TEST_F(Service, HashesTheDiskNotTheFile) {
   const std::string raw = folder_.file("disk.raw");
-  world_.create(raw, "raw", kDisk);
+  world_.create(raw, "raw", kImageBytes);
   fill(world_, raw, "raw", 1 << 20, 65536, 3);
   const auto of = [&](const std::string& name, const std::string& format) {
     return world_.run(operation::hash(asking_.caller, image(name, format), {}));
   };
   const auto a = of(name_, "qcow2");
   EXPECT_EQ(a.digest, of(raw, "raw").digest);
-  EXPECT_EQ(a.bytes, kDisk);
+  EXPECT_EQ(a.bytes, kImageBytes);
   EXPECT_EQ(a.format, "qcow2");
   EXPECT_NE(error_of([] { operation::check_algorithm("none"); }), "");
 }
@@ -88,8 +86,8 @@ TEST_F(Service, MeasuresWhatAnImageWillTake) {
   const Driver& qcow2 = *world_.context.registry().find("qcow2");
   const auto result =
       world_.run(operation::measure(world_.context, qcow2, Options{}, image(name_), ""));
-  EXPECT_GT(result.fully_allocated, kDisk);
-  EXPECT_LT(result.required, kDisk);
+  EXPECT_GT(result.fully_allocated, kImageBytes);
+  EXPECT_LT(result.required, kImageBytes);
   Options wrong;
   wrong.set("nothing", "1");
   EXPECT_EQ(
