@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as tree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -108,20 +109,18 @@ def build_lock():
         yield
 
 
-def build(preset, targets):
+def build(preset, targets, prefix=()):
     with build_lock():
-        return build_locked(preset, targets)
+        return build_locked(preset, targets, prefix)
 
 
-def build_locked(preset, targets):
+def build_locked(preset, targets, prefix):
     folder = BUILD / preset
     # The release build is also the users', whose compilers may warn of more.
     strict = "OFF" if preset == "release" else "ON"
-    # The debug build is made for its program: in batches it takes a third of the time.
-    batches = ["-DCAIRN_UNITY=ON", "-DCAIRN_PREFIX=OFF"] if preset == "debug" else []
     configured = step(f"configure {preset}",
-                      ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", f"-DCAIRN_WERROR={strict}", *batches])
-    if configured and step(f"build {preset}", ["ninja", "-C", str(folder), "-j", JOBS, *targets]):
+                      ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", f"-DCAIRN_WERROR={strict}"])
+    if configured and step(f"build {preset}", [*prefix, "ninja", "-C", str(folder), "-j", JOBS, *targets], timeout=3000):
         if "cairn" in targets:
             (folder / ".built").touch()
         return True
@@ -182,42 +181,52 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
     count(xml, ran_well or not SELECTED.all())
 
 
+def everything(tests):
+    """All but the release build. The other builds take what time the processors have left while programs wait."""
+    threads = {"CAIRN_ENGINE": "threads"}
+    with ThreadPoolExecutor(1) as builder:
+        def start(preset, *targets):
+            return builder.submit(lambda: bool(targets) and build(preset, targets, ("nice", "-n", "19")))
+
+        debug = start("debug", *(["cairn"] if SELECTED.all() else []), *(["engine"] if tests else []))
+        asan = start("asan", "cairn", *tests, *(["fuzzers"] if SELECTED.all() else []))
+        tsan = start("tsan", *tests)
+        unit("release")
+        # What a crash leaves behind does not depend on the engine.
+        unit("release", threads, " threads", without="*Crash*")
+        programs("release")
+        programs("release", threads, " threads", extra=("-m", "not slow and not any_engine"))
+        if debug.result():
+            unit("debug", program="engine")
+            if SELECTED.all():
+                # Without inlining, functions of one name in two places call each other.
+                programs("debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"])
+        if asan.result():
+            unit("asan", {"CAIRN_CRASH_STATES": "60"})
+            programs("asan", extra=("-m", "not slow"))
+            if SELECTED.all():
+                xml = BUILD / "fuzz.xml"
+                count(xml, step("fuzz", ["/usr/bin/python3", str(TOP / "fuzz" / "run.py"), str(BUILD / "asan" / "fuzz"), str(xml)]))
+        if tsan.result():
+            # The crash suites record on one worker: nothing races there.
+            unit("tsan", {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}, without="*Crash*:*Faults*")
+
+
 def main():
     global SELECTED
     quick = "--quick" in sys.argv
     SELECTED = Selection([word for word in sys.argv[1:] if not word.startswith("-")])
     BUILD.mkdir(exist_ok=True)
     begin = time.monotonic()
-    threads = {"CAIRN_ENGINE": "threads"}
     tests = ["unit"] if SELECTED.units else []
     if SELECTED.all():
         tally(step("format", ["/bin/sh", "-c", "clang-format --dry-run -Werror $(git ls-files '*.cc' '*.h')"]))
-    if build("release", ["cairn", *tests]):
-        if quick:
-            unit("release", without="*Crash*:*Faults*:*Conformance*")
-            programs("release", extra=("-m", "not slow"), places=QUICK)
-        else:
-            unit("release")
-            # What a crash leaves behind does not depend on the engine.
-            unit("release", threads, " threads", without="*Crash*")
-            programs("release")
-            programs("release", threads, " threads", extra=("-m", "not slow and not any_engine"))
-    if not quick:
-        if SELECTED.units and build("debug", ["engine", *(["cairn"] if SELECTED.all() else [])]):
-            unit("debug", program="engine")
-            # Without inlining, functions of one name in two places call each other.
-            if SELECTED.all():
-                programs("debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"])
-        if build("asan", ["cairn", *tests, *(["fuzzers"] if SELECTED.all() else [])]):
-            unit("asan", {"CAIRN_CRASH_STATES": "60"})
-            programs("asan", extra=("-m", "not slow"))
-            if SELECTED.all():
-                xml = BUILD / "fuzz.xml"
-                count(xml, step("fuzz", ["/usr/bin/python3", str(TOP / "fuzz" / "run.py"),
-                                         str(BUILD / "asan" / "fuzz"), str(xml)]))
-        if SELECTED.units and build("tsan", ["unit"]):
-            # The crash suites record on one worker: nothing races there.
-            unit("tsan", {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}, without="*Crash*:*Faults*")
+    built = build("release", ["cairn", *tests])
+    if built and quick:
+        unit("release", without="*Crash*:*Faults*:*Conformance*")
+        programs("release", extra=("-m", "not slow"), places=QUICK)
+    elif built:
+        everything(tests)
     print(f"{time.monotonic() - begin:.0f} seconds")
     print(f"{Totals.passed} passed, {Totals.failed} failed")
     return 1 if Totals.failed or not Totals.passed else 0
