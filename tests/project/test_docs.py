@@ -14,6 +14,22 @@ def test_pages_name_files_that_exist():
             assert ((TOP / page).parent / link).exists(), (page, link)
 
 
+def test_pages_for_developers_name_what_is_there():
+    """Names of functions, classes and members, where a page is about the sources."""
+    sources = "\n".join(path.read_text() for folder in ("src", "tests", "fuzz") for path in (TOP / folder).rglob("*")
+                        if path.suffix in (".h", ".cc", ".inc", ".py"))
+    sources += (TOP / "CMakeLists.txt").read_text()
+    pages = [TOP / "docs/architecture.md", *sorted((TOP / "docs").glob("adding-a*.md"))]
+    assert len(pages) >= 6
+    for page in pages:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        named = [name for name in re.findall(r"`((?:\w+(?:::|\.|\())*\w+)(?:\(\w*\))?\(?\)?`", text) if re.search(r"_|[a-z][A-Z]|::", name)]
+        assert named, page
+        for name in named:
+            for part in re.split(r"::|\.|\(", name):
+                assert re.search(rf"\b{re.escape(part)}\b", sources), (page.name, name)
+
+
 def test_readme_lists_every_verb_and_no_other(cairn):
     listed = set(re.findall(r"^\| `([a-z]+)` \|", (TOP / "README.md").read_text(), re.M))
     printed = set(re.findall(r"^  ([a-z]+) +\S", cairn("help").out, re.M))
