@@ -7,7 +7,7 @@
 
 namespace cairn::detail {
 
-// A coroutine that starts at once and belongs to nobody. Whoever writes one catches its errors.
+// A coroutine that starts at once and belongs to nobody. Its author catches its errors.
 struct Detached {
   struct promise_type {
     static void* operator new(size_t bytes) { return allocate_frame(bytes); }

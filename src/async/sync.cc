@@ -26,7 +26,7 @@ namespace {
 constexpr int kSpins = 20;
 constexpr int kPauses = 10;
 
-// Tells the processor that this is a loop that waits.
+// Informs the processor that this is a loop that waits.
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();

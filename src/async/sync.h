@@ -12,7 +12,7 @@
 namespace cairn {
 
 // The locks below may be held over a co_await, are fair (first come, first served) and may be used
-// from any number of workers: whoever waits is resumed on its own worker. Awaiting one gives a
+// from any number of workers: what waits is resumed on its own worker. Awaiting one gives a
 // guard that releases when it is destroyed.
 
 namespace detail {
@@ -34,7 +34,7 @@ struct WaiterQueue {
 }  // namespace detail
 
 // Held for a moment, as it mostly is, it is waited for by spinning: to suspend for it, and to be
-// woken on another worker, takes longer, and everybody else queues behind who is not awake yet.
+// woken on another worker, takes longer, and all others queue after one that is not awake yet.
 class Mutex {
  public:
   class Guard {
@@ -138,12 +138,12 @@ class Semaphore {
   detail::WaiterQueue waiters_;
 };
 
-// Runs numbered pieces of work one after the other, in the order of their numbers. Whoever brings
-// the piece that is due goes on with those behind it that others have brought meanwhile, so that no
+// Runs numbered pieces of work one after the other, in the order of their numbers. Who brings
+// the piece that is due continues with the next ones that others have brought meanwhile, so that no
 // thread has to be woken between two of them.
 class InOrder {
  public:
-  // Returns when WORK number NUMBER has ended and throws what it threw; the numbers behind it go on
+  // Returns when WORK number NUMBER has ended and throws what it threw; the numbers after it go on
   // all the same. Numbers begin at 0 and none may be left out. WORK may run on another worker.
   Task<void> run(uint64_t number, Task<void> work);
 

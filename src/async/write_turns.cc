@@ -59,7 +59,7 @@ Task<ssize_t> WriteTurns::write(IoFile file, std::span<const iovec> buffers, uin
   std::array<Waiting*, kMostPosted> ended = {};
   unsigned count = 0;
   const auto post_ended = [&] {
-    // Behind the post the other one's frame may be gone.
+    // After the post the other one's frame may be gone.
     for (Waiting* other : std::span(ended).first(std::exchange(count, 0)))
       other->operation.worker->post(other->operation.handle);
   };

@@ -8,8 +8,8 @@
 namespace cairn {
 
 // Writes to one file in memory (tmpfs), one at a time. The kernel lets no two of them in; threads
-// that sleep in front of its lock cost more than the copying does. Who finds a write under way
-// leaves its own to that thread and goes on with other work. From any worker.
+// that sleep before its lock cost more than the copying does. Who finds a write under way
+// leaves its own to that thread and continues with other work. From any worker.
 class WriteTurns {
  public:
   WriteTurns() = default;

@@ -1,4 +1,4 @@
-// src/codec: compression of single clusters, on memory alone: deflate and zstd behind two
+// src/codec: compression of single clusters, on memory alone: deflate and zstd under two
 // functions here; what only comes in images of others is decoded by stream.h, with ADC, LZO and
 // LZFSE our own (window.h: what they share). May include src/base and the compression libraries.
 #pragma once

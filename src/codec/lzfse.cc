@@ -38,7 +38,7 @@ class BackwardBits {
 
 struct State {
   uint8_t bits = 0;    // to read for the next state
-  uint8_t extra = 0;   // to read for the value, behind them
+  uint8_t extra = 0;   // to read for the value, after them
   uint16_t next = 0;   // to which the bits are added
   uint32_t value = 0;  // to which the extra bits are added
 };

@@ -18,7 +18,7 @@ inline constexpr size_t kLiteralStates = 1024;
 inline constexpr uint32_t kMaxLiterals = 40000;
 inline constexpr uint32_t kMaxTriplets = 10000;
 
-// The header of a block of entropy-coded data ("bvx1", "bvx2"), behind its magic.
+// The header of a block of entropy-coded data ("bvx1", "bvx2"), after its magic.
 struct LzfseHeader {
   uint32_t output_bytes = 0;
   uint32_t literals = 0;
@@ -34,7 +34,7 @@ struct LzfseHeader {
   std::array<uint16_t, kDistanceSymbols> distance_counts{};
   std::array<uint16_t, kLiteralSymbols> literal_counts{};
 
-  // Take the header from INPUT, which stands behind the magic. Throw kCorrupt when it breaks a
+  // Take the header from INPUT, which is after the magic. Throw kCorrupt when it breaks a
   // rule.
   static LzfseHeader plain(Input& input);   // bvx1
   static LzfseHeader packed(Input& input);  // bvx2

@@ -5,7 +5,7 @@
 namespace cairn::codec {
 namespace {
 
-// How far the largest header may reach: 360 counts of at most 14 bits behind 32 bytes.
+// The length of the largest header: 360 counts of at most 14 bits after 32 bytes.
 constexpr uint32_t kMaxPackedHeader = 32 + (360 * 14 + 7) / 8;
 
 uint32_t bits(uint64_t word, unsigned from, unsigned count) {
@@ -72,7 +72,7 @@ void LzfseHeader::validate() const {
 LzfseHeader LzfseHeader::plain(Input& input) {
   LzfseHeader header;
   header.output_bytes = input.le32();
-  input.take(4);  // the payload's length, which the two below tell as well
+  input.take(4);  // the payload's length, which the two below give as well
   header.literals = input.le32();
   header.triplets = input.le32();
   header.literal_payload = input.le32();

@@ -4,7 +4,7 @@
 namespace cairn::codec {
 namespace {
 
-// A length of MASK bits; when they are zero it goes on in bytes, of which zero stands for 255.
+// A length of MASK bits; when they are zero it continues in bytes, of which zero stands for 255.
 size_t length_of(uint8_t code, uint8_t mask, Input& input) {
   size_t length = code & mask;
   if (length != 0) return length;

@@ -137,7 +137,7 @@ uint64_t pbkdf2_rate(HashAlgorithm hash, size_t output_bytes) {
     const uint64_t begin = thread_nanoseconds();
     pbkdf2(hash, bytes_of("password"), salt, iterations, out);
     const uint64_t took = std::max<uint64_t>(thread_nanoseconds() - begin, 1);
-    // A tenth of a second tells enough.
+    // A tenth of a second shows enough.
     if (took > 100'000'000)
       return static_cast<uint64_t>(static_cast<double>(iterations) * 1e9 /
                                    static_cast<double>(took));

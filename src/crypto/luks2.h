@@ -15,14 +15,14 @@ namespace cairn::luks2 {
 inline constexpr uint64_t kLeastHeaderBytes = 16 << 10;
 inline constexpr uint64_t kMostHeaderBytes = 4 << 20;
 
-// One of the two copies: 4096 bytes, its JSON text behind.
+// One of the two copies: 4096 bytes, its JSON text after them.
 struct Header {
   static constexpr size_t kBytes = 4096;
   uint64_t bytes = 0;  // with the JSON text
   uint64_t sequence = 0;
   std::string uuid;
 
-  // True when BYTES begin like a copy: the first (SECOND false) or the one behind it.
+  // True when BYTES begin like a copy: the first (SECOND false) or the one after it.
   static bool looks_like(ByteSpan bytes, bool second);
   // Decodes what can be known without the JSON text. OFFSET is where the copy was found.
   static Header decode(ByteSpan bytes, uint64_t offset);

@@ -15,7 +15,7 @@ constexpr uint64_t kCommitRegionBytes = 4 << 20;
 constexpr unsigned kCommitLeastCopiers = 8;
 }  // namespace
 
-// Which layer above the base decides the bytes from OFFSET on. Behind the end of a layer its own
+// Which layer above the base decides the bytes from OFFSET on. Past the end of a layer its own
 // zeroes hide what is below.
 Task<Commit::Piece> Commit::look(std::vector<Known>& asked, uint64_t offset, uint64_t max) const {
   Piece piece{.length = max};

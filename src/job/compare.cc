@@ -90,7 +90,7 @@ Task<void> Compare::look(unsigned image) {
   known.end = position_ + known.extent.length;
 }
 
-// All that is known about the bytes at the position, but for where they lie.
+// All that is known about the bytes at the position, but for where they are.
 std::array<bool, 6> Compare::status(unsigned image) const {
   const Extent& extent = known_[image].extent;
   const bool last = begin_[image] + known_[image].end >= nodes_[image]->length();
@@ -150,7 +150,7 @@ Task<void> Compare::work() {
       error = std::current_exception();
     }
     if (error) {
-      // What lies before the place that failed is still compared; nothing behind it.
+      // What is before the place that failed is still compared; nothing after it.
       differs(CompareResult::Kind::kContent, failed ? 0 : chunk.offset);
       std::rethrow_exception(error);
     }

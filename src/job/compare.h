@@ -27,7 +27,7 @@ struct CompareResult {
   enum class Kind { kIdentical, kContent, kSize, kStatus };
   Kind kind = Kind::kIdentical;
   uint64_t offset = 0;         // of the first difference: a whole sector for contents
-  bool sizes_differ = false;   // identical beside zeroes behind the end of the shorter one
+  bool sizes_differ = false;   // identical but for zeroes past the end of the shorter one
   uint64_t common_length = 0;  // of the shorter one
 };
 
@@ -81,7 +81,7 @@ class Compare {
     uint64_t end = 0;
   } known_[2];
 
-  // The lowest difference so far; chunks behind it need not be looked at.
+  // The lowest difference so far; chunks after it need not be compared.
   std::atomic<uint64_t> limit_{UINT64_MAX};
   std::mutex result_state_;
   CompareResult result_;

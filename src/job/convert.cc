@@ -172,7 +172,7 @@ Task<void> Convert::look(uint64_t offset) {
     extent_.state = State::kSkip;
   } else if (found.zero) {
     extent_.state = State::kZero;
-    // Behind the end of the backing file what is not there reads as zeroes by itself.
+    // Past the end of the backing file what is not there reads as zeroes by itself.
     if (options_.backing_bytes && offset >= *options_.backing_bytes) extent_.state = State::kSkip;
   } else if (found.host != nullptr && !found.compressed) {
     extent_.host = found.host;
@@ -202,7 +202,7 @@ Task<Convert::Chunk> Convert::next_chunk(BufferPool::Loan& large) {
   chunk.state = extent_.state;
   uint64_t end = known;
   if (options_.compress && chunk.state != State::kData) {
-    // Whole clusters only; a cluster that begins with zeroes may have data behind them.
+    // Whole clusters only; a cluster that begins with zeroes may have data after them.
     const uint64_t cluster = target_->limits().cluster_bytes;
     end = known == total_ ? known : align_down(known, cluster);
     if (end <= position_) {
@@ -258,7 +258,7 @@ Task<void> Convert::work() {
       throw;
     }
     if (chunk.length == 0) co_return;
-    // What lies below the target is read for the digest alone.
+    // What is below the target is read for the digest alone.
     const bool data =
         chunk.state == State::kData || (chunk.state == State::kSkip && options_.digest != nullptr);
     std::exception_ptr error;

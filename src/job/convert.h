@@ -21,7 +21,7 @@ struct ConvertOptions {
   bool compress = false;         // store whole clusters compressed
   bool keep_compressed = false;  // store compressed what the source has compressed
   bool zero_target = false;      // what is not written reads as zeroes
-  bool copy_offload = false;     // let the kernel copy what lies verbatim in a file
+  bool copy_offload = false;     // let the kernel copy what is verbatim in a file
   bool out_of_order = false;     // plain writes need not follow the order of the disk
   bool in_order = false;         // the target takes everything in the order of the disk only
   bool salvage = false;          // unreadable sectors become zeroes
@@ -31,12 +31,12 @@ struct ConvertOptions {
   uint64_t most_output = 0;      // bytes of data that may be stored; 0: any number
   uint64_t rate = 0;             // bytes a second; 0: as fast as it goes
   OrderedDigest* digest = nullptr;  // is given the whole content, in order; null: none
-  // Only what the top layer of the source holds is copied: the target lies on a backing file that
+  // Only what the top layer of the source holds is copied: the target has a backing file that
   // has the rest, of this many bytes.
   std::optional<uint64_t> backing_bytes;
 };
 
-// Copies one or several disks, one behind the other, to the start of another.
+// Copies one or several disks, one after the other, to the start of another.
 //
 // Memory: PARALLEL buffers of a unit (or a cluster); where requests travel small ones, and some
 // large ones. Order: chunks are handed out in the order of the disk and reach the target in it,
@@ -68,7 +68,7 @@ class Convert {
     uint64_t length = 0;  // 0: nothing is left
     State state = State::kData;
     bool compressed = false;  // in the source, or to be in the target
-    Node* host = nullptr;     // where the bytes lie verbatim
+    Node* host = nullptr;     // where the bytes are verbatim
     uint64_t host_offset = 0;
     std::shared_ptr<ProgressSteps::Step> step = nullptr;
   };

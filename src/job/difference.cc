@@ -114,7 +114,7 @@ Task<void> Difference::settle_regions(const TaskGroup& group) {
   }
 }
 
-// What lies from AT on, up to LIMIT: nothing to do, or bytes to compare, in whole units of the
+// What is from AT on, up to LIMIT: nothing to do, or bytes to compare, in whole units of the
 // target.
 Task<Difference::Piece> Difference::next_piece(Scan& scan, uint64_t at, uint64_t limit) const {
   uint64_t most = limit - at;
@@ -130,7 +130,7 @@ Task<Difference::Piece> Difference::next_piece(Scan& scan, uint64_t at, uint64_t
   const Look a = co_await look(scan.wanted, at, most);
   const Look b = co_await look(scan.shown, at, most);
   const uint64_t same = std::min({most, a.length, b.length});
-  // Bytes that lie at the same place of the same file are the same. A cluster that reads as zeroes
+  // Bytes that are at the same place of the same file are the same. A cluster that reads as zeroes
   // may keep its place, where the other disk still has what was there before.
   const bool same_place = a.host != nullptr && b.host != nullptr && a.zero == b.zero &&
                           a.host->filename() == b.host->filename() &&

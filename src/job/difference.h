@@ -16,7 +16,7 @@ struct DifferenceOptions {
   // What the target's own layer holds stays: only where it holds nothing it may show less than is
   // wanted.
   bool own_stays = false;
-  // WANTED and SHOWN are looked at as layers, of which all three lie on the same: what is left to
+  // WANTED and SHOWN are looked at as layers, of which all three share the rest: what is left to
   // the layer below in WANTED is left to it in the target. Units of allocation are alike.
   bool layers = false;
   bool compress = false;         // store whole clusters compressed
@@ -33,7 +33,7 @@ struct DifferenceOptions {
 // one does. Where that and the wanted one differ, the wanted bytes are written.
 //
 // The target is writable; WANTED and SHOWN may be null or shorter and then read as zeroes. Ranges
-// that lie at the same place of the same file are not read.
+// that are at the same place of the same file are not read.
 class Difference {
  public:
   Difference(NodePtr target, NodePtr wanted, NodePtr shown, DifferenceOptions options,

@@ -14,7 +14,7 @@
 namespace cairn {
 
 // A digest of a whole disk that is fed from several workers: pieces come in any order with their
-// numbers, and count in the order of those. Hashing runs on the pool, beside the copying.
+// numbers, and count in the order of those. Hashing runs on the pool, next to the copying.
 class OrderedDigest {
  public:
   explicit OrderedDigest(std::string_view algorithm) : digest_(algorithm) {}

@@ -41,7 +41,7 @@ PipeOutput::PipeOutput(Context& context, int fd, std::string name, uint64_t leng
   struct stat status = {};
   if (::fstat(fd_, &status) != 0) throw Error::system(errno, filename());
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
-    // An open file of our own: others that share this one are not told by its flags.
+    // An open file of our own: the flags of this one are not those of others that share it.
     const std::string path = "/proc/self/fd/" + std::to_string(fd_);
     if (S_ISFIFO(status.st_mode))
       unblocked_ = OwnFd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
@@ -114,7 +114,7 @@ Task<void> PipeOutput::send_at(uint64_t offset, ByteSpan bytes) {
   if (sent_ > length()) set_length(sent_);
 }
 
-// Nothing was sent yet, and the range is in front of what will be appended.
+// Nothing was sent yet, and the range is before what will be appended.
 bool PipeOutput::keeps(uint64_t offset, uint64_t length) const {
   return held_ && sent_ == 0 && offset + length <= held_->length();
 }

@@ -11,7 +11,7 @@ namespace cairn {
 // sent. Closing it sends nothing: finish() does.
 //
 // What HELD has, a file with the start of an image, may still be read and changed until something
-// is appended behind it: then it is sent first. It stays the caller's, who closes it last.
+// is appended after it: then it is sent first. It stays the caller's, who closes it last.
 class PipeOutput : public Node {
  public:
   // LENGTH bytes are sent unless more are written. NAME is what messages call it. Waits in short

@@ -6,7 +6,7 @@
 
 namespace cairn {
 
-// A new file beside an old one that takes its place all at once: at every moment the name stands
+// A new file next to an old one that takes its place all at once: at every moment the name stands
 // for the whole old or the whole new file. The new one goes when it did not take the place, and
 // where the file system has unnamed files also when the program is killed. All calls block.
 class FileReplacement {
@@ -29,13 +29,13 @@ class FileReplacement {
   void commit();
 
  private:
-  // The unnamed file gets a name beside the old one.
+  // The unnamed file gets a name next to the old one.
   void name_new_file();
 
   std::string path_;  // without links
   std::string folder_;
   std::string new_path_;
-  std::string pattern_;  // of names beside the old one
+  std::string pattern_;  // of names next to the old one
   int unnamed_ = -1;     // the new file while it has no name
   struct stat old_ = {};
   bool committed_ = false;

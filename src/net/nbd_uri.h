@@ -19,7 +19,7 @@ struct Location {
   std::string tls_type;  // "x509", "psk", "anon" or empty
   std::string tls_hostname;
   std::optional<bool> tls_verify_peer;
-  std::string tls_certificates;  // a folder with certificates
+  std::string tls_certificates;  // a directory with certificates
   std::string tls_psk_file;
 };
 

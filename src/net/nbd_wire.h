@@ -182,7 +182,7 @@ struct GoRequest {
 };
 
 // Data of LIST_META_CONTEXT and SET_META_CONTEXT. Queries that are too long to mean anything are
-// left out; `too_many` tells that more than kMaxQueries were given.
+// left out; `too_many` says that more than kMaxQueries were given.
 struct MetaContextRequest {
   static constexpr size_t kMaxQueries = 1024;
   std::string name;

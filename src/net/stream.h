@@ -40,11 +40,11 @@ class Stream {
   void set_deadline(Deadline deadline) { deadline_ = deadline; }
 
   // Runs the handshake of SESSION; from then on everything goes through it. Throws kDenied when
-  // bytes in clear are waiting behind the point where TLS begins, and what the handshake said.
+  // bytes in clear are waiting after the point where TLS begins, and what the handshake said.
   Task<void> start_tls(std::unique_ptr<TlsSession> session);
   TlsSession* tls() { return tls_.get(); }
 
-  // Breaks the connection off: whoever reads or writes gets an error. From any thread.
+  // Breaks the connection off: readers and writers get an error. From any thread.
   void abort();
   // Wakes the reader, which then finds the end of the stream. From any thread.
   void stop_reading();

@@ -37,7 +37,7 @@ class TlsSession {
 };
 
 // A `tls-creds-x509`, `tls-creds-psk` or `tls-creds-anon` object: certificates or keys from a
-// folder with the file names that QEMU, libnbd and nbdkit share. Immutable, used by any worker;
+// directory with the file names that QEMU, libnbd and nbdkit share. Immutable, used by any worker;
 // outlives its sessions.
 class TlsCredentials : public Object {
  public:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from conftest import TOP, small_file_system, sparse_disk
-from plain_words import NOT_PLAIN, PLAIN, messages
+from plain_words import NOT_PLAIN, PLAIN, TOKEN, messages
 
 pytestmark = pytest.mark.any_engine
 
@@ -17,6 +17,22 @@ def words(text):
 def test_messages(room):
     wrong = [(str(path.relative_to(TOP)), line, text) for path in sorted((TOP / "src" / room).rglob("*")) if path.suffix in (".cc", ".h")
              for line, text in messages(path) if " " in text and words(text)]
+    assert not wrong
+
+
+# Rooms whose comments are plain as well.
+COMMENTED = ("async", "codec", "crypto", "export", "filter", "job", "net")
+
+
+@pytest.mark.parametrize("room", COMMENTED)
+def test_comments(room):
+    wrong = []
+    for path in sorted((TOP / "src" / room).rglob("*")):
+        if path.suffix in (".cc", ".h"):
+            text = path.read_text()
+            for token in TOKEN.finditer(text):
+                if token[0].startswith("//") and words(token[0]):
+                    wrong.append((str(path.relative_to(TOP)), text.count("\n", 0, token.start()) + 1, words(token[0])))
     assert not wrong
 
 

@@ -15,7 +15,7 @@ namespace {
 constexpr unsigned kMostUnderWay = 64;
 constexpr size_t kMostSpare = 8;
 
-// The payload of a write stands behind two headers. Reading to this place puts it on a page.
+// The payload of a write is after two headers. Reading to this place puts it on a page.
 constexpr size_t kRequestBegin =
     AlignedBuffer::kAlignment - sizeof(fuse_in_header) - sizeof(fuse_write_in);
 constexpr size_t kBufferBytes = kMaxTransfer + 2 * AlignedBuffer::kAlignment;

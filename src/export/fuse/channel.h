@@ -33,7 +33,7 @@ class Channel {
   Worker& worker() const { return worker_; }
   FileSystem& files() const { return files_; }
 
-  // Takes requests until none waits, at most MOST. Tells how many there were.
+  // Takes requests until none waits, at most MOST. Gives how many there were.
   unsigned drain(unsigned most);
   // The kernel has closed the connection.
   bool ended() const { return ended_; }
@@ -43,7 +43,7 @@ class Channel {
   // Waits until everything that was started has been answered.
   Task<void> finish();
 
-  // Runs the work of a request beside the others. It must not throw.
+  // Runs the work of a request next to the others. It must not throw.
   void start(Task<void> work);
   // The memory of the request that is being handed out; from now on the caller's.
   AlignedBuffer take_request();

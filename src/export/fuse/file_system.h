@@ -13,7 +13,7 @@
 
 namespace cairn::fuse {
 
-// The files of a mount and what their requests do. Inode 1 is the whole disk, or the folder whose
+// The files of a mount and what their requests do. Inode 1 is the disk, or the directory whose
 // files are numbered from 2 on. Any number of workers may call.
 class FileSystem {
  public:

@@ -25,12 +25,12 @@ struct FuseFile {
 };
 
 struct FuseOptions {
-  std::string mount_point;  // an existing file, or a folder when there are FILES
+  std::string mount_point;  // an existing file, or a directory when there are FILES
   std::string source;       // the image's name, for the table of mounts
   // Empty: the mount point itself becomes the whole disk.
   std::vector<FuseFile> files;
   bool writable = false;
-  bool growable = false;  // writing behind the end and truncating change the disk's size
+  bool growable = false;  // writing past the end and truncating change the disk's size
   bool allow_other = false;
 };
 
@@ -49,7 +49,7 @@ class FuseMount {
   // Mounts. Blocks. Throws kUnsupported without libfuse, else what the system said.
   void mount();
   // Serves until the file system is unmounted and every request is answered. When CANCEL is
-  // requested it takes the mount out of the tree and goes on until its last user has closed it;
+  // requested it takes the mount out of the tree and continues until its last user has closed it;
   // STILL_USED is called when there is one. Throws when unmounting fails. On worker 0.
   Task<void> serve(CancelSource& cancel, std::function<void()> still_used);
 

@@ -90,7 +90,7 @@ struct Requests {
                     off_t offset, fuse_file_info*) {
     const auto* view = file_of(request, inode);
     if (view == nullptr) return;
-    // DATA lies in the memory of the request, which goes along.
+    // DATA is in the memory of the request, which goes along.
     Channel& channel = *Channel::current();
     start(self().write(channel, request, *view, static_cast<uint64_t>(offset),
                        channel.take_request(), data, size));

@@ -98,7 +98,7 @@ Task<bool> Handshake::greet() {
 Task<std::optional<Agreement>> Handshake::run() {
   const bool greeted = co_await greet();
   if (!greeted) co_return std::nullopt;
-  // Enough for every export to be asked about; a client that goes on for longer only chats.
+  // Enough for every export to be asked about; a client that continues for longer only chats.
   const size_t most = 64 + 8 * server_.options().exports.size();
   for (size_t count = 0; count < most; ++count) {
     std::array<std::byte, OptionHeader::kBytes> raw{};

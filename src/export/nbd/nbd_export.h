@@ -10,7 +10,7 @@
 
 namespace cairn::nbd::server {
 
-// Tells which bytes of a bitmap are dirty: the run that begins at OFFSET, at most MAX bytes.
+// Which bytes of a bitmap are dirty: the run that begins at OFFSET, at most MAX bytes.
 struct DirtyRun {
   uint64_t length = 0;
   bool dirty = false;
@@ -20,7 +20,7 @@ using DirtyLookup = std::function<DirtyRun(uint64_t offset, uint64_t max)>;
 struct ExportOptions {
   std::string name;
   std::string description;
-  NodePtr node;         // closed by whoever opened it
+  NodePtr node;         // closed by its opener
   uint64_t offset = 0;  // of the export in the node, bytes
   uint64_t size = 0;    // bytes, within the node
   bool writable = false;
@@ -40,7 +40,7 @@ class Export {
   uint64_t size() const { return options_.size; }
   bool writable() const { return options_.writable; }
   Node& node() const { return *options_.node; }
-  // Where byte OFFSET of the export lies in the node.
+  // Where byte OFFSET of the export is in the node.
   uint64_t in_node(uint64_t offset) const { return options_.offset + offset; }
 
   // Transmission flags without those that depend on what the client negotiated.

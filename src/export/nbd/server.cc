@@ -184,7 +184,7 @@ Task<void> Server::serve(Socket socket) {
     connections_.insert(&connection);
     half_open_.push_back(&connection);
   }
-  // One that came while the server was told to end may have been overlooked.
+  // One that came while the server was asked to end may have been overlooked.
   if (stopping()) connection.request_stop();
   co_await connection.run();
 }

@@ -224,7 +224,7 @@ std::string read_config(const std::string& path) {
   std::string text;
   char buffer[4096];
   ssize_t got = 0;
-  // One byte more than the parser takes tells it that the file is too long.
+  // One byte more than the parser takes shows it that the file is too long.
   while (text.size() <= (1u << 20) && (got = ::read(fd, buffer, sizeof buffer)) > 0)
     text.append(buffer, static_cast<size_t>(got));
   const int error = errno;

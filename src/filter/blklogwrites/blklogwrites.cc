@@ -17,7 +17,7 @@ const OptionSchema kOpenOptions = {
      "after so many entries the number in the log's head is brought up to date"},
 };
 
-// The log: a head of one sector, then entries of one sector each, data behind those that have some.
+// The log: a head of one sector, then entries of one sector each, data after those that have some.
 constexpr uint64_t kMagic = 0x6a736677736872;
 constexpr uint64_t kVersion = 1;
 // Flags of entries.
@@ -47,7 +47,7 @@ class BlklogwritesNode : public FilterNode {
     co_await log_->read(0, head);
     const uint64_t count = load_le<uint64_t>(head, 16);
     for (uint64_t i = 0; i < count; ++i) {
-      // Every step needs room in the file: a head that lies ends at its end.
+      // Every step needs room in the file: a head that is wrong ends at its end.
       if (next_ >= log_->length())
         throw Error(ErrorKind::kCorrupt, "The log ends before its last entry");
       co_await log_->read(next_, head);
@@ -143,7 +143,7 @@ class BlklogwritesDriver : public Driver {
     std::exception_ptr error;
     try {
       log = co_await request.open_file("log");
-      // An empty log has nothing to go on behind.
+      // An empty log has nothing to continue after.
       append = append && log->length() != 0;
       if (append) sector = co_await sector_of(*log);
       auto node = std::make_shared<BlklogwritesNode>(request, file, log, sector, interval);

@@ -36,7 +36,7 @@ int number_of(const std::exception_ptr& error) {
   }
 }
 
-// "file" is the image that is tested; "raw" the disk that tells what is right.
+// "file" is the image that is tested; "raw" the disk that is right.
 class BlkverifyNode : public FilterNode, public StorageUse {
  public:
   using Capabilities = CapabilityList<StorageUse>;
