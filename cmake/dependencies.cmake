@@ -48,6 +48,11 @@ cairn_pkg(SSH libssh libssh-dev)
 add_library(SSH::Headers INTERFACE IMPORTED)
 target_include_directories(SSH::Headers INTERFACE ${SSH_INCLUDE_DIRS})
 
+# And libiscsi, when a unit of an iSCSI target is.
+cairn_pkg(ISCSI libiscsi libiscsi-dev)
+add_library(ISCSI::Headers INTERFACE IMPORTED)
+target_include_directories(ISCSI::Headers INTERFACE ${ISCSI_INCLUDE_DIRS})
+
 # And the line editor, when somebody sits at a terminal.
 cairn_pkg(EDIT libedit libedit-dev)
 add_library(EDIT::Headers INTERFACE IMPORTED)

@@ -6,11 +6,11 @@
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
   liburing-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libseccomp-dev libedit-dev
   zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
-  libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libssh-dev libfuse3-dev fuse3)
+  libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libssh-dev libiscsi-dev libfuse3-dev fuse3)
 
-# The packages that only the tests of one format need; those name them in their first lines: "# Packages: bximage".
+# The packages that only the tests of one format or protocol need; those name them in their first lines: "# Packages: bximage".
 format_packages() {
-  sed -sn '1,9s/^# Packages: //p' "$(dirname "${BASH_SOURCE[0]}")"/../tests/format/*/*.py 2>/dev/null
+  sed -sn '1,9s/^# Packages: //p' "$(dirname "${BASH_SOURCE[0]}")"/../tests/{format,protocol}/*/*.py 2>/dev/null
 }
 
 # What the tests are compiled with, and the programs that they start.
@@ -20,7 +20,6 @@ TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format libgtest-dev libg
   fdisk e2fsprogs dosfstools mtools mount kmod
   cryptsetup-bin openssl gnutls-bin
   libnbd-bin python3-libnbd nbdkit nbd-server fio
-  nginx-light python3-pyftpdlib openssh-server openssh-client
   seabios linux-image-cloud-amd64 busybox-static
   $(format_packages))
 

@@ -1,14 +1,10 @@
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+
 #include <poll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <memory>
 
+#include "net/connect_now.h"
 #include "protocol/ssh/session.h"
 
 namespace cairn::ssh {
@@ -53,40 +49,7 @@ OwnFd Session::connect_socket() {
   ssh_.options_get_port_(session_, &port);
   address.port = std::to_string(port);
 
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = address.numeric ? AI_NUMERICHOST : 0;
-  if (address.ipv4.value_or(false) != address.ipv6.value_or(false))
-    hints.ai_family = address.ipv4.value_or(false) ? AF_INET : AF_INET6;
-  addrinfo* list = nullptr;
-  const int failed = ::getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
-  if (failed != 0)
-    throw Error(ErrorKind::kIo,
-                "address resolution failed for " + address.text() + ": " + ::gai_strerror(failed));
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
-  int reason = ECONNREFUSED;
-  const auto deadline = Clock::now() + target_.timeout;
-  for (const addrinfo* each = list; each != nullptr; each = each->ai_next) {
-    OwnFd fd(::socket(each->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd) continue;
-    reason = 0;
-    if (::connect(fd.get(), each->ai_addr, each->ai_addrlen) != 0) reason = errno;
-    while (reason == EINPROGRESS) {
-      check_stop();
-      pollfd ready{fd.get(), POLLOUT, 0};
-      if (::poll(&ready, 1, 100) > 0) {
-        socklen_t length = sizeof reason;
-        ::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &reason, &length);
-      } else if (Clock::now() >= deadline) {
-        reason = ETIMEDOUT;
-      }
-    }
-    if (reason != 0) continue;
-    const int on = 1;
-    ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    return fd;
-  }
-  throw Error::system(reason, "Failed to connect to '" + address.text() + "'");
+  return connect_now(address, Clock::now() + target_.timeout, [this] { check_stop(); });
 }
 
 void Session::connect() {

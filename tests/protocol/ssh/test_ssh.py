@@ -1,5 +1,5 @@
 """Disks on SSH servers: OpenSSH's, with every way to check its key and to log in, and SFTP servers that misbehave."""
-# Packages: openssh-server openssh-client libssh-4 qemu-block-extra
+# Packages: openssh-server openssh-client libssh-4
 import json
 import os
 import signal

@@ -1,0 +1,196 @@
+#include <algorithm>
+#include <memory>
+
+#include "base/value.h"
+#include "block/context.h"
+#include "block/open.h"
+#include "protocol/iscsi/node.h"
+
+namespace cairn {
+namespace {
+
+using namespace iscsi;
+
+const OptionSchema kOpenOptions = {
+    {"transport", OptionType::kString, "", "tcp, or iser for RDMA"},
+    {"portal", OptionType::kString, "", "host of the target, with its port unless that is 3260"},
+    {"target", OptionType::kString, "", "name of the target (iqn.…)"},
+    {"lun", OptionType::kNumber, "0", "number of the logical unit"},
+    {"user", OptionType::kString, "", "name to log in with (CHAP)"},
+    {"password", OptionType::kString, "", "its password, deprecated"},
+    {"password-secret", OptionType::kString, "", "ID of a secret that holds it"},
+    {"initiator-name", OptionType::kString, "", "name of the initiator (iqn.…)"},
+    {"header-digest", OptionType::kString, "none-crc32c",
+     "checksums of headers: crc32c, none, crc32c-none or none-crc32c, best first"},
+    {"timeout", OptionType::kNumber, "0", "seconds for a request; 0: no limit"},
+    {"target-user", OptionType::kString, "", "name that the target must prove", true},
+    {"target-password-secret", OptionType::kString, "", "ID of a secret with its password", true},
+    {"sessions", OptionType::kNumber, "1", "how many logins share the work", true},
+};
+
+constexpr const char* kInitiator = "iqn.2008-11.org.linux-kvm";
+constexpr std::string_view kOfName[] = {"transport", "portal", "target", "lun"};
+// What the name of a disk shows; never a password.
+constexpr std::string_view kShown[] = {"lun",
+                                       "portal",
+                                       "transport",
+                                       "target",
+                                       "user",
+                                       "password-secret",
+                                       "header-digest",
+                                       "timeout",
+                                       "initiator-name",
+                                       "target-user",
+                                       "target-password-secret"};
+
+// What a URL, and the environment beside it, say. Throws "Failed to parse URL : URL".
+void add_url(const std::string& url, Options& options) {
+  const IscsiLibrary& library = IscsiLibrary::get();
+  const std::unique_ptr<iscsi_context, decltype(library.iscsi_destroy_context)> context(
+      library.iscsi_create_context(kInitiator), library.iscsi_destroy_context);
+  const std::unique_ptr<iscsi_url, decltype(library.iscsi_destroy_url)> parsed(
+      context ? library.iscsi_parse_full_url(context.get(), url.c_str()) : nullptr,
+      library.iscsi_destroy_url);
+  if (!parsed) invalid("Failed to parse URL : " + url);
+  const auto set = [&](const char* key, const std::string& value) {
+    if (!options.has(key)) options.set(key, value);
+  };
+  options.set("transport", parsed->transport == ISER_TRANSPORT ? "iser" : "tcp");
+  options.set("portal", std::string(parsed->portal));
+  options.set("target", std::string(parsed->target));
+  options.set("lun", std::to_string(parsed->lun));
+  if (parsed->user[0] != 0 && !options.has("user")) {
+    set("user", parsed->user);
+    if (parsed->passwd[0] != 0 && !options.has("password-secret")) set("password", parsed->passwd);
+  }
+}
+
+std::string secret_of(Context& context, const Options& options, const char* key) {
+  const auto id = options.string(key);
+  return id ? std::string(context.secret(*id).bytes()) : std::string();
+}
+
+iscsi_header_digest digest_of(const std::string& text) {
+  if (text == "none") return ISCSI_HEADER_DIGEST_NONE;
+  if (text == "none-crc32c") return ISCSI_HEADER_DIGEST_NONE_CRC32C;
+  if (text == "crc32c-none") return ISCSI_HEADER_DIGEST_CRC32C_NONE;
+  if (text == "crc32c") return ISCSI_HEADER_DIGEST_CRC32C;
+  invalid("Invalid header-digest setting : " + text);
+}
+
+void add_login(Context& context, const Options& options, Target& target) {
+  target.user = options.string("user").value_or("");
+  const auto password = options.string("password");
+  if (target.user.empty() && options.string("target-user").value_or("").empty()) return;
+  if (password && options.has("password-secret"))
+    invalid("'password' and 'password-secret' properties are mutually exclusive");
+  target.password = password ? *password : secret_of(context, options, "password-secret");
+  if (!target.user.empty() && !password && !options.has("password-secret"))
+    invalid("CHAP username specified but no password was given");
+  if (password)
+    context.warn(
+        "iSCSI block driver 'password' option is deprecated, use 'password-secret' instead");
+  target.target_user = options.string("target-user").value_or("");
+  target.target_password = secret_of(context, options, "target-password-secret");
+}
+
+Target target_of(Context& context, const Options& options) {
+  Target target;
+  const auto transport = options.string("transport");
+  const auto portal = options.string("portal");
+  const auto name = options.string("target");
+  if (!transport || !portal || !name) invalid("Need all of transport, portal and target options");
+  if (*transport != "tcp" && *transport != "iser") invalid("Unknown transport: " + *transport);
+  target.iser = *transport == "iser";
+  target.portal = *portal;
+  target.name = *name;
+  const uint64_t lun = options.number("lun").value_or(0);
+  constexpr uint64_t kMostLuns = 0x3fff;
+  if (lun > kMostLuns) invalid("LUN " + std::to_string(lun) + " is larger than 16383");
+  target.lun = static_cast<int>(lun);
+  add_login(context, options, target);
+  target.initiator = options.string("initiator-name").value_or(kInitiator);
+  target.digest = digest_of(options.string("header-digest").value_or("none-crc32c"));
+  const uint64_t timeout = options.number("timeout").value_or(0);
+  constexpr uint64_t kMostSeconds = 1'000'000;
+  target.timeout = static_cast<unsigned>(std::min(timeout, kMostSeconds));
+  const uint64_t sessions = options.number("sessions").value_or(1);
+  constexpr uint64_t kMostSessions = 16;
+  if (sessions < 1 || sessions > kMostSessions)
+    invalid("The option 'sessions' must be between 1 and " + std::to_string(kMostSessions));
+  target.sessions = static_cast<unsigned>(sessions);
+  return target;
+}
+
+std::string shown_name(std::string_view driver, const Options& options) {
+  Value tree = Value::object();
+  tree.set("driver", std::string(driver));
+  for (const auto& [key, value] : options.items())
+    if (std::find(std::begin(kShown), std::end(kShown), key) != std::end(kShown))
+      tree.set(key, value);
+  return "json:" + tree.compact();
+}
+
+class IscsiDriver : public Driver {
+ public:
+  explicit IscsiDriver(std::string_view name)
+      : Driver({.name = name,
+                .title = name == "iser" ? "logical units of iSCSI targets, by RDMA"
+                                        : "logical units of iSCSI targets",
+                .kind = DriverKind::kProtocol,
+                .prefixes = {name},
+                .abilities = {.create = true},
+                .capabilities = IscsiNode::Capabilities::ids(),
+                .verbatim = true,
+                .fixed_size = true,
+                .open_options = kOpenOptions}) {}
+
+  void parse_filename(std::string_view filename, Options& options) const override {
+    for (const std::string_view key : kOfName)
+      if (options.has(key))
+        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
+    add_url(std::string(filename), options);
+    if (name() == "iser") options.set("transport", "iser");
+  }
+
+  Task<NodePtr> open(OpenContext& request) const override {
+    std::string shown = shown_name(name(), request.options);
+    auto node = std::make_shared<IscsiNode>(request.context, *this,
+                                            target_of(request.context, request.options),
+                                            request.flags.writable, std::move(shown));
+    co_await connect(*node);
+    co_return node;
+  }
+
+  // A unit cannot be made: it must be there and large enough.
+  Task<void> create(Context& context, CreateRequest request) const override {
+    Options options;
+    parse_filename(request.filename, options);
+    auto node = std::make_shared<IscsiNode>(context, *this, target_of(context, options), true,
+                                            shown_name(name(), options));
+    co_await connect(*node);
+    const uint64_t length = node->length();
+    co_await node->close();
+    if (length < request.size) throw Error(ErrorKind::kInvalid, "Cannot grow iSCSI devices");
+  }
+
+ private:
+  static Task<void> connect(IscsiNode& node) {
+    std::exception_ptr error;
+    try {
+      co_await node.connect();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (!error) co_return;
+    co_await node.close();
+    std::rethrow_exception(error);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_iscsi_driver() { return std::make_unique<IscsiDriver>("iscsi"); }
+std::unique_ptr<Driver> make_iser_driver() { return std::make_unique<IscsiDriver>("iser"); }
+
+}  // namespace cairn

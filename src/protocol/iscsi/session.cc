@@ -1,0 +1,382 @@
+#include "protocol/iscsi/session.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "async/cancel.h"
+#include "async/runtime.h"
+
+namespace cairn::iscsi {
+namespace {
+
+// How often a cancellation is looked for, and the library gets its turn.
+constexpr int kMomentMs = 150;
+constexpr auto kNopPeriod = std::chrono::seconds(5);
+constexpr int kMostNops = 3;
+constexpr size_t kMostFlying = 128;  // commands
+constexpr unsigned kMostAttempts = 7;
+// Of a target that is busy: the mean waits grow fourfold from here on.
+constexpr double kFirstWaitMs = 8;
+
+// The errno that stands for what the unit said.
+int errno_of_sense(const scsi_sense& sense) {
+  if (sense.key == SCSI_SENSE_COMMAND_ABORTED) return ECANCELED;
+  switch (sense.ascq) {
+    case 0x1a00:
+    case 0x2000:
+    case 0x2400:
+    case 0x2600:
+      return EINVAL;
+    case 0x2100:
+    case 0x2707:
+      return ENOSPC;
+    case 0x2500:
+      return ENOTSUP;
+    case 0x3a00:
+    case 0x3a01:
+    case 0x3a02:
+      return ENOMEDIUM;
+    case 0x2700:
+      return EACCES;
+    case 0x0401:
+      return EINPROGRESS;
+    case 0x0402:
+      return ENOTCONN;
+    default:
+      return EIO;
+  }
+}
+
+}  // namespace
+
+// Starts the thread, and resumes who opens when the unit is known or cannot be reached.
+struct Session::Opening {
+  Session& session;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) {
+    session.opener_ = Worker::current();
+    session.opener_handle_ = handle;
+    // A signal of the host program is nothing for this thread.
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    Session* self = &session;
+    session.thread_ = std::thread([self] { self->work(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  void await_resume() const {
+    if (session.open_error_) std::rethrow_exception(session.open_error_);
+  }
+};
+
+struct Session::Doing {
+  Session& session;
+  Command& command;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    command.session_ = &session;
+    command.worker_ = Worker::current();
+    command.handle_ = handle;
+    const std::lock_guard lock(session.mutex_);
+    if (session.over_) {
+      command.error_ = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
+      return false;
+    }
+    session.load_ += command.length();
+    session.submitted_.push_back(&command);
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(session.wake_.get(), &one, sizeof one);
+    return true;
+  }
+  void await_resume() const noexcept {}
+};
+
+Session::Session(const Target& target, const CancelSource* cancel)
+    : library_(IscsiLibrary::get()),
+      target_(target),
+      cancel_(cancel),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      random_(std::random_device{}()) {
+  if (!wake_) throw Error::system(errno, "eventfd");
+}
+
+Session::~Session() { stop(); }
+
+Task<void> Session::open() { co_await Opening{*this}; }
+
+Task<void> Session::perform(Command& command) { co_await Doing{*this, command}; }
+
+void Session::stop() {
+  stopping_ = true;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
+  if (thread_.joinable()) thread_.join();
+}
+
+void Session::check_stop() const {
+  if (stopping_) throw Error(ErrorKind::kCancelled, "the disk was closed");
+  if (cancel_ != nullptr && cancel_->requested()) throw Error(ErrorKind::kCancelled, "cancelled");
+}
+
+Error Session::failure(const std::string& what) const {
+  std::string text = library_.iscsi_get_error(context_);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return Error(ErrorKind::kIo, text.empty() ? what : what + " : " + text);
+}
+
+void Session::work() {
+  try {
+    connect();
+    learn();
+  } catch (...) {
+    open_error_ = std::current_exception();
+  }
+  const bool opened = !open_error_;
+  opener_->post(opener_handle_);
+  try {
+    if (opened) serve();
+    drop_all(Error(ErrorKind::kIo, "the connection could not be opened"));
+  } catch (const Error& error) {
+    drop_all(error);
+  }
+  if (context_ == nullptr) return;
+  if (opened && library_.iscsi_is_logged_in(context_) != 0) {
+    // A target that does not answer the farewell is left.
+    bool left = false;
+    library_.iscsi_logout_async(
+        context_, [](iscsi_context*, int, void*, void* done) { *static_cast<bool*>(done) = true; },
+        &left);
+    const auto deadline = Clock::now() + std::chrono::milliseconds(500);
+    while (!left && Clock::now() < deadline) {
+      pollfd ready{library_.iscsi_get_fd(context_),
+                   static_cast<short>(library_.iscsi_which_events(context_)), 0};
+      if (ready.fd < 0 || ::poll(&ready, 1, 50) < 0) break;
+      if (library_.iscsi_service(context_, ready.revents) < 0) break;
+    }
+  }
+  library_.iscsi_destroy_context(context_);
+}
+
+// Waits for the target or for work, a moment at most.
+void Session::turn(Clock::time_point deadline) {
+  check_stop();
+  if (Clock::now() >= deadline) throw Error::system(ETIMEDOUT, "iSCSI: the target does not answer");
+  // The descriptor changes with every new connection.
+  pollfd fds[2] = {{wake_.get(), POLLIN, 0},
+                   {library_.iscsi_get_fd(context_),
+                    static_cast<short>(library_.iscsi_which_events(context_)), 0}};
+  ::poll(fds, fds[1].fd < 0 || fds[1].events == 0 ? 1 : 2, kMomentMs);
+  if (fds[0].revents != 0) {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof count);
+  }
+  check_stop();
+  if (library_.iscsi_service(context_, fds[1].revents) < 0)
+    throw failure("iSCSI: the connection was lost");
+}
+
+// --- the unit at work ---
+
+void Session::serve() {
+  zeroes_.assign(unit_.block_bytes, std::byte{});
+  last_nop_ = Clock::now();
+  for (;;) {
+    const auto now = Clock::now();
+    for (size_t i = 0; i < later_.size();)
+      if (later_[i].first <= now) {
+        Command* command = later_[i].second;
+        later_.erase(later_.begin() + static_cast<ptrdiff_t>(i));
+        start(*command);
+      } else {
+        ++i;
+      }
+    while (flying_.size() < kMostFlying) {
+      Command* next = nullptr;
+      {
+        const std::lock_guard lock(mutex_);
+        if (submitted_.empty()) break;
+        next = submitted_.front();
+        submitted_.pop_front();
+      }
+      start(*next);
+    }
+    keep_alive();
+    turn(Clock::time_point::max());
+  }
+}
+
+// A line that is dead without saying so is found by questions that need no unit.
+void Session::keep_alive() {
+  const auto now = Clock::now();
+  if (now - last_nop_ < kNopPeriod) return;
+  last_nop_ = now;
+  if (library_.iscsi_get_nops_in_flight(context_) >= kMostNops) {
+    library_.iscsi_reconnect(context_);
+    return;
+  }
+  library_.iscsi_nop_out_async(context_, nullptr, nullptr, 0, nullptr);
+}
+
+void Session::start(Command& command) {
+  flying_.push_back(&command);
+  command.buffer_ = {command.out_.empty() ? const_cast<std::byte*>(command.in_.data())
+                                          : static_cast<void*>(command.out_.data()),
+                     command.length()};
+  command.task_ = make_task(command);
+  if (command.task_ != nullptr) return;
+  command.error_ = std::make_exception_ptr(failure("iSCSI: the command could not be sent"));
+  finish(command);
+}
+
+scsi_task* Session::make_task(Command& command) {
+  using Kind = Command::Kind;
+  const bool wide = unit_.long_addresses();
+  const uint64_t block = command.block_;
+  const auto low = static_cast<uint32_t>(block);
+  const auto bytes = static_cast<uint32_t>(command.length());
+  const int size = static_cast<int>(unit_.block_bytes);
+  const int lun = target_.lun;
+  const int fua = command.fua_ ? 1 : 0;
+  const int unmap = command.unmap_ ? 1 : 0;
+  auto* zeroes = reinterpret_cast<unsigned char*>(zeroes_.data());
+  unmap_list part{.lba = block, .num = static_cast<uint32_t>(command.count_)};
+  switch (command.kind_) {
+    case Kind::kRead:
+      return wide ? library_.iscsi_read16_iov_task(context_, lun, block, bytes, size, 0, 0, 0, 0, 0,
+                                                   &on_answer, &command, &command.buffer_, 1)
+                  : library_.iscsi_read10_iov_task(context_, lun, low, bytes, size, 0, 0, 0, 0, 0,
+                                                   &on_answer, &command, &command.buffer_, 1);
+    case Kind::kWrite:
+      return wide ? library_.iscsi_write16_iov_task(context_, lun, block, nullptr, bytes, size, 0,
+                                                    0, fua, 0, 0, &on_answer, &command,
+                                                    &command.buffer_, 1)
+                  : library_.iscsi_write10_iov_task(context_, lun, low, nullptr, bytes, size, 0, 0,
+                                                    fua, 0, 0, &on_answer, &command,
+                                                    &command.buffer_, 1);
+    case Kind::kSync:
+      return library_.iscsi_synchronizecache10_task(context_, lun, 0, 0, 0, 0, &on_answer,
+                                                    &command);
+    case Kind::kUnmap:
+      return library_.iscsi_unmap_task(context_, lun, 0, 0, &part, 1, &on_answer, &command);
+    case Kind::kWriteSame:
+      // The short form where only that one can unmap.
+      if (!wide && command.unmap_ && !unit_.same_unmaps)
+        return library_.iscsi_writesame10_task(context_, lun, low, zeroes, unit_.block_bytes,
+                                               static_cast<uint16_t>(command.count_), 0, unmap, 0,
+                                               0, &on_answer, &command);
+      return library_.iscsi_writesame16_task(context_, lun, block, zeroes, unit_.block_bytes,
+                                             static_cast<uint32_t>(command.count_), 0, unmap, 0, 0,
+                                             &on_answer, &command);
+    case Kind::kProvisioning: {
+      constexpr uint32_t kDescriptors = 64;
+      return library_.iscsi_get_lba_status_task(context_, lun, block, 8 + 16 * kDescriptors,
+                                                &on_answer, &command);
+    }
+    case Kind::kCapacity:
+      return library_.iscsi_readcapacity16_task(context_, lun, &on_answer, &command);
+  }
+  return nullptr;
+}
+
+void Session::on_answer(iscsi_context*, int status, void* data, void* command) {
+  auto& each = *static_cast<Command*>(command);
+  each.session_->answered(each, status, static_cast<scsi_task*>(data));
+}
+
+void Session::answered(Command& command, int status, scsi_task* task) {
+  if (task == nullptr) task = command.task_;
+  command.task_ = nullptr;
+  if (status == SCSI_STATUS_GOOD) {
+    if (command.kind_ == Command::Kind::kRead && task != nullptr &&
+        task->residual_status == SCSI_RESIDUAL_UNDERFLOW && task->residual != 0) {
+      command.error_ = std::make_exception_ptr(
+          Error(ErrorKind::kIo, "iSCSI: the target sent fewer bytes than it was asked for"));
+    } else if (command.kind_ == Command::Kind::kProvisioning && task != nullptr) {
+      const auto* said = static_cast<scsi_get_lba_status*>(library_.scsi_datain_unmarshall(task));
+      for (uint32_t i = 0; said != nullptr && i < said->num_descriptors; ++i)
+        command.provisioning_.push_back(
+            {said->descriptors[i].lba, said->descriptors[i].num_blocks,
+             said->descriptors[i].provisioning == SCSI_PROVISIONING_TYPE_MAPPED});
+    } else if (command.kind_ == Command::Kind::kCapacity && task != nullptr) {
+      const auto* said = static_cast<scsi_readcapacity16*>(library_.scsi_datain_unmarshall(task));
+      command.count_ = said == nullptr || said->returned_lba == UINT64_MAX ? unit_.blocks
+                                                                           : said->returned_lba + 1;
+    }
+  } else if (comes_again(command, status, task)) {
+    if (task != nullptr) library_.scsi_free_scsi_task(task);
+    return;
+  } else if (status == SCSI_STATUS_CANCELLED) {
+    command.error_ = std::make_exception_ptr(Error(ErrorKind::kCancelled, "cancelled"));
+  } else {
+    const bool sense = status == SCSI_STATUS_CHECK_CONDITION && task != nullptr;
+    const int error = sense ? errno_of_sense(task->sense) : EIO;
+    command.refused_ = sense && task->sense.key == SCSI_SENSE_ILLEGAL_REQUEST;
+    std::string text = library_.iscsi_get_error(context_);
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    command.error_ = std::make_exception_ptr(
+        Error::system(error).hint("iSCSI, at block " + std::to_string(command.block_) + ": " +
+                                  (text.empty() ? "status " + std::to_string(status) : text)));
+  }
+  if (task != nullptr) library_.scsi_free_scsi_task(task);
+  finish(command);
+}
+
+// Whether COMMAND is worth another attempt, which is then arranged.
+bool Session::comes_again(Command& command, int status, const scsi_task* task) {
+  std::chrono::milliseconds wait{0};
+  if (status == SCSI_STATUS_BUSY || status == SCSI_STATUS_TASK_SET_FULL) {
+    std::exponential_distribution<double> spread(1.0);
+    const double mean =
+        kFirstWaitMs * static_cast<double>(uint64_t{1} << (2 * std::min(command.attempt_, 6U)));
+    wait =
+        std::chrono::milliseconds(static_cast<int64_t>(std::min(mean * spread(random_), 60'000.0)));
+  } else if (status == SCSI_STATUS_TIMEOUT) {
+    wait = std::chrono::seconds(2);
+    library_.iscsi_reconnect(context_);
+  } else if (status == SCSI_STATUS_CHECK_CONDITION && task != nullptr) {
+    const auto key = task->sense.key;
+    if (key != SCSI_SENSE_NO_SENSE && key != SCSI_SENSE_RECOVERED_ERROR &&
+        key != SCSI_SENSE_UNIT_ATTENTION)
+      return false;
+  } else {
+    return false;
+  }
+  if (++command.attempt_ > kMostAttempts) return false;
+  flying_.remove(&command);
+  later_.emplace_back(Clock::now() + wait, &command);
+  return true;
+}
+
+void Session::finish(Command& command) {
+  flying_.remove(&command);
+  load_ -= command.length();
+  command.worker_->post(command.handle_);
+}
+
+// The session is over: the library calls back for what it has, then what waits is told.
+void Session::drop_all(const Error& why) {
+  std::vector<Command*> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    over_ = true;
+    why_over_ = why.message();
+    waiting.assign(submitted_.begin(), submitted_.end());
+    submitted_.clear();
+  }
+  for (const auto& [when, command] : later_) waiting.push_back(command);
+  later_.clear();
+  for (Command* each : waiting) {
+    each->error_ = std::make_exception_ptr(why);
+    finish(*each);
+  }
+  if (flying_.empty()) return;
+  library_.iscsi_destroy_context(std::exchange(context_, nullptr));
+}
+
+}  // namespace cairn::iscsi

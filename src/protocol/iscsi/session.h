@@ -1,0 +1,183 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <coroutine>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "async/task.h"
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/own_fd.h"
+#include "protocol/iscsi/iscsi_library.h"
+
+namespace cairn {
+class CancelSource;
+class Worker;
+}  // namespace cairn
+
+namespace cairn::iscsi {
+
+// Which unit of which target, and how one gets there.
+struct Target {
+  bool iser = false;
+  std::string portal;  // HOST[:PORT]
+  std::string name;    // of the target
+  int lun = 0;
+  std::string user, password;                // of the initiator
+  std::string target_user, target_password;  // which the target must prove
+  std::string initiator;
+  iscsi_header_digest digest = ISCSI_HEADER_DIGEST_NONE_CRC32C;
+  unsigned timeout = 0;  // seconds per request; 0: none
+  unsigned sessions = 1;
+};
+
+// What the target says of the unit.
+struct Unit {
+  bool cd = false;
+  bool write_protected = false;
+  bool fua = false;
+  bool mode_unknown = false;  // it did not say whether it can be written
+  uint64_t blocks = 0;
+  uint32_t block_bytes = 512;
+  bool thin = false;                                // blocks may be unmapped
+  bool unmapped_zero = false;                       // … and then read as zeroes
+  bool unmap = false;                               // the command UNMAP
+  bool same_unmaps = false, same10_unmaps = false;  // WRITE SAME (16) and (10) with the flag
+  // Blocks; 0: the target does not say.
+  uint64_t most_transfer = 0, most_unmap = 0, most_same = 0, unmap_unit = 0;
+
+  bool long_addresses() const { return blocks > (uint64_t{1} << 32); }
+  uint64_t bytes() const { return blocks * block_bytes; }
+};
+
+// A run of blocks that are or are not mapped.
+struct Provisioning {
+  uint64_t block = 0, count = 0;
+  bool mapped = true;
+};
+
+// A command to the unit.
+class Command {
+ public:
+  enum class Kind : uint8_t { kRead, kWrite, kSync, kUnmap, kWriteSame, kProvisioning, kCapacity };
+  explicit Command(Kind kind, uint64_t block = 0, uint64_t count = 0)
+      : kind_(kind), block_(block), count_(count) {}
+  Command(const Command&) = delete;
+  void set_out(MutableByteSpan out) { out_ = out; }
+  void set_in(ByteSpan in) { in_ = in; }
+  void set_fua() { fua_ = true; }
+  void set_unmap() { unmap_ = true; }
+
+  // When it was done: what went wrong, or null.
+  const std::exception_ptr& error() const { return error_; }
+  // The unit does not know the command, or not for these blocks.
+  bool refused() const { return refused_; }
+  const std::vector<Provisioning>& provisioning() const { return provisioning_; }
+  // Of kCapacity.
+  uint64_t blocks() const { return count_; }
+  size_t length() const { return out_.size() + in_.size(); }
+
+ private:
+  friend class Session;
+  const Kind kind_;
+  const uint64_t block_;
+  uint64_t count_;
+  MutableByteSpan out_;
+  ByteSpan in_;
+  bool fua_ = false, unmap_ = false;
+  std::exception_ptr error_;
+  bool refused_ = false;
+  std::vector<Provisioning> provisioning_;
+  class Session* session_ = nullptr;
+  scsi_task* task_ = nullptr;
+  scsi_iovec buffer_{};
+  unsigned attempt_ = 0;
+  Worker* worker_ = nullptr;
+  std::coroutine_handle<> handle_;
+};
+
+// A login at a target, on a thread of its own: nothing of libiscsi is touched by another one. The
+// library logs in again when the connection is lost, and sends again what has no answer.
+class Session {
+ public:
+  Session(const Target& target, const CancelSource* cancel);
+  ~Session();
+  Session(const Session&) = delete;
+
+  // Logs in and asks what the unit is. Throws with QEMU's words.
+  Task<void> open();
+  const Unit& unit() const { return unit_; }
+  // Does COMMAND; what went wrong is in it. From any worker; COMMAND lives until then.
+  Task<void> perform(Command& command);
+  // Logs out. From any thread but its own; blocks, briefly.
+  void stop();
+  // How many bytes are asked for.
+  size_t load() const { return load_.load(std::memory_order_relaxed); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Opening;
+  struct Doing;
+  struct Answer;
+
+  void work();
+  void turn(Clock::time_point deadline);
+  void connect();
+  void learn();
+  void learn_mode();
+  void learn_capacity();
+  void learn_pages();
+  // Waits for the answer of the task that START makes.
+  scsi_task* ask(const std::function<scsi_task*(iscsi_command_cb, void*)>& start, int* status);
+
+  void serve();
+  void start(Command& command);
+  scsi_task* make_task(Command& command);
+  void answered(Command& command, int status, scsi_task* task);
+  bool comes_again(Command& command, int status, const scsi_task* task);
+  void finish(Command& command);
+  void drop_all(const Error& why);
+  void keep_alive();
+  void check_stop() const;
+  Error failure(const std::string& what) const;
+  static void on_answer(iscsi_context* context, int status, void* data, void* command);
+  static void on_asked(iscsi_context* context, int status, void* data, void* answer);
+
+  const IscsiLibrary& library_;
+  const Target target_;
+  const CancelSource* cancel_;
+  OwnFd wake_;
+  std::thread thread_;
+  std::atomic<size_t> load_{0};
+  std::atomic<bool> stopping_{false};
+
+  std::mutex mutex_;
+  std::deque<Command*> submitted_;
+  bool over_ = false;  // nobody takes commands any more
+  std::string why_over_;
+
+  // Of the opening, then not changed.
+  std::exception_ptr open_error_;
+  Worker* opener_ = nullptr;
+  std::coroutine_handle<> opener_handle_;
+  Unit unit_;
+
+  // The thread's own.
+  iscsi_context* context_ = nullptr;
+  std::list<Command*> flying_;
+  std::vector<std::pair<Clock::time_point, Command*>> later_;  // that are tried again
+  std::vector<std::byte> zeroes_;                              // a block
+  Clock::time_point last_nop_{};
+  std::minstd_rand random_;
+};
+
+}  // namespace cairn::iscsi
