@@ -63,36 +63,41 @@ need_packages() {
 }
 
 # Installs what need_packages found in `missing` and `ported`.
-install_packages() {
-  local as_root=() all=("${missing[@]}" "${ported[@]}") log=$top/build/packages.log
+install_packages() (
+  as_root=() all=("${missing[@]}" "${ported[@]}") log=$top/build/packages.log
   if ((EUID != 0)); then
     if ! command -v sudo >/dev/null; then
       say "Debian packages are missing, and this needs root or sudo to install them. As root, run:" \
         "  apt-get install ${all[*]}"
-      return 1
+      exit 1
     fi
     as_root=(sudo)
   fi
   echo "Installing ${#all[@]} Debian packages (the log is ${log#"$top/"}): ${all[*]}" >&2
   as_root+=(env DEBIAN_FRONTEND=noninteractive)
   : >"$log"
+  # Servers among the packages are for the tests, which start their own: none is started because it was installed.
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]] && "${as_root[@]}" sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy" 2>>"$log"; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+  fi
   if ! "${as_root[@]}" apt-get update -qq >>"$log" 2>&1; then
     echo "The package lists could not be updated; trying with the present ones." >&2
   fi
   if ((${#missing[@]})); then
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$log" 2>&1 ||
-      not_installed "${missing[@]}" || return 1
+      not_installed "${missing[@]}" || exit 1
   fi
   if ((${#ported[@]})); then
-    local release=()
+    release=()
     if [[ $(codename) == bookworm ]]; then
       need_backports "${as_root[@]}"
       release=(-t bookworm-backports)
     fi
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${release[@]}" "${ported[@]}" >>"$log" 2>&1 ||
-      not_installed "${ported[@]}" || return 1
+      not_installed "${ported[@]}" || exit 1
   fi
-}
+)
 
 # Says why apt-get failed, with the end of its log.
 not_installed() {
