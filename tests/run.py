@@ -27,17 +27,31 @@ class Selection:
     def __init__(self, words):
         self.pattern, self.places = "", []
         for word in words:
-            place = next((place for place in (CALLED_FROM / word, TOP / word) if place.exists()), Path()).resolve()
+            place = next(
+                (place for place in (CALLED_FROM / word, TOP / word) if place.exists()), Path()
+            ).resolve()
             if place.is_relative_to(TOP / "tests"):
                 self.places.append(place)
             else:
                 self.pattern = word
         if self.pattern and (self.places or len(words) > 1):
             sys.exit("Give either one part of a name, or files and directories of tests.")
-        files = [file for place in self.places for file in ([place] if place.is_file() else sorted(place.rglob("*")))]
-        self.cases = [f"{suite}.{name}" for file in files if file.name.endswith("_test.cc")
-                      for suite, name in re.findall(r"^TEST(?:_[FP])?\((\w+), (\w+)\)", file.read_text(), re.M)]
-        self.programs = not self.places or any(re.fullmatch(r"test_\w+\.py", file.name) for file in files)
+        files = [
+            file
+            for place in self.places
+            for file in ([place] if place.is_file() else sorted(place.rglob("*")))
+        ]
+        self.cases = [
+            f"{suite}.{name}"
+            for file in files
+            if file.name.endswith("_test.cc")
+            for suite, name in re.findall(
+                r"^TEST(?:_[FP])?\((\w+), (\w+)\)", file.read_text(), re.M
+            )
+        ]
+        self.programs = not self.places or any(
+            re.fullmatch(r"test_\w+\.py", file.name) for file in files
+        )
         self.units = not self.places or bool(self.cases)
         if not self.programs and not self.units:
             sys.exit(f"There are no tests in {', '.join(map(str, self.places))}.")
@@ -53,7 +67,10 @@ class Selection:
 
     def program_words(self, otherwise):
         places = [str(place) for place in self.places if place.is_dir() or place.suffix == ".py"]
-        return [*(places or (["tests"] if self.pattern else otherwise)), *(["-k", self.pattern] if self.pattern else [])]
+        return [
+            *(places or (["tests"] if self.pattern else otherwise)),
+            *(["-k", self.pattern] if self.pattern else []),
+        ]
 
 
 def step(name, command, env=None, timeout=1500):
@@ -62,12 +79,20 @@ def step(name, command, env=None, timeout=1500):
     begin = time.monotonic()
     with open(log, "wb") as out:
         try:
-            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, timeout=timeout,
-                                  env={**os.environ, **(env or {})}, cwd=TOP).returncode
+            code = subprocess.run(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                env={**os.environ, **(env or {})},
+                cwd=TOP,
+            ).returncode
         except subprocess.TimeoutExpired:
             code = -1
             out.write(b"\nended: took too long\n")
-    print(f"{name}: {'ok' if code == 0 else 'FAILED'} ({time.monotonic() - begin:.0f} s)", flush=True)
+    print(
+        f"{name}: {'ok' if code == 0 else 'FAILED'} ({time.monotonic() - begin:.0f} s)", flush=True
+    )
     if code != 0:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-60:]), flush=True)
@@ -82,8 +107,12 @@ def count(xml, ran_well, may_be_empty=False):
         Totals.failed += 1
         return
     # A test that did not run is as bad as one that failed.
-    bad = sum(1 for case in cases if case.get("status") == "notrun" or
-              any(child.tag in ("failure", "error", "skipped") for child in case))
+    bad = sum(
+        1
+        for case in cases
+        if case.get("status") == "notrun"
+        or any(child.tag in ("failure", "error", "skipped") for child in case)
+    )
     Totals.passed += len(cases) - bad
     Totals.failed += bad
     if not ran_well and bad == 0:
@@ -118,9 +147,13 @@ def build_locked(preset, targets, prefix):
     folder = BUILD / preset
     # The release build is also the users', whose compilers may warn of more.
     strict = "OFF" if preset == "release" else "ON"
-    configured = step(f"configure {preset}",
-                      ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", f"-DCAIRN_WERROR={strict}"])
-    if configured and step(f"build {preset}", [*prefix, "ninja", "-C", str(folder), "-j", JOBS, *targets], timeout=3000):
+    configured = step(
+        f"configure {preset}",
+        ["cmake", "--preset", preset, "-DCAIRN_TESTS=ON", f"-DCAIRN_WERROR={strict}"],
+    )
+    if configured and step(
+        f"build {preset}", [*prefix, "ninja", "-C", str(folder), "-j", JOBS, *targets], timeout=3000
+    ):
         if "cairn" in targets:
             (folder / ".built").touch()
         return True
@@ -140,11 +173,26 @@ def unit(preset, env=None, label="", program="unit", without=""):
         xml = Path(f"{stem}-{shard}.xml")
         xml.unlink(missing_ok=True)
         log = open(f"{stem}-{shard}.log", "wb")
-        command = [str(BUILD / preset / "tests" / program), f"--gtest_output=xml:{xml}", "--gtest_brief=1",
-                   f"--gtest_filter={SELECTED.unit_filter()}{'-' + without if without else ''}"]
+        command = [
+            str(BUILD / preset / "tests" / program),
+            f"--gtest_output=xml:{xml}",
+            "--gtest_brief=1",
+            f"--gtest_filter={SELECTED.unit_filter()}{'-' + without if without else ''}",
+        ]
         sharded = {"GTEST_TOTAL_SHARDS": JOBS, "GTEST_SHARD_INDEX": str(shard)}
-        runs.append((xml, log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=TOP,
-                                                env={**os.environ, **sharded, **(env or {})})))
+        runs.append(
+            (
+                xml,
+                log,
+                subprocess.Popen(
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=TOP,
+                    env={**os.environ, **sharded, **(env or {})},
+                ),
+            )
+        )
     every = True
     for xml, log, process in runs:
         try:
@@ -155,17 +203,36 @@ def unit(preset, env=None, label="", program="unit", without=""):
             well = False
         log.close()
         if not well:
-            print("\n".join(Path(log.name).read_text(errors="replace").splitlines()[-60:]), flush=True)
+            print(
+                "\n".join(Path(log.name).read_text(errors="replace").splitlines()[-60:]), flush=True
+            )
         every = every and well
         # A shard of few tests may have none to run.
         count(xml, well, may_be_empty=True)
     print(f"{name}: {'ok' if every else 'FAILED'} ({time.monotonic() - begin:.0f} s)", flush=True)
 
 
+# For the shell.
+PYTHON = "$(git ls-files '*.py' bench tools/figures)"
+
 # What --quick runs: the verbs and the rules that all of them keep.
-QUICK = [f"tests/{name}.py" for name in (
-    "verb/test_verbs", "verb/test_manners", "verb/test_own_manners", "verb/test_overwrite", "security/test_cut_files", "verb/test_formats",
-    "verb/test_hash", "verb/test_resize", "verb/test_snapshots", "project/test_structure", "project/test_words", "project/test_docs")]
+QUICK = [
+    f"tests/{name}.py"
+    for name in (
+        "verb/test_verbs",
+        "verb/test_manners",
+        "verb/test_own_manners",
+        "verb/test_overwrite",
+        "security/test_cut_files",
+        "verb/test_formats",
+        "verb/test_hash",
+        "verb/test_resize",
+        "verb/test_snapshots",
+        "project/test_structure",
+        "project/test_words",
+        "project/test_docs",
+    )
+]
 
 
 def programs(preset, env=None, label="", extra=(), places=("tests",)):
@@ -174,9 +241,22 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
     name = f"programs {preset}{label}"
     xml = BUILD / (name.replace(" ", "-") + ".xml")
     xml.unlink(missing_ok=True)
-    command = ["/usr/bin/python3", "-m", "pytest", "-q", "-n", JOBS, "--dist", "loadfile",
-               *(["-x"] if "--stop" in sys.argv else []), f"--junitxml={xml}", "-p", "no:cacheprovider", *extra,
-               *SELECTED.program_words(places)]
+    command = [
+        "/usr/bin/python3",
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        JOBS,
+        "--dist",
+        "loadfile",
+        *(["-x"] if "--stop" in sys.argv else []),
+        f"--junitxml={xml}",
+        "-p",
+        "no:cacheprovider",
+        *extra,
+        *SELECTED.program_words(places),
+    ]
     ran_well = step(name, command, {"CAIRN": str(BUILD / preset / "cairn"), **(env or {})})
     count(xml, ran_well or not SELECTED.all())
 
@@ -185,10 +265,15 @@ def everything(tests):
     """All but the release build. The other builds take what time the processors have left while programs wait."""
     threads = {"CAIRN_ENGINE": "threads"}
     with ThreadPoolExecutor(1) as builder:
-        def start(preset, *targets):
-            return builder.submit(lambda: bool(targets) and build(preset, targets, ("nice", "-n", "19")))
 
-        debug = start("debug", *(["cairn"] if SELECTED.all() else []), *(["engine"] if tests else []))
+        def start(preset, *targets):
+            return builder.submit(
+                lambda: bool(targets) and build(preset, targets, ("nice", "-n", "19"))
+            )
+
+        debug = start(
+            "debug", *(["cairn"] if SELECTED.all() else []), *(["engine"] if tests else [])
+        )
         asan = start("asan", "cairn", *tests, *(["fuzzers"] if SELECTED.all() else []))
         tsan = start("tsan", *tests)
         unit("release")
@@ -200,16 +285,31 @@ def everything(tests):
             unit("debug", program="engine")
             if SELECTED.all():
                 # Without inlining, functions of one name in two places call each other.
-                programs("debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"])
+                programs(
+                    "debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"]
+                )
         if asan.result():
             unit("asan", {"CAIRN_CRASH_STATES": "60"})
             programs("asan", extra=("-m", "not slow"))
             if SELECTED.all():
                 xml = BUILD / "fuzz.xml"
-                count(xml, step("fuzz", ["/usr/bin/python3", str(TOP / "fuzz" / "run.py"), str(BUILD / "asan" / "fuzz"), str(xml)]))
+                count(
+                    xml,
+                    step(
+                        "fuzz",
+                        [
+                            "/usr/bin/python3",
+                            str(TOP / "fuzz" / "run.py"),
+                            str(BUILD / "asan" / "fuzz"),
+                            str(xml),
+                        ],
+                    ),
+                )
         if tsan.result():
             # The crash suites record on one worker: nothing races there.
-            unit("tsan", {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}, without="*Crash*:*Faults*")
+            unit(
+                "tsan", {"TSAN_OPTIONS": "halt_on_error=0:exitcode=66"}, without="*Crash*:*Faults*"
+            )
 
 
 def main():
@@ -220,7 +320,13 @@ def main():
     begin = time.monotonic()
     tests = ["unit"] if SELECTED.units else []
     if SELECTED.all():
-        tally(step("format", ["/bin/sh", "-c", "clang-format --dry-run -Werror $(git ls-files '*.cc' '*.h')"]))
+        tally(
+            step(
+                "format",
+                ["/bin/sh", "-c", "clang-format --dry-run -Werror $(git ls-files '*.cc' '*.h')"],
+            )
+        )
+        tally(step("format Python", ["/bin/sh", "-c", f"black --check --line-length 100 {PYTHON}"]))
     built = build("release", ["cairn", *tests])
     if built and quick:
         unit("release", without="*Crash*:*Faults*:*Conformance*")
