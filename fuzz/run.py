@@ -26,8 +26,20 @@ def seed(folder, name):
         if name in OTHER_INPUT or sample.format != name.split("_")[0] or not sample.plain():
             continue
         for words in ([], ["-c"]) if sample.format == "qcow2" else ([],):
-            subprocess.run([cairn, "convert", "-q", *words, "-f", "raw", *sample.words(), noise,
-                            folder / f"seed-{sample.name}{'-'.join(words)}"], check=True)
+            subprocess.run(
+                [
+                    cairn,
+                    "convert",
+                    "-q",
+                    *words,
+                    "-f",
+                    "raw",
+                    *sample.words(),
+                    noise,
+                    folder / f"seed-{sample.name}{'-'.join(words)}",
+                ],
+                check=True,
+            )
     noise.unlink()
 
 
@@ -40,12 +52,24 @@ def seed_folders(folder):
     (tree / "sub/Long name of a file.text").write_text("x" * 9000)
     (tree / "sub/deep/empty").write_text("")
     disk = folder / "disk"
-    subprocess.run([cairn, "convert", "-q", "-f", "raw", "-O", "raw", f"fat:floppy:12:{tree}", disk], check=True)
+    subprocess.run(
+        [cairn, "convert", "-q", "-f", "raw", "-O", "raw", f"fat:floppy:12:{tree}", disk],
+        check=True,
+    )
     env = os.environ | {"MTOOLS_SKIP_CHECK": "1"}
-    for i, words in enumerate((["mdir"], ["mdel", "::/a.txt"], ["mmove", "::/sub/deep", "::/"], ["mmd", "::/A new folder"],
-                               ["mren", "::/sub", "::/other"])):
-        subprocess.run([words[0], "-i", disk, *words[1:]], check=True, env=env, stdout=subprocess.DEVNULL)
-        (folder / f"seed{i}").write_bytes(b"\0" + disk.read_bytes()[512:512 + 60000])
+    for i, words in enumerate(
+        (
+            ["mdir"],
+            ["mdel", "::/a.txt"],
+            ["mmove", "::/sub/deep", "::/"],
+            ["mmd", "::/A new folder"],
+            ["mren", "::/sub", "::/other"],
+        )
+    ):
+        subprocess.run(
+            [words[0], "-i", disk, *words[1:]], check=True, env=env, stdout=subprocess.DEVNULL
+        )
+        (folder / f"seed{i}").write_bytes(b"\0" + disk.read_bytes()[512 : 512 + 60000])
     disk.unlink()
     shutil.rmtree(tree)
 
@@ -63,9 +87,22 @@ def run(program):
         seed(corpus, name)
         # The shell prints what it does and complains by getopt; reports of faults come through all the same.
         quiet = ["-close_fd_mask=3"] if name == "io_lines" else []
-        done = subprocess.run([program, *quiet, f"-max_total_time={SECONDS}", "-timeout=10", "-rss_limit_mb=1024",
-                               "-max_len=131072", "-detect_leaks=0", f"-artifact_prefix={folder}/", corpus],
-                              capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            [
+                program,
+                *quiet,
+                f"-max_total_time={SECONDS}",
+                "-timeout=10",
+                "-rss_limit_mb=1024",
+                "-max_len=131072",
+                "-detect_leaks=0",
+                f"-artifact_prefix={folder}/",
+                corpus,
+            ],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
         print(name, "ok" if done.returncode == 0 else "FAILED", flush=True)
         if done.returncode == 0:
             return f"<testcase name={text.quoteattr(name)}/>"

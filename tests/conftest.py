@@ -14,7 +14,9 @@ CAIRN = Path(os.environ.get("CAIRN", TOP / "build/release/cairn")).resolve()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of the quick tier and of the sanitizer runs")
-    config.addinivalue_line("markers", "any_engine: about words and layouts; not run again on the other I/O engine")
+    config.addinivalue_line(
+        "markers", "any_engine: about words and layouts; not run again on the other I/O engine"
+    )
 
 
 class Result:
@@ -26,8 +28,9 @@ class Result:
 
 
 def call(program, *words, ok=True, timeout=60, **more):
-    done = subprocess.run([str(program), *map(str, words)], capture_output=True, text=True,
-                          timeout=timeout, **more)
+    done = subprocess.run(
+        [str(program), *map(str, words)], capture_output=True, text=True, timeout=timeout, **more
+    )
     if ok:
         assert done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
     return Result(done)
@@ -36,8 +39,12 @@ def call(program, *words, ok=True, timeout=60, **more):
 def traced(calls, *words):
     """The system calls CALLS of a run of cairn, as strace prints them."""
     # Leaks cannot be looked for below strace.
-    done = subprocess.run(["strace", "-f", "-e", f"trace={calls}", CAIRN, *words], capture_output=True, text=True,
-                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    done = subprocess.run(
+        ["strace", "-f", "-e", f"trace={calls}", CAIRN, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -64,6 +71,7 @@ def qemu_io():
     def run(image, *commands, fmt="qcow2", ok=True):
         words = [word for command in commands for word in ("-c", command)]
         return call("qemu-io", "-f", fmt, *words, image, ok=ok)
+
     return run
 
 
@@ -95,7 +103,9 @@ def loop(folder):
     devices = []
 
     def attach(path, *options):
-        device = subprocess.run(["losetup", "-f", "--show", *options, path], capture_output=True, text=True, check=True).stdout.strip()
+        device = subprocess.run(
+            ["losetup", "-f", "--show", *options, path], capture_output=True, text=True, check=True
+        ).stdout.strip()
         devices.append(device)
         return device
 

@@ -25,8 +25,14 @@ os.execv(sys.argv[2], sys.argv[2:])
 def test_the_thread_engine_takes_over(folder, error):
     with open("a.raw", "wb") as out:
         out.write(b"x" * (4 << 20))
-    for words in (["convert", "-T", "none", "-t", "none", "-f", "raw", "-O", "qcow2", "a.raw", "b.qcow2"],
-                  ["compare", "-T", "none", "a.raw", "b.qcow2"]):
-        done = subprocess.run([SYSTEM_PYTHON, "-c", LAUNCHER, str(error), str(CAIRN), *words], capture_output=True,
-                              text=True, timeout=20)
+    for words in (
+        ["convert", "-T", "none", "-t", "none", "-f", "raw", "-O", "qcow2", "a.raw", "b.qcow2"],
+        ["compare", "-T", "none", "a.raw", "b.qcow2"],
+    ):
+        done = subprocess.run(
+            [SYSTEM_PYTHON, "-c", LAUNCHER, str(error), str(CAIRN), *words],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
         assert done.returncode == 0, (words, done.stdout, done.stderr)

@@ -17,6 +17,7 @@ ROWS = [row for row in samples() if row.exchanged]
 def sources(tmp_path_factory):
     """The disk, and one image of every row with its content."""
     from conftest import call
+
     place = tmp_path_factory.mktemp("matrix")
     before = os.getcwd()
     os.chdir(place)
@@ -37,12 +38,23 @@ def test_converts_to_all(sources, folder, cairn, qemu, source):
         qemu("compare", "-f", target.format, "-F", "raw", name, disk)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.format in ("vmdk", "vhdx", "vpc", "vdi")], ids=str)
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.format in ("vmdk", "vhdx", "vpc", "vdi")], ids=str
+)
 def test_qemus_name_gives_qemus_answers(sources, folder, ours, qemu, row):
     """What these formats can do here and not there is not offered under the other's name."""
     image = str(sources / f"from-{row}")
-    for words in (["info", image], ["info", "--output=json", image], ["check", image], ["check", "--output=json", image], ["check", "-r", "all", image],
-                  ["resize", image, "20M"], ["snapshot", "-l", image], ["amend", "-o", "x=1", image], ["measure", "-O", row.format, image]):
+    for words in (
+        ["info", image],
+        ["info", "--output=json", image],
+        ["check", image],
+        ["check", "--output=json", image],
+        ["check", "-r", "all", image],
+        ["resize", image, "20M"],
+        ["snapshot", "-l", image],
+        ["amend", "-o", "x=1", image],
+        ["measure", "-O", row.format, image],
+    ):
         words = [words[0], *([] if words[0] == "measure" else ["-f", row.format]), *words[1:]]
         mine, theirs = (tool(*words, ok=False) for tool in (ours, qemu))
         assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err), words

@@ -69,7 +69,10 @@ def test_a_safe_rebase_keeps_what_the_guest_sees(pair, cairn):
 def test_what_cannot_be_is_refused_before_anything_is_written(pair, cairn):
     fmt, base, child = pair
     whole = open(base, "rb").read()
-    assert "not a differencing image" in cairn("rebase", "-u", "-b", child, "-F", fmt, base, ok=False).err
+    assert (
+        "not a differencing image"
+        in cairn("rebase", "-u", "-b", child, "-F", fmt, base, ok=False).err
+    )
     assert open(base, "rb").read() == whole
     size = os.path.getsize(child)
     assert "always has a parent" in cairn("rebase", "-b", "", child, ok=False).err
@@ -81,6 +84,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(pair, cairn):
 
 # --- zero flags in a qcow2 image of version 2 ---
 
+
 def test_zero_flags_in_version_2(folder, cairn, ours, qemu):
     for name in ("plain.qcow2", "backed.qcow2"):
         backing = ["-b", "plain.qcow2", "-F", "qcow2"] if name == "backed.qcow2" else []
@@ -88,7 +92,7 @@ def test_zero_flags_in_version_2(folder, cairn, ours, qemu):
         cairn("io", "-f", "qcow2", "-c", f"write -P {len(name)} 0 512k", name)
         data = bytearray(open(name, "rb").read())
         table = struct.unpack_from(">Q", data, 40)[0]
-        l2 = struct.unpack_from(">Q", data, table)[0] & 0x00fffffffffffe00
+        l2 = struct.unpack_from(">Q", data, table)[0] & 0x00FFFFFFFFFFFE00
         for index in (2, 9):
             entry = struct.unpack_from(">Q", data, l2 + 8 * index)[0]
             struct.pack_into(">Q", data, l2 + 8 * index, entry | 1)
@@ -102,6 +106,10 @@ def test_zero_flags_in_version_2(folder, cairn, ours, qemu):
         cairn("check", "-r", "all", name)
         assert cairn("check", name).code == 0 and qemu("check", name).code == 0
         wanted = [len(name), len(name), 0] + [len(name)] * 5
-        reads = [word for i, byte in enumerate(wanted) for word in ("-c", f"read -P {byte} {i * 64}k 64k")]
+        reads = [
+            word
+            for i, byte in enumerate(wanted)
+            for word in ("-c", f"read -P {byte} {i * 64}k 64k")
+        ]
         cairn("io", "-f", "qcow2", *reads, "-c", "read -P 0 576k 64k", name)
         cairn("convert", "--overwrite", name, "out.raw")

@@ -31,22 +31,46 @@ def fmt(image):
 
 
 def test_io(image, cairn):
-    cairn("io", "-s", "-f", fmt(image), "-c", "write -P 7 1000 70000", "-c", "read -P 7 1000 70000", image)
+    cairn(
+        "io",
+        "-s",
+        "-f",
+        fmt(image),
+        "-c",
+        "write -P 7 1000 70000",
+        "-c",
+        "read -P 7 1000 70000",
+        image,
+    )
 
 
 def test_bench(image, cairn, ours):
-    assert "Run completed" in cairn("bench", "--snapshot", "-w", "-c", "100", "-s", "4k", "-f", fmt(image), image).out
+    assert (
+        "Run completed"
+        in cairn("bench", "--snapshot", "-w", "-c", "100", "-s", "4k", "-f", fmt(image), image).out
+    )
     assert ours("bench", "--snapshot", "-w", "-c", "1", "-f", fmt(image), image, ok=False).code == 1
 
 
 @pytest.mark.parametrize("verb", [["serve"], ["nbd"]], ids=" ".join)
 def test_exports(image, folder, verb):
     words = ["--socket", "sock"] if verb == ["serve"] else ["-k", str(folder / "sock"), "-t"]
-    server = subprocess.Popen([CAIRN, *verb, *words, "--snapshot", "-f", fmt(image), image], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [CAIRN, *verb, *words, "--snapshot", "-f", fmt(image), image], stdout=subprocess.DEVNULL
+    )
     try:
         for _ in range(100):
-            done = call("qemu-io", "-f", "raw", "-c", "write -P 9 4096 70000", "-c", "read -P 9 4096 70000",
-                        f"nbd+unix:///?socket={folder}/sock", ok=False)
+            done = call(
+                "qemu-io",
+                "-f",
+                "raw",
+                "-c",
+                "write -P 9 4096 70000",
+                "-c",
+                "read -P 9 4096 70000",
+                f"nbd+unix:///?socket={folder}/sock",
+                ok=False,
+            )
             if done.code == 0:
                 break
             time.sleep(0.05)

@@ -37,14 +37,16 @@ def test_the_file_is_the_disk(mount, qemu, disk, engine):
     one = mount("a.qcow2", "seen.raw", env={} if engine == "auto" else {"CAIRN_ENGINE": engine})
     content = disk.read_bytes()
     size = os.stat("seen.raw").st_size
-    assert size == (len(content) + 511) // 512 * 512 and os.stat("seen.raw").st_mode & 0o777 == 0o400
+    assert (
+        size == (len(content) + 511) // 512 * 512 and os.stat("seen.raw").st_mode & 0o777 == 0o400
+    )
     with open("seen.raw", "rb") as seen:
         assert seen.read() == content
     source = random.Random(5)
     fd = os.open("seen.raw", os.O_RDONLY)
     for _ in range(200):
         at, length = source.randrange(0, size), source.choice([1, 4096, 100000])
-        assert os.pread(fd, length, at) == content[at:at + length]
+        assert os.pread(fd, length, at) == content[at : at + length]
     os.close(fd)
     with pytest.raises(OSError) as refused:
         open("seen.raw", "r+b")
@@ -104,7 +106,9 @@ def test_holes(mount, ours, qemu, folder):
     assert os.stat("copy.raw").st_blocks * 512 < 16 << 20
 
 
-@pytest.mark.parametrize("form, options", [("qcow2", "cluster_size=4k"), ("qcow2", "extended_l2=on"), ("raw", "")])
+@pytest.mark.parametrize(
+    "form, options", [("qcow2", "cluster_size=4k"), ("qcow2", "extended_l2=on"), ("raw", "")]
+)
 def test_random_operations_against_a_model(mount, ours, qemu, folder, form, options):
     """What fsx does: writes, holes, zeroes and sizes at random, all through the kernel."""
     ours("create", "-q", "-f", form, *(["-o", options] if options else []), "a.img", "1M")
@@ -119,23 +123,25 @@ def test_random_operations_against_a_model(mount, ours, qemu, folder, form, opti
 
     for step in range(400):
         at, length = source.randrange(0, 3 << 20), source.choice([1, 512, 5000, 65536, 200000])
-        what = source.choice(["write", "write", "read", "punch", "zero", "grow", "size", "sync", "data"])
+        what = source.choice(
+            ["write", "write", "read", "punch", "zero", "grow", "size", "sync", "data"]
+        )
         if what == "write":
             data = source.randbytes(length)
             assert os.pwrite(fd, data, at) == length
             grow(at + length)
-            model[at:at + length] = data
+            model[at : at + length] = data
         elif what == "read":
-            assert os.pread(fd, length, at) == model[at:at + length], (step, at, length)
+            assert os.pread(fd, length, at) == model[at : at + length], (step, at, length)
         elif what == "punch":
             fallocate(fd, KEEP | PUNCH, at, length)
-            model[at:at + length] = bytes(len(model[at:at + length]))
+            model[at : at + length] = bytes(len(model[at : at + length]))
         elif what == "zero":
             keep = source.choice([0, KEEP])
             fallocate(fd, ZERO | keep, at, length)
             if not keep:
                 grow(at + length)
-            model[at:at + length] = bytes(len(model[at:at + length]))
+            model[at : at + length] = bytes(len(model[at : at + length]))
         elif what == "grow":
             fallocate(fd, 0, at, length)
             grow(at + length)
@@ -212,10 +218,32 @@ def test_a_file_system_lives_on_it(mount, ours, qemu, folder):
 def test_many_requests_at_a_time(mount, ours, qemu, folder):
     ours("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "a.qcow2", "32M")
     one = mount("a.qcow2", "seen.raw", "-w")
-    run("fio", "--name=x", "--filename=seen.raw", "--size=32M", "--rw=randwrite", "--bs=4k", "--ioengine=libaio", "--iodepth=32",
-        "--direct=1", "--verify=crc32c", "--verify_state_save=0", "--fsync=500")
-    run("fio", "--name=y", "--filename=seen.raw", "--size=32M", "--rw=randrw", "--bsrange=512-128k", "--ioengine=psync",
-        "--numjobs=4", "--runtime=1", "--time_based")
+    run(
+        "fio",
+        "--name=x",
+        "--filename=seen.raw",
+        "--size=32M",
+        "--rw=randwrite",
+        "--bs=4k",
+        "--ioengine=libaio",
+        "--iodepth=32",
+        "--direct=1",
+        "--verify=crc32c",
+        "--verify_state_save=0",
+        "--fsync=500",
+    )
+    run(
+        "fio",
+        "--name=y",
+        "--filename=seen.raw",
+        "--size=32M",
+        "--rw=randrw",
+        "--bsrange=512-128k",
+        "--ioengine=psync",
+        "--numjobs=4",
+        "--runtime=1",
+        "--time_based",
+    )
     content = open("seen.raw", "rb").read()
     assert one.end() == (0, "")
     qemu("check", "a.qcow2")
@@ -226,8 +254,12 @@ def test_many_requests_at_a_time(mount, ours, qemu, folder):
 def test_errors_reach_the_caller_and_the_exit_code(mount, ours, folder):
     with open("a.raw", "wb") as out:
         out.truncate(1 << 20)
-    one = mount("driver=raw,file.driver=fault,file.on=flush,file.errno=28,file.file.driver=file,file.file.filename=a.raw",
-                "seen.raw", "-w", "--image-opts")
+    one = mount(
+        "driver=raw,file.driver=fault,file.on=flush,file.errno=28,file.file.driver=file,file.file.filename=a.raw",
+        "seen.raw",
+        "-w",
+        "--image-opts",
+    )
     fd = os.open("seen.raw", os.O_RDWR)
     os.pwrite(fd, b"x" * 512, 0)
     with pytest.raises(OSError) as full:
@@ -238,8 +270,11 @@ def test_errors_reach_the_caller_and_the_exit_code(mount, ours, folder):
     assert full.value.errno == errno.ENOSPC
     code, said = one.end()
     assert code == 1 and "No space left on device" in said
-    one = mount("driver=raw,file.driver=fault,file.on=read,file.after=20,file.file.driver=file,file.file.filename=a.raw",
-                "seen.raw", "--image-opts")
+    one = mount(
+        "driver=raw,file.driver=fault,file.on=read,file.after=20,file.file.driver=file,file.file.filename=a.raw",
+        "seen.raw",
+        "--image-opts",
+    )
     with pytest.raises(OSError) as failed:
         for at in range(0, 1 << 20, 4096):
             fd = os.open("seen.raw", os.O_RDONLY | os.O_DIRECT)
@@ -340,15 +375,18 @@ def test_the_image_is_locked(mount, qemu, cairn, ours, folder):
     assert "lock" in cairn("mount", "-w", "a.qcow2", "two.raw", ok=False).err
 
 
-@pytest.mark.parametrize("words, message", [
-    (["a.qcow2"], "where to mount"),
-    (["--growable", "a.qcow2", "f"], "needs --writable"),
-    (["a.qcow2", "."], "is not a regular file"),
-    (["--partitions", "a.qcow2", "a.qcow2"], "is not a directory"),
-    (["--partitions", "a.qcow2", "d"], "No partition table"),
-    (["none", "f"], "none"),
-    (["a.qcow2", "none/f"], "No such file"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["a.qcow2"], "where to mount"),
+        (["--growable", "a.qcow2", "f"], "needs --writable"),
+        (["a.qcow2", "."], "is not a regular file"),
+        (["--partitions", "a.qcow2", "a.qcow2"], "is not a directory"),
+        (["--partitions", "a.qcow2", "d"], "No partition table"),
+        (["none", "f"], "none"),
+        (["a.qcow2", "none/f"], "No such file"),
+    ],
+)
 def test_wrong_words(cairn, ours, folder, words, message):
     ours("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
     failed = cairn("mount", *words, ok=False)
@@ -359,16 +397,19 @@ def test_wrong_words(cairn, ours, folder, words, message):
 # --- partitions ---
 
 TABLES = {
-    "gpt": "label: gpt\nstart=2048, size=4096, name=\"root\"\nsize=8192, type=uefi\nsize=2048, name=\"größe\"\n",
+    "gpt": 'label: gpt\nstart=2048, size=4096, name="root"\nsize=8192, type=uefi\nsize=2048, name="größe"\n',
     "mbr": "label: dos\nstart=2048, size=4096, type=83\nstart=8192, size=16384, type=5\nstart=9000, size=1000, type=82\n"
-           "start=12000, size=3000, type=83\nstart=16000, size=100, type=7\n",
+    "start=12000, size=3000, type=83\nstart=16000, size=100, type=7\n",
 }
 
 
 def sector_list(path):
     told = json.loads(run("sfdisk", "--json", path).stdout)["partitiontable"]["partitions"]
-    return {int(part["node"].removeprefix(str(path))): (part["start"], part["size"]) for part in told
-            if part["type"] not in ("5", "f")}
+    return {
+        int(part["node"].removeprefix(str(path))): (part["start"], part["size"])
+        for part in told
+        if part["type"] not in ("5", "f")
+    }
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -383,7 +424,7 @@ def test_partitions(mount, ours, qemu, folder, kind):
     assert sorted(os.listdir("parts")) == sorted(["disk", *(f"p{number}" for number in wanted)])
     assert open("parts/disk", "rb").read() == content
     for number, (start, size) in wanted.items():
-        assert open(f"parts/p{number}", "rb").read() == content[start * 512:(start + size) * 512]
+        assert open(f"parts/p{number}", "rb").read() == content[start * 512 : (start + size) * 512]
     # What is written to one file is seen in the other, and no write leaves its partition.
     start, size = wanted[1]
     with open("parts/p1", "r+b") as out:
@@ -399,8 +440,8 @@ def test_partitions(mount, ours, qemu, folder, kind):
         except OSError:
             pass
     seen = open("parts/disk", "rb").read()
-    assert seen[start * 512:start * 512 + 300] == b"new" * 100
-    assert seen[(start + size) * 512:] == content[(start + size) * 512:]
+    assert seen[start * 512 : start * 512 + 300] == b"new" * 100
+    assert seen[(start + size) * 512 :] == content[(start + size) * 512 :]
     run("mkfs.ext4", "-q", "-F", "parts/p1")
     run("fsck.ext4", "-fn", "parts/p1")
     assert one.end() == (0, "")
@@ -412,17 +453,22 @@ def test_partitions(mount, ours, qemu, folder, kind):
 def with_sums(disk, changes, header=512, entries=1024, count=128):
     """A GPT with the changed bytes and checksums that fit."""
     for at, data in changes:
-        disk[at:at + len(data)] = data
-    struct.pack_into("<I", disk, header + 88, zlib.crc32(disk[entries:entries + count * 128]))
+        disk[at : at + len(data)] = data
+    struct.pack_into("<I", disk, header + 88, zlib.crc32(disk[entries : entries + count * 128]))
     struct.pack_into("<I", disk, header + 16, 0)
-    struct.pack_into("<I", disk, header + 16, zlib.crc32(disk[header:header + 92]))
+    struct.pack_into("<I", disk, header + 16, zlib.crc32(disk[header : header + 92]))
 
 
 @pytest.fixture
 def gpt(folder):
     with open("disk.raw", "wb") as out:
         out.truncate(4 << 20)
-    run("sfdisk", "-q", "disk.raw", input="label: gpt\nstart=2048, size=1024\nstart=4096, size=1024\n")
+    run(
+        "sfdisk",
+        "-q",
+        "disk.raw",
+        input="label: gpt\nstart=2048, size=1024\nstart=4096, size=1024\n",
+    )
     return bytearray(open("disk.raw", "rb").read())
 
 
@@ -440,12 +486,15 @@ def test_a_damaged_gpt_gives_way_to_its_copy(mount, gpt):
     assert code == 0 and "its copy is used" in said
 
 
-@pytest.mark.parametrize("what, at, data", [
-    ("circle", None, None),
-    ("entry behind the disk", 1024 + 32, struct.pack("<QQ", 2048, 1 << 60)),
-    ("entry that overflows", 1024 + 32, struct.pack("<QQ", 1 << 63, (1 << 64) - 1)),
-    ("entry that ends before it begins", 1024 + 32, struct.pack("<QQ", 3000, 2000)),
-])
+@pytest.mark.parametrize(
+    "what, at, data",
+    [
+        ("circle", None, None),
+        ("entry behind the disk", 1024 + 32, struct.pack("<QQ", 2048, 1 << 60)),
+        ("entry that overflows", 1024 + 32, struct.pack("<QQ", 1 << 63, (1 << 64) - 1)),
+        ("entry that ends before it begins", 1024 + 32, struct.pack("<QQ", 3000, 2000)),
+    ],
+)
 def test_partitions_that_leave_the_disk_are_left_out(mount, gpt, what, at, data):
     if at is None:
         disk = bytearray(4 << 20)
@@ -453,7 +502,7 @@ def test_partitions_that_leave_the_disk_are_left_out(mount, gpt, what, at, data)
         struct.pack_into("<BBBBBBBBII", disk, 446, 0, 0, 0, 0, 0x83, 0, 0, 0, 1000, 100)
         struct.pack_into("<BBBBBBBBII", disk, 462, 0, 0, 0, 0, 5, 0, 0, 0, 2048, 4000)
         link = 2048 * 512
-        disk[link + 510:link + 512] = b"\x55\xaa"
+        disk[link + 510 : link + 512] = b"\x55\xaa"
         struct.pack_into("<BBBBBBBBII", disk, link + 446, 0, 0, 0, 0, 0x83, 0, 0, 0, 1, 1)
         struct.pack_into("<BBBBBBBBII", disk, link + 462, 0, 0, 0, 0, 5, 0, 0, 0, 0, 4000)
         left, message = ["disk", "p1", "p5"], "circle"
@@ -467,23 +516,26 @@ def test_partitions_that_leave_the_disk_are_left_out(mount, gpt, what, at, data)
     assert code == 0 and message in said
 
 
-@pytest.mark.parametrize("at, data, message", [
-    (80, struct.pack("<I", 1 << 31), "entries"),
-    (84, struct.pack("<I", 0), "entries of 0 bytes"),
-    (84, struct.pack("<I", 1 << 30), "entries of 1073741824"),
-    (72, struct.pack("<Q", 1 << 62), "leave the disk"),
-    (24, struct.pack("<Q", 7), "says that it is in sector 7"),
-    (12, struct.pack("<I", 1 << 30), "size of 1073741824"),
-    (48, struct.pack("<Q", 1 << 62), "usable part"),
-    (16, b"\1\2\3\4", "checksum of the header"),
-])
+@pytest.mark.parametrize(
+    "at, data, message",
+    [
+        (80, struct.pack("<I", 1 << 31), "entries"),
+        (84, struct.pack("<I", 0), "entries of 0 bytes"),
+        (84, struct.pack("<I", 1 << 30), "entries of 1073741824"),
+        (72, struct.pack("<Q", 1 << 62), "leave the disk"),
+        (24, struct.pack("<Q", 7), "says that it is in sector 7"),
+        (12, struct.pack("<I", 1 << 30), "size of 1073741824"),
+        (48, struct.pack("<Q", 1 << 62), "usable part"),
+        (16, b"\1\2\3\4", "checksum of the header"),
+    ],
+)
 def test_hostile_headers_are_refused(cairn, gpt, at, data, message):
     last = len(gpt) - 512
     gpt[last:] = bytes(512)
     if at == 16:
-        gpt[512 + 16:512 + 20] = data
+        gpt[512 + 16 : 512 + 20] = data
     else:
-        gpt[512 + at:512 + at + len(data)] = data
+        gpt[512 + at : 512 + at + len(data)] = data
         struct.pack_into("<I", gpt, 512 + 16, 0)
         struct.pack_into("<I", gpt, 512 + 16, zlib.crc32(gpt[512:604]))
     with open("bad.raw", "wb") as out:

@@ -27,8 +27,21 @@ def test_a_linux_kernel_works_on_our_export(folder, ours):
         out.truncate(16 << 20)
     subprocess.run(["/sbin/mkfs.ext4", "-q", "fs.raw"], check=True)
     ours("convert", "-f", "raw", "-O", "qcow2", "fs.raw", "disk.qcow2")
-    one = Server([QEMU_NBD, "-t", "-e", "0", "--discard=unmap", "-k", folder / "s.sock", "-f", "qcow2", "disk.qcow2"],
-                 folder / "s.sock")
+    one = Server(
+        [
+            QEMU_NBD,
+            "-t",
+            "-e",
+            "0",
+            "--discard=unmap",
+            "-k",
+            folder / "s.sock",
+            "-f",
+            "qcow2",
+            "disk.qcow2",
+        ],
+        folder / "s.sock",
+    )
     try:
         console = boot(folder, SCRIPT, ("crc32c_generic", "ext4"), one.uri())
         assert "FIRST BOOT DONE" in console and "SECOND BOOT FINE" in console, console

@@ -31,7 +31,11 @@ def started():
     jobs = []
 
     def start(*words, **more):
-        jobs.append(subprocess.Popen([*map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more))
+        jobs.append(
+            subprocess.Popen(
+                [*map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more
+            )
+        )
         return jobs[-1]
 
     yield start
@@ -53,6 +57,7 @@ def nbdkit(folder, started):
         started("nbdkit", "-f", "-U", path, *words)
         wait_for(lambda: answers(path))
         return f"nbd+unix:///?socket={path}"
+
     return start
 
 
@@ -63,6 +68,7 @@ def qemu_nbd(folder, started):
         started("qemu-nbd", "-t", "-k", path, "-x", export, *words)
         wait_for(lambda: answers(path))
         return f"nbd+unix:///{export}?socket={path}"
+
     return start
 
 
@@ -78,19 +84,29 @@ def listens(port):
 
 
 FORMS = {
-    "structured": [], "not fixed": ["--mask-handshake=0"], "simple": ["--no-sr"],
-    "no extents": ["--filter=noextents"], "one connection": ["--filter=multi-conn", "multi-conn-mode=disable"],
+    "structured": [],
+    "not fixed": ["--mask-handshake=0"],
+    "simple": ["--no-sr"],
+    "no extents": ["--filter=noextents"],
+    "one connection": ["--filter=multi-conn", "multi-conn-mode=disable"],
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_the_protocol(ours, qemu, nbdkit, disk, form):
-    uri = nbdkit(*[word for word in FORMS[form] if "=" not in word or word.startswith("-")], "memory", "3146240",
-                 *[word for word in FORMS[form] if "=" in word and not word.startswith("-")])
+    uri = nbdkit(
+        *[word for word in FORMS[form] if "=" not in word or word.startswith("-")],
+        "memory",
+        "3146240",
+        *[word for word in FORMS[form] if "=" in word and not word.startswith("-")],
+    )
     ours("convert", "-n", "-f", "raw", "-O", "raw", disk, uri)
     assert "identical" in ours("compare", "-f", "raw", "-F", "raw", disk, uri).out
     assert "identical" in qemu("compare", "-f", "raw", "-F", "raw", disk, uri).out
-    assert ours("map", "-f", "raw", "--output=json", uri).out == qemu("map", "-f", "raw", "--output=json", uri).out
+    assert (
+        ours("map", "-f", "raw", "--output=json", uri).out
+        == qemu("map", "-f", "raw", "--output=json", uri).out
+    )
     for words in (["info", uri], ["info", "--output=json", uri]):
         assert ours(*words).out == qemu(*words).out
     ours("convert", "-f", "raw", "-O", "qcow2", uri, "back.qcow2")
@@ -117,14 +133,39 @@ def test_odd_sizes(ours, nbdkit, folder):
     assert (folder / "a").read_bytes() == data
 
 
-@pytest.mark.parametrize("least, most", [(1, 65536), (512, 512), (4096, 1 << 20), (65536, 32 << 20)])
+@pytest.mark.parametrize(
+    "least, most", [(1, 65536), (512, 512), (4096, 1 << 20), (65536, 32 << 20)]
+)
 def test_block_sizes_are_honoured(ours, nbdkit, folder, least, most):
     disk = sparse_disk(folder / "d.raw", 4 << 20)
     (folder / "t.raw").write_bytes(bytes(4 << 20))
-    uri = nbdkit("--filter=blocksize-policy", "file", "t.raw", f"blocksize-minimum={least}", f"blocksize-preferred={max(least, 4096) if most >= 4096 else most}",
-                 f"blocksize-maximum={most}", "blocksize-error-policy=error")
+    uri = nbdkit(
+        "--filter=blocksize-policy",
+        "file",
+        "t.raw",
+        f"blocksize-minimum={least}",
+        f"blocksize-preferred={max(least, 4096) if most >= 4096 else most}",
+        f"blocksize-maximum={most}",
+        "blocksize-error-policy=error",
+    )
     ours("convert", "-n", "-O", "raw", disk, uri)
-    ours("bench", "-w", "-f", "raw", "-s", "700", "-S", "5001", "-c", "300", "-d", "8", "--pattern", "0", uri)
+    ours(
+        "bench",
+        "-w",
+        "-f",
+        "raw",
+        "-s",
+        "700",
+        "-S",
+        "5001",
+        "-c",
+        "300",
+        "-d",
+        "8",
+        "--pattern",
+        "0",
+        uri,
+    )
     ours("convert", "-f", "raw", "-O", "raw", uri, "back.raw")
     assert (folder / "back.raw").read_bytes() == (folder / "t.raw").read_bytes()
 
@@ -133,8 +174,14 @@ def test_block_sizes_are_honoured(ours, nbdkit, folder, least, most):
 def test_errors_of_the_server(ours, nbdkit, disk, kind):
     name = {"read": "pread", "write": "pwrite"}.get(kind, kind)
     (disk.parent / "served").write_bytes(disk.read_bytes())
-    uri = nbdkit("--filter=error", "file", "served", f"error-{name}=ENOSPC", f"error-{name}-rate=100%")
-    words = ["-f", "raw", "-O", "raw", uri, "out.raw"] if kind in ("read", "extents") else ["-n", "-f", "raw", "-O", "raw", disk, uri]
+    uri = nbdkit(
+        "--filter=error", "file", "served", f"error-{name}=ENOSPC", f"error-{name}-rate=100%"
+    )
+    words = (
+        ["-f", "raw", "-O", "raw", uri, "out.raw"]
+        if kind in ("read", "extents")
+        else ["-n", "-f", "raw", "-O", "raw", disk, uri]
+    )
     failed = ours("convert", *words, ok=False)
     assert failed.code == 1 and "No space left on device" in failed.err
 
@@ -165,8 +212,13 @@ def test_qemu_nbd_with_contexts(ours, qemu, qemu_io, qemu_nbd, folder):
     path = folder / "q.sock"
     assert "8 MiB" in ours("info", uri).out
     for context in ("qemu:dirty-bitmap:b0", "qemu:allocation-depth"):
-        words = f"driver=nbd,server.type=unix,server.path={path},export=exp,x-dirty-bitmap={context}"
-        assert ours("map", "--output=json", "--image-opts", words).out == qemu("map", "--output=json", "--image-opts", words).out
+        words = (
+            f"driver=nbd,server.type=unix,server.path={path},export=exp,x-dirty-bitmap={context}"
+        )
+        assert (
+            ours("map", "--output=json", "--image-opts", words).out
+            == qemu("map", "--output=json", "--image-opts", words).out
+        )
     missing = ours("map", "--image-opts", words + "x", ok=False)
     assert missing.code == 1 and "not found" in missing.err
     wrong = f"nbd+unix:///none?socket={path}"
@@ -178,17 +230,41 @@ def test_spellings(ours, started, folder):
     port = free_port()
     started("nbdkit", "-f", "-p", port, "-i", "127.0.0.1", "memory", "1M")
     wait_for(lambda: listens(port))
-    for name in (f"nbd://127.0.0.1:{port}", f"nbd://127.0.0.1:{port}/x", f"nbd+tcp://127.0.0.1:{port}/", f"nbd:127.0.0.1:{port}",
-                 f"nbd:127.0.0.1:{port}:exportname=a b", f"json:{{\"driver\":\"nbd\",\"host\":\"127.0.0.1\",\"port\":\"{port}\"}}",
-                 json.dumps({"driver": "raw", "file": {"driver": "nbd", "export": "e", "server": {
-                     "type": "inet", "host": "127.0.0.1", "port": str(port)}}}).join(["json:", ""])):
+    for name in (
+        f"nbd://127.0.0.1:{port}",
+        f"nbd://127.0.0.1:{port}/x",
+        f"nbd+tcp://127.0.0.1:{port}/",
+        f"nbd:127.0.0.1:{port}",
+        f"nbd:127.0.0.1:{port}:exportname=a b",
+        f'json:{{"driver":"nbd","host":"127.0.0.1","port":"{port}"}}',
+        json.dumps(
+            {
+                "driver": "raw",
+                "file": {
+                    "driver": "nbd",
+                    "export": "e",
+                    "server": {"type": "inet", "host": "127.0.0.1", "port": str(port)},
+                },
+            }
+        ).join(["json:", ""]),
+    ):
         assert "1 MiB" in ours("info", name).out, name
-    told = ours("info", "--output=json", "--image-opts", f"driver=nbd,server.type=inet,server.host=127.0.0.1,server.port={port}").json()
+    told = ours(
+        "info",
+        "--output=json",
+        "--image-opts",
+        f"driver=nbd,server.type=inet,server.host=127.0.0.1,server.port={port}",
+    ).json()
     assert told["filename"] == f"nbd://127.0.0.1:{port}"
-    for words, message in [("driver=nbd", "address missing"), ("driver=nbd,port=1", "port may not be used without host"),
-                           ("driver=nbd,path=x,host=y", "path and host"), ("driver=nbd,host=y,server.type=unix", "same time"),
-                           ("driver=nbd,host=127.0.0.1,port=1", "Failed to connect"), ("driver=nbd,host=y,export=" + "x" * 5000, "too long"),
-                           (f"driver=nbd,host=127.0.0.1,port={port},oops=1", "oops")]:
+    for words, message in [
+        ("driver=nbd", "address missing"),
+        ("driver=nbd,port=1", "port may not be used without host"),
+        ("driver=nbd,path=x,host=y", "path and host"),
+        ("driver=nbd,host=y,server.type=unix", "same time"),
+        ("driver=nbd,host=127.0.0.1,port=1", "Failed to connect"),
+        ("driver=nbd,host=y,export=" + "x" * 5000, "too long"),
+        (f"driver=nbd,host=127.0.0.1,port={port},oops=1", "oops"),
+    ]:
         failed = ours("info", "--image-opts", words, ok=False)
         assert failed.code == 1 and message in failed.err, (words, failed.err)
     for name in ("nbd://", "nbd+unix:///x", "nbd://h/?x=1", "nbd+tls://h"):
@@ -198,7 +274,9 @@ def test_spellings(ours, started, folder):
 def test_nbd_server(ours, started, folder, disk):
     port = free_port()
     (folder / "t.raw").write_bytes(bytes(disk.stat().st_size))
-    (folder / "conf").write_text(f"[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = {port}\n[e]\nexportname = {folder}/t.raw\n")
+    (folder / "conf").write_text(
+        f"[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = {port}\n[e]\nexportname = {folder}/t.raw\n"
+    )
     subprocess.run(["nbd-server", "-C", folder / "conf", "-p", folder / "pid"], check=True)
     wait_for(lambda: listens(port) and (folder / "pid").exists())
     try:
@@ -216,7 +294,10 @@ def test_a_target_must_be_large_enough(ours, qemu, nbdkit, disk):
     assert ours("create", "-f", "raw", uri, "1M").code == 0
     for words in (["2M"], ["--shrink", "512K"]):
         failed = ours("resize", "-f", "raw", uri, *words, ok=False)
-        assert failed.code == 1 and failed.err == qemu("resize", "-f", "raw", uri, *words, ok=False).err
+        assert (
+            failed.code == 1
+            and failed.err == qemu("resize", "-f", "raw", uri, *words, ok=False).err
+        )
 
 
 def test_a_server_that_comes_back(ours, nbdkit, started, folder):
@@ -225,7 +306,23 @@ def test_a_server_that_comes_back(ours, nbdkit, started, folder):
     server = started("nbdkit", "-f", "-U", path, "--filter=delay", "file", "d.raw", "wdelay=20ms")
     wait_for(lambda: answers(path))
     words = f"driver=raw,file.driver=nbd,file.path={path},file.reconnect-delay=20"
-    job = subprocess.Popen([CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--pattern", "90", "--image-opts", words])
+    job = subprocess.Popen(
+        [
+            CAIRN,
+            "bench",
+            "-w",
+            "-s",
+            "64k",
+            "-c",
+            "400",
+            "-d",
+            "8",
+            "--pattern",
+            "90",
+            "--image-opts",
+            words,
+        ]
+    )
     time.sleep(0.4)
     server.kill()
     server.wait()
@@ -233,17 +330,22 @@ def test_a_server_that_comes_back(ours, nbdkit, started, folder):
     time.sleep(0.3)
     started("nbdkit", "-f", "-U", path, "file", "d.raw")
     assert job.wait(30) == 0
-    assert (folder / "d.raw").read_bytes()[:400 * 65536] == b"Z" * (400 * 65536)
+    assert (folder / "d.raw").read_bytes()[: 400 * 65536] == b"Z" * (400 * 65536)
 
 
 def test_a_server_that_does_not(ours, nbdkit, started, folder):
     path = folder / "n.sock"
     for delay, least, most in ((0, 0, 2), (1, 0.9, 4)):
-        server = started("nbdkit", "-f", "-U", path, "--filter=delay", "memory", "64M", "wdelay=20ms")
+        server = started(
+            "nbdkit", "-f", "-U", path, "--filter=delay", "memory", "64M", "wdelay=20ms"
+        )
         wait_for(lambda: answers(path))
         words = f"driver=raw,file.driver=nbd,file.path={path},file.reconnect-delay={delay}"
-        job = subprocess.Popen([CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--image-opts", words],
-                               stderr=subprocess.PIPE, text=True)
+        job = subprocess.Popen(
+            [CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--image-opts", words],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         time.sleep(0.4)
         server.kill()
         server.wait()
@@ -259,8 +361,11 @@ def test_a_server_that_comes_back_smaller_is_refused(started, folder):
     server = started("nbdkit", "-f", "-U", path, "--filter=delay", "memory", "64M", "wdelay=20ms")
     wait_for(lambda: answers(path))
     words = f"driver=raw,file.driver=nbd,file.path={path},file.reconnect-delay=20"
-    job = subprocess.Popen([CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--image-opts", words],
-                           stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [CAIRN, "bench", "-w", "-s", "64k", "-c", "400", "-d", "8", "--image-opts", words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     time.sleep(0.4)
     server.kill()
     server.wait()
@@ -272,7 +377,10 @@ def test_a_server_that_comes_back_smaller_is_refused(started, folder):
 
 def test_opening_waits(ours, started, folder):
     path = folder / "n.sock"
-    job = subprocess.Popen([CAIRN, "info", "--image-opts", f"driver=nbd,path={path},open-timeout=10"], stdout=subprocess.PIPE)
+    job = subprocess.Popen(
+        [CAIRN, "info", "--image-opts", f"driver=nbd,path={path},open-timeout=10"],
+        stdout=subprocess.PIPE,
+    )
     time.sleep(0.5)
     started("nbdkit", "-f", "-U", path, "memory", "1M")
     assert b"1 MiB" in job.communicate(timeout=15)[0] and job.returncode == 0
@@ -282,6 +390,7 @@ def test_opening_waits(ours, started, folder):
 
 # --- TLS ---
 
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     place = tmp_path_factory.mktemp("pki")
@@ -289,49 +398,112 @@ def certificates(tmp_path_factory):
     def tool(*words):
         subprocess.run(["certtool", *words], cwd=place, check=True, capture_output=True)
 
-    for name, info in {"ca": "cn = test CA\nca\ncert_signing_key\n",
-                       "server": "cn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\ntls_www_server\nencryption_key\nsigning_key\n",
-                       "client": "cn = client\ntls_www_client\nencryption_key\nsigning_key\n"}.items():
+    for name, info in {
+        "ca": "cn = test CA\nca\ncert_signing_key\n",
+        "server": "cn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\ntls_www_server\nencryption_key\nsigning_key\n",
+        "client": "cn = client\ntls_www_client\nencryption_key\nsigning_key\n",
+    }.items():
         (place / f"{name}.info").write_text(info)
         tool("--generate-privkey", "--key-type=ed25519", "--outfile", f"{name}-key.pem")
         if name == "ca":
-            tool("--generate-self-signed", "--load-privkey", "ca-key.pem", "--template", "ca.info", "--outfile", "ca-cert.pem")
+            tool(
+                "--generate-self-signed",
+                "--load-privkey",
+                "ca-key.pem",
+                "--template",
+                "ca.info",
+                "--outfile",
+                "ca-cert.pem",
+            )
         else:
-            tool("--generate-certificate", "--load-ca-certificate", "ca-cert.pem", "--load-ca-privkey", "ca-key.pem", "--load-privkey",
-                 f"{name}-key.pem", "--template", f"{name}.info", "--outfile", f"{name}-cert.pem")
+            tool(
+                "--generate-certificate",
+                "--load-ca-certificate",
+                "ca-cert.pem",
+                "--load-ca-privkey",
+                "ca-key.pem",
+                "--load-privkey",
+                f"{name}-key.pem",
+                "--template",
+                f"{name}.info",
+                "--outfile",
+                f"{name}-cert.pem",
+            )
     (place / "keys.psk").write_text("alice:" + "ab" * 32 + "\n")
     return place
 
 
 def test_tls_with_certificates(ours, started, certificates, disk):
     port = free_port()
-    started("nbdkit", "-f", "-p", port, "-i", "127.0.0.1", "--tls=require", f"--tls-certificates={certificates}", "--tls-verify-peer",
-            "file", disk)
+    started(
+        "nbdkit",
+        "-f",
+        "-p",
+        port,
+        "-i",
+        "127.0.0.1",
+        "--tls=require",
+        f"--tls-certificates={certificates}",
+        "--tls-verify-peer",
+        "file",
+        disk,
+    )
     wait_for(lambda: listens(port))
     uri = f"nbds://localhost:{port}/?tls-certificates={certificates}"
     assert "identical" in ours("compare", "-F", "raw", disk, uri).out
     secret = ["--object", f"tls-creds-x509,id=c,endpoint=client,dir={certificates}"]
     words = f"driver=nbd,host=localhost,port={port},tls-creds=c"
     assert "3 MiB" in ours("info", *secret, "--image-opts", words).out
-    for failing, message in [([*secret, "--image-opts", words + ",tls-hostname=other"], "does not match the hostname"),
-                             ([f"nbd://localhost:{port}/"], "TLS")]:
+    for failing, message in [
+        ([*secret, "--image-opts", words + ",tls-hostname=other"], "does not match the hostname"),
+        ([f"nbd://localhost:{port}/"], "TLS"),
+    ]:
         failed = ours("info", *failing, ok=False)
         assert failed.code == 1 and message in failed.err, failed.err
 
 
 def test_tls_with_keys(ours, started, certificates, disk):
     port = free_port()
-    started("nbdkit", "-f", "-p", port, "-i", "127.0.0.1", "--tls=require", f"--tls-psk={certificates}/keys.psk", "file", disk)
+    started(
+        "nbdkit",
+        "-f",
+        "-p",
+        port,
+        "-i",
+        "127.0.0.1",
+        "--tls=require",
+        f"--tls-psk={certificates}/keys.psk",
+        "file",
+        disk,
+    )
     wait_for(lambda: listens(port))
-    assert "identical" in ours("compare", "-F", "raw", disk, f"nbds://alice@127.0.0.1:{port}/?tls-psk-file={certificates}/keys.psk").out
-    assert ours("info", f"nbds://bob@127.0.0.1:{port}/?tls-psk-file={certificates}/keys.psk", ok=False).code == 1
+    assert (
+        "identical"
+        in ours(
+            "compare",
+            "-F",
+            "raw",
+            disk,
+            f"nbds://alice@127.0.0.1:{port}/?tls-psk-file={certificates}/keys.psk",
+        ).out
+    )
+    assert (
+        ours(
+            "info", f"nbds://bob@127.0.0.1:{port}/?tls-psk-file={certificates}/keys.psk", ok=False
+        ).code
+        == 1
+    )
 
 
 def test_tls_is_not_given_up(ours, nbdkit, certificates, folder):
     """CVE-2019-14842: a server without TLS where TLS is demanded."""
     for words in ([], ["-o"], ["--mask-handshake=0"]):
         nbdkit(*words, "memory", "1M")
-        failed = ours("info", f"nbds+unix:///?socket={folder}/n.sock&tls-certificates={certificates}", ok=False)
+        failed = ours(
+            "info",
+            f"nbds+unix:///?socket={folder}/n.sock&tls-certificates={certificates}",
+            ok=False,
+        )
         assert failed.code == 1 and "STARTTLS" in failed.err.upper()
 
 
@@ -382,7 +554,10 @@ class Evil(threading.Thread):
             self.take(peer, length)
 
             def reply(kind, data=b"", echo=option, size=None):
-                peer.sendall(struct.pack(">QIII", REPLY, echo, kind, len(data) if size is None else size) + data)
+                peer.sendall(
+                    struct.pack(">QIII", REPLY, echo, kind, len(data) if size is None else size)
+                    + data
+                )
 
             if option in hooks:
                 if hooks[option](reply, peer):
@@ -394,19 +569,28 @@ class Evil(threading.Thread):
                 reply(4, struct.pack(">I", 7) + b"base:allocation")
                 reply(1)
             elif option == 7:
-                reply(3, struct.pack(">HQH", 0, hooks.get("size", 1 << 20), hooks.get("flags", 0x8D)))
+                reply(
+                    3, struct.pack(">HQH", 0, hooks.get("size", 1 << 20), hooks.get("flags", 0x8D))
+                )
                 reply(1)
                 break
             else:
                 reply(0x80000001)
         while True:
-            _, flags, command, cookie, offset, length = struct.unpack(">IHHQQI", self.take(peer, 28))
+            _, flags, command, cookie, offset, length = struct.unpack(
+                ">IHHQQI", self.take(peer, 28)
+            )
             if command == 2:
                 return
             name = {0: "read", 7: "status"}.get(command)
 
             def chunk(kind, data, done=1, to=cookie, size=None):
-                peer.sendall(struct.pack(">IHHQI", 0x668E33EF, done, kind, to, len(data) if size is None else size) + data)
+                peer.sendall(
+                    struct.pack(
+                        ">IHHQI", 0x668E33EF, done, kind, to, len(data) if size is None else size
+                    )
+                    + data
+                )
 
             if name in hooks:
                 hooks[name](chunk, offset, length, cookie, peer)
@@ -434,21 +618,49 @@ HANDSHAKES = {
     "information of a wrong size": {7: answer(3, GOOD + b"x")},
     "information without a type": {7: answer(3, b"x")},
     "no information about the export": {7: lambda reply, peer: reply(1)},
-    "size above 2^63 (CVE-2023-5215)": {7: lambda reply, peer: [reply(3, struct.pack(">HQH", 0, 1 << 63, 1)), reply(1), True][-1]},
-    "no HAS_FLAGS": {7: lambda reply, peer: [reply(3, struct.pack(">HQH", 0, 1 << 20, 0)), reply(1), True][-1]},
-    "block size that is not a power of two": {7: answer(3, struct.pack(">HIII", 3, 3, 4096, 1 << 20))},
+    "size above 2^63 (CVE-2023-5215)": {
+        7: lambda reply, peer: [reply(3, struct.pack(">HQH", 0, 1 << 63, 1)), reply(1), True][-1]
+    },
+    "no HAS_FLAGS": {
+        7: lambda reply, peer: [reply(3, struct.pack(">HQH", 0, 1 << 20, 0)), reply(1), True][-1]
+    },
+    "block size that is not a power of two": {
+        7: answer(3, struct.pack(">HIII", 3, 3, 4096, 1 << 20))
+    },
     "block size of nothing": {7: answer(3, struct.pack(">HIII", 3, 0, 4096, 1 << 20))},
     "largest block below the least": {7: answer(3, struct.pack(">HIII", 3, 4096, 4096, 512))},
-    "size no multiple of the least block": {7: lambda reply, peer: [reply(3, struct.pack(">HIII", 3, 4096, 4096, 1 << 20)),
-                                                                    reply(3, struct.pack(">HQH", 0, 1000, 1)), reply(1), True][-1]},
-    "endless information": {7: lambda reply, peer: [reply(3, struct.pack(">H", 99)) for _ in range(10000)]},
+    "size no multiple of the least block": {
+        7: lambda reply, peer: [
+            reply(3, struct.pack(">HIII", 3, 4096, 4096, 1 << 20)),
+            reply(3, struct.pack(">HQH", 0, 1000, 1)),
+            reply(1),
+            True,
+        ][-1]
+    },
+    "endless information": {
+        7: lambda reply, peer: [reply(3, struct.pack(">H", 99)) for _ in range(10000)]
+    },
     "context that was not asked for": {10: answer(4, struct.pack(">I", 1) + b"base:other")},
     "context without a name": {10: answer(4, struct.pack(">I", 1))},
     "context with a long name": {10: answer(4, struct.pack(">I", 1) + b"x" * 5000)},
-    "one context twice": {10: lambda reply, peer: [reply(4, struct.pack(">I", i) + b"base:allocation") for i in range(2)] and None},
-    "endless list": {7: answer(0x80000001), 3: lambda reply, peer: [reply(2, struct.pack(">I", 1) + b"x") for _ in range(20000)]},
-    "list entry with a long name": {7: answer(0x80000001), 3: answer(2, struct.pack(">I", 5000) + b"x" * 5000)},
-    "list entry that ends early": {7: answer(0x80000001), 3: answer(2, struct.pack(">I", 50) + b"x")},
+    "one context twice": {
+        10: lambda reply, peer: [
+            reply(4, struct.pack(">I", i) + b"base:allocation") for i in range(2)
+        ]
+        and None
+    },
+    "endless list": {
+        7: answer(0x80000001),
+        3: lambda reply, peer: [reply(2, struct.pack(">I", 1) + b"x") for _ in range(20000)],
+    },
+    "list entry with a long name": {
+        7: answer(0x80000001),
+        3: answer(2, struct.pack(">I", 5000) + b"x" * 5000),
+    },
+    "list entry that ends early": {
+        7: answer(0x80000001),
+        3: answer(2, struct.pack(">I", 50) + b"x"),
+    },
     "control characters in a text": {7: answer(0x80000006, b"\x1b[31mred\x07")},
 }
 
@@ -456,7 +668,9 @@ HANDSHAKES = {
 @pytest.mark.parametrize("what", HANDSHAKES)
 def test_hostile_handshakes(ours, folder, what):
     Evil(folder / "e.sock", HANDSHAKES[what])
-    failed = ours("info", "-f", "raw", f"nbd+unix:///some?socket={folder}/e.sock", ok=False, timeout=20)
+    failed = ours(
+        "info", "-f", "raw", f"nbd+unix:///some?socket={folder}/e.sock", ok=False, timeout=20
+    )
     assert failed.code == 1 and failed.err
     assert "\x1b" not in failed.err and "\x07" not in failed.err
     assert len(failed.err) < 10000
@@ -468,9 +682,15 @@ def overlap(chunk, offset, length, cookie, peer):
 
 
 READS = {
-    "data before the range": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", (o - 1) % 2**64) + bytes(l)),
-    "data behind the range": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o) + bytes(l + 1)),
-    "offset that overflows": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", 2**64 - 1) + bytes(2)),
+    "data before the range": lambda chunk, o, l, c, p: chunk(
+        1, struct.pack(">Q", (o - 1) % 2**64) + bytes(l)
+    ),
+    "data behind the range": lambda chunk, o, l, c, p: chunk(
+        1, struct.pack(">Q", o) + bytes(l + 1)
+    ),
+    "offset that overflows": lambda chunk, o, l, c, p: chunk(
+        1, struct.pack(">Q", 2**64 - 1) + bytes(2)
+    ),
     "overlap": overlap,
     "data without data": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o)),
     "half of it": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o) + bytes(l // 2)),
@@ -481,29 +701,58 @@ READS = {
     "hole of a wrong size": lambda chunk, o, l, c, p: chunk(2, struct.pack(">QIB", o, l, 0)),
     "hole of 4 GiB": lambda chunk, o, l, c, p: chunk(2, struct.pack(">QI", o, 2**32 - 1)),
     "block status instead": lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, l, 0)),
-    "a reply never asked for": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o) + bytes(l), to=c + 1),
-    "a reply of another time": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o) + bytes(l), to=c - (1 << 32)),
-    "two replies": lambda chunk, o, l, c, p: [chunk(1, struct.pack(">Q", o) + bytes(l)) for _ in range(2)],
-    "simple reply": lambda chunk, o, l, c, p: p.sendall(struct.pack(">IIQ", 0x67446698, 0, c) + bytes(l)),
-    "extended reply": lambda chunk, o, l, c, p: p.sendall(struct.pack(">IHHQQQ", 0x6E8A278C, 1, 1, c, o, l + 8) + bytes(l)),
+    "a reply never asked for": lambda chunk, o, l, c, p: chunk(
+        1, struct.pack(">Q", o) + bytes(l), to=c + 1
+    ),
+    "a reply of another time": lambda chunk, o, l, c, p: chunk(
+        1, struct.pack(">Q", o) + bytes(l), to=c - (1 << 32)
+    ),
+    "two replies": lambda chunk, o, l, c, p: [
+        chunk(1, struct.pack(">Q", o) + bytes(l)) for _ in range(2)
+    ],
+    "simple reply": lambda chunk, o, l, c, p: p.sendall(
+        struct.pack(">IIQ", 0x67446698, 0, c) + bytes(l)
+    ),
+    "extended reply": lambda chunk, o, l, c, p: p.sendall(
+        struct.pack(">IHHQQQ", 0x6E8A278C, 1, 1, c, o, l + 8) + bytes(l)
+    ),
     "bad magic": lambda chunk, o, l, c, p: p.sendall(bytes(range(32))),
     "unknown chunk": lambda chunk, o, l, c, p: chunk(99, b"x"),
     "huge chunk": lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o), size=2**32 - 1),
     "error without a number": lambda chunk, o, l, c, p: chunk(0x8001, struct.pack(">IH", 0, 0)),
     "error that ends early": lambda chunk, o, l, c, p: chunk(0x8001, struct.pack(">IH", 5, 100)),
     "huge error": lambda chunk, o, l, c, p: chunk(0x8001, struct.pack(">IH", 5, 0), size=1 << 30),
-    "error outside of the range": lambda chunk, o, l, c, p: chunk(0x8002, struct.pack(">IHQ", 5, 0, o + l + 1)),
+    "error outside of the range": lambda chunk, o, l, c, p: chunk(
+        0x8002, struct.pack(">IHQ", 5, 0, o + l + 1)
+    ),
     "unknown error": lambda chunk, o, l, c, p: chunk(0x8055, struct.pack(">IH", 5, 0)),
-    "closed in the middle": lambda chunk, o, l, c, p: [chunk(1, struct.pack(">Q", o), size=l + 8), p.shutdown(2)],
+    "closed in the middle": lambda chunk, o, l, c, p: [
+        chunk(1, struct.pack(">Q", o), size=l + 8),
+        p.shutdown(2),
+    ],
 }
 
 
 @pytest.mark.parametrize("what", READS)
 def test_hostile_reads(ours, folder, what):
     Evil(folder / "e.sock", {"read": READS[what], 10: lambda reply, peer: reply(1)})
-    failed = ours("convert", "-f", "raw", "-O", "raw", f"nbd+unix:///?socket={folder}/e.sock", "out.raw", ok=False, timeout=20)
+    failed = ours(
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "raw",
+        f"nbd+unix:///?socket={folder}/e.sock",
+        "out.raw",
+        ok=False,
+        timeout=20,
+    )
     # What comes behind the last answer may be noticed too late to matter.
-    assert failed.code == 1 and "Input/output error" in failed.err or (what, failed.code) == ("two replies", 0)
+    assert (
+        failed.code == 1
+        and "Input/output error" in failed.err
+        or (what, failed.code) == ("two replies", 0)
+    )
 
 
 STATUS = {
@@ -511,16 +760,36 @@ STATUS = {
     "extent of nothing": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, 0, 0)), False),
     "another context": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 8, l, 0)), False),
     "half an extent": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">IIH", 7, l, 0)), False),
-    "extended extents": (lambda chunk, o, l, c, p: chunk(6, struct.pack(">IIQQ", 7, 1, l, 0)), False),
-    "twice": (lambda chunk, o, l, c, p: [chunk(5, struct.pack(">III", 7, l, 0), done=i) for i in (0, 1)], False),
+    "extended extents": (
+        lambda chunk, o, l, c, p: chunk(6, struct.pack(">IIQQ", 7, 1, l, 0)),
+        False,
+    ),
+    "twice": (
+        lambda chunk, o, l, c, p: [chunk(5, struct.pack(">III", 7, l, 0), done=i) for i in (0, 1)],
+        False,
+    ),
     "never": (lambda chunk, o, l, c, p: chunk(0, b""), False),
     "data instead": (lambda chunk, o, l, c, p: chunk(1, struct.pack(">Q", o) + bytes(l)), False),
     "huge": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, l, 0), size=1 << 31), False),
     "simple": (lambda chunk, o, l, c, p: p.sendall(struct.pack(">IIQ", 0x67446698, 0, c)), False),
-    "longer than asked": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, 2**32 - 1, 0)), True),
-    "more than needed": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">IIIII", 7, l, 0, l, 3)), True),
-    "shorter than asked": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, min(l, 65536), 0)), True),
-    "many small ones": (lambda chunk, o, l, c, p: chunk(5, struct.pack(">I", 7) + struct.pack(">IIII", 512, 0, 512, 3) * 50000), True),
+    "longer than asked": (
+        lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, 2**32 - 1, 0)),
+        True,
+    ),
+    "more than needed": (
+        lambda chunk, o, l, c, p: chunk(5, struct.pack(">IIIII", 7, l, 0, l, 3)),
+        True,
+    ),
+    "shorter than asked": (
+        lambda chunk, o, l, c, p: chunk(5, struct.pack(">III", 7, min(l, 65536), 0)),
+        True,
+    ),
+    "many small ones": (
+        lambda chunk, o, l, c, p: chunk(
+            5, struct.pack(">I", 7) + struct.pack(">IIII", 512, 0, 512, 3) * 50000
+        ),
+        True,
+    ),
 }
 
 
@@ -528,7 +797,15 @@ STATUS = {
 def test_hostile_block_status(ours, folder, what):
     hook, good = STATUS[what]
     Evil(folder / "e.sock", {"status": hook})
-    done = ours("map", "-f", "raw", "--output=json", f"nbd+unix:///?socket={folder}/e.sock", ok=good, timeout=20)
+    done = ours(
+        "map",
+        "-f",
+        "raw",
+        "--output=json",
+        f"nbd+unix:///?socket={folder}/e.sock",
+        ok=good,
+        timeout=20,
+    )
     if good:
         assert sum(part["length"] for part in done.json()) == 1 << 20
     else:
@@ -538,11 +815,28 @@ def test_hostile_block_status(ours, folder, what):
 def test_bytes_before_tls_are_refused(ours, folder, certificates):
     """CVE-2021-3716 from the other side: what is injected behind the answer to STARTTLS is not used."""
     Evil(folder / "e.sock", {5: lambda reply, peer: [reply(1), reply(1, echo=11), True][-1]})
-    failed = ours("info", f"nbds+unix:///?socket={folder}/e.sock&tls-certificates={certificates}", ok=False, timeout=20)
+    failed = ours(
+        "info",
+        f"nbds+unix:///?socket={folder}/e.sock&tls-certificates={certificates}",
+        ok=False,
+        timeout=20,
+    )
     assert failed.code == 1 and failed.err
 
 
 def test_an_url_in_an_image_names_no_files(ours, qemu, folder, certificates):
-    qemu("create", "-q", "-u", "-f", "qcow2", "-b", f"nbds://localhost:1/?tls-certificates={certificates}", "-F", "raw", "a.qcow2", "1M")
+    qemu(
+        "create",
+        "-q",
+        "-u",
+        "-f",
+        "qcow2",
+        "-b",
+        f"nbds://localhost:1/?tls-certificates={certificates}",
+        "-F",
+        "raw",
+        "a.qcow2",
+        "1M",
+    )
     failed = ours("compare", "a.qcow2", "a.qcow2", ok=False)
     assert failed.code != 0 and "may not name local files" in failed.err

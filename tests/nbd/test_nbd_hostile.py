@@ -9,11 +9,54 @@ import time
 import pytest
 
 from conftest import call
-from nbd_support import (ABORT, ACK, BLOCK_SIZE_REQD, CACHE, DF, DISC, EINVAL, ENOSPC, ENOTSUP, EPERM, EXPORT_NAME,
-                         EXT_HEADERS, EXT_REQD, EXTENDED_REQUEST, FAST_ZERO, FLUSH, FUA, GO, GREETING, IHAVEOPT, INFO,
-                         INVALID, LIST, LIST_META, META, NO_HOLE, PAYLOAD, POLICY, QEMU_NBD, READ, REQ_ONE, REQUEST, RESIZE,
-                         SET_META, STARTTLS, STATUS, STRUCTURED_REPLY, TOO_BIG, TRIM, UNKNOWN, UNSUP, WRITE, ZEROES,
-                         Client, Closed, Server)
+from nbd_support import (
+    ABORT,
+    ACK,
+    BLOCK_SIZE_REQD,
+    CACHE,
+    DF,
+    DISC,
+    EINVAL,
+    ENOSPC,
+    ENOTSUP,
+    EPERM,
+    EXPORT_NAME,
+    EXT_HEADERS,
+    EXT_REQD,
+    EXTENDED_REQUEST,
+    FAST_ZERO,
+    FLUSH,
+    FUA,
+    GO,
+    GREETING,
+    IHAVEOPT,
+    INFO,
+    INVALID,
+    LIST,
+    LIST_META,
+    META,
+    NO_HOLE,
+    PAYLOAD,
+    POLICY,
+    QEMU_NBD,
+    READ,
+    REQ_ONE,
+    REQUEST,
+    RESIZE,
+    SET_META,
+    STARTTLS,
+    STATUS,
+    STRUCTURED_REPLY,
+    TOO_BIG,
+    TRIM,
+    UNKNOWN,
+    UNSUP,
+    WRITE,
+    ZEROES,
+    Client,
+    Closed,
+    Server,
+)
 
 SIZE = 4 << 20
 
@@ -25,8 +68,23 @@ def shared(tmp_path_factory):
     with open(folder / "d.raw", "wb") as out:
         out.write(os.urandom(1 << 20))
         out.truncate(SIZE)
-    one = Server([QEMU_NBD, "-t", "-e", "0", "-x", "exp", "-k", folder / "s.sock", "-A", "-f", "raw", folder / "d.raw"],
-                 folder / "s.sock")
+    one = Server(
+        [
+            QEMU_NBD,
+            "-t",
+            "-e",
+            "0",
+            "-x",
+            "exp",
+            "-k",
+            folder / "s.sock",
+            "-A",
+            "-f",
+            "raw",
+            folder / "d.raw",
+        ],
+        folder / "s.sock",
+    )
     one.disk = folder / "d.raw"
     yield one
     assert one.stop() == 0
@@ -50,7 +108,8 @@ def dropped(server, data, flags=3):
 
 # --- the handshake ---
 
-@pytest.mark.parametrize("flags", [4, 0x80000003, 0xffffffff])
+
+@pytest.mark.parametrize("flags", [4, 0x80000003, 0xFFFFFFFF])
 def test_unknown_client_flags_end_the_connection(server, flags):
     assert server.client(flags=flags).is_dropped()
 
@@ -62,7 +121,7 @@ def test_without_the_fixed_handshake_only_export_name_is_answered(server):
     client = server.client(flags=0)
     client.option(EXPORT_NAME, b"exp")
     size, flags = struct.unpack(">QH", client.take(10))
-    assert size == SIZE and flags == 0x0d6d and client.take(124) == bytes(124)
+    assert size == SIZE and flags == 0x0D6D and client.take(124) == bytes(124)
     assert client.works()
 
 
@@ -76,7 +135,7 @@ def test_wrong_option_magic_and_endless_options_end_the_connection(server):
 
 def test_unknown_options_are_skipped(server):
     client = server.client()
-    for number in (0, 4, 12, 99, 0xffffffff):
+    for number in (0, 4, 12, 99, 0xFFFFFFFF):
         assert client.ask(number, b"x" * 1000)[-1][0] == UNSUP
     assert client.ask(ABORT)[-1][0] == ACK
     assert client.is_dropped()
@@ -89,11 +148,21 @@ def test_data_where_there_must_be_none(server, number):
     assert client.ask(LIST)[-1][0] == ACK
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"\0\0", struct.pack(">I", 5) + b"exp", struct.pack(">I", 0xffffffff) + b"exp\0\0",
-    struct.pack(">I", 3) + b"exp", struct.pack(">I", 3) + b"exp" + struct.pack(">HH", 2, 3),
-    struct.pack(">I", 3) + b"exp" + struct.pack(">HHH", 1, 3, 3), struct.pack(">I", 3) + b"e\0p" + struct.pack(">H", 0),
-    struct.pack(">I", 4097) + b"x" * 4097 + struct.pack(">H", 0), b"y" * 200000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0",
+        struct.pack(">I", 5) + b"exp",
+        struct.pack(">I", 0xFFFFFFFF) + b"exp\0\0",
+        struct.pack(">I", 3) + b"exp",
+        struct.pack(">I", 3) + b"exp" + struct.pack(">HH", 2, 3),
+        struct.pack(">I", 3) + b"exp" + struct.pack(">HHH", 1, 3, 3),
+        struct.pack(">I", 3) + b"e\0p" + struct.pack(">H", 0),
+        struct.pack(">I", 4097) + b"x" * 4097 + struct.pack(">H", 0),
+        b"y" * 200000,
+    ],
+)
 @pytest.mark.parametrize("number", [INFO, GO])
 def test_malformed_requests_for_an_export(server, number, data):
     client = server.client()
@@ -131,19 +200,22 @@ def test_repeated_agreements_are_refused(server):
 def test_metadata_contexts(server):
     def names(replies):
         return [data[4:].decode() for kind, data in replies if kind == META]
+
     both = ["base:allocation", "qemu:allocation-depth"]
     client = server.client()
     assert names(client.contexts(name="exp", option=LIST_META)) == both
     assert client.contexts("base:allocation", name="exp")[-1][0] == INVALID
     assert client.ask(STRUCTURED_REPLY)[-1][0] == ACK
     assert names(client.contexts("base:", option=LIST_META, name="exp")) == both[:1]
-    assert names(client.contexts("qemu:", "x:y", "nocolon", option=LIST_META, name="exp")) == both[1:]
+    assert (
+        names(client.contexts("qemu:", "x:y", "nocolon", option=LIST_META, name="exp")) == both[1:]
+    )
     assert names(client.contexts("base:", "qemu:", name="exp")) == []
     assert names(client.contexts(name="exp")) == []
     assert names(client.contexts(*["base:allocation"] * 5, "x" * 5000, name="exp")) == both[:1]
     assert client.contexts("base:allocation", name="nosuch")[-1][0] == UNKNOWN
     assert client.contexts(*["q:q"] * 5000, name="exp")[-1][0] == TOO_BIG
-    assert client.ask(SET_META, struct.pack(">I3sII", 3, b"exp", 0xffffffff, 5))[-1][0] == INVALID
+    assert client.ask(SET_META, struct.pack(">I3sII", 3, b"exp", 0xFFFFFFFF, 5))[-1][0] == INVALID
     assert client.ask(SET_META, b"x" * (3 << 20))[-1][0] == TOO_BIG
     # A failed choice leaves none.
     assert client.go("exp")[-1][0] == ACK
@@ -159,9 +231,14 @@ def test_tls_is_refused_politely_where_there_is_none(server):
 
 @pytest.mark.parametrize("kept", range(0, 120, 7))
 def test_handshake_cut_at_every_place(server, kept):
-    whole = struct.pack(">I", 3) + struct.pack(">QII", IHAVEOPT, EXT_HEADERS, 0) + struct.pack(
-        ">QIII3sIIc", IHAVEOPT, SET_META, 27, 3, b"exp", 1, 15, b"b") + b"ase:allocation" + struct.pack(
-        ">QIII3sHH", IHAVEOPT, GO, 11, 3, b"exp", 1, 3) + struct.pack(">IHHQQQ", EXTENDED_REQUEST, 32, WRITE, 1, 0, 4096)
+    whole = (
+        struct.pack(">I", 3)
+        + struct.pack(">QII", IHAVEOPT, EXT_HEADERS, 0)
+        + struct.pack(">QIII3sIIc", IHAVEOPT, SET_META, 27, 3, b"exp", 1, 15, b"b")
+        + b"ase:allocation"
+        + struct.pack(">QIII3sHH", IHAVEOPT, GO, 11, 3, b"exp", 1, 3)
+        + struct.pack(">IHHQQQ", EXTENDED_REQUEST, 32, WRITE, 1, 0, 4096)
+    )
     client = server.client(flags=None)
     client.send(whole[:kept])
     client.close()
@@ -190,22 +267,46 @@ def test_headers_of_the_other_width_end_the_connection(server):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_refused_requests_leave_the_connection_working(server, mode):
-    client = server.client().start(mode, ["base:allocation"] if mode != "simple" else [], name="exp")
+    client = server.client().start(
+        mode, ["base:allocation"] if mode != "simple" else [], name="exp"
+    )
     rows = [
-        (9, 0, 512, 0, EINVAL), (255, 0, 0, 0, EINVAL), (RESIZE, 1 << 30, 0, 0, EINVAL),
-        (READ, 0, 512, NO_HOLE, EINVAL), (READ, 0, 512, 0x8000, EINVAL), (FLUSH, 0, 0, FAST_ZERO, EINVAL),
-        (TRIM, 0, 512, NO_HOLE, EINVAL), (CACHE, 0, 512, DF, EINVAL), (STATUS, 0, 512, NO_HOLE, EINVAL),
-        (READ, SIZE, 1, 0, EINVAL), (READ, SIZE - 1, 2, 0, EINVAL), (READ, (1 << 64) - 1, 512, 0, EINVAL),
-        (READ, (1 << 64) - 512, 512, 0, EINVAL), (TRIM, SIZE, 512, 0, EINVAL),
-        (ZEROES, SIZE, 512, 0, ENOSPC), (ZEROES, SIZE - 1, 0xffffffff, 0, ENOSPC),
-        (STATUS, SIZE, 512, 0, EINVAL), (STATUS, 0, 0, 0, EINVAL), (CACHE, SIZE, 1, 0, EINVAL),
-        (READ, 0, 0xffffffff, 0, EINVAL), (CACHE, 0, 33 << 20, 0, EINVAL),
-        (READ, 0, 0, 0, 0), (ZEROES, 0, 0, 0, 0), (TRIM, 0, 0, 0, 0), (FLUSH, 77, 88, 0, 0), (FLUSH, 0, 0, FUA, 0),
+        (9, 0, 512, 0, EINVAL),
+        (255, 0, 0, 0, EINVAL),
+        (RESIZE, 1 << 30, 0, 0, EINVAL),
+        (READ, 0, 512, NO_HOLE, EINVAL),
+        (READ, 0, 512, 0x8000, EINVAL),
+        (FLUSH, 0, 0, FAST_ZERO, EINVAL),
+        (TRIM, 0, 512, NO_HOLE, EINVAL),
+        (CACHE, 0, 512, DF, EINVAL),
+        (STATUS, 0, 512, NO_HOLE, EINVAL),
+        (READ, SIZE, 1, 0, EINVAL),
+        (READ, SIZE - 1, 2, 0, EINVAL),
+        (READ, (1 << 64) - 1, 512, 0, EINVAL),
+        (READ, (1 << 64) - 512, 512, 0, EINVAL),
+        (TRIM, SIZE, 512, 0, EINVAL),
+        (ZEROES, SIZE, 512, 0, ENOSPC),
+        (ZEROES, SIZE - 1, 0xFFFFFFFF, 0, ENOSPC),
+        (STATUS, SIZE, 512, 0, EINVAL),
+        (STATUS, 0, 0, 0, EINVAL),
+        (CACHE, SIZE, 1, 0, EINVAL),
+        (READ, 0, 0xFFFFFFFF, 0, EINVAL),
+        (CACHE, 0, 33 << 20, 0, EINVAL),
+        (READ, 0, 0, 0, 0),
+        (ZEROES, 0, 0, 0, 0),
+        (TRIM, 0, 0, 0, 0),
+        (FLUSH, 77, 88, 0, 0),
+        (FLUSH, 0, 0, FUA, 0),
     ]
     for command, offset, length, flags, error in rows:
         if mode == "simple" and command == STATUS:
             error = EINVAL
-        assert client.error_of(command, offset, length, flags) == error, (command, offset, length, flags)
+        assert client.error_of(command, offset, length, flags) == error, (
+            command,
+            offset,
+            length,
+            flags,
+        )
     payload = bytes(512)
     write_flag = PAYLOAD if mode == "extended" else 0
     assert client.error_of(WRITE, SIZE, 512, write_flag, payload) == ENOSPC
@@ -222,7 +323,7 @@ def test_writes_beyond_the_largest_block(server):
     client = server.client().start(name="exp")
     assert client.error_of(WRITE, 0, (32 << 20) + 1, payload=bytes((32 << 20) + 1)) == EINVAL
     assert client.works()
-    client.request(WRITE, 0, 0xf0000000)
+    client.request(WRITE, 0, 0xF0000000)
     assert client.is_dropped()
     client = server.client().start("extended", name="exp")
     client.request(WRITE, 0, 1 << 62, PAYLOAD)
@@ -246,14 +347,24 @@ def test_payload_of_commands_that_have_none_is_dropped(server):
 
 
 def test_block_status_payloads(server):
-    client = server.client().start("extended", ["base:allocation", "qemu:allocation-depth"], name="exp")
+    client = server.client().start(
+        "extended", ["base:allocation", "qemu:allocation-depth"], name="exp"
+    )
     query = struct.pack(">QI", 1 << 20, 1)
     client.request(STATUS, 0, len(query), PAYLOAD, payload=query)
     _, error, chunks = client.reply()
     assert error == 0 and [payload[:4] for _, payload in chunks] == [b"\0\0\0\1"]
-    for wrong in (b"", b"1234567", struct.pack(">Q", 512), struct.pack(">QI", 512, 9), struct.pack(">QII", 512, 0, 0),
-                  struct.pack(">QIIII", 512, 0, 1, 2, 3), struct.pack(">QI", 0, 0), struct.pack(">QI", SIZE + 1, 0),
-                  b"\0" * 100001):
+    for wrong in (
+        b"",
+        b"1234567",
+        struct.pack(">Q", 512),
+        struct.pack(">QI", 512, 9),
+        struct.pack(">QII", 512, 0, 0),
+        struct.pack(">QIIII", 512, 0, 1, 2, 3),
+        struct.pack(">QI", 0, 0),
+        struct.pack(">QI", SIZE + 1, 0),
+        b"\0" * 100001,
+    ):
         assert client.error_of(STATUS, 0, len(wrong), PAYLOAD, wrong) == EINVAL, wrong[:20]
     client.request(STATUS, 0, SIZE, REQ_ONE)
     _, error, chunks = client.reply()
@@ -276,10 +387,12 @@ def test_client_that_vanishes_in_a_payload_writes_nothing(server):
 def test_read_only_exports_refuse_every_change(folder):
     with open("d.raw", "wb") as out:
         out.truncate(1 << 20)
-    one = Server([QEMU_NBD, "-t", "-r", "-k", folder / "s.sock", "-f", "raw", "d.raw"], folder / "s.sock")
+    one = Server(
+        [QEMU_NBD, "-t", "-r", "-k", folder / "s.sock", "-f", "raw", "d.raw"], folder / "s.sock"
+    )
     try:
         client = one.client().start()
-        assert client.flags == 0x048f
+        assert client.flags == 0x048F
         assert client.error_of(WRITE, 0, 512, payload=bytes(512)) == EPERM
         assert client.error_of(ZEROES, 0, 512) == EPERM and client.error_of(TRIM, 0, 512) == EPERM
         assert client.works()
@@ -321,11 +434,15 @@ def test_disconnect_is_answered_by_silence(server):
 
 # --- past faults of other programs, by their names ---
 
+
 def test_cve_2017_15118_long_export_names(server):
     for length in (4096, 4097, 65536, 32 << 20):
         client = server.client()
-        client.option(GO, struct.pack(">I", length) + b"A" * min(length, 1 << 20) + bytes(2),
-                      length=4 + min(length, 1 << 20) + 2)
+        client.option(
+            GO,
+            struct.pack(">I", length) + b"A" * min(length, 1 << 20) + bytes(2),
+            length=4 + min(length, 1 << 20) + 2,
+        )
         assert client.option_reply()[1] in (INVALID, UNKNOWN)
 
 
@@ -334,7 +451,7 @@ def test_cve_2017_15119_huge_option_lengths(server):
     client.option(99, length=(32 << 20) + 1)
     assert client.is_dropped()
     client = server.client()
-    client.option(0xffffffff, length=0xffffffff)
+    client.option(0xFFFFFFFF, length=0xFFFFFFFF)
     assert client.is_dropped()
 
 
@@ -364,8 +481,21 @@ def test_cve_2020_10761_long_names_in_error_texts(server):
 def test_cve_2024_7409_silent_clients_are_cut_off_and_shutdown_is_quick(folder):
     with open("d.raw", "wb") as out:
         out.truncate(1 << 20)
-    one = Server([QEMU_NBD, "-t", "-e", "0", "--handshake-limit=1", "-k", folder / "s.sock", "-f", "raw", "d.raw"],
-                 folder / "s.sock")
+    one = Server(
+        [
+            QEMU_NBD,
+            "-t",
+            "-e",
+            "0",
+            "--handshake-limit=1",
+            "-k",
+            folder / "s.sock",
+            "-f",
+            "raw",
+            "d.raw",
+        ],
+        folder / "s.sock",
+    )
     try:
         silent = [one.connect() for _ in range(20)]
         begin = time.monotonic()
@@ -393,7 +523,7 @@ def test_cve_2019_14850_and_14851_odd_orders_of_options(server):
     assert client.works()
 
 
-@pytest.mark.parametrize("length", [0xffffffff, 0xfffffffe, 0x7fffffff, 0x80000000])
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF, 0x80000000])
 def test_cve_2011_0530_and_2022_26495_and_26496_length_arithmetic(server, length):
     client = server.client()
     client.option(EXPORT_NAME, b"exp", length=length)
@@ -416,7 +546,10 @@ def test_cve_2015_0847_signals_while_clients_come_and_go(folder):
     with open("d.raw", "wb") as out:
         out.truncate(1 << 20)
     for _ in range(3):
-        one = Server([QEMU_NBD, "-t", "-e", "0", "-k", folder / "s.sock", "-f", "raw", "d.raw"], folder / "s.sock")
+        one = Server(
+            [QEMU_NBD, "-t", "-e", "0", "-k", folder / "s.sock", "-f", "raw", "d.raw"],
+            folder / "s.sock",
+        )
         try:
             clients = [one.client().start() for _ in range(4)]
             for client in clients:

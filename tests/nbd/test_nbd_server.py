@@ -38,8 +38,17 @@ def test_nbdinfo_sees_what_qemu_nbd_says(server, disk, ours):
     told = nbdinfo("--json", one.uri("exp")).json()["exports"][0]
     assert told["export-size"] == 8 << 20 and told["description"] == "some text"
     assert told["contexts"] == ["base:allocation", "qemu:allocation-depth"]
-    assert told["can_multi_conn"] and told["can_fua"] and told["can_fast_zero"] and not told["is_read_only"]
-    assert (told["block_size_minimum"], told["block_size_preferred"], told["block_size_maximum"]) == (1, 4096, 32 << 20)
+    assert (
+        told["can_multi_conn"]
+        and told["can_fua"]
+        and told["can_fast_zero"]
+        and not told["is_read_only"]
+    )
+    assert (
+        told["block_size_minimum"],
+        told["block_size_preferred"],
+        told["block_size_maximum"],
+    ) == (1, 4096, 32 << 20)
     both = [call(program, "-L", "-k", one.path).out for program in ("qemu-nbd", QEMU_NBD)]
     assert both[0] == both[1] and "flags: 0x1ded" in both[0]
 
@@ -71,11 +80,29 @@ def test_content_arrives_whole_both_ways(server, disk, ours):
 def test_qemu_clients_work(server, ours):
     ours("create", "-f", "qcow2", "a.qcow2", "64M")
     one = server("-t", "-e", "0", "--discard=unmap", "-f", "qcow2", "a.qcow2")
-    call("qemu-io", "-f", "raw", "-c", "write -P 7 1M 3M", "-c", "write -z -u 2M 512k", "-c", "discard 3M 64k",
-         "-c", "read -P 7 1M 1M", "-c", "read -P 0 2M 512k", "-c", "flush", one.uri())
+    call(
+        "qemu-io",
+        "-f",
+        "raw",
+        "-c",
+        "write -P 7 1M 3M",
+        "-c",
+        "write -z -u 2M 512k",
+        "-c",
+        "discard 3M 64k",
+        "-c",
+        "read -P 7 1M 1M",
+        "-c",
+        "read -P 0 2M 512k",
+        "-c",
+        "flush",
+        one.uri(),
+    )
     found = call("qemu-img", "map", "--output=json", "-f", "raw", one.uri()).json()
     assert [(e["start"], e["length"], e["data"], e["zero"]) for e in found][:2] == [
-        (0, 1 << 20, False, True), (1 << 20, 1 << 20, True, False)]
+        (0, 1 << 20, False, True),
+        (1 << 20, 1 << 20, True, False),
+    ]
     assert one.stop() == 0
     ours("check", "a.qcow2")
 
@@ -88,8 +115,12 @@ def test_block_status_of_all_contexts(server, ours):
     results = []
     for program in (QEMU_NBD, "qemu-nbd"):
         one = server("-t", "-r", "-A", "-e", "2", "-f", "qcow2", "top.qcow2", program=program)
-        results.append([nbdinfo("--map=" + name, "--json", one.uri()).json()
-                        for name in ("base:allocation", "qemu:allocation-depth")])
+        results.append(
+            [
+                nbdinfo("--map=" + name, "--json", one.uri()).json()
+                for name in ("base:allocation", "qemu:allocation-depth")
+            ]
+        )
         one.stop()
     assert results[0] == results[1]
 
@@ -102,9 +133,16 @@ def test_dirty_bitmaps_are_shown_as_qemu_does(server, ours):
     ours("bitmap", "--clear", "--disable", "a.qcow2", "b1")
     results = []
     for program in (QEMU_NBD, "qemu-nbd"):
-        one = server("-t", "-e", "2", "-B", "b0", "-B", "b1", "-f", "qcow2", "a.qcow2", program=program)
-        results.append([nbdinfo("--map=qemu:dirty-bitmap:" + name, "--json", one.uri()).json() for name in ("b0", "b1")]
-                       + [call("qemu-nbd", "-L", "-k", one.path).out])
+        one = server(
+            "-t", "-e", "2", "-B", "b0", "-B", "b1", "-f", "qcow2", "a.qcow2", program=program
+        )
+        results.append(
+            [
+                nbdinfo("--map=qemu:dirty-bitmap:" + name, "--json", one.uri()).json()
+                for name in ("b0", "b1")
+            ]
+            + [call("qemu-nbd", "-L", "-k", one.path).out]
+        )
         one.stop()
     assert results[0] == results[1]
     assert any(extent["type"] == 1 for extent in results[0][0])
@@ -113,19 +151,21 @@ def test_dirty_bitmaps_are_shown_as_qemu_does(server, ours):
 def test_libnbd_uses_every_command(server, ours):
     ours("create", "-f", "qcow2", "a.qcow2", "1G")
     one = server("-t", "-e", "0", "-f", "qcow2", "a.qcow2")
-    nbdsh(one.uri(),
-          "h.pwrite(b'x' * 70000, 12345, nbd.CMD_FLAG_FUA)",
-          "assert h.pread(70000, 12345) == b'x' * 70000",
-          "assert h.pread(10, 12340) == b'\\0' * 5 + b'x' * 5",
-          "h.zero(65536, 0, nbd.CMD_FLAG_NO_HOLE)",
-          "h.zero(512 << 20, 256 << 20, nbd.CMD_FLAG_FAST_ZERO)",
-          "h.trim(1 << 20, 0, nbd.CMD_FLAG_FUA)",
-          "h.cache(1 << 20, 0)",
-          "h.flush()",
-          "chunks = []",
-          "h.pread_structured(262144, 0, lambda data, offset, kind, error: chunks.append((offset, len(data), kind)))",
-          "assert sum(c[1] for c in chunks) == 262144",
-          "assert any(c[2] == nbd.READ_HOLE for c in chunks)")
+    nbdsh(
+        one.uri(),
+        "h.pwrite(b'x' * 70000, 12345, nbd.CMD_FLAG_FUA)",
+        "assert h.pread(70000, 12345) == b'x' * 70000",
+        "assert h.pread(10, 12340) == b'\\0' * 5 + b'x' * 5",
+        "h.zero(65536, 0, nbd.CMD_FLAG_NO_HOLE)",
+        "h.zero(512 << 20, 256 << 20, nbd.CMD_FLAG_FAST_ZERO)",
+        "h.trim(1 << 20, 0, nbd.CMD_FLAG_FUA)",
+        "h.cache(1 << 20, 0)",
+        "h.flush()",
+        "chunks = []",
+        "h.pread_structured(262144, 0, lambda data, offset, kind, error: chunks.append((offset, len(data), kind)))",
+        "assert sum(c[1] for c in chunks) == 262144",
+        "assert any(c[2] == nbd.READ_HOLE for c in chunks)",
+    )
 
 
 @pytest.mark.slow
@@ -133,8 +173,10 @@ def test_fio_verifies_its_data(server, ours):
     ours("create", "-f", "qcow2", "a.qcow2", "32M")
     one = server("-t", "-e", "0", "-f", "qcow2", "a.qcow2")
     with open("job.fio", "w") as job:
-        job.write(f"[x]\nioengine=nbd\nuri={one.uri()}\nrw=randrw\nbs=4k-64k\niodepth=16\nsize=32M\nio_size=24M\n"
-                  "verify=crc32c\nverify_fatal=1\n")
+        job.write(
+            f"[x]\nioengine=nbd\nuri={one.uri()}\nrw=randrw\nbs=4k-64k\niodepth=16\nsize=32M\nio_size=24M\n"
+            "verify=crc32c\nverify_fatal=1\n"
+        )
     call("fio", "job.fio")
     assert one.stop() == 0
     ours("check", "a.qcow2")
@@ -144,11 +186,18 @@ def test_connections_share_one_image_on_several_workers(server, ours):
     ours("create", "-f", "qcow2", "a.qcow2", "64M")
     one = server("a.qcow2", program=CAIRN)
     writer = "for i in range(N, 512, 4): h.pwrite(bytes([N + 1]) * 65536, i * 131072)"
-    jobs = [subprocess.Popen(["/usr/bin/python3", "-m", "nbd", "-u", one.uri(), "-c", writer.replace("N", str(n))])
-            for n in range(4)]
+    jobs = [
+        subprocess.Popen(
+            ["/usr/bin/python3", "-m", "nbd", "-u", one.uri(), "-c", writer.replace("N", str(n))]
+        )
+        for n in range(4)
+    ]
     assert [job.wait(60) for job in jobs] == [0] * 4
-    nbdsh(one.uri(), "for i in range(512): assert h.pread(131072, i * 131072) == "
-          "bytes([i % 4 + 1]) * 65536 + bytes(65536), i")
+    nbdsh(
+        one.uri(),
+        "for i in range(512): assert h.pread(131072, i * 131072) == "
+        "bytes([i % 4 + 1]) * 65536 + bytes(65536), i",
+    )
     assert one.stop() == 0
     ours("check", "a.qcow2")
 
@@ -156,7 +205,10 @@ def test_connections_share_one_image_on_several_workers(server, ours):
 def test_several_exports_in_one_server(folder, server, ours, disk):
     ours("create", "-f", "qcow2", "a.qcow2", "8M")
     one = server("a.qcow2", disk, program=CAIRN)
-    sizes = {e["export-name"]: e["export-size"] for e in nbdinfo("--list", "--json", one.uri()).json()["exports"]}
+    sizes = {
+        e["export-name"]: e["export-size"]
+        for e in nbdinfo("--list", "--json", one.uri()).json()["exports"]
+    }
     assert sizes == {"a.qcow2": 8 << 20, "disk.raw": os.path.getsize(disk)}
     assert nbdinfo("--size", one.uri()).out == f"{8 << 20}\n"
     printed = one.job.stdout.readline() + one.job.stdout.readline()
@@ -168,7 +220,9 @@ def test_several_exports_in_one_server(folder, server, ours, disk):
 def test_serve_prints_an_uri_that_works(folder):
     with open("odd.raw", "wb") as out:
         out.write(b"abc" * 333334)
-    job = subprocess.Popen([CAIRN, "serve", "-p", "0", "-f", "raw", "odd.raw"], stdout=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [CAIRN, "serve", "-p", "0", "-f", "raw", "odd.raw"], stdout=subprocess.PIPE, text=True
+    )
     try:
         uri = job.stdout.readline().strip()
         assert uri.startswith("nbd://127.0.0.1:")
@@ -243,8 +297,18 @@ def test_fork_returns_when_clients_can_connect(folder, disk):
     assert failed.code == 1 and "Failed to blk_new_open 'missing.raw'" in failed.err
 
 
-@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-x", b"SSH-2.0-OpenSSH_9", b"NBDMAGIC", b"NBDMAGICxxxxxxxx", b"NBDMAGICIHAVEOPT",
-                                      b"NBDMAGICIHAVEOPT\0\3"])
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"",
+        b"SSH-2.0-x",
+        b"SSH-2.0-OpenSSH_9",
+        b"NBDMAGIC",
+        b"NBDMAGICxxxxxxxx",
+        b"NBDMAGICIHAVEOPT",
+        b"NBDMAGICIHAVEOPT\0\3",
+    ],
+)
 def test_what_is_no_server_is_told_as_qemu_does(folder, greeting):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("no.sock")
@@ -260,11 +324,18 @@ def test_what_is_no_server_is_told_as_qemu_does(folder, greeting):
                 while one.recv(1000):
                     pass
             one.close()
+
     thread = threading.Thread(target=answer)
     thread.start()
     uri = f"nbd+unix:///?socket={folder}/no.sock"
-    listed = [subprocess.run([program, "-L", "-k", folder / "no.sock"], capture_output=True, text=True) for program in ("qemu-nbd", QEMU_NBD)]
-    shown = [subprocess.run([program, "info", uri], capture_output=True, text=True) for program in ("qemu-img", QEMU_NBD.with_name("qemu-img"))]
+    listed = [
+        subprocess.run([program, "-L", "-k", folder / "no.sock"], capture_output=True, text=True)
+        for program in ("qemu-nbd", QEMU_NBD)
+    ]
+    shown = [
+        subprocess.run([program, "info", uri], capture_output=True, text=True)
+        for program in ("qemu-img", QEMU_NBD.with_name("qemu-img"))
+    ]
     thread.join()
     listener.close()
     if greeting != b"SSH-2.0-x":
@@ -273,24 +344,38 @@ def test_what_is_no_server_is_told_as_qemu_does(folder, greeting):
 
 
 def test_who_leaves_politely_is_no_complaint(folder, disk):
-    job = subprocess.Popen([CAIRN, "serve", "-f", "raw", "-k", folder / "p.sock", disk], stderr=subprocess.PIPE, text=True,
-                           stdout=subprocess.DEVNULL)
+    job = subprocess.Popen(
+        [CAIRN, "serve", "-f", "raw", "-k", folder / "p.sock", disk],
+        stderr=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+    )
     until = time.monotonic() + 10
     while not (folder / "p.sock").exists() and time.monotonic() < until:
         time.sleep(0.01)
     for _ in range(20):
-        subprocess.run(["nbdinfo", "--list", f"nbd+unix:///?socket={folder}/p.sock"], check=True, capture_output=True)
+        subprocess.run(
+            ["nbdinfo", "--list", f"nbd+unix:///?socket={folder}/p.sock"],
+            check=True,
+            capture_output=True,
+        )
     job.send_signal(signal.SIGTERM)
     assert job.communicate(timeout=10)[1] == "" and job.returncode == 0
 
 
 def test_quiet_serving_says_nothing(folder, disk):
-    job = subprocess.Popen([CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "p.sock", disk], stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True)
+    job = subprocess.Popen(
+        [CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "p.sock", disk],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     until = time.monotonic() + 10
     while not (folder / "p.sock").exists() and time.monotonic() < until:
         time.sleep(0.01)
-    assert nbdinfo("--size", f"nbd+unix:///?socket={folder}/p.sock").out.strip() == str(disk.stat().st_size)
+    assert nbdinfo("--size", f"nbd+unix:///?socket={folder}/p.sock").out.strip() == str(
+        disk.stat().st_size
+    )
     job.send_signal(signal.SIGTERM)
     assert job.communicate(timeout=10)[0] == "" and job.returncode == 0
 
@@ -300,8 +385,12 @@ def test_two_servers_do_not_share_a_pid_file(folder, disk):
     assert subprocess.run([QEMU_NBD, "-k", folder / "a.sock", *words]).returncode == 0
     first = int((folder / "pid").read_text())
     try:
-        answers = [subprocess.run([program, "-k", folder / "b.sock", *words], capture_output=True, text=True)
-                   for program in ("qemu-nbd", QEMU_NBD)]
+        answers = [
+            subprocess.run(
+                [program, "-k", folder / "b.sock", *words], capture_output=True, text=True
+            )
+            for program in ("qemu-nbd", QEMU_NBD)
+        ]
         assert [(one.returncode, one.stderr) for one in answers] == 2 * [(1, answers[0].stderr)]
         assert "Cannot lock pid file" in answers[0].stderr
         assert int((folder / "pid").read_text()) == first
@@ -313,19 +402,41 @@ def test_socket_activation(folder, disk):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("act.sock")
     listener.listen()
-    script = ('exec 3<&"$1"; shift; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"')
-    job = subprocess.Popen(["bash", "-c", script, "bash", str(listener.fileno()), str(QEMU_NBD), "-f", "raw", str(disk)],
-                           pass_fds=[listener.fileno()])
-    assert nbdinfo("--size", f"nbd+unix:///?socket={folder}/act.sock").out == f"{os.path.getsize(disk)}\n"
+    script = 'exec 3<&"$1"; shift; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+    job = subprocess.Popen(
+        [
+            "bash",
+            "-c",
+            script,
+            "bash",
+            str(listener.fileno()),
+            str(QEMU_NBD),
+            "-f",
+            "raw",
+            str(disk),
+        ],
+        pass_fds=[listener.fileno()],
+    )
+    assert (
+        nbdinfo("--size", f"nbd+unix:///?socket={folder}/act.sock").out
+        == f"{os.path.getsize(disk)}\n"
+    )
     assert job.wait(10) == 0 and os.path.exists("act.sock")
     # The socket itself goes on for the next one.
     probe = socket.socket(socket.AF_UNIX)
     probe.connect("act.sock")
     probe.close()
-    done = subprocess.run(["bash", "-c", script, "bash", str(listener.fileno()), str(QEMU_NBD), "-p", "1", str(disk)],
-                          pass_fds=[listener.fileno()], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", str(listener.fileno()), str(QEMU_NBD), "-p", "1", str(disk)],
+        pass_fds=[listener.fileno()],
+        capture_output=True,
+        text=True,
+    )
     listener.close()
-    assert done.returncode == 1 and "TCP port number can't be set when using socket activation" in done.stderr
+    assert (
+        done.returncode == 1
+        and "TCP port number can't be set when using socket activation" in done.stderr
+    )
 
 
 def test_sigterm_finishes_what_is_in_flight_and_flushes(server, ours):
@@ -369,16 +480,54 @@ def test_clients_get_slots_over_tcp(folder, disk):
 
 
 WRONG_LINES = [
-    "", "-x", "-e x d.raw", "--bogus d.raw", "-o 1k d.raw", "-o 99999999 -f raw d.raw", "-k rel d.raw", "--cache=foo d.raw",
-    "--aio=foo d.raw", "--discard=foo d.raw", "--detect-zeroes=foo d.raw", "--detect-zeroes=unmap d.raw", "-L d.raw",
-    "-L -k /nonexistent", "-n --cache=none d.raw", "-f qcow2 d.raw", "-B b -f raw d.raw",
-    "--tls-creds x d.raw", "--tls-authz x d.raw", "--tls-hostname x d.raw", "-l x -f raw d.raw", "-c /dev/nosuch -f raw d.raw",
-    "-d /dev/nosuch", "-d", "--handshake-limit=x d.raw", "--selinux-label=x d.raw", "-k /nonexistent/s.sock --selinux-label=x d.raw", "-f bogus d.raw",
-    "--image-opts -f raw d.raw", "-L --fork", "-L -c /dev/nbd0", "--pid-file", "-e 0 --aio=threads --aio=native d.raw",
-    "-p x d.raw", "--discard=unmap --discard=unmap d.raw", "-L -r -s -t -e 2 --image-opts -k /nonexistent", "-L -l x -k /nonexistent",
-    "-f raw -o -5 d.raw", "-f raw -b 192.0.2.1 -p 10888 d.raw", "--pid-file=/nonexistent/p -f raw d.raw", "-r -f raw nbd:localhost",
-    "-r -f raw nbd:localhost:", "-r -f raw nbd:", "-r -f raw nbd:[::1]", "-r -f raw nbd:a:b:c", "-r -f raw nbd:h:1:exportname=",
-    "-r -f raw nbd+unix:/e?socket=/s"]
+    "",
+    "-x",
+    "-e x d.raw",
+    "--bogus d.raw",
+    "-o 1k d.raw",
+    "-o 99999999 -f raw d.raw",
+    "-k rel d.raw",
+    "--cache=foo d.raw",
+    "--aio=foo d.raw",
+    "--discard=foo d.raw",
+    "--detect-zeroes=foo d.raw",
+    "--detect-zeroes=unmap d.raw",
+    "-L d.raw",
+    "-L -k /nonexistent",
+    "-n --cache=none d.raw",
+    "-f qcow2 d.raw",
+    "-B b -f raw d.raw",
+    "--tls-creds x d.raw",
+    "--tls-authz x d.raw",
+    "--tls-hostname x d.raw",
+    "-l x -f raw d.raw",
+    "-c /dev/nosuch -f raw d.raw",
+    "-d /dev/nosuch",
+    "-d",
+    "--handshake-limit=x d.raw",
+    "--selinux-label=x d.raw",
+    "-k /nonexistent/s.sock --selinux-label=x d.raw",
+    "-f bogus d.raw",
+    "--image-opts -f raw d.raw",
+    "-L --fork",
+    "-L -c /dev/nbd0",
+    "--pid-file",
+    "-e 0 --aio=threads --aio=native d.raw",
+    "-p x d.raw",
+    "--discard=unmap --discard=unmap d.raw",
+    "-L -r -s -t -e 2 --image-opts -k /nonexistent",
+    "-L -l x -k /nonexistent",
+    "-f raw -o -5 d.raw",
+    "-f raw -b 192.0.2.1 -p 10888 d.raw",
+    "--pid-file=/nonexistent/p -f raw d.raw",
+    "-r -f raw nbd:localhost",
+    "-r -f raw nbd:localhost:",
+    "-r -f raw nbd:",
+    "-r -f raw nbd:[::1]",
+    "-r -f raw nbd:a:b:c",
+    "-r -f raw nbd:h:1:exportname=",
+    "-r -f raw nbd+unix:/e?socket=/s",
+]
 
 
 @pytest.mark.parametrize("line", WRONG_LINES)
@@ -388,7 +537,11 @@ def test_wrong_command_lines_are_answered_as_qemu_does(folder, line):
     answers = []
     words = line.split()
     if "-k" not in words and "-L" not in words and "-p" not in words:
-        words = ["-k", str(folder / "s.sock"), *words] if "-c" not in words and "-d" not in words and "--selinux-label=x" not in words else words
+        words = (
+            ["-k", str(folder / "s.sock"), *words]
+            if "-c" not in words and "-d" not in words and "--selinux-label=x" not in words
+            else words
+        )
     for program in ("qemu-nbd", QEMU_NBD):
         done = subprocess.run([program, *words], capture_output=True, text=True, timeout=10)
         answers.append((done.returncode, done.stdout, done.stderr))

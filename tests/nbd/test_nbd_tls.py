@@ -7,8 +7,23 @@ import subprocess
 import pytest
 
 from conftest import CAIRN, call
-from nbd_support import (ACK, EXPORT_NAME, GO, IHAVEOPT, INVALID, LIST, QEMU_NBD, SET_META, STARTTLS, STRUCTURED_REPLY, TLS_REQD,
-                         Client, Closed, Server, free_port)
+from nbd_support import (
+    ACK,
+    EXPORT_NAME,
+    GO,
+    IHAVEOPT,
+    INVALID,
+    LIST,
+    QEMU_NBD,
+    SET_META,
+    STARTTLS,
+    STRUCTURED_REPLY,
+    TLS_REQD,
+    Client,
+    Closed,
+    Server,
+    free_port,
+)
 
 
 def certtool(*words):
@@ -19,18 +34,36 @@ def make_authority(folder, name):
     folder.mkdir(exist_ok=True)
     certtool("--generate-privkey", "--bits", "2048", "--outfile", folder / "ca-key.pem")
     (folder / "ca.info").write_text(f"cn = {name}\nca\ncert_signing_key\nexpiration_days = 30\n")
-    certtool("--generate-self-signed", "--load-privkey", folder / "ca-key.pem", "--template", folder / "ca.info",
-             "--outfile", folder / "ca-cert.pem")
+    certtool(
+        "--generate-self-signed",
+        "--load-privkey",
+        folder / "ca-key.pem",
+        "--template",
+        folder / "ca.info",
+        "--outfile",
+        folder / "ca-cert.pem",
+    )
 
 
 def make_certificate(folder, kind, name, extra=""):
     certtool("--generate-privkey", "--bits", "2048", "--outfile", folder / f"{kind}-key.pem")
     usage = "tls_www_server" if kind == "server" else "tls_www_client"
     (folder / "cert.info").write_text(
-        f"cn = {name}\n{usage}\nencryption_key\nsigning_key\nexpiration_days = 20\n{extra}")
-    certtool("--generate-certificate", "--load-ca-certificate", folder / "ca-cert.pem", "--load-ca-privkey",
-             folder / "ca-key.pem", "--load-privkey", folder / f"{kind}-key.pem", "--template", folder / "cert.info",
-             "--outfile", folder / f"{kind}-cert.pem")
+        f"cn = {name}\n{usage}\nencryption_key\nsigning_key\nexpiration_days = 20\n{extra}"
+    )
+    certtool(
+        "--generate-certificate",
+        "--load-ca-certificate",
+        folder / "ca-cert.pem",
+        "--load-ca-privkey",
+        folder / "ca-key.pem",
+        "--load-privkey",
+        folder / f"{kind}-key.pem",
+        "--template",
+        folder / "cert.info",
+        "--outfile",
+        folder / f"{kind}-cert.pem",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +79,14 @@ def pki(tmp_path_factory):
     make_certificate(other, "client", "mallory")
     psk = top / "psk"
     psk.mkdir()
-    subprocess.run(["psktool", "-u", "alice", "-p", psk / "keys.psk"], check=True, capture_output=True)
+    subprocess.run(
+        ["psktool", "-u", "alice", "-p", psk / "keys.psk"], check=True, capture_output=True
+    )
     wrong = top / "wrong"
     wrong.mkdir()
-    subprocess.run(["psktool", "-u", "alice", "-p", wrong / "keys.psk"], check=True, capture_output=True)
+    subprocess.run(
+        ["psktool", "-u", "alice", "-p", wrong / "keys.psk"], check=True, capture_output=True
+    )
     return top
 
 
@@ -62,8 +99,30 @@ def server(folder):
         disk = folder / "d.raw"
         if not disk.exists():
             disk.write_bytes(os.urandom(1 << 20))
-        running.append(Server([QEMU_NBD, "-t", "-e", "0", "-b", "127.0.0.1", "-p", port, "-x", "tls", "-D", "text", "-f", "raw",
-                               *words, disk], "", port=port))
+        running.append(
+            Server(
+                [
+                    QEMU_NBD,
+                    "-t",
+                    "-e",
+                    "0",
+                    "-b",
+                    "127.0.0.1",
+                    "-p",
+                    port,
+                    "-x",
+                    "tls",
+                    "-D",
+                    "text",
+                    "-f",
+                    "raw",
+                    *words,
+                    disk,
+                ],
+                "",
+                port=port,
+            )
+        )
         return running[-1]
 
     yield start
@@ -73,7 +132,12 @@ def server(folder):
 
 
 def x509(folder, *more):
-    return ["--object", ",".join([f"tls-creds-x509,id=t0,endpoint=server,dir={folder}", *more]), "--tls-creds", "t0"]
+    return [
+        "--object",
+        ",".join([f"tls-creds-x509,id=t0,endpoint=server,dir={folder}", *more]),
+        "--tls-creds",
+        "t0",
+    ]
 
 
 def nbdinfo(uri, ok=True):
@@ -81,9 +145,16 @@ def nbdinfo(uri, ok=True):
 
 
 def qemu_reads(server, folder, ok=True, kind="x509", more=""):
-    return call("qemu-img", "info", "--object", f"tls-creds-{kind},id=c0,endpoint=client,dir={folder}{more}", "--image-opts",
-                f"driver=raw,file.driver=nbd,file.server.type=inet,file.server.host=localhost,"
-                f"file.server.port={server.port},file.export=tls,file.tls-creds=c0", ok=ok)
+    return call(
+        "qemu-img",
+        "info",
+        "--object",
+        f"tls-creds-{kind},id=c0,endpoint=client,dir={folder}{more}",
+        "--image-opts",
+        f"driver=raw,file.driver=nbd,file.server.type=inet,file.server.host=localhost,"
+        f"file.server.port={server.port},file.export=tls,file.tls-creds=c0",
+        ok=ok,
+    )
 
 
 def test_certificates_work_with_every_client(server, pki):
@@ -93,19 +164,41 @@ def test_certificates_work_with_every_client(server, pki):
     assert "1 MiB" in qemu_reads(one, pki / "good").out
     call("nbdcopy", f"{uri}?tls-certificates={pki}/good", "back.raw")
     assert open("back.raw", "rb").read() == open("d.raw", "rb").read()
-    words = ["-L", "-b", "localhost", "-p", one.port, "--object", f"tls-creds-x509,id=c,endpoint=client,dir={pki}/good",
-             "--tls-creds", "c"]
+    words = [
+        "-L",
+        "-b",
+        "localhost",
+        "-p",
+        one.port,
+        "--object",
+        f"tls-creds-x509,id=c,endpoint=client,dir={pki}/good",
+        "--tls-creds",
+        "c",
+    ]
     assert call(QEMU_NBD, *words).out == call("qemu-nbd", *words).out
 
 
 def test_shared_keys_work_with_every_client(server, pki):
-    one = server("--object", f"tls-creds-psk,id=t0,endpoint=server,dir={pki}/psk", "--tls-creds", "t0")
+    one = server(
+        "--object", f"tls-creds-psk,id=t0,endpoint=server,dir={pki}/psk", "--tls-creds", "t0"
+    )
     uri = f"nbds://alice@localhost:{one.port}/tls"
     assert nbdinfo(f"{uri}?tls-psk-file={pki}/psk/keys.psk").out == f"{1 << 20}\n"
     assert "1 MiB" in qemu_reads(one, pki / "psk", kind="psk", more=",username=alice").out
     assert nbdinfo(f"{uri}?tls-psk-file={pki}/wrong/keys.psk", ok=False).code != 0
-    failed = call(QEMU_NBD, "-L", "-p", one.port, "-b", "localhost", "--object",
-                  f"tls-creds-psk,id=c,endpoint=client,dir={pki}/psk,username=bob", "--tls-creds", "c", ok=False)
+    failed = call(
+        QEMU_NBD,
+        "-L",
+        "-p",
+        one.port,
+        "-b",
+        "localhost",
+        "--object",
+        f"tls-creds-psk,id=c,endpoint=client,dir={pki}/psk,username=bob",
+        "--tls-creds",
+        "c",
+        ok=False,
+    )
     assert failed.code == 1 and "Username bob not found in PSK file" in failed.err
 
 
@@ -118,11 +211,28 @@ def test_cve_2024_7383_certificates_are_checked(server, pki, folder):
     (bare / "ca-cert.pem").write_bytes((pki / "good/ca-cert.pem").read_bytes())
     assert nbdinfo(f"{one.uri('tls', 'nbds')}?tls-certificates={bare}", ok=False).code != 0
     # Our own client side looks at chain and name.
-    for creds, more, text in ((f"{pki}/other", [], "hasn't got a known issuer"),
-                              (f"{pki}/good", ["--tls-hostname", "elsewhere.example"],
-                               "Certificate does not match the hostname elsewhere.example")):
-        failed = call(QEMU_NBD, "-L", "-b", "localhost", "-p", one.port, "--object",
-                      f"tls-creds-x509,id=c,endpoint=client,dir={creds}", "--tls-creds", "c", *more, ok=False)
+    for creds, more, text in (
+        (f"{pki}/other", [], "hasn't got a known issuer"),
+        (
+            f"{pki}/good",
+            ["--tls-hostname", "elsewhere.example"],
+            "Certificate does not match the hostname elsewhere.example",
+        ),
+    ):
+        failed = call(
+            QEMU_NBD,
+            "-L",
+            "-b",
+            "localhost",
+            "-p",
+            one.port,
+            "--object",
+            f"tls-creds-x509,id=c,endpoint=client,dir={creds}",
+            "--tls-creds",
+            "c",
+            *more,
+            ok=False,
+        )
         assert failed.code == 1 and text in failed.err
     assert nbdinfo(f"{one.uri('tls', 'nbds')}?tls-certificates={pki}/good").code == 0
 
@@ -136,13 +246,28 @@ def test_peers_are_let_in_unverified_when_asked(server, pki, folder):
 
 
 def test_cve_2013_6410_access_lists_match_exactly(server, pki):
-    for identity, allowed in (("CN=alice", True), ("CN=alic", False), ("CN=alice2", False), ("*", False)):
-        one = server(*x509(pki / "good"), "--object", f"authz-simple,id=a0,identity={identity}", "--tls-authz", "a0")
+    for identity, allowed in (
+        ("CN=alice", True),
+        ("CN=alic", False),
+        ("CN=alice2", False),
+        ("*", False),
+    ):
+        one = server(
+            *x509(pki / "good"),
+            "--object",
+            f"authz-simple,id=a0,identity={identity}",
+            "--tls-authz",
+            "a0",
+        )
         done = nbdinfo(f"{one.uri('tls', 'nbds')}?tls-certificates={pki}/good", ok=False)
         assert (done.code == 0) == allowed, identity
-    one = server(*x509(pki / "good"), "--object",
-                 "authz-list,id=a0,policy=deny,rules.0.match=CN=al*,rules.0.format=glob,rules.0.policy=allow",
-                 "--tls-authz", "a0")
+    one = server(
+        *x509(pki / "good"),
+        "--object",
+        "authz-list,id=a0,policy=deny,rules.0.match=CN=al*,rules.0.format=glob,rules.0.policy=allow",
+        "--tls-authz",
+        "a0",
+    )
     assert nbdinfo(f"{one.uri('tls', 'nbds')}?tls-certificates={pki}/good").code == 0
     one = server(*x509(pki / "good"), "--tls-authz", "missing")
     assert nbdinfo(f"{one.uri('tls', 'nbds')}?tls-certificates={pki}/good", ok=False).code != 0
@@ -152,11 +277,16 @@ def test_cve_2019_14842_tls_is_absolute(server, pki):
     one = server(*x509(pki / "good"))
     client = one.client()
     for option in (LIST, GO, STRUCTURED_REPLY, SET_META, 99):
-        assert client.ask(option, b"")[-1] == (TLS_REQD, f"Option 0x{option:x} not permitted before TLS".encode())
+        assert client.ask(option, b"")[-1] == (
+            TLS_REQD,
+            f"Option 0x{option:x} not permitted before TLS".encode(),
+        )
     client.option(EXPORT_NAME, b"tls")
     assert client.is_dropped()
-    for mine, theirs, words in ((QEMU_NBD, "qemu-nbd", ["-L", "-b", "localhost", "-p", one.port]),
-                                (QEMU_NBD.with_name("qemu-img"), "qemu-img", ["info", f"nbd://localhost:{one.port}/tls"])):
+    for mine, theirs, words in (
+        (QEMU_NBD, "qemu-nbd", ["-L", "-b", "localhost", "-p", one.port]),
+        (QEMU_NBD.with_name("qemu-img"), "qemu-img", ["info", f"nbd://localhost:{one.port}/tls"]),
+    ):
         failed = call(mine, *words, ok=False)
         assert failed.code == 1 and "TLS negotiation required before option" in failed.err
         assert "Did you forget a valid tls-creds?" in failed.err
@@ -201,7 +331,13 @@ def test_cve_2021_3716_starttls_injection(server, pki):
 
 def test_connections_broken_in_the_tls_handshake(server, pki):
     one = server(*x509(pki / "good"))
-    for junk in (b"", b"\x16", b"\x16\x03\x01\x02\x00" + b"x" * 100, b"GET / HTTP/1.0\r\n\r\n", os.urandom(5000)):
+    for junk in (
+        b"",
+        b"\x16",
+        b"\x16\x03\x01\x02\x00" + b"x" * 100,
+        b"GET / HTTP/1.0\r\n\r\n",
+        os.urandom(5000),
+    ):
         client = one.client()
         assert client.ask(STARTTLS)[-1][0] == ACK
         client.send(junk)
@@ -211,31 +347,70 @@ def test_connections_broken_in_the_tls_handshake(server, pki):
     assert client.works()
 
 
-@pytest.mark.parametrize("damage, text", [
-    ("missing dir", "Missing 'dir' property value"), ("no files", "Unable to access credentials"),
-    ("client as server", "purpose|Unable to access credentials"), ("bad endpoint", "does not accept value"),
-    ("bad priority", "Unable to set TLS session priority"), ("unknown property", "not found"),
-    ("user on server", "username should not be set")])
+@pytest.mark.parametrize(
+    "damage, text",
+    [
+        ("missing dir", "Missing 'dir' property value"),
+        ("no files", "Unable to access credentials"),
+        ("client as server", "purpose|Unable to access credentials"),
+        ("bad endpoint", "does not accept value"),
+        ("bad priority", "Unable to set TLS session priority"),
+        ("unknown property", "not found"),
+        ("user on server", "username should not be set"),
+    ],
+)
 def test_wrong_credentials_are_told(folder, pki, damage, text):
     import re
+
     good = pki / "good"
-    words = {"missing dir": "tls-creds-x509,id=t0,endpoint=server",
-             "no files": f"tls-creds-x509,id=t0,endpoint=server,dir={folder}",
-             "client as server": f"tls-creds-x509,id=t0,endpoint=server,dir={pki / 'psk'}",
-             "bad endpoint": f"tls-creds-x509,id=t0,endpoint=both,dir={good}",
-             "bad priority": f"tls-creds-x509,id=t0,endpoint=server,dir={good},priority=NONSENSE",
-             "unknown property": f"tls-creds-x509,id=t0,endpoint=server,dir={good},colour=red",
-             "user on server": f"tls-creds-psk,id=t0,endpoint=server,dir={pki / 'psk'},username=x"}[damage]
+    words = {
+        "missing dir": "tls-creds-x509,id=t0,endpoint=server",
+        "no files": f"tls-creds-x509,id=t0,endpoint=server,dir={folder}",
+        "client as server": f"tls-creds-x509,id=t0,endpoint=server,dir={pki / 'psk'}",
+        "bad endpoint": f"tls-creds-x509,id=t0,endpoint=both,dir={good}",
+        "bad priority": f"tls-creds-x509,id=t0,endpoint=server,dir={good},priority=NONSENSE",
+        "unknown property": f"tls-creds-x509,id=t0,endpoint=server,dir={good},colour=red",
+        "user on server": f"tls-creds-psk,id=t0,endpoint=server,dir={pki / 'psk'},username=x",
+    }[damage]
     (folder / "d.raw").write_bytes(bytes(512))
-    failed = call(QEMU_NBD, "--object", words, "--tls-creds", "t0", "-k", folder / "s.sock", "-f", "raw", "d.raw", ok=False)
+    failed = call(
+        QEMU_NBD,
+        "--object",
+        words,
+        "--tls-creds",
+        "t0",
+        "-k",
+        folder / "s.sock",
+        "-f",
+        "raw",
+        "d.raw",
+        ok=False,
+    )
     assert failed.code == 1 and re.search(text, failed.err), failed.err
 
 
 def test_other_ends_credentials_and_other_objects_are_refused(folder, pki):
     (folder / "d.raw").write_bytes(bytes(512))
-    for definition in (f"tls-creds-x509,id=t0,endpoint=client,dir={pki / 'good'}", "secret,id=t0,data=x",
-                       f"tls-creds-x509,id=other,endpoint=server,dir={pki / 'good'}"):
-        answers = [call(program, "--object", definition, "--tls-creds", "t0", "-k", folder / "s.sock", "-f", "raw", "d.raw",
-                        ok=False) for program in (QEMU_NBD, "qemu-nbd")]
+    for definition in (
+        f"tls-creds-x509,id=t0,endpoint=client,dir={pki / 'good'}",
+        "secret,id=t0,data=x",
+        f"tls-creds-x509,id=other,endpoint=server,dir={pki / 'good'}",
+    ):
+        answers = [
+            call(
+                program,
+                "--object",
+                definition,
+                "--tls-creds",
+                "t0",
+                "-k",
+                folder / "s.sock",
+                "-f",
+                "raw",
+                "d.raw",
+                ok=False,
+            )
+            for program in (QEMU_NBD, "qemu-nbd")
+        ]
         assert [answer.code for answer in answers] == [1, 1]
         assert answers[0].err == answers[1].err

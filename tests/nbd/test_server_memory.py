@@ -17,8 +17,10 @@ LONGEST = 32 << 20
 def serve(folder, *words):
     with open(folder / "d.raw", "wb") as out:
         out.write(os.urandom(1 << 20) * (SIZE >> 20))
-    return Server([CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "s.sock", *words, folder / "d.raw"],
-                  folder / "s.sock")
+    return Server(
+        [CAIRN, "serve", "-q", "-f", "raw", "-k", folder / "s.sock", *words, folder / "d.raw"],
+        folder / "s.sock",
+    )
 
 
 def begin_only(server, count):

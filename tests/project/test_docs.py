@@ -5,8 +5,12 @@ from conftest import TOP
 
 
 def test_pages_name_files_that_exist():
-    for page in ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (TOP / "docs").glob("*.md")),
-                 *(f"docs/formats/{path.name}" for path in (TOP / "docs/formats").glob("*.md"))):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{path.name}" for path in (TOP / "docs").glob("*.md")),
+        *(f"docs/formats/{path.name}" for path in (TOP / "docs/formats").glob("*.md")),
+    ):
         text = (TOP / page).read_text()
         for name in re.findall(r"`((?:src|tests|docs|fuzz|bench|tools|include)/[\w./-]+)`", text):
             assert (TOP / name).exists(), (page, name)
@@ -16,14 +20,22 @@ def test_pages_name_files_that_exist():
 
 def test_pages_for_developers_name_what_is_there():
     """Names of functions, classes and members, where a page is about the sources."""
-    sources = "\n".join(path.read_text() for folder in ("src", "tests", "fuzz") for path in (TOP / folder).rglob("*")
-                        if path.suffix in (".h", ".cc", ".inc", ".py"))
+    sources = "\n".join(
+        path.read_text()
+        for folder in ("src", "tests", "fuzz")
+        for path in (TOP / folder).rglob("*")
+        if path.suffix in (".h", ".cc", ".inc", ".py")
+    )
     sources += (TOP / "CMakeLists.txt").read_text()
     pages = [TOP / "docs/architecture.md", *sorted((TOP / "docs").glob("adding-a*.md"))]
     assert len(pages) >= 6
     for page in pages:
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-        named = [name for name in re.findall(r"`((?:\w+(?:::|\.|\())*\w+)(?:\(\w*\))?\(?\)?`", text) if re.search(r"_|[a-z][A-Z]|::", name)]
+        named = [
+            name
+            for name in re.findall(r"`((?:\w+(?:::|\.|\())*\w+)(?:\(\w*\))?\(?\)?`", text)
+            if re.search(r"_|[a-z][A-Z]|::", name)
+        ]
         assert named, page
         for name in named:
             for part in re.split(r"::|\.|\(", name):
@@ -52,7 +64,9 @@ def pages_of_drivers():
 
 
 def drivers_by_name(cairn):
-    return {driver["name"]: driver for driver in cairn("formats", "--output", "json").json()["formats"]}
+    return {
+        driver["name"]: driver for driver in cairn("formats", "--output", "json").json()["formats"]
+    }
 
 
 def test_readme_says_what_each_driver_can_do(cairn):
@@ -71,7 +85,9 @@ def test_readme_says_what_each_driver_can_do(cairn):
             assert (cells[2] != "–") == has["write"], name
             assert (cells[3] != "–") == has["create"], name
             if len(cells) == 6:
-                assert cells[4] == ("report and repair" if has["repair"] else "report" if has["check"] else "–"), name
+                assert cells[4] == (
+                    "report and repair" if has["repair"] else "report" if has["check"] else "–"
+                ), name
     assert len(seen) == len(set(seen))
     paged = {name for name, page in pages_of_drivers() if page}
     assert known.keys() - seen <= paged
@@ -80,9 +96,16 @@ def test_readme_says_what_each_driver_can_do(cairn):
 def test_architecture_names_the_drivers(cairn):
     """Rows of the rooms name the folders, and the folders the drivers."""
     text = (TOP / "docs/architecture.md").read_text()
-    inside = {"null-co": "null", "null-aio": "null", "host_device": "file", "host_cdrom": "file",
-              **dict.fromkeys(("gzip", "xz", "bzip2", "zstd"), "packed")}
-    kinds = {inside.get(name, name): driver["kind"] for name, driver in drivers_by_name(cairn).items()}
+    inside = {
+        "null-co": "null",
+        "null-aio": "null",
+        "host_device": "file",
+        "host_cdrom": "file",
+        **dict.fromkeys(("gzip", "xz", "bzip2", "zstd"), "packed"),
+    }
+    kinds = {
+        inside.get(name, name): driver["kind"] for name, driver in drivers_by_name(cairn).items()
+    }
     for room in ("protocol", "filter", "format"):
         row = re.search(rf"^\| `src/{room}/` \|.*", text, re.M)[0].split("|")[2]
         for name in re.findall(r"`([\w-]+)`", row):

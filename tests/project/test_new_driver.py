@@ -15,7 +15,11 @@ SAMPLE = TOP / "tests/format/sample_format"
 
 
 def files_below(place):
-    return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(place)): file.read_bytes()
+        for file in place.rglob("*")
+        if file.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +49,34 @@ def programs(tree):
     """The command and the conformance suite with the format: what is new is compiled, the rest is linked as it is."""
     build = CAIRN.parent
     commands = json.loads((build / "compile_commands.json").read_text())
-    drivers = next(shlex.split(entry["command"]) for entry in commands if entry["file"] == str(TOP / "src/drivers.cc"))
-    flags = drivers[:drivers.index("-o")]
+    drivers = next(
+        shlex.split(entry["command"])
+        for entry in commands
+        if entry["file"] == str(TOP / "src/drivers.cc")
+    )
+    flags = drivers[: drivers.index("-o")]
     flags = [word.replace(f"-I{TOP}/", f"-I{tree}/") for word in flags]
-    sources = ["src/drivers.cc", "src/format/sample/node.cc", "src/format/sample/driver.cc",
-               "tests/format/conformance_test.cc"]
+    sources = [
+        "src/drivers.cc",
+        "src/format/sample/node.cc",
+        "src/format/sample/driver.cc",
+        "tests/format/conformance_test.cc",
+    ]
 
     def compiled(source):
-        result = tree / (os.path.basename(os.path.dirname(source)) + "-" + os.path.basename(source) + ".o")
-        call(*flags, f"-I{tree}/tests", f"-I{tree}/tests/support", "-c", tree / source, "-o", result, timeout=600)
+        result = tree / (
+            os.path.basename(os.path.dirname(source)) + "-" + os.path.basename(source) + ".o"
+        )
+        call(
+            *flags,
+            f"-I{tree}/tests",
+            f"-I{tree}/tests/support",
+            "-c",
+            tree / source,
+            "-o",
+            result,
+            timeout=600,
+        )
         return str(result)
 
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
@@ -63,8 +86,12 @@ def programs(tree):
     link = next(part for part in link.split("&&") if " -o cairn " in part)
     main = "CMakeFiles/cairn.dir/src/main.cc.o"
     own = " ".join(format_objects)
-    for line in (link.replace(main, f"{main} {own}").replace(" -o cairn ", f" -o {tree}/cairn "),
-                 link.replace(main, f"{suite} {own} -lgtest_main -lgtest").replace(" -o cairn ", f" -o {tree}/suite ")):
+    for line in (
+        link.replace(main, f"{main} {own}").replace(" -o cairn ", f" -o {tree}/cairn "),
+        link.replace(main, f"{suite} {own} -lgtest_main -lgtest").replace(
+            " -o cairn ", f" -o {tree}/suite "
+        ),
+    ):
         subprocess.run(line, shell=True, check=True, cwd=build)
     return tree / "cairn", tree / "suite"
 
@@ -77,13 +104,15 @@ def test_the_command_knows_it(programs, tree):
     can = {name for name, has in entry["abilities"].items() if has}
     assert can == {"check", "create", "read", "repair", "resize", "write"}
     raw, image, back = tree / "disk.raw", tree / "disk.sample", tree / "back.raw"
-    content = random.Random(7).randbytes(300_000) + bytes(700_000) + random.Random(8).randbytes(48_576)
+    content = (
+        random.Random(7).randbytes(300_000) + bytes(700_000) + random.Random(8).randbytes(48_576)
+    )
     raw.write_bytes(content)
     call(cairn, "convert", "-f", "raw", raw, image)
     assert call(cairn, "info", "--output", "json", image).json()["format"] == "sample"
     call(cairn, "check", image)
     call(cairn, "convert", "-O", "raw", image, back)
-    assert back.read_bytes()[:len(content)] == content
+    assert back.read_bytes()[: len(content)] == content
     call(cairn, "resize", image, "2M")
     call(cairn, "io", "-c", "write -P 7 1M 100k", "-c", "read -P 7 1M 100k", image)
     with image.open("r+b") as file:

@@ -14,8 +14,27 @@ TOP = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.any_engine
 
 # What the launchers call besides apt-get.
-TOOLS = ("bash", "cat", "chmod", "cut", "date", "dirname", "env", "find", "flock", "grep", "mkdir", "mktemp", "mv", "readlink", "rm", "sh",
-         "sleep", "tail", "touch")
+TOOLS = (
+    "bash",
+    "cat",
+    "chmod",
+    "cut",
+    "date",
+    "dirname",
+    "env",
+    "find",
+    "flock",
+    "grep",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "readlink",
+    "rm",
+    "sh",
+    "sleep",
+    "tail",
+    "touch",
+)
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 CMAKE = "#!/bin/bash\nmkdir -p build/release && touch build/release/build.ninja\n"
@@ -57,8 +76,14 @@ class Machine:
 
     def start(self, *words, prefix=()):
         command = [shutil.which(prefix[0]), *prefix[1:]] if prefix else []
-        return subprocess.Popen([*command, str(self.top / "cairn"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env={"PATH": str(self.bin), "TMPDIR": "/tmp"}, start_new_session=True)
+        return subprocess.Popen(
+            [*command, str(self.top / "cairn"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PATH": str(self.bin), "TMPDIR": "/tmp"},
+            start_new_session=True,
+        )
 
     def run(self, *words, prefix=()):
         process = self.start(*words, prefix=prefix)
@@ -69,7 +94,9 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path):
     # Directories above tmp_path are closed to other users.
-    folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    folder = Path(
+        subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip()
+    )
     yield Machine(folder)
     shutil.rmtree(folder)
 
@@ -155,14 +182,20 @@ def test_each_list_of_packages_has_one_assignment():
 
 def listed_packages():
     script = 'source tools/setup.sh; printf "%s\\n" "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${TEST_BACKPORTS[@]}"'
-    return set(subprocess.run(["bash", "-c", script], cwd=TOP, capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            ["bash", "-c", script], cwd=TOP, capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def installed_packages():
     """For each installed package the names in its dependencies, and those that every system has."""
     form = "${Package}\t${Essential}\t${Priority}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
     needs, always, provides = {}, set(), {}
-    for line in subprocess.run(["dpkg-query", "-W", "-f", form], capture_output=True, text=True, check=True).stdout.splitlines():
+    for line in subprocess.run(
+        ["dpkg-query", "-W", "-f", form], capture_output=True, text=True, check=True
+    ).stdout.splitlines():
         name, essential, priority, depends, provided = line.split("\t")
         needs[name] = set(re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]*)", depends))
         for other in re.findall(r"(?:^|,)\s*([a-z0-9][a-z0-9+.-]*)", provided):
@@ -178,10 +211,18 @@ def programs_of_tests():
     for path in (TOP / "tests").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             word = node.elts[0] if isinstance(node, ast.List) and node.elts else None
-            if isinstance(node, ast.Call) and node.args and getattr(node.func, "attr", "") == "which":
+            if (
+                isinstance(node, ast.Call)
+                and node.args
+                and getattr(node.func, "attr", "") == "which"
+            ):
                 word = node.args[0]
             # "write" is a command of `cairn io` in the tests, "file" a driver.
-            if isinstance(word, ast.Constant) and isinstance(word.value, str) and word.value not in ("write", "file"):
+            if (
+                isinstance(word, ast.Constant)
+                and isinstance(word.value, str)
+                and word.value not in ("write", "file")
+            ):
                 program = shutil.which(word.value)
                 if program and program.startswith(("/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/")):
                     found.setdefault(program, path.name)
@@ -191,10 +232,19 @@ def programs_of_tests():
 def owners(program):
     """The packages that program, or what a link stands for, belongs to."""
     names = set()
-    for path in {program, os.path.realpath(program), re.sub("^/usr", "", program), re.sub("^/usr", "", os.path.realpath(program))}:
+    for path in {
+        program,
+        os.path.realpath(program),
+        re.sub("^/usr", "", program),
+        re.sub("^/usr", "", os.path.realpath(program)),
+    }:
         found = subprocess.run(["dpkg", "-S", path], capture_output=True, text=True)
-        names |= {name.split(":")[0].strip() for line in found.stdout.splitlines() if not line.startswith("diversion")
-                  for name in line.rsplit(": ", 1)[0].split(",")}
+        names |= {
+            name.split(":")[0].strip()
+            for line in found.stdout.splitlines()
+            if not line.startswith("diversion")
+            for name in line.rsplit(": ", 1)[0].split(",")
+        }
     return names
 
 
@@ -205,7 +255,12 @@ def test_programs_that_tests_start_belong_to_listed_packages():
     assert not missing, f"listed in tools/setup.sh, but not installed: {missing}"
     while waiting:
         reached |= waiting
-        waiting = {more for name in waiting for need in needs.get(name, ()) for more in {need} | provides.get(need, set())} - reached
+        waiting = {
+            more
+            for name in waiting
+            for need in needs.get(name, ())
+            for more in {need} | provides.get(need, set())
+        } - reached
     programs = programs_of_tests()
     assert {"/usr/bin/qemu-img", "/usr/bin/nbdkit"} <= set(programs)
     strange = {program: file for program, file in programs.items() if not owners(program) & reached}

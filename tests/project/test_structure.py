@@ -7,20 +7,35 @@ TOP = Path(__file__).resolve().parents[2]
 SOURCES = sorted(file for end in ("*.h", "*.cc") for file in (TOP / "src").rglob(end))
 
 # Rooms from the ground up; each may include itself and those before it. Rooms in one set do not include each other.
-ROOMS = [{"base"}, {"async"}, {"codec", "crypto", "net"}, {"block"}, {"filter", "protocol", "format"}, {"job"}, {"export"},
-         {"operation"}, {"qemu"}, {"cli"}]
+ROOMS = [
+    {"base"},
+    {"async"},
+    {"codec", "crypto", "net"},
+    {"block"},
+    {"filter", "protocol", "format"},
+    {"job"},
+    {"export"},
+    {"operation"},
+    {"qemu"},
+    {"cli"},
+]
 
 
 def code_of(file):
     """The text without comments, and with empty strings."""
     text = re.sub(r'R"(\w*)\((?s:.*?)\)\1"', '""', file.read_text())
-    return re.sub(r'//[^\n]*|/\*(?s:.*?)\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'',
-                  lambda found: '""' if found[0].startswith('"') else " ", text)
+    return re.sub(
+        r'//[^\n]*|/\*(?s:.*?)\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'',
+        lambda found: '""' if found[0].startswith('"') else " ",
+        text,
+    )
 
 
-TOKEN = re.compile(r"\b(?P<namespace>(?:inline )?namespace\b\s*(?P<space>[\w:]*)\s*)\{"
-                   r"|\b(?:class|struct|enum(?:\s+class|\s+struct)?|union)\s+(?:\[\[\w+\]\]\s*)?(?P<type>\w+)"
-                   r"(?P<tail>\s+final)?\s*(?::[^:;{}()][^;{}()]*)?\{|[{}]")
+TOKEN = re.compile(
+    r"\b(?P<namespace>(?:inline )?namespace\b\s*(?P<space>[\w:]*)\s*)\{"
+    r"|\b(?:class|struct|enum(?:\s+class|\s+struct)?|union)\s+(?:\[\[\w+\]\]\s*)?(?P<type>\w+)"
+    r"(?P<tail>\s+final)?\s*(?::[^:;{}()][^;{}()]*)?\{|[{}]"
+)
 
 
 def types_of(file):
@@ -32,7 +47,9 @@ def types_of(file):
         elif found["namespace"]:
             stack.append(("namespace", found["space"] or "(anonymous)"))
         else:
-            if found["type"] and all(kind == "namespace" and name != "(anonymous)" for kind, name in stack):
+            if found["type"] and all(
+                kind == "namespace" and name != "(anonymous)" for kind, name in stack
+            ):
                 yield "::".join([name for _, name in stack] + [found["type"]])
             stack.append(("block", ""))
     assert not stack, file
@@ -67,19 +84,28 @@ def includes_against_the_order():
 def test_includes_point_down():
     assert includes_against_the_order() == []
     level = set().union(*ROOMS)
-    assert {file.relative_to(TOP / "src").parts[0] for file in SOURCES if len(file.relative_to(TOP / "src").parts) > 1} == level
+    assert {
+        file.relative_to(TOP / "src").parts[0]
+        for file in SOURCES
+        if len(file.relative_to(TOP / "src").parts) > 1
+    } == level
 
 
 def test_only_the_command_line_reads_the_environment():
     reads = re.compile(r"\b(?:secure_)?(?:getenv|setenv|putenv|unsetenv)\s*\(|\benviron\b")
-    wrong = [str(file.relative_to(TOP)) for file in SOURCES
-             if file.relative_to(TOP / "src").parts[0] != "cli" and reads.search(code_of(file))]
+    wrong = [
+        str(file.relative_to(TOP))
+        for file in SOURCES
+        if file.relative_to(TOP / "src").parts[0] != "cli" and reads.search(code_of(file))
+    ]
     assert wrong == []
 
 
 # Nothing that several disks share may be waited for: late libraries, which are loaded once, use function-local statics.
 def test_no_lock_is_shared_by_the_whole_process():
-    shared = re.compile(r"\bstatic\s+(?:inline\s+)?(?:std::\w*mutex|AdaptiveMutex|Mutex|RwLock|RangeLock|Semaphore)\b")
+    shared = re.compile(
+        r"\bstatic\s+(?:inline\s+)?(?:std::\w*mutex|AdaptiveMutex|Mutex|RwLock|RangeLock|Semaphore)\b"
+    )
     wrong = [str(file.relative_to(TOP)) for file in SOURCES if shared.search(code_of(file))]
     assert wrong == []
 
@@ -88,9 +114,13 @@ def test_the_command_line_stands_on_operations():
     """What src/cli includes besides operations is what cli.h names."""
     helpers = set(re.findall(r"^//   (\w+/[\w/]+\.h) ", (TOP / "src/cli/cli.h").read_text(), re.M))
     assert 0 < len(helpers) <= 8
-    used = {name for file in SOURCES if file.relative_to(TOP / "src").parts[0] == "cli"
-            for name in re.findall(r'^#include "(\w+/[\w/]+\.h)"', file.read_text(), re.M)
-            if name.split("/")[0] not in ("cli", "operation", "qemu")}
+    used = {
+        name
+        for file in SOURCES
+        if file.relative_to(TOP / "src").parts[0] == "cli"
+        for name in re.findall(r'^#include "(\w+/[\w/]+\.h)"', file.read_text(), re.M)
+        if name.split("/")[0] not in ("cli", "operation", "qemu")
+    }
     assert used == helpers
 
 
@@ -98,13 +128,22 @@ def test_verbs_are_short():
     verbs = re.findall(r"\b(\w+)_verb\b", (TOP / "src/cli/verbs.cc").read_text())
     files = [file for verb in verbs if (file := TOP / f"src/cli/{verb}.cc").exists()]
     assert len(files) > 15
-    assert {file.name: lines for file in files if (lines := len(file.read_text().splitlines())) > 200} == {}
+    assert {
+        file.name: lines for file in files if (lines := len(file.read_text().splitlines())) > 200
+    } == {}
 
 
 def test_only_the_command_line_prints():
-    speaks = re.compile(r"\b(?:std::)?(?:printf|puts|putchar|fputs|fputc|fwrite|vprintf|perror)\s*\(|\bfprintf\s*\(\s*std(?:out|err)\b"
-                        r"|\bstd::c(?:out|err)\b|\bstd(?:out|err)\b|\bSTD(?:OUT|ERR)_FILENO\b")
-    said = [(str(file.relative_to(TOP)), line.strip()) for file in SOURCES
-            if file.relative_to(TOP / "src").parts[0] not in ("cli",) and len(file.relative_to(TOP / "src").parts) > 1
-            for line in code_of(file).splitlines() if speaks.search(line)]
+    speaks = re.compile(
+        r"\b(?:std::)?(?:printf|puts|putchar|fputs|fputc|fwrite|vprintf|perror)\s*\(|\bfprintf\s*\(\s*std(?:out|err)\b"
+        r"|\bstd::c(?:out|err)\b|\bstd(?:out|err)\b|\bSTD(?:OUT|ERR)_FILENO\b"
+    )
+    said = [
+        (str(file.relative_to(TOP)), line.strip())
+        for file in SOURCES
+        if file.relative_to(TOP / "src").parts[0] not in ("cli",)
+        and len(file.relative_to(TOP / "src").parts) > 1
+        for line in code_of(file).splitlines()
+        if speaks.search(line)
+    ]
     assert said == []

@@ -17,7 +17,13 @@ def test_commands_of_the_tutorial(folder):
     assert len(blocks) >= 6
     script = "set -e\n" + "".join(blocks)
     path = f"{CAIRN.parent}:{os.environ['PATH']}"
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, env={**os.environ, "PATH": path})
+    done = subprocess.run(
+        ["sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PATH": path},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Images are identical.") == 2
     assert "before-upgrade" in done.stdout

@@ -12,8 +12,13 @@ from conftest import CAIRN
 MIB = 1 << 20
 QUIET_IN_QEMU = ["qcow2", "vdi", "parallels", "qcow"]
 LOUD = QUIET_IN_QEMU + ["qed", "vmdk", "vhdx", "vpc"]
-KINDS = {"extended": ("qcow2", "extended_l2=on"), "metadata": ("qcow2", "preallocation=metadata"),
-         "compressed": ("qcow2", "compression_type=zlib"), "static": ("vdi", "static=on"), "packed": ("vmdk", "subformat=streamOptimized")}
+KINDS = {
+    "extended": ("qcow2", "extended_l2=on"),
+    "metadata": ("qcow2", "preallocation=metadata"),
+    "compressed": ("qcow2", "compression_type=zlib"),
+    "static": ("vdi", "static=on"),
+    "packed": ("vmdk", "subformat=streamOptimized"),
+}
 
 
 def digest(name):
@@ -36,13 +41,23 @@ def full(folder):
 @pytest.mark.parametrize("kind", LOUD + list(KINDS))
 def test_own_name_is_loud(full, cairn, qemu, kind):
     fmt, option = KINDS.get(kind, (kind, None))
-    qemu("convert", "-O", fmt, *(["-c"] if kind == "compressed" else []), *(["-o", option] if option else []), full, "a.img")
+    qemu(
+        "convert",
+        "-O",
+        fmt,
+        *(["-c"] if kind == "compressed" else []),
+        *(["-o", option] if option else []),
+        full,
+        "a.img",
+    )
     cairn("compare", "-f", fmt, "a.img", full)
     cairn("check", "-f", fmt, "a.img")
     cut("a.img")
     before = digest("a.img")
     assert cairn("convert", "-f", fmt, "-O", "raw", "a.img", "out.raw", ok=False).code == 1
-    assert cairn("convert", "-f", fmt, "-O", "raw", "--verify", "a.img", "out.raw", ok=False).code == 1
+    assert (
+        cairn("convert", "-f", fmt, "-O", "raw", "--verify", "a.img", "out.raw", ok=False).code == 1
+    )
     assert cairn("hash", "-f", fmt, "a.img", ok=False).code == 1
     assert cairn("compare", "-f", fmt, "a.img", full, ok=False).code != 0
     assert cairn("check", "-f", fmt, "a.img", ok=False).code in (1, 2, 3)
@@ -56,7 +71,10 @@ def test_the_place_is_named(full, cairn, qemu, fmt):
     cut("a.img")
     told = cairn("hash", "-f", fmt, "a.img", ok=False).err
     assert "a.img: the data of the disk at offset " in told
-    assert f"is past the end of the file ({os.path.getsize('a.img')} bytes); the file was cut off" in told
+    assert (
+        f"is past the end of the file ({os.path.getsize('a.img')} bytes); the file was cut off"
+        in told
+    )
 
 
 @pytest.mark.parametrize("fmt", QUIET_IN_QEMU)
@@ -76,7 +94,7 @@ def test_salvage_goes_on(full, cairn, qemu, fmt):
     done = cairn("convert", "-f", fmt, "-O", "raw", "--salvage", "a.img", "out.raw")
     assert "error while reading offset" in done.err and "bytes became zeroes" in done.err
     left, whole = open("out.raw", "rb").read(), open(full, "rb").read()
-    assert left[:3 * MIB] == whole[:3 * MIB] and len(left) == len(whole) and left != whole
+    assert left[: 3 * MIB] == whole[: 3 * MIB] and len(left) == len(whole) and left != whole
     assert done.err.count("\n") < 100
 
 
@@ -161,14 +179,20 @@ def test_a_file_that_grows_meanwhile(full, cairn, qemu):
     qemu("convert", "-O", "vdi", full, "a.vdi")
     whole = open("a.vdi", "rb").read()
     cut("a.vdi")
-    shell = subprocess.Popen([CAIRN, "io", "-r", "a.vdi"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True, bufsize=1)
+    shell = subprocess.Popen(
+        [CAIRN, "io", "-r", "a.vdi"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    )
     shell.stdin.write("read 1M 4k\n")
     shell.stdin.flush()
     until = ""
     while "read 4096/4096" not in until:
         until += shell.stdout.readline()
     with open("a.vdi", "ab") as image:
-        image.write(whole[os.path.getsize("a.vdi"):])
+        image.write(whole[os.path.getsize("a.vdi") :])
     out = shell.communicate("read 5M 4k\nquit\n", timeout=30)[0]
     assert "read 4096/4096 bytes at offset 5242880" in out

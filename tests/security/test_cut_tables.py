@@ -18,9 +18,18 @@ from mounts import mount  # noqa: F401
 
 MIB = 1 << 20
 CUT = "the file was cut off"
-KINDS = {"qcow2": ("qcow2", "cluster_size=4k"), "small": ("qcow2", "cluster_size=512"), "extended": ("qcow2", "extended_l2=on,cluster_size=16k"),
-         "qcow": ("qcow", None), "qed": ("qed", None), "vdi": ("vdi", None), "vmdk": ("vmdk", None), "vpc": ("vpc", "force_size=on"),
-         "vhdx": ("vhdx", "block_size=1M"), "parallels": ("parallels", None)}
+KINDS = {
+    "qcow2": ("qcow2", "cluster_size=4k"),
+    "small": ("qcow2", "cluster_size=512"),
+    "extended": ("qcow2", "extended_l2=on,cluster_size=16k"),
+    "qcow": ("qcow", None),
+    "qed": ("qed", None),
+    "vdi": ("vdi", None),
+    "vmdk": ("vmdk", None),
+    "vpc": ("vpc", "force_size=on"),
+    "vhdx": ("vhdx", "block_size=1M"),
+    "parallels": ("parallels", None),
+}
 
 
 def digest(name):
@@ -47,6 +56,7 @@ def make(full, qemu):
         fmt, option = KINDS[kind]
         qemu("convert", "-O", fmt, *(["-o", option] if option else []), full, name)
         return fmt
+
     return image
 
 
@@ -56,21 +66,42 @@ def test_loud_or_right_wherever_it_is_cut(make, cairn, kind):
     size = os.path.getsize("whole.img")
     want = cairn("hash", "-f", fmt, "whole.img").out.split()[0]
     source = random.Random(kind)
-    places = {512, 1024, 4096, 65536, 131072, 262144, 1239552, size - 65536, *(source.randrange(1, size // 512) * 512 for _ in range(8))}
+    places = {
+        512,
+        1024,
+        4096,
+        65536,
+        131072,
+        262144,
+        1239552,
+        size - 65536,
+        *(source.randrange(1, size // 512) * 512 for _ in range(8)),
+    }
     # A last cluster may be short: the rest of it is zeroes.
     for place in sorted(place for place in places if place <= size - 65536):
         shutil.copy("whole.img", "a.img")
         os.truncate("a.img", place)
-        read, check = cairn("hash", "-f", fmt, "a.img", ok=False), cairn("check", "-f", fmt, "a.img", ok=False)
+        read, check = cairn("hash", "-f", fmt, "a.img", ok=False), cairn(
+            "check", "-f", fmt, "a.img", ok=False
+        )
         assert read.code == 1 or read.out.split()[0] == want, place
-        assert (read.code == 0) == (check.code == 0) or fmt == "vpc", (place, read.err, check.out, check.err)
+        assert (read.code == 0) == (check.code == 0) or fmt == "vpc", (
+            place,
+            read.err,
+            check.out,
+            check.err,
+        )
 
 
 def test_the_table_is_named(make, cairn, ours, qemu):
     make("small")
     os.truncate("a.img", 1239552)
     told = cairn("hash", "a.img", ok=False)
-    assert told.code == 1 and "a.img: a table at offset " in told.err and f"past the end of the file (1239552 bytes); {CUT}" in told.err
+    assert (
+        told.code == 1
+        and "a.img: a table at offset " in told.err
+        and f"past the end of the file (1239552 bytes); {CUT}" in told.err
+    )
     done = ours("convert", "-O", "raw", "a.img", "ours.raw")
     assert done.err.count("warning: ") == 1 and "what is missing reads as zeroes" in done.err
     qemu("convert", "-O", "raw", "a.img", "theirs.raw")
@@ -99,7 +130,10 @@ def test_a_snapshots_tables(full, cairn, qemu):
 
 # --- writing ---
 
-@pytest.mark.parametrize("kind", ["qcow2", "small", "extended", "qcow", "qed", "vdi", "vmdk", "parallels", "vpc", "vhdx"])
+
+@pytest.mark.parametrize(
+    "kind", ["qcow2", "small", "extended", "qcow", "qed", "vdi", "vmdk", "parallels", "vpc", "vhdx"]
+)
 def test_a_new_cluster_does_not_hide_what_is_missing(make, cairn, kind):
     fmt = make(kind)
     os.truncate("a.img", os.path.getsize("a.img") * 6 // 10 // 65536 * 65536)
@@ -113,9 +147,18 @@ def test_a_new_cluster_does_not_hide_what_is_missing(make, cairn, kind):
     assert cairn("hash", "-f", fmt, "a.img", ok=False).code == 1
 
 
-@pytest.mark.parametrize("words", [["resize", "a.img", "+1M"], ["snapshot", "-c", "s", "a.img"], ["amend", "-o", "lazy_refcounts=on", "a.img"],
-                                   ["bitmap", "--add", "a.img", "b"], ["commit", "top.qcow2"], ["rebase", "-b", "", "a.img"],
-                                   ["serve", "--socket", "s.sock", "a.img"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["resize", "a.img", "+1M"],
+        ["snapshot", "-c", "s", "a.img"],
+        ["amend", "-o", "lazy_refcounts=on", "a.img"],
+        ["bitmap", "--add", "a.img", "b"],
+        ["commit", "top.qcow2"],
+        ["rebase", "-b", "", "a.img"],
+        ["serve", "--socket", "s.sock", "a.img"],
+    ],
+)
 def test_a_cut_qcow2_is_not_opened_for_writing(make, cairn, qemu, words):
     make("qcow2")
     qemu("create", "-q", "-f", "qcow2", "-b", "a.img", "-F", "qcow2", "top.qcow2")
@@ -153,7 +196,11 @@ def test_a_cut_data_file_is_not_lengthened(full, cairn, qemu):
     qemu("convert", "-O", "qcow2", "-o", "data_file=data.raw", full, "a.qcow2")
     os.truncate("data.raw", 3 * MIB)
     done = cairn("io", "-c", "write 7M 4k", "a.qcow2", ok=False)
-    assert done.code == 1 and f"data.raw: the data of the disk at offset 3145728 is past the end of the file (3145728 bytes); {CUT}" in done.err
+    assert (
+        done.code == 1
+        and f"data.raw: the data of the disk at offset 3145728 is past the end of the file (3145728 bytes); {CUT}"
+        in done.err
+    )
     assert os.path.getsize("data.raw") == 3 * MIB
 
 
@@ -162,13 +209,20 @@ def test_qemus_name_writes_as_qemu_does(make, full):
     os.truncate("a.img", 3 * MIB)
     shutil.copy("a.img", "b.img")
     link = CAIRN.parent / "compat" / "qemu-io"
-    subprocess.run([link, "-f", "qcow2", "-c", "write 7M 4k", "a.img"], check=True, capture_output=True)
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 7M 4k", "b.img"], check=True, capture_output=True)
+    subprocess.run(
+        [link, "-f", "qcow2", "-c", "write 7M 4k", "a.img"], check=True, capture_output=True
+    )
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", "write 7M 4k", "b.img"], check=True, capture_output=True
+    )
 
 
 # --- salvage ---
 
-@pytest.mark.parametrize("kind", ["vhdx", "vpc", "qcow2", "small", "qed", "vdi", "vmdk", "parallels"])
+
+@pytest.mark.parametrize(
+    "kind", ["vhdx", "vpc", "qcow2", "small", "qed", "vdi", "vmdk", "parallels"]
+)
 @pytest.mark.parametrize("share", [6, 9])
 def test_salvage_opens_what_is_cut(make, full, cairn, ours, kind, share):
     fmt = make(kind)
@@ -178,10 +232,13 @@ def test_salvage_opens_what_is_cut(make, full, cairn, ours, kind, share):
     left, whole = open("out.raw", "rb").read(), open(full, "rb").read()
     assert len(left) == len(whole) and left != whole
     for at in range(0, len(left), 512):
-        assert left[at:at + 512] in (whole[at:at + 512], bytes(512)), at
+        assert left[at : at + 512] in (whole[at : at + 512], bytes(512)), at
     assert left[:65536] == whole[:65536]
     if kind in ("vhdx", "vpc"):
-        assert ours("convert", "-f", fmt, "-O", "raw", "--salvage", "a.img", "b.raw", ok=False).code == 1
+        assert (
+            ours("convert", "-f", fmt, "-O", "raw", "--salvage", "a.img", "b.raw", ok=False).code
+            == 1
+        )
 
 
 def test_salvage_of_a_large_disk_without_its_table(folder, cairn, qemu):
@@ -214,6 +271,7 @@ def test_a_fixed_vhd_without_its_footer(full, cairn, qemu):
 
 # --- what others see ---
 
+
 def test_serve_and_mount_say_so(make, full, cairn, mount):  # noqa: F811
     make("qcow2")
     os.truncate("a.img", 3 * MIB)
@@ -224,7 +282,10 @@ def test_serve_and_mount_say_so(make, full, cairn, mount):  # noqa: F811
         with pytest.raises(OSError):
             image.read(4096)
     one.end()
-    server = subprocess.Popen([CAIRN, "serve", "--read-only", "--socket", os.path.abspath("s"), "a.img"], stderr=subprocess.PIPE)
+    server = subprocess.Popen(
+        [CAIRN, "serve", "--read-only", "--socket", os.path.abspath("s"), "a.img"],
+        stderr=subprocess.PIPE,
+    )
     try:
         uri = f"nbd+unix:///?socket={os.path.abspath('s')}"
         for _ in range(100):
@@ -245,15 +306,20 @@ def lazy(full):
 
     def image(kind):
         if kind == "bochs":
-            subprocess.run(["bximage", "-q", "-func=convert", "-imgmode=growing", full, "a.bochs"], check=True, capture_output=True)
+            subprocess.run(
+                ["bximage", "-q", "-func=convert", "-imgmode=growing", full, "a.bochs"],
+                check=True,
+                capture_output=True,
+            )
         elif kind == "cloop":
             write_cloop("a.cloop", disk, 65536)
         else:
             kinds = itertools.cycle([dmg_writer.ZLIB, dmg_writer.RAW, dmg_writer.BZIP2])
-            chunks = [(next(kinds), disk[at:at + 65536]) for at in range(0, len(disk), 65536)]
+            chunks = [(next(kinds), disk[at : at + 65536]) for at in range(0, len(disk), 65536)]
             with open("a.dmg", "wb") as out:
                 out.write(dmg_writer.image([(0, chunks)], resources=True, data_start=0)[0])
         return f"a.{kind}"
+
     return image
 
 
@@ -264,7 +330,9 @@ def test_formats_that_are_only_read(lazy, cairn, kind):
     size = os.path.getsize(name)
     for place in (size - 512, size - 65536, size // 2, size // 4):
         os.truncate(name, place)
-        read, check = cairn("hash", "-f", kind, name, ok=False), cairn("check", "-f", kind, name, ok=False)
+        read, check = cairn("hash", "-f", kind, name, ok=False), cairn(
+            "check", "-f", kind, name, ok=False
+        )
         assert read.code == 1 or read.out.split()[0] == want
         assert check.code != 0 or read.code == 0
 

@@ -19,19 +19,37 @@ def disks(folder, qemu):
     return folder
 
 
-@pytest.mark.parametrize("words", [
-    ["info", "a.qcow2"], ["info", "--output=json", "a.raw"], ["check", "a.qcow2"], ["map", "--output=json", "a.qcow2"],
-    ["compare", "a.raw", "a.qcow2"], ["measure", "-O", "qcow2", "a.qcow2"], ["hash", "a.qcow2"], ["info", "missing"],
-    ["info", "--image-opts", "driver=qcow2,file.driver=file,file.filename=a.qcow2"], ["info", "file:a.qcow2"],
-    ["info", "json:{'driver':'raw','file':{'driver':'file','filename':'a.raw'}}"], ["compare", "a.raw", "missing"],
-    ["info", "fat:d"], ["hash", "fat:floppy:d"], ["info", "--image-opts", "driver=raw,file.driver=vvfat,file.dir=d"],
-], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info", "a.qcow2"],
+        ["info", "--output=json", "a.raw"],
+        ["check", "a.qcow2"],
+        ["map", "--output=json", "a.qcow2"],
+        ["compare", "a.raw", "a.qcow2"],
+        ["measure", "-O", "qcow2", "a.qcow2"],
+        ["hash", "a.qcow2"],
+        ["info", "missing"],
+        ["info", "--image-opts", "driver=qcow2,file.driver=file,file.filename=a.qcow2"],
+        ["info", "file:a.qcow2"],
+        ["info", "json:{'driver':'raw','file':{'driver':'file','filename':'a.raw'}}"],
+        ["compare", "a.raw", "missing"],
+        ["info", "fat:d"],
+        ["hash", "fat:floppy:d"],
+        ["info", "--image-opts", "driver=raw,file.driver=vvfat,file.dir=d"],
+    ],
+    ids=" ".join,
+)
 def test_the_same_inside_and_outside(disks, cairn, words):
     outside, inside = cairn(*words, ok=False), cairn(words[0], "--untrusted", *words[1:], ok=False)
     assert (outside.code, outside.out, outside.err) == (inside.code, inside.out, inside.err)
 
 
-@pytest.mark.parametrize("words", [["a.raw", "t.qcow2"], ["-c", "a.qcow2", "t.qcow2"], ["a.qcow2", "t.raw"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["a.raw", "t.qcow2"], ["-c", "a.qcow2", "t.qcow2"], ["a.qcow2", "t.raw"]],
+    ids=" ".join,
+)
 def test_convert(disks, cairn, qemu, words):
     cairn("convert", "--untrusted", "--verify", *words)
     qemu("compare", "a.raw", words[-1])
@@ -49,7 +67,11 @@ def test_only_the_named_files_can_be_opened(disks, cairn, qemu):
 
 
 def test_failed_work_leaves_nothing(disks, cairn):
-    for words in (["missing", "t.raw"], ["-f", "qcow2", "a.raw", "t.raw"], ["--budget", "output=64k", "a.raw", "t.raw"]):
+    for words in (
+        ["missing", "t.raw"],
+        ["-f", "qcow2", "a.raw", "t.raw"],
+        ["--budget", "output=64k", "a.raw", "t.raw"],
+    ):
         assert cairn("convert", "--untrusted", *words, ok=False).code == 1
         assert not os.path.exists("t.raw")
     for words in (["check", "-r", "all", "missing"], ["convert", "-n", "a.raw", "missing"]):
@@ -65,8 +87,19 @@ def test_a_bomb_is_stopped(disks, cairn, qemu):
     with open("flat.raw", "wb") as out:
         for i in range(64):
             out.write(bytes([i + 1]) * (4 << 20))
-    qemu("convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd,cluster_size=2M", "flat.raw", "bomb.qcow2")
-    done = cairn("convert", "--untrusted", "--budget", "output=100M", "bomb.qcow2", "t.raw", ok=False)
+    qemu(
+        "convert",
+        "-c",
+        "-O",
+        "qcow2",
+        "-o",
+        "compression_type=zstd,cluster_size=2M",
+        "flat.raw",
+        "bomb.qcow2",
+    )
+    done = cairn(
+        "convert", "--untrusted", "--budget", "output=100M", "bomb.qcow2", "t.raw", ok=False
+    )
     assert done.code == 1 and "may be written" in done.err and not os.path.exists("t.raw")
     with open("big.raw", "wb") as out:
         out.truncate(4 << 40)
@@ -78,7 +111,9 @@ def test_wrong_budgets(disks, cairn):
     for budget in ("memory=1", "cpu=0", "disk=3", "cpu=x"):
         assert cairn("info", "--untrusted", "--budget", budget, "a.raw", ok=False).code == 1
     assert "--untrusted" in cairn("info", "--budget", "cpu=3", "a.raw", ok=False).err
-    assert "unrecognized option" in cairn("create", "--budget", "cpu=3", "b.raw", "1M", ok=False).err
+    assert (
+        "unrecognized option" in cairn("create", "--budget", "cpu=3", "b.raw", "1M", ok=False).err
+    )
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])

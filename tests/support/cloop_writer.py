@@ -12,8 +12,13 @@ FREEBSD = b"#!/bin/sh\n#V2.0 Format\nm=geom_uzip\n(kldstat -m $m 2>&-||kldload $
 ULZMA = b"#!/bin/sh\n#L3.0\nn=uncompress\nm=geom_$n\n"
 V4 = b"#!/bin/sh\n#V4.0 Format\n"
 ZLIB, STORED, XZ, LZ4, LZO = range(5)
-ENCODE = {ZLIB: zlib.compress, STORED: bytes, XZ: lzma.compress, LZ4: lambda b: lz4.block.compress(b, store_size=False),
-          LZO: lambda b: lzo.compress(b, 1, False)}
+ENCODE = {
+    ZLIB: zlib.compress,
+    STORED: bytes,
+    XZ: lzma.compress,
+    LZ4: lambda b: lz4.block.compress(b, store_size=False),
+    LZO: lambda b: lzo.compress(b, 1, False),
+}
 
 
 def content(size, seed=3):
@@ -31,7 +36,7 @@ def content(size, seed=3):
             out += (b"line %d of some text; " % source.randrange(9) * length)[:length]
         elif out:
             at = source.randrange(len(out))
-            out += out[at:at + length]
+            out += out[at : at + length]
     return bytes(out[:size])
 
 
@@ -42,7 +47,7 @@ def write(name, data, block, preamble=V2, flags=(ZLIB,), last=False, hollow=Fals
     start = 0 if last else 136 + 8 * (count + 1)
     table, body = [], b""
     for i in range(count):
-        plain, flag = data[i * block:(i + 1) * block], flags[i % len(flags)]
+        plain, flag = data[i * block : (i + 1) * block], flags[i % len(flags)]
         table.append((flag << 60 if len(flags) > 1 else 0) | start + len(body))
         if not (hollow and not any(plain)):
             body += ENCODE[flag](plain)

@@ -3,21 +3,65 @@
 A base is made by qemu-img; a change edits the file's bytes."""
 import struct
 
-COPIED, COMPRESSED, MASK = 1 << 63, 1 << 62, 0x00fffffffffffe00
+COPIED, COMPRESSED, MASK = 1 << 63, 1 << 62, 0x00FFFFFFFFFFFE00
 DIRTY, CORRUPT = 1, 2
 
 # name: (create options, size, commands of qemu-io, snapshots with their commands, more words of qemu-img)
 BASES = {
-    "plain": ("cluster_size=64k", "4M", ["write -P 1 0 256k", "write -c -P 2 1M 64k", "write -P 3 1280k 64k"], [], []),
+    "plain": (
+        "cluster_size=64k",
+        "4M",
+        ["write -P 1 0 256k", "write -c -P 2 1M 64k", "write -P 3 1280k 64k"],
+        [],
+        [],
+    ),
     "small": ("cluster_size=512", "300k", ["write -P 1 0 200k", "write -c -P 2 210k 4k"], [], []),
-    "zeroes": ("cluster_size=4k", "1M", ["write -P 1 0 64k", "write -z 16k 16k", "write -P 2 512k 8k"], [], []),
-    "v2": ("compat=0.10,cluster_size=4k", "1M", ["write -P 1 0 64k", "write -c -P 2 512k 8k"], [], []),
-    "extended": ("cluster_size=16k,extended_l2=on", "1M", ["write -P 1 0 40k", "write -z 64k 2k", "write -P 3 100k 1k", "write -c -P 2 512k 16k"], [], []),
-    "snapshots": ("cluster_size=4k", "1M", ["write -P 1 0 64k", "write -c -P 4 256k 4k"],
-                  [("one", ["write -P 2 0 16k"]), ("two", ["write -P 3 32k 8k"])], []),
-    "bitmaps": ("cluster_size=4k", "1M", ["write -P 1 0 64k"], [], [["bitmap", "--add", "-g", "4k", "FILE", "b0"], ["bitmap", "--add", "-g", "64k", "FILE", "b1"]]),
+    "zeroes": (
+        "cluster_size=4k",
+        "1M",
+        ["write -P 1 0 64k", "write -z 16k 16k", "write -P 2 512k 8k"],
+        [],
+        [],
+    ),
+    "v2": (
+        "compat=0.10,cluster_size=4k",
+        "1M",
+        ["write -P 1 0 64k", "write -c -P 2 512k 8k"],
+        [],
+        [],
+    ),
+    "extended": (
+        "cluster_size=16k,extended_l2=on",
+        "1M",
+        ["write -P 1 0 40k", "write -z 64k 2k", "write -P 3 100k 1k", "write -c -P 2 512k 16k"],
+        [],
+        [],
+    ),
+    "snapshots": (
+        "cluster_size=4k",
+        "1M",
+        ["write -P 1 0 64k", "write -c -P 4 256k 4k"],
+        [("one", ["write -P 2 0 16k"]), ("two", ["write -P 3 32k 8k"])],
+        [],
+    ),
+    "bitmaps": (
+        "cluster_size=4k",
+        "1M",
+        ["write -P 1 0 64k"],
+        [],
+        [
+            ["bitmap", "--add", "-g", "4k", "FILE", "b0"],
+            ["bitmap", "--add", "-g", "64k", "FILE", "b1"],
+        ],
+    ),
     "bits1": ("cluster_size=1k,refcount_bits=1", "256k", ["write -P 1 0 100k"], [], []),
-    "bits64": ("cluster_size=1k,refcount_bits=64", "256k", ["write -P 1 0 100k", "write -c -P 1 128k 8k"], [], []),
+    "bits64": (
+        "cluster_size=1k,refcount_bits=64",
+        "256k",
+        ["write -P 1 0 100k", "write -c -P 1 128k 8k"],
+        [],
+        [],
+    ),
     "lazy": ("cluster_size=4k,lazy_refcounts=on", "1M", ["write -P 1 0 64k"], [], []),
 }
 
@@ -73,7 +117,7 @@ class Damaged:
         bits = 1 << self.order
         if bits >= 8:
             at = self.block + cluster * bits // 8
-            self.bytes[at:at + bits // 8] = value.to_bytes(bits // 8, "big")
+            self.bytes[at : at + bits // 8] = value.to_bytes(bits // 8, "big")
         else:
             at, shift = self.block + cluster * bits // 8, cluster * bits % 8
             self.bytes[at] = self.bytes[at] & ~((1 << bits) - 1 << shift) | value << shift
@@ -125,7 +169,11 @@ DAMAGES = [
     ("a leak with one bit", "bits1", leak),
     ("a leak with 64 bits", "bits64", leak),
     ("too high", "plain", lambda i: i.refcount(i.host(0) // i.cluster, 3)),
-    ("too high with 64 bits", "bits64", lambda i: i.refcount(i.host(0) // i.cluster, (1 << 64) - 1)),
+    (
+        "too high with 64 bits",
+        "bits64",
+        lambda i: i.refcount(i.host(0) // i.cluster, (1 << 64) - 1),
+    ),
     ("too low under snapshots", "snapshots", lambda i: i.refcount(i.host(10) // i.cluster, 1)),
     ("zero for data", "plain", lambda i: i.count(i.host(1))),
     ("zero for an L2 table", "plain", lambda i: i.count(i.l2())),
@@ -144,7 +192,11 @@ DAMAGES = [
     ("COPIED on shared data", "snapshots", lambda i: swap(i, i.entry(10), lambda e: e | COPIED)),
     ("COPIED on compressed", "plain", lambda i: swap(i, i.entry(16), lambda e: e | COPIED)),
     ("COPIED missing on zeroes", "zeroes", lambda i: swap(i, i.entry(5), lambda e: e & ~COPIED)),
-    ("COPIED in an old table", "snapshots", lambda i: swap(i, i.l2(0, i.get(i.snapshots)), lambda e: e | COPIED)),
+    (
+        "COPIED in an old table",
+        "snapshots",
+        lambda i: swap(i, i.l2(0, i.get(i.snapshots)), lambda e: e | COPIED),
+    ),
     ("L1 reserved bits", "plain", lambda i: swap(i, i.l1, lambda e: e | 1 << 58 | 1)),
     ("L2 reserved bits", "plain", lambda i: swap(i, i.entry(1), lambda e: e | 1 << 57 | 4)),
     ("L2 table not aligned", "plain", lambda i: swap(i, i.l1, lambda e: e + 512)),
@@ -156,13 +208,29 @@ DAMAGES = [
     ("data in the header", "plain", lambda i: i.put(i.entry(1), COPIED | i.table)),
     ("data shared by two entries", "plain", lambda i: i.put(i.entry(30), i.get(i.entry(1)))),
     ("zero cluster not aligned", "zeroes", lambda i: swap(i, i.entry(5), lambda e: e + 512)),
-    ("zero cluster not aligned in a snapshot", "snapshots", lambda i: swap(i, i.l2(0, i.get(i.snapshots)) + 8, lambda e: e + 512 | 1)),
+    (
+        "zero cluster not aligned in a snapshot",
+        "snapshots",
+        lambda i: swap(i, i.l2(0, i.get(i.snapshots)) + 8, lambda e: e + 512 | 1),
+    ),
     ("zero flag in version 2", "v2", lambda i: swap(i, i.entry(5), lambda e: e | 1)),
     ("compressed behind the end", "plain", lambda i: i.put(i.entry(16), COMPRESSED | 1 << 40)),
-    ("compressed across the end", "plain", lambda i: i.put(i.entry(16), COMPRESSED | 255 << 54 | i.end() * i.cluster - 600)),
-    ("compressed too low", "small", lambda i: i.refcount((i.get(i.entry(36, 6)) & (1 << 56) - 1) // 512 % 256, 1)),
+    (
+        "compressed across the end",
+        "plain",
+        lambda i: i.put(i.entry(16), COMPRESSED | 255 << 54 | i.end() * i.cluster - 600),
+    ),
+    (
+        "compressed too low",
+        "small",
+        lambda i: i.refcount((i.get(i.entry(36, 6)) & (1 << 56) - 1) // 512 % 256, 1),
+    ),
     ("block not aligned", "plain", lambda i: swap(i, i.table, lambda e: e + 512)),
-    ("block not aligned elsewhere", "plain", lambda i: i.put(i.table + 8, (i.end() + 3) * i.cluster + 512)),
+    (
+        "block not aligned elsewhere",
+        "plain",
+        lambda i: i.put(i.table + 8, (i.end() + 3) * i.cluster + 512),
+    ),
     ("block reserved bits", "plain", lambda i: swap(i, i.table, lambda e: e | 1)),
     ("block behind the end", "plain", lambda i: i.put(i.table + 8, (i.end() + 4) * i.cluster)),
     ("block far behind the end", "plain", lambda i: i.put(i.table + 8, 1 << 62)),
@@ -172,26 +240,48 @@ DAMAGES = [
     ("block on data", "plain", lambda i: i.put(i.table + 8, i.host(0))),
     ("block on the L1 table", "plain", lambda i: i.put(i.table, i.l1)),
     ("second block missing", "small", lambda i: i.put(i.table + 8, 0)),
-    ("table of noise", "plain", lambda i: [i.put(i.table + 8 * n, 0x123456789abcdef0 * n & (1 << 64) - 1) for n in range(1, 20)]),
+    (
+        "table of noise",
+        "plain",
+        lambda i: [
+            i.put(i.table + 8 * n, 0x123456789ABCDEF0 * n & (1 << 64) - 1) for n in range(1, 20)
+        ],
+    ),
     ("no refcount table", "plain", lambda i: i.put(56, 0, "I")),
     ("no refcount table, small", "small", lambda i: i.put(56, 0, "I")),
     ("no refcount table, snapshots", "snapshots", lambda i: i.put(56, 0, "I")),
     ("dirty bit", "plain", lambda i: incompatible(i, DIRTY)),
     ("dirty bit, leaks", "plain", lambda i: (incompatible(i, DIRTY), leak(i))),
-    ("dirty bit, errors", "lazy", lambda i: (incompatible(i, DIRTY), i.count(i.host(1)), i.count(i.host(2)))),
+    (
+        "dirty bit, errors",
+        "lazy",
+        lambda i: (incompatible(i, DIRTY), i.count(i.host(1)), i.count(i.host(2))),
+    ),
     ("corrupt bit", "plain", lambda i: incompatible(i, CORRUPT)),
     ("corrupt bit, leaks", "plain", lambda i: (incompatible(i, CORRUPT), leak(i))),
-    ("corrupt bit, bad entry", "plain", lambda i: (incompatible(i, CORRUPT), swap(i, i.entry(1), lambda e: e + 512))),
+    (
+        "corrupt bit, bad entry",
+        "plain",
+        lambda i: (incompatible(i, CORRUPT), swap(i, i.entry(1), lambda e: e + 512)),
+    ),
     ("dirty and corrupt", "plain", lambda i: incompatible(i, DIRTY | CORRUPT)),
     ("subclusters of no cluster", "extended", lambda i: i.put(i.entry(20) + 8, 5)),
     ("subclusters both", "extended", lambda i: swap(i, i.entry(0) + 8, lambda e: e | 3 << 32)),
     ("subclusters of compressed", "extended", lambda i: i.put(i.entry(32) + 8, 7)),
-    ("zero subclusters not aligned", "extended", lambda i: (swap(i, i.entry(6), lambda e: e + 512), i.put(i.entry(6) + 8, 0xff << 32))),
+    (
+        "zero subclusters not aligned",
+        "extended",
+        lambda i: (swap(i, i.entry(6), lambda e: e + 512), i.put(i.entry(6) + 8, 0xFF << 32)),
+    ),
     ("data subclusters not aligned", "extended", lambda i: swap(i, i.entry(6), lambda e: e + 512)),
     ("snapshot L1 not aligned", "snapshots", lambda i: swap(i, i.snapshots, lambda e: e + 512)),
     ("snapshot L1 too large", "snapshots", lambda i: i.put(i.snapshots + 8, 1 << 23, "I")),
     ("snapshot L1 behind the end", "snapshots", lambda i: i.put(i.snapshots, 1 << 40)),
-    ("snapshot data behind the end", "snapshots", lambda i: i.put(i.l2(0, i.get(i.snapshots)), 1 << 40)),
+    (
+        "snapshot data behind the end",
+        "snapshots",
+        lambda i: i.put(i.l2(0, i.get(i.snapshots)), 1 << 40),
+    ),
     ("snapshot without its disk size", "snapshots", lambda i: short_extra(i, 8)),
     ("snapshot without extra data", "snapshots", lambda i: short_extra(i, 0)),
     ("snapshot with much extra data", "snapshots", lambda i: long_extra(i, 2000)),
@@ -201,7 +291,7 @@ DAMAGES = [
     ("bitmap table not counted", "bitmaps", lambda i: i.count(i.get(directory(i)))),
     ("bitmaps without their bit", "bitmaps", lambda i: i.put(88, 0)),
     ("bitmap data behind the end", "bitmaps", lambda i: i.put(i.get(directory(i)), 1 << 40)),
-    ("bitmap table of noise", "bitmaps", lambda i: i.put(i.get(directory(i)), 0x1ff)),
+    ("bitmap table of noise", "bitmaps", lambda i: i.put(i.get(directory(i)), 0x1FF)),
 ]
 
 
@@ -218,7 +308,7 @@ def entries(image):
     at, found = image.snapshots, []
     for _ in range(image.get(60, "I")):
         length = 40 + image.get(at + 36, "I") + image.get(at + 12, "H") + image.get(at + 14, "H")
-        found.append(bytearray(image.bytes[at:at + length]))
+        found.append(bytearray(image.bytes[at : at + length]))
         at += length + 7 & ~7
     return found
 
@@ -226,16 +316,24 @@ def entries(image):
 def store(image, found):
     table = b"".join(bytes(one) + bytes(-len(one) % 8) for one in found)
     assert len(table) <= image.cluster
-    image.bytes[image.snapshots:image.snapshots + len(table)] = table
+    image.bytes[image.snapshots : image.snapshots + len(table)] = table
 
 
 def short_extra(image, length):
     found = entries(image)
-    found[1] = found[1][:36] + struct.pack(">I", length) + found[1][40:40 + length] + found[1][64:]
+    found[1] = (
+        found[1][:36] + struct.pack(">I", length) + found[1][40 : 40 + length] + found[1][64:]
+    )
     store(image, found)
 
 
 def long_extra(image, length):
     found = entries(image)
-    found[0] = found[0][:36] + struct.pack(">I", length) + found[0][40:64] + b"x" * (length - 24) + found[0][64:]
+    found[0] = (
+        found[0][:36]
+        + struct.pack(">I", length)
+        + found[0][40:64]
+        + b"x" * (length - 24)
+        + found[0][64:]
+    )
     store(image, found)

@@ -5,7 +5,7 @@ import lzma
 import struct
 import zlib
 
-ZERO, RAW, IGNORE, COMMENT, END = 0, 1, 2, 0x7ffffffe, 0xffffffff
+ZERO, RAW, IGNORE, COMMENT, END = 0, 1, 2, 0x7FFFFFFE, 0xFFFFFFFF
 ADC, ZLIB, BZIP2, LZFSE, XZ = range(0x80000004, 0x80000009)
 SECTOR = 512
 
@@ -14,13 +14,17 @@ def matches(data, longest, farthest, shortest=4):
     """DATA as (literals, match length, distance); the last one may have no match."""
     seen, at, begin = {}, 0, 0
     while at + shortest <= len(data):
-        key = data[at:at + shortest]
+        key = data[at : at + shortest]
         before, seen[key] = seen.get(key), at
         if before is None or at - before > farthest:
             at += 1
             continue
         length = shortest
-        while length < longest and at + length < len(data) and data[before + length] == data[at + length]:
+        while (
+            length < longest
+            and at + length < len(data)
+            and data[before + length] == data[at + length]
+        ):
             length += 1
         yield data[begin:at], length, at - before
         at += length
@@ -33,7 +37,7 @@ def adc(data):
     out = bytearray()
     for literals, length, distance in matches(data, 67, 65536):
         for at in range(0, len(literals), 128):
-            part = literals[at:at + 128]
+            part = literals[at : at + 128]
             out += bytes([0x80 | len(part) - 1]) + part
         if not length:
             continue
@@ -51,8 +55,10 @@ def lzvn(data):
     for literals, length, distance in matches(data, 271, 65535):
         while len(literals) > 3 or literals and not length:
             part = literals[:271]
-            out += (bytes([0xe0, len(part) - 16]) if len(part) > 15 else bytes([0xe0 | len(part)])) + part
-            literals = literals[len(part):]
+            out += (
+                bytes([0xE0, len(part) - 16]) if len(part) > 15 else bytes([0xE0 | len(part)])
+            ) + part
+            literals = literals[len(part) :]
         if not length:
             continue
         short = min(length, (10, 8, 6, 4)[len(literals)])  # longer ones are other codes
@@ -63,16 +69,20 @@ def lzvn(data):
             out += bytes([head | distance >> 8, distance & 255]) + literals
         elif distance < 16384 and length <= 34:
             short = length
-            out += bytes([0xa0 | len(literals) << 3 | short - 3 >> 2]) + struct.pack("<H", distance << 2 | short - 3 & 3) + literals
+            out += (
+                bytes([0xA0 | len(literals) << 3 | short - 3 >> 2])
+                + struct.pack("<H", distance << 2 | short - 3 & 3)
+                + literals
+            )
         else:
             out += bytes([head | 7]) + struct.pack("<H", distance) + literals
         rest = length - short
         while rest:
             part = min(rest, 271)
-            out += bytes([0xf0, part - 16]) if part > 15 else bytes([0xf0 | part])
+            out += bytes([0xF0, part - 16]) if part > 15 else bytes([0xF0 | part])
             rest -= part
         before = distance
-    out += bytes([0x0e, 6, 0, 0, 0, 0, 0, 0, 0])
+    out += bytes([0x0E, 6, 0, 0, 0, 0, 0, 0, 0])
     return b"bvxn" + struct.pack("<II", len(data), len(out)) + bytes(out)
 
 
@@ -133,12 +143,18 @@ class Coder:
             while count << bits < states:
                 bits += 1
             longer = (2 * states >> bits) - count
-            self.steps[symbol] = [(((count + i) << bits) - states, bits, first + i) if i < longer else
-                                  ((i - longer) << bits - 1, bits - 1, first + i) for i in range(count)]
+            self.steps[symbol] = [
+                (((count + i) << bits) - states, bits, first + i)
+                if i < longer
+                else ((i - longer) << bits - 1, bits - 1, first + i)
+                for i in range(count)
+            ]
             first += count
 
     def push(self, symbol, out):
-        base, bits, state = next(step for step in self.steps[symbol] if step[0] <= self.state < step[0] + (1 << step[1]))
+        base, bits, state = next(
+            step for step in self.steps[symbol] if step[0] <= self.state < step[0] + (1 << step[1])
+        )
         out.push(self.state - base, bits)
         self.state = state
 
@@ -146,7 +162,13 @@ class Coder:
 def packed_counts(counts):
     value, at = 0, 0
     for count in counts:
-        for least, most, bits, low, shift in ((0, 1, 2, 0, 1), (2, 3, 3, 1, 2), (4, 7, 5, 3, 3), (8, 23, 8, 7, 4), (24, 1047, 14, 15, 4)):
+        for least, most, bits, low, shift in (
+            (0, 1, 2, 0, 1),
+            (2, 3, 3, 1, 2),
+            (4, 7, 5, 3, 3),
+            (8, 23, 8, 7, 4),
+            (24, 1047, 14, 15, 4),
+        ):
             if least <= count <= most:
                 value |= (low | count - least << shift) << at
                 at += bits
@@ -165,10 +187,18 @@ def entropy_block(data, plain_tables=False):
         literals += run
         before = distance or before
     literals += bytes(-len(literals) % 4)
-    symbols = [(symbol_of(length, LENGTH_EXTRA), symbol_of(match, MATCH_EXTRA), symbol_of(distance, DISTANCE_EXTRA))
-               for length, match, distance in triplets]
-    tables = [scaled([sum(one[i][0] == s for one in symbols) for s in range(n)], states)
-              for i, (n, states) in enumerate(((20, 64), (20, 64), (64, 256)))]
+    symbols = [
+        (
+            symbol_of(length, LENGTH_EXTRA),
+            symbol_of(match, MATCH_EXTRA),
+            symbol_of(distance, DISTANCE_EXTRA),
+        )
+        for length, match, distance in triplets
+    ]
+    tables = [
+        scaled([sum(one[i][0] == s for one in symbols) for s in range(n)], states)
+        for i, (n, states) in enumerate(((20, 64), (20, 64), (64, 256)))
+    ]
     tables.append(scaled([literals.count(s) for s in range(256)], 1024))
     coders = [Coder(tables[i], states) for i, states in enumerate((64, 64, 256))]
     bits = Backwards()
@@ -184,14 +214,33 @@ def entropy_block(data, plain_tables=False):
     literal_payload, literal_bits = bits.bytes()
     payload = literal_payload + triplet_payload
     if plain_tables:
-        return (b"bvx1" + struct.pack("<6Ii4Hi3H", len(data), len(payload), len(literals), len(triplets), len(literal_payload),
-                                      len(triplet_payload), literal_bits, *[one.state for one in states], triplet_bits,
-                                      *[one.state for one in coders])
-                + struct.pack("<360H", *[count for table in tables for count in table]) + bytes(2) + payload)
+        return (
+            b"bvx1"
+            + struct.pack(
+                "<6Ii4Hi3H",
+                len(data),
+                len(payload),
+                len(literals),
+                len(triplets),
+                len(literal_payload),
+                len(triplet_payload),
+                literal_bits,
+                *[one.state for one in states],
+                triplet_bits,
+                *[one.state for one in coders],
+            )
+            + struct.pack("<360H", *[count for table in tables for count in table])
+            + bytes(2)
+            + payload
+        )
     counts = packed_counts([count for table in tables for count in table])
-    words = (len(literals) | len(literal_payload) << 20 | len(triplets) << 40 | literal_bits + 7 << 60,
-             sum(one.state << 10 * i for i, one in enumerate(states)) | len(triplet_payload) << 40 | triplet_bits + 7 << 60,
-             32 + len(counts) | sum(one.state << 32 + 10 * i for i, one in enumerate(coders)))
+    words = (
+        len(literals) | len(literal_payload) << 20 | len(triplets) << 40 | literal_bits + 7 << 60,
+        sum(one.state << 10 * i for i, one in enumerate(states))
+        | len(triplet_payload) << 40
+        | triplet_bits + 7 << 60,
+        32 + len(counts) | sum(one.state << 32 + 10 * i for i, one in enumerate(coders)),
+    )
     return b"bvx2" + struct.pack("<I3Q", len(data), *words) + counts + payload
 
 
@@ -203,25 +252,40 @@ def lzfse(data):
     """A stream of all kinds of blocks."""
     out, kind = b"", 0
     for at in range(0, len(data), 12000):
-        part = data[at:at + 12000]
-        out += (entropy_block(part), lzvn(part), plain_block(part), entropy_block(part, True))[kind % 4]
+        part = data[at : at + 12000]
+        out += (entropy_block(part), lzvn(part), plain_block(part), entropy_block(part, True))[
+            kind % 4
+        ]
         kind += 1
     return out + b"bvx$"
 
 
-ENCODE = {RAW: bytes, ADC: adc, ZLIB: zlib.compress, BZIP2: bz2.compress, LZFSE: lzfse, XZ: lzma.compress}
+ENCODE = {
+    RAW: bytes,
+    ADC: adc,
+    ZLIB: zlib.compress,
+    BZIP2: bz2.compress,
+    LZFSE: lzfse,
+    XZ: lzma.compress,
+}
 
 
 def table(first, chunks, data_start=0, crc=0, claimed=None):
     """A "mish" table. CHUNKS: (type, sector, sectors, offset, length)."""
     count = len(chunks) if claimed is None else claimed
     sectors = max((sector + number for _, sector, number, _, _ in chunks), default=0)
-    return (b"mish" + struct.pack(">IQQQII24x", 1, first, min(sectors, 2 ** 63), data_start, 2056, 0) + struct.pack(">III124x", 2, 32, crc)
-            + struct.pack(">I", count) + b"".join(struct.pack(">IIQQQQ", kind, 0, *rest) for kind, *rest in chunks))
+    return (
+        b"mish"
+        + struct.pack(">IQQQII24x", 1, first, min(sectors, 2**63), data_start, 2056, 0)
+        + struct.pack(">III124x", 2, 32, crc)
+        + struct.pack(">I", count)
+        + b"".join(struct.pack(">IIQQQQ", kind, 0, *rest) for kind, *rest in chunks)
+    )
 
 
 def property_list(tables):
-    rows = "".join(f"""\t\t\t<dict>
+    rows = "".join(
+        f"""\t\t\t<dict>
 \t\t\t\t<key>Attributes</key>
 \t\t\t\t<string>0x0050</string>
 \t\t\t\t<key>CFName</key>
@@ -235,10 +299,14 @@ def property_list(tables):
 \t\t\t\t<key>Name</key>
 \t\t\t\t<string>part {i}</string>
 \t\t\t</dict>
-""" for i, one in enumerate(tables))
-    return ('<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE plist PUBLIC "-//Apple Computer//DTD PLIST 1.0//EN" '
-            '"http://www.apple.com/DTDs/PropertyList-1.0.dtd">\n<plist version="1.0">\n<dict>\n\t<key>resource-fork</key>\n'
-            f"\t<dict>\n\t\t<key>blkx</key>\n\t\t<array>\n{rows}\t\t</array>\n\t</dict>\n</dict>\n</plist>\n").encode()
+"""
+        for i, one in enumerate(tables)
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE plist PUBLIC "-//Apple Computer//DTD PLIST 1.0//EN" '
+        '"http://www.apple.com/DTDs/PropertyList-1.0.dtd">\n<plist version="1.0">\n<dict>\n\t<key>resource-fork</key>\n'
+        f"\t<dict>\n\t\t<key>blkx</key>\n\t\t<array>\n{rows}\t\t</array>\n\t</dict>\n</dict>\n</plist>\n"
+    ).encode()
 
 
 def resource_fork(tables):
@@ -248,9 +316,17 @@ def resource_fork(tables):
 
 def trailer(sectors, fork=(0, 0, 0), resources=(0, 0), plist=(0, 0), crc=0, segments=1):
     """The 512 bytes at the end; FORK: running offset, offset and length of the data fork."""
-    return (b"koly" + struct.pack(">III", 4, 512, 1) + struct.pack(">QQQ", *fork) + struct.pack(">QQ", *resources)
-            + struct.pack(">II16x", 1, segments) + bytes(136) + struct.pack(">QQ120x", *plist) + struct.pack(">III124x", 2, 32, crc)
-            + struct.pack(">IQ12x", 1, sectors))
+    return (
+        b"koly"
+        + struct.pack(">III", 4, 512, 1)
+        + struct.pack(">QQQ", *fork)
+        + struct.pack(">QQ", *resources)
+        + struct.pack(">II16x", 1, segments)
+        + bytes(136)
+        + struct.pack(">QQ120x", *plist)
+        + struct.pack(">III124x", 2, 32, crc)
+        + struct.pack(">IQ12x", 1, sectors)
+    )
 
 
 def image(parts, resources=False, shift=0, data_start=0):
@@ -280,9 +356,20 @@ def image(parts, resources=False, shift=0, data_start=0):
         sums += struct.pack(">I", crc)
     plain = bytearray(end * SECTOR)
     for sector, data in disk.items():
-        plain[sector * SECTOR:sector * SECTOR + len(data)] = data
+        plain[sector * SECTOR : sector * SECTOR + len(data)] = data
     tail = resource_fork(tables) if resources else property_list(tables)
     place = (shift + len(body), len(tail))
     none = (0, 0)
-    return (bytes(shift) + body + tail + trailer(end, (0, shift, len(body)), place if resources else none, none if resources else place,
-                                                 zlib.crc32(sums)), bytes(plain))
+    return (
+        bytes(shift)
+        + body
+        + tail
+        + trailer(
+            end,
+            (0, shift, len(body)),
+            place if resources else none,
+            none if resources else place,
+            zlib.crc32(sums),
+        ),
+        bytes(plain),
+    )

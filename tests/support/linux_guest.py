@@ -31,8 +31,12 @@ def add_modules(root, version, *modules):
     """With all that they need, in the order in which they load."""
     order = []
     for module in modules:
-        listed = subprocess.run(["/sbin/modprobe", "-S", version, "--show-depends", module], capture_output=True, text=True,
-                                check=True).stdout
+        listed = subprocess.run(
+            ["/sbin/modprobe", "-S", version, "--show-depends", module],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for line in listed.splitlines():
             words = line.split()
             if words[0] == "insmod" and Path(words[1]).name not in order:
@@ -43,8 +47,13 @@ def add_modules(root, version, *modules):
 
 def pack(root, archive):
     names = "\n".join(str(path.relative_to(root)) for path in root.rglob("*"))
-    packed = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=names.encode(), cwd=root, capture_output=True,
-                            check=True).stdout
+    packed = subprocess.run(
+        ["cpio", "-o", "-H", "newc", "--quiet"],
+        input=names.encode(),
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout
     archive.write_bytes(packed)
 
 
@@ -54,6 +63,23 @@ def boot(folder, script, modules, uri):
     plant_busybox(folder / "root", PROLOGUE + script)
     add_modules(folder / "root", version, "virtio_pci", "virtio_blk", *modules)
     pack(folder / "root", folder / "initrd")
-    return call("qemu-system-x86_64", "-M", "pc,accel=tcg", "-m", "256", "-nodefaults", "-nographic", "-serial", "stdio",
-                "-kernel", image, "-initrd", "initrd", "-append", "console=ttyS0 panic=1 quiet",
-                "-drive", f"file={uri},format=raw,if=virtio,discard=unmap", timeout=240).out
+    return call(
+        "qemu-system-x86_64",
+        "-M",
+        "pc,accel=tcg",
+        "-m",
+        "256",
+        "-nodefaults",
+        "-nographic",
+        "-serial",
+        "stdio",
+        "-kernel",
+        image,
+        "-initrd",
+        "initrd",
+        "-append",
+        "console=ttyS0 panic=1 quiet",
+        "-drive",
+        f"file={uri},format=raw,if=virtio,discard=unmap",
+        timeout=240,
+    ).out

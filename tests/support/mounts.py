@@ -14,8 +14,13 @@ def is_mounted(path):
 class Mount:
     def __init__(self, image, point, *words, env=None):
         self.point = os.path.abspath(point)
-        self.job = subprocess.Popen([CAIRN, "mount", *map(str, words), str(image), str(point)], stdout=subprocess.PIPE,
-                                    stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+        self.job = subprocess.Popen(
+            [CAIRN, "mount", *map(str, words), str(image), str(point)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
         self.said = []
         while True:
             line = self.job.stdout.readline()

@@ -11,13 +11,34 @@ from conftest import CAIRN
 QEMU_NBD = CAIRN.parent / "compat" / "qemu-nbd"
 SYSTEM_PYTHON = "/usr/bin/python3"
 
-GREETING, IHAVEOPT, REPLY_MAGIC = 0x4e42444d41474943, 0x49484156454f5054, 0x0003e889045565a9
-REQUEST, EXTENDED_REQUEST = 0x25609513, 0x21e41c71
-SIMPLE, STRUCTURED, EXTENDED = 0x67446698, 0x668e33ef, 0x6e8a278c
-EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED_REPLY, LIST_META, SET_META, EXT_HEADERS = 1, 2, 3, 5, 6, 7, 8, 9, 10, 11
+GREETING, IHAVEOPT, REPLY_MAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x0003E889045565A9
+REQUEST, EXTENDED_REQUEST = 0x25609513, 0x21E41C71
+SIMPLE, STRUCTURED, EXTENDED = 0x67446698, 0x668E33EF, 0x6E8A278C
+EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED_REPLY, LIST_META, SET_META, EXT_HEADERS = (
+    1,
+    2,
+    3,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+)
 ACK, SERVER, INFO_REPLY, META = 1, 2, 3, 4
-UNSUP, POLICY, INVALID, PLATFORM, TLS_REQD, UNKNOWN, SHUTDOWN, BLOCK_SIZE_REQD, TOO_BIG, EXT_REQD = (
-    0x80000000 + n for n in range(1, 11))
+(
+    UNSUP,
+    POLICY,
+    INVALID,
+    PLATFORM,
+    TLS_REQD,
+    UNKNOWN,
+    SHUTDOWN,
+    BLOCK_SIZE_REQD,
+    TOO_BIG,
+    EXT_REQD,
+) = (0x80000000 + n for n in range(1, 11))
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS, RESIZE = range(9)
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD = (1 << n for n in range(6))
 EPERM, EIO, EINVAL, ENOSPC, ENOTSUP, ESHUTDOWN = 1, 5, 22, 28, 95, 108
@@ -28,8 +49,13 @@ class Server:
 
     def __init__(self, words, path, port=None, **more):
         self.path, self.port = str(path), port
-        self.job = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                    text=True, **more)
+        self.job = subprocess.Popen(
+            [str(word) for word in words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
         until = time.monotonic() + 20
         while True:
             try:
@@ -37,7 +63,9 @@ class Server:
                 break
             except OSError:
                 if self.job.poll() is not None:
-                    raise AssertionError((words, self.job.returncode, self.job.stderr.read())) from None
+                    raise AssertionError(
+                        (words, self.job.returncode, self.job.stderr.read())
+                    ) from None
                 assert time.monotonic() < until, "the server does not listen"
                 time.sleep(0.01)
 
@@ -129,7 +157,9 @@ class Client:
     # --- options ---
 
     def option(self, number, data=b"", length=None):
-        self.send(struct.pack(">QII", IHAVEOPT, number, len(data) if length is None else length) + data)
+        self.send(
+            struct.pack(">QII", IHAVEOPT, number, len(data) if length is None else length) + data
+        )
 
     def option_reply(self):
         magic, option, kind, length = struct.unpack(">QIII", self.take(20))
@@ -149,7 +179,12 @@ class Client:
 
     def go(self, name="", infos=(3,), option=GO):
         name = name.encode()
-        replies = self.ask(option, struct.pack(">I", len(name)) + name + struct.pack(f">H{len(infos)}H", len(infos), *infos))
+        replies = self.ask(
+            option,
+            struct.pack(">I", len(name))
+            + name
+            + struct.pack(f">H{len(infos)}H", len(infos), *infos),
+        )
         for kind, data in replies:
             if kind == INFO_REPLY and data[:2] == b"\0\0":
                 self.size, self.flags = struct.unpack(">QH", data[2:])
@@ -178,7 +213,9 @@ class Client:
 
     def request(self, command, offset=0, length=0, flags=0, cookie=1, payload=b"", magic=None):
         if self.extended:
-            head = struct.pack(">IHHQQQ", magic or EXTENDED_REQUEST, flags, command, cookie, offset, length)
+            head = struct.pack(
+                ">IHHQQQ", magic or EXTENDED_REQUEST, flags, command, cookie, offset, length
+            )
         else:
             head = struct.pack(">IHHQQI", magic or REQUEST, flags, command, cookie, offset, length)
         self.send(head + payload)
@@ -217,7 +254,7 @@ class Client:
         for kind, payload in chunks:
             if kind == 1:
                 at = struct.unpack(">Q", payload[:8])[0] - offset
-                data[at:at + len(payload) - 8] = payload[8:]
+                data[at : at + len(payload) - 8] = payload[8:]
         return bytes(data)
 
     def works(self):

@@ -37,7 +37,7 @@ def read(ident, offset, length):
     late = reads > 2
     data = os.pread(fd, length, offset)
     if BEHAVIOUR == "short" and length > 100:
-        data = data[:len(data) // 2 + 1]
+        data = data[: len(data) // 2 + 1]
     if BEHAVIOUR == "repeats":
         send(103, ident + string(data))
     if BEHAVIOUR == "more" and late:
@@ -60,7 +60,7 @@ def read(ident, offset, length):
         os.utime(sys.argv[2], (1, 1))
         os._exit(1)
     if BEHAVIOUR == "long_frame" and late:
-        OUT.write(struct.pack(">IB", 0x7fffffff, 103) + ident)
+        OUT.write(struct.pack(">IB", 0x7FFFFFFF, 103) + ident)
         return OUT.flush()
     if BEHAVIOUR == "zero_frame" and late:
         OUT.write(struct.pack(">I", 0))
@@ -98,7 +98,7 @@ while True:
         send(105, ident + struct.pack(">IQII", 9, size, 0, int(os.fstat(fd).st_mtime)))
     elif kind == 5:
         at = 9 + struct.unpack(">I", body[5:9])[0]
-        read(ident, *struct.unpack(">QI", body[at:at + 12]))
+        read(ident, *struct.unpack(">QI", body[at : at + 12]))
     elif kind == 6:
         status(ident, 4 if BEHAVIOUR == "full" else 0)
     else:

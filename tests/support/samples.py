@@ -13,6 +13,7 @@ FIELD = re.compile(rf"\.(\w+) =\s*({VALUE})")
 @dataclass(frozen=True)
 class Sample:
     """A layout that images have; NAME tells it from the others of its format."""
+
     format: str
     name: str
     options: str = ""
@@ -39,7 +40,17 @@ def samples():
         if not format_name or not rows:
             continue
         for name, rest in ROW.findall(rows[1] or rows[2]):
-            fields = {key: "".join(re.findall('"([^"]*)"', value)) or value for key, value in FIELD.findall(rest)}
-            found.append(Sample(format_name[1], name, fields.get("options", ""), fields.get("exchanged") == "true"))
+            fields = {
+                key: "".join(re.findall('"([^"]*)"', value)) or value
+                for key, value in FIELD.findall(rest)
+            }
+            found.append(
+                Sample(
+                    format_name[1],
+                    name,
+                    fields.get("options", ""),
+                    fields.get("exchanged") == "true",
+                )
+            )
     assert len(found) > 30
     return found

@@ -2,18 +2,27 @@
 import re
 from dataclasses import dataclass
 
-LITERAL = re.compile(r'R"(\w*)\((?s:.*?)\)\1"|//[^\n]*|/\*(?s:.*?)\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'')
+LITERAL = re.compile(
+    r'R"(\w*)\((?s:.*?)\)\1"|//[^\n]*|/\*(?s:.*?)\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\''
+)
 
 LABEL = re.compile(r"\b(?:public|protected|private):")
 
 
 def stripped(text):
     """The text without comments, directives and what strings hold; its lines keep their numbers."""
+
     def replaced(found):
-        return '""' + "\n" * found[0].count("\n") if found[0][0] in 'R"\'' else "\n" * found[0].count("\n")
+        return (
+            '""' + "\n" * found[0].count("\n")
+            if found[0][0] in "R\"'"
+            else "\n" * found[0].count("\n")
+        )
 
     text = LITERAL.sub(replaced, text)
-    return re.sub(r"^[ \t]*#(?:\\\n|[^\n])*", lambda found: "\n" * found[0].count("\n"), text, flags=re.M)
+    return re.sub(
+        r"^[ \t]*#(?:\\\n|[^\n])*", lambda found: "\n" * found[0].count("\n"), text, flags=re.M
+    )
 
 
 @dataclass
@@ -28,7 +37,11 @@ class Scope:
 
 def without_templates(text):
     """TEXT without what is between angle brackets, and without attributes and alignments."""
-    text = re.sub(r"\balignas\([^)]*\)|\[\[[^\]]*\]\]|operator\s*(?:<=>|<<|>>|<=|>=|->|<|>)", "operator_", text)
+    text = re.sub(
+        r"\balignas\([^)]*\)|\[\[[^\]]*\]\]|operator\s*(?:<=>|<<|>>|<=|>=|->|<|>)",
+        "operator_",
+        text,
+    )
     while (shorter := re.sub(r"<[^<>]*>", "", text)) != text:
         text = shorter
     return text
@@ -37,7 +50,10 @@ def without_templates(text):
 def count_statement(scope, text):
     """Adds a declaration of a class to its methods or members."""
     plain = without_templates(LABEL.sub("", text).strip())
-    if not plain or re.match(r"(?:template\s*)?(?:using|friend|typedef|static_assert|enum|static constexpr|static inline)\b", plain):
+    if not plain or re.match(
+        r"(?:template\s*)?(?:using|friend|typedef|static_assert|enum|static constexpr|static inline)\b",
+        plain,
+    ):
         return
     if re.fullmatch(r"(?:class|struct|union)\s+\w+", plain):
         return
@@ -54,10 +70,16 @@ def kind_of(head, text, at):
     plain = without_templates(head).strip()
     if re.search(r"(?:^|\s)(?:inline )?namespace\b|^extern\b[^()]*$", plain):
         return "namespace", ""
-    found = re.search(r"\b(?:class|struct|union)\s+(?:[\w:]+::)?(\w+)(?:\s+final)?\s*(?::[^()]*)?$", plain)
+    found = re.search(
+        r"\b(?:class|struct|union)\s+(?:[\w:]+::)?(\w+)(?:\s+final)?\s*(?::[^()]*)?$", plain
+    )
     if found:
         return "class", found[1]
-    if re.search(r"\benum\b", plain) or "(" not in plain or "=" in re.sub(r"operator\s*\S+|\([^()]*\)", "", plain):
+    if (
+        re.search(r"\benum\b", plain)
+        or "(" not in plain
+        or "=" in re.sub(r"operator\s*\S+|\([^()]*\)", "", plain)
+    ):
         return "other", ""
     if not text[at - 1].isspace():  # a member that is initialised before the body
         return "other", ""
@@ -73,7 +95,9 @@ def scopes_of(text):
         scope, at = stack[-1][0], found.start()
         if found[0] == "{":
             head = LABEL.sub(lambda label: " " * len(label[0]), text[start:at])
-            kind, name = kind_of(head, text, at) if scope.kind in ("namespace", "class") else ("other", "")
+            kind, name = (
+                kind_of(head, text, at) if scope.kind in ("namespace", "class") else ("other", "")
+            )
             line = text.count("\n", 0, start + len(head) - len(head.lstrip())) + 1
             stack.append((Scope(kind, name, line), start))
             if kind in ("namespace", "class"):
@@ -103,4 +127,8 @@ def classes_of(text):
 
 def functions_of(text):
     """(name, lines) of every function that has a body."""
-    return [(scope.name, end - scope.line + 1) for scope, end in scopes_of(text) if scope.kind == "function"]
+    return [
+        (scope.name, end - scope.line + 1)
+        for scope, end in scopes_of(text)
+        if scope.kind == "function"
+    ]

@@ -17,14 +17,23 @@ class Sshd:
         folder.mkdir(exist_ok=True)
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)
-        for name, kind in ("host_ed25519", "ed25519"), ("host_rsa", "rsa"), ("user_key", "ed25519"), ("locked_key", "ed25519"):
+        for name, kind in (
+            ("host_ed25519", "ed25519"),
+            ("host_rsa", "rsa"),
+            ("user_key", "ed25519"),
+            ("locked_key", "ed25519"),
+        ):
             if not (folder / name).exists():
                 secret = "open sesame" if name == "locked_key" else ""
-                subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", secret, "-f", str(folder / name)], check=True)
+                subprocess.run(
+                    ["ssh-keygen", "-q", "-t", kind, "-N", secret, "-f", str(folder / name)],
+                    check=True,
+                )
         keys = (folder / "user_key.pub").read_text() + (folder / "locked_key.pub").read_text()
         (folder / "authorized_keys").write_text(keys)
         (folder / "authorized_keys").chmod(0o600)
-        (folder / "sshd_config").write_text(f"""Port {self.port}
+        (folder / "sshd_config").write_text(
+            f"""Port {self.port}
 ListenAddress 127.0.0.1
 HostKey {folder}/host_ed25519
 HostKey {folder}/host_rsa
@@ -39,15 +48,20 @@ MaxStartups 100
 MaxSessions 100
 Subsystem sftp {sftp}
 {more}
-""")
-        self.job = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")])
+"""
+        )
+        self.job = subprocess.Popen(
+            ["/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")]
+        )
         until = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 5).close()
                 break
             except OSError:
-                assert self.job.poll() is None and time.monotonic() < until, (folder / "log").read_text()
+                assert self.job.poll() is None and time.monotonic() < until, (
+                    folder / "log"
+                ).read_text()
                 time.sleep(0.02)
 
     def url(self, path, check="no"):
@@ -56,9 +70,18 @@ Subsystem sftp {sftp}
 
     def known_hosts(self, *kinds):
         """A file with the host's keys of these KINDS."""
-        lines = subprocess.run(["ssh-keyscan", "-p", str(self.port), "127.0.0.1"], capture_output=True, text=True, check=True).stdout
+        lines = subprocess.run(
+            ["ssh-keyscan", "-p", str(self.port), "127.0.0.1"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         path = self.folder / "known_hosts"
-        path.write_text("".join(line + "\n" for line in lines.splitlines() if not kinds or line.split()[1] in kinds))
+        path.write_text(
+            "".join(
+                line + "\n" for line in lines.splitlines() if not kinds or line.split()[1] in kinds
+            )
+        )
         return path
 
     def hashes(self):
@@ -66,8 +89,13 @@ Subsystem sftp {sftp}
         blob = base64.b64decode((self.folder / "host_ed25519.pub").read_text().split()[1])
         sha256 = hashlib.sha256(blob).digest()
         md5 = hashlib.md5(blob).hexdigest()
-        return {"md5": md5, "md5 colons": re.sub("(..)(?=.)", r"\1:", md5), "sha1": hashlib.sha1(blob).hexdigest(),
-                "sha256": sha256.hex(), "SHA256": base64.b64encode(sha256).decode().rstrip("=")}
+        return {
+            "md5": md5,
+            "md5 colons": re.sub("(..)(?=.)", r"\1:", md5),
+            "sha1": hashlib.sha1(blob).hexdigest(),
+            "sha256": sha256.hex(),
+            "SHA256": base64.b64encode(sha256).decode().rstrip("="),
+        }
 
     def stop(self):
         self.job.terminate()
@@ -83,7 +111,11 @@ class Agent:
             assert time.monotonic() < until
             time.sleep(0.02)
         for key in keys:
-            subprocess.run(["ssh-add", "-q", str(key)], env={**os.environ, "SSH_AUTH_SOCK": self.path}, check=True)
+            subprocess.run(
+                ["ssh-add", "-q", str(key)],
+                env={**os.environ, "SSH_AUTH_SOCK": self.path},
+                check=True,
+            )
 
     def stop(self):
         self.job.terminate()

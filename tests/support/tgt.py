@@ -22,21 +22,64 @@ class Tgt:
         self.start()
 
     def start(self):
-        self.job = subprocess.Popen(["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"],
-                                    stdout=open(self.folder / "log", "w"), stderr=subprocess.STDOUT)
+        self.job = subprocess.Popen(
+            ["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"],
+            stdout=open(self.folder / "log", "w"),
+            stderr=subprocess.STDOUT,
+        )
         until = time.monotonic() + 20
-        while subprocess.run(self.words("--op", "show", "--mode", "sys"), capture_output=True).returncode != 0:
-            assert self.job.poll() is None and time.monotonic() < until, (self.folder / "log").read_text()
+        while (
+            subprocess.run(
+                self.words("--op", "show", "--mode", "sys"), capture_output=True
+            ).returncode
+            != 0
+        ):
+            assert self.job.poll() is None and time.monotonic() < until, (
+                self.folder / "log"
+            ).read_text()
             time.sleep(0.05)
         new = ("--op", "new", "--mode")
         self.admin(*new, "target", "--tid", 1, "-T", "iqn.qemu.test")
-        for lun, name, *more in ((1, "disk1"), (2, "cd", "--device-type=cd"), (3, "disk3", "--blocksize", 4096), (4, "disk4"), (5, "disk5")):
-            self.admin(*new, "logicalunit", "--tid", 1, "--lun", lun, "-b", self.folder / name, *more)
-        self.admin("--op", "update", "--mode", "logicalunit", "--tid", 1, "--lun", 4, "--params", "thin_provisioning=1")
-        self.admin("--op", "update", "--mode", "logicalunit", "--tid", 1, "--lun", 5, "--params", "readonly=1")
+        for lun, name, *more in (
+            (1, "disk1"),
+            (2, "cd", "--device-type=cd"),
+            (3, "disk3", "--blocksize", 4096),
+            (4, "disk4"),
+            (5, "disk5"),
+        ):
+            self.admin(
+                *new, "logicalunit", "--tid", 1, "--lun", lun, "-b", self.folder / name, *more
+            )
+        self.admin(
+            "--op",
+            "update",
+            "--mode",
+            "logicalunit",
+            "--tid",
+            1,
+            "--lun",
+            4,
+            "--params",
+            "thin_provisioning=1",
+        )
+        self.admin(
+            "--op",
+            "update",
+            "--mode",
+            "logicalunit",
+            "--tid",
+            1,
+            "--lun",
+            5,
+            "--params",
+            "readonly=1",
+        )
         self.admin(*new, "target", "--tid", 2, "-T", "iqn.qemu.chap")
         self.admin(*new, "logicalunit", "--tid", 2, "--lun", 1, "-b", self.folder / "chap")
-        for user, secret, *outgoing in (("me", "mypassword12"), ("it", "otherpassword12", "--outgoing")):
+        for user, secret, *outgoing in (
+            ("me", "mypassword12"),
+            ("it", "otherpassword12", "--outgoing"),
+        ):
             self.admin(*new, "account", "--user", user, "--password", secret)
             self.admin("--op", "bind", "--mode", "account", "--tid", 2, "--user", user, *outgoing)
         for tid in 1, 2:

@@ -20,15 +20,40 @@ class Nginx:
     def __init__(self, folder):
         self.folder, self.port, self.tls_port = folder, free_port(), free_port()
         (folder / "www").mkdir()
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
-                        "-days", "10", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-                       cwd=folder, check=True, capture_output=True)
-        secret = subprocess.run(["openssl", "passwd", "-apr1", "secret"], check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-keyout",
+                "key.pem",
+                "-out",
+                "cert.pem",
+                "-days",
+                "10",
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            ],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        secret = subprocess.run(
+            ["openssl", "passwd", "-apr1", "secret"], check=True, capture_output=True, text=True
+        ).stdout
         (folder / "pw").write_text("me:" + secret)
-        temporary = "".join(f"{kind}_temp_path {folder}/t_{kind}; " for kind in
-                            ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/t_{kind}; "
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
         user = "user root;" if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(f"""{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/err;
+        (folder / "nginx.conf").write_text(
+            f"""{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/err;
 events {{ worker_connections 256; }}
 http {{ log_format seen '$request|$http_range|$http_cookie|$http_authorization|$http_user_agent|$http_x_token';
  access_log {folder}/acc seen; {temporary} keepalive_requests 100000;
@@ -38,20 +63,37 @@ http {{ log_format seen '$request|$http_range|$http_cookie|$http_authorization|$
   location /noranges/ {{ alias {folder}/www/; max_ranges 0; }}
   location /down/ {{ return 302 http://127.0.0.1:{self.port}/disk.raw; }}
   location /redir/ {{ rewrite ^/redir/(.*)$ /$1 redirect; }} }} }}
-""")
-        self.job = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "err")],
-                                    env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"})
+"""
+        )
+        self.job = subprocess.Popen(
+            [
+                "nginx",
+                "-p",
+                str(folder),
+                "-c",
+                str(folder / "nginx.conf"),
+                "-e",
+                str(folder / "err"),
+            ],
+            env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"},
+        )
         until = time.monotonic() + 20
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.tls_port), 5).close()
                 break
             except OSError:
-                assert self.job.poll() is None and time.monotonic() < until, (folder / "err").read_text()
+                assert self.job.poll() is None and time.monotonic() < until, (
+                    folder / "err"
+                ).read_text()
                 time.sleep(0.02)
 
     def url(self, path, tls=False):
-        return f"https://127.0.0.1:{self.tls_port}/{path}" if tls else f"http://127.0.0.1:{self.port}/{path}"
+        return (
+            f"https://127.0.0.1:{self.tls_port}/{path}"
+            if tls
+            else f"http://127.0.0.1:{self.port}/{path}"
+        )
 
     def seen(self):
         return (self.folder / "acc").read_text().splitlines()
@@ -101,9 +143,13 @@ class OddServer:
 
             def part(self, first, last, data=None, total=None, **headers):
                 data = outer.data if data is None else data
-                self.head(206, Content_Length=last - first + 1,
-                          Content_Range=f"bytes {first}-{last}/{len(data) if total is None else total}", **headers)
-                self.wfile.write(data[first:last + 1])
+                self.head(
+                    206,
+                    Content_Length=last - first + 1,
+                    Content_Range=f"bytes {first}-{last}/{len(data) if total is None else total}",
+                    **headers,
+                )
+                self.wfile.write(data[first : last + 1])
 
             def whole(self, **headers):
                 self.head(200, Content_Length=len(outer.data), **headers)
@@ -136,8 +182,12 @@ class OddServer:
 
             def cut(self, turn):
                 first, last = self.wanted()
-                self.head(206, Content_Length=last - first + 1, Content_Range=f"bytes {first}-{last}/{len(outer.data)}")
-                self.wfile.write(outer.data[first:last + 1][:max(1, (last - first) // 2)])
+                self.head(
+                    206,
+                    Content_Length=last - first + 1,
+                    Content_Range=f"bytes {first}-{last}/{len(outer.data)}",
+                )
+                self.wfile.write(outer.data[first : last + 1][: max(1, (last - first) // 2)])
                 self.close_connection = True
 
             def drip(self, turn):
@@ -168,10 +218,16 @@ class OddServer:
                     self.wfile.write(outer.other)
 
             def changes_unasked(self, turn):
-                self.part(*self.wanted(), data=outer.data if turn == 1 else outer.other, ETag='"one"' if turn == 1 else '"two"')
+                self.part(
+                    *self.wanted(),
+                    data=outer.data if turn == 1 else outer.other,
+                    ETag='"one"' if turn == 1 else '"two"',
+                )
 
             def changes_date(self, turn):
-                self.part(*self.wanted(), Last_Modified=f"Mon, 0{min(turn, 2)} Jan 2024 00:00:00 GMT")
+                self.part(
+                    *self.wanted(), Last_Modified=f"Mon, 0{min(turn, 2)} Jan 2024 00:00:00 GMT"
+                )
 
             def precondition(self, turn):
                 self.error(412) if turn > 1 else self.part(*self.wanted(), ETag='"one"')
@@ -192,13 +248,13 @@ class OddServer:
             def chunked(self, turn):
                 self.head(200, Transfer_Encoding="chunked")
                 for at in range(0, len(outer.data), 300_000):
-                    piece = outer.data[at:at + 300_000]
+                    piece = outer.data[at : at + 300_000]
                     self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
                 self.wfile.write(b"0\r\n\r\n")
 
             def whole_cut(self, turn):
                 self.head(200, Content_Length=len(outer.data))
-                self.wfile.write(outer.data[:len(outer.data) // 2])
+                self.wfile.write(outer.data[: len(outer.data) // 2])
                 self.close_connection = True
 
             def empty(self, turn):
@@ -209,8 +265,12 @@ class OddServer:
 
             def more(self, turn):
                 first, last = self.wanted()
-                self.head(206, Transfer_Encoding="chunked", Content_Range=f"bytes {first}-{last}/{len(outer.data)}")
-                piece = outer.data[first:last + 1] + b"x" * 1000
+                self.head(
+                    206,
+                    Transfer_Encoding="chunked",
+                    Content_Range=f"bytes {first}-{last}/{len(outer.data)}",
+                )
+                piece = outer.data[first : last + 1] + b"x" * 1000
                 try:
                     self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
                     while True:
@@ -225,8 +285,12 @@ class OddServer:
                 if turn == 1:
                     return self.part(*self.wanted())
                 first, last = self.wanted()
-                self.head(206, Content_Length=last - first + 1, Content_Range=f"bytes {first}-{last}/{len(outer.data)}")
-                self.wfile.write(outer.data[first:first + 10])
+                self.head(
+                    206,
+                    Content_Length=last - first + 1,
+                    Content_Range=f"bytes {first}-{last}/{len(outer.data)}",
+                )
+                self.wfile.write(outer.data[first : first + 10])
                 self.wfile.flush()
                 time.sleep(20)
 
@@ -246,7 +310,9 @@ class OddServer:
                 if turn > 1:
                     return self.part(*self.wanted())
                 # A reset in place of an answer.
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 self.close_connection = True
 
             def round(self, turn):

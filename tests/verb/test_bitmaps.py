@@ -9,7 +9,12 @@ import pytest
 
 from conftest import call
 
-LAYOUTS = ["cluster_size=64k", "cluster_size=512", "cluster_size=16k,extended_l2=on", "cluster_size=4k,refcount_bits=8"]
+LAYOUTS = [
+    "cluster_size=64k",
+    "cluster_size=512",
+    "cluster_size=16k,extended_l2=on",
+    "cluster_size=4k,refcount_bits=8",
+]
 
 
 def directory(data):
@@ -29,11 +34,11 @@ def bits(image):
     at = found[3]
     for _ in range(found[1]):
         table, entries, flags, _, shift, length, extra = struct.unpack_from(">QIIBBHI", data, at)
-        name = data[at + 24:at + 24 + length].decode()
+        name = data[at + 24 : at + 24 + length].decode()
         dirty = set()
         for i in range(entries):
             place = struct.unpack_from(">Q", data, table + 8 * i)[0]
-            piece = data[place:place + cluster] if place > 1 else bytes([255 * place]) * cluster
+            piece = data[place : place + cluster] if place > 1 else bytes([255 * place]) * cluster
             for n, byte in enumerate(piece):
                 dirty |= {(i * cluster + n) * 8 + bit for bit in range(8) if byte >> bit & 1}
         result[name] = (flags, 1 << shift, dirty)
@@ -43,16 +48,28 @@ def bits(image):
 
 def nbd_map(image, name):
     """What QEMU's server says about a bitmap, as a set of dirty granules of 4 KiB."""
-    server = subprocess.Popen(["qemu-nbd", "-r", "-f", "qcow2", "-B", name, "-k", os.path.abspath("socket"), image])
+    server = subprocess.Popen(
+        ["qemu-nbd", "-r", "-f", "qcow2", "-B", name, "-k", os.path.abspath("socket"), image]
+    )
     try:
         for _ in range(200):
-            done = call("nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{name}", "nbd+unix:///?socket=socket", ok=False)
+            done = call(
+                "nbdinfo",
+                "--json",
+                f"--map=qemu:dirty-bitmap:{name}",
+                "nbd+unix:///?socket=socket",
+                ok=False,
+            )
             if done.code == 0:
                 break
             time.sleep(0.05)
         assert done.code == 0, done.err
-        return {granule for run in json.loads(done.out) if run["type"] & 1
-                for granule in range(run["offset"] // 4096, (run["offset"] + run["length"]) // 4096)}
+        return {
+            granule
+            for run in json.loads(done.out)
+            if run["type"] & 1
+            for granule in range(run["offset"] // 4096, (run["offset"] + run["length"]) // 4096)
+        }
     finally:
         server.terminate()
         server.wait()
@@ -83,8 +100,10 @@ def test_ours_is_theirs(ours, qemu, qemu_io, image):
         tool("bitmap", "--enable", image, "all")
         assert bits(image)["all"][0] == 2
         for other in (ours, qemu):
-            assert other("info", "--output=json", image).json()["format-specific"] == \
-                qemu("info", "--output=json", image).json()["format-specific"]
+            assert (
+                other("info", "--output=json", image).json()["format-specific"]
+                == qemu("info", "--output=json", image).json()["format-specific"]
+            )
             assert other("check", "-q", image).code == 0
         tool("bitmap", "--clear", image, "all")
         assert bits(image)["all"][2] == set()
@@ -115,28 +134,42 @@ def test_we_record_what_is_written(ours, qemu, image, cairn):
 
 def test_in_use_while_open_and_lost_by_a_crash(ours, qemu, image, folder):
     ours("bitmap", "--add", image, "b")
-    writer = subprocess.Popen(["qemu-io", "-f", "qcow2", image], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", image], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     writer.stdin.write("write 0 64k\n")
     writer.stdin.flush()
     while "ops" not in writer.stdout.readline():
         pass
-    flags = ours("info", "-U", "--output=json", image).json()["format-specific"]["data"]["bitmaps"][0]["flags"]
+    flags = ours("info", "-U", "--output=json", image).json()["format-specific"]["data"]["bitmaps"][
+        0
+    ]["flags"]
     assert flags == ["in-use", "auto"]
     writer.kill()
     writer.wait()
     broken = open(image, "rb").read()
     for tool in (ours, qemu):
         open(image, "wb").write(broken)
-        for words in (["--clear", image, "b"], ["--enable", image, "b"], ["--disable", image, "b"], ["--merge", "b", image, "b"]):
+        for words in (
+            ["--clear", image, "b"],
+            ["--enable", image, "b"],
+            ["--disable", image, "b"],
+            ["--merge", "b", image, "b"],
+        ):
             done = tool("bitmap", *words, ok=False)
             assert done.code == 1
-            assert done.err.endswith("failed: Bitmap 'b' is inconsistent and cannot be used\n"
-                                     "Try block-dirty-bitmap-remove to delete this bitmap from disk\n")
+            assert done.err.endswith(
+                "failed: Bitmap 'b' is inconsistent and cannot be used\n"
+                "Try block-dirty-bitmap-remove to delete this bitmap from disk\n"
+            )
         assert tool("resize", image, "9M", ok=False).code == 1
         assert tool("info", "--output=json", image).json()["virtual-size"] == 8 << 20
         done = tool("convert", "--bitmaps", "-O", "qcow2", image, "copy", ok=False)
-        assert (done.code, done.err) == (1, "qemu-img: Cannot copy inconsistent bitmap 'b'\nTry --skip-broken-bitmaps, or use "
-                                            "'qemu-img bitmap --remove' to delete it\n")
+        assert (done.code, done.err) == (
+            1,
+            "qemu-img: Cannot copy inconsistent bitmap 'b'\nTry --skip-broken-bitmaps, or use "
+            "'qemu-img bitmap --remove' to delete it\n",
+        )
         tool("convert", "--bitmaps", "--skip-broken-bitmaps", "-O", "qcow2", image, "copy")
         assert bits("copy") == {}
         tool("bitmap", "--add", image, "c")
@@ -156,14 +189,22 @@ def test_convert_and_measure(ours, qemu, qemu_io, image):
     assert bits("ours") == bits("theirs") == bits(image)
     qemu("check", "-q", "ours")
     for words in ([], ["-o", "cluster_size=512"], ["-o", "cluster_size=2M"], ["-o", "compat=0.10"]):
-        assert ours("measure", "-O", "qcow2", *words, image).out == qemu("measure", "-O", "qcow2", *words, image).out
+        assert (
+            ours("measure", "-O", "qcow2", *words, image).out
+            == qemu("measure", "-O", "qcow2", *words, image).out
+        )
     ours("convert", "-q", "-O", "qcow2", image, "none")
     assert bits("none") == {}
     # Into an image that is there: its own bitmaps record the copy.
     qemu("create", "-q", "-f", "qcow2", "there", "8M")
     qemu("bitmap", "--add", "-g", "64k", "there", "own")
     ours("convert", "-n", "--bitmaps", "-O", "qcow2", image, "there")
-    assert set(bits("there")) == {"own", "b0", "b1", "b2"} and bits("there")["own"][2] >= {0, 1, 16, 17}
+    assert set(bits("there")) == {"own", "b0", "b1", "b2"} and bits("there")["own"][2] >= {
+        0,
+        1,
+        16,
+        17,
+    }
     qemu("check", "-q", "there")
 
 
@@ -178,7 +219,10 @@ def test_resize_and_snapshots(ours, qemu, qemu_io, image):
     for tool in (ours, qemu):
         tool("snapshot", "-c", "s", image)
         done = tool("snapshot", "-a", "s", image, ok=False)
-        assert (done.code, done.err) == (1, "qemu-img: Could not apply snapshot 's': Device has active dirty bitmaps\n")
+        assert (done.code, done.err) == (
+            1,
+            "qemu-img: Could not apply snapshot 's': Device has active dirty bitmaps\n",
+        )
         tool("snapshot", "-d", "s", image)
         qemu("check", "-q", image)
         ours("check", "-q", image)
@@ -205,18 +249,53 @@ def test_same_words_and_codes(ours, qemu, folder):
     qemu("create", "-q", "-f", "qcow2", "-o", "compat=0.10", "v2", "1M")
     qemu("create", "-q", "-f", "raw", "raw", "1M")
     qemu("create", "-q", "-f", "qcow2", "big", "60T")
-    for words in (["--add", "a", "b0"], ["--add", "-g", "1000", "a", "x"], ["--add", "-g", "256", "a", "x"],
-                  ["--add", "-g", "4G", "a", "x"], ["--add", "a", ""], ["--add", "a", "x" * 1024], ["--remove", "a", "x"],
-                  ["--clear", "a", "x"], ["--merge", "x", "a", "b0"], ["--merge", "b0", "a", "x"], ["a", "b0"], ["--add", "a"],
-                  ["--add", "a", "b", "c"], ["--clear", "-g", "512", "a", "b0"], ["--clear", "-F", "raw", "a", "b0"],
-                  ["--clear", "-b", "a", "a", "b0"], ["--add", "v2", "b0"], ["--add", "-f", "raw", "raw", "b0"],
-                  ["--remove", "-f", "raw", "raw", "b0"], ["--add", "-g", "512", "big", "b"], ["--merge", "b0", "-b", "a", "a", "b0"],
-                  ["--add", "-f", "qcow2", "--image-opts", "driver=qcow2", "x"], ["--add", "missing", "x"], []):
+    for words in (
+        ["--add", "a", "b0"],
+        ["--add", "-g", "1000", "a", "x"],
+        ["--add", "-g", "256", "a", "x"],
+        ["--add", "-g", "4G", "a", "x"],
+        ["--add", "a", ""],
+        ["--add", "a", "x" * 1024],
+        ["--remove", "a", "x"],
+        ["--clear", "a", "x"],
+        ["--merge", "x", "a", "b0"],
+        ["--merge", "b0", "a", "x"],
+        ["a", "b0"],
+        ["--add", "a"],
+        ["--add", "a", "b", "c"],
+        ["--clear", "-g", "512", "a", "b0"],
+        ["--clear", "-F", "raw", "a", "b0"],
+        ["--clear", "-b", "a", "a", "b0"],
+        ["--add", "v2", "b0"],
+        ["--add", "-f", "raw", "raw", "b0"],
+        ["--remove", "-f", "raw", "raw", "b0"],
+        ["--add", "-g", "512", "big", "b"],
+        ["--merge", "b0", "-b", "a", "a", "b0"],
+        ["--add", "-f", "qcow2", "--image-opts", "driver=qcow2", "x"],
+        ["--add", "missing", "x"],
+        [],
+    ):
         mine, theirs = ours("bitmap", *words, ok=False), qemu("bitmap", *words, ok=False)
         strip = lambda text: [word for word in text.split() if "#block" not in word]
-        assert (mine.code, mine.out, strip(mine.err)) == (theirs.code, theirs.out, strip(theirs.err)), words
+        assert (mine.code, mine.out, strip(mine.err)) == (
+            theirs.code,
+            theirs.out,
+            strip(theirs.err),
+        ), words
     # Actions run in their order; those before the first that fails stay.
-    words = ["bitmap", "--add", "-g", "1k", "--merge", "b0", "--disable", "--merge", "nope", "--remove", "a"]
+    words = [
+        "bitmap",
+        "--add",
+        "-g",
+        "1k",
+        "--merge",
+        "b0",
+        "--disable",
+        "--merge",
+        "nope",
+        "--remove",
+        "a",
+    ]
     for tool, name in ((ours, "m"), (qemu, "t")):
         assert tool(*words, name, ok=False).code == 1
     assert bits("a")["m"] == bits("a")["t"] == (0, 1024, set())
@@ -233,7 +312,12 @@ def test_merge_from_another_file(ours, qemu, qemu_io, folder):
     assert bits("a") == bits("c") == {"m": (2, 4096, set(range(256, 272)))}
     qemu("create", "-q", "-f", "qcow2", "d", "1M")
     done = ours("bitmap", "--add", "--merge", "m", "-b", "b", "d", "m", ok=False)
-    assert (done.code, done.err) == (1, qemu("bitmap", "--add", "--merge", "m", "-b", "b", "d", "n", ok=False).err.replace(" n ", " m "))
+    assert (done.code, done.err) == (
+        1,
+        qemu("bitmap", "--add", "--merge", "m", "-b", "b", "d", "n", ok=False).err.replace(
+            " n ", " m "
+        ),
+    )
 
 
 def test_stale_extension(ours, qemu, folder, qemu_io):
@@ -245,7 +329,10 @@ def test_stale_extension(ours, qemu, folder, qemu_io):
     for tool in (ours, qemu):
         open("a", "wb").write(data)
         done = tool("info", "a")
-        assert "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent" in done.err
+        assert (
+            "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent"
+            in done.err
+        )
         assert open("a", "rb").read() == data
         assert tool("check", "-q", "a", ok=False).code == 3
         tool("bitmap", "--add", "a", "b")
@@ -264,7 +351,13 @@ def test_amend(ours, qemu, qemu_io, folder):
     qemu("create", "-q", "-f", "qcow2", "a", "1M")
     qemu("bitmap", "--add", "-g", "4k", "a", "b")
     qemu_io("a", "write 64k 8k")
-    for option in ("refcount_bits=64", "lazy_refcounts=on", "lazy_refcounts=off", "size=3M", "refcount_bits=16"):
+    for option in (
+        "refcount_bits=64",
+        "lazy_refcounts=on",
+        "lazy_refcounts=off",
+        "size=3M",
+        "refcount_bits=16",
+    ):
         ours("amend", "-f", "qcow2", "-o", option, "a")
         assert bits("a") == {"b": (2, 4096, {16, 17})}, option
         qemu("check", "-q", "a")
@@ -275,6 +368,7 @@ def test_amend(ours, qemu, qemu_io, folder):
 
 
 # --- every malformed row of the sheet ---
+
 
 def broken(name, change):
     """A copy of the image "a" with two bitmaps; CHANGE gets its bytes, and where the extension, directory and first table are."""
@@ -294,7 +388,11 @@ REFUSED = [
     ("65536 bitmaps", put(0, 0, "I", 65536), "exceeding the QEMU supported maximum of 65535"),
     ("reserved field", put(0, 4, "I", 1), "bitmaps_ext: Reserved field is not zero"),
     ("directory of nothing", put(0, 8, "Q", 0), "Requested bitmap directory size is zero"),
-    ("directory too large", put(0, 8, "Q", 67107841), "exceeds the maximum supported size (67107840)"),
+    (
+        "directory too large",
+        put(0, 8, "Q", 67107841),
+        "exceeds the maximum supported size (67107840)",
+    ),
     ("directory unaligned", put(0, 16, "Q", 65537), "bitmaps_ext: invalid bitmap directory offset"),
     ("directory behind the end", put(0, 16, "Q", 1 << 50), "itmap"),
     ("extension too short", put(0, -4, "I", 16), "bitmaps_ext: Invalid extension length"),
@@ -302,17 +400,32 @@ REFUSED = [
     ("one less", put(0, 0, "I", 1), "More bitmaps found than specified in header extension"),
     ("directory cut", put(0, 8, "Q", 56), "Broken bitmap directory"),
     *[(f"table at {v}", put(1, 0, "Q", v), "doesn't satisfy the constraints") for v in (0, 65537)],
-    *[(f"table of {v}", put(1, 8, "I", v), "doesn't satisfy the constraints") for v in (0, 0x8000001, 8193)],
-    *[(f"flags {v}", put(1, 12, "I", v), "doesn't satisfy the constraints") for v in (4, 8, 1 << 31)],
+    *[
+        (f"table of {v}", put(1, 8, "I", v), "doesn't satisfy the constraints")
+        for v in (0, 0x8000001, 8193)
+    ],
+    *[
+        (f"flags {v}", put(1, 12, "I", v), "doesn't satisfy the constraints")
+        for v in (4, 8, 1 << 31)
+    ],
     *[(f"type {v}", put(1, 16, "B", v), "doesn't satisfy the constraints") for v in (0, 2, 255)],
-    *[(f"granularity {v}", put(1, 17, "B", v), "doesn't satisfy the constraints") for v in (0, 8, 32, 63, 255)],
+    *[
+        (f"granularity {v}", put(1, 17, "B", v), "doesn't satisfy the constraints")
+        for v in (0, 8, 32, 63, 255)
+    ],
     ("name of nothing", put(1, 18, "H", 0), "doesn't satisfy the constraints"),
     ("name of 65535", put(1, 18, "H", 65535), "Broken bitmap directory"),
-    *[(f"extra data of {v}", put(1, 20, "I", v), "itmap") for v in (1, 8, 0xffffffff)],
+    *[(f"extra data of {v}", put(1, 20, "I", v), "itmap") for v in (1, 8, 0xFFFFFFFF)],
     ("the same name", put(1, 32 + 25, "B", ord("0")), "Bitmap already exists: b0"),
     ("table of two", put(1, 8, "I", 2), "Could not read bitmap 'b0' from image"),
-    *[(f"table entry {v}", put(2, 0, "Q", v), "Could not read bitmap_table table from image for bitmap 'b0'")
-      for v in (2, 0x100, 0x80001, 1 << 56, 1 << 63, 0x50200)],
+    *[
+        (
+            f"table entry {v}",
+            put(2, 0, "Q", v),
+            "Could not read bitmap_table table from image for bitmap 'b0'",
+        )
+        for v in (2, 0x100, 0x80001, 1 << 56, 1 << 63, 0x50200)
+    ],
 ]
 # Where QEMU reads zeroes, or the wrong bits, and goes on.
 STRICTER = [
@@ -330,7 +443,12 @@ def test_malformed(ours, qemu, folder):
         broken("x", change)
         before = open("x", "rb").read()
         assert qemu("info", "x", ok=False).code == 1, name
-        for words in (["info", "x"], ["check", "x"], ["convert", "-q", "-O", "raw", "x", "out"], ["bitmap", "--remove", "x", "b0"]):
+        for words in (
+            ["info", "x"],
+            ["check", "x"],
+            ["convert", "-q", "-O", "raw", "x", "out"],
+            ["bitmap", "--remove", "x", "b0"],
+        ):
             done = ours(*words, ok=False)
             assert done.code == 1 and message in done.err, (name, words, done.err)
         assert open("x", "rb").read() == before

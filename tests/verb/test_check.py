@@ -21,14 +21,25 @@ BETTER = {
 }
 # Opening these, QEMU tries to store bitmaps that it has not understood, and may mark the image corrupt over that: what is
 # found, counted and returned is compared, not what it says about storing nor the mark.
-BITMAPS = {"bitmap directory not counted", "bitmaps without their bit", "bitmap data behind the end", "bitmap table of noise"}
-STORING = re.compile(r"qcow2_free_clusters failed|Marking image as corrupt|Lost persistent bitmaps|Error while closing|A table entry has bits set")
+BITMAPS = {
+    "bitmap directory not counted",
+    "bitmaps without their bit",
+    "bitmap data behind the end",
+    "bitmap table of noise",
+}
+STORING = re.compile(
+    r"qcow2_free_clusters failed|Marking image as corrupt|Lost persistent bitmaps|Error while closing|A table entry has bits set"
+)
 
 
 def findings(result):
     code, out, err = result
     lines = err.replace("image file to fix.Leaked", "image file to fix.\nLeaked").splitlines()
-    return code, out, [line.removeprefix("qemu-img: warning: ") for line in lines if not STORING.search(line)]
+    return (
+        code,
+        out,
+        [line.removeprefix("qemu-img: warning: ") for line in lines if not STORING.search(line)],
+    )
 
 
 def run(tool, mode, image, human=False):
@@ -36,7 +47,11 @@ def run(tool, mode, image, human=False):
     done = call(tool, *words, image, ok=False)
     out = done.out
     if not human and out.startswith("{"):
-        out = {key: value for key, value in json.loads(out).items() if key not in ("filename", "format")}
+        out = {
+            key: value
+            for key, value in json.loads(out).items()
+            if key not in ("filename", "format")
+        }
     return done.code, out, done.err.replace(str(tool), "qemu-img")
 
 
@@ -45,7 +60,14 @@ def bases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bases")
 
     def qemu_io(image, *commands):
-        call("qemu-io", "-f", "qcow2", *[word for command in commands for word in ("-c", command)], image)
+        call(
+            "qemu-io",
+            "-f",
+            "qcow2",
+            *[word for command in commands for word in ("-c", command)],
+            image,
+        )
+
     for name in damage.BASES:
         damage.make(name, folder / name, lambda *words: call("qemu-img", *words), qemu_io)
     return folder
@@ -56,7 +78,9 @@ def tool():
     return CAIRN.parent / "compat" / "qemu-img"
 
 
-@pytest.mark.parametrize("name, base, change", [pytest.param(*row, id=row[0]) for row in damage.DAMAGES])
+@pytest.mark.parametrize(
+    "name, base, change", [pytest.param(*row, id=row[0]) for row in damage.DAMAGES]
+)
 def test_as_qemu(folder, bases, tool, name, base, change):
     image = damage.Damaged(bases / base)
     change(image)
@@ -67,7 +91,11 @@ def test_as_qemu(folder, bases, tool, name, base, change):
         found = {}
         for side, program in (("theirs", "qemu-img"), ("ours", tool)):
             shutil.copy("damaged", "x")
-            found[side] = run(program, mode, "x"), call("qemu-img", "check", "x", ok=False).code, open("x", "rb").read(80)[72:]
+            found[side] = (
+                run(program, mode, "x"),
+                call("qemu-img", "check", "x", ok=False).code,
+                open("x", "rb").read(80)[72:],
+            )
             assert not os.path.exists("x.cairn-repair") or found[side][0][0] == 1, (name, mode)
             if os.path.exists("x.cairn-repair"):
                 os.unlink("x.cairn-repair")
@@ -80,12 +108,25 @@ def test_as_qemu(folder, bases, tool, name, base, change):
     if name in BETTER:
         assert (code, call("qemu-img", "check", "x", ok=False).code) == BETTER[name], err
     # What could be read before reads the same now.
-    if call("qemu-img", "convert", "-O", "raw", "damaged", "before", ok=False).code == 0 and code == 0:
+    if (
+        call("qemu-img", "convert", "-O", "raw", "damaged", "before", ok=False).code == 0
+        and code == 0
+    ):
         call("qemu-img", "convert", "-O", "raw", "x", "after")
         assert open("before", "rb").read() == open("after", "rb").read()
 
 
-@pytest.mark.parametrize("name", ["sound", "leaks", "leak and error", "COPIED missing on data", "snapshot without its disk size", "data not aligned"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sound",
+        "leaks",
+        "leak and error",
+        "COPIED missing on data",
+        "snapshot without its disk size",
+        "data not aligned",
+    ],
+)
 def test_words_for_people(folder, bases, tool, name):
     base, change = next(row[1:] for row in damage.DAMAGES if row[0] == name)
     image = damage.Damaged(bases / base)
@@ -113,7 +154,15 @@ def test_the_plan(folder, bases, cairn):
     assert "-r all: the refcount structures are rebuilt" in cairn("check", "x", ok=False).out
 
 
-@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=512", "cluster_size=4k,refcount_bits=1", "cluster_size=16k,extended_l2=on,refcount_bits=64"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "cluster_size=64k",
+        "cluster_size=512",
+        "cluster_size=4k,refcount_bits=1",
+        "cluster_size=16k,extended_l2=on,refcount_bits=64",
+    ],
+)
 def test_dirty_images(folder, ours, cairn, qemu, qemu_io, options):
     """The mark of lazy refcounts: set by us and read by QEMU, and the other way round."""
     qemu("create", "-q", "-f", "qcow2", "-o", options + ",lazy_refcounts=on", "a.qcow2", "2M")
@@ -131,7 +180,9 @@ def test_dirty_images(folder, ours, cairn, qemu, qemu_io, options):
     assert code in (2, 3) and open("a.qcow2", "rb").read() == open("b.qcow2", "rb").read()
     cairn("convert", "-O", "raw", "a.qcow2", "before.raw")
     theirs = qemu_io("b.qcow2", "write -P 9 1M 3k").err
-    mine = cairn("bench", "-q", "-w", "-c", "1", "-s", "3k", "-o", "1M", "--pattern", "9", "a.qcow2").err
+    mine = cairn(
+        "bench", "-q", "-w", "-c", "1", "-s", "3k", "-o", "1M", "--pattern", "9", "a.qcow2"
+    ).err
     assert mine == theirs and "Rebuilding refcount structure" in mine
     for name in ("a.qcow2", "b.qcow2"):
         qemu("check", "-q", name)
@@ -163,10 +214,18 @@ def test_corruption_is_marked(folder, bases, cairn, ours, qemu_io):
     assert done.code == 1 and message in done.err and message in other.err
     for name in ("ours", "theirs"):
         assert open(name, "rb").read(80)[79] == damage.CORRUPT
-        assert call("qemu-img", "info", "--output=json", name).json()["format-specific"]["data"]["corrupt"] is True
+        assert (
+            call("qemu-img", "info", "--output=json", name).json()["format-specific"]["data"][
+                "corrupt"
+            ]
+            is True
+        )
         for words in (["bench", "-w", "-c", "1"], ["resize"]):
             refused = ours(*words, name, *(["8M"] if words == ["resize"] else []), ok=False)
-            assert refused.code == 1 and "qcow2: Image is corrupt; cannot be opened read/write" in refused.err
+            assert (
+                refused.code == 1
+                and "qcow2: Image is corrupt; cannot be opened read/write" in refused.err
+            )
         cairn("info", name)
         fixed = damage.Damaged(name)
         fixed.put(fixed.entry(1), good)
@@ -187,7 +246,9 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize("part, words, place, base", [pytest.param(*row, id=row[0]) for row in PARTS])
+@pytest.mark.parametrize(
+    "part, words, place, base", [pytest.param(*row, id=row[0]) for row in PARTS]
+)
 def test_overlap_checks(folder, bases, cairn, part, words, place, base):
     """A data cluster that lies on a table is written or refused as with QEMU, for each setting."""
     image = damage.Damaged(bases / base)
@@ -198,8 +259,14 @@ def test_overlap_checks(folder, bases, cairn, part, words, place, base):
     else:
         image.put(image.entry(1), damage.COPIED | target)
     cluster = image.cluster
-    for setting in ("overlap-check=none", "overlap-check=constant", "overlap-check=cached", "overlap-check=all",
-                    f"overlap-check=none,overlap-check.{part}=on", f"overlap-check=all,overlap-check.{part}=off"):
+    for setting in (
+        "overlap-check=none",
+        "overlap-check=constant",
+        "overlap-check=cached",
+        "overlap-check=all",
+        f"overlap-check=none,overlap-check.{part}=on",
+        f"overlap-check=all,overlap-check.{part}=off",
+    ):
         found = []
         for name in ("ours", "theirs"):
             image.save(name)
@@ -209,10 +276,29 @@ def test_overlap_checks(folder, bases, cairn, part, words, place, base):
             else:
                 command, at = f"write -P 1 {cluster} {cluster}", cluster
             if name == "ours":
-                done = cairn("bench", "-q", "-w", "-c", "1", "-s", cluster, "-o", at, "--image-opts", opened, ok=False)
+                done = cairn(
+                    "bench",
+                    "-q",
+                    "-w",
+                    "-c",
+                    "1",
+                    "-s",
+                    cluster,
+                    "-o",
+                    at,
+                    "--image-opts",
+                    opened,
+                    ok=False,
+                )
             else:
                 done = call("qemu-io", "-c", command, "--image-opts", opened, ok=False)
-            found.append((done.code, [line for line in done.err.splitlines() if "Marking" in line], open(name, "rb").read(80)[79]))
+            found.append(
+                (
+                    done.code,
+                    [line for line in done.err.splitlines() if "Marking" in line],
+                    open(name, "rb").read(80)[79],
+                )
+            )
         if target:
             assert found[0] == found[1], setting
             assert (words in str(found[0])) == (found[0][0] == 1)
@@ -221,8 +307,17 @@ def test_overlap_checks(folder, bases, cairn, part, words, place, base):
             assert found[0][0] == 1 and "at offset 0" in str(found[0][1]), setting
 
 
-@pytest.mark.parametrize("name", ["leak and error", "a leak with one bit", "no refcount table, small", "snapshot without its disk size", "data shared by two entries",
-                                  "first block behind the end"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "leak and error",
+        "a leak with one bit",
+        "no refcount table, small",
+        "snapshot without its disk size",
+        "data shared by two entries",
+        "first block behind the end",
+    ],
+)
 def test_interrupted_at_every_write(folder, bases, cairn, name):
     """A repair that ends after any number of writes: the next one undoes it, does all of it, and nothing is lost."""
     base, change = next(row[1:] for row in damage.DAMAGES if row[0] == name)
@@ -259,13 +354,24 @@ def test_a_journal_that_does_not_belong(folder, bases, cairn):
     image = damage.Damaged(bases / "plain")
     damage.leak(image)
     image.save("x")
-    cairn("check", "-r", "all", "--image-opts", "driver=qcow2,file.driver=fault,file.on=write,file.after=1,file.file.driver=file,file.file.filename=x", ok=False)
+    cairn(
+        "check",
+        "-r",
+        "all",
+        "--image-opts",
+        "driver=qcow2,file.driver=fault,file.on=write,file.after=1,file.file.driver=file,file.file.filename=x",
+        ok=False,
+    )
     assert os.path.exists("x.cairn-repair")
     changed = bytearray(open("x", "rb").read())
     changed[image.block + 30] ^= 1
     open("x", "wb").write(changed)
     done = cairn("check", "-r", "all", "x", ok=False)
-    assert done.code == 1 and "does not belong to the image" in done.err and "Remove x.cairn-repair" in done.err
+    assert (
+        done.code == 1
+        and "does not belong to the image" in done.err
+        and "Remove x.cairn-repair" in done.err
+    )
     assert open("x", "rb").read() == changed
     os.unlink("x.cairn-repair")
     os.symlink("/etc/hostname", "x.cairn-repair")
@@ -287,7 +393,12 @@ def test_without_room_for_a_journal(folder, bases, cairn):
     os.mkdir("d")
     image.save("d/x")
     with open("d/x", "r+b") as file:
-        done = subprocess.run([CAIRN, "check", "-r", "all", f"/proc/self/fd/{file.fileno()}"], pass_fds=[file.fileno()], capture_output=True, text=True)
+        done = subprocess.run(
+            [CAIRN, "check", "-r", "all", f"/proc/self/fd/{file.fileno()}"],
+            pass_fds=[file.fileno()],
+            capture_output=True,
+            text=True,
+        )
     assert done.returncode == 0 and "keeps no journal" in done.stderr
     call("qemu-img", "check", "-q", "d/x")
 
@@ -301,7 +412,14 @@ def test_many_snapshots(folder, bases, tool):
         assert run(tool, mode, "ours") == run("qemu-img", mode, "ours")
     image = damage.Damaged(bases / "snapshots")
     one = damage.entries(image)[0]
-    one = bytes(one[:12]) + b"\xff\xff\xff\xff" + bytes(one[16:36]) + struct.pack(">I", 24) + bytes(one[40:64]) + b"n" * 131070
+    one = (
+        bytes(one[:12])
+        + b"\xff\xff\xff\xff"
+        + bytes(one[16:36])
+        + struct.pack(">I", 24)
+        + bytes(one[40:64])
+        + b"n" * 131070
+    )
     one += bytes(-len(one) % 8)
     place = image.grow(0) * image.cluster
     image.bytes += one * 530

@@ -21,7 +21,11 @@ def disk(folder, qemu, qemu_io):
 
 
 def data_offsets(qemu, name):
-    return [one["offset"] for one in qemu("map", "--output=json", name).json() if "offset" in one and one["data"]]
+    return [
+        one["offset"]
+        for one in qemu("map", "--output=json", name).json()
+        if "offset" in one and one["data"]
+    ]
 
 
 def left_over(folder):
@@ -45,14 +49,23 @@ def test_in_place_is_smaller_in_order_and_the_same(disk, cairn, qemu):
     assert left_over(disk) == []
 
 
-@pytest.mark.parametrize("options", ["compat=0.10", "compression_type=zstd", "refcount_bits=1,cluster_size=4k",
-                                     "extended_l2=on", "lazy_refcounts=on,cluster_size=2M"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "compat=0.10",
+        "compression_type=zstd",
+        "refcount_bits=1,cluster_size=4k",
+        "extended_l2=on",
+        "lazy_refcounts=on,cluster_size=2M",
+    ],
+)
 def test_options_stay(disk, cairn, qemu, options):
     qemu("convert", "-O", "qcow2", "-o", options, "a.raw", "b.qcow2")
 
     def shape():
         info = qemu("info", "--output=json", "b.qcow2").json()
         return info["cluster-size"], info["format-specific"], info["virtual-size"]
+
     before = shape()
     cairn("compact", "-q", "b.qcow2")
     assert shape() == before
@@ -60,9 +73,20 @@ def test_options_stay(disk, cairn, qemu, options):
 
 
 def test_options_change(disk, cairn, qemu):
-    cairn("compact", "-q", "-c", "-o", "cluster_size=128k,compression_type=zstd,compression_level=9", "a.qcow2", "new.qcow2")
+    cairn(
+        "compact",
+        "-q",
+        "-c",
+        "-o",
+        "cluster_size=128k,compression_type=zstd,compression_level=9",
+        "a.qcow2",
+        "new.qcow2",
+    )
     info = qemu("info", "--output=json", "new.qcow2").json()
-    assert info["cluster-size"] == 131072 and info["format-specific"]["data"]["compression-type"] == "zstd"
+    assert (
+        info["cluster-size"] == 131072
+        and info["format-specific"]["data"]["compression-type"] == "zstd"
+    )
     assert os.path.getsize("new.qcow2") < os.path.getsize("a.qcow2") / 4
     qemu("compare", "a.raw", "new.qcow2")
     done = cairn("compact", "-o", "backing_file=x", "a.qcow2", ok=False)
@@ -80,6 +104,7 @@ def test_compressed_clusters_stay_compressed(folder, cairn, qemu, qemu_io, clust
 
     def compressed():
         return qemu("check", "--output=json", "c.qcow2").json().get("compressed-clusters", 0)
+
     before = compressed()
     words = ["-o", cluster] if cluster else []
     cairn("compact", "-q", *words, "c.qcow2")
@@ -93,7 +118,13 @@ def test_overlays_keep_what_lies_below(folder, cairn, qemu, qemu_io, words):
     sparse_disk("base.raw", 4 << 20, pieces=30)
     os.mkdir("other")
     qemu("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "over.qcow2", "6M")
-    qemu_io("over.qcow2", "write -P 1 2M 10k", "write -z 1M 128k", "write -P 4 5M 1k", "write -z 100k 64k")
+    qemu_io(
+        "over.qcow2",
+        "write -P 1 2M 10k",
+        "write -z 1M 128k",
+        "write -P 4 5M 1k",
+        "write -z 100k 64k",
+    )
     qemu("convert", "-O", "raw", "over.qcow2", "over.raw")
     cairn("compact", "-q", *words, "over.qcow2", "other/new.qcow2")
     cairn("compact", "-q", *words, "over.qcow2")
@@ -101,7 +132,9 @@ def test_overlays_keep_what_lies_below(folder, cairn, qemu, qemu_io, words):
         qemu("compare", "over.raw", name)
         qemu("check", name)
         info = qemu("info", "--output=json", name).json()
-        assert os.path.samefile(os.path.join(os.path.dirname(name), info["backing-filename"]), "base.raw")
+        assert os.path.samefile(
+            os.path.join(os.path.dirname(name), info["backing-filename"]), "base.raw"
+        )
         assert info["backing-filename-format"] == "raw" and info["actual-size"] < 1 << 20
     assert qemu("info", "--output=json", "over.qcow2").json()["backing-filename"] == "base.raw"
 
@@ -113,6 +146,7 @@ def test_what_would_be_lost_is_refused(disk, cairn, qemu):
         assert done.code == 1 and (disk / name).read_bytes() == before and left_over(disk) == []
         for word in words:
             assert word in done.err
+
     refused("a.raw", "only qcow2", "cairn convert")
     qemu("create", "-q", "-f", "qcow2", "-o", "data_file=d.raw", "d.qcow2", "1M")
     refused("d.qcow2", "'d.qcow2'")
@@ -126,41 +160,83 @@ def test_what_would_be_lost_is_refused(disk, cairn, qemu):
 
 def views(qemu, image, words=()):
     """The disk now and at every snapshot."""
-    names = [row["name"] for row in qemu("info", "--output=json", image).json().get("snapshots", [])]
+    names = [
+        row["name"] for row in qemu("info", "--output=json", image).json().get("snapshots", [])
+    ]
     seen = {}
     for name in [None, *names]:
         source = [*words, image] if not words else list(words)
-        qemu("convert", *(["-l", f"snapshot.name={name}"] if name else []), "-O", "raw", *source, "view.raw")
+        qemu(
+            "convert",
+            *(["-l", f"snapshot.name={name}"] if name else []),
+            "-O",
+            "raw",
+            *source,
+            "view.raw",
+        )
         seen[name] = open("view.raw", "rb").read()
     return seen
 
 
-@pytest.mark.parametrize("words, in_place", [([], True), (["-c"], False), (["-o", "cluster_size=16k"], True)], ids=str)
+@pytest.mark.parametrize(
+    "words, in_place", [([], True), (["-c"], False), (["-o", "cluster_size=16k"], True)], ids=str
+)
 def test_snapshots_and_bitmaps_stay(disk, cairn, qemu, qemu_io, words, in_place):
     for i in range(4):
         qemu("snapshot", "-c", f"s{i}", "a.qcow2")
         qemu_io("a.qcow2", f"write -P {i + 1} {i}M 300k", "write -z -u 9M 128k")
         # What was stored plain is compressed in the next one.
-        subprocess.run(["qemu-io", "-c", "open -o discard=unmap a.qcow2", "-c", "discard 12M 64k",
-                        "-c", f"write {'-c' if i % 2 else ''} -s a.raw 12M 64k"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [
+                "qemu-io",
+                "-c",
+                "open -o discard=unmap a.qcow2",
+                "-c",
+                "discard 12M 64k",
+                "-c",
+                f"write {'-c' if i % 2 else ''} -s a.raw 12M 64k",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
     qemu("bitmap", "--add", "-g", "32k", "a.qcow2", "b0")
     qemu("bitmap", "--add", "--disable", "a.qcow2", "off")
     qemu_io("a.qcow2", "write -P 9 6M 1M")
     qemu("snapshot", "-d", "s1", "a.qcow2")
-    before, shown, disk_blocks = views(qemu, "a.qcow2"), qemu("snapshot", "-l", "a.qcow2").out, os.stat("a.qcow2").st_blocks
+    before, shown, disk_blocks = (
+        views(qemu, "a.qcow2"),
+        qemu("snapshot", "-l", "a.qcow2").out,
+        os.stat("a.qcow2").st_blocks,
+    )
     bitmaps = qemu("info", "--output=json", "a.qcow2").json()["format-specific"]["data"]["bitmaps"]
     cairn("compact", "-q", *words, *(["a.qcow2"] if in_place else ["a.qcow2", "new.qcow2"]))
     name = "a.qcow2" if in_place else "new.qcow2"
     qemu("check", name)
     assert views(qemu, name) == before and qemu("snapshot", "-l", name).out == shown
-    assert qemu("info", "--output=json", name).json()["format-specific"]["data"]["bitmaps"] == bitmaps
+    assert (
+        qemu("info", "--output=json", name).json()["format-specific"]["data"]["bitmaps"] == bitmaps
+    )
     assert os.stat(name).st_blocks <= disk_blocks * 1.05 and left_over(disk) == []
 
 
 @pytest.mark.parametrize("options", ["", "cluster_size=16k,extended_l2=on"])
-def test_snapshots_of_an_overlay_leave_to_the_base_what_they_left(folder, cairn, qemu, qemu_io, options):
+def test_snapshots_of_an_overlay_leave_to_the_base_what_they_left(
+    folder, cairn, qemu, qemu_io, options
+):
     sparse_disk("base.raw", 4 << 20, pieces=30)
-    qemu("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", *(["-o", options] if options else []), "over.qcow2", "3M")
+    qemu(
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "base.raw",
+        "-F",
+        "raw",
+        *(["-o", options] if options else []),
+        "over.qcow2",
+        "3M",
+    )
     qemu("snapshot", "-c", "clean", "over.qcow2")
     qemu_io("over.qcow2", "write -P 1 2M 100k", "write -z 1M 128k", "write -P 3 70000 3000")
     qemu("snapshot", "-c", "dirty", "over.qcow2")
@@ -173,7 +249,10 @@ def test_snapshots_of_an_overlay_leave_to_the_base_what_they_left(folder, cairn,
     assert views(qemu, "over.qcow2") == before
 
     def shape(rows):
-        return [(row["start"], row["length"], row["depth"], row["zero"], row["data"]) for row in rows]
+        return [
+            (row["start"], row["length"], row["depth"], row["zero"], row["data"]) for row in rows
+        ]
+
     assert shape(qemu("map", "--output=json", "over.qcow2").json()) == shape(layers)
     # Seen at once when the base is another one.
     open("base.raw", "r+b").write(b"another base" * 1000)
@@ -190,30 +269,56 @@ def test_encryption_stays(folder, cairn, qemu, kind):
     (folder / "two").write_text("the second")
     secrets = ["--object", "secret,id=s1,file=one", "--object", "secret,id=s2,file=two"]
     sparse_disk("a.raw", 5 << 20, pieces=40)
-    options = "encrypt.key-secret=s1,encrypt.format=" + kind + (",encrypt.iter-time=10" if kind == "luks" else "")
+    options = (
+        "encrypt.key-secret=s1,encrypt.format="
+        + kind
+        + (",encrypt.iter-time=10" if kind == "luks" else "")
+    )
     qemu("convert", *secrets, "-O", "qcow2", "-o", options, "a.raw", "a.qcow2")
     opened = "driver=qcow2,file.filename={},encrypt.key-secret={}"
     if kind == "luks":
-        qemu("amend", *secrets, "--image-opts", opened.format("a.qcow2", "s1"), "-o",
-             "encrypt.state=active,encrypt.new-secret=s2,encrypt.iter-time=10")
+        qemu(
+            "amend",
+            *secrets,
+            "--image-opts",
+            opened.format("a.qcow2", "s1"),
+            "-o",
+            "encrypt.state=active,encrypt.new-secret=s2,encrypt.iter-time=10",
+        )
     qemu("snapshot", *secrets, "-c", "one", "--image-opts", opened.format("a.qcow2", "s1"))
-    call = ["qemu-io", *secrets, "--image-opts", opened.format("a.qcow2", "s1"), "-c", "write -P 5 1M 100k", "-c", "write -z 2M 1M"]
+    call = [
+        "qemu-io",
+        *secrets,
+        "--image-opts",
+        opened.format("a.qcow2", "s1"),
+        "-c",
+        "write -P 5 1M 100k",
+        "-c",
+        "write -z 2M 1M",
+    ]
     subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
     crypt = qemu("info", "--output=json", "a.qcow2").json()["format-specific"]["data"]["encrypt"]
     before = views(qemu, "a.qcow2", [*secrets, "--image-opts", opened.format("a.qcow2", "s1")])
     assert cairn("compact", "-q", "a.qcow2", ok=False).code == 1
-    for words, name in ((["a.qcow2", "new.qcow2"], "new.qcow2"), (["a.qcow2"], "a.qcow2"))[kind == "luks":]:
+    for words, name in ((["a.qcow2", "new.qcow2"], "new.qcow2"), (["a.qcow2"], "a.qcow2"))[
+        kind == "luks" :
+    ]:
         cairn("compact", "-q", *secrets, "-o", "encrypt.key-secret=s1", *words)
         qemu("check", *secrets, "--image-opts", opened.format(name, "s1"))
-        assert qemu("info", "--output=json", name).json()["format-specific"]["data"]["encrypt"] == crypt
+        assert (
+            qemu("info", "--output=json", name).json()["format-specific"]["data"]["encrypt"]
+            == crypt
+        )
         for secret in ("s1", "s2") if kind == "luks" else ("s1",):
-            assert views(qemu, name, [*secrets, "--image-opts", opened.format(name, secret)]) == before
+            assert (
+                views(qemu, name, [*secrets, "--image-opts", opened.format(name, secret)]) == before
+            )
     told = cairn("compact", "-c", *secrets, "-o", "encrypt.key-secret=s1", "a.qcow2", ok=False)
     assert told.code == 1 and "do not go together" in told.err
     if kind == "luks":
         image = bytearray(open("a.qcow2", "rb").read())
         at = image.index(b"\x05\x37\xbe\x77") + 8
-        image[at + 8:at + 16] = (1 << 50).to_bytes(8, "big")
+        image[at + 8 : at + 16] = (1 << 50).to_bytes(8, "big")
         open("broken.qcow2", "wb").write(image)
         told = cairn("compact", *secrets, "-o", "encrypt.key-secret=s1", "broken.qcow2", ok=False)
         assert told.code == 1 and "cannot be copied" in told.err and left_over(folder) == []
@@ -221,7 +326,9 @@ def test_encryption_stays(folder, cairn, qemu, kind):
 
 @pytest.mark.parametrize("raw", ["off", "on"])
 def test_data_files_go_to_data_files(folder, cairn, qemu, qemu_io, raw):
-    qemu("create", "-q", "-f", "qcow2", "-o", f"data_file=d.raw,data_file_raw={raw}", "a.qcow2", "4M")
+    qemu(
+        "create", "-q", "-f", "qcow2", "-o", f"data_file=d.raw,data_file_raw={raw}", "a.qcow2", "4M"
+    )
     qemu_io("a.qcow2", "write -P 1 1M 1M", "write -P 2 3M 100k", "write -z 1M 64k")
     told = cairn("compact", "a.qcow2", "b.qcow2", ok=False)
     assert told.code == 1 and "-o data_file=" in told.err and not os.path.exists("b.qcow2")
@@ -235,7 +342,10 @@ def test_data_files_go_to_data_files(folder, cairn, qemu, qemu_io, raw):
     if raw == "on":
         qemu("compare", "-f", "raw", "-F", "qcow2", "e.raw", "b.qcow2")
     qemu("create", "-q", "-f", "qcow2", "plain.qcow2", "1M")
-    assert "in the image itself" in cairn("compact", "-o", "data_file=f.raw", "plain.qcow2", "g.qcow2", ok=False).err
+    assert (
+        "in the image itself"
+        in cairn("compact", "-o", "data_file=f.raw", "plain.qcow2", "g.qcow2", ok=False).err
+    )
 
 
 def test_wrong_words(disk, cairn):
@@ -267,7 +377,9 @@ def test_no_room(disk, cairn, qemu, tmp_path):
     with small_file_system(tmp_path / "small", "20m") as small:
         subprocess.run(["cp", "--sparse=always", "a.qcow2", small / "a.qcow2"], check=True)
         before = (small / "a.qcow2").read_bytes()
-        (small / "filler").write_bytes(bytes((20 << 20) - (small / "a.qcow2").stat().st_blocks * 512 - (2 << 20)))
+        (small / "filler").write_bytes(
+            bytes((20 << 20) - (small / "a.qcow2").stat().st_blocks * 512 - (2 << 20))
+        )
         done = cairn("compact", small / "a.qcow2", ok=False)
         assert done.code == 1 and "are needed" in done.err
         assert (small / "a.qcow2").read_bytes() == before and left_over(small) == []
@@ -280,8 +392,11 @@ def test_interrupted_it_changes_nothing(folder, qemu, which):
             out.write(bytes([i % 255 + 1]) * (1 << 20))
     qemu("convert", "-O", "qcow2", "big.raw", "big.qcow2")
     inode = os.stat("big.qcow2").st_ino
-    process = subprocess.Popen([CAIRN, "compact", "-c", "-o", "compression_level=12", "big.qcow2"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [CAIRN, "compact", "-c", "-o", "compression_level=12", "big.qcow2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     for _ in range(200):
         if left_over(folder):
             break
@@ -296,12 +411,15 @@ def test_interrupted_it_changes_nothing(folder, qemu, which):
 
 # --- targets that exist, backing files by relative names ---
 
+
 def test_overwrite_replaces_the_new_file(disk, cairn, qemu):
     qemu("create", "-q", "-f", "qcow2", "old.qcow2", "1M")
     os.chmod("old.qcow2", 0o640)
     before = (disk / "old.qcow2").read_bytes()
     told = cairn("compact", "a.qcow2", "old.qcow2", ok=False)
-    assert told.code == 1 and "--overwrite" in told.err and (disk / "old.qcow2").read_bytes() == before
+    assert (
+        told.code == 1 and "--overwrite" in told.err and (disk / "old.qcow2").read_bytes() == before
+    )
     cairn("compact", "-q", "--overwrite", "a.qcow2", "old.qcow2")
     qemu("compare", "a.raw", "old.qcow2")
     qemu("check", "old.qcow2")
@@ -324,7 +442,15 @@ def test_overwrite_keeps_the_old_file_until_the_end(disk, cairn, qemu):
     assert told.code == 1 and (disk / "old.qcow2").read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [["a/over.qcow2"], ["--overwrite", "a/over.qcow2", "a/new.qcow2"], ["--overwrite", "a/over.qcow2", "b/new.qcow2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a/over.qcow2"],
+        ["--overwrite", "a/over.qcow2", "a/new.qcow2"],
+        ["--overwrite", "a/over.qcow2", "b/new.qcow2"],
+    ],
+    ids=" ".join,
+)
 def test_a_relative_backing_file_takes_no_name_beside_the_image(disk, cairn, qemu, qemu_io, words):
     """What is written has no name until it is complete: nothing is left by a program that is killed."""
     os.mkdir("a")
@@ -337,4 +463,7 @@ def test_a_relative_backing_file_takes_no_name_beside_the_image(disk, cairn, qem
         qemu("create", "-q", "-f", "qcow2", name, "1M")
     assert "O_TMPFILE" in traced("openat", "compact", *words)
     qemu("compare", "want.raw", words[-1])
-    assert qemu("info", "--output=json", words[-1]).json()["backing-filename"] and left_over(disk / "a") == left_over(disk / "b") == []
+    assert (
+        qemu("info", "--output=json", words[-1]).json()["backing-filename"]
+        and left_over(disk / "a") == left_over(disk / "b") == []
+    )

@@ -21,21 +21,35 @@ def test_wrong_names_are_told_before_anything_is_touched(disks, cairn):
     os.mkdir("folder")
     os.symlink("a.raw", "link.raw")
     before = sorted(os.listdir())
-    for words, told in ((["a.raw"], "needs a source and a target"), (["pipe", "t.raw"], "is a stream"),
-                        (["a.raw", "pipe"], "is a stream"), (["folder", "t.raw"], "is a directory"),
-                        (["a.raw", "folder"], "is a directory"), (["a.raw", "a.raw"], "source and target at once"),
-                        (["a.raw", "./link.raw"], "source and target at once"), (["", "t.raw"], "name is empty"),
-                        (["a.raw", ""], "name is empty"), (["-O", "nope", "a.raw", "t"], "cairn formats"),
-                        (["missing", "t.raw"], "No such file"), (["a.raw", "no/folder/t.raw"], "No such file"),
-                        (["-f", "qcow2", "a.raw", "t.raw"], "not in qcow2 format")):
+    for words, told in (
+        (["a.raw"], "needs a source and a target"),
+        (["pipe", "t.raw"], "is a stream"),
+        (["a.raw", "pipe"], "is a stream"),
+        (["folder", "t.raw"], "is a directory"),
+        (["a.raw", "folder"], "is a directory"),
+        (["a.raw", "a.raw"], "source and target at once"),
+        (["a.raw", "./link.raw"], "source and target at once"),
+        (["", "t.raw"], "name is empty"),
+        (["a.raw", ""], "name is empty"),
+        (["-O", "nope", "a.raw", "t"], "cairn formats"),
+        (["missing", "t.raw"], "No such file"),
+        (["a.raw", "no/folder/t.raw"], "No such file"),
+        (["-f", "qcow2", "a.raw", "t.raw"], "not in qcow2 format"),
+    ):
         done = cairn("convert", *words, ok=False)
         assert done.code == 1 and told in done.err, (words, done.err)
         assert sorted(os.listdir()) == before
         assert done.err.count("Could not open") <= 1
     with open("a.raw", "rb") as stream:
         done = subprocess.run(["cat"], stdin=stream, stdout=subprocess.PIPE, check=True)
-    piped = subprocess.run([CAIRN, "convert", "/dev/stdin", "t.raw"], input=done.stdout, capture_output=True)
-    assert piped.returncode == 1 and b"is a stream" in piped.stderr and b"Save it as a file" in piped.stderr
+    piped = subprocess.run(
+        [CAIRN, "convert", "/dev/stdin", "t.raw"], input=done.stdout, capture_output=True
+    )
+    assert (
+        piped.returncode == 1
+        and b"is a stream" in piped.stderr
+        and b"Save it as a file" in piped.stderr
+    )
 
 
 def big(name, megabytes):
@@ -49,7 +63,9 @@ def test_interrupted(folder, which, there):
     big("a.raw", 40)
     if there:
         (folder / "t.qcow2").write_bytes(b"")
-    process = subprocess.Popen([CAIRN, "convert", "-r", "20M", "a.raw", "t.qcow2"], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [CAIRN, "convert", "-r", "20M", "a.raw", "t.qcow2"], stderr=subprocess.PIPE
+    )
     time.sleep(0.5)
     process.send_signal(which)
     _, err = process.communicate(timeout=20)
@@ -65,12 +81,18 @@ def test_full_disk(folder, cairn, tmp_path):
     with small_file_system(tmp_path / "small", "8m") as small:
         for name in ("t.raw", "t.qcow2"):
             done = cairn("convert", "a.raw", small / name, ok=False)
-            assert done.code == 1 and "No space left on device" in done.err and "was removed" in done.err
+            assert (
+                done.code == 1
+                and "No space left on device" in done.err
+                and "was removed" in done.err
+            )
             assert os.listdir(small) == []
         (small / "mine.qcow2").write_bytes(b"mine")
         done = cairn("convert", "--overwrite", "a.raw", small / "mine.qcow2", ok=False)
         assert done.code == 1 and "No space left" in done.err and "is as it was" in done.err
-        assert (small / "mine.qcow2").read_bytes() == b"mine" and os.listdir(small) == ["mine.qcow2"]
+        assert (small / "mine.qcow2").read_bytes() == b"mine" and os.listdir(small) == [
+            "mine.qcow2"
+        ]
         subprocess.run(["mount", "-o", "remount,ro", small], check=True)
         done = cairn("convert", "a.raw", small / "t.raw", ok=False)
         assert done.code == 1 and "Read-only file system" in done.err
@@ -100,7 +122,9 @@ def test_raw_targets_stay_sparse(folder, cairn):
 def test_loop_device_as_target(disks, cairn, qemu):
     with open("disk", "wb") as out:
         out.write(b"\xee" * (8 << 20))
-    loop = subprocess.run(["losetup", "-f", "--show", "disk"], capture_output=True, text=True, check=True).stdout.strip()
+    loop = subprocess.run(
+        ["losetup", "-f", "--show", "disk"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
         cairn("convert", "-n", "--verify", "a.raw", loop)
         assert cairn("hash", "-f", "raw", loop).code == 0

@@ -23,7 +23,9 @@ def test_both_forms_tell_the_same(cairn):
         line = next(line for line in text.splitlines() if line.startswith(one["name"] + " "))
         assert line.endswith(one["title"])
         assert line.count(" yes") == sum(one["abilities"].values())
-    assert cairn("formats", "qcow2", "--output=json").json()["formats"] == [one for one in LISTED if one["name"] == "qcow2"]
+    assert cairn("formats", "qcow2", "--output=json").json()["formats"] == [
+        one for one in LISTED if one["name"] == "qcow2"
+    ]
     assert cairn("formats", "nope", ok=False).code == 1
 
 
@@ -39,22 +41,59 @@ def test_abilities_are_true(folder, cairn, one):
     shown = cairn("info", "-f", name, "--output=json", "disk").json()
     assert shown["format"] == name and 64 << 20 <= shown["virtual-size"] < 65 << 20
     (folder / "data").write_bytes(b"some content " * 100000)
-    assert (cairn("convert", *secret, "-n", "-f", "raw", "data", *image(name, "--target-image-opts", "-O"), ok=False).code == 0) == can["write"]
-    assert (cairn("convert", *secret, "-c", "-f", "raw", "-O", name, *making, "data", "small", ok=False).code == 0) == can["compress"]
-    assert (cairn("resize", *secret, "-q", *image(name), "65M", ok=False).code == 0) == can["resize"]
+    assert (
+        cairn(
+            "convert",
+            *secret,
+            "-n",
+            "-f",
+            "raw",
+            "data",
+            *image(name, "--target-image-opts", "-O"),
+            ok=False,
+        ).code
+        == 0
+    ) == can["write"]
+    assert (
+        cairn(
+            "convert", *secret, "-c", "-f", "raw", "-O", name, *making, "data", "small", ok=False
+        ).code
+        == 0
+    ) == can["compress"]
+    assert (cairn("resize", *secret, "-q", *image(name), "65M", ok=False).code == 0) == can[
+        "resize"
+    ]
     # Some lie on their own kind only.
     cairn("create", *secret, "-q", "-f", name, *making, "base", "1M")
-    over = cairn("create", *secret, "-q", "-f", name, *making, "-b", "base", "-F", name, "over", ok=False)
+    over = cairn(
+        "create", *secret, "-q", "-f", name, *making, "-b", "base", "-F", name, "over", ok=False
+    )
     assert (over.code == 0) == can["backing"]
-    assert (cairn("snapshot", *secret, "-c", "one", *image(name), ok=False).code == 0) == can["snapshots"]
-    assert ("does not support checks" not in cairn("check", *secret, *image(name), ok=False).err) == can["check"]
+    assert (cairn("snapshot", *secret, "-c", "one", *image(name), ok=False).code == 0) == can[
+        "snapshots"
+    ]
+    assert (
+        "does not support checks" not in cairn("check", *secret, *image(name), ok=False).err
+    ) == can["check"]
     assert (cairn("amend", "-f", name, "-o", "help", "disk", ok=False).code == 0) == can["amend"]
     # Repair of a sound image succeeds where it is known.
     if can["check"]:
-        assert (cairn("check", "-r", "all", "-f", name, "disk", ok=False).code == 0) == can["repair"]
+        assert (cairn("check", "-r", "all", "-f", name, "disk", ok=False).code == 0) == can[
+            "repair"
+        ]
 
 
-FILTERS = ["blkdebug", "blklogwrites", "blkverify", "compress", "copy-on-read", "fault", "quorum", "record", "throttle"]
+FILTERS = [
+    "blkdebug",
+    "blklogwrites",
+    "blkverify",
+    "compress",
+    "copy-on-read",
+    "fault",
+    "quorum",
+    "record",
+    "throttle",
+]
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -68,26 +107,57 @@ def test_filters_are_no_formats(cairn, name):
 def test_every_kind_is_listed_whole():
     assert sorted(one["name"] for one in LISTED if one["kind"] == "filter") == FILTERS
     assert sorted(one["name"] for one in LISTED if one["kind"] == "protocol") == [
-        "file", "ftp", "ftps", "host_cdrom", "host_device", "http", "https", "nbd", "null-aio", "null-co", "ssh", "vvfat"]
+        "file",
+        "ftp",
+        "ftps",
+        "host_cdrom",
+        "host_device",
+        "http",
+        "https",
+        "nbd",
+        "null-aio",
+        "null-co",
+        "ssh",
+        "vvfat",
+    ]
     assert {one["kind"] for one in LISTED} == {"format", "protocol", "filter"}
 
 
-@pytest.mark.parametrize("one", [one for one in FORMATS if one["abilities"]["create"]], ids=lambda one: one["name"])
+@pytest.mark.parametrize(
+    "one", [one for one in FORMATS if one["abilities"]["create"]], ids=lambda one: one["name"]
+)
 def test_endings_choose_the_format(folder, cairn, one):
     for ending in one["endings"]:
         for name in (f"disk.{ending}", f"DISK.{ending.upper()}"):
-            cairn("create", *SECRET.get(one["name"], []), *MAKING.get(one["name"], []), "-q", name, "8M")
-            assert cairn("info", "-f", one["name"], "--output=json", name).json()["format"] == one["name"]
+            cairn(
+                "create",
+                *SECRET.get(one["name"], []),
+                *MAKING.get(one["name"], []),
+                "-q",
+                name,
+                "8M",
+            )
+            assert (
+                cairn("info", "-f", one["name"], "--output=json", name).json()["format"]
+                == one["name"]
+            )
 
 
 def test_an_ending_that_cannot_be_written_is_no_raw_image(folder, cairn, ours):
     (folder / "data").write_bytes(bytes(1 << 20))
     listed = {one["name"] for one in FORMATS}
-    for ending, format_name in (("vmdk", "vmdk"), ("dmg", "dmg"), ("bochs", "bochs"), ("vhdx", "vhdx")):
+    for ending, format_name in (
+        ("vmdk", "vmdk"),
+        ("dmg", "dmg"),
+        ("bochs", "bochs"),
+        ("vhdx", "vhdx"),
+    ):
         if format_name in listed:
             continue
         done = cairn("convert", "data", f"disk.{ending}", ok=False)
-        assert done.code == 1 and format_name in done.err and not (folder / f"disk.{ending}").exists()
+        assert (
+            done.code == 1 and format_name in done.err and not (folder / f"disk.{ending}").exists()
+        )
         assert cairn("create", f"disk.{ending}", "1M", ok=False).code == 1
         cairn("convert", "-O", "raw", "data", f"disk.{ending}")
         # Under the other name an ending means nothing.

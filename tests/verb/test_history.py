@@ -14,7 +14,13 @@ def history(folder, qemu, qemu_io):
     qemu("create", "-q", "-f", "qcow2", "-o", "cluster_size=16k", "a.qcow2", "6M")
     qemu_io("a.qcow2", "write -P 1 0 2M", "write -c -P 2 2M 64k", "write -P 9 5M 100k")
     qemu("snapshot", "-c", NAMES[0], "a.qcow2")
-    qemu_io("a.qcow2", "write -P 3 100k 5k", "write -z -u 1M 512k", "write -z 1792k 64k", "discard 2M 64k")
+    qemu_io(
+        "a.qcow2",
+        "write -P 3 100k 5k",
+        "write -z -u 1M 512k",
+        "write -z 1792k 64k",
+        "discard 2M 64k",
+    )
     qemu("snapshot", "-c", NAMES[1], "a.qcow2")
     qemu("resize", "-q", "a.qcow2", "9M")
     qemu_io("a.qcow2", "write -P 4 8M 1M", "write -P 5 1M 16k")
@@ -35,7 +41,7 @@ def table(image):
         ids, names = struct.unpack_from(">HH", data, at + 12)
         extra = struct.unpack_from(">I", data, at + 36)[0]
         end = at + 40 + extra + ids + names
-        rows.append((data[at + 16:at + 36], data[at + 40:end]))
+        rows.append((data[at + 16 : at + 36], data[at + 40 : end]))
         at = (end + 7) // 8 * 8
     return rows
 
@@ -52,8 +58,18 @@ def states(qemu, image, folder):
     return seen
 
 
-@pytest.mark.parametrize("words", [[], ["-c"], ["-o", "cluster_size=64k"], ["-o", "cluster_size=16k,extended_l2=on"],
-                                   ["-W", "-m", "16"], ["-o", "cluster_size=512", "--verify"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-c"],
+        ["-o", "cluster_size=64k"],
+        ["-o", "cluster_size=16k,extended_l2=on"],
+        ["-W", "-m", "16"],
+        ["-o", "cluster_size=512", "--verify"],
+    ],
+    ids=str,
+)
 def test_every_state_is_there(history, cairn, qemu, words):
     before = open("a.qcow2", "rb").read()
     told = cairn("convert", "--all-snapshots", *words, "a.qcow2", "b.qcow2")
@@ -87,13 +103,20 @@ def test_the_machine_comes_along(folder, cairn, qemu, qemu_io):
     qemu("snapshot", "-c", "off", "a.qcow2")
     state = bytes(range(256)) * 4000 + bytes(50000) + b"end of the machine"
     (folder / "state.bin").write_bytes(state + bytes(-len(state) % 512))
-    cairn("io", "-f", "qcow2", "-c", f"write -b -s state.bin 0 {(len(state) + 511) // 512 * 512}", "a.qcow2")
+    cairn(
+        "io",
+        "-f",
+        "qcow2",
+        "-c",
+        f"write -b -s state.bin 0 {(len(state) + 511) // 512 * 512}",
+        "a.qcow2",
+    )
     qemu("snapshot", "-c", "on", "a.qcow2")
     image = bytearray(open("a.qcow2", "rb").read())
     at = struct.unpack_from(">Q", image, 64)[0]
     ids, names = struct.unpack_from(">HH", image, at + 12)
     at = (at + 40 + struct.unpack_from(">I", image, at + 36)[0] + ids + names + 7) // 8 * 8
-    struct.pack_into(">QI", image, at + 24, 3600 * 10 ** 9, len(state))
+    struct.pack_into(">QI", image, at + 24, 3600 * 10**9, len(state))
     struct.pack_into(">Q", image, at + 40, len(state))
     open("a.qcow2", "wb").write(image)
     cairn("convert", "--all-snapshots", "-o", "cluster_size=64k", "a.qcow2", "b.qcow2")
@@ -118,12 +141,17 @@ def test_the_machine_comes_along(folder, cairn, qemu, qemu_io):
 
 def test_bitmaps_come_along(history, cairn, qemu):
     qemu("bitmap", "--add", "a.qcow2", "b0")
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 1M", "a.qcow2"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", "write 0 1M", "a.qcow2"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     cairn("convert", "--all-snapshots", "--bitmaps", "a.qcow2", "b.qcow2")
     qemu("check", "b.qcow2")
 
     def bitmaps(name):
         return qemu("info", "--output=json", name).json()["format-specific"]["data"]["bitmaps"]
+
     assert bitmaps("a.qcow2") == bitmaps("b.qcow2") and table("a.qcow2") == table("b.qcow2")
 
 
@@ -137,32 +165,50 @@ def test_overlays_and_encrypted_targets(folder, cairn, qemu, qemu_io):
     qemu("snapshot", "-a", "clean", "a.qcow2")
     (folder / "key").write_text("geheim")
     secret = ["--object", "secret,id=s0,file=key"]
-    cairn("convert", *secret, "--all-snapshots", "-o", "encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10",
-          "a.qcow2", "b.qcow2")
+    cairn(
+        "convert",
+        *secret,
+        "--all-snapshots",
+        "-o",
+        "encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10",
+        "a.qcow2",
+        "b.qcow2",
+    )
     cairn("convert", "--all-snapshots", "a.qcow2", "c.qcow2")
     options = "driver=qcow2,file.filename=b.qcow2,encrypt.key-secret=s0"
     qemu("check", *secret, "--image-opts", options)
     for name in ("clean", "dirty"):
-        for words, out in ((["-f", "qcow2", "a.qcow2"], "a"), ([*secret, "--image-opts", options], "b"), (["c.qcow2"], "c")):
+        for words, out in (
+            (["-f", "qcow2", "a.qcow2"], "a"),
+            ([*secret, "--image-opts", options], "b"),
+            (["c.qcow2"], "c"),
+        ):
             qemu("convert", "-l", name, "-O", "raw", *words, out + ".raw")
         assert len({open(out + ".raw", "rb").read() for out in "abc"}) == 1
     assert "backing-filename" not in qemu("info", "--output=json", "c.qcow2").json()
 
 
-@pytest.mark.parametrize("words, told", [
-    (["a.qcow2", "b.raw"], "'raw' keeps no internal snapshots"),
-    (["-O", "vmdk", "a.qcow2", "b.vmdk"], "'vmdk' keeps no internal snapshots"),
-    (["-l", "second", "a.qcow2", "b.qcow2"], "-l cannot be used"),
-    (["-n", "a.qcow2", "b.qcow2"], "-n cannot be used"),
-    (["-S", "0", "a.qcow2", "b.qcow2"], "-S cannot be used"),
-    (["--hash", "sha256", "a.qcow2", "b.qcow2"], "--hash cannot be used"),
-    (["a.qcow2", "a.qcow2", "b.qcow2"], "one source"),
-    (["-o", "data_file=d.raw", "a.qcow2", "b.qcow2"], "external data file"),
-    (["-B", "x", "-F", "raw", "a.qcow2", "b.qcow2"], "-B cannot be used"),
-    (["-o", "backing_file=x,backing_fmt=raw", "a.qcow2", "b.qcow2"], "cannot have a backing file"),
-    (["-o", "compat=0.10", "a.qcow2", "b.qcow2"], "v2 image which has snapshots"),
-    (["-o", "refcount_bits=1", "a.qcow2", "b.qcow2"], "'base system'"),
-], ids=str)
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["a.qcow2", "b.raw"], "'raw' keeps no internal snapshots"),
+        (["-O", "vmdk", "a.qcow2", "b.vmdk"], "'vmdk' keeps no internal snapshots"),
+        (["-l", "second", "a.qcow2", "b.qcow2"], "-l cannot be used"),
+        (["-n", "a.qcow2", "b.qcow2"], "-n cannot be used"),
+        (["-S", "0", "a.qcow2", "b.qcow2"], "-S cannot be used"),
+        (["--hash", "sha256", "a.qcow2", "b.qcow2"], "--hash cannot be used"),
+        (["a.qcow2", "a.qcow2", "b.qcow2"], "one source"),
+        (["-o", "data_file=d.raw", "a.qcow2", "b.qcow2"], "external data file"),
+        (["-B", "x", "-F", "raw", "a.qcow2", "b.qcow2"], "-B cannot be used"),
+        (
+            ["-o", "backing_file=x,backing_fmt=raw", "a.qcow2", "b.qcow2"],
+            "cannot have a backing file",
+        ),
+        (["-o", "compat=0.10", "a.qcow2", "b.qcow2"], "v2 image which has snapshots"),
+        (["-o", "refcount_bits=1", "a.qcow2", "b.qcow2"], "'base system'"),
+    ],
+    ids=str,
+)
 def test_refusals(history, cairn, words, told):
     done = cairn("convert", "--all-snapshots", *words, ok=False)
     assert done.code == 1 and told in done.err, done.err
@@ -170,14 +216,19 @@ def test_refusals(history, cairn, words, told):
 
 
 def test_it_is_no_option_of_qemu_img(history, ours):
-    assert ours("convert", "--all-snapshots", "-O", "qcow2", "a.qcow2", "b.qcow2", ok=False).code == 1
+    assert (
+        ours("convert", "--all-snapshots", "-O", "qcow2", "a.qcow2", "b.qcow2", ok=False).code == 1
+    )
 
 
 def test_damage_is_told(history, cairn):
     image = bytearray(open("a.qcow2", "rb").read())
     at = struct.unpack_from(">Q", image, 64)[0]
-    for where, value, told in ((at, 12345, "Snapshot L1 table offset invalid"), (at + 48, 12345, "impossible disk size"),
-                               (at + 48, 1 << 62, "impossible disk size")):
+    for where, value, told in (
+        (at, 12345, "Snapshot L1 table offset invalid"),
+        (at + 48, 12345, "impossible disk size"),
+        (at + 48, 1 << 62, "impossible disk size"),
+    ):
         broken = bytearray(image)
         struct.pack_into(">Q", broken, where, value)
         open("broken.qcow2", "wb").write(broken)

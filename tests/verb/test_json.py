@@ -27,7 +27,10 @@ def read_page():
             for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
                 line, _, printed = part.partition("\n")
                 examples.append((line, json.loads(printed)))
-        keys = {key: not optional for key, optional in re.findall(r"^\| `([^`]+)`( \*\*\?\*\*)? \|", body, re.M)}
+        keys = {
+            key: not optional
+            for key, optional in re.findall(r"^\| `([^`]+)`( \*\*\?\*\*)? \|", body, re.M)
+        }
         if keys:
             sections[title] = examples, keys
     return sections
@@ -55,7 +58,12 @@ def paths(value, at="", into=None):
 
 
 def keys_of(value):
-    return {f"{at}.{key}" if at else key for at, sets in paths(value).items() for keys in sets for key in keys}
+    return {
+        f"{at}.{key}" if at else key
+        for at, sets in paths(value).items()
+        for keys in sets
+        for key in keys
+    }
 
 
 def outline(documented):
@@ -85,13 +93,17 @@ def images(folder, cairn):
     # One used cluster is free by its count, and one more is counted that nothing uses.
     image = bytearray((folder / "disk.qcow2").read_bytes())
     block = int.from_bytes(image[65536:65544], "big")
-    image[block + 8:block + 10] = b"\0\0"
+    image[block + 8 : block + 10] = b"\0\0"
     clusters = -(-len(image) // 65536)
-    image[block + 2 * clusters:block + 2 * clusters + 2] = b"\0\1"
+    image[block + 2 * clusters : block + 2 * clusters + 2] = b"\0\1"
     (folder / "damaged.qcow2").write_bytes(image.ljust((clusters + 1) * 65536, b"\0"))
     # An MBR with a Linux partition of 512 KiB.
     disk = bytearray((folder / "disk.raw").read_bytes())
-    disk[446:462] = bytes([0, 0, 0, 0, 0x83, 0, 0, 0]) + (8).to_bytes(4, "little") + (1024).to_bytes(4, "little")
+    disk[446:462] = (
+        bytes([0, 0, 0, 0, 0x83, 0, 0, 0])
+        + (8).to_bytes(4, "little")
+        + (1024).to_bytes(4, "little")
+    )
     disk[462:512] = bytes(48) + b"\x55\xaa"
     (folder / "partitions.raw").write_bytes(disk)
     (folder / "mounted").mkdir()
@@ -117,7 +129,11 @@ def run(line):
     if words[0] == "umount":
         call(CAIRN, "mount", "--fork", "-q", "disk.qcow2", words[-1])
     if words[0] == "nbd":
-        with subprocess.Popen([CAIRN, "serve", "-D", "a disk", "-k", "nbd.sock", "disk.qcow2"], stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(
+            [CAIRN, "serve", "-D", "a disk", "-k", "nbd.sock", "disk.qcow2"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
             assert server.stdout.readline().startswith("nbd+unix:")
             words = [word.replace("$PWD", os.getcwd()) for word in words]
             try:
@@ -128,7 +144,9 @@ def run(line):
         done = call(CAIRN, *words, ok=False)
         assert done.out, (line, done.code, done.err)
         return done.json()
-    job = subprocess.Popen([CAIRN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [CAIRN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         printed = read_object(job)
         assert printed["pid"] == job.pid
@@ -160,7 +178,10 @@ def test_examples_and_tables(images, section):
         found = paths(printed)
         for at, known in objects.items():
             for keys in found.get(at, []):
-                assert {key for key, always in known.items() if always} <= keys <= set(known), (line, at)
+                assert {key for key, always in known.items() if always} <= keys <= set(known), (
+                    line,
+                    at,
+                )
                 seen.setdefault(at, set()).update(keys)
     assert {at: set(known) for at, known in objects.items()} == seen
 
@@ -168,7 +189,11 @@ def test_examples_and_tables(images, section):
 @pytest.mark.parametrize("verb", sorted(set(verbs()) - {"io", "nbd"}))
 def test_what_is_neither_human_nor_json(folder, cairn, ours, verb):
     done = cairn(verb, "--output", "xml", *(["a"] if verb == "formats" else []), ok=False)
-    assert done.code in (1, 2) and "--output must be used with human or json" in done.err and done.out == ""
+    assert (
+        done.code in (1, 2)
+        and "--output must be used with human or json" in done.err
+        and done.out == ""
+    )
     if verb in QEMUS:
         return
     assert ours(verb, "--output", "json", ok=False).code in (1, 2)
@@ -182,8 +207,14 @@ def test_nbd_prints_json_of_lists_only(images, cairn):
 
 
 def test_failures_print_no_object_and_keep_their_codes(images, cairn):
-    for words, code in ((["compare", "disk.raw", "none"], 2), (["resize", "disk.qcow2", "1k"], 1), (["create", "disk.qcow2", "1M"], 1),
-                        (["convert", "disk.raw", "disk.qcow2"], 1), (["check", "disk.raw"], 63), (["snapshot", "-a", "none", "disk.qcow2"], 1)):
+    for words, code in (
+        (["compare", "disk.raw", "none"], 2),
+        (["resize", "disk.qcow2", "1k"], 1),
+        (["create", "disk.qcow2", "1M"], 1),
+        (["convert", "disk.raw", "disk.qcow2"], 1),
+        (["check", "disk.raw"], 63),
+        (["snapshot", "-a", "none", "disk.qcow2"], 1),
+    ):
         done = cairn(*words, "--output", "json", ok=False)
         assert (done.code, done.out) == (code, "") and done.err.startswith("cairn: "), words
     assert cairn("compare", "disk.raw", "overlay.qcow2", "--output", "json", ok=False).code == 1
@@ -191,15 +222,26 @@ def test_failures_print_no_object_and_keep_their_codes(images, cairn):
 
 
 def test_the_object_is_alone_on_standard_output(images, cairn):
-    for words in (["convert", "-p", "disk.raw", "copy.qcow2"], ["create", "new.vdi", "1M"], ["commit", "-p", "overlay.qcow2"],
-                  ["compact", "-p", "-q", "disk.qcow2"], ["hash", "-p", "disk.raw"], ["convert", "-p", "--progress", "json", "disk.raw", "copy.vdi"],
-                  ["hash", "--untrusted", "disk.qcow2"]):
+    for words in (
+        ["convert", "-p", "disk.raw", "copy.qcow2"],
+        ["create", "new.vdi", "1M"],
+        ["commit", "-p", "overlay.qcow2"],
+        ["compact", "-p", "-q", "disk.qcow2"],
+        ["hash", "-p", "disk.raw"],
+        ["convert", "-p", "--progress", "json", "disk.raw", "copy.vdi"],
+        ["hash", "--untrusted", "disk.qcow2"],
+    ):
         assert cairn(*words, "--output=json").json()["schema"] == f"cairn/{words[0]}/1"
 
 
 def test_the_object_stays_out_of_an_image_on_standard_output(images):
     with open("copy.raw", "wb") as out:
-        done = subprocess.run([CAIRN, "convert", "--output=json", "-O", "raw", "disk.qcow2", "-"], stdout=out, stderr=subprocess.PIPE, check=True)
+        done = subprocess.run(
+            [CAIRN, "convert", "--output=json", "-O", "raw", "disk.qcow2", "-"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=True,
+        )
     assert json.loads(done.stderr)["target"] == "-"
     assert (images / "copy.raw").read_bytes() == (images / "disk.raw").read_bytes()
 

@@ -22,7 +22,9 @@ def flat(qemu, image, name):
     return open(name, "rb").read()
 
 
-@pytest.mark.parametrize("options", [[], ["-d"], ["-b", "base.raw"], ["-b", "mid.qcow2"], ["-p"], ["-q"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [[], ["-d"], ["-b", "base.raw"], ["-b", "mid.qcow2"], ["-p"], ["-q"]], ids=str
+)
 def test_commit(ours, qemu, chain, options):
     before = flat(qemu, "top.qcow2", "before.raw")
     done = ours("commit", *options, "top.qcow2")
@@ -44,8 +46,17 @@ def test_commit_grows_the_base(ours, qemu, qemu_io, chain):
     assert flat(qemu, "mid.qcow2", "after.raw") == before
 
 
-@pytest.mark.parametrize("options", [["-b", "base.raw", "-F", "raw"], ["-b", ""], ["-b", "other.qcow2", "-F", "qcow2"],
-                                     ["-c", "-b", "base.raw", "-F", "raw"], ["-p", "-b", "short.raw", "-F", "raw"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-b", "base.raw", "-F", "raw"],
+        ["-b", ""],
+        ["-b", "other.qcow2", "-F", "qcow2"],
+        ["-c", "-b", "base.raw", "-F", "raw"],
+        ["-p", "-b", "short.raw", "-F", "raw"],
+    ],
+    ids=str,
+)
 def test_rebase(ours, qemu, qemu_io, chain, options):
     qemu("create", "-q", "-f", "qcow2", "other.qcow2", "2M")
     qemu_io("other.qcow2", "write -P 7 0 1M")
@@ -72,11 +83,21 @@ def test_unsafe_rebase_only_renames(ours, qemu, chain):
     qemu("check", "-q", "top.qcow2")
 
 
-@pytest.mark.parametrize("words", [
-    ["commit", "base.raw"], ["commit", "-b", "nope", "top.qcow2"], ["commit"], ["rebase", "top.qcow2"],
-    ["rebase", "-b", "base.raw", "top.qcow2"], ["rebase", "-u", "-b", "x" * 2000, "-F", "raw", "top.qcow2"],
-    ["rebase", "-b", "base.raw", "-F", "nope", "top.qcow2"], ["rebase", "-u", "-b", "x", "-F", "raw", "-f", "raw", "base.raw"],
-    ["rebase", "-b", "gone", "-F", "raw", "top.qcow2"]], ids=lambda words: " ".join(words)[:40])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["commit", "base.raw"],
+        ["commit", "-b", "nope", "top.qcow2"],
+        ["commit"],
+        ["rebase", "top.qcow2"],
+        ["rebase", "-b", "base.raw", "top.qcow2"],
+        ["rebase", "-u", "-b", "x" * 2000, "-F", "raw", "top.qcow2"],
+        ["rebase", "-b", "base.raw", "-F", "nope", "top.qcow2"],
+        ["rebase", "-u", "-b", "x", "-F", "raw", "-f", "raw", "base.raw"],
+        ["rebase", "-b", "gone", "-F", "raw", "top.qcow2"],
+    ],
+    ids=lambda words: " ".join(words)[:40],
+)
 def test_refusals_change_nothing(ours, qemu, chain, words):
     before = open("top.qcow2", "rb").read()
     mine = ours(*words, ok=False)
@@ -85,15 +106,39 @@ def test_refusals_change_nothing(ours, qemu, chain, words):
     assert qemu(*words, ok=False).code == 1
 
 
-@pytest.mark.parametrize("words", [
-    [], ["bs=4k"], ["bs=1000", "count=70"], ["bs=64k", "skip=3"], ["bs=4k", "count=20", "skip=5"], ["bs=1M", "skip=100"],
-    ["bs=1k", "count=2", "skip=1"], ["-O", "qcow2", "bs=1M"], ["bs=0"], ["nonsense=1"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["bs=4k"],
+        ["bs=1000", "count=70"],
+        ["bs=64k", "skip=3"],
+        ["bs=4k", "count=20", "skip=5"],
+        ["bs=1M", "skip=100"],
+        ["bs=1k", "count=2", "skip=1"],
+        ["-O", "qcow2", "bs=1M"],
+        ["bs=0"],
+        ["nonsense=1"],
+    ],
+    ids=" ".join,
+)
 def test_dd(ours, qemu, disk, words):
     mine = ours("dd", *words, f"if={disk}", "of=mine", ok=False)
     theirs = qemu("dd", *words, f"if={disk}", "of=theirs", ok=False)
     assert (mine.code, mine.out) == (theirs.code, theirs.out)
     if not theirs.code:
         fmt = "qcow2" if "qcow2" in words else "raw"
-        assert qemu("compare", "-s" if fmt == "raw" else "-q", "-f", fmt, "-F", fmt, "mine", "theirs", ok=False).code in (0, 1)
-        assert flat(lambda *a: qemu(*a[:1], "-f", fmt, *a[1:]), "mine", "m.raw") == \
-            flat(lambda *a: qemu(*a[:1], "-f", fmt, *a[1:]), "theirs", "t.raw")
+        assert qemu(
+            "compare",
+            "-s" if fmt == "raw" else "-q",
+            "-f",
+            fmt,
+            "-F",
+            fmt,
+            "mine",
+            "theirs",
+            ok=False,
+        ).code in (0, 1)
+        assert flat(lambda *a: qemu(*a[:1], "-f", fmt, *a[1:]), "mine", "m.raw") == flat(
+            lambda *a: qemu(*a[:1], "-f", fmt, *a[1:]), "theirs", "t.raw"
+        )

@@ -21,8 +21,14 @@ def key(folder):
     return folder / "key"
 
 
-@pytest.mark.parametrize("words", [["-f", "luks", "-o", "iter-time=10"], ["-f", "qcow2", "-o", "encrypt.iter-time=10"],
-                                   ["-f", "qcow2", "-o", "encrypt.format=aes"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-f", "luks", "-o", "iter-time=10"],
+        ["-f", "qcow2", "-o", "encrypt.iter-time=10"],
+        ["-f", "qcow2", "-o", "encrypt.format=aes"],
+    ],
+)
 def test_a_key_file_makes_and_opens_encrypted_images(key, cairn, words):
     aes = "encrypt.format=aes" in words
     cairn("create", "-q", "--key-file", "wrong" if aes else "key", *words, "a.img", "2M")
@@ -44,12 +50,34 @@ def test_a_key_file_makes_and_opens_encrypted_images(key, cairn, words):
 
 def test_cryptsetup_takes_the_same_key_file(key, cairn):
     cairn("create", "-q", "--key-file", "key", "-f", "luks", "-o", "iter-time=10", "a.luks", "2M")
-    subprocess.run(["cryptsetup", "open", "--test-passphrase", "--type", "luks", "--key-file", "key", "a.luks"], check=True)
+    subprocess.run(
+        [
+            "cryptsetup",
+            "open",
+            "--test-passphrase",
+            "--type",
+            "luks",
+            "--key-file",
+            "key",
+            "a.luks",
+        ],
+        check=True,
+    )
 
 
 def test_a_key_file_for_both_sides_of_a_copy(key, cairn):
     cairn("create", "-q", "--key-file", "key", "-f", "luks", "-o", "iter-time=10", "a.luks", "1M")
-    done = cairn("convert", "--key-file", "key", "-O", "qcow2", "-o", "encrypt.format=luks,encrypt.iter-time=10", "a.luks", "b.qcow2")
+    done = cairn(
+        "convert",
+        "--key-file",
+        "key",
+        "-O",
+        "qcow2",
+        "-o",
+        "encrypt.format=luks,encrypt.iter-time=10",
+        "a.luks",
+        "b.qcow2",
+    )
     assert done.err == ""
     cairn("compare", "--key-file", "key", "a.luks", "b.qcow2")
     with open("key", "rb") as standard_input:
@@ -63,7 +91,10 @@ def test_a_key_file_that_does_nothing_is_no_secret(key, cairn, ours):
     assert "was not used" in cairn("convert", "--key-file", "key", "a.qcow2", "b.qcow2").err
     (key.parent / "empty").touch()
     assert "is empty" in cairn("hash", "--key-file", "empty", "a.qcow2", ok=False).err
-    assert "Could not open the key file 'none'" in cairn("hash", "--key-file", "none", "a.qcow2", ok=False).err
+    assert (
+        "Could not open the key file 'none'"
+        in cairn("hash", "--key-file", "none", "a.qcow2", ok=False).err
+    )
     assert ours("convert", "--key-file", "key", "a.qcow2", "c.qcow2", ok=False).code == 1
 
 
@@ -71,18 +102,40 @@ def test_bitmap_list(folder, cairn, ours):
     cairn("create", "-q", "a.qcow2", "4M")
     assert cairn("bitmap", "--list", "a.qcow2").out == ""
     told = {"schema": "cairn/bitmap/1", "filename": "a.qcow2", "actions": ["list"]}
-    assert cairn("bitmap", "--list", "--output", "json", "a.qcow2").json() == {**told, "bitmaps": []}
+    assert cairn("bitmap", "--list", "--output", "json", "a.qcow2").json() == {
+        **told,
+        "bitmaps": [],
+    }
     cairn("bitmap", "--add", "-g", "64k", "a.qcow2", "monday")
     cairn("io", "-c", "write 0 100k", "a.qcow2")
     cairn("bitmap", "--add", "--disable", "-g", "32k", "a.qcow2", "tuesday\x1b[2J")
     before = (folder / "a.qcow2").read_bytes()
     listed = cairn("bitmap", "--list", "--output=json", "a.qcow2").json()
-    assert listed == {**told, "bitmaps": [
-        {"name": "monday", "granularity": 65536, "enabled": True, "inconsistent": False, "dirty-bytes": 131072},
-        {"name": "tuesday\x1b[2J", "granularity": 32768, "enabled": False, "inconsistent": False, "dirty-bytes": 0}]}
+    assert listed == {
+        **told,
+        "bitmaps": [
+            {
+                "name": "monday",
+                "granularity": 65536,
+                "enabled": True,
+                "inconsistent": False,
+                "dirty-bytes": 131072,
+            },
+            {
+                "name": "tuesday\x1b[2J",
+                "granularity": 32768,
+                "enabled": False,
+                "inconsistent": False,
+                "dirty-bytes": 0,
+            },
+        ],
+    }
     rows = [line.split() for line in cairn("bitmap", "--list", "a.qcow2").out.splitlines()]
-    assert rows == [["NAME", "STATE", "GRANULARITY", "DIRTY"], ["monday", "enabled", "64", "KiB", "128", "KiB"],
-                    ["tuesday\\x1b[2J", "disabled", "32", "KiB", "0", "B"]]
+    assert rows == [
+        ["NAME", "STATE", "GRANULARITY", "DIRTY"],
+        ["monday", "enabled", "64", "KiB", "128", "KiB"],
+        ["tuesday\\x1b[2J", "disabled", "32", "KiB", "0", "B"],
+    ]
     assert (folder / "a.qcow2").read_bytes() == before
     for words in (["--list", "a.qcow2", "monday"], ["--list", "--clear", "a.qcow2"]):
         assert cairn("bitmap", *words, ok=False).code == 1
@@ -91,8 +144,15 @@ def test_bitmap_list(folder, cairn, ours):
     assert "keeps no bitmaps" in cairn("bitmap", "--list", "-f", "raw", "a.raw", ok=False).err
 
 
-@pytest.mark.parametrize("words, warned", [(["-b", "0.0.0.0"], True), ([], False), (["-b", "0.0.0.0", "-q"], False),
-                                           (["-b", "localhost"], False)])
+@pytest.mark.parametrize(
+    "words, warned",
+    [
+        (["-b", "0.0.0.0"], True),
+        ([], False),
+        (["-b", "0.0.0.0", "-q"], False),
+        (["-b", "localhost"], False),
+    ],
+)
 def test_serving_to_everybody_in_clear_is_warned_of(folder, cairn, words, warned):
     cairn("create", "-q", "a.qcow2", "1M")
     port = free_port()
@@ -100,7 +160,9 @@ def test_serving_to_everybody_in_clear_is_warned_of(folder, cairn, words, warned
     one.stop()
     said = one.job.stderr.read()
     one.end()
-    assert said.count("without TLS: everyone who can reach it can read and change the disk") == warned, said
+    assert (
+        said.count("without TLS: everyone who can reach it can read and change the disk") == warned
+    ), said
     assert said.count("warning:") == warned, said
 
 
@@ -138,9 +200,13 @@ def test_umount_of_what_is_in_use_says_so(mount, cairn):  # noqa: F811
     with open("seen.raw", "rb"):
         began = time.monotonic()
         done = cairn("umount", "--timeout", "1", "seen.raw", ok=False)
-        assert done.code == 1 and "is still in use after 1 seconds" in done.err and "fuser" in done.err
+        assert (
+            done.code == 1 and "is still in use after 1 seconds" in done.err and "fuser" in done.err
+        )
         assert 0.9 < time.monotonic() - began < 5 and is_mounted(one.point)
-        job = subprocess.Popen([CAIRN, "umount", "--timeout=100", "seen.raw"], stderr=subprocess.PIPE)
+        job = subprocess.Popen(
+            [CAIRN, "umount", "--timeout=100", "seen.raw"], stderr=subprocess.PIPE
+        )
         time.sleep(0.3)
         job.send_signal(signal.SIGINT)
         job.communicate(timeout=2)

@@ -21,10 +21,20 @@ def kind(cairn, name):
     return data.get("create-type") or data.get("subformat")
 
 
-ROWS = [("aws", "a.raw", "raw", None), ("aws", "a.vmdk", "vmdk", "streamOptimized"), ("aws", "a.vhd", "vpc", None), ("aws", "a.ova", "ova", None),
-        ("azure", "a.vhd", "vpc", None), ("hyperv", "a.vhdx", "vhdx", "dynamic"), ("openstack", "a.qcow2", "qcow2", None),
-        ("openstack", "a.raw", "raw", None), ("proxmox", "a.qcow2", "qcow2", None), ("virtualbox", "a.vdi", "vdi", None),
-        ("vsphere", "a.vmdk", "vmdk", "streamOptimized"), ("vsphere", "a.ova", "ova", None)]
+ROWS = [
+    ("aws", "a.raw", "raw", None),
+    ("aws", "a.vmdk", "vmdk", "streamOptimized"),
+    ("aws", "a.vhd", "vpc", None),
+    ("aws", "a.ova", "ova", None),
+    ("azure", "a.vhd", "vpc", None),
+    ("hyperv", "a.vhdx", "vhdx", "dynamic"),
+    ("openstack", "a.qcow2", "qcow2", None),
+    ("openstack", "a.raw", "raw", None),
+    ("proxmox", "a.qcow2", "qcow2", None),
+    ("virtualbox", "a.vdi", "vdi", None),
+    ("vsphere", "a.vmdk", "vmdk", "streamOptimized"),
+    ("vsphere", "a.ova", "ova", None),
+]
 
 
 @pytest.mark.parametrize("name, target, fmt, subformat", ROWS)
@@ -45,14 +55,16 @@ def test_a_preset_makes_what_its_maker_takes(disk, cairn, name, target, fmt, sub
 def test_google_takes_a_tar_archive(disk, cairn, folder):
     assert "disk.raw of whole GiB" in cairn("convert", "--for", "gcp", disk, "image.tar.gz").out
     assert subprocess.run(["gzip", "-t", "image.tar.gz"]).returncode == 0
-    listed = subprocess.run(["tar", "tvzf", "image.tar.gz"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["tar", "tvzf", "image.tar.gz"], capture_output=True, text=True, check=True
+    ).stdout
     assert str(GIB) in listed and listed.rstrip().endswith("disk.raw")
     with tarfile.open("image.tar.gz") as archive:
         [member] = archive.getmembers()
         assert member.name == "disk.raw" and member.size == GIB and member.isreg()
         content = archive.extractfile(member).read(8 * MIB)
     whole = open(disk, "rb").read()
-    assert content[:len(whole)] == whole and not any(content[len(whole):])
+    assert content[: len(whole)] == whole and not any(content[len(whole) :])
     head = subprocess.run(["gzip", "-dc", "image.tar.gz"], capture_output=True).stdout[:512]
     assert head[257:265] == b"ustar  \0"  # GNU's old layout
 
@@ -65,13 +77,28 @@ def test_several_sources_make_one_archive(folder, cairn):
         assert archive.getmember("disk.raw").size == 2 * GIB
 
 
-@pytest.mark.parametrize("words, target, message", [
-    (["--for", "mars"], "a.raw", "--for knows aws, azure, gcp, hyperv, openstack, proxmox, virtualbox, vsphere"),
-    (["--for", "gcp"], "a.raw", "takes tar.gz archives only"), (["--for", "gcp", "-O", "qcow2"], "a.tar.gz", "takes tar.gz archives only"),
-    (["--for", "hyperv"], "a.vhd", "takes VHDX images only"), (["--for", "virtualbox"], "a.qcow2", "takes VDI images only"),
-    (["--for", "vsphere", "-o", "subformat=monolithicFlat"], "a.vmdk", "subformat=streamOptimized only"),
-    (["--for", "gcp", "-c"], "a.tar.gz", "no compressed"), (["--for", "aws", "-n"], "a.raw", "new image"),
-    (["--for", "proxmox"], "a.vmdk", "takes qcow2 and raw images only")])
+@pytest.mark.parametrize(
+    "words, target, message",
+    [
+        (
+            ["--for", "mars"],
+            "a.raw",
+            "--for knows aws, azure, gcp, hyperv, openstack, proxmox, virtualbox, vsphere",
+        ),
+        (["--for", "gcp"], "a.raw", "takes tar.gz archives only"),
+        (["--for", "gcp", "-O", "qcow2"], "a.tar.gz", "takes tar.gz archives only"),
+        (["--for", "hyperv"], "a.vhd", "takes VHDX images only"),
+        (["--for", "virtualbox"], "a.qcow2", "takes VDI images only"),
+        (
+            ["--for", "vsphere", "-o", "subformat=monolithicFlat"],
+            "a.vmdk",
+            "subformat=streamOptimized only",
+        ),
+        (["--for", "gcp", "-c"], "a.tar.gz", "no compressed"),
+        (["--for", "aws", "-n"], "a.raw", "new image"),
+        (["--for", "proxmox"], "a.vmdk", "takes qcow2 and raw images only"),
+    ],
+)
 def test_what_the_maker_does_not_take_is_refused(disk, cairn, folder, words, target, message):
     failed = cairn("convert", *words, disk, target, ok=False)
     assert failed.code == 1 and message in failed.err and not (folder / target).exists()

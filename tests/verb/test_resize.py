@@ -7,31 +7,48 @@ import pytest
 def layout(name):
     """Where the tables and the guest's clusters lie."""
     data = open(name, "rb").read()
-    cluster_bits, = struct.unpack(">I", data[20:24])
+    (cluster_bits,) = struct.unpack(">I", data[20:24])
     l1_entries, l1, table, table_clusters = struct.unpack(">IQQI", data[36:60])
     cluster = 1 << cluster_bits
     wide = 2 if struct.unpack(">Q", data[72:80])[0] & 16 else 1
 
     def words(offset, count):
-        return [word & 0xfffffffffffe00 for word in struct.unpack(f">{count}Q", data[offset:offset + 8 * count])]
+        return [
+            word & 0xFFFFFFFFFFFE00
+            for word in struct.unpack(f">{count}Q", data[offset : offset + 8 * count])
+        ]
+
     tables = words(l1, l1_entries)
     clusters = [words(at, cluster // 8)[::wide] for at in tables if at]
     return len(data), l1, table, words(table, table_clusters * cluster // 8), tables, clusters
 
 
-@pytest.mark.parametrize("options, size", [("cluster_size=64k", "4M"), ("cluster_size=512", "1M"), ("cluster_size=512", "128k"),
-                                           ("cluster_size=4k", "20M"), ("extended_l2=on", "4M")])
+@pytest.mark.parametrize(
+    "options, size",
+    [
+        ("cluster_size=64k", "4M"),
+        ("cluster_size=512", "1M"),
+        ("cluster_size=512", "128k"),
+        ("cluster_size=4k", "20M"),
+        ("extended_l2=on", "4M"),
+    ],
+)
 @pytest.mark.parametrize("mode", ["falloc", "full"])
 def test_preallocated_alike(folder, ours, qemu, options, size, mode):
     layouts = []
     for tool in (ours, qemu):
-        tool("create", "-q", "-f", "qcow2", "-o", f"{options},preallocation={mode}", "a.qcow2", size)
+        tool(
+            "create", "-q", "-f", "qcow2", "-o", f"{options},preallocation={mode}", "a.qcow2", size
+        )
         layouts.append(layout("a.qcow2"))
         qemu("check", "-q", "a.qcow2")
     assert layouts[0] == layouts[1]
 
 
-@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=512", "cluster_size=16k,extended_l2=on", "refcount_bits=1"])
+@pytest.mark.parametrize(
+    "options",
+    ["cluster_size=64k", "cluster_size=512", "cluster_size=16k,extended_l2=on", "refcount_bits=1"],
+)
 @pytest.mark.parametrize("mode", ["off", "metadata", "falloc", "full"])
 def test_grown_alike(folder, ours, qemu, qemu_io, options, mode):
     seen = []
@@ -46,10 +63,27 @@ def test_grown_alike(folder, ours, qemu, qemu_io, options, mode):
     assert seen[0] == seen[1]
 
 
-@pytest.mark.parametrize("words", [["-512"], ["5M"], ["+513"], ["0"], ["-0"], ["-100M"], ["abc"], ["1kB"], ["--shrink", "3M"],
-                                   ["--shrink", "64k"], ["--shrink", "1"], ["--preallocation=bogus", "+1M"],
-                                   ["--preallocation=falloc", "2M"], ["--shrink", "--preallocation=full", "2M"],
-                                   ["+9223372036854775807"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-512"],
+        ["5M"],
+        ["+513"],
+        ["0"],
+        ["-0"],
+        ["-100M"],
+        ["abc"],
+        ["1kB"],
+        ["--shrink", "3M"],
+        ["--shrink", "64k"],
+        ["--shrink", "1"],
+        ["--preallocation=bogus", "+1M"],
+        ["--preallocation=falloc", "2M"],
+        ["--shrink", "--preallocation=full", "2M"],
+        ["+9223372036854775807"],
+    ],
+    ids=" ".join,
+)
 @pytest.mark.parametrize("options", ["compat=1.1", "compat=0.10"])
 def test_answers_agree(folder, ours, qemu, qemu_io, words, options):
     results = []
@@ -58,7 +92,9 @@ def test_answers_agree(folder, ours, qemu, qemu_io, words, options):
         qemu_io("a.qcow2", "write -P 1 0 3M", "write -P 2 4000k 96k")
         done = tool("resize", "-f", "qcow2", *words[:-1], "a.qcow2", words[-1], ok=False)
         qemu("check", "-q", "a.qcow2")
-        results.append((done.code, done.out, done.err, tool("map", "--output=json", "a.qcow2").json()))
+        results.append(
+            (done.code, done.out, done.err, tool("map", "--output=json", "a.qcow2").json())
+        )
     assert results[0] == results[1]
 
 
@@ -68,11 +104,21 @@ def test_over_a_longer_backing_file(folder, ours, qemu):
     for tool in (ours, qemu):
         qemu("create", "-q", "-f", "qcow2", "-b", "b.raw", "-F", "raw", "a.qcow2", "4000k")
         told = []
-        for words in (["6M"], ["10M"], ["--preallocation=metadata", "12M"], ["--shrink", "3M"], ["4M"]):
+        for words in (
+            ["6M"],
+            ["10M"],
+            ["--preallocation=metadata", "12M"],
+            ["--shrink", "3M"],
+            ["4M"],
+        ):
             done = tool("resize", *words[:-1], "a.qcow2", words[-1], ok=False)
             told.append((done.code, done.out, done.err))
-        told.append([(e["start"], e["length"], e["depth"], e["zero"], e["data"]) for e in
-                     tool("map", "--output=json", "a.qcow2").json()])
+        told.append(
+            [
+                (e["start"], e["length"], e["depth"], e["zero"], e["data"])
+                for e in tool("map", "--output=json", "a.qcow2").json()
+            ]
+        )
         maps.append(told)
     assert maps[0] == maps[1]
 
@@ -92,9 +138,19 @@ def test_snapshots_of_other_sizes(folder, ours, qemu, qemu_io):
     assert (mine.code, mine.err) == (theirs.code, theirs.err)
 
 
-@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=64k,extended_l2=on", "cluster_size=2M", "cluster_size=64k,data_file=d.raw"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "cluster_size=64k",
+        "cluster_size=64k,extended_l2=on",
+        "cluster_size=2M",
+        "cluster_size=64k,data_file=d.raw",
+    ],
+)
 @pytest.mark.parametrize("compressed", [False, True])
-def test_what_a_shrink_cuts_off_does_not_come_back(folder, cairn, qemu, qemu_io, options, compressed):
+def test_what_a_shrink_cuts_off_does_not_come_back(
+    folder, cairn, qemu, qemu_io, options, compressed
+):
     """QEMU shows what is left in the last cluster when it makes the disk larger again."""
     qemu("create", "-q", "-f", "qcow2", "-o", options, "a.qcow2", "1M")
     if compressed and "data_file" not in options and "2M" not in options:

@@ -41,6 +41,7 @@ def test_json_keeps_the_names(folder, cairn):
 
 # --- what would be lost ---
 
+
 def test_amend_does_not_drop_bitmaps(folder, cairn, ours):
     cairn("create", "-f", "qcow2", "a.qcow2", "1M")
     cairn("bitmap", "--add", "a.qcow2", "b0")
@@ -51,7 +52,10 @@ def test_amend_does_not_drop_bitmaps(folder, cairn, ours):
     assert "b0" not in cairn("info", "a.qcow2").out
     cairn("amend", "-o", "compat=1.1", "a.qcow2")
     cairn("bitmap", "--add", "a.qcow2", "b0")
-    assert "warning: compat=0.10 has no dirty bitmaps" in ours("amend", "-o", "compat=0.10", "a.qcow2").err
+    assert (
+        "warning: compat=0.10 has no dirty bitmaps"
+        in ours("amend", "-o", "compat=0.10", "a.qcow2").err
+    )
 
 
 @pytest.fixture
@@ -62,17 +66,30 @@ def overlay(folder, cairn):
     cairn("snapshot", "-c", "old", "top.qcow2")
 
 
-@pytest.mark.parametrize("words", [["rebase", "-b", ""], ["rebase", "-b", "other.raw", "-F", "raw"],
-                                   ["rebase", "-u", "-b", "other.raw", "-F", "raw"], ["commit"], ["commit", "-d"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rebase", "-b", ""],
+        ["rebase", "-b", "other.raw", "-F", "raw"],
+        ["rebase", "-u", "-b", "other.raw", "-F", "raw"],
+        ["commit"],
+        ["commit", "-d"],
+    ],
+)
 def test_internal_snapshots_keep_what_they_show(folder, cairn, ours, overlay, words):
     before = cairn("hash", "-l", "old", "top.qcow2").out
     told = cairn(*words, "top.qcow2", ok=False)
-    assert told.code == 1 and "1 internal snapshot that shows other content" in told.err and "--force" in told.err
+    assert (
+        told.code == 1
+        and "1 internal snapshot that shows other content" in told.err
+        and "--force" in told.err
+    )
     assert cairn("hash", "-l", "old", "top.qcow2").out == before
     assert "warning" in ours(*words, "top.qcow2").err
 
 
 # --- one object ---
+
 
 def opened(*words):
     """The files that a run of cairn opens in this directory."""
@@ -91,6 +108,7 @@ def test_info_opens_one_file(folder, cairn):
 
 # --- compact ---
 
+
 @pytest.mark.parametrize("delay", [0.02, 0.1, 0.3])
 def test_a_killed_compact_leaves_nothing(folder, cairn, delay):
     with open("a.raw", "wb") as out:
@@ -108,6 +126,7 @@ def test_a_killed_compact_leaves_nothing(folder, cairn, delay):
 
 # --- names that people know ---
 
+
 def test_serve_names_the_image(folder, cairn):
     told = cairn("serve", "-k", "s.sock", "missing.qcow2", ok=False)
     assert told.code == 1 and "missing.qcow2" in told.err and "blk_new_open" not in told.err
@@ -115,25 +134,37 @@ def test_serve_names_the_image(folder, cairn):
 
 # --- much out of little ---
 
+
 def map_one_cluster_everywhere(cairn, content):
     cairn("create", "-f", "qcow2", "-o", "cluster_size=2M,preallocation=metadata", "a.qcow2", "1T")
     with open("a.qcow2", "r+b") as file:
         header = file.read(104)
-        l1_size, l1_offset = struct.unpack_from(">I", header, 36)[0], struct.unpack_from(">Q", header, 40)[0]
+        l1_size, l1_offset = (
+            struct.unpack_from(">I", header, 36)[0],
+            struct.unpack_from(">Q", header, 40)[0],
+        )
         file.seek(l1_offset)
         first = struct.unpack(">Q", file.read(8))[0]
-        file.seek(first & 0x00fffffffffffe00)
+        file.seek(first & 0x00FFFFFFFFFFFE00)
         cluster = file.read(8)
-        file.seek(first & 0x00fffffffffffe00)
+        file.seek(first & 0x00FFFFFFFFFFFE00)
         file.write(cluster * (2 << 17))
         file.seek(l1_offset)
         file.write(struct.pack(">Q", first) * l1_size)
-        file.seek(struct.unpack(">Q", cluster)[0] & 0x00fffffffffffe00)
+        file.seek(struct.unpack(">Q", cluster)[0] & 0x00FFFFFFFFFFFE00)
         file.write(content)
 
 
-@pytest.mark.parametrize("words", [["hash", "a.qcow2"], ["compare", "a.qcow2", "b.raw"], ["compare", "b.raw", "a.qcow2"],
-                                   ["convert", "-O", "qcow2", "a.qcow2", "t.qcow2"]], ids=lambda words: " ".join(words))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hash", "a.qcow2"],
+        ["compare", "a.qcow2", "b.raw"],
+        ["compare", "b.raw", "a.qcow2"],
+        ["convert", "-O", "qcow2", "a.qcow2", "t.qcow2"],
+    ],
+    ids=lambda words: " ".join(words),
+)
 def test_one_cluster_mapped_many_times(folder, cairn, words):
     # Zeroes that are stored: a comparison with nothing goes on, a copy writes nothing.
     map_one_cluster_everywhere(cairn, bytes(2 << 20))
@@ -142,10 +173,18 @@ def test_one_cluster_mapped_many_times(folder, cairn, words):
     told = cairn(words[0], "--untrusted", *words[1:], ok=False)
     # What a copy may write is bounded as well, and that is met first.
     why = "may be written" if words[0] == "convert" else "'a.qcow2' holds more than"
-    assert told.code != 0 and why in told.err and ("maps the same clusters again and again" in told.err or words[0] == "convert")
-    assert ("--budget output=" in told.err or words[0] == "convert") and not os.path.exists("t.qcow2")
+    assert (
+        told.code != 0
+        and why in told.err
+        and ("maps the same clusters again and again" in told.err or words[0] == "convert")
+    )
+    assert ("--budget output=" in told.err or words[0] == "convert") and not os.path.exists(
+        "t.qcow2"
+    )
     # An image of one's own leads to a warning.
-    process = subprocess.Popen([CAIRN, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [CAIRN, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     assert "maps the same clusters again and again" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130

@@ -115,7 +115,9 @@ def interrupted(process, which=signal.SIGTERM, limit=1.0):
 
 
 def start(*words):
-    return subprocess.Popen([str(CAIRN), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [str(CAIRN), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 VERBS = {
@@ -205,11 +207,27 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(folder):
 def test_a_limit_of_file_size_is_an_error(folder):
     with open("plain.raw", "wb") as out:
         out.write(os.urandom(SIZE))
-    done = subprocess.run(["bash", "-c", f"ulimit -f 2048; exec {CAIRN} convert -f raw -O qcow2 plain.raw target.qcow2"],
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"ulimit -f 2048; exec {CAIRN} convert -f raw -O qcow2 plain.raw target.qcow2",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1 and "File too large" in done.stderr, (done.returncode, done.stderr)
     assert "The incomplete target 'target.qcow2' was removed." in done.stderr
     assert not os.path.exists("target.qcow2")
-    made = subprocess.run(["bash", "-c", f"ulimit -f 2048; exec {CAIRN} create -f raw -o preallocation=full a.raw 8M"],
-                          capture_output=True, text=True, timeout=60)
+    made = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"ulimit -f 2048; exec {CAIRN} create -f raw -o preallocation=full a.raw 8M",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert made.returncode == 1 and made.stderr and not os.path.exists("a.raw"), made

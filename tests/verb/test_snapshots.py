@@ -4,9 +4,15 @@ import re
 import pytest
 
 
-
-@pytest.fixture(params=["cluster_size=64k", "cluster_size=512", "cluster_size=16k,extended_l2=on", "compat=0.10",
-                        "cluster_size=4k,refcount_bits=8"])
+@pytest.fixture(
+    params=[
+        "cluster_size=64k",
+        "cluster_size=512",
+        "cluster_size=16k,extended_l2=on",
+        "compat=0.10",
+        "cluster_size=4k,refcount_bits=8",
+    ]
+)
 def image(request, folder, qemu, qemu_io):
     qemu("create", "-q", "-f", "qcow2", "-o", request.param, "a.qcow2", "3M")
     qemu_io("a.qcow2", "write -P 1 0 1M", "write -c -P 2 1M 128k", "write -z 2M 64k")
@@ -26,7 +32,9 @@ def test_made_by_us_read_by_qemu(ours, qemu, qemu_io, image):
     qemu("check", "-q", image)
     ours("snapshot", "-c", "two", image)
     assert listing(ours, image) == listing(qemu, image)
-    assert ours("info", "--output=json", image).json() == qemu("info", "--output=json", image).json()
+    assert (
+        ours("info", "--output=json", image).json() == qemu("info", "--output=json", image).json()
+    )
     for name in ("one", "two"):
         ours("convert", "-O", "raw", "-l", name, image, "ours.raw")
         qemu("convert", "-O", "raw", "-l", name, image, "theirs.raw")
@@ -73,7 +81,9 @@ def test_sizes_come_back(ours, qemu, folder):
         assert qemu("info", "--output=json", "a.qcow2").json()["virtual-size"] == size
 
 
-@pytest.mark.parametrize("words", [["-a", "gone"], ["-d", "gone"], ["-d", "1"], ["-c", "x", "-d", "y"], []], ids=str)
+@pytest.mark.parametrize(
+    "words", [["-a", "gone"], ["-d", "gone"], ["-d", "1"], ["-c", "x", "-d", "y"], []], ids=str
+)
 def test_refusals_agree(ours, qemu, folder, words):
     qemu("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
     qemu("snapshot", "-c", "one", "a.qcow2")
@@ -87,7 +97,9 @@ def test_refusals_agree(ours, qemu, folder, words):
 def test_formats_without_snapshots(ours, qemu, folder):
     ours("create", "-q", "-f", "raw", "a.raw", "1M")
     for words in (["-l"], ["-c", "x"], ["-a", "x"], ["-d", "x"]):
-        mine, theirs = (tool("snapshot", *words, "-f", "raw", "a.raw", ok=False) for tool in (ours, qemu))
+        mine, theirs = (
+            tool("snapshot", *words, "-f", "raw", "a.raw", ok=False) for tool in (ours, qemu)
+        )
         assert (mine.code, mine.out) == (theirs.code, theirs.out)
         assert mine.err.startswith(theirs.err[:40])
 
@@ -104,18 +116,19 @@ def test_counters_that_cannot_rise(ours, qemu, qemu_io, folder):
 def test_extra_data_is_kept(ours, qemu, folder):
     """Bytes of a table entry that nobody knows survive a rewrite of the table."""
     import struct
+
     qemu("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
     ours("snapshot", "-c", "one", "a.qcow2")
     image = bytearray(open("a.qcow2", "rb").read())
     at = struct.unpack_from(">Q", image, 64)[0]
     extra = struct.unpack_from(">I", image, at + 36)[0]
-    tail = bytes(image[at + 40 + extra:at + 40 + extra + 4])
-    image[at + 36:at + 40] = struct.pack(">I", extra + 8)
-    del image[at + 40 + extra:]
+    tail = bytes(image[at + 40 + extra : at + 40 + extra + 4])
+    image[at + 36 : at + 40] = struct.pack(">I", extra + 8)
+    del image[at + 40 + extra :]
     image += b"mysterio" + tail + bytes(4)
     open("a.qcow2", "wb").write(image)
     ours("snapshot", "-c", "two", "a.qcow2")
     image = open("a.qcow2", "rb").read()
     at = struct.unpack_from(">Q", image, 64)[0]
-    assert image[at + 64:at + 72] == b"mysterio"
+    assert image[at + 64 : at + 72] == b"mysterio"
     assert "one" in qemu("snapshot", "-l", "a.qcow2").out

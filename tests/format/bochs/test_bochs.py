@@ -8,7 +8,7 @@ import pytest
 
 from conftest import call, sparse_disk
 
-FREE = 0xffffffff
+FREE = 0xFFFFFFFF
 
 
 @pytest.fixture
@@ -17,12 +17,33 @@ def patch():
         with open(name, "r+b") as image:
             image.seek(at)
             image.write(struct.pack("<" + fmt, *values) if fmt != "text" else values[0])
+
     return change
 
 
-def redolog(name, subtype=b"Growing", version=0x20000, size=1 << 20, extents=None, catalog=64, extent=16384, bitmap=4, header=512):
+def redolog(
+    name,
+    subtype=b"Growing",
+    version=0x20000,
+    size=1 << 20,
+    extents=None,
+    catalog=64,
+    extent=16384,
+    bitmap=4,
+    header=512,
+):
     """EXTENTS: for an extent of the disk its number in the file and a map from sectors to their bytes."""
-    head = struct.pack("<32s16s16sIIIII", b"Bochs Virtual HD Image", b"Redolog", subtype, version, header, catalog, bitmap, extent)
+    head = struct.pack(
+        "<32s16s16sIIIII",
+        b"Bochs Virtual HD Image",
+        b"Redolog",
+        subtype,
+        version,
+        header,
+        catalog,
+        bitmap,
+        extent,
+    )
     head += struct.pack("<IQ", 0, size) if version == 0x20000 else struct.pack("<Q", size)
     table = [FREE] * catalog
     room = (bitmap + 511) // 512 * 512
@@ -32,7 +53,9 @@ def redolog(name, subtype=b"Growing", version=0x20000, size=1 << 20, extents=Non
         begin = number * (room + extent)
         for sector, value in sectors.items():
             data[begin + sector // 8] |= 1 << sector % 8
-            data[begin + room + sector * 512:begin + room + sector * 512 + 512] = bytes([value]) * 512
+            data[begin + room + sector * 512 : begin + room + sector * 512 + 512] = (
+                bytes([value]) * 512
+            )
     Path(name).write_bytes(head.ljust(header, b"\0") + struct.pack(f"<{catalog}I", *table) + data)
     return name
 
@@ -61,21 +84,30 @@ def test_converted_by_bximage(folder, cairn, qemu, seed):
     assert Path("b.raw").read_bytes() == Path("disk.raw").read_bytes()
     qemu("compare", "-f", "raw", "-F", "raw", "b.raw", "disk.raw")
     assert cairn("check", "a.bochs").code == 0
-    zero = sum(part["length"] for part in cairn("map", "--output=json", "a.bochs").json() if not part["data"])
+    zero = sum(
+        part["length"]
+        for part in cairn("map", "--output=json", "a.bochs").json()
+        if not part["data"]
+    )
     assert zero > 1 << 20
 
 
 @pytest.mark.parametrize("version", [0x10000, 0x20000])
 def test_sectors(folder, cairn, qemu, version):
     source = random.Random(3)
-    extents = {place: (number, {sector: source.randrange(1, 256) for sector in source.sample(range(32), 9)})
-               for number, place in enumerate(source.sample(range(64), 20))}
+    extents = {
+        place: (
+            number,
+            {sector: source.randrange(1, 256) for sector in source.sample(range(32), 9)},
+        )
+        for number, place in enumerate(source.sample(range(64), 20))
+    }
     redolog("a.bochs", version=version, extents=extents)
     expected = bytearray(1 << 20)
     for place, (_, sectors) in extents.items():
         for sector, value in sectors.items():
             at = place * 16384 + sector * 512
-            expected[at:at + 512] = bytes([value]) * 512
+            expected[at : at + 512] = bytes([value]) * 512
     cairn("convert", "-O", "raw", "a.bochs", "ours.raw")
     qemu("convert", "-f", "bochs", "-O", "raw", "a.bochs", "theirs.raw")
     assert Path("ours.raw").read_bytes() == Path("theirs.raw").read_bytes() == bytes(expected)
@@ -83,9 +115,31 @@ def test_sectors(folder, cairn, qemu, version):
 
 def test_large_bitmaps(folder, cairn, qemu):
     """More than a sector of bits."""
-    redolog("a.bochs", size=8 << 20, catalog=2, extent=8 << 20, bitmap=2048, extents={0: (0, {0: 1, 4095: 2, 4096: 3, 16383: 4})})
-    cairn("io", "-f", "bochs", "-r", "-c", "read -P 1 0 512", "-c", "read -P 0 512 512", "-c", "read -P 2 2096640 512",
-          "-c", "read -P 3 2M 512", "-c", "read -P 4 8388096 512", "a.bochs")
+    redolog(
+        "a.bochs",
+        size=8 << 20,
+        catalog=2,
+        extent=8 << 20,
+        bitmap=2048,
+        extents={0: (0, {0: 1, 4095: 2, 4096: 3, 16383: 4})},
+    )
+    cairn(
+        "io",
+        "-f",
+        "bochs",
+        "-r",
+        "-c",
+        "read -P 1 0 512",
+        "-c",
+        "read -P 0 512 512",
+        "-c",
+        "read -P 2 2096640 512",
+        "-c",
+        "read -P 3 2M 512",
+        "-c",
+        "read -P 4 8388096 512",
+        "a.bochs",
+    )
     qemu("convert", "-f", "bochs", "-O", "raw", "a.bochs", "a.raw")
     cairn("compare", "a.bochs", "a.raw")
 
@@ -93,17 +147,21 @@ def test_large_bitmaps(folder, cairn, qemu):
 @pytest.fixture
 def layered(folder):
     """A base of bytes 7 and a redolog over it with some sectors of 9."""
+
     def make(subtype, name):
         Path("disk.img").write_bytes(b"\7" * (1 << 20))
         redolog(name, subtype=subtype, extents={0: (0, {1: 9}), 5: (1, {0: 9, 31: 9})})
         expected = bytearray(b"\7" * (1 << 20))
         for at in (512, 5 * 16384, 6 * 16384 - 512):
-            expected[at:at + 512] = b"\x09" * 512
+            expected[at : at + 512] = b"\x09" * 512
         return bytes(expected)
+
     return make
 
 
-@pytest.mark.parametrize("subtype, name", [(b"Undoable", "disk.img.redolog"), (b"Volatile", "disk.img.AbCdEf")])
+@pytest.mark.parametrize(
+    "subtype, name", [(b"Undoable", "disk.img.redolog"), (b"Volatile", "disk.img.AbCdEf")]
+)
 def test_redologs_over_a_base(layered, cairn, subtype, name):
     expected = layered(subtype, name)
     cairn("convert", "-O", "raw", name, "out.raw")
@@ -123,8 +181,14 @@ def test_a_redolog_with_another_name(layered, cairn):
     expected = layered(b"Undoable", "other")
     result = cairn("convert", "-O", "raw", "other", "out.raw", ok=False)
     assert result.code == 1 and "base of this redolog is not known" in result.err
-    cairn("convert", "-O", "raw", "--image-opts",
-          "driver=bochs,file.filename=other,backing.driver=raw,backing.file.filename=disk.img", "out.raw")
+    cairn(
+        "convert",
+        "-O",
+        "raw",
+        "--image-opts",
+        "driver=bochs,file.filename=other,backing.driver=raw,backing.file.filename=disk.img",
+        "out.raw",
+    )
     assert Path("out.raw").read_bytes() == expected
 
 
@@ -134,7 +198,7 @@ LIES = [
     (48, "text", b"vvfat\0", "Image not in Bochs format"),
     (64, "I", 0x30000, "Image not in Bochs format"),
     (72, "I", 0x100001, "Catalog size is too large"),
-    (72, "I", 0xffffffff, "Catalog size is too large"),
+    (72, "I", 0xFFFFFFFF, "Catalog size is too large"),
     (80, "I", 256, "Extent size must be at least 512"),
     (80, "I", 0, "Extent size must be at least 512"),
     (80, "I", 16383, "Extent size 16383 is not a power of two"),
@@ -145,11 +209,11 @@ LIES = [
 ]
 STRICTER = [
     (68, "I", 0, "Header size 0 is less than 512"),
-    (68, "I", 0xffffff00, "past the end of the file"),
+    (68, "I", 0xFFFFFF00, "past the end of the file"),
     (72, "I", 0x100000, "past the end of the file"),
     (76, "I", 0, "Bitmap size 0 does not fit"),
     (76, "I", 3, "Bitmap size 3 does not fit"),
-    (76, "I", 0xffffffff, "Bitmap size 4294967295 does not fit"),
+    (76, "I", 0xFFFFFFFF, "Bitmap size 4294967295 does not fit"),
 ]
 
 
@@ -180,7 +244,7 @@ def test_headers_and_catalogs_that_the_file_cuts(folder, cairn, length):
 
 def test_extents_behind_the_end(folder, cairn, patch):
     redolog("a.bochs", extents={0: (0, {1: 9})})
-    for number in (1, 0xfffffffe):
+    for number in (1, 0xFFFFFFFE):
         patch("a.bochs", 512 + 4 * 9, "I", number)
         result = cairn("convert", "-O", "raw", "a.bochs", "out.raw", ok=False)
         assert result.code == 1 and "extent" in result.err
@@ -202,9 +266,14 @@ def test_extents_that_are_shared(folder, cairn, patch):
 
 def test_what_qemu_says(folder, ours, qemu):
     redolog("a.bochs", extents={0: (0, {1: 9})})
-    for words in (["info", "a.bochs"], ["info", "--output=json", "a.bochs"], ["check", "a.bochs"],
-                  ["create", "-f", "bochs", "b.bochs", "1M"], ["convert", "-O", "bochs", "a.bochs", "b.bochs"],
-                  ["resize", "a.bochs", "2M"]):
+    for words in (
+        ["info", "a.bochs"],
+        ["info", "--output=json", "a.bochs"],
+        ["check", "a.bochs"],
+        ["create", "-f", "bochs", "b.bochs", "1M"],
+        ["convert", "-O", "bochs", "a.bochs", "b.bochs"],
+        ["resize", "a.bochs", "2M"],
+    ):
         mine, theirs = ours(*words, ok=False), qemu(*words, ok=False)
         assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err), words
     redolog("b.redolog", subtype=b"Undoable")

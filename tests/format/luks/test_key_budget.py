@@ -20,7 +20,11 @@ def image(folder):
     def make(kind, change):
         with open("a.img", "wb") as out:
             out.truncate(24 << 20)
-        words = ["--pbkdf-force-iterations", "4", "--pbkdf-memory", "64"] if kind == "luks2" else ["--pbkdf-force-iterations", "1000"]
+        words = (
+            ["--pbkdf-force-iterations", "4", "--pbkdf-memory", "64"]
+            if kind == "luks2"
+            else ["--pbkdf-force-iterations", "1000"]
+        )
         call("cryptsetup", "luksFormat", "-q", "--type", kind, *words, "--key-file", "pw", "a.img")
         with open("a.img", "r+b") as file:
             data = bytearray(file.read(4 << 20))
@@ -29,14 +33,14 @@ def image(folder):
             else:
                 for at in (0, struct.unpack_from(">Q", data, 8)[0]):
                     size = struct.unpack_from(">Q", data, at + 8)[0]
-                    area = data[at + 4096:at + size]
-                    text = json.loads(area[:area.index(0)])
+                    area = data[at + 4096 : at + size]
+                    text = json.loads(area[: area.index(0)])
                     for slot in text["keyslots"].values():
                         slot["kdf"].update(change)
                     encoded = json.dumps(text).encode()
-                    data[at + 4096:at + size] = encoded + bytes(size - 4096 - len(encoded))
-                    data[at + 448:at + 512] = bytes(64)
-                    data[at + 448:at + 480] = hashlib.sha256(data[at:at + size]).digest()
+                    data[at + 4096 : at + size] = encoded + bytes(size - 4096 - len(encoded))
+                    data[at + 448 : at + 512] = bytes(64)
+                    data[at + 448 : at + 480] = hashlib.sha256(data[at : at + size]).digest()
             file.seek(0)
             file.write(data)
         return "driver=luks,key-secret=s0,file.filename=a.img"
@@ -71,9 +75,11 @@ def test_argon2_with_many_passes(cairn, image):
 
 
 def test_pbkdf2_for_hours(cairn, image):
-    err = refused(cairn, image("luks1", 0xffffffff))
+    err = refused(cairn, image("luks1", 0xFFFFFFFF))
     assert "Keyslot 0 asks for 4294967295 iterations" in err and "--key-budget time=" in err
 
 
 def test_unknown_words_are_refused(cairn, image):
-    assert "memory and time are known" in refused(cairn, image("luks1", 1000), "--key-budget", "speed=1")
+    assert "memory and time are known" in refused(
+        cairn, image("luks1", 1000), "--key-budget", "speed=1"
+    )

@@ -31,21 +31,51 @@ def cryptsetup(*words, ok=True):
     return call("cryptsetup", *words, ok=ok)
 
 
-KINDS = ["cipher-alg=aes-256,cipher-mode=xts", "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv",
-         "cipher-alg=aes-192,cipher-mode=xts,hash-alg=sha512", "cipher-alg=serpent-256,cipher-mode=xts,hash-alg=ripemd160",
-         "cipher-alg=twofish-192,cipher-mode=xts",
-         "cipher-alg=cast5-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=md5", "cipher-mode=ctr,ivgen-alg=plain,hash-alg=sm3"]
+KINDS = [
+    "cipher-alg=aes-256,cipher-mode=xts",
+    "cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv",
+    "cipher-alg=aes-192,cipher-mode=xts,hash-alg=sha512",
+    "cipher-alg=serpent-256,cipher-mode=xts,hash-alg=ripemd160",
+    "cipher-alg=twofish-192,cipher-mode=xts",
+    "cipher-alg=cast5-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=md5",
+    "cipher-mode=ctr,ivgen-alg=plain,hash-alg=sm3",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_qemu_and_cairn_read_each_other(cairn, qemu, disk, kind):
-    cairn("convert", "-q", S0, "-f", "raw", "-O", "luks", "-o", f"key-secret=s0,{QUICK},{kind}", disk, "ours.luks")
-    qemu("convert", S0, "-f", "raw", "-O", "luks", "-o", f"key-secret=s0,{QUICK},{kind}", disk, "theirs.luks")
+    cairn(
+        "convert",
+        "-q",
+        S0,
+        "-f",
+        "raw",
+        "-O",
+        "luks",
+        "-o",
+        f"key-secret=s0,{QUICK},{kind}",
+        disk,
+        "ours.luks",
+    )
+    qemu(
+        "convert",
+        S0,
+        "-f",
+        "raw",
+        "-O",
+        "luks",
+        "-o",
+        f"key-secret=s0,{QUICK},{kind}",
+        disk,
+        "theirs.luks",
+    )
     plain = f"driver=raw,file.filename={disk}"
     qemu("compare", S0, "--image-opts", luks("ours.luks"), plain)
     cairn("compare", S0, "--image-opts", luks("theirs.luks"), plain)
     assert os.path.getsize("ours.luks") == os.path.getsize("theirs.luks")
-    mine, other = (qemu("info", "--output=json", name).json() for name in ("ours.luks", "theirs.luks"))
+    mine, other = (
+        qemu("info", "--output=json", name).json() for name in ("ours.luks", "theirs.luks")
+    )
     for info in (mine, other):
         for key in ("uuid", "slots", "master-key-iters"):
             del info["format-specific"]["data"][key]
@@ -54,15 +84,40 @@ def test_qemu_and_cairn_read_each_other(cairn, qemu, disk, kind):
 
 @pytest.mark.parametrize("output", ["human", "json"])
 def test_info_is_qemus(ours, qemu, output):
-    qemu("create", "-q", S0, "-f", "luks", "-o", f"key-secret=s0,{QUICK},cipher-mode=cbc,ivgen-alg=essiv", "a.luks", "1M")
-    assert ours("info", f"--output={output}", "a.luks").out == qemu("info", f"--output={output}", "a.luks").out
-    assert ours("map", S0, "--output=json", "--image-opts", luks("a.luks")).out == \
-        qemu("map", S0, "--output=json", "--image-opts", luks("a.luks")).out
+    qemu(
+        "create",
+        "-q",
+        S0,
+        "-f",
+        "luks",
+        "-o",
+        f"key-secret=s0,{QUICK},cipher-mode=cbc,ivgen-alg=essiv",
+        "a.luks",
+        "1M",
+    )
+    assert (
+        ours("info", f"--output={output}", "a.luks").out
+        == qemu("info", f"--output={output}", "a.luks").out
+    )
+    assert (
+        ours("map", S0, "--output=json", "--image-opts", luks("a.luks")).out
+        == qemu("map", S0, "--output=json", "--image-opts", luks("a.luks")).out
+    )
 
 
 def test_keys_of_24_bytes_are_padded_as_cryptsetup_does(cairn, disk):
     """qemu-img aborts on these."""
-    cairn("convert", "-q", S0, "-O", "luks", "-o", f"key-secret=s0,{QUICK},cipher-alg=aes-192,cipher-mode=cbc", disk, "a.luks")
+    cairn(
+        "convert",
+        "-q",
+        S0,
+        "-O",
+        "luks",
+        "-o",
+        f"key-secret=s0,{QUICK},cipher-alg=aes-192,cipher-mode=cbc",
+        disk,
+        "a.luks",
+    )
     cryptsetup("open", "--test-passphrase", "--type", "luks1", "--key-file", "pw0", "a.luks")
     cairn("compare", S0, "--image-opts", luks("a.luks"), f"driver=raw,file.filename={disk}")
 
@@ -70,11 +125,20 @@ def test_keys_of_24_bytes_are_padded_as_cryptsetup_does(cairn, disk):
 def test_cryptsetup_knows_our_images(cairn, disk):
     cairn("convert", "-q", S0, "-O", "luks", "-o", f"key-secret=s0,{QUICK}", disk, "a.luks")
     dump = cryptsetup("luksDump", "a.luks").out
-    assert "xts-plain64" in dump and "Payload offset:\t4040" in dump and "Key Slot 0: ENABLED" in dump
+    assert (
+        "xts-plain64" in dump and "Payload offset:\t4040" in dump and "Key Slot 0: ENABLED" in dump
+    )
     cryptsetup("open", "--test-passphrase", "--type", "luks1", "--key-file", "pw0", "a.luks")
-    assert cryptsetup("open", "--test-passphrase", "--type", "luks1", "--key-file", "pw1", "a.luks", ok=False).code == 2
+    assert (
+        cryptsetup(
+            "open", "--test-passphrase", "--type", "luks1", "--key-file", "pw1", "a.luks", ok=False
+        ).code
+        == 2
+    )
     # Slots that cryptsetup adds open here; those that it kills do not.
-    cryptsetup("luksAddKey", "-q", "--pbkdf-force-iterations", "1000", "--key-file", "pw0", "a.luks", "pw1")
+    cryptsetup(
+        "luksAddKey", "-q", "--pbkdf-force-iterations", "1000", "--key-file", "pw0", "a.luks", "pw1"
+    )
     plain = f"driver=raw,file.filename={disk}"
     cairn("compare", S1, "--image-opts", luks("a.luks", "s1"), plain)
     cryptsetup("luksKillSlot", "-q", "--key-file", "pw1", "a.luks", "0")
@@ -82,10 +146,35 @@ def test_cryptsetup_knows_our_images(cairn, disk):
     assert "Invalid password, cannot unlock any keyslot" in refused.err
 
 
-@pytest.mark.parametrize("words", [["--type", "luks2", "--pbkdf", "pbkdf2"],
-                                   ["--type", "luks2", "--pbkdf", "argon2id", "--pbkdf-memory", "1024", "--pbkdf-parallel", "1"],
-                                   ["--type", "luks2", "--pbkdf", "argon2i", "--pbkdf-memory", "1024", "--pbkdf-parallel", "1",
-                                    "--sector-size", "4096"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--type", "luks2", "--pbkdf", "pbkdf2"],
+        [
+            "--type",
+            "luks2",
+            "--pbkdf",
+            "argon2id",
+            "--pbkdf-memory",
+            "1024",
+            "--pbkdf-parallel",
+            "1",
+        ],
+        [
+            "--type",
+            "luks2",
+            "--pbkdf",
+            "argon2i",
+            "--pbkdf-memory",
+            "1024",
+            "--pbkdf-parallel",
+            "1",
+            "--sector-size",
+            "4096",
+        ],
+    ],
+    ids=str,
+)
 def test_what_cryptsetup_encrypts_in_place_is_read_and_written(cairn, ours, disk, words):
     """`reencrypt --encrypt` works on plain files, without the kernel."""
     content = disk.read_bytes() + bytes(4096 - disk.stat().st_size % 4096)
@@ -93,7 +182,18 @@ def test_what_cryptsetup_encrypts_in_place_is_read_and_written(cairn, ours, disk
     iterations = ["--pbkdf-force-iterations", "4" if "argon2" in str(words) else "1000"]
     with open("a.img", "wb") as out:
         out.write(content + bytes(32 << 20))
-    cryptsetup("reencrypt", "--encrypt", "-q", "--reduce-device-size", "32M", "--key-file", "pw0", *iterations, *words, "a.img")
+    cryptsetup(
+        "reencrypt",
+        "--encrypt",
+        "-q",
+        "--reduce-device-size",
+        "32M",
+        "--key-file",
+        "pw0",
+        *iterations,
+        *words,
+        "a.img",
+    )
     for info in (ours("info", "-f", "luks", "a.img").out, cairn("info", "a.img").out):
         assert "file format: luks" in info and "encrypted: yes" in info
     assert "file format: raw" in ours("info", "a.img").out
@@ -106,75 +206,188 @@ def test_what_cryptsetup_encrypts_in_place_is_read_and_written(cairn, ours, disk
     os.truncate("new.raw", size)
     cairn("convert", "-q", "-n", S0, "-f", "raw", "--target-image-opts", "new.raw", luks("a.img"))
     cairn("compare", "-q", S0, "--image-opts", luks("a.img"), "driver=raw,file.filename=new.raw")
-    cryptsetup("reencrypt", "--decrypt", "-q", "--force-offline-reencrypt", "--header", "head.img", "--key-file", "pw0", "a.img")
+    cryptsetup(
+        "reencrypt",
+        "--decrypt",
+        "-q",
+        "--force-offline-reencrypt",
+        "--header",
+        "head.img",
+        "--key-file",
+        "pw0",
+        "a.img",
+    )
     assert open("a.img", "rb").read(size) == open("new.raw", "rb").read()
 
 
-@pytest.mark.parametrize("words", [[], ["-c", "aes-cbc-essiv:sha256", "-s", "128", "-h", "sha512"], ["-c", "aes-xts-plain64", "-s", "256"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-c", "aes-cbc-essiv:sha256", "-s", "128", "-h", "sha512"],
+        ["-c", "aes-xts-plain64", "-s", "256"],
+    ],
+    ids=str,
+)
 def test_images_that_cryptsetup_made_take_data(cairn, qemu, disk, words):
     with open("a.img", "wb") as out:
         out.truncate(8 << 20)
-    cryptsetup("luksFormat", "-q", "--type", "luks1", "--pbkdf-force-iterations", "1000", "--key-file", "pw0", *words, "a.img")
+    cryptsetup(
+        "luksFormat",
+        "-q",
+        "--type",
+        "luks1",
+        "--pbkdf-force-iterations",
+        "1000",
+        "--key-file",
+        "pw0",
+        *words,
+        "a.img",
+    )
     cairn("convert", "-q", "-n", S0, "-f", "raw", "--target-image-opts", disk, luks("a.img"))
     qemu("compare", S0, "--image-opts", luks("a.img"), f"driver=raw,file.filename={disk}")
 
 
 def test_detached_headers(cairn, qemu, disk):
     """qemu-img cannot make them (a fault of its option table) but opens them."""
-    cairn("create", "-q", S0, "-f", "luks", "-o", f"key-secret=s0,{QUICK},detached-header=on", "head.luks")
+    cairn(
+        "create",
+        "-q",
+        S0,
+        "-f",
+        "luks",
+        "-o",
+        f"key-secret=s0,{QUICK},detached-header=on",
+        "head.luks",
+    )
     assert os.path.getsize("head.luks") == 2068480
     with open("body.raw", "wb") as out:
         out.truncate(4 << 20)
-    both = luks("body.raw", header_filename="head.luks").replace("header-filename", "header.filename")
+    both = luks("body.raw", header_filename="head.luks").replace(
+        "header-filename", "header.filename"
+    )
     cairn("convert", "-q", "-n", S0, "-f", "raw", "--target-image-opts", disk, both)
     plain = f"driver=raw,file.filename={disk}"
     qemu("compare", S0, "--image-opts", both, plain)
     cairn("compare", S0, "--image-opts", both, plain)
-    assert qemu("info", "--output=json", S0, "--image-opts", both).json()["format-specific"]["data"]["detached-header"]
-    cryptsetup("open", "--test-passphrase", "--type", "luks1", "--key-file", "pw0", "--header", "head.luks", "body.raw")
+    assert qemu("info", "--output=json", S0, "--image-opts", both).json()["format-specific"][
+        "data"
+    ]["detached-header"]
+    cryptsetup(
+        "open",
+        "--test-passphrase",
+        "--type",
+        "luks1",
+        "--key-file",
+        "pw0",
+        "--header",
+        "head.luks",
+        "body.raw",
+    )
     alone = cairn("info", "-f", "luks", "head.luks", ok=False)
     assert "LUKS payload is overlapping with the header" in alone.err
 
 
-@pytest.mark.parametrize("options", ["", ",preallocation=falloc", ",preallocation=full", ",preallocation=metadata"])
+@pytest.mark.parametrize(
+    "options", ["", ",preallocation=falloc", ",preallocation=full", ",preallocation=metadata"]
+)
 def test_create_resize_and_measure(cairn, qemu, options):
     cairn("create", "-q", S0, "-f", "luks", "-o", f"key-secret=s0,{QUICK}{options}", "a.luks", "3M")
     assert os.path.getsize("a.luks") == 2068480 + (3 << 20)
-    assert (os.stat("a.luks").st_blocks * 512 > 3 << 20) == (options.endswith("falloc") or options.endswith("full"))
+    assert (os.stat("a.luks").st_blocks * 512 > 3 << 20) == (
+        options.endswith("falloc") or options.endswith("full")
+    )
     cairn("resize", "-q", S0, "--image-opts", luks("a.luks"), "5M")
     assert os.path.getsize("a.luks") == 2068480 + (5 << 20)
     cairn("resize", "-q", "--shrink", S0, "--image-opts", luks("a.luks"), "1M")
     assert qemu("info", "--output=json", "a.luks").json()["virtual-size"] == 1 << 20
-    words = ("measure", "--output=json", S0, "-O", "luks", "-o", f"key-secret=s0,{QUICK}", "--size", "12345")
+    words = (
+        "measure",
+        "--output=json",
+        S0,
+        "-O",
+        "luks",
+        "-o",
+        f"key-secret=s0,{QUICK}",
+        "--size",
+        "12345",
+    )
     assert cairn(*words).json() == qemu(*words).json()
 
 
 def test_what_is_refused_is_refused_with_qemus_words(ours, qemu, disk):
     with open("a.luks", "wb") as out:
         out.truncate(0)
-    for options in ("", "key-secret=zz", "key-secret=s0,cipher-alg=foo", "key-secret=s0,cipher-alg=des", "key-secret=s0,hash-alg=foo",
-                    "key-secret=s0,cipher-alg=cast5-128", "key-secret=s0,ivgen-alg=essiv,ivgen-hash-alg=sha1",
-                    "key-secret=s0,cipher-mode=gcm", "key-secret=s0,ivgen-alg=lmk", "key-secret=s0,foo=1",
-                    "key-secret=s0,preallocation=foo"):
-        words = ("create", "-q", S0, "-f", "luks", *(("-o", options) if options else ()), "a.luks", "1M")
+    for options in (
+        "",
+        "key-secret=zz",
+        "key-secret=s0,cipher-alg=foo",
+        "key-secret=s0,cipher-alg=des",
+        "key-secret=s0,hash-alg=foo",
+        "key-secret=s0,cipher-alg=cast5-128",
+        "key-secret=s0,ivgen-alg=essiv,ivgen-hash-alg=sha1",
+        "key-secret=s0,cipher-mode=gcm",
+        "key-secret=s0,ivgen-alg=lmk",
+        "key-secret=s0,foo=1",
+        "key-secret=s0,preallocation=foo",
+    ):
+        words = (
+            "create",
+            "-q",
+            S0,
+            "-f",
+            "luks",
+            *(("-o", options) if options else ()),
+            "a.luks",
+            "1M",
+        )
         mine, other = (program(*words, ok=False) for program in (ours, qemu))
         assert (mine.code, mine.err) == (other.code, other.err)
-    mine = ours("create", "-q", S0, "-f", "luks", "-o", "key-secret=s0,iter-time=-1", "a.luks", "1M", ok=False)
+    mine = ours(
+        "create",
+        "-q",
+        S0,
+        "-f",
+        "luks",
+        "-o",
+        "key-secret=s0,iter-time=-1",
+        "a.luks",
+        "1M",
+        ok=False,
+    )
     assert "too large to scale: Numerical result out of range" in mine.err
     qemu("create", "-q", S0, "-f", "luks", "-o", f"key-secret=s0,{QUICK}", "b.luks", "1M")
-    for words in (("convert", "-O", "luks", disk, "c.luks"), ("convert", "-O", "raw", "b.luks", "c.raw"), ("check", S0, "--image-opts", luks("b.luks")),
-                  ("convert", S1, "-O", "raw", "--image-opts", luks("b.luks", "s1"), "c.raw"),
-                  ("info", "--image-opts", luks("b.luks", foo="1")), ("map", S0, "--image-opts", luks("b.luks"))):
+    for words in (
+        ("convert", "-O", "luks", disk, "c.luks"),
+        ("convert", "-O", "raw", "b.luks", "c.raw"),
+        ("check", S0, "--image-opts", luks("b.luks")),
+        ("convert", S1, "-O", "raw", "--image-opts", luks("b.luks", "s1"), "c.raw"),
+        ("info", "--image-opts", luks("b.luks", foo="1")),
+        ("map", S0, "--image-opts", luks("b.luks")),
+    ):
         mine, other = (program(*words, ok=False) for program in (ours, qemu))
         assert (mine.code, mine.err, mine.out) == (other.code, other.err, other.out)
 
 
-SECRETS = ["secret,id=s0", "secret,id=s0,data=x,file=pw0", "secret,id=s0,file=nowhere", "secret,id=s0,data=x y,format=base64",
-           "secret,id=s0,data=x,format=hex", "secret,id=k,data=0123456789abcdef0123456789abcdef --object secret,id=s0,data=x,keyid=k",
-           "secret,id=k,data=0123 --object secret,id=s0,data=0123456789abcdef,keyid=k,iv=MDEyMzQ1Njc4OWFiY2RlZg==",
-           "secret,id=k,data=x --object secret,id=s0,data=x,keyid=k,iv=MDEyMw==", "secret,id=s0,data=x,keyid=zz,iv=MDEyMw==",
-           "secret,data=x", "secret,id=0s,data=x", "secret,id=s0,data=x --object secret,id=s0,data=x", "secret,id=s0,data=x,foo=1",
-           "foo,id=s0", "secret_keyring,id=s0,serial=0", "secret_keyring,id=s0", "secret_keyring,id=s0,serial=123456"]
+SECRETS = [
+    "secret,id=s0",
+    "secret,id=s0,data=x,file=pw0",
+    "secret,id=s0,file=nowhere",
+    "secret,id=s0,data=x y,format=base64",
+    "secret,id=s0,data=x,format=hex",
+    "secret,id=k,data=0123456789abcdef0123456789abcdef --object secret,id=s0,data=x,keyid=k",
+    "secret,id=k,data=0123 --object secret,id=s0,data=0123456789abcdef,keyid=k,iv=MDEyMzQ1Njc4OWFiY2RlZg==",
+    "secret,id=k,data=x --object secret,id=s0,data=x,keyid=k,iv=MDEyMw==",
+    "secret,id=s0,data=x,keyid=zz,iv=MDEyMw==",
+    "secret,data=x",
+    "secret,id=0s,data=x",
+    "secret,id=s0,data=x --object secret,id=s0,data=x",
+    "secret,id=s0,data=x,foo=1",
+    "foo,id=s0",
+    "secret_keyring,id=s0,serial=0",
+    "secret_keyring,id=s0",
+    "secret_keyring,id=s0,serial=123456",
+]
 
 
 @pytest.mark.parametrize("objects", SECRETS)
@@ -186,12 +399,22 @@ def test_bad_secrets_are_refused_with_qemus_words(ours, qemu, objects):
     assert (mine.code, mine.err) == (other.code, other.err)
 
 
-@pytest.mark.parametrize("definition", [
-    '{"qom-type":5,"id":"a"}', '{"qom-type":"secret","id":5}', '{"qom-type":"secret","id":"a","data":true}',
-    '{"qom-type":"secret","id":"a","data":["x"]}', '{"qom-type":"secret","id":"a","data":"x","format":5}',
-    '{"qom-type":"throttle-group","id":"a","x-iops-total":"5"}', '{"qom-type":"tls-creds-x509","id":"a","dir":"/","verify-peer":"on"}'])
+@pytest.mark.parametrize(
+    "definition",
+    [
+        '{"qom-type":5,"id":"a"}',
+        '{"qom-type":"secret","id":5}',
+        '{"qom-type":"secret","id":"a","data":true}',
+        '{"qom-type":"secret","id":"a","data":["x"]}',
+        '{"qom-type":"secret","id":"a","data":"x","format":5}',
+        '{"qom-type":"throttle-group","id":"a","x-iops-total":"5"}',
+        '{"qom-type":"tls-creds-x509","id":"a","dir":"/","verify-peer":"on"}',
+    ],
+)
 def test_types_of_json_objects(ours, qemu, definition):
-    mine, other = (program("info", "--object", definition, "none.qcow2", ok=False) for program in (ours, qemu))
+    mine, other = (
+        program("info", "--object", definition, "none.qcow2", ok=False) for program in (ours, qemu)
+    )
     assert (mine.code, mine.err) == (other.code, other.err)
     assert "Invalid parameter type" in mine.err
 
@@ -199,16 +422,31 @@ def test_types_of_json_objects(ours, qemu, definition):
 def test_every_kind_of_secret_opens_the_same_image(cairn, ours, disk):
     cairn("convert", "-q", S0, "-O", "luks", "-o", f"key-secret=s0,{QUICK}", disk, "a.luks")
     plain = f"driver=raw,file.filename={disk}"
-    key, iv = "3031323334353637383961626364656630313233343536373839616263646566", "000102030405060708090a0b0c0d0e0f"
-    sealed = subprocess.run(["openssl", "enc", "-aes-256-cbc", "-K", key, "-iv", iv, "-base64", "-A", "-in", "pw0"],
-                            capture_output=True, text=True, check=True).stdout
+    key, iv = (
+        "3031323334353637383961626364656630313233343536373839616263646566",
+        "000102030405060708090a0b0c0d0e0f",
+    )
+    sealed = subprocess.run(
+        ["openssl", "enc", "-aes-256-cbc", "-K", key, "-iv", iv, "-base64", "-A", "-in", "pw0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     master = "--object=secret,id=k,file=key.b64,format=base64"
-    for objects in (["--object=secret,id=s0,data=correct horse"], ["--object=secret,id=s0,data=Y29ycmVjdCBob3JzZQ==,format=base64"],
-                    ['--object={"qom-type":"secret","id":"s0","data":"correct horse"}'],
-                    [master, f"--object=secret,id=s0,data={sealed},format=base64,keyid=k,iv=AAECAwQFBgcICQoLDA0ODw=="]):
+    for objects in (
+        ["--object=secret,id=s0,data=correct horse"],
+        ["--object=secret,id=s0,data=Y29ycmVjdCBob3JzZQ==,format=base64"],
+        ['--object={"qom-type":"secret","id":"s0","data":"correct horse"}'],
+        [
+            master,
+            f"--object=secret,id=s0,data={sealed},format=base64,keyid=k,iv=AAECAwQFBgcICQoLDA0ODw==",
+        ],
+    ):
         ours("compare", *objects, "--image-opts", luks("a.luks"), plain)
     name = 'json:{"driver":"luks","key-secret":"s0","file":{"driver":"file","filename":"a.luks"}}'
-    ours("compare", S0, name, "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"%s\"}}" % disk)
+    ours(
+        "compare", S0, name, 'json:{"driver":"raw","file":{"driver":"file","filename":"%s"}}' % disk
+    )
 
 
 def test_a_passphrase_on_the_command_line_is_warned_about_and_soon_gone(cairn, ours, disk):
@@ -216,8 +454,21 @@ def test_a_passphrase_on_the_command_line_is_warned_about_and_soon_gone(cairn, o
     words = ["info", "--object", "secret,id=s0,data=correct horse", "--image-opts", luks("a.luks")]
     assert "warning: a secret given as data=" in cairn(*words).err
     assert ours(*words).err == ""
-    job = subprocess.Popen([CAIRN, "bench", "-q", "--object", "secret,id=s0,data=correct horse", "-c", "20000000", "--image-opts",
-                            luks("a.luks")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    job = subprocess.Popen(
+        [
+            CAIRN,
+            "bench",
+            "-q",
+            "--object",
+            "secret,id=s0,data=correct horse",
+            "-c",
+            "20000000",
+            "--image-opts",
+            luks("a.luks"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         shown = b"correct horse"
         until = time.monotonic() + 20
@@ -231,6 +482,7 @@ def test_a_passphrase_on_the_command_line_is_warned_about_and_soon_gone(cairn, o
 
 def test_people_are_asked_on_their_terminal(cairn, disk):
     """With a terminal and no secret: asked without echo, twice for a new image."""
+
     def at_terminal(answers, *words):
         child, terminal = pty.fork()
         if child == 0:
@@ -258,4 +510,7 @@ def test_people_are_asked_on_their_terminal(cairn, disk):
     cairn("compare", S0, "--image-opts", luks("a.luks"), f"driver=raw,file.filename={disk}")
     code, seen = at_terminal([b"wrong"], "compare", "a.luks", disk)
     assert code == 2 and "Invalid password" in seen
-    assert "Parameter 'key-secret' is required for cipher" in cairn("compare", "a.luks", disk, ok=False, stdin=subprocess.DEVNULL).err
+    assert (
+        "Parameter 'key-secret' is required for cipher"
+        in cairn("compare", "a.luks", disk, ok=False, stdin=subprocess.DEVNULL).err
+    )

@@ -20,6 +20,7 @@ def patch():
         with open(name, "r+b") as image:
             image.seek(at)
             image.write(struct.pack(">" + fmt, *values))
+
     return change
 
 
@@ -43,10 +44,18 @@ def test_created_above_a_backing_file(folder, ours, qemu):
 
 
 def test_options_of_creation(folder, ours, qemu):
-    assert ours("create", "-f", "qcow", "-o", "help").out == qemu("create", "-f", "qcow", "-o", "help").out
-    for words in (["a", "0"], ["-o", "cluster_size=4k", "a", "1M"], ["-o", "encryption=on", "a", "1M"],
-                  ["-o", "encryption=on,encrypt.format=aes", "a", "1M"], ["-o", "encrypt.format=luks", "a", "1M"],
-                  ["-o", "encrypt.format=aes,encrypt.key-secret=x", "a", "1M"]):
+    assert (
+        ours("create", "-f", "qcow", "-o", "help").out
+        == qemu("create", "-f", "qcow", "-o", "help").out
+    )
+    for words in (
+        ["a", "0"],
+        ["-o", "cluster_size=4k", "a", "1M"],
+        ["-o", "encryption=on", "a", "1M"],
+        ["-o", "encryption=on,encrypt.format=aes", "a", "1M"],
+        ["-o", "encrypt.format=luks", "a", "1M"],
+        ["-o", "encrypt.format=aes,encrypt.key-secret=x", "a", "1M"],
+    ):
         mine = ours("create", "-f", "qcow", *words, ok=False)
         theirs = qemu("create", "-f", "qcow", *words, ok=False)
         assert (mine.code, mine.err) == (theirs.code, theirs.err), words
@@ -54,11 +63,22 @@ def test_options_of_creation(folder, ours, qemu):
 
 def test_sizes_that_could_not_be_opened_are_refused(folder, cairn):
     assert "too large" in cairn("create", "-f", "qcow", "a", "1E", ok=False).err
-    assert "too long" in cairn("create", "-u", "-f", "qcow", "-b", "x" * 1100, "-F", "raw", "a", "1M", ok=False).err
+    assert (
+        "too long"
+        in cairn(
+            "create", "-u", "-f", "qcow", "-b", "x" * 1100, "-F", "raw", "a", "1M", ok=False
+        ).err
+    )
 
 
 def test_the_same_writes_give_the_same_file(folder, ours, qemu):
-    commands = ["write -P 1 5k 1k", "write -P 2 2M 4k", "write -P 3 0 512", "write -P 4 8k 64k", "discard 0 4k"]
+    commands = [
+        "write -P 1 5k 1k",
+        "write -P 2 2M 4k",
+        "write -P 3 0 512",
+        "write -P 4 8k 64k",
+        "discard 0 4k",
+    ]
     words = [word for command in commands for word in ("-c", command)]
     qemu("create", "-q", "-f", "qcow", "a.qcow", "8M")
     qemu("create", "-q", "-f", "qcow", "b.qcow", "8M")
@@ -87,7 +107,10 @@ def test_clusters_that_qemu_compressed(folder, ours, cairn, qemu, qemu_io):
     qemu("compare", "a.qcow", "a.raw")
     cairn("check", "a.qcow")
     for words in ([], ["--output=json"]):
-        assert ours("map", *words, "a.qcow", ok=False).out == qemu("map", *words, "a.qcow", ok=False).out
+        assert (
+            ours("map", *words, "a.qcow", ok=False).out
+            == qemu("map", *words, "a.qcow", ok=False).out
+        )
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -123,11 +146,45 @@ def test_aes(disk, cairn, qemu):
 def test_untouched_sectors_of_an_encrypted_cluster_are_zero(folder, cairn, qemu):
     secret = ["--object", "secret,id=s0,data=x"]
     image = "driver=qcow,encrypt.key-secret=s0,file.filename=a.qcow"
-    cairn("create", *secret, "-q", "-f", "qcow", "-o", "encrypt.format=aes,encrypt.key-secret=s0", "a.qcow", "1M")
+    cairn(
+        "create",
+        *secret,
+        "-q",
+        "-f",
+        "qcow",
+        "-o",
+        "encrypt.format=aes,encrypt.key-secret=s0",
+        "a.qcow",
+        "1M",
+    )
     cairn("io", *secret, "--image-opts", "-c", "write -P 7 8704 512", image)
-    call("qemu-io", *secret, "--image-opts", "-c", "read -P 0 8k 512", "-c", "read -P 7 8704 512", "-c", "read -P 0 9k 3k", image)
-    assert cairn("convert", *secret, "-c", "-O", "qcow", "-o", "encrypt.format=aes,encrypt.key-secret=s0", "a.qcow", "b",
-                 ok=False).code == 1
+    call(
+        "qemu-io",
+        *secret,
+        "--image-opts",
+        "-c",
+        "read -P 0 8k 512",
+        "-c",
+        "read -P 7 8704 512",
+        "-c",
+        "read -P 0 9k 3k",
+        image,
+    )
+    assert (
+        cairn(
+            "convert",
+            *secret,
+            "-c",
+            "-O",
+            "qcow",
+            "-o",
+            "encrypt.format=aes,encrypt.key-secret=s0",
+            "a.qcow",
+            "b",
+            ok=False,
+        ).code
+        == 1
+    )
 
 
 def test_a_short_write_keeps_what_is_below(folder, cairn, qemu, qemu_io):
@@ -136,14 +193,35 @@ def test_a_short_write_keeps_what_is_below(folder, cairn, qemu, qemu_io):
     qemu_io("base", "write -P 9 0 1M", fmt="raw")
     cairn("create", "-q", "-f", "qcow", "top.qcow", "1M")
     image = "driver=qcow,file.filename=top.qcow,backing.driver=raw,backing.file.filename=base"
-    cairn("io", "--image-opts", "-c", "write -P 1 5k 1k", "-c", "read -P 9 4k 1k", "-c", "read -P 9 6k 2k", image)
+    cairn(
+        "io",
+        "--image-opts",
+        "-c",
+        "write -P 1 5k 1k",
+        "-c",
+        "read -P 9 4k 1k",
+        "-c",
+        "read -P 9 6k 2k",
+        image,
+    )
 
 
 def test_compressed_over_what_is_there(folder, cairn, qemu, qemu_io):
     """A cluster that is stored gets a new place: QEMU writes the stream over the data."""
     qemu("create", "-q", "-f", "qcow", "a.qcow", "1M")
     qemu_io("a.qcow", "write -P 1 0 64k", fmt="qcow")
-    cairn("io", "-f", "qcow", "-c", "write -c -P 2 4k 4k", "-c", "write -c -P 3 4k 4k", "-c", "read -P 3 4k 4k", "a.qcow")
+    cairn(
+        "io",
+        "-f",
+        "qcow",
+        "-c",
+        "write -c -P 2 4k 4k",
+        "-c",
+        "write -c -P 3 4k 4k",
+        "-c",
+        "read -P 3 4k 4k",
+        "a.qcow",
+    )
     qemu_io("a.qcow", "read -P 1 0 4k", "read -P 3 4k 4k", "read -P 1 8k 56k", fmt="qcow")
     cairn("check", "a.qcow")
 
@@ -153,34 +231,57 @@ def test_commit_empties_the_overlay(folder, ours, qemu, qemu_io):
         qemu("create", "-q", "-f", "raw", f"{name}.base", "1M")
         qemu("create", "-q", "-f", "qcow", "-b", f"{name}.base", "-F", "raw", f"{name}.qcow")
         qemu_io(f"{name}.qcow", "write -P 5 64k 64k", fmt="qcow")
-    assert ours("commit", "-f", "qcow", "a.qcow").out.replace("a.", "b.") == qemu("commit", "-f", "qcow", "b.qcow").out
+    assert (
+        ours("commit", "-f", "qcow", "a.qcow").out.replace("a.", "b.")
+        == qemu("commit", "-f", "qcow", "b.qcow").out
+    )
     assert same("a.base", "b.base")
     assert len(open("a.qcow", "rb").read()) == len(open("b.qcow", "rb").read())
 
 
-@pytest.mark.parametrize("words", [["resize", "FILE", "2M"], ["check", "FILE"], ["snapshot", "-c", "x", "FILE"],
-                                   ["amend", "-o", "size=2M", "FILE"], ["rebase", "-u", "-b", "x", "-F", "raw", "FILE"],
-                                   ["measure", "-O", "qcow", "--size", "1M"], ["bitmap", "--add", "FILE", "b"]],
-                         ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["resize", "FILE", "2M"],
+        ["check", "FILE"],
+        ["snapshot", "-c", "x", "FILE"],
+        ["amend", "-o", "size=2M", "FILE"],
+        ["rebase", "-u", "-b", "x", "-F", "raw", "FILE"],
+        ["measure", "-O", "qcow", "--size", "1M"],
+        ["bitmap", "--add", "FILE", "b"],
+    ],
+    ids=lambda words: words[0],
+)
 def test_what_the_format_has_not(folder, ours, qemu, words):
     qemu("create", "-q", "-f", "qcow", "FILE", "1M")
     mine, theirs = ours(*words, ok=False), qemu(*words, ok=False)
-    assert (mine.code, re.sub("#block[0-9]+", "#block", mine.err)) == (theirs.code, re.sub("#block[0-9]+", "#block", theirs.err))
+    assert (mine.code, re.sub("#block[0-9]+", "#block", mine.err)) == (
+        theirs.code,
+        re.sub("#block[0-9]+", "#block", theirs.err),
+    )
 
 
 # Rows of malformed headers: name, place, layout, value, what is said. QEMU says the same where TOO.
 HEADERS = [
-    ("magic", 0, "I", 0x514649fa, "Image not in qcow format", True),
+    ("magic", 0, "I", 0x514649FA, "Image not in qcow format", True),
     ("version_0", 4, "I", 0, "qcow (v1) does not support qcow version 0", True),
     ("version_2", 4, "I", 2, "qcow (v1) does not support qcow version 2", True),
     ("version_3", 4, "I", 3, "Try the 'qcow2' driver instead.", True),
     ("version_4", 4, "I", 4, "qcow (v1) does not support qcow version 4", True),
     ("size_0", 24, "Q", 0, "Image size is too small (must be at least 2 bytes)", True),
     ("size_1", 24, "Q", 1, "Image size is too small (must be at least 2 bytes)", True),
-    *[(f"cluster_bits_{bits}", 32, "B", bits, "Cluster size must be between 512 and 64k", True) for bits in (0, 8, 17, 31, 255)],
-    *[(f"l2_bits_{bits}", 33, "B", bits, "L2 table size must be between 512 and 64k", True) for bits in (5, 14, 27, 255)],
-    *[(f"size_{size:x}", 24, "Q", size, "Image too large", True)
-      for size in (0xeeeeeeeeeeeeeeee, 0x7fffffffffffffff, 0xfffffffffffff000)],
+    *[
+        (f"cluster_bits_{bits}", 32, "B", bits, "Cluster size must be between 512 and 64k", True)
+        for bits in (0, 8, 17, 31, 255)
+    ],
+    *[
+        (f"l2_bits_{bits}", 33, "B", bits, "L2 table size must be between 512 and 64k", True)
+        for bits in (5, 14, 27, 255)
+    ],
+    *[
+        (f"size_{size:x}", 24, "Q", size, "Image too large", True)
+        for size in (0xEEEEEEEEEEEEEEEE, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFF000)
+    ],
     ("table_just_too_long", 24, "Q", 268435400 << 21, "Input/output error", True),
     ("crypt_2", 36, "I", 2, "invalid encryption method in qcow header", True),
     ("l1_far", 40, "Q", 1 << 63, "Input/output error", True),
@@ -202,7 +303,7 @@ def test_malformed_header(folder, ours, qemu, patch, row):
         assert mine.err == qemu("info", "-f", "qcow", "a.qcow", ok=False).err
 
 
-@pytest.mark.parametrize("length", [1024, 0x7fffffff, 0xffffffff])
+@pytest.mark.parametrize("length", [1024, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_malformed_backing_name_length(folder, ours, qemu, patch, length):
     qemu("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 8, "QI", 48, length)
@@ -226,19 +327,29 @@ def test_malformed_size_below_a_sector(folder, ours, qemu, patch):
 def test_malformed_l1_behind_the_end(folder, cairn, ours, patch):
     cairn("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 40, "Q", 1 << 40)
-    for words, why in ((["-r", "-c", "read -P 0 0 8M"], "a table at offset"), (["-c", "write 0 4k"], "can only be read")):
+    for words, why in (
+        (["-r", "-c", "read -P 0 0 8M"], "a table at offset"),
+        (["-c", "write 0 4k"], "can only be read"),
+    ):
         refused = cairn("io", "-f", "qcow", *words, "a.qcow", ok=False)
         assert refused.code == 1 and why in refused.err
-    assert "past the end of the file" in ours("convert", "-f", "qcow", "-O", "raw", "a.qcow", "a.raw").err
+    assert (
+        "past the end of the file"
+        in ours("convert", "-f", "qcow", "-O", "raw", "a.qcow", "a.raw").err
+    )
     assert len(open("a.qcow", "rb").read()) == 560
 
 
 def test_malformed_l1_of_two_gib_takes_no_memory(folder, cairn, patch):
     cairn("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 24, "Q", 268435000 << 21)
-    done = subprocess.run([CAIRN.parent / "compat/qemu-io", "-r", "-f", "qcow", "-c", "read -P 0 1T 64k", "a.qcow"], capture_output=True,
-                          preexec_fn=None if "asan" in str(CAIRN) else
-                          lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)))
+    done = subprocess.run(
+        [CAIRN.parent / "compat/qemu-io", "-r", "-f", "qcow", "-c", "read -P 0 1T 64k", "a.qcow"],
+        capture_output=True,
+        preexec_fn=None
+        if "asan" in str(CAIRN)
+        else lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -263,12 +374,14 @@ def test_malformed_l1_entry_behind_the_end(image, cairn, ours, patch):
     refused = cairn("io", "-r", "-f", "qcow", "-c", "read -P 0 4k 4k", image, ok=False)
     assert refused.code == 1
     assert "past the end of the file" in cairn("hash", "-f", "qcow", image, ok=False).err
-    assert "past the end of the file" in ours("convert", "-f", "qcow", "-O", "raw", image, "a.raw").err
+    assert (
+        "past the end of the file" in ours("convert", "-f", "qcow", "-O", "raw", image, "a.raw").err
+    )
     refused = cairn("io", "-f", "qcow", "-c", "write 4k 4k", image, ok=False)
     assert refused.code == 1 and "far past the end" in refused.err
 
 
-@pytest.mark.parametrize("entry", [0x2001, 0x7ffffffffffffe00], ids=hex)
+@pytest.mark.parametrize("entry", [0x2001, 0x7FFFFFFFFFFFFE00], ids=hex)
 def test_malformed_l2_entry(image, cairn, patch, entry):
     patch(image, 0x1000 + 8, "Q", entry)
     for command in ("read 4k 4k", "write 4k 4k"):
@@ -286,8 +399,16 @@ def test_malformed_l2_entry_over_the_header(image, cairn, patch):
     assert failed.code == 1 and open(image, "rb").read() == before
 
 
-@pytest.mark.parametrize("entry", [COMPRESSED | 0x3000, COMPRESSED | 64 << 51 | 0x1000, COMPRESSED | 3 << 51 | 0x3000,
-                                   COMPRESSED | 64 << 51 | 1 << 40], ids=["empty", "garbage", "short", "behind_the_end"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        COMPRESSED | 0x3000,
+        COMPRESSED | 64 << 51 | 0x1000,
+        COMPRESSED | 3 << 51 | 0x3000,
+        COMPRESSED | 64 << 51 | 1 << 40,
+    ],
+    ids=["empty", "garbage", "short", "behind_the_end"],
+)
 def test_malformed_compressed_cluster(image, cairn, patch, entry):
     patch(image, 0x1000 + 16 * 8, "Q", entry)
     for command in ("read 64k 4k", "write 64k 512"):

@@ -16,11 +16,11 @@ def l2_entries(image, count=16):
     """The first entries of the first L2 table, the places of data as "placed"."""
     data = open(image, "rb").read()
     l1 = struct.unpack_from(">Q", data, 40)[0]
-    table = struct.unpack_from(">Q", data, l1)[0] & 0x00fffffffffffe00
+    table = struct.unpack_from(">Q", data, l1)[0] & 0x00FFFFFFFFFFFE00
     if table == 0:
         return []
     entries = struct.unpack_from(f">{count}Q", data, table)
-    return [(entry >> 62, entry & 1, (entry & 0x00fffffffffffe00) != 0) for entry in entries]
+    return [(entry >> 62, entry & 1, (entry & 0x00FFFFFFFFFFFE00) != 0) for entry in entries]
 
 
 def blocks(image):
@@ -36,7 +36,10 @@ def prepare(name, qemu, qemu_io, options="cluster_size=64k"):
     qemu_io(name, "write -P 1 0 2M", "write -c -P 2 2M 64k", "write -z 192k 64k")
 
 
-@pytest.mark.parametrize("options", ["discard-no-unref=off", "discard-no-unref=on", "discard-no-unref=on,pass-discard-request=off"])
+@pytest.mark.parametrize(
+    "options",
+    ["discard-no-unref=off", "discard-no-unref=on", "discard-no-unref=on,pass-discard-request=off"],
+)
 def test_no_unref_keeps_places(folder, qemu, qemu_io, options):
     """The table of the sheet: every kind of cluster, every kind of giving up."""
     found = {}
@@ -44,17 +47,45 @@ def test_no_unref_keeps_places(folder, qemu, qemu_io, options):
         name = who + ".qcow2"
         prepare(name, qemu, qemu_io)
         before = blocks(name)
-        run([*IO[who], "--image-opts", "-c", "discard 0 256k", "-c", "write -z -u 512k 128k", "-c", "write -z 768k 64k",
-             "-c", "discard 1M 4k", f"driver=qcow2,{options},discard=unmap,file.filename={name}"])
+        run(
+            [
+                *IO[who],
+                "--image-opts",
+                "-c",
+                "discard 0 256k",
+                "-c",
+                "write -z -u 512k 128k",
+                "-c",
+                "write -z 768k 64k",
+                "-c",
+                "discard 1M 4k",
+                f"driver=qcow2,{options},discard=unmap,file.filename={name}",
+            ]
+        )
         qemu("check", name)
-        qemu_io(name, "read -P 0 0 256k", "read -P 1 256k 256k", "read -P 0 512k 128k", "read -P 0 768k 64k", "read -P 1 1M 64k")
+        qemu_io(
+            name,
+            "read -P 0 0 256k",
+            "read -P 1 256k 256k",
+            "read -P 0 512k 128k",
+            "read -P 0 768k 64k",
+            "read -P 1 1M 64k",
+        )
         found[who] = l2_entries(name, 40), round((before - blocks(name)) / 65536)
     assert found["ours"] == found["qemu"]
     kept = [entry[2] for entry in found["ours"][0]]
     assert kept[0] == ("no-unref=on" in options)
     assert (found["ours"][1] >= 5) == ("request=off" not in options)
     # What was kept is written where it was.
-    run([*IO["ours"], "--image-opts", "-c", "write -P 7 0 64k", f"driver=qcow2,{options},discard=unmap,file.filename=ours.qcow2"])
+    run(
+        [
+            *IO["ours"],
+            "--image-opts",
+            "-c",
+            "write -P 7 0 64k",
+            f"driver=qcow2,{options},discard=unmap,file.filename=ours.qcow2",
+        ]
+    )
     qemu("check", "ours.qcow2")
     qemu_io("ours.qcow2", "read -P 7 0 64k", "read -P 0 64k 64k")
 
@@ -62,8 +93,17 @@ def test_no_unref_keeps_places(folder, qemu, qemu_io, options):
 def test_no_unref_leaves_snapshots_alone(folder, qemu, qemu_io):
     prepare("a.qcow2", qemu, qemu_io)
     qemu("snapshot", "-c", "one", "a.qcow2")
-    run([*IO["ours"], "--image-opts", "-c", "discard 0 512k", "-c", "write -z -u 512k 512k",
-         "driver=qcow2,discard-no-unref=on,discard=unmap,file.filename=a.qcow2"])
+    run(
+        [
+            *IO["ours"],
+            "--image-opts",
+            "-c",
+            "discard 0 512k",
+            "-c",
+            "write -z -u 512k 512k",
+            "driver=qcow2,discard-no-unref=on,discard=unmap,file.filename=a.qcow2",
+        ]
+    )
     qemu("check", "a.qcow2")
     qemu_io("a.qcow2", "read -P 0 0 1M")
     qemu("snapshot", "-a", "one", "a.qcow2")
@@ -72,9 +112,23 @@ def test_no_unref_leaves_snapshots_alone(folder, qemu, qemu_io):
 
 def test_no_unref_needs_version_3(folder, qemu):
     qemu("create", "-q", "-f", "qcow2", "-o", "compat=0.10", "a.qcow2", "1M")
-    done = [subprocess.run([*IO[who], "--image-opts", "-c", "read 0 512", "driver=qcow2,discard-no-unref=on,file.filename=a.qcow2"],
-                           capture_output=True, text=True) for who in PROGRAMS]
-    assert all(one.returncode == 1 and "only supported since qcow2 version 3" in one.stderr for one in done)
+    done = [
+        subprocess.run(
+            [
+                *IO[who],
+                "--image-opts",
+                "-c",
+                "read 0 512",
+                "driver=qcow2,discard-no-unref=on,file.filename=a.qcow2",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        for who in PROGRAMS
+    ]
+    assert all(
+        one.returncode == 1 and "only supported since qcow2 version 3" in one.stderr for one in done
+    )
 
 
 @pytest.mark.parametrize("value", ["on", "off", None])
@@ -91,7 +145,9 @@ def test_what_a_snapshot_gives_up(folder, qemu, qemu_io, value):
             before = blocks(name)
             run([*IMG[who], "snapshot", verb, "one", "--image-opts", options.format(name)])
             qemu("check", name)
-            qemu_io(name, "read -P 3 0 1M" if verb == "-d" else "read -P 1 0 192k", "read -P 1 1M 1M")
+            qemu_io(
+                name, "read -P 3 0 1M" if verb == "-d" else "read -P 1 0 192k", "read -P 1 1M 1M"
+            )
             freed[who] = before - blocks(name)
             os.unlink(name)
         for who in PROGRAMS:
@@ -108,7 +164,16 @@ def test_what_tables_leave(folder, qemu, value):
         image.seek(6 << 20)
         image.write(bytes(8) + b"\1" * ((2 << 20) - 8))
     before = blocks("a.qcow2")
-    run([str(CAIRN), "resize", "-q", "--image-opts", f"driver=qcow2,pass-discard-other={value},file.filename=a.qcow2", "700G"])
+    run(
+        [
+            str(CAIRN),
+            "resize",
+            "-q",
+            "--image-opts",
+            f"driver=qcow2,pass-discard-other={value},file.filename=a.qcow2",
+            "700G",
+        ]
+    )
     qemu("check", "a.qcow2")
     assert (before - blocks("a.qcow2") >= 1 << 20) == (value == "on")
 
@@ -119,7 +184,15 @@ def test_replaced_clusters_are_not_discarded(folder, qemu, qemu_io):
     qemu("snapshot", "-c", "one", "a.qcow2")
     qemu_io("a.qcow2", "write -P 3 0 1M")
     before = blocks("a.qcow2")
-    run([*IO["ours"], "--image-opts", "-c", "write -P 4 2M 64k", "driver=qcow2,discard=unmap,file.filename=a.qcow2"])
+    run(
+        [
+            *IO["ours"],
+            "--image-opts",
+            "-c",
+            "write -P 4 2M 64k",
+            "driver=qcow2,discard=unmap,file.filename=a.qcow2",
+        ]
+    )
     assert blocks("a.qcow2") >= before
 
 
@@ -127,6 +200,16 @@ def test_shrinking_always_tells(folder, qemu, qemu_io):
     prepare("a.qcow2", qemu, qemu_io)
     qemu_io("a.qcow2", "write -P 1 3M 1M", "write -P 2 0 64k")
     before = blocks("a.qcow2")
-    run([str(CAIRN), "resize", "-q", "--shrink", "--image-opts", "driver=qcow2,discard=ignore,file.filename=a.qcow2", "1M"])
+    run(
+        [
+            str(CAIRN),
+            "resize",
+            "-q",
+            "--shrink",
+            "--image-opts",
+            "driver=qcow2,discard=ignore,file.filename=a.qcow2",
+            "1M",
+        ]
+    )
     qemu("check", "a.qcow2")
     assert before - blocks("a.qcow2") >= 1900 << 10

@@ -18,7 +18,7 @@ def layout(path):
     data = path.read_bytes()
 
     def number(at, size=8):
-        return int.from_bytes(data[at:at + size], "big")
+        return int.from_bytes(data[at : at + size], "big")
 
     cluster = 1 << number(20, 4)
     width = 16 if number(4, 4) >= 3 and number(72) & 16 else 8
@@ -79,41 +79,124 @@ def layouts(directory, options, size, steps):
 
 SMALL = ["-o", "cluster_size=512"]
 PLACES = {
-    "one request over a new refcount block": (SMALL, "16M", [session("write -q 0 64k"), session("write -q 64k 64k")]),
-    "many requests over new refcount blocks":
-        (SMALL, "16M", [session(*(f"write -q {i * 6656} 6656" for i in range(62)))]),
+    "one request over a new refcount block": (
+        SMALL,
+        "16M",
+        [session("write -q 0 64k"), session("write -q 64k 64k")],
+    ),
+    "many requests over new refcount blocks": (
+        SMALL,
+        "16M",
+        [session(*(f"write -q {i * 6656} 6656" for i in range(62)))],
+    ),
     "a session a request": (SMALL, "16M", [session(f"write -q {i * 16}k 16k") for i in range(9)]),
-    "wide counters": (["-o", "cluster_size=4k,refcount_bits=64"], "16M", [session("write -q 0 8176k")]),
+    "wide counters": (
+        ["-o", "cluster_size=4k,refcount_bits=64"],
+        "16M",
+        [session("write -q 0 8176k")],
+    ),
     "preallocation": (["-o", "preallocation=metadata,cluster_size=4k,refcount_bits=64"], "6M", []),
-    "gaps too small for a request":
-        ([], "16M", [session("write -q 0 1M"), session("discard -q 128k 128k", "discard -q 512k 64k"),
-                     session("write -q 2M 256k", "write -q 3M 64k"),
-                     session("write -q 4M 64k", "write -q 5M 128k", "write -q 6M 64k")]),
-    "what a session discards is used in it":
-        ([], "16M", [session("write -q 0 1M", "discard -q 128k 128k", "write -q 4M 64k", "write -q 5M 64k",
-                             "discard -q 512k 128k", "write -q 6M 128k")]),
-    "unmapped zeroes": ([], "16M", [session("write -q 0 1M", "write -q -z -u 128k 128k", "write -q 4M 128k")]),
-    "places change": (["-o", "cluster_size=1M,preallocation=metadata"], "64M",
-                      [session("discard -q 0 3M", "discard -q 50M 3M", "write -q 50M 3M", "write -q 0 3M")]),
-    "bitmaps": ([], "16M", [["qemu-img", "bitmap", "--add", "a", "b"], session("write -q 0 256k"),
-                            session("write -q 256k 256k"), session("write -q 512k 1M")]),
-    "a larger refcount table": (SMALL, "64M", [session("write -q 0 7700k"), session("write -q 7700k 32k"),
-                                               session("write -q 7732k 128k"), session("write -q 7860k 256k")]),
-    "snapshots": ([], "16M", [session("write -q 0 128k", "write -q 8M 64k"), ["qemu-img", "snapshot", "-c", "x", "a"],
-                              session("write -q 0 64k"), ["qemu-img", "snapshot", "-c", "y", "a"],
-                              session("write -q 32k 1M"), ["qemu-img", "snapshot", "-c", "z", "a"],
-                              ["qemu-img", "snapshot", "-d", "x", "a"], ["qemu-img", "snapshot", "-a", "y", "a"],
-                              session("write -q 2M 32k"), ["qemu-img", "snapshot", "-d", "y", "a"],
-                              ["qemu-img", "snapshot", "-d", "z", "a"]]),
-    "snapshots of small clusters":
-        (SMALL, "16M", [session("write -q 0 64k"), ["qemu-img", "snapshot", "-c", "x", "a"], session("write -q 0 16k"),
-                        ["qemu-img", "snapshot", "-c", "y", "a"], ["qemu-img", "snapshot", "-a", "x", "a"],
-                        ["qemu-img", "snapshot", "-d", "y", "a"]]),
-    "snapshots and subclusters":
-        (["-o", "extended_l2=on"], "16M", [session("write -q 26k 2k", "write -q 36k 2k", "write -q -z 14k 2k"),
-                                           ["qemu-img", "snapshot", "-c", "x", "a"], session("write -q 20k 4k")]),
-    "a larger L1 table": (SMALL, "256k", [session("write -q 0 64k"), ["qemu-img", "resize", "-q", "a", "16M"],
-                                          session("write -q 1M 128k")]),
+    "gaps too small for a request": (
+        [],
+        "16M",
+        [
+            session("write -q 0 1M"),
+            session("discard -q 128k 128k", "discard -q 512k 64k"),
+            session("write -q 2M 256k", "write -q 3M 64k"),
+            session("write -q 4M 64k", "write -q 5M 128k", "write -q 6M 64k"),
+        ],
+    ),
+    "what a session discards is used in it": (
+        [],
+        "16M",
+        [
+            session(
+                "write -q 0 1M",
+                "discard -q 128k 128k",
+                "write -q 4M 64k",
+                "write -q 5M 64k",
+                "discard -q 512k 128k",
+                "write -q 6M 128k",
+            )
+        ],
+    ),
+    "unmapped zeroes": (
+        [],
+        "16M",
+        [session("write -q 0 1M", "write -q -z -u 128k 128k", "write -q 4M 128k")],
+    ),
+    "places change": (
+        ["-o", "cluster_size=1M,preallocation=metadata"],
+        "64M",
+        [session("discard -q 0 3M", "discard -q 50M 3M", "write -q 50M 3M", "write -q 0 3M")],
+    ),
+    "bitmaps": (
+        [],
+        "16M",
+        [
+            ["qemu-img", "bitmap", "--add", "a", "b"],
+            session("write -q 0 256k"),
+            session("write -q 256k 256k"),
+            session("write -q 512k 1M"),
+        ],
+    ),
+    "a larger refcount table": (
+        SMALL,
+        "64M",
+        [
+            session("write -q 0 7700k"),
+            session("write -q 7700k 32k"),
+            session("write -q 7732k 128k"),
+            session("write -q 7860k 256k"),
+        ],
+    ),
+    "snapshots": (
+        [],
+        "16M",
+        [
+            session("write -q 0 128k", "write -q 8M 64k"),
+            ["qemu-img", "snapshot", "-c", "x", "a"],
+            session("write -q 0 64k"),
+            ["qemu-img", "snapshot", "-c", "y", "a"],
+            session("write -q 32k 1M"),
+            ["qemu-img", "snapshot", "-c", "z", "a"],
+            ["qemu-img", "snapshot", "-d", "x", "a"],
+            ["qemu-img", "snapshot", "-a", "y", "a"],
+            session("write -q 2M 32k"),
+            ["qemu-img", "snapshot", "-d", "y", "a"],
+            ["qemu-img", "snapshot", "-d", "z", "a"],
+        ],
+    ),
+    "snapshots of small clusters": (
+        SMALL,
+        "16M",
+        [
+            session("write -q 0 64k"),
+            ["qemu-img", "snapshot", "-c", "x", "a"],
+            session("write -q 0 16k"),
+            ["qemu-img", "snapshot", "-c", "y", "a"],
+            ["qemu-img", "snapshot", "-a", "x", "a"],
+            ["qemu-img", "snapshot", "-d", "y", "a"],
+        ],
+    ),
+    "snapshots and subclusters": (
+        ["-o", "extended_l2=on"],
+        "16M",
+        [
+            session("write -q 26k 2k", "write -q 36k 2k", "write -q -z 14k 2k"),
+            ["qemu-img", "snapshot", "-c", "x", "a"],
+            session("write -q 20k 4k"),
+        ],
+    ),
+    "a larger L1 table": (
+        SMALL,
+        "256k",
+        [
+            session("write -q 0 64k"),
+            ["qemu-img", "resize", "-q", "a", "16M"],
+            session("write -q 1M 128k"),
+        ],
+    ),
 }
 
 
@@ -125,14 +208,28 @@ def test_places_of_clusters(tmp_path, name):
 
 def test_reserved_zeroes_between_data_are_written_in_one_request(tmp_path):
     call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "a", "192k", cwd=tmp_path)
-    call("/usr/bin/qemu-io", "-c", "write -q -P 1 0 192k", "-c", "write -q -z 64k 64k", "a", cwd=tmp_path)
+    call(
+        "/usr/bin/qemu-io",
+        "-c",
+        "write -q -P 1 0 192k",
+        "-c",
+        "write -q -z 64k 64k",
+        "a",
+        cwd=tmp_path,
+    )
     # The second request would fail.
     rules = "file.set-state.0.event=write_aio,file.set-state.0.new_state=2,"
     rules += "file.inject-error.0.event=write_aio,file.inject-error.0.state=2"
     for start in ["0 192k", "32k 160k", "64k 128k"]:
         call("/usr/bin/qemu-io", "-c", "write -q -z 64k 64k", "a", cwd=tmp_path)
-        call(OURS / "qemu-io", "-c", "open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a," + rules,
-             "-c", f"write -q -P 2 {start}", cwd=tmp_path)
+        call(
+            OURS / "qemu-io",
+            "-c",
+            "open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a," + rules,
+            "-c",
+            f"write -q -P 2 {start}",
+            cwd=tmp_path,
+        )
     call("/usr/bin/qemu-io", "-c", "read -P 2 0 192k", "a", cwd=tmp_path)
     assert layout(tmp_path / "a") == "H T R L1 L2 dx3"
     call("/usr/bin/qemu-img", "check", "-q", "a", cwd=tmp_path)
@@ -144,21 +241,27 @@ def poke(path, offset, *words):
         file.write(struct.pack(f">{len(words)}Q", *words))
 
 
-@pytest.mark.parametrize("options,at,words,command", [
-    ([], 0x40000, [0x8000000000050200], "read 0 64k"),
-    ([], 0x40000, [0x8000000000050200], "write 8k 4k"),
-    ([], 0x40000, [0x8000000000050201], "write 8k 4k"),
-    (["-o", "extended_l2=on"], 0x40018, [0x00000001FFFFFFFF], "read 64k 64k"),
-    (["-o", "extended_l2=on"], 0x40018, [0x00000001FFFFFFFF], "write 64k 4k"),
-    ([], 0x20000, [0], "write 600M 64k"),
-])
+@pytest.mark.parametrize(
+    "options,at,words,command",
+    [
+        ([], 0x40000, [0x8000000000050200], "read 0 64k"),
+        ([], 0x40000, [0x8000000000050200], "write 8k 4k"),
+        ([], 0x40000, [0x8000000000050201], "write 8k 4k"),
+        (["-o", "extended_l2=on"], 0x40018, [0x00000001FFFFFFFF], "read 64k 64k"),
+        (["-o", "extended_l2=on"], 0x40018, [0x00000001FFFFFFFF], "write 64k 4k"),
+        ([], 0x20000, [0], "write 600M 64k"),
+    ],
+)
 def test_words_for_damaged_tables(tmp_path, options, at, words, command):
     told = []
     for place in ["/usr/bin", OURS]:
         call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", *options, "a", "1G", cwd=tmp_path)
         call("/usr/bin/qemu-io", "-c", "write -q 0 128k", "a", cwd=tmp_path)
         at_file = int.from_bytes((tmp_path / "a").read_bytes()[40:48], "big")
-        table = int.from_bytes((tmp_path / "a").read_bytes()[at_file:at_file + 8], "big") & OFFSET_MASK
+        table = (
+            int.from_bytes((tmp_path / "a").read_bytes()[at_file : at_file + 8], "big")
+            & OFFSET_MASK
+        )
         poke(tmp_path / "a", at - 0x40000 + table if at >= 0x40000 else at, *words)
         done = call(f"{place}/qemu-io", "-c", command, "a", cwd=tmp_path, ok=False)
         told.append((done.code, done.out + done.err))
@@ -168,7 +271,18 @@ def test_words_for_damaged_tables(tmp_path, options, at, words, command):
 def test_discard_keeps_zeroes_without_a_place(tmp_path):
     words = []
     for place in ["/usr/bin", OURS]:
-        call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "a", "1M", cwd=tmp_path)
+        call(
+            "/usr/bin/qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            "extended_l2=on",
+            "a",
+            "1M",
+            cwd=tmp_path,
+        )
         call("/usr/bin/qemu-io", "-c", "write -q -z 0 32k", "a", cwd=tmp_path)
         call(f"{place}/qemu-io", "-c", "discard -q 0 64k", "a", cwd=tmp_path)
         words.append((tmp_path / "a").read_bytes()[0x40000:0x40010])
@@ -178,28 +292,63 @@ def test_discard_keeps_zeroes_without_a_place(tmp_path):
 def test_zeroes_that_end_in_a_compressed_cluster(tmp_path):
     words = []
     for place in ["/usr/bin", OURS]:
-        call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "a", "1M", cwd=tmp_path)
-        call("/usr/bin/qemu-io", "-c", "write -q 0 128k", "-c", "write -q -c 128k 64k", "a", cwd=tmp_path)
+        call(
+            "/usr/bin/qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            "extended_l2=on",
+            "a",
+            "1M",
+            cwd=tmp_path,
+        )
+        call(
+            "/usr/bin/qemu-io",
+            "-c",
+            "write -q 0 128k",
+            "-c",
+            "write -q -c 128k 64k",
+            "a",
+            cwd=tmp_path,
+        )
         call(f"{place}/qemu-io", "-c", "write -q -z 32k 128k", "a", cwd=tmp_path)
         call(f"{place}/qemu-io", "-c", "read -P 0 32k 128k", "a", cwd=tmp_path)
         data = (tmp_path / "a").read_bytes()
-        words.append([data[0x40008 + i * 16:0x40010 + i * 16] for i in range(3)])
+        words.append([data[0x40008 + i * 16 : 0x40010 + i * 16] for i in range(3)])
     assert words[1] == words[0]
 
 
-@pytest.mark.parametrize("old,old_data,new_data", [
-    ("1M", "write -q -P 1 0 64k", "write -q -P 2 0 1M"),
-    ("1M", "write -q -z 0 64k", "write -q -P 2 0 1M"),
-    ("1M", "write -q -P 1 0 64k", "write -q -P 2 0 4M"),
-    ("100k", "write -q -P 1 0 100k", "write -q -P 2 100k 60k"),
-])
+@pytest.mark.parametrize(
+    "old,old_data,new_data",
+    [
+        ("1M", "write -q -P 1 0 64k", "write -q -P 2 0 1M"),
+        ("1M", "write -q -z 0 64k", "write -q -P 2 0 1M"),
+        ("1M", "write -q -P 1 0 64k", "write -q -P 2 0 4M"),
+        ("100k", "write -q -P 1 0 100k", "write -q -P 2 100k 60k"),
+    ],
+)
 def test_rebase_writes_zeroes_as_data(tmp_path, old, old_data, new_data):
     maps = []
     for number, place in enumerate(["/usr/bin", OURS]):
         for name, size, command in [("old", old, old_data), ("new", "4M", new_data)]:
             call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", name, size, cwd=tmp_path)
             call("/usr/bin/qemu-io", "-c", command, name, cwd=tmp_path)
-        call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-b", "old", "-F", "qcow2", "top", "4M", cwd=tmp_path)
+        call(
+            "/usr/bin/qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            "old",
+            "-F",
+            "qcow2",
+            "top",
+            "4M",
+            cwd=tmp_path,
+        )
         call(f"{place}/qemu-img", "rebase", "-b", "new", "-F", "qcow2", "top", cwd=tmp_path)
         call("/usr/bin/qemu-img", "compare", "-q", "old", "top", cwd=tmp_path)
         told = call("/usr/bin/qemu-img", "map", "--output=json", "top", cwd=tmp_path).out
@@ -212,19 +361,54 @@ def test_copied_subclusters(tmp_path):
     # Those between the first and the last that have data or are written move; the others stay as they are.
     words = []
     for place in ["/usr/bin", OURS]:
-        call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "a", "1M", cwd=tmp_path)
-        commands = [("-c", f"write -q -P 1 {at + part}k 2k") for at in range(0, 640, 64) for part in (26, 36)]
+        call(
+            "/usr/bin/qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            "extended_l2=on",
+            "a",
+            "1M",
+            cwd=tmp_path,
+        )
+        commands = [
+            ("-c", f"write -q -P 1 {at + part}k 2k")
+            for at in range(0, 640, 64)
+            for part in (26, 36)
+        ]
         commands += [("-c", f"write -q -z {at + 14}k 2k") for at in range(0, 640, 64)]
-        call("/usr/bin/qemu-io", *(word for command in commands for word in command), "a", cwd=tmp_path)
+        call(
+            "/usr/bin/qemu-io",
+            *(word for command in commands for word in command),
+            "a",
+            cwd=tmp_path,
+        )
         call("/usr/bin/qemu-img", "snapshot", "-c", "x", "a", cwd=tmp_path)
-        parts = [(26, 12), (20, 4), (40, 2), (28, 4), (0, 16), (0, 64), (2, 2), (62, 2), (27, 1), (33, 8)]
-        writes = [("-c", f"write -q -P 2 {64 * i + at}k {size}k") for i, (at, size) in enumerate(parts)]
-        call(f"{place}/qemu-io", *(word for command in writes for word in command), "a", cwd=tmp_path)
+        parts = [
+            (26, 12),
+            (20, 4),
+            (40, 2),
+            (28, 4),
+            (0, 16),
+            (0, 64),
+            (2, 2),
+            (62, 2),
+            (27, 1),
+            (33, 8),
+        ]
+        writes = [
+            ("-c", f"write -q -P 2 {64 * i + at}k {size}k") for i, (at, size) in enumerate(parts)
+        ]
+        call(
+            f"{place}/qemu-io", *(word for command in writes for word in command), "a", cwd=tmp_path
+        )
         call("/usr/bin/qemu-img", "check", "-q", "a", cwd=tmp_path)
         call("/usr/bin/qemu-img", "convert", "-O", "raw", "a", f"{len(words)}.raw", cwd=tmp_path)
         data = (tmp_path / "a").read_bytes()
         table = int.from_bytes(data[0x30000:0x30008], "big") & OFFSET_MASK
-        words.append(data[table:table + 160])
+        words.append(data[table : table + 160])
     assert words[1] == words[0]
     assert (tmp_path / "0.raw").read_bytes() == (tmp_path / "1.raw").read_bytes()
 
@@ -241,34 +425,75 @@ def test_damaged_snapshots_do_not_hide_why(tmp_path):
     assert told[2:] == told[:2] and "File too large" in told[0][1]
 
 
-@pytest.mark.parametrize("command", ["write -z -n 0 64k", "write -z -u -n 0 64k", "write -z 0 64k", "write -z -u 0 64k"])
+@pytest.mark.parametrize(
+    "command", ["write -z -n 0 64k", "write -z -u -n 0 64k", "write -z 0 64k", "write -z -u 0 64k"]
+)
 @pytest.mark.parametrize("compat", ["0.10", "1.1"])
 def test_zeroes_without_fallback(tmp_path, compat, command):
     told = []
     for place in ["/usr/bin", OURS]:
-        call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-o", f"compat={compat}", "a", "1M", cwd=tmp_path)
+        call(
+            "/usr/bin/qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            f"compat={compat}",
+            "a",
+            "1M",
+            cwd=tmp_path,
+        )
         call("/usr/bin/qemu-io", "-c", "write -q 0 128k", "a", cwd=tmp_path)
         done = call(f"{place}/qemu-io", "-c", command, "a", cwd=tmp_path, ok=False)
-        told.append((done.code, re.sub(r"\n64 KiB, .*", "", done.out + done.err),
-                     call("/usr/bin/qemu-img", "map", "--output=json", "a", cwd=tmp_path).out))
+        told.append(
+            (
+                done.code,
+                re.sub(r"\n64 KiB, .*", "", done.out + done.err),
+                call("/usr/bin/qemu-img", "map", "--output=json", "a", cwd=tmp_path).out,
+            )
+        )
     assert told[1] == told[0]
 
 
-@pytest.mark.parametrize("rule", ["iotype=block-status,errno=5", "iotype=block-status,errno=5,sector=64",
-                                  "iotype=read,errno=5,sector=64"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "iotype=block-status,errno=5",
+        "iotype=block-status,errno=5,sector=64",
+        "iotype=read,errno=5,sector=64",
+    ],
+)
 def test_salvage_asks_sector_by_sector(tmp_path, rule):
     (tmp_path / "a").write_bytes(b"cairn" * 13000)
     words = ",".join(f"inject-error.0.{word}" for word in ["event=none", *rule.split(",")])
-    told = [call(f"{place}/qemu-img", "convert", "--salvage", "-O", "raw", "--image-opts",
-                 f"driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename=a,file.{words}".replace(
-                     ",inject", ",file.inject"), "b", cwd=tmp_path).err for place in ["/usr/bin", OURS]]
-    assert [line.split("qemu-img: ")[-1] for line in told[1].splitlines()] == \
-        [line.split("qemu-img: ")[-1] for line in told[0].splitlines()]
+    told = [
+        call(
+            f"{place}/qemu-img",
+            "convert",
+            "--salvage",
+            "-O",
+            "raw",
+            "--image-opts",
+            f"driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename=a,file.{words}".replace(
+                ",inject", ",file.inject"
+            ),
+            "b",
+            cwd=tmp_path,
+        ).err
+        for place in ["/usr/bin", OURS]
+    ]
+    assert [line.split("qemu-img: ")[-1] for line in told[1].splitlines()] == [
+        line.split("qemu-img: ")[-1] for line in told[0].splitlines()
+    ]
 
 
 def test_info_names_the_child_of_blkdebug(tmp_path):
     call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "a", "1M", cwd=tmp_path)
-    told = [call(f"{place}/qemu-img", "info", "blkdebug::a", cwd=tmp_path).out for place in ["/usr/bin", OURS]]
+    told = [
+        call(f"{place}/qemu-img", "info", "blkdebug::a", cwd=tmp_path).out
+        for place in ["/usr/bin", OURS]
+    ]
     assert told[1] == told[0]
 
 
@@ -276,6 +501,8 @@ def test_progress_of_convert_goes_by_requests(tmp_path):
     call("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "a", "64M", cwd=tmp_path)
     for start in [0, 8, 24, 40]:
         call("/usr/bin/qemu-io", "-c", f"write -q {start}M 2M", "a", cwd=tmp_path)
-    told = [call(f"{place}/qemu-img", "convert", "-p", "-O", "qcow2", "a", "b", cwd=tmp_path).out
-            for place in ["/usr/bin", OURS]]
+    told = [
+        call(f"{place}/qemu-img", "convert", "-p", "-O", "qcow2", "a", "b", cwd=tmp_path).out
+        for place in ["/usr/bin", OURS]
+    ]
     assert told[1] == told[0]

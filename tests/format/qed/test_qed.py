@@ -15,6 +15,7 @@ def patch():
         with open(name, "r+b") as image:
             image.seek(at)
             image.write(struct.pack("<" + fmt, *values))
+
     return change
 
 
@@ -27,8 +28,16 @@ def features(name):
     return struct.unpack_from("<Q", content(name), 16)[0]
 
 
-@pytest.mark.parametrize("options", ["", "cluster_size=4k,table_size=2", "cluster_size=4k,table_size=16",
-                                     "cluster_size=1M,table_size=4", "cluster_size=64k,table_size=8"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "cluster_size=4k,table_size=2",
+        "cluster_size=4k,table_size=16",
+        "cluster_size=1M,table_size=4",
+        "cluster_size=64k,table_size=8",
+    ],
+)
 @pytest.mark.parametrize("size", ["0", "512", "1000", "64M", "4G"])
 def test_created_as_qemu_does(folder, ours, qemu, options, size):
     words = ["-f", "qed", *(["-o", options] if options else [])]
@@ -43,26 +52,67 @@ def test_created_above_a_backing_file(folder, ours, qemu):
         qemu("create", "-q", "-f", fmt, "base", "3M")
         mine = ours("create", "-f", "qed", "-b", "base", "-F", fmt, "a.qed")
         theirs = qemu("create", "-f", "qed", "-b", "base", "-F", fmt, "b.qed")
-        assert mine.out.replace("a.qed", "b.qed") == theirs.out and content("a.qed") == content("b.qed")
+        assert mine.out.replace("a.qed", "b.qed") == theirs.out and content("a.qed") == content(
+            "b.qed"
+        )
         assert ours("info", "b.qed").out == qemu("info", "b.qed").out
 
 
 def test_options_of_creation(folder, ours, qemu):
-    assert ours("create", "-f", "qed", "-o", "help").out == qemu("create", "-f", "qed", "-o", "help").out
-    for options, size in (("cluster_size=2k", "1M"), ("cluster_size=5000", "1M"), ("cluster_size=128M", "1M"), ("table_size=3", "1M"),
-                          ("table_size=0", "1M"), ("table_size=32", "1M"), ("cluster_size=4k,table_size=2", "5G"),
-                          ("cluster_size=4M,table_size=4", "1M"), ("x=1", "1M")):
+    assert (
+        ours("create", "-f", "qed", "-o", "help").out
+        == qemu("create", "-f", "qed", "-o", "help").out
+    )
+    for options, size in (
+        ("cluster_size=2k", "1M"),
+        ("cluster_size=5000", "1M"),
+        ("cluster_size=128M", "1M"),
+        ("table_size=3", "1M"),
+        ("table_size=0", "1M"),
+        ("table_size=32", "1M"),
+        ("cluster_size=4k,table_size=2", "5G"),
+        ("cluster_size=4M,table_size=4", "1M"),
+        ("x=1", "1M"),
+    ):
         mine = ours("create", "-f", "qed", "-o", options, "a", size, ok=False)
         theirs = qemu("create", "-f", "qed", "-o", options, "a", size, ok=False)
         assert (mine.code, mine.err) == (theirs.code, theirs.err), options
-    assert "cannot be opened by QEMU" in ours("create", "-f", "qed", "-o", "table_size=1", "a", "1M", ok=False).err
-    assert "too long" in ours("create", "-u", "-f", "qed", "-o", "cluster_size=4k", "-b", "x" * 4050, "-F", "raw", "a", "1M",
-                              ok=False).err
+    assert (
+        "cannot be opened by QEMU"
+        in ours("create", "-f", "qed", "-o", "table_size=1", "a", "1M", ok=False).err
+    )
+    assert (
+        "too long"
+        in ours(
+            "create",
+            "-u",
+            "-f",
+            "qed",
+            "-o",
+            "cluster_size=4k",
+            "-b",
+            "x" * 4050,
+            "-F",
+            "raw",
+            "a",
+            "1M",
+            ok=False,
+        ).err
+    )
 
 
 def test_the_same_writes_give_the_same_file(folder, ours, qemu):
-    words = [word for command in ["write -P 1 0 4k", "write -P 2 4k 512", "write -z 1M 64k", "write -P 3 16M 40k", "discard 0 4k"]
-             for word in ("-c", command)]
+    words = [
+        word
+        for command in [
+            "write -P 1 0 4k",
+            "write -P 2 4k 512",
+            "write -z 1M 64k",
+            "write -P 3 16M 40k",
+            "discard 0 4k",
+        ]
+        for word in ("-c", command)
+    ]
     for name in ("a.qed", "b.qed"):
         qemu("create", "-q", *SMALL, name, "32M")
     call(CAIRN, "io", "-f", "qed", *words, "a.qed")
@@ -90,7 +140,15 @@ def test_a_part_of_a_cluster_of_zeroes(folder, cairn, qemu, qemu_io):
     qemu_io("base", "write -P 9 0 1M", fmt="raw")
     qemu("create", "-q", *SMALL, "-b", "base", "-F", "raw", "a.qed")
     cairn("io", "-f", "qed", "-c", "write -z 64k 8k", "-c", "write -P 1 66k 512", "a.qed")
-    qemu_io("a.qed", "read -P 0 64k 2k", "read -P 1 66k 512", "read -P 0 67k 5k", "read -P 9 0 64k", "read -P 9 72k 64k", fmt="qed")
+    qemu_io(
+        "a.qed",
+        "read -P 0 64k 2k",
+        "read -P 1 66k 512",
+        "read -P 0 67k 5k",
+        "read -P 9 0 64k",
+        "read -P 9 72k 64k",
+        fmt="qed",
+    )
     assert features("a.qed") == 5
 
 
@@ -114,7 +172,12 @@ def test_resize(folder, ours, cairn, qemu):
     assert content("a.qed") == content("b.qed")
     cairn("io", "-f", "qed", "-c", "write -P 3 2G 64k", "a.qed")
     qemu("check", "a.qed")
-    for words in (["a.qed", "1M"], ["--shrink", "a.qed", "1M"], ["a.qed", "100G"], ["--preallocation=full", "a.qed", "+1M"]):
+    for words in (
+        ["a.qed", "1M"],
+        ["--shrink", "a.qed", "1M"],
+        ["a.qed", "100G"],
+        ["--preallocation=full", "a.qed", "+1M"],
+    ):
         mine, theirs = ours("resize", *words, ok=False), qemu("resize", *words, ok=False)
         assert (mine.code, mine.err) == (theirs.code, theirs.err), words
 
@@ -124,21 +187,42 @@ def test_rebase_and_commit(folder, ours, qemu, qemu_io, patch):
         qemu("create", "-q", "-f", "raw", f"{name}.base", "1M")
         qemu("create", "-q", *SMALL, "-b", f"{name}.base", "-F", "raw", f"{name}.qed")
         qemu_io(f"{name}.qed", "write -P 5 64k 64k", fmt="qed")
-    assert ours("commit", "-f", "qed", "a.qed").out.replace("a.", "b.") == qemu("commit", "-f", "qed", "b.qed").out
-    assert content("a.base") == content("b.base") and content("a.qed").replace(b"a.base", b"b.base") == content("b.qed")
-    for words in (["-u", "-b", "x", "-F", "qcow2"], ["-u", "-b", "other.long.name", "-F", "raw"], ["-u", "-b", ""]):
+    assert (
+        ours("commit", "-f", "qed", "a.qed").out.replace("a.", "b.")
+        == qemu("commit", "-f", "qed", "b.qed").out
+    )
+    assert content("a.base") == content("b.base") and content("a.qed").replace(
+        b"a.base", b"b.base"
+    ) == content("b.qed")
+    for words in (
+        ["-u", "-b", "x", "-F", "qcow2"],
+        ["-u", "-b", "other.long.name", "-F", "raw"],
+        ["-u", "-b", ""],
+    ):
         ours("rebase", "-f", "qed", *words, "a.qed")
         qemu("rebase", "-f", "qed", *words, "b.qed")
         assert content("a.qed")[:64] == content("b.qed")[:64]
     patch("a.qed", 24, "Q", 1)
-    for words in (["-u", "-b", "x", "-F", "raw", "a.qed"], ["-u", "-b", "x" * 4060, "-F", "raw", "b.qed"]):
-        mine, theirs = ours("rebase", "-f", "qed", *words, ok=False), qemu("rebase", "-f", "qed", *words, ok=False)
+    for words in (
+        ["-u", "-b", "x", "-F", "raw", "a.qed"],
+        ["-u", "-b", "x" * 4060, "-F", "raw", "b.qed"],
+    ):
+        mine, theirs = ours("rebase", "-f", "qed", *words, ok=False), qemu(
+            "rebase", "-f", "qed", *words, ok=False
+        )
         assert (mine.code, mine.err) == (theirs.code, theirs.err)
 
 
-@pytest.mark.parametrize("words", [["convert", "-c", "-O", "qed", "FILE", "x"], ["snapshot", "-c", "x", "FILE"],
-                                   ["amend", "-o", "size=2M", "FILE"], ["measure", "-O", "qed", "--size", "1M"]],
-                         ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "-c", "-O", "qed", "FILE", "x"],
+        ["snapshot", "-c", "x", "FILE"],
+        ["amend", "-o", "size=2M", "FILE"],
+        ["measure", "-O", "qed", "--size", "1M"],
+    ],
+    ids=lambda words: words[0],
+)
 def test_what_the_format_has_not(folder, ours, qemu, words):
     qemu("create", "-q", "-f", "qed", "FILE", "1M")
     mine, theirs = ours(*words, ok=False), qemu(*words, ok=False)
@@ -179,8 +263,13 @@ def test_check_and_repair_as_qemu(image, ours, cairn, qemu, patch, row):
     for at, value in row[1]:
         patch(image, at, "Q", value)
     damaged = content(image)
-    for words in (["check"], ["check", "--output=json"], ["check", "-r", "leaks"], ["check", "-r", "all"],
-                  ["check", "-r", "all", "--output=json"]):
+    for words in (
+        ["check"],
+        ["check", "--output=json"],
+        ["check", "-r", "leaks"],
+        ["check", "-r", "all"],
+        ["check", "-r", "all", "--output=json"],
+    ):
         results = []
         for tool in (ours, qemu):
             with open(image, "wb") as file:
@@ -195,17 +284,27 @@ def test_check_and_repair_as_qemu(image, ours, cairn, qemu, patch, row):
             assert struct.unpack_from("<Q", mine[3], 16)[0] & 2 and mine[0] == 2
 
 
-@pytest.mark.parametrize("row", [row for row in DAMAGE if row[0].startswith(("l2_entry_", "l1_entry_")) and "disk" not in row[0]],
-                         ids=lambda row: row[0])
+@pytest.mark.parametrize(
+    "row",
+    [
+        row
+        for row in DAMAGE
+        if row[0].startswith(("l2_entry_", "l1_entry_")) and "disk" not in row[0]
+    ],
+    ids=lambda row: row[0],
+)
 def test_malformed_entries(image, cairn, patch, row):
     for at, value in row[1]:
         patch(image, at, "Q", value)
     before = content(image)
     offset = "4k" if row[1][0][0] == L2 + 8 else "0"
     table = row[0] in ("l2_entry_at_the_l1_table", "l2_entry_at_an_l2_table")
-    for command in ([f"write {offset} 4k"] if table else [f"read {offset} 4k", f"write {offset} 4k"]):
+    for command in [f"write {offset} 4k"] if table else [f"read {offset} 4k", f"write {offset} 4k"]:
         failed = cairn("io", "-f", "qed", "-c", command, image, ok=False)
-        assert failed.code == 1 and ("Invalid argument" in failed.out + failed.err or "Input/output error" in failed.out + failed.err)
+        assert failed.code == 1 and (
+            "Invalid argument" in failed.out + failed.err
+            or "Input/output error" in failed.out + failed.err
+        )
     assert content(image) == before
     if not table:
         assert "Invalid argument" in cairn("map", image, ok=False).err
@@ -215,15 +314,26 @@ HEADERS = [
     ("magic", 0, "4s", b"QEDX", "Image not in QED format"),
     ("feature_3", 16, "Q", 8, "Unsupported QED features: 8"),
     ("features_all", 16, "Q", (1 << 64) - 8, "Unsupported QED features: fffffffffffffff8"),
-    *[(f"cluster_{value:x}", 4, "I", value, "QED cluster size is invalid") for value in (2048, 0x8000000, 0x1001, 0xffffffff)],
-    *[(f"table_{value:x}", 8, "I", value, "QED table size is invalid") for value in (0, 3, 32, 0xffffffff)],
-    *[(f"size_{value:x}", 48, "Q", value, "QED image size is invalid") for value in (0x201, 1 << 56, (1 << 64) - 1)],
+    *[
+        (f"cluster_{value:x}", 4, "I", value, "QED cluster size is invalid")
+        for value in (2048, 0x8000000, 0x1001, 0xFFFFFFFF)
+    ],
+    *[
+        (f"table_{value:x}", 8, "I", value, "QED table size is invalid")
+        for value in (0, 3, 32, 0xFFFFFFFF)
+    ],
+    *[
+        (f"size_{value:x}", 48, "Q", value, "QED image size is invalid")
+        for value in (0x201, 1 << 56, (1 << 64) - 1)
+    ],
     ("header_2", 12, "I", 2, "QED table offset is invalid"),
-    ("header_all", 12, "I", 0xffffffff, "QED table offset is invalid"),
-    *[(f"l1_{value:x}", 40, "Q", value, "QED table offset is invalid")
-      for value in (0, 0x10001, 1 << 40, 0x20000, (1 << 64) - 1, (1 << 64) - 0x10000)],
-    ("backing_across_the_end", 56, "II", (0xfff0, 0x20), "QED backing filename offset is invalid"),
-    ("backing_far", 56, "II", (0xffffffff, 1), "QED backing filename offset is invalid"),
+    ("header_all", 12, "I", 0xFFFFFFFF, "QED table offset is invalid"),
+    *[
+        (f"l1_{value:x}", 40, "Q", value, "QED table offset is invalid")
+        for value in (0, 0x10001, 1 << 40, 0x20000, (1 << 64) - 1, (1 << 64) - 0x10000)
+    ],
+    ("backing_across_the_end", 56, "II", (0xFFF0, 0x20), "QED backing filename offset is invalid"),
+    ("backing_far", 56, "II", (0xFFFFFFFF, 1), "QED backing filename offset is invalid"),
     ("backing_long", 56, "II", (64, 0x1000), "Failed to read backing filename"),
 ]
 
@@ -236,8 +346,15 @@ def test_malformed_header(folder, ours, qemu, patch, row):
         patch("a.qed", 16, "Q", 1)
     patch("a.qed", at, fmt, *(value if isinstance(value, tuple) else (value,)))
     before = content("a.qed")
-    mine, theirs = ours("info", "-f", "qed", "a.qed", ok=False), qemu("info", "-f", "qed", "a.qed", ok=False)
-    assert mine.code == 1 and says in mine.err and mine.err == theirs.err and content("a.qed") == before
+    mine, theirs = ours("info", "-f", "qed", "a.qed", ok=False), qemu(
+        "info", "-f", "qed", "a.qed", ok=False
+    )
+    assert (
+        mine.code == 1
+        and says in mine.err
+        and mine.err == theirs.err
+        and content("a.qed") == before
+    )
 
 
 @pytest.mark.parametrize("length", [63, 512, 40000])
@@ -245,7 +362,9 @@ def test_malformed_short_file(folder, ours, qemu, length):
     qemu("create", "-q", "-f", "qed", "a.qed", "8M")
     with open("a.qed", "r+b") as file:
         file.truncate(length)
-    mine, theirs = ours("info", "-f", "qed", "a.qed", ok=False), qemu("info", "-f", "qed", "a.qed", ok=False)
+    mine, theirs = ours("info", "-f", "qed", "a.qed", ok=False), qemu(
+        "info", "-f", "qed", "a.qed", ok=False
+    )
     assert mine.code == 1 and "QED table offset is invalid" in mine.err and mine.err == theirs.err
 
 
@@ -282,5 +401,7 @@ def test_a_cluster_that_the_file_cuts_keeps_its_place(image, cairn, cut):
     with open(image, "r+b") as file:
         file.truncate(file.seek(0, 2) - cut)
     cairn("io", "-f", "qed", "-c", "write -P 7 2M 64k", image)
-    cairn("io", "-f", "qed", "-r", "-c", f"read -P 5 1M {4096 - cut}", "-c", "read -P 7 2M 64k", image)
+    cairn(
+        "io", "-f", "qed", "-r", "-c", f"read -P 5 1M {4096 - cut}", "-c", "read -P 7 2M 64k", image
+    )
     cairn("check", image)

@@ -12,7 +12,7 @@ def pieces(stem, data, size, first=1):
     for number, at in enumerate(range(0, len(data), size), first):
         names.append(f"{stem}.{number:03}")
         with open(names[-1], "wb") as out:
-            out.write(data[at:at + size])
+            out.write(data[at : at + size])
     return names
 
 
@@ -30,10 +30,19 @@ def test_pieces_are_one_disk(folder, cairn, ours, first, size):
     cairn("convert", names[0], "out.qcow2")
     cairn("compare", "-f", "raw", "whole.raw", "out.qcow2")
     assert ours("info", "--output=json", names[0]).json()["format"] == "raw"
-    cairn("io", "-c", f"write -P 9 {size - 4096} 8192", "-c", f"read -P 9 {size - 4096} 8192", "-c", f"write -z {size} 4096", names[0])
+    cairn(
+        "io",
+        "-c",
+        f"write -P 9 {size - 4096} 8192",
+        "-c",
+        f"read -P 9 {size - 4096} 8192",
+        "-c",
+        f"write -z {size} 4096",
+        names[0],
+    )
     seen = bytearray(disk)
-    seen[size - 4096:size] = b"\x09" * 4096
-    seen[size:size + 4096] = bytes(4096)
+    seen[size - 4096 : size] = b"\x09" * 4096
+    seen[size : size + 4096] = bytes(4096)
     assert b"".join(open(name, "rb").read() for name in names) == bytes(seen)
 
 
@@ -48,7 +57,10 @@ def test_a_piece_that_is_missing_or_cut(folder, cairn):
     os.truncate("disk.003", MIB // 2)
     failed = cairn("convert", "disk.001", "out.raw", ok=False)
     assert failed.code == 1 and "disk.003" in failed.err
-    assert "may not be opened here" in cairn("convert", "--untrusted", names[0], "out.raw", ok=False).err
+    assert (
+        "may not be opened here"
+        in cairn("convert", "--untrusted", names[0], "out.raw", ok=False).err
+    )
 
 
 def test_a_lone_file_of_such_a_name_stays_what_it_is(folder, cairn):

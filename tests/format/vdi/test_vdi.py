@@ -12,6 +12,7 @@ def patch():
         with open(name, "r+b") as image:
             image.seek(at)
             image.write(struct.pack("<" + fmt, *values))
+
     return change
 
 
@@ -34,7 +35,10 @@ def test_created_as_qemu_does(folder, ours, qemu, size, static):
     theirs = qemu("create", "-f", "vdi", "-o", f"static={static}", "b.vdi", size)
     assert mine.out.replace("a.vdi", "b.vdi") == theirs.out
     assert without_uuids("a.vdi") == without_uuids("b.vdi")
-    assert bytes(open("a.vdi", "rb").read()[392:424]) not in (bytes(32), bytes(open("b.vdi", "rb").read()[392:424]))
+    assert bytes(open("a.vdi", "rb").read()[392:424]) not in (
+        bytes(32),
+        bytes(open("b.vdi", "rb").read()[392:424]),
+    )
 
 
 @pytest.mark.parametrize("static", ["off", "on"])
@@ -51,18 +55,31 @@ def test_both_ways(disk, cairn, qemu, static):
 def test_layout_of_the_virtualbox_kind(folder, cairn, qemu):
     """The map at 1 MiB, the data at 2 MiB, and legacy geometry behind the fields that we know."""
     header = bytearray(2 * MIB)
-    header[:len(b"<<< Oracle VM VirtualBox Disk Image >>>\n")] = b"<<< Oracle VM VirtualBox Disk Image >>>\n"
-    struct.pack_into("<IIIII", header, 64, 0xbeda107f, 0x10001, 400, 1, 0)
+    header[
+        : len(b"<<< Oracle VM VirtualBox Disk Image >>>\n")
+    ] = b"<<< Oracle VM VirtualBox Disk Image >>>\n"
+    struct.pack_into("<IIIII", header, 64, 0xBEDA107F, 0x10001, 400, 1, 0)
     struct.pack_into("<II", header, 340, MIB, 2 * MIB)
     struct.pack_into("<I", header, 360, 512)
     struct.pack_into("<QIIII", header, 368, 8 * MIB, MIB, 0, 8, 1)
     header[392:424] = bytes(range(1, 33))
     struct.pack_into("<IIII", header, 456, 16, 16, 63, 512)
-    header[MIB:MIB + 32] = b"\xff" * 32
-    struct.pack_into("<III", header, MIB, 0xffffffff, 0, 0xfffffffe)
+    header[MIB : MIB + 32] = b"\xff" * 32
+    struct.pack_into("<III", header, MIB, 0xFFFFFFFF, 0, 0xFFFFFFFE)
     with open("box.vdi", "wb") as out:
         out.write(header + b"\x5a" * MIB)
-    cairn("io", "-f", "vdi", "-c", "read -P 0x5a 1M 1M", "-c", "read -P 0 2M 1M", "-c", "write -P 7 5M 4k", "box.vdi")
+    cairn(
+        "io",
+        "-f",
+        "vdi",
+        "-c",
+        "read -P 0x5a 1M 1M",
+        "-c",
+        "read -P 0 2M 1M",
+        "-c",
+        "write -P 7 5M 4k",
+        "box.vdi",
+    )
     qemu("check", "box.vdi")
     data = open("box.vdi", "rb").read()
     assert data[456:472] == header[456:472] and data[392:408] == header[392:408]
@@ -71,7 +88,18 @@ def test_layout_of_the_virtualbox_kind(folder, cairn, qemu):
 
 def test_blocks_in_the_order_of_writing(folder, cairn, qemu):
     cairn("create", "-q", "-f", "vdi", "a.vdi", "300M")
-    cairn("io", "-f", "vdi", "-c", "write 5M 4k", "-c", "write 200M 2M", "-c", "write 1020k 8k", "a.vdi")
+    cairn(
+        "io",
+        "-f",
+        "vdi",
+        "-c",
+        "write 5M 4k",
+        "-c",
+        "write 200M 2M",
+        "-c",
+        "write 1020k 8k",
+        "a.vdi",
+    )
     entries = [number("a.vdi", 512 + block * 4) for block in (5, 200, 201, 0, 1)]
     assert entries == [0, 1, 2, 3, 4] and number("a.vdi", 388) == 5
     assert len(open("a.vdi", "rb").read()) == 2048 + 5 * MIB
@@ -115,16 +143,30 @@ LIES = [
     (376, "I", 1114112, "unsupported VDI image (block size 1114112 is not 1048576)"),
     (376, "I", 131072, "unsupported VDI image (block size 131072 is not 1048576)"),
     (376, "I", 0, "unsupported VDI image (block size 0 is not 1048576)"),
-    (368, "Q", 0x7fffffffffffffff,
-     "Unsupported VDI image size (size is 0x7fffffffffffffff, max supported is 0x1fffff8000000)"),
-    (368, "Q", 0x1fffff8010000, "Unsupported VDI image size (size is 0x1fffff8010000, max supported is 0x1fffff8000000)"),
-    (384, "I", 63, "unsupported VDI image (disk size 67108864, image bitmap has room for 66060288)"),
-    (384, "I", 0x1fffff81, "unsupported VDI image (too many blocks 536870785, max is 536870784)"),
+    (
+        368,
+        "Q",
+        0x7FFFFFFFFFFFFFFF,
+        "Unsupported VDI image size (size is 0x7fffffffffffffff, max supported is 0x1fffff8000000)",
+    ),
+    (
+        368,
+        "Q",
+        0x1FFFFF8010000,
+        "Unsupported VDI image size (size is 0x1fffff8010000, max supported is 0x1fffff8000000)",
+    ),
+    (
+        384,
+        "I",
+        63,
+        "unsupported VDI image (disk size 67108864, image bitmap has room for 66060288)",
+    ),
+    (384, "I", 0x1FFFFF81, "unsupported VDI image (too many blocks 536870785, max is 536870784)"),
     (424, "I", 1, "unsupported VDI image (non-NULL link UUID)"),
     (440, "I", 1, "unsupported VDI image (non-NULL parent UUID)"),
 ]
 STRICTER = [
-    (384, "I", 0x1fffff80, "is before the end of the block map"),
+    (384, "I", 0x1FFFFF80, "is before the end of the block map"),
     (340, "I", 0, "is in the header"),
     (344, "I", 0, "is before the end of the block map"),
     (344, "I", 512, "is before the end of the block map"),
@@ -187,7 +229,7 @@ def test_a_stale_counter_does_not_cost_data(folder, cairn, qemu_io, patch):
     qemu_io("a.vdi", "read -P 9 0 2M", "read -P 5 8M 1M", fmt="vdi")
 
 
-@pytest.mark.parametrize("counter", [0xffffffff, 0xfffffffe])
+@pytest.mark.parametrize("counter", [0xFFFFFFFF, 0xFFFFFFFE])
 def test_an_impossible_counter_stops_writes(folder, cairn, patch, counter):
     cairn("create", "-q", "-f", "vdi", "a.vdi", "64M")
     patch("a.vdi", 388, "I", counter)

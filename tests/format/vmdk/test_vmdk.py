@@ -11,7 +11,13 @@ import pytest
 from conftest import CAIRN, call, sparse_disk
 
 SECTOR = 512
-SUBFORMATS = ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"]
+SUBFORMATS = [
+    "monolithicSparse",
+    "monolithicFlat",
+    "twoGbMaxExtentSparse",
+    "twoGbMaxExtentFlat",
+    "streamOptimized",
+]
 SIZE = 34 * 1024 * 1024 + 3 * SECTOR
 
 
@@ -37,9 +43,12 @@ def put(path, at, fmt, value):
 
 
 def descriptor(*lines, kind="custom", cid="12345678", parent="ffffffff", more=""):
-    return (f'# Disk DescriptorFile\nversion=1\nCID={cid}\nparentCID={parent}\ncreateType="{kind}"\n{more}\n'
-            "# Extent description\n" + "\n".join(lines) +
-            '\n\n# The Disk Data Base\n#DDB\n\nddb.adapterType = "ide"\n')
+    return (
+        f'# Disk DescriptorFile\nversion=1\nCID={cid}\nparentCID={parent}\ncreateType="{kind}"\n{more}\n'
+        "# Extent description\n"
+        + "\n".join(lines)
+        + '\n\n# The Disk Data Base\n#DDB\n\nddb.adapterType = "ide"\n'
+    )
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
@@ -55,9 +64,16 @@ def test_interop(ours, qemu, raw, subformat):
     ours("compare", "-f", "raw", "-F", "vmdk", raw, "theirs.vmdk")
     for image in ("ours.vmdk", "theirs.vmdk"):
         assert ours("info", image).out == qemu("info", image).out
-        assert ours("info", "--output=json", image).json() == qemu("info", "--output=json", image).json()
-        assert ours("map", "--output=json", image).json() == qemu("map", "--output=json", image).json()
-    assert re.search(r"^CID=[0-9a-f]{8}$", Path("ours.vmdk").read_bytes()[:2048].decode("latin-1"), re.M)
+        assert (
+            ours("info", "--output=json", image).json()
+            == qemu("info", "--output=json", image).json()
+        )
+        assert (
+            ours("map", "--output=json", image).json() == qemu("map", "--output=json", image).json()
+        )
+    assert re.search(
+        r"^CID=[0-9a-f]{8}$", Path("ours.vmdk").read_bytes()[:2048].decode("latin-1"), re.M
+    )
 
 
 def without_cid(data):
@@ -65,11 +81,11 @@ def without_cid(data):
     found = re.search(rb"\nCID=([0-9a-f]*)\n", data)
     if not found:
         return data
-    rest = data[found.end():]
+    rest = data[found.end() :]
     room = rest.find(bytes(16))
     if room >= 0:
-        rest = rest[:room] + rest[room + 8 - len(found[1]):]
-    return data[:found.start()] + b"\nCID=\n" + rest
+        rest = rest[:room] + rest[room + 8 - len(found[1]) :]
+    return data[: found.start()] + b"\nCID=\n" + rest
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
@@ -79,8 +95,12 @@ def test_created_alike(ours, qemu, folder, subformat):
     for tool, name in ((ours, "a"), (qemu, "b")):
         Path(name).mkdir()
         said = tool("create", "-f", "vmdk", "-o", options, f"{name}/disk.vmdk", "5G").out
-        assert said.replace("a/", "b/").startswith("Formatting 'b/disk.vmdk', fmt=vmdk size=5368709120 adapter_type=lsilogic compat6=off hwversion=11")
-    assert sorted(path.name for path in Path("a").iterdir()) == sorted(path.name for path in Path("b").iterdir())
+        assert said.replace("a/", "b/").startswith(
+            "Formatting 'b/disk.vmdk', fmt=vmdk size=5368709120 adapter_type=lsilogic compat6=off hwversion=11"
+        )
+    assert sorted(path.name for path in Path("a").iterdir()) == sorted(
+        path.name for path in Path("b").iterdir()
+    )
     for path in Path("a").iterdir():
         other = Path("b") / path.name
         assert path.stat().st_size <= other.stat().st_size + 8
@@ -102,20 +122,32 @@ def test_libvmdk_reads_us(ours, raw):
         said = subprocess.run(["vmdkinfo", "disk.vmdk"], capture_output=True, text=True)
         assert said.returncode == 0, said
         assert f"({SIZE} bytes)" in said.stdout
-        python = ("import pyvmdk, sys; d = pyvmdk.handle(); d.open('disk.vmdk'); d.open_extent_data_files();"
-                  f"raw = open('disk.raw', 'rb').read(); assert d.read_buffer({SIZE}) == raw")
+        python = (
+            "import pyvmdk, sys; d = pyvmdk.handle(); d.open('disk.vmdk'); d.open_extent_data_files();"
+            f"raw = open('disk.raw', 'rb').read(); assert d.read_buffer({SIZE}) == raw"
+        )
         done = subprocess.run(["/usr/bin/python3", "-c", python], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
 
 def test_stream_is_vmwares(ours, qemu, raw):
     """The rules of the specification: header, markers, order, footer, end."""
-    ours("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized,adapter_type=lsilogic", raw, "s.vmdk")
+    ours(
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=streamOptimized,adapter_type=lsilogic",
+        raw,
+        "s.vmdk",
+    )
     data = Path("s.vmdk").read_bytes()
     version, flags, capacity, grain = struct.unpack_from("<IIQQ", data, 4)
     assert (version, flags, capacity, grain) == (3, 0x30001, SIZE // SECTOR, 128)
     rgd, gd, overhead = struct.unpack_from("<QQQ", data, 48)
-    assert (rgd, gd, overhead) == (0, 2 ** 64 - 1, 128)
+    assert (rgd, gd, overhead) == (0, 2**64 - 1, 128)
     assert data[73:79] == b"\n \r\n\x01\x00"
     at, last, tables, kinds = overhead * SECTOR, -1, 0, []
     while True:
@@ -144,10 +176,26 @@ def test_a_disk_of_zeroes_is_a_stream(ours, qemu, folder, more):
     """Directory, footer and end as in every stream, and no grains."""
     with open("zero.raw", "wb") as file:
         file.truncate(10 << 20)
-    ours("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized" + more, "zero.raw", "s.vmdk")
+    ours(
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=streamOptimized" + more,
+        "zero.raw",
+        "s.vmdk",
+    )
     data = Path("s.vmdk").read_bytes()
-    assert len(data) == (128 + 2 + 3) * SECTOR and struct.unpack_from("<Q", data, 56) == (2 ** 64 - 1,)
-    assert [struct.unpack_from("<QII", data, at * SECTOR) for at in (128, 130, 132)] == [(1, 0, 2), (1, 0, 3), (0, 0, 0)]
+    assert len(data) == (128 + 2 + 3) * SECTOR and struct.unpack_from("<Q", data, 56) == (
+        2**64 - 1,
+    )
+    assert [struct.unpack_from("<QII", data, at * SECTOR) for at in (128, 130, 132)] == [
+        (1, 0, 2),
+        (1, 0, 3),
+        (0, 0, 0),
+    ]
     qemu("compare", "-f", "raw", "-F", "vmdk", "zero.raw", "s.vmdk")
     qemu("check", "s.vmdk")
 
@@ -155,14 +203,21 @@ def test_a_disk_of_zeroes_is_a_stream(ours, qemu, folder, more):
 def test_stream_is_continued(cairn, ours, qemu, qemu_io, folder):
     cairn("create", "-q", "-f", "vmdk", "-o", "subformat=streamOptimized", "s.vmdk", "100M")
 
-
     io("-f", "vmdk", "-c", "write -P 1 0 64k", "-c", "write -P 2 64M 64k", "s.vmdk")
     io("-f", "vmdk", "-c", "write -P 3 64k 64k", "-c", "write -P 4 96M 4M", "s.vmdk")
     said = io("-f", "vmdk", "-c", "write -P 5 0 64k", "s.vmdk", ok=False)
     assert "Input/output error" in said.out + said.err
     said = io("-f", "vmdk", "-c", "write -P 5 1M 32k", "s.vmdk", ok=False)
     assert "Invalid argument" in said.out + said.err
-    qemu_io("s.vmdk", "read -P 1 0 64k", "read -P 3 64k 64k", "read -P 2 64M 64k", "read -P 4 96M 4M", "read -P 0 128k 1M", fmt="vmdk")
+    qemu_io(
+        "s.vmdk",
+        "read -P 1 0 64k",
+        "read -P 3 64k 64k",
+        "read -P 2 64M 64k",
+        "read -P 4 96M 4M",
+        "read -P 0 128k 1M",
+        fmt="vmdk",
+    )
     assert "ailed" not in qemu_io("s.vmdk", "read -P 3 64k 64k", fmt="vmdk").out
     ours("check", "s.vmdk")
     qemu("create", "-q", "-f", "vmdk", "-o", "subformat=streamOptimized", "q.vmdk", "100M")
@@ -175,20 +230,50 @@ def test_stream_is_continued(cairn, ours, qemu, qemu_io, folder):
 
 # --- mixed extents, gaps, COWD, seSparse ---
 
+
 def cowd(path, sectors, grain=1, entries=None):
     count = entries if entries is not None else -(-sectors // (4096 * grain)) if grain else 1
     header = bytearray(4 * SECTOR + max(1, -(-count * 4 // SECTOR)) * SECTOR)
-    header[:32] = b"COWD" + struct.pack("<IIIIIII", 1, 3, sectors, grain, 4, count, len(header) // SECTOR)
+    header[:32] = b"COWD" + struct.pack(
+        "<IIIIIII", 1, 3, sectors, grain, 4, count, len(header) // SECTOR
+    )
     Path(path).write_bytes(header)
 
 
 def sesparse(path, sectors, grains, damage=None):
     """GRAINS: number to byte, None: unmapped."""
     const = bytearray(SECTOR)
-    fields = [0xcafebabe, 0x200000001, sectors, 8, 64, 0, 0, 0, 0, 0, 1, 1, 2, 1, 3, 1, 8, 1, 16, 64, 80, 1, 81, 1, 88, 800]
+    fields = [
+        0xCAFEBABE,
+        0x200000001,
+        sectors,
+        8,
+        64,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        1,
+        3,
+        1,
+        8,
+        1,
+        16,
+        64,
+        80,
+        1,
+        81,
+        1,
+        88,
+        800,
+    ]
     struct.pack_into(f"<{len(fields)}Q", const, 0, *fields)
     volatile = bytearray(SECTOR)
-    struct.pack_into("<QQQQ", volatile, 0, 0xcafecafe, 0, 0, 0)
+    struct.pack_into("<QQQQ", volatile, 0, 0xCAFECAFE, 0, 0, 0)
     data = bytearray(88 * SECTOR)
     data[0:512], data[512:1024] = const, volatile
     struct.pack_into("<Q", data, 8 * SECTOR, 0x10000000 << 32)
@@ -204,34 +289,63 @@ def sesparse(path, sectors, grains, damage=None):
 def test_mixed_extents(cairn, ours, qemu, qemu_io, folder):
     """FLAT, ZERO, SPARSE and COWD whose borders are no multiples of their grains."""
     Path("flat.bin").write_bytes(bytes(SECTOR) + b"A" * (1001 * SECTOR))
-    ours("create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "x.vmdk", str(1003 * SECTOR))
+    ours(
+        "create",
+        "-q",
+        "-f",
+        "vmdk",
+        "-o",
+        "subformat=twoGbMaxExtentSparse",
+        "x.vmdk",
+        str(1003 * SECTOR),
+    )
     cowd("c.vmdk", 2001)
-    lines = ['RW 1001 FLAT "flat.bin" 1', "RW 77 ZERO", 'RW 1003 SPARSE "x-s001.vmdk"', 'RW 2001 VMFSSPARSE "c.vmdk"']
+    lines = [
+        'RW 1001 FLAT "flat.bin" 1',
+        "RW 77 ZERO",
+        'RW 1003 SPARSE "x-s001.vmdk"',
+        'RW 2001 VMFSSPARSE "c.vmdk"',
+    ]
     Path("d.vmdk").write_text(descriptor(*lines))
-
 
     info = ours("info", "--output=json", "d.vmdk").json()
     assert info["virtual-size"] == 4082 * SECTOR
-    assert [one["format"] for one in info["format-specific"]["data"]["extents"]] == ["FLAT", "ZERO", "SPARSE", "VMFSSPARSE"]
+    assert [one["format"] for one in info["format-specific"]["data"]["extents"]] == [
+        "FLAT",
+        "ZERO",
+        "SPARSE",
+        "VMFSSPARSE",
+    ]
     zero = 1001 * SECTOR
     begin = 1078 * SECTOR
-    io("-f", "vmdk", "-c", f"write -P 9 {begin - 0} {2500 * SECTOR}", "-c", f"write -P 6 0 {SECTOR}", "d.vmdk")
+    io(
+        "-f",
+        "vmdk",
+        "-c",
+        f"write -P 9 {begin - 0} {2500 * SECTOR}",
+        "-c",
+        f"write -P 6 0 {SECTOR}",
+        "d.vmdk",
+    )
     said = io("-f", "vmdk", "-c", f"write -P 9 {zero} 512", "d.vmdk", ok=False)
     assert "Input/output error" in said.out + said.err
     cairn("convert", "-f", "vmdk", "-O", "raw", "d.vmdk", "d.raw")
     data = Path("d.raw").read_bytes()
     assert data[:SECTOR] == b"\x06" * SECTOR and data[SECTOR:zero] == b"A" * (1000 * SECTOR)
     assert data[zero:begin] == bytes(77 * SECTOR)
-    assert data[begin:begin + 2500 * SECTOR] == b"\x09" * (2500 * SECTOR)
-    assert not any(data[begin + 2500 * SECTOR:])
+    assert data[begin : begin + 2500 * SECTOR] == b"\x09" * (2500 * SECTOR)
+    assert not any(data[begin + 2500 * SECTOR :])
     ours("check", "d.vmdk")
     # QEMU agrees once there is no ZERO line; it takes COWD extents for twice as long as they are.
     Path("e.vmdk").write_text(descriptor(lines[0], lines[2], lines[3], kind="vmfsSparse"))
     qemu("convert", "-f", "vmdk", "-O", "raw", "e.vmdk", "e.raw")
-    assert Path("e.raw").read_bytes()[:2004 * SECTOR] == data[:zero] + data[begin:begin + 1003 * SECTOR]
+    assert (
+        Path("e.raw").read_bytes()[: 2004 * SECTOR]
+        == data[:zero] + data[begin : begin + 1003 * SECTOR]
+    )
     Path("f.vmdk").write_text(descriptor(lines[3], kind="vmfsSparse"))
     qemu("convert", "-f", "vmdk", "-O", "raw", "f.vmdk", "f.raw")
-    assert Path("f.raw").read_bytes()[:2001 * SECTOR] == data[begin + 1003 * SECTOR:]
+    assert Path("f.raw").read_bytes()[: 2001 * SECTOR] == data[begin + 1003 * SECTOR :]
     Path("r.vmdk").write_text(descriptor(lines[0].replace("RW", "RDONLY"), lines[2]))
     said = io("-f", "vmdk", "-c", "read -P 6 0 512", "-c", "write 0 512", "r.vmdk", ok=False)
     assert "Permission denied" in said.out + said.err
@@ -265,13 +379,16 @@ def test_sesparse(ours, qemu, folder):
 def test_many_extents(ours, qemu, folder):
     for i in range(300):
         Path(f"{i}.bin").write_bytes(bytes([i % 251]) * SECTOR)
-    Path("d.vmdk").write_text(descriptor(*[f'RW 1 FLAT "{i}.bin" 0' for i in range(300)], kind="monolithicFlat"))
+    Path("d.vmdk").write_text(
+        descriptor(*[f'RW 1 FLAT "{i}.bin" 0' for i in range(300)], kind="monolithicFlat")
+    )
     ours("compare", "-f", "vmdk", "-F", "raw", "d.vmdk", "d.vmdk", ok=False)
     ours("convert", "-f", "vmdk", "-O", "raw", "d.vmdk", "d.raw")
     assert Path("d.raw").read_bytes() == b"".join(bytes([i % 251]) * SECTOR for i in range(300))
 
 
 # --- content IDs and parents ---
+
 
 def cid(path):
     return re.search(rb"\nCID=([0-9a-f]+)", Path(path).read_bytes()[:4096]).group(1)
@@ -283,7 +400,11 @@ def test_content_id(ours, qemu, folder, subformat):
     first = cid("d.vmdk")
     io("-f", "vmdk", "-c", "read 0 4k", "-c", "flush", "d.vmdk")
     assert cid("d.vmdk") == first
-    text = Path("d.vmdk").read_bytes().replace(b"parentCID", b'changeTrackPath="x-ctk.vmdk"\nparentCID', 1)
+    text = (
+        Path("d.vmdk")
+        .read_bytes()
+        .replace(b"parentCID", b'changeTrackPath="x-ctk.vmdk"\nparentCID', 1)
+    )
     if subformat == "monolithicFlat":
         Path("d.vmdk").write_bytes(text)
     io("-f", "vmdk", "-c", "write 0 4k", "-c", "write 8k 4k", "d.vmdk")
@@ -315,13 +436,16 @@ def test_parents(ours, qemu, qemu_io, folder):
     assert "ailed" not in qemu_io("q.vmdk", *checks, fmt="vmdk").out
 
 
-@pytest.mark.parametrize("options, words", [
-    ("compat6,hwversion=7", "compat6 cannot be enabled with hwversion set"),
-    ("subformat=monolithicFlat,zeroed_grain=on", "Flat image can't enable zeroed grain"),
-    ("subformat=nonsense", "invalid parameter value: nonsense"),
-    ("adapter_type=IDE", "invalid parameter value: IDE"),
-    ("nonsense=1", "Invalid parameter 'nonsense'"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("compat6,hwversion=7", "compat6 cannot be enabled with hwversion set"),
+        ("subformat=monolithicFlat,zeroed_grain=on", "Flat image can't enable zeroed grain"),
+        ("subformat=nonsense", "invalid parameter value: nonsense"),
+        ("adapter_type=IDE", "invalid parameter value: IDE"),
+        ("nonsense=1", "Invalid parameter 'nonsense'"),
+    ],
+)
 def test_options_are_refused(ours, folder, options, words):
     said = ours("create", "-f", "vmdk", "-o", options, "d.vmdk", "1M", ok=False)
     assert said.code == 1 and words in said.err
@@ -365,20 +489,29 @@ def test_damaged_header(ours, folder, field, fmt, value, words):
 DESCRIPTORS = [  # text, words
     ("", "File is too small, not a valid image"),
     ("abc", "invalid VMDK image descriptor"),
-    (descriptor('RW 1 FLAT "f.bin" 0').replace('createType="custom"', ""), "invalid VMDK image descriptor"),
-    (descriptor('RW 1 FLAT "f.bin" 0', kind='custom"\nx="').replace('custom"', "custom"), "invalid VMDK image descriptor"),
+    (
+        descriptor('RW 1 FLAT "f.bin" 0').replace('createType="custom"', ""),
+        "invalid VMDK image descriptor",
+    ),
+    (
+        descriptor('RW 1 FLAT "f.bin" 0', kind='custom"\nx="').replace('custom"', "custom"),
+        "invalid VMDK image descriptor",
+    ),
     (descriptor('RW 1 FLAT "f.bin" 0', kind="nonsense"), "Unsupported image type 'nonsense'"),
     (descriptor('RW 1 FLAT "f.bin" 0', kind="fullDevice"), "Unsupported image type 'fullDevice'"),
     (descriptor('RW 1 FLAT "f.bin" 0').replace("\nCID=12345678", ""), "there is no CID"),
     (descriptor('RW 1 FLAT "f.bin" 0', parent="xyz"), "parentCID is not a hexadecimal number"),
     (descriptor('RW 1 FLAT "f.bin" 0', parent="11111111"), "parent missing"),
-    (descriptor('RW 1 FLAT "f.bin" 0', more='parentFileNameHint="x'), "invalid VMDK image descriptor"),
+    (
+        descriptor('RW 1 FLAT "f.bin" 0', more='parentFileNameHint="x'),
+        "invalid VMDK image descriptor",
+    ),
     (descriptor('RW 1 FLAT "f.bin" 0', more=f'parentFileNameHint="{"x" * 2000}"'), "too long"),
     (descriptor('RW 1 FLAT "f.bin"'), 'Invalid extent line: RW 1 FLAT "f.bin"'),
     (descriptor('RW 1 FLAT "f.bin" -1'), "Invalid extent line"),
     (descriptor('RW 0 FLAT "f.bin" 0'), "Invalid extent line"),
     (descriptor('RW 1 SPARSE "f.bin" 0'), "Invalid extent line"),
-    (descriptor("RW 1 NONSENSE \"f.bin\""), "Invalid extent line"),
+    (descriptor('RW 1 NONSENSE "f.bin"'), "Invalid extent line"),
     (descriptor('RW 1 FLAT "" 0'), "Invalid extent line"),
     (descriptor('RW 99999999999999999999 FLAT "f.bin" 0'), "Invalid extent line"),
     (descriptor('RW 9223372036854775807 FLAT "f.bin" 0'), "File too large"),
@@ -421,13 +554,23 @@ def test_wrapper_that_names_itself(ours, folder):
     assert said.code == 1 and "is the descriptor itself" in said.err
 
 
-@pytest.mark.parametrize("field, value, words", [
-    (0, 1, "Bad const header magic: 0x0000000000000001"), (8, 1, "Unsupported version: 0x0000000000000001"),
-    (24, 9, "Unsupported grain size: 9"), (32, 9, "Unsupported grain table size: 9"),
-    (40, 1, "Unsupported flags: 0x0000000000000001"), (56, 1, "Unsupported reserved bits"),
-    (208, 1, "Unsupported non-zero const header padding"), (512, 1, "Bad volatile header magic: 0x0000000000000001"),
-    (536, 1, "Image is dirty, Replaying journal not supported"), (600, 1, "Unsupported non-zero volatile header padding"),
-    (128, 1 << 50, "grain directory"), (16, 1 << 60, "File too large")])
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        (0, 1, "Bad const header magic: 0x0000000000000001"),
+        (8, 1, "Unsupported version: 0x0000000000000001"),
+        (24, 9, "Unsupported grain size: 9"),
+        (32, 9, "Unsupported grain table size: 9"),
+        (40, 1, "Unsupported flags: 0x0000000000000001"),
+        (56, 1, "Unsupported reserved bits"),
+        (208, 1, "Unsupported non-zero const header padding"),
+        (512, 1, "Bad volatile header magic: 0x0000000000000001"),
+        (536, 1, "Image is dirty, Replaying journal not supported"),
+        (600, 1, "Unsupported non-zero volatile header padding"),
+        (128, 1 << 50, "grain directory"),
+        (16, 1 << 60, "File too large"),
+    ],
+)
 def test_damaged_sesparse(ours, folder, field, value, words):
     sesparse("s.vmdk", 4096, {0: 5}, damage=(field, value))
     Path("d.vmdk").write_text(descriptor('RW 4096 SESPARSE "s.vmdk"', kind="seSparse"))
@@ -435,7 +578,10 @@ def test_damaged_sesparse(ours, folder, field, value, words):
     assert said.code == 1 and words in said.err, said.err
 
 
-@pytest.mark.parametrize("kind", ["table outside", "table in header", "grain outside", "grain in metadata", "one without flag"])
+@pytest.mark.parametrize(
+    "kind",
+    ["table outside", "table in header", "grain outside", "grain in metadata", "one without flag"],
+)
 def test_damaged_tables(ours, folder, kind):
     ours("create", "-q", "-f", "vmdk", "d.vmdk", "4M")
     io("-f", "vmdk", "-c", "write -P 1 0 256k", "d.vmdk")
@@ -444,9 +590,14 @@ def test_damaged_tables(ours, folder, kind):
     if kind.startswith("table"):
         # In both directories: one that is good would be used.
         for directory in (gd, get("d.vmdk", 48, "Q") * SECTOR):
-            put("d.vmdk", directory, "I", 0xfffffff0 if kind == "table outside" else 1)
+            put("d.vmdk", directory, "I", 0xFFFFFFF0 if kind == "table outside" else 1)
     else:
-        put("d.vmdk", table, "I", {"grain outside": 0xfffffff0, "grain in metadata": 2, "one without flag": 1}[kind])
+        put(
+            "d.vmdk",
+            table,
+            "I",
+            {"grain outside": 0xFFFFFFF0, "grain in metadata": 2, "one without flag": 1}[kind],
+        )
     size = Path("d.vmdk").stat().st_size
     for command in ("read 0 4k", "write 0 4k"):
         said = io("-f", "vmdk", "-c", command, "d.vmdk", ok=False)
@@ -459,7 +610,7 @@ def test_damaged_grains_and_shares(ours, raw):
     ours("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, "s.vmdk")
     first = 128 * SECTOR
     lba = get("s.vmdk", first, "Q") * SECTOR
-    for value in (0, 0x7fffffff, 131072, get("s.vmdk", first + 8, "I") - 1):
+    for value in (0, 0x7FFFFFFF, 131072, get("s.vmdk", first + 8, "I") - 1):
         size = get("s.vmdk", first + 8, "I")
         put("s.vmdk", first + 8, "I", value)
         said = io("-r", "-f", "vmdk", "-c", f"read {lba} 4k", "s.vmdk", ok=False)
@@ -484,7 +635,11 @@ def test_repair(ours, cairn, qemu, folder):
     with open("d.vmdk", "ab") as file:
         file.write(bytes(10 * 65536))
     assert ours("check", "d.vmdk", ok=False).code == 3
-    assert ours("check", "-r", "leaks", "d.vmdk", ok=False).code == qemu("check", "-r", "leaks", "d.vmdk", ok=False).code == 63
+    assert (
+        ours("check", "-r", "leaks", "d.vmdk", ok=False).code
+        == qemu("check", "-r", "leaks", "d.vmdk", ok=False).code
+        == 63
+    )
     cairn("check", "-r", "leaks", "d.vmdk")
     ours("check", "d.vmdk")
     io("-f", "vmdk", "-c", "read -P 1 0 256k", "d.vmdk")

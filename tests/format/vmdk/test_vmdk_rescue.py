@@ -8,7 +8,7 @@ from conftest import sparse_disk
 
 MIB = 1 << 20
 SECTOR = 512
-OUTSIDE = 0x7fffff00
+OUTSIDE = 0x7FFFFF00
 
 
 def get(path, at, kind="I"):
@@ -48,12 +48,16 @@ def whole_again(image, cairn, qemu, findings):
     assert "No errors" in cairn("check", image).out
 
 
-@pytest.mark.parametrize("field, name", [(56, "the grain directory"), (48, "the redundant grain directory")])
+@pytest.mark.parametrize(
+    "field, name", [(56, "the grain directory"), (48, "the redundant grain directory")]
+)
 @pytest.mark.parametrize("place", [OUTSIDE, 0])
 def test_a_lost_directory(image, cairn, qemu, field, name, place):
     put(image, field, "Q", place)
     refused = cairn("io", "-f", "vmdk", "-c", "write 0 512", image, ok=False)
-    assert refused.code == 1 and "check -r all" in refused.err and "is outside the file" in refused.err
+    assert (
+        refused.code == 1 and "check -r all" in refused.err and "is outside the file" in refused.err
+    )
     assert "other one counts" in cairn("info", image).err + cairn("map", image).err
     whole_again(image, cairn, qemu, name + " is outside")
 
@@ -65,12 +69,16 @@ def test_both_directories_lost(image, cairn):
         assert "so does the redundant one" in cairn(*words, image, ok=False).err
 
 
-@pytest.mark.parametrize("field, findings", [(56, "could not get cluster_offset"), (48, "the redundant grain table")])
+@pytest.mark.parametrize(
+    "field, findings", [(56, "could not get cluster_offset"), (48, "the redundant grain table")]
+)
 @pytest.mark.parametrize("table", [0, 2])
 def test_a_lost_table(image, cairn, qemu, field, findings, table):
     put(image, get(image, field, "Q") * SECTOR + table * 4, "I", OUTSIDE)
     # What lies elsewhere is written as ever; where a copy is lost, nothing is.
-    done = cairn("io", "-f", "vmdk", "-c", "write -q 1900k 512", "-c", "write -q 90M 512", image, ok=False)
+    done = cairn(
+        "io", "-f", "vmdk", "-c", "write -q 1900k 512", "-c", "write -q 90M 512", image, ok=False
+    )
     assert done.code == 1
     cairn("convert", "--overwrite", "-O", "vmdk", "disk.raw", image)
     put(image, get(image, field, "Q") * SECTOR + table * 4, "I", OUTSIDE)
@@ -81,11 +89,15 @@ def test_both_tables_lost(image, cairn):
     for field in (48, 56):
         put(image, get(image, field, "Q") * SECTOR, "I", OUTSIDE)
     assert cairn("check", "-r", "all", image, ok=False).code == 2
-    assert "Input/output error" in cairn("io", "-r", "-f", "vmdk", "-c", "read 0 512", image, ok=False).out
+    assert (
+        "Input/output error"
+        in cairn("io", "-r", "-f", "vmdk", "-c", "read 0 512", image, ok=False).out
+    )
     cairn("io", "-r", "-f", "vmdk", "-c", "read 40M 512", image)
 
 
 # --- streams ---
+
 
 @pytest.fixture
 def stream(image, cairn):
@@ -111,23 +123,32 @@ def grains(path):
 def test_a_stream_without_its_end(stream, cairn, qemu, lost):
     places = grains(stream)
     length = Path(stream).stat().st_size
-    cut = {"end mark": length - 1024, "footer": length - 1536, "directory": length - 2560, "half a grain": places[-1][1] - 512,
-           "all but one": places[1][0] + 100}[lost]
+    cut = {
+        "end mark": length - 1024,
+        "footer": length - 1536,
+        "directory": length - 2560,
+        "half a grain": places[-1][1] - 512,
+        "all but one": places[1][0] + 100,
+    }[lost]
     kept = [place for place in places if place[1] <= cut]
     with open(stream, "r+b") as file:
         file.truncate(cut)
     refused = cairn("convert", "-O", "raw", stream, "out.raw", ok=False)
     assert refused.code == 1 and "Invalid footer" in refused.err and "check -r all" in refused.err
     found = cairn("check", stream, ok=False)
-    assert found.code == 2 and f"{len(kept)} grains were found" in found.err and Path(stream).stat().st_size == cut
+    assert (
+        found.code == 2
+        and f"{len(kept)} grains were found" in found.err
+        and Path(stream).stat().st_size == cut
+    )
     cairn("check", "-r", "all", stream)
-    assert grains(stream)[:len(kept)] == kept
+    assert grains(stream)[: len(kept)] == kept
     assert "No errors" in cairn("check", stream).out
     assert qemu("check", stream).code == 0
     data = Path("disk.raw").read_bytes()
     expected = bytearray(len(data))
     for _, _, grain in kept:
-        expected[grain * 65536:(grain + 1) * 65536] = data[grain * 65536:(grain + 1) * 65536]
+        expected[grain * 65536 : (grain + 1) * 65536] = data[grain * 65536 : (grain + 1) * 65536]
     Path("expected.raw").write_bytes(expected)
     qemu("compare", "-f", "vmdk", "-F", "raw", stream, "expected.raw")
     # It can be continued.
@@ -149,7 +170,17 @@ def test_a_stream_that_lies(stream, cairn, at, value):
 
 def test_compressing_what_is_flat(image, folder, cairn):
     for subformat in ("monolithicFlat", "twoGbMaxExtentFlat"):
-        done = cairn("convert", "-c", "-O", "vmdk", "-o", f"subformat={subformat}", image, "flat.vmdk", ok=False)
+        done = cairn(
+            "convert",
+            "-c",
+            "-O",
+            "vmdk",
+            "-o",
+            f"subformat={subformat}",
+            image,
+            "flat.vmdk",
+            ok=False,
+        )
         assert done.code == 1 and "Compression not supported" in done.err
     assert not list(folder.glob("flat*"))
 
@@ -158,6 +189,8 @@ def test_compressing_what_is_flat(image, folder, cairn):
 def test_what_failed_leaves_nothing(stream, folder, cairn, subformat):
     """A source that cannot be read to its end: the target goes with all its extents."""
     put(stream, grains(stream)[-1][0] + 20, "Q", 0)
-    done = cairn("convert", "-O", "vmdk", "-o", f"subformat={subformat}", stream, "out.vmdk", ok=False)
+    done = cairn(
+        "convert", "-O", "vmdk", "-o", f"subformat={subformat}", stream, "out.vmdk", ok=False
+    )
     assert done.code == 1 and "while reading" in done.err
     assert not list(folder.glob("out*"))

@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 def checksum(data, at):
-    return ~(sum(data) - sum(data[at:at + 4])) & 0xffffffff
+    return ~(sum(data) - sum(data[at : at + 4])) & 0xFFFFFFFF
 
 
 class Vhd:
@@ -29,8 +29,8 @@ class Vhd:
 
     def seal(self):
         for at, length, where in ((0, 512, 64), (len(self.bytes) - 512, 512, 64), (512, 1024, 36)):
-            if self.bytes[at:at + 8] in (b"conectix", b"cxsparse"):
-                self.put(at + where, "I", checksum(self.bytes[at:at + length], where))
+            if self.bytes[at : at + 8] in (b"conectix", b"cxsparse"):
+                self.put(at + where, "I", checksum(self.bytes[at : at + length], where))
 
     def save(self, seal=True):
         if seal:
@@ -42,14 +42,16 @@ class Vhd:
 def masked(name):
     data = bytearray(open(name, "rb").read())
     for at in range(0, len(data), 512):
-        if data[at:at + 8] == b"conectix":
-            assert struct.unpack_from(">I", data, at + 64)[0] == checksum(data[at:at + 512], 64)
+        if data[at : at + 8] == b"conectix":
+            assert struct.unpack_from(">I", data, at + 64)[0] == checksum(data[at : at + 512], 64)
             for begin, end in ((24, 28), (64, 84)):
-                data[at + begin:at + end] = bytes(end - begin)
+                data[at + begin : at + end] = bytes(end - begin)
     return data
 
 
-@pytest.mark.parametrize("size", ["1", "34817", "10M", "504M", "528482305", "2G", "40G", "127G", "1T"])
+@pytest.mark.parametrize(
+    "size", ["1", "34817", "10M", "504M", "528482305", "2G", "40G", "127G", "1T"]
+)
 @pytest.mark.parametrize("options", ["", "force_size=on", "subformat=fixed"])
 def test_created_as_qemu_does(folder, ours, qemu, size, options):
     if options == "subformat=fixed" and size[-1] in "GT":
@@ -61,7 +63,10 @@ def test_created_as_qemu_does(folder, ours, qemu, size, options):
     assert masked("a.vhd") == masked("b.vhd")
 
 
-@pytest.mark.parametrize("options", ["force_size=on", "subformat=dynamic", "subformat=fixed", "subformat=fixed,force_size=on"])
+@pytest.mark.parametrize(
+    "options",
+    ["force_size=on", "subformat=dynamic", "subformat=fixed", "subformat=fixed,force_size=on"],
+)
 def test_both_ways(disk, cairn, qemu, options):
     cairn("convert", "-O", "vpc", "-o", options, disk, "ours.vhd")
     qemu("compare", "-f", "raw", "-F", "vpc", disk, "ours.vhd")
@@ -92,19 +97,30 @@ def test_the_footer_never_becomes_data(folder, cairn, qemu, qemu_io):
     assert open("a.vhd", "rb").read()[-512:] == open("a.vhd", "rb").read()[:512]
 
 
-@pytest.mark.parametrize("creator, mode, expected", [
-    (b"vpc ", None, 67125248), (b"qemu", None, 67125248), (b"win ", None, 67108864), (b"tap\0", None, 67108864),
-    (b"win ", "chs", 67125248), (b"qemu", "current_size", 67108864)])
+@pytest.mark.parametrize(
+    "creator, mode, expected",
+    [
+        (b"vpc ", None, 67125248),
+        (b"qemu", None, 67125248),
+        (b"win ", None, 67108864),
+        (b"tap\0", None, 67108864),
+        (b"win ", "chs", 67125248),
+        (b"qemu", "current_size", 67108864),
+    ],
+)
 def test_which_size_counts(folder, cairn, qemu, creator, mode, expected):
     qemu("create", "-q", "-f", "vpc", "a.vhd", "64M")
     image = Vhd("a.vhd")
     for at in (0, len(image.bytes) - 512):
-        image.bytes[at + 28:at + 32] = creator
+        image.bytes[at + 28 : at + 32] = creator
         image.put(at + 48, "Q", 64 * MIB)
     image.save()
     name = "driver=vpc,file.filename=a.vhd" + (f",force_size_calc={mode}" if mode else "")
     for program in (cairn, qemu):
-        assert program("info", "--output=json", "--image-opts", name).json()["virtual-size"] == expected
+        assert (
+            program("info", "--output=json", "--image-opts", name).json()["virtual-size"]
+            == expected
+        )
 
 
 @pytest.mark.parametrize("options", ["force_size=on", "subformat=fixed,force_size=on"])
@@ -133,18 +149,18 @@ LIES = [
     (540, "I", 31, True, "Page table too small"),
     (540, "I", 0x20000000, True, "Max Table Entries too large (536870912)"),
     (540, "I", 0x40000001, True, "Max Table Entries too large (1073741825)"),
-    (540, "I", 0xffffffff, True, "Max Table Entries too large (-1)"),
+    (540, "I", 0xFFFFFFFF, True, "Max Table Entries too large (-1)"),
     (528, "Q", 1 << 40, True, "free_data_block_offset points after the end of file"),
     (528, "Q", 1 << 63, True, "Error reading pagetable"),
-    (1536, "I", 0x00ffffff, True, "free_data_block_offset points after the end of file"),
-    (1536, "I", 0xfffffffe, True, "free_data_block_offset points after the end of file"),
+    (1536, "I", 0x00FFFFFF, True, "free_data_block_offset points after the end of file"),
+    (1536, "I", 0xFFFFFFFE, True, "free_data_block_offset points after the end of file"),
     (544, "I", 4 * MIB, True, "free_data_block_offset points after the end of file"),
     (48, "Q", (1 << 64) - 1, True, "File too large"),
 ]
 STRICTER = [
     (544, "I", 512, "blocks of 512 bytes are not supported"),
     (544, "I", 2048, "blocks of 2048 bytes are not supported"),
-    (540, "I", 0x1fffffff, "truncated"),
+    (540, "I", 0x1FFFFFFF, "truncated"),
     (528, "Q", 0x400, "overlaps with the headers"),
     (528, "Q", 0, "overlaps with the headers"),
     (1536, "I", 0, "overlaps with the headers or the table"),
@@ -222,7 +238,7 @@ def make_child(parent, child, relative="parent.vhd"):
     struct.pack_into(">QQIII", header, 8, (1 << 64) - 1, 2048, 0x10000, 32, 2 * MIB)
     header[40:56] = above.bytes[68:84]
     name = relative.encode("utf-16-be")
-    header[64:64 + len(name)] = name
+    header[64 : 64 + len(name)] = name
     struct.pack_into(">IIIIQ", header, 576, 0x57327275, 512, len(path), 0, 1536)
     struct.pack_into(">I", header, 36, checksum(header, 36))
     table = struct.pack(">I", 5) + b"\xff" * 508
@@ -237,15 +253,42 @@ def make_child(parent, child, relative="parent.vhd"):
 def test_differencing_images(victim, cairn):
     victim.save()
     import os
+
     os.rename("a.vhd", "parent.vhd")
     make_child("parent.vhd", "child.vhd")
-    reads = ["-c", "read -P 1 0 512", "-c", "read -P 0x77 512 512", "-c", "read -P 1 1k 3k", "-c", "read -P 0 4k 2M"]
+    reads = [
+        "-c",
+        "read -P 1 0 512",
+        "-c",
+        "read -P 0x77 512 512",
+        "-c",
+        "read -P 1 1k 3k",
+        "-c",
+        "read -P 0 4k 2M",
+    ]
     cairn("io", "-r", "-f", "vpc", *reads, "child.vhd")
     info = cairn("info", "--output=json", "child.vhd").json()
     assert info["format"] == "vpc"
     cairn("io", "-f", "vpc", "-c", "write -P 9 100 1000", "-c", "write -P 8 5M 64k", "child.vhd")
-    cairn("io", "-r", "-f", "vpc", "-c", "read -P 1 0 100", "-c", "read -P 9 100 1000", "-c", "read -P 0x77 1100 0",
-          "-c", "read -P 1 1100 2996", "-c", "read -P 8 5M 64k", "-c", "read -P 0 4M 1M", "child.vhd")
+    cairn(
+        "io",
+        "-r",
+        "-f",
+        "vpc",
+        "-c",
+        "read -P 1 0 100",
+        "-c",
+        "read -P 9 100 1000",
+        "-c",
+        "read -P 0x77 1100 0",
+        "-c",
+        "read -P 1 1100 2996",
+        "-c",
+        "read -P 8 5M 64k",
+        "-c",
+        "read -P 0 4M 1M",
+        "child.vhd",
+    )
     cairn("check", "child.vhd")
     # Nothing beside the image is opened for a stranger's.
     assert cairn("convert", "--untrusted", "child.vhd", "out.raw", ok=False).code == 1
@@ -257,6 +300,7 @@ def test_differencing_images(victim, cairn):
 
 # --- differencing images that we make ---
 
+
 def locators(image):
     """What the header's locators hold, by code."""
     found = {}
@@ -264,7 +308,7 @@ def locators(image):
         code, space, length, _, offset = struct.unpack_from(">4sIIIQ", image.bytes, at)
         if length:
             assert space >= length and offset % 512 == 0
-            found[code] = image.bytes[offset:offset + length].decode("utf-16-le")
+            found[code] = image.bytes[offset : offset + length].decode("utf-16-le")
     return found
 
 
@@ -273,13 +317,24 @@ def test_children_are_made(disk, folder, cairn, options):
     (folder / "base").mkdir()
     cairn("convert", "-O", "vpc", "-o", options, disk, "base/parent.vhd")
     cairn("create", "-q", "-f", "vpc", "-b", "base/parent.vhd", "-F", "vpc", "child.vhd")
-    cairn("io", "-f", "vpc", "-c", "write -q -P 7 1000 2000", "-c", "write -q -P 8 2M 64k", "child.vhd")
+    cairn(
+        "io",
+        "-f",
+        "vpc",
+        "-c",
+        "write -q -P 7 1000 2000",
+        "-c",
+        "write -q -P 8 2M 64k",
+        "child.vhd",
+    )
     cairn("create", "-q", "-b", str(folder / "child.vhd"), "-F", "vpc", "leaf.vhd")
     cairn("io", "-f", "vpc", "-c", "write -q -P 9 1500 100", "leaf.vhd")
     image, parent = Vhd("child.vhd"), Vhd("base/parent.vhd")
     end = len(parent.bytes) - 512
-    assert image.get(60) == 4 and image.bytes[512 + 40:512 + 56] == parent.bytes[end + 68:end + 84]
-    assert image.bytes[512 + 64:512 + 86].decode("utf-16-be") == "parent.vhd\0"
+    assert (
+        image.get(60) == 4 and image.bytes[512 + 40 : 512 + 56] == parent.bytes[end + 68 : end + 84]
+    )
+    assert image.bytes[512 + 64 : 512 + 86].decode("utf-16-be") == "parent.vhd\0"
     whole = str(folder / "base/parent.vhd").replace("/", "\\")
     assert locators(image) == {b"W2ru": ".\\base\\parent.vhd", b"W2ku": whole}
     assert locators(Vhd("leaf.vhd"))[b"W2ru"] == ".\\child.vhd"
@@ -295,7 +350,11 @@ def test_children_are_made(disk, folder, cairn, options):
     size = min(files[0].get_media_size(), len(ours))
     assert files[0].read_buffer_at_offset(size, 0) == ours[:size]
     expected = bytearray(open(disk, "rb").read().ljust(len(ours), b"\0"))
-    expected[1000:3000], expected[2 * MIB:2 * MIB + 65536], expected[1500:1600] = b"\7" * 2000, b"\x08" * 65536, b"\x09" * 100
+    expected[1000:3000], expected[2 * MIB : 2 * MIB + 65536], expected[1500:1600] = (
+        b"\7" * 2000,
+        b"\x08" * 65536,
+        b"\x09" * 100,
+    )
     assert ours == expected
     for name in ("child.vhd", "leaf.vhd"):
         assert cairn("check", "-f", "vpc", "--output=json", name).json()["check-errors"] == 0
@@ -306,9 +365,25 @@ def test_children_are_made(disk, folder, cairn, options):
 
 def test_children_that_cannot_be(disk, folder, cairn, ours, qemu):
     cairn("convert", "-O", "vpc", "-o", "force_size=on", disk, "parent.vhd")
-    for words, message in ((["-o", "subformat=fixed"], "fixed image has no parent"), (["-F", "raw"], "must be one, too"), (["64M"], "size of its parent")):
-        done = cairn("create", "-q", "-f", "vpc", "-b", "parent.vhd", "-F", "vpc", *(words[:2] if words[0] != "64M" else []), "child.vhd",
-                     *(words if words[0] == "64M" else []), ok=False)
+    for words, message in (
+        (["-o", "subformat=fixed"], "fixed image has no parent"),
+        (["-F", "raw"], "must be one, too"),
+        (["64M"], "size of its parent"),
+    ):
+        done = cairn(
+            "create",
+            "-q",
+            "-f",
+            "vpc",
+            "-b",
+            "parent.vhd",
+            "-F",
+            "vpc",
+            *(words[:2] if words[0] != "64M" else []),
+            "child.vhd",
+            *(words if words[0] == "64M" else []),
+            ok=False,
+        )
         assert done.code == 1 and message in done.err and not (folder / "child.vhd").exists()
     # Under QEMU's name nothing is known of them.
     for words in (["-b", "parent.vhd", "-F", "vpc", "c.vhd"], ["-o", "help"]):
@@ -327,20 +402,29 @@ def test_known_as_vhd(disk, cairn, ours, qemu):
 def test_check_is_unknown_to_qemu(disk, cairn, ours, qemu):
     cairn("convert", "-O", "vpc", disk, "a.vhd")
     for words in ([], ["-r", "all"], ["--output=json"]):
-        mine, theirs = (tool("check", "-f", "vpc", *words, "a.vhd", ok=False) for tool in (ours, qemu))
-        assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err) and mine.code == 63
+        mine, theirs = (
+            tool("check", "-f", "vpc", *words, "a.vhd", ok=False) for tool in (ours, qemu)
+        )
+        assert (mine.code, mine.out, mine.err) == (
+            theirs.code,
+            theirs.out,
+            theirs.err,
+        ) and mine.code == 63
 
 
 # --- Azure ---
 
+
 @pytest.mark.parametrize("size", [MIB, 3 * MIB + 512, 40 * MIB])
 def test_for_azure(folder, cairn, qemu, size):
     sparse_disk("disk.raw", size)
-    assert "Ready for Azure" in cairn("convert", "--for", "azure", "--verify", "disk.raw", "a.vhd").out
+    assert (
+        "Ready for Azure" in cairn("convert", "--for", "azure", "--verify", "disk.raw", "a.vhd").out
+    )
     image = Vhd("a.vhd")
     whole = (size + MIB - 1) // MIB * MIB
     assert len(image.bytes) == whole + 512
-    assert image.bytes[whole:whole + 8] == b"conectix" and image.get(whole + 60) == 2
+    assert image.bytes[whole : whole + 8] == b"conectix" and image.get(whole + 60) == 2
     assert image.get(whole + 40, "Q") == image.get(whole + 48, "Q") == whole
     assert image.get(whole + 64) == checksum(image.bytes[whole:], 64)
     assert qemu("info", "-f", "vpc", "--output=json", "a.vhd").json()["virtual-size"] == whole
@@ -350,10 +434,18 @@ def test_for_azure(folder, cairn, qemu, size):
     cairn("compare", "-f", "vpc", "b.img", "a.vhd")
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--for", "mars"], "--for knows aws, azure"), (["-c", "--for", "azure"], "no compressed"), (["-n", "--for", "azure"], "new image"),
-    (["-O", "qcow2", "--for", "azure"], "VHD images only"), (["-o", "subformat=dynamic", "--for", "azure"], "subformat=fixed"),
-    (["-o", "force_size=off", "--for", "azure"], "force_size=on")], ids=str)
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--for", "mars"], "--for knows aws, azure"),
+        (["-c", "--for", "azure"], "no compressed"),
+        (["-n", "--for", "azure"], "new image"),
+        (["-O", "qcow2", "--for", "azure"], "VHD images only"),
+        (["-o", "subformat=dynamic", "--for", "azure"], "subformat=fixed"),
+        (["-o", "force_size=off", "--for", "azure"], "force_size=on"),
+    ],
+    ids=str,
+)
 def test_not_for_azure(disk, folder, cairn, words, message):
     done = cairn("convert", *words, disk, "a.vhd", ok=False)
     assert done.code == 1 and message in done.err and not (folder / "a.vhd").exists()

@@ -31,12 +31,36 @@ class Guest:
 
     def __init__(self, folder, image, disc):
         self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-M", "pc,accel=tcg", "-m", "512", "-nodefaults", "-nographic", "-serial", "stdio",
-             "-monitor", f"unix:{folder}/monitor,server,nowait", "-kernel", image, "-initrd", "initrd",
-             "-append", "console=ttyS0 panic=1 quiet", "-drive", f"file={disc},format=raw,if=ide,media=cdrom,id=cd"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            [
+                "qemu-system-x86_64",
+                "-M",
+                "pc,accel=tcg",
+                "-m",
+                "512",
+                "-nodefaults",
+                "-nographic",
+                "-serial",
+                "stdio",
+                "-monitor",
+                f"unix:{folder}/monitor,server,nowait",
+                "-kernel",
+                image,
+                "-initrd",
+                "initrd",
+                "-append",
+                "console=ttyS0 panic=1 quiet",
+                "-drive",
+                f"file={disc},format=raw,if=ide,media=cdrom,id=cd",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.lines = queue.Queue()
-        threading.Thread(target=lambda: [self.lines.put(line.strip()) for line in self.process.stdout], daemon=True).start()
+        threading.Thread(
+            target=lambda: [self.lines.put(line.strip()) for line in self.process.stdout],
+            daemon=True,
+        ).start()
         self.socket = socket.socket(socket.AF_UNIX)
 
     def boot(self, folder):
@@ -83,7 +107,9 @@ def guest(folder):
     image, version = kernel()
     plant_busybox(folder / "root", INIT)
     subprocess.run(["strip", "-o", folder / "root/bin/cairn", CAIRN], check=True)
-    for line in subprocess.run(["ldd", CAIRN], capture_output=True, text=True, check=True).stdout.splitlines():
+    for line in subprocess.run(
+        ["ldd", CAIRN], capture_output=True, text=True, check=True
+    ).stdout.splitlines():
         if found := re.search(r"(/\S+) \(0x", line):
             target = folder / "root" / found[1].lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +133,10 @@ def digest(name):
 
 def hold(guest):
     """A program that has read, and reads on when it is told to; in the background."""
-    guest.run("rm -f /tmp/in; busybox mkfifo /tmp/in; cairn io -r -f raw /dev/sr0 < /tmp/in > /tmp/out 2>&1 & pid=$!; exec 3> /tmp/in; "
-              "echo read 0 2k >&3; while ! busybox grep -q ops /tmp/out; do sleep 0.2; done")
+    guest.run(
+        "rm -f /tmp/in; busybox mkfifo /tmp/in; cairn io -r -f raw /dev/sr0 < /tmp/in > /tmp/out 2>&1 & pid=$!; exec 3> /tmp/in; "
+        "echo read 0 2k >&3; while ! busybox grep -q ops /tmp/out; do sleep 0.2; done"
+    )
 
 
 def go_on(guest, *commands):
@@ -124,7 +152,10 @@ def test_media_come_and_go(guest):
     assert digest("first") in guest.run("cairn hash /dev/sr0")[1]
     for command in ("read 2048 4k", "read 512 512"):
         guest.run(f"cairn io -n -r -f raw -c '{command}' /dev/sr0")
-    assert "The device is not writable" in guest.run("cairn io -f raw -c 'write 0 2k' /dev/sr0", ok=False)[1]
+    assert (
+        "The device is not writable"
+        in guest.run("cairn io -f raw -c 'write 0 2k' /dev/sr0", ok=False)[1]
+    )
     assert "passes SCSI commands on" in guest.run("cairn info /dev/sg0", ok=False)[1]
 
     # The tray is shut for as long as somebody reads, however that ends.
@@ -142,7 +173,9 @@ def test_media_come_and_go(guest):
     empty = guest.run("cairn info /dev/sr0")[1]
     assert "virtual size: 0 B" in empty and "no medium in the drive" in empty
     code, refused = guest.run("cairn map /dev/sr0", ok=False)
-    assert code == 1 and "No medium found" in refused and "The tray of the drive is open." in refused
+    assert (
+        code == 1 and "No medium found" in refused and "The tray of the drive is open." in refused
+    )
 
     # Another one.
     guest.monitor("change cd second raw")

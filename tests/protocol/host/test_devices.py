@@ -21,7 +21,11 @@ def test_images_on_a_device(ours, qemu, folder, loop, cache):
     assert "identical" in qemu("compare", "-F", "qcow2", disk, device).out
     ours("convert", "-T", cache, "-f", "qcow2", "-O", "raw", device, "copy.raw")
     assert open("copy.raw", "rb").read() == open(disk, "rb").read()
-    for words in (["info", device], ["info", "--output=json", device], ["info", "-f", "host_device", device]):
+    for words in (
+        ["info", device],
+        ["info", "--output=json", device],
+        ["info", "-f", "host_device", device],
+    ):
         assert ours(*words).out == qemu(*words).out
 
 
@@ -45,10 +49,16 @@ def test_a_full_device_fails_the_conversion(ours, folder, loop):
         out.truncate(4 << 20)
     device = loop("back")
     failed = ours("convert", "-O", "qcow2", "noise.raw", device, ok=False)
-    assert failed.code == 1 and "error while writing at byte" in failed.err and "No space left" in failed.err
+    assert (
+        failed.code == 1
+        and "error while writing at byte" in failed.err
+        and "No space left" in failed.err
+    )
 
 
-@pytest.mark.parametrize("at, message", [("read", "error while reading at byte"), ("any", "Input/output error")])
+@pytest.mark.parametrize(
+    "at, message", [("read", "error while reading at byte"), ("any", "Input/output error")]
+)
 def test_errors_of_the_source_fail_the_conversion(cairn, qemu, disk, at, message):
     qemu("convert", "-O", "qcow2", disk, "a.qcow2")
     words = f"driver=qcow2,file.driver=fault,file.on={at},file.after=9,file.file.driver=file,file.file.filename=a.qcow2"
@@ -64,21 +74,46 @@ def test_errors_of_the_target_fail_the_conversion(cairn, qemu, disk):
     qemu("create", "-q", "-f", "qcow2", "t.qcow2", disk.stat().st_size)
     words = "driver=qcow2,file.driver=fault,file.on=write,file.after=5,file.errno=28,file.file.driver=file,file.file.filename=t.qcow2"
     failed = cairn("convert", "-n", "--target-image-opts", disk, words, ok=False)
-    assert failed.code == 1 and "error while writing at byte" in failed.err and "No space left" in failed.err
+    assert (
+        failed.code == 1
+        and "error while writing at byte" in failed.err
+        and "No space left" in failed.err
+    )
     assert qemu("check", "t.qcow2", ok=False).code in (0, 3)
 
 
 def test_compare_tells_steps_apart(ours, qemu, disk):
     qemu("convert", "-O", "qcow2", disk, "a.qcow2")
     words = "driver=qcow2,file.driver=fault,file.on=read,file.after=8,file.file.driver=file,file.file.filename={}"
-    assert ours("compare", "--image-opts", words.format("a.qcow2"), words.format("a.qcow2"), ok=False).code == 4
+    assert (
+        ours(
+            "compare", "--image-opts", words.format("a.qcow2"), words.format("a.qcow2"), ok=False
+        ).code
+        == 4
+    )
     assert ours("compare", "missing", disk, ok=False).code == 2
 
 
-@pytest.mark.parametrize("options", ["l2-cache-size=4k", "cache-size=1M,l2-cache-size=512k", "l2-cache-entry-size=512",
-                                     "refcount-cache-size=256k", "overlap-check=none", "overlap-check=all", "lazy-refcounts=on",
-                                     "pass-discard-request=off", "discard-no-unref=on", "cache-clean-interval=1", "discard=ignore",
-                                     "cache.direct=on", "cache.no-flush=on", "file.aio=io_uring", "detect-zeroes=unmap,discard=unmap"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "l2-cache-size=4k",
+        "cache-size=1M,l2-cache-size=512k",
+        "l2-cache-entry-size=512",
+        "refcount-cache-size=256k",
+        "overlap-check=none",
+        "overlap-check=all",
+        "lazy-refcounts=on",
+        "pass-discard-request=off",
+        "discard-no-unref=on",
+        "cache-clean-interval=1",
+        "discard=ignore",
+        "cache.direct=on",
+        "cache.no-flush=on",
+        "file.aio=io_uring",
+        "detect-zeroes=unmap,discard=unmap",
+    ],
+)
 def test_runtime_options_of_qcow2(cairn, qemu, disk, options):
     qemu("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "a.qcow2", disk.stat().st_size)
     target = f"driver=qcow2,{options},file.driver=file,file.filename=a.qcow2"
@@ -87,12 +122,15 @@ def test_runtime_options_of_qcow2(cairn, qemu, disk, options):
     assert "identical" in qemu("compare", "-f", "raw", disk, "a.qcow2").out
 
 
-@pytest.mark.parametrize("options, message", [
-    ("overlap-check=some", "Unsupported value 'some' for qcow2 option 'overlap-check'"),
-    ("l2-cache-entry-size=1000", "L2 cache entry size must be a power of two"),
-    ("cache-size=1M,l2-cache-size=2M", "l2-cache-size may not exceed cache-size"),
-    ("aio=native,driver=file", "aio=native was specified, but it requires cache.direct=on"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("overlap-check=some", "Unsupported value 'some' for qcow2 option 'overlap-check'"),
+        ("l2-cache-entry-size=1000", "L2 cache entry size must be a power of two"),
+        ("cache-size=1M,l2-cache-size=2M", "l2-cache-size may not exceed cache-size"),
+        ("aio=native,driver=file", "aio=native was specified, but it requires cache.direct=on"),
+    ],
+)
 def test_wrong_runtime_options_are_refused_as_by_qemu(cairn, qemu, disk, options, message):
     qemu("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
     words = f"driver=qcow2,{options},file.filename=a.qcow2"
@@ -106,10 +144,29 @@ def test_wrong_runtime_options_are_refused_as_by_qemu(cairn, qemu, disk, options
 def test_killed_writer_leaves_a_sound_image(cairn, qemu, folder):
     """SIGKILL in the middle: nothing that a check calls corrupt."""
     import time
+
     for i in range(5):
-        cairn("create", "--overwrite", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "a.qcow2", "256M")
-        job = subprocess.Popen([CAIRN, "bench", "-w", "-q", "-c", "2000000000", "-s", "3k", "-S", "9k", "-d", "8", "a.qcow2"],
-                               stdout=subprocess.DEVNULL)
+        cairn(
+            "create", "--overwrite", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "a.qcow2", "256M"
+        )
+        job = subprocess.Popen(
+            [
+                CAIRN,
+                "bench",
+                "-w",
+                "-q",
+                "-c",
+                "2000000000",
+                "-s",
+                "3k",
+                "-S",
+                "9k",
+                "-d",
+                "8",
+                "a.qcow2",
+            ],
+            stdout=subprocess.DEVNULL,
+        )
         time.sleep(0.1 + 0.1 * i)
         job.kill()
         job.wait()

@@ -31,7 +31,17 @@ def odd(memory):
 
 @pytest.mark.parametrize("subformat", ["fixed", "dynamic"])
 def test_vhd(odd, cairn, qemu, subformat):
-    cairn("convert", "-t", "none", "-O", "vpc", "-o", f"force_size=on,subformat={subformat}", odd, "a.vhd")
+    cairn(
+        "convert",
+        "-t",
+        "none",
+        "-O",
+        "vpc",
+        "-o",
+        f"force_size=on,subformat={subformat}",
+        odd,
+        "a.vhd",
+    )
     assert open("a.vhd", "rb").read()[-512:-504] == b"conectix"
     if subformat == "fixed":
         assert os.path.getsize("a.vhd") == os.path.getsize(odd) + 512
@@ -51,9 +61,18 @@ def test_the_last_sectors_of_a_raw_disk(odd, cairn, length):
 
 def test_served(odd, folder_socket):
     before = open(odd, "rb").read()
-    server = Server([CAIRN, "serve", "-k", folder_socket, "--cache", "none", "-f", "raw", odd], folder_socket)
+    server = Server(
+        [CAIRN, "serve", "-k", folder_socket, "--cache", "none", "-f", "raw", odd], folder_socket
+    )
     try:
-        call("qemu-io", "-f", "raw", "-c", f"write -P 7 {len(before) - 512} 512", f"nbd+unix:///?socket={folder_socket}")
+        call(
+            "qemu-io",
+            "-f",
+            "raw",
+            "-c",
+            f"write -P 7 {len(before) - 512} 512",
+            f"nbd+unix:///?socket={folder_socket}",
+        )
     finally:
         server.end()
     assert open(odd, "rb").read() == before[:-512] + b"\x07" * 512
@@ -71,4 +90,4 @@ def test_disk_with_sectors_of_4_kib(loop, odd, cairn):
     device = loop("device.img", "--sector-size", "4096")
     cairn("convert", "-n", "-t", "none", "-O", "raw", odd, device)
     whole = open("device.img", "rb").read()
-    assert whole[:2 * MIB + 512] == open(odd, "rb").read() and not any(whole[2 * MIB + 512:])
+    assert whole[: 2 * MIB + 512] == open(odd, "rb").read() and not any(whole[2 * MIB + 512 :])

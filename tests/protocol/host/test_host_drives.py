@@ -21,7 +21,19 @@ def device(loop):
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
     library = tmp_path_factory.mktemp("shim") / "cdrom.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, Path(__file__).parent / "cdrom_shim.c", "-ldl"], check=True)
+    subprocess.run(
+        [
+            "gcc",
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-o",
+            library,
+            Path(__file__).parent / "cdrom_shim.c",
+            "-ldl",
+        ],
+        check=True,
+    )
     return library
 
 
@@ -33,11 +45,14 @@ def drive(device, shim, monkeypatch, folder):
     monkeypatch.setenv("CDROM_STATE", str(state))
     monkeypatch.setenv("LD_PRELOAD", str(shim))
     # The runtime of the sanitizers need not be the first library.
-    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
+    monkeypatch.setenv(
+        "ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+    )
 
     def become(number):
         state.write_text(str(number))
         return device
+
     become(DISC_OK)
     return become
 
@@ -48,8 +63,18 @@ def same(ours, qemu, *words):
     return mine
 
 
-@pytest.mark.parametrize("words", [["info"], ["info", "--output=json"], ["info", "-f", "raw"], ["map"], ["map", "--output=json"],
-                                   ["measure", "-O", "qcow2"], ["resize", "-f", "raw", "--shrink"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info"],
+        ["info", "--output=json"],
+        ["info", "-f", "raw"],
+        ["map"],
+        ["map", "--output=json"],
+        ["measure", "-O", "qcow2"],
+        ["resize", "-f", "raw", "--shrink"],
+    ],
+)
 def test_a_drive_with_a_medium_as_with_qemu(drive, ours, qemu, words):
     more = ["2M"] if words[0] == "resize" else []
     result = same(ours, qemu, *words, drive(DISC_OK), *more)
@@ -57,9 +82,16 @@ def test_a_drive_with_a_medium_as_with_qemu(drive, ours, qemu, words):
         assert "protocol type: host_cdrom" in result.out
 
 
-@pytest.mark.parametrize("spelling", ["{}", "host_cdrom:{}", "json:{{\"driver\":\"host_cdrom\",\"filename\":\"{}\"}}",
-                                      "json:{{\"driver\":\"raw\",\"file.driver\":\"host_cdrom\",\"file.filename\":\"{}\"}}",
-                                      "json:{{\"driver\":\"raw\",\"file\":{{\"filename\":\"{}\"}}}}"])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "{}",
+        "host_cdrom:{}",
+        'json:{{"driver":"host_cdrom","filename":"{}"}}',
+        'json:{{"driver":"raw","file.driver":"host_cdrom","file.filename":"{}"}}',
+        'json:{{"driver":"raw","file":{{"filename":"{}"}}}}',
+    ],
+)
 def test_spellings(drive, ours, qemu, spelling):
     result = same(ours, qemu, "info", spelling.format(drive(DISC_OK)))
     assert "host_cdrom" in result.out
@@ -77,10 +109,17 @@ def test_an_empty_drive_under_the_name_of_qemu(drive, ours, qemu, state):
     device = drive(state)
     same(ours, qemu, "info", device)
     same(ours, qemu, "info", "--output=json", device)
-    mine, theirs = (program("create", "-f", "raw", device, "1M", ok=False) for program in (ours, qemu))
+    mine, theirs = (
+        program("create", "-f", "raw", device, "1M", ok=False) for program in (ours, qemu)
+    )
     assert (mine.code, mine.out) == (theirs.code, theirs.out) and mine.err.startswith(theirs.err)
-    for words in (["convert", "-O", "raw", device, "copy.raw"], ["map", device], ["dd", f"if={device}", "of=x.raw", "count=1"],
-                  ["resize", "-f", "raw", device, "9M"], ["convert", "-n", "-f", "raw", "-O", "raw", "back", device]):
+    for words in (
+        ["convert", "-O", "raw", device, "copy.raw"],
+        ["map", device],
+        ["dd", f"if={device}", "of=x.raw", "count=1"],
+        ["resize", "-f", "raw", device, "9M"],
+        ["convert", "-n", "-f", "raw", "-O", "raw", "back", device],
+    ):
         mine, theirs = ours(*words, ok=False), qemu(*words, ok=False)
         assert mine.code == theirs.code == 1
         assert "No medium found" in mine.err
@@ -91,7 +130,12 @@ def test_an_empty_drive_under_our_name(drive, cairn):
     device = drive(NO_DISC)
     looked = cairn("info", device)
     assert "virtual size: 0 B" in looked.out and f"no medium in the drive '{device}'" in looked.err
-    for words in (["convert", device, "copy.raw"], ["map", device], ["compare", device, "back"], ["hash", device]):
+    for words in (
+        ["convert", device, "copy.raw"],
+        ["map", device],
+        ["compare", device, "back"],
+        ["hash", device],
+    ):
         refused = cairn(*words, ok=False)
         assert refused.code != 0 and f"Could not open '{device}': No medium found" in refused.err
     assert not os.path.exists("copy.raw")
@@ -102,32 +146,59 @@ def test_an_empty_drive_under_our_name(drive, cairn):
 
 
 def test_drivers_want_what_they_are_for(device, ours, qemu):
-    for words in (["info", "host_cdrom:back"], ["info", "host_device:back"], ["info", f"file:{device}"], ["info", "host_cdrom:/missing"],
-                  ["info", "host_cdrom:"], ["info", "--image-opts", "driver=host_cdrom"], ["info", "--image-opts", "driver=host_floppy"],
-                  ["info", "--image-opts", f"driver=host_cdrom,filename={device},exclusive=on"],
-                  ["info", "--image-opts", f"driver=host_cdrom,filename={device},aio=native"], ["info", "host_floppy:/dev/fd0"],
-                  ["create", "-f", "raw", "host_device:missing", "1M"], ["create", "-f", "raw", "host_cdrom:missing", "1M"],
-                  ["create", "-f", "raw", "/dev/cdrom9", "1M"], ["create", "-f", "raw", "-o", "nocow=on", device, "1M"],
-                  ["create", "-f", "raw", "-o", "preallocation=full", device, "1M"], ["create", "-f", "raw", "-o", "help", device]):
+    for words in (
+        ["info", "host_cdrom:back"],
+        ["info", "host_device:back"],
+        ["info", f"file:{device}"],
+        ["info", "host_cdrom:/missing"],
+        ["info", "host_cdrom:"],
+        ["info", "--image-opts", "driver=host_cdrom"],
+        ["info", "--image-opts", "driver=host_floppy"],
+        ["info", "--image-opts", f"driver=host_cdrom,filename={device},exclusive=on"],
+        ["info", "--image-opts", f"driver=host_cdrom,filename={device},aio=native"],
+        ["info", "host_floppy:/dev/fd0"],
+        ["create", "-f", "raw", "host_device:missing", "1M"],
+        ["create", "-f", "raw", "host_cdrom:missing", "1M"],
+        ["create", "-f", "raw", "/dev/cdrom9", "1M"],
+        ["create", "-f", "raw", "-o", "nocow=on", device, "1M"],
+        ["create", "-f", "raw", "-o", "preallocation=full", device, "1M"],
+        ["create", "-f", "raw", "-o", "help", device],
+    ):
         same(ours, qemu, *words)
 
 
 def test_creation_clears_the_first_sector(device, ours, qemu):
     """So that no old header is found."""
     for program in (qemu, ours):
-        subprocess.run(["dd", "if=/dev/urandom", f"of={device}", "bs=1k", "count=1", "conv=fsync"], check=True, capture_output=True)
+        subprocess.run(
+            ["dd", "if=/dev/urandom", f"of={device}", "bs=1k", "count=1", "conv=fsync"],
+            check=True,
+            capture_output=True,
+        )
         program("create", "-f", "raw", device, "1M")
         with open(device, "rb") as disk:
             assert disk.read(512) == bytes(512) and disk.read(512) != bytes(512)
 
 
-@pytest.mark.parametrize("name, says", [
-    ("\\\\.\\PhysicalDrive0", "a name of Windows: on Linux disks are called /dev/sdX"), ("\\\\.\\d:", "a name of Windows"),
-    ("d:", "CD-ROM drives are called /dev/sr0"), ("d:\\disk.img", "a path of Windows"), ("/dev/rdisk9", "a name of macOS"),
-    ("/dev/cdrom9", "CD-ROM drives are called /dev/sr0"), ("/dev/fd9", "no floppy controller")])
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("\\\\.\\PhysicalDrive0", "a name of Windows: on Linux disks are called /dev/sdX"),
+        ("\\\\.\\d:", "a name of Windows"),
+        ("d:", "CD-ROM drives are called /dev/sr0"),
+        ("d:\\disk.img", "a path of Windows"),
+        ("/dev/rdisk9", "a name of macOS"),
+        ("/dev/cdrom9", "CD-ROM drives are called /dev/sr0"),
+        ("/dev/fd9", "no floppy controller"),
+    ],
+)
 def test_names_of_other_systems(folder, cairn, ours, qemu, name, says):
     sparse_disk("disk.raw", 65536)
-    for words in (["info", name], ["create", "-f", "raw", name, "1M"], ["convert", "disk.raw", name]):
+    for words in (
+        ["info", name],
+        ["create", "-f", "raw", name, "1M"],
+        ["convert", "disk.raw", name],
+    ):
         refused = cairn(*words, ok=False)
         assert refused.code == 1 and says in refused.err, (words, refused.err)
     assert os.listdir() == ["disk.raw"] and not os.path.exists(name)
@@ -152,7 +223,11 @@ def test_devices_that_are_no_disks(folder, cairn, ours, qemu):
         same(ours, qemu, "info", name)
     for program in (cairn, ours):
         refused = program("info", "sg", ok=False)
-        assert refused.code == 1 and "passes SCSI commands on, which is not supported" in refused.err and "lsscsi" in refused.err
+        assert (
+            refused.code == 1
+            and "passes SCSI commands on, which is not supported" in refused.err
+            and "lsscsi" in refused.err
+        )
 
 
 @pytest.fixture
@@ -171,12 +246,23 @@ def test_a_mounted_device_is_not_written(mounted, cairn, ours, qemu):
     with open("new.raw", "wb") as out:
         out.truncate(65536)
     before = Path("fs").read_bytes()
-    for words in (["convert", "-n", "-f", "raw", "-O", "raw", "new.raw", mounted], ["create", "-f", "raw", mounted, "1M"],
-                  ["create", "-f", "qcow2", mounted, "1M"], ["bench", "-w", "-f", "raw", "-c", "1", mounted],
-                  ["io", "-f", "raw", "-c", "write 0 512", mounted], ["nbd", "-f", "raw", "-k", f"{os.getcwd()}/s", mounted]):
+    for words in (
+        ["convert", "-n", "-f", "raw", "-O", "raw", "new.raw", mounted],
+        ["create", "-f", "raw", mounted, "1M"],
+        ["create", "-f", "qcow2", mounted, "1M"],
+        ["bench", "-w", "-f", "raw", "-c", "1", mounted],
+        ["io", "-f", "raw", "-c", "write 0 512", mounted],
+        ["nbd", "-f", "raw", "-k", f"{os.getcwd()}/s", mounted],
+    ):
         refused = cairn(*words, ok=False)
-        assert refused.code == 1 and f"Could not open '{mounted}': Device or resource busy" in refused.err
-        assert f"It is mounted on '{os.getcwd()}/mnt': unmount it first" in refused.err and "file.exclusive=off" in refused.err
+        assert (
+            refused.code == 1
+            and f"Could not open '{mounted}': Device or resource busy" in refused.err
+        )
+        assert (
+            f"It is mounted on '{os.getcwd()}/mnt': unmount it first" in refused.err
+            and "file.exclusive=off" in refused.err
+        )
     os.sync()
     assert Path("fs").read_bytes()[65536:] == before[65536:]
     assert "protocol type: host_device" in cairn("info", mounted).out
@@ -194,7 +280,9 @@ def test_a_disk_that_we_write_is_not_mounted(loop, folder, cairn):
     device = loop("fs")
     subprocess.run(["/sbin/mkfs.ext4", "-q", device], check=True)
     os.mkdir("mnt")
-    job = subprocess.Popen([CAIRN, "io", "-f", "raw", device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [CAIRN, "io", "-f", "raw", device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         job.stdin.write("length\n")
         job.stdin.flush()
@@ -215,13 +303,34 @@ def test_zeroes_and_discards_of_any_range(loop, folder, cairn, block, cache):
     before = os.urandom(1 << 20)
     Path("back").write_bytes(before)
     device = loop("back", "-b", str(block))
-    zeroed = [("write -z", 0, 512), ("write -z", 5000, 3000), ("write -z", 65536, 131072), ("write -z -u", 300000, 70001),
-              ("write -z -u", 1044480, 4096), ("write -z", 524287, 2), ("write -z -n -u", 409600, 8192)]
+    zeroed = [
+        ("write -z", 0, 512),
+        ("write -z", 5000, 3000),
+        ("write -z", 65536, 131072),
+        ("write -z -u", 300000, 70001),
+        ("write -z -u", 1044480, 4096),
+        ("write -z", 524287, 2),
+        ("write -z -n -u", 409600, 8192),
+    ]
     words = [word for command, at, count in zeroed for word in ("-c", f"{command} {at} {count}")]
-    cairn("io", "-f", "raw", "-t", cache, *words, "-c", "discard 700000 50000", "-c", "discard 819200 4096", "-c", "flush", device)
+    cairn(
+        "io",
+        "-f",
+        "raw",
+        "-t",
+        cache,
+        *words,
+        "-c",
+        "discard 700000 50000",
+        "-c",
+        "discard 819200 4096",
+        "-c",
+        "flush",
+        device,
+    )
     expected = bytearray(before)
     for _, at, count in zeroed:
-        expected[at:at + count] = bytes(count)
+        expected[at : at + count] = bytes(count)
     with open(device, "rb") as disk:
         after = disk.read()
     assert len(after) == len(expected)
@@ -236,8 +345,13 @@ def test_zeroes_and_discards_of_any_range(loop, folder, cairn, block, cache):
 def test_a_device_that_loses_its_end_is_no_zeroes(loop, folder, cairn, cache):
     Path("back").write_bytes(os.urandom(1 << 20))
     device = loop("back")
-    job = subprocess.Popen([CAIRN, "io", "-r", "-f", "raw", "-t", cache, device], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True)
+    job = subprocess.Popen(
+        [CAIRN, "io", "-r", "-f", "raw", "-t", cache, device],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     job.stdin.write("length\n")
     job.stdin.flush()
     while "1 MiB" not in job.stdout.readline():
@@ -245,7 +359,10 @@ def test_a_device_that_loses_its_end_is_no_zeroes(loop, folder, cairn, cache):
     os.truncate("back", 65536)
     subprocess.run(["losetup", "-c", device], check=True)
     out, _ = job.communicate("read 0 64k\nread 128k 64k\nread 32k 64k\n", timeout=30)
-    assert out.count("read failed: Input/output error") == 2 and "read 65536/65536 bytes at offset 0" in out, out
+    assert (
+        out.count("read failed: Input/output error") == 2
+        and "read 65536/65536 bytes at offset 0" in out
+    ), out
 
 
 def test_a_device_that_grew_is_as_large_as_when_it_is_opened(loop, folder, cairn):
@@ -260,8 +377,12 @@ def test_a_device_that_grew_is_as_large_as_when_it_is_opened(loop, folder, cairn
 def test_devices_that_cannot_be_written(loop, folder, cairn, ours, qemu):
     Path("back").write_bytes(bytes(65536))
     device = loop("back", "-r")
-    for words in (["create", "-f", "raw", device, "4k"], ["create", "-f", "qcow2", device, "4k"],
-                  ["resize", "-f", "raw", device, "64k"], ["convert", "-n", "-f", "raw", "-O", "raw", "back", device]):
+    for words in (
+        ["create", "-f", "raw", device, "4k"],
+        ["create", "-f", "qcow2", device, "4k"],
+        ["resize", "-f", "raw", device, "64k"],
+        ["convert", "-n", "-f", "raw", "-O", "raw", "back", device],
+    ):
         same(ours, qemu, *words)
         assert "The device is not writable: Permission denied" in cairn(*words, ok=False).err
 

@@ -21,7 +21,9 @@ def held(folder, qemu):
             while "read 512/512" not in job.stdout.readline():
                 assert job.poll() is None
         else:
-            words = [CAIRN, "bench", "-f", fmt, "-d", "1", "-c", "2000000000"] + (["-w"] if mode == "write" else [])
+            words = [CAIRN, "bench", "-f", fmt, "-d", "1", "-c", "2000000000"] + (
+                ["-w"] if mode == "write" else []
+            )
             job = subprocess.Popen([*words, image], stdout=subprocess.PIPE, text=True)
             job.stdout.readline()
             time.sleep(0.3)
@@ -43,20 +45,35 @@ def test_refusals_agree(held, qemu, folder, fmt, first, second):
 
     def attempt(program):
         if program == "qemu":
-            words = ["qemu-io", "-f", fmt] + (["-r"] if second == "read" else []) + ["-c", "read 0 512", "disk"]
+            words = (
+                ["qemu-io", "-f", fmt]
+                + (["-r"] if second == "read" else [])
+                + ["-c", "read 0 512", "disk"]
+            )
         else:
-            words = [CAIRN, "bench", "-f", fmt, "-c", "1"] + (["-w"] if second == "write" else []) + ["disk"]
+            words = (
+                [CAIRN, "bench", "-f", fmt, "-c", "1"]
+                + (["-w"] if second == "write" else [])
+                + ["disk"]
+            )
         return subprocess.run(words, capture_output=True, text=True)
 
     expected = None
-    for holder, comer in (("qemu", "qemu"), ("qemu", "cairn"), ("cairn", "qemu"), ("cairn", "cairn")):
+    for holder, comer in (
+        ("qemu", "qemu"),
+        ("qemu", "cairn"),
+        ("cairn", "qemu"),
+        ("cairn", "cairn"),
+    ):
         job = held(holder, first, "disk", fmt)
         got = attempt(comer)
         if expected is None:
             expected = got.returncode
         assert (got.returncode == 0) == (expected == 0), (holder, comer, got.stderr)
         if got.returncode and comer == "cairn":
-            assert 'lock' in got.stderr and 'Is another process using the image [disk]?' in got.stderr
+            assert (
+                "lock" in got.stderr and "Is another process using the image [disk]?" in got.stderr
+            )
             assert str(job.pid) in got.stderr
         job.kill()
         job.wait()
@@ -82,4 +99,7 @@ def test_locking_can_be_turned_off(held, cairn, qemu):
     held("qemu", "write", "disk", "qcow2")
     options = "driver=qcow2,file.driver=file,file.locking={},file.filename=disk"
     for locking, code in (("on", 1), ("auto", 1), ("off", 0)):
-        assert cairn("bench", "-c", "1", "--image-opts", options.format(locking), ok=False).code == code
+        assert (
+            cairn("bench", "-c", "1", "--image-opts", options.format(locking), ok=False).code
+            == code
+        )

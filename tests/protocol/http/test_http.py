@@ -25,8 +25,10 @@ def nginx(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nginx")
     server = Nginx(folder)
     sparse_disk(folder / "www/disk.raw", SIZE)
-    for words in (["create", "-q", "-f", "qcow2", "-b", "disk.raw", "-F", "raw", "top.qcow2"],
-                  ["convert", "-O", "qcow2", "-c", "disk.raw", "disk.qcow2"]):
+    for words in (
+        ["create", "-q", "-f", "qcow2", "-b", "disk.raw", "-F", "raw", "top.qcow2"],
+        ["convert", "-O", "qcow2", "-c", "disk.raw", "disk.qcow2"],
+    ):
         subprocess.run(["qemu-img", *words], cwd=folder / "www", check=True)
     for words in (["xz", "-k"], ["gzip", "-k"]):
         subprocess.run([*words, "disk.raw"], cwd=folder / "www", check=True)
@@ -53,13 +55,26 @@ def noise(size=SIZE):
 
 def described(url, **options):
     scheme = url.split(":")[0]
-    return "json:" + json.dumps({"driver": "raw", "file": {"driver": scheme, "url": url, **options}})
+    return "json:" + json.dumps(
+        {"driver": "raw", "file": {"driver": scheme, "url": url, **options}}
+    )
 
 
 # --- real servers ---
 
-@pytest.mark.parametrize("path", ["disk.raw", "redir/disk.raw", "disk.qcow2", "top.qcow2", "disk.raw.xz", "disk.raw.gz",
-                                  "noranges/disk.raw"])
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "disk.raw",
+        "redir/disk.raw",
+        "disk.qcow2",
+        "top.qcow2",
+        "disk.raw.xz",
+        "disk.raw.gz",
+        "noranges/disk.raw",
+    ],
+)
 def test_convert(nginx, folder, cairn, path):
     cairn("convert", "-O", "raw", nginx.url(path), "out.raw")
     assert (folder / "out.raw").read_bytes() == (nginx.folder / "www/disk.raw").read_bytes()
@@ -67,19 +82,35 @@ def test_convert(nginx, folder, cairn, path):
 
 def test_as_the_real_one(nginx, folder, ours, qemu):
     """`info`, `map` and what is refused, word for word."""
-    for words in (["info"], ["info", "--output=json"], ["info", "--backing-chain"], ["map", "--output=json"]):
+    for words in (
+        ["info"],
+        ["info", "--output=json"],
+        ["info", "--backing-chain"],
+        ["map", "--output=json"],
+    ):
         for path in "disk.raw", "top.qcow2":
             assert ours(*words, nginx.url(path)).out == qemu(*words, nginx.url(path)).out
     same = described(nginx.url("disk.raw", tls=True), sslverify="off", cookie="a=b")
     assert ours("info", same).out == qemu("info", same).out
-    for name in ("http:x", nginx.url("none"), nginx.url("auth/disk.raw"), "http://127.0.0.1:1/x", nginx.url("disk.raw", tls=True),
-                 'json:{"driver":"http","url":"https://x"}', 'json:{"driver":"http"}',
-                 'json:{"driver":"http","url":"http://x","cookie":"a","cookie-secret":"b"}',
-                 'json:{"driver":"http","url":"http://x","readahead":1000}', 'json:{"driver":"http","url":"http://x","bogus":1}',
-                 'json:{"driver":"http","url":"http://x","retries":1}', 'json:{"driver":"http","url":"http://x","timeout":99999999999}',
-                 'json:{"driver":"http","url":"http://x","password-secret":"nope"}'):
+    for name in (
+        "http:x",
+        nginx.url("none"),
+        nginx.url("auth/disk.raw"),
+        "http://127.0.0.1:1/x",
+        nginx.url("disk.raw", tls=True),
+        'json:{"driver":"http","url":"https://x"}',
+        'json:{"driver":"http"}',
+        'json:{"driver":"http","url":"http://x","cookie":"a","cookie-secret":"b"}',
+        'json:{"driver":"http","url":"http://x","readahead":1000}',
+        'json:{"driver":"http","url":"http://x","bogus":1}',
+        'json:{"driver":"http","url":"http://x","retries":1}',
+        'json:{"driver":"http","url":"http://x","timeout":99999999999}',
+        'json:{"driver":"http","url":"http://x","password-secret":"nope"}',
+    ):
         theirs, mine = qemu("info", name, ok=False), ours("info", name, ok=False)
-        assert mine.code == theirs.code == 1 and mine.err.splitlines()[0] == theirs.err.splitlines()[0]
+        assert (
+            mine.code == theirs.code == 1 and mine.err.splitlines()[0] == theirs.err.splitlines()[0]
+        )
     for words in (["create", nginx.url("new"), "1M"], ["resize", nginx.url("disk.raw"), "8M"]):
         words += ["-f", "raw"] if words[0] == "create" else []
         theirs, mine = qemu(*words, ok=False), ours(*words, ok=False)
@@ -92,14 +123,30 @@ def test_passwords(nginx, folder, cairn):
     assert "secret" not in shown.out and "//me:***@" in shown.out
     cairn("compare", url.replace("//", "//me:secret@"), nginx.folder / "www/disk.raw")
     (folder / "pw").write_text("secret")
-    opened = cairn("info", "--object", "secret,id=s,file=pw", described(url, username="me", **{"password-secret": "s"}))
-    assert "secret\"" not in opened.out.replace("password-secret\"", "")
-    refused = cairn("info", "--object", "secret,id=s,data=wrong", described(url, username="me", **{"password-secret": "s"}), ok=False)
+    opened = cairn(
+        "info",
+        "--object",
+        "secret,id=s,file=pw",
+        described(url, username="me", **{"password-secret": "s"}),
+    )
+    assert 'secret"' not in opened.out.replace('password-secret"', "")
+    refused = cairn(
+        "info",
+        "--object",
+        "secret,id=s,data=wrong",
+        described(url, username="me", **{"password-secret": "s"}),
+        ok=False,
+    )
     assert refused.code == 1 and "401" in refused.err and "wrong" not in refused.err
 
 
 def test_what_is_sent(nginx, folder, cairn):
-    cairn("info", "--object", "secret,id=t,data=X-Token: abc", described(nginx.url("disk.raw"), cookie="a=b; c=d", **{"header-secret": "t"}))
+    cairn(
+        "info",
+        "--object",
+        "secret,id=t,data=X-Token: abc",
+        described(nginx.url("disk.raw"), cookie="a=b; c=d", **{"header-secret": "t"}),
+    )
     request, span, cookie, _, agent, token = nginx.seen()[-1].split("|")
     assert request.startswith("GET ") and span == "bytes=0-1048575" and cookie == "a=b; c=d"
     assert agent.startswith("cairn/") and token == "abc"
@@ -109,7 +156,11 @@ def test_what_is_sent(nginx, folder, cairn):
 def test_tls(nginx, folder, cairn):
     url = nginx.url("disk.raw", tls=True)
     assert "certificate verification failed" in cairn("info", url, ok=False).err
-    cairn("compare", described(url, cafile=str(nginx.folder / "cert.pem")), nginx.folder / "www/disk.raw")
+    cairn(
+        "compare",
+        described(url, cafile=str(nginx.folder / "cert.pem")),
+        nginx.folder / "www/disk.raw",
+    )
     cairn("compare", described(url, sslverify=False), nginx.folder / "www/disk.raw")
     # Never from there to a line that is not encrypted.
     down = cairn("info", described(nginx.url("down/", tls=True), sslverify=False), ok=False)
@@ -122,7 +173,10 @@ def test_serve_and_backing(nginx, folder, cairn, qemu):
     cairn("io", "-c", "write -P 7 1M 64k", "top.qcow2")
     cairn("dd", f"if={nginx.url('disk.raw')}", "of=out.raw", "bs=4096")
     assert (folder / "out.raw").read_bytes() == (nginx.folder / "www/disk.raw").read_bytes()
-    assert "Pattern verification failed" not in cairn("io", "-r", "-c", "read -P 7 1M 64k", "top.qcow2").out
+    assert (
+        "Pattern verification failed"
+        not in cairn("io", "-r", "-c", "read -P 7 1M 64k", "top.qcow2").out
+    )
     denied = cairn("info", "--untrusted", "--backing-chain", "top.qcow2", ok=False)
     assert denied.code == 1 and str(nginx.port) in denied.err
 
@@ -130,7 +184,14 @@ def test_serve_and_backing(nginx, folder, cairn, qemu):
 def test_random_reads_fetch_little(nginx, folder, cairn, odd):
     data = noise(16 << 20)
     server = odd(data)
-    cairn("io", "-r", "-f", "raw", *[word for at in range(2 << 20, 16 << 20, 2 << 20) for word in ("-c", f"read -v {at} 512")], server.url("plain"))
+    cairn(
+        "io",
+        "-r",
+        "-f",
+        "raw",
+        *[word for at in range(2 << 20, 16 << 20, 2 << 20) for word in ("-c", f"read -v {at} 512")],
+        server.url("plain"),
+    )
     asked = [headers["Range"] for _, headers in server.asked[1:]]
     assert len(asked) == 7
     for text in asked:
@@ -141,8 +202,20 @@ def test_random_reads_fetch_little(nginx, folder, cairn, odd):
 def test_ftp(folder, cairn):
     (folder / "disk.raw").write_bytes(noise())
     port = free_port()
-    job = subprocess.Popen(["/usr/bin/python3", "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-d", str(folder)],
-                           stderr=subprocess.DEVNULL)
+    job = subprocess.Popen(
+        [
+            "/usr/bin/python3",
+            "-m",
+            "pyftpdlib",
+            "-i",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-d",
+            str(folder),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
     try:
         url = f"ftp://127.0.0.1:{port}/disk.raw"
         until = time.monotonic() + 20
@@ -167,7 +240,20 @@ def test_many_small_converts(nginx, folder, cairn):
 
 # --- servers that misbehave ---
 
-RIGHT = ["plain", "ignores_ranges", "short_parts", "cut", "busy_once", "later", "chunked", "hangs_up", "moved", "elsewhere", "more", "no_total"]
+RIGHT = [
+    "plain",
+    "ignores_ranges",
+    "short_parts",
+    "cut",
+    "busy_once",
+    "later",
+    "chunked",
+    "hangs_up",
+    "moved",
+    "elsewhere",
+    "more",
+    "no_total",
+]
 
 
 @pytest.mark.parametrize("behaviour", RIGHT)
@@ -221,15 +307,38 @@ def test_empty(odd, cairn, behaviour):
 def test_secrets_stay_with_their_server(odd, folder, cairn):
     """A redirection to another host gets no password, cookie or header."""
     server = odd(noise())
-    cairn("info", "--object", "secret,id=t,data=X-Token: abc", "--object", "secret,id=p,data=word",
-          described(server.url("elsewhere"), cookie="a=b", username="me", **{"password-secret": "p", "header-secret": "t"}))
-    cairn("io", "-r", "-f", "raw", "-c", "read 2M 4k", server.url("elsewhere").replace("//", "//me:word@"))
+    cairn(
+        "info",
+        "--object",
+        "secret,id=t,data=X-Token: abc",
+        "--object",
+        "secret,id=p,data=word",
+        described(
+            server.url("elsewhere"),
+            cookie="a=b",
+            username="me",
+            **{"password-secret": "p", "header-secret": "t"},
+        ),
+    )
+    cairn(
+        "io",
+        "-r",
+        "-f",
+        "raw",
+        "-c",
+        "read 2M 4k",
+        server.url("elsewhere").replace("//", "//me:word@"),
+    )
     first = [headers for path, headers in server.asked if path == "/elsewhere"]
     then = [headers for path, headers in server.asked if path == "/plain"]
-    assert first[0]["Cookie"] == "a=b" and "Authorization" in first[0] and first[0]["X-Token"] == "abc"
+    assert (
+        first[0]["Cookie"] == "a=b" and "Authorization" in first[0] and first[0]["X-Token"] == "abc"
+    )
     assert len(then) >= 3
     for headers in then:
-        assert "Authorization" not in headers and "Cookie" not in headers and "X-Token" not in headers
+        assert (
+            "Authorization" not in headers and "Cookie" not in headers and "X-Token" not in headers
+        )
 
 
 @pytest.mark.parametrize("behaviour", ["mute", "stalls", "much_later_and_again"])
@@ -238,7 +347,9 @@ def test_interrupted(odd, folder, behaviour, which):
     server = odd(noise())
     if behaviour == "much_later_and_again":
         behaviour = "broken"
-    job = subprocess.Popen([CAIRN, "convert", "-O", "raw", server.url(behaviour), "out.raw"], stderr=subprocess.PIPE)
+    job = subprocess.Popen(
+        [CAIRN, "convert", "-O", "raw", server.url(behaviour), "out.raw"], stderr=subprocess.PIPE
+    )
     until = time.monotonic() + 20
     while len(server.asked) < (1 if behaviour == "mute" else 2):
         assert time.monotonic() < until
@@ -255,16 +366,42 @@ def test_memory(odd, folder, cairn):
     """Reads ahead and many requests keep within some tens of MiB."""
     data = noise(96 << 20)
     server = odd(data)
-    done = subprocess.run(["/usr/bin/time", "-f", "%M", CAIRN, "hash", server.url("plain")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["/usr/bin/time", "-f", "%M", CAIRN, "hash", server.url("plain")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     if "asan" not in str(CAIRN):
         assert int(done.stderr.splitlines()[-1]) < 160 << 10
 
 
 def test_without_the_library(folder, nginx):
     """The library is bound when a URL is opened, and named when it is missing."""
-    done = subprocess.run(["strace", "-f", "-e", "trace=openat", CAIRN, "info", nginx.folder / "www/disk.raw"], capture_output=True,
-                          text=True, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    done = subprocess.run(
+        ["strace", "-f", "-e", "trace=openat", CAIRN, "info", nginx.folder / "www/disk.raw"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+    )
     assert done.returncode == 0 and "libcurl" not in done.stderr
-    blocked = subprocess.run(["unshare", "-rm", "sh", "-c", 'for f in /usr/lib/*/libcurl*.so.4; do mount --bind /dev/null "$f"; done; exec "$@"',
-                              "sh", CAIRN, "info", nginx.url("disk.raw")], capture_output=True, text=True)
-    assert blocked.returncode == 1 and "libcurl" in blocked.stderr and "apt-get install libcurl3-gnutls" in blocked.stderr
+    blocked = subprocess.run(
+        [
+            "unshare",
+            "-rm",
+            "sh",
+            "-c",
+            'for f in /usr/lib/*/libcurl*.so.4; do mount --bind /dev/null "$f"; done; exec "$@"',
+            "sh",
+            CAIRN,
+            "info",
+            nginx.url("disk.raw"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        blocked.returncode == 1
+        and "libcurl" in blocked.stderr
+        and "apt-get install libcurl3-gnutls" in blocked.stderr
+    )

@@ -25,8 +25,19 @@ def tgt(tmp_path_factory):
 
 
 def described(tgt, target="iqn.qemu.test", lun=1, **options):
-    return "json:" + json.dumps({"driver": "raw", "file": {
-        "driver": "iscsi", "transport": "tcp", "portal": f"127.0.0.1:{tgt.port}", "target": target, "lun": lun, **options}})
+    return "json:" + json.dumps(
+        {
+            "driver": "raw",
+            "file": {
+                "driver": "iscsi",
+                "transport": "tcp",
+                "portal": f"127.0.0.1:{tgt.port}",
+                "target": target,
+                "lun": lun,
+                **options,
+            },
+        }
+    )
 
 
 def test_as_the_real_one(tgt, folder, ours, qemu):
@@ -35,17 +46,39 @@ def test_as_the_real_one(tgt, folder, ours, qemu):
         for lun in 1, 3, 4:
             assert ours(*words, tgt.url(lun)).out == qemu(*words, tgt.url(lun)).out
     secret = ["--object", "secret,id=s,data=mypassword12"]
-    login = described(tgt, "iqn.qemu.chap", user="me", **{"password-secret": "s", "header-digest": "crc32c"})
+    login = described(
+        tgt, "iqn.qemu.chap", user="me", **{"password-secret": "s", "header-digest": "crc32c"}
+    )
     assert ours("info", *secret, login).out == qemu("info", *secret, login).out
-    for name in (tgt.url(1, "iqn.qemu.chap"), tgt.url(1, "iqn.none"), tgt.url(9), "iscsi://x", 'json:{"driver":"iscsi","transport":"tcp"}',
-                 described(tgt, **{"header-digest": "CRC"}), described(tgt, user="u"), described(tgt, transport="foo"),
-                 described(tgt, **{"initiator-name": ""}), described(tgt, lun="x"), described(tgt, user="u", password="a", **{"password-secret": "s"})):
+    for name in (
+        tgt.url(1, "iqn.qemu.chap"),
+        tgt.url(1, "iqn.none"),
+        tgt.url(9),
+        "iscsi://x",
+        'json:{"driver":"iscsi","transport":"tcp"}',
+        described(tgt, **{"header-digest": "CRC"}),
+        described(tgt, user="u"),
+        described(tgt, transport="foo"),
+        described(tgt, **{"initiator-name": ""}),
+        described(tgt, lun="x"),
+        described(tgt, user="u", password="a", **{"password-secret": "s"}),
+    ):
         theirs, mine = (tool("info", *secret, name, ok=False) for tool in (qemu, ours))
-        assert mine.code == theirs.code == 1 and mine.err.splitlines()[0] == theirs.err.splitlines()[0]
-    for words in (["create", "-f", "raw", tgt.url(1), "128M"], ["create", "-f", "raw", tgt.url(1), "1M"], ["resize", "-f", "raw", tgt.url(1), "128M"],
-                  ["resize", "-f", "raw", "--shrink", tgt.url(1), "1M"]):
+        assert (
+            mine.code == theirs.code == 1 and mine.err.splitlines()[0] == theirs.err.splitlines()[0]
+        )
+    for words in (
+        ["create", "-f", "raw", tgt.url(1), "128M"],
+        ["create", "-f", "raw", tgt.url(1), "1M"],
+        ["resize", "-f", "raw", tgt.url(1), "128M"],
+        ["resize", "-f", "raw", "--shrink", tgt.url(1), "1M"],
+    ):
         theirs, mine = (tool(*words, ok=False) for tool in (qemu, ours))
-        assert (mine.code, mine.out, mine.err.splitlines()) == (theirs.code, theirs.out, theirs.err.splitlines())
+        assert (mine.code, mine.out, mine.err.splitlines()) == (
+            theirs.code,
+            theirs.out,
+            theirs.err.splitlines(),
+        )
 
 
 @pytest.mark.parametrize("lun", [1, 3, 4])
@@ -55,19 +88,60 @@ def test_data(tgt, folder, cairn, lun):
     cairn("convert", "-n", "-O", "raw", "disk.raw", tgt.url(lun))
     cairn("compare", "-f", "raw", "-F", "raw", "disk.raw", tgt.url(lun))
     assert (tgt.folder / f"disk{lun}").read_bytes() == (folder / "disk.raw").read_bytes()
-    cairn("io", "-f", "raw", "-c", "write -P 7 10 1000", "-c", "write -P 8 4097 70001", "-c", "write -z 1M 2M", "-c", "flush",
-          "-c", "read -P 7 10 1000", "-c", "read -P 8 4097 70001", "-c", "read -P 0 1M 2M", "-c", "write -f -P 9 5M 64k", tgt.url(lun))
+    cairn(
+        "io",
+        "-f",
+        "raw",
+        "-c",
+        "write -P 7 10 1000",
+        "-c",
+        "write -P 8 4097 70001",
+        "-c",
+        "write -z 1M 2M",
+        "-c",
+        "flush",
+        "-c",
+        "read -P 7 10 1000",
+        "-c",
+        "read -P 8 4097 70001",
+        "-c",
+        "read -P 0 1M 2M",
+        "-c",
+        "write -f -P 9 5M 64k",
+        tgt.url(lun),
+    )
     data = (tgt.folder / f"disk{lun}").read_bytes()
-    assert data[10:1010] == b"\7" * 1000 and data[4097:74098] == b"\10" * 70001 and data[1 << 20:3 << 20] == bytes(2 << 20)
+    assert (
+        data[10:1010] == b"\7" * 1000
+        and data[4097:74098] == b"\10" * 70001
+        and data[1 << 20 : 3 << 20] == bytes(2 << 20)
+    )
     cairn("convert", "-O", "raw", tgt.url(lun), "out.raw")
     assert (folder / "out.raw").read_bytes() == data
 
 
 def test_thin_units(tgt, folder, cairn, qemu):
     """Unmapped blocks are holes in `map`, are not read, and come back by discards and zeroes."""
-    cairn("io", "-f", "raw", "-c", "discard 0 64M", "-c", "write -P 1 8M 16M", "-c", "discard 10M 1M", "-c", "write -zu 12M 2M", tgt.url(4))
+    cairn(
+        "io",
+        "-f",
+        "raw",
+        "-c",
+        "discard 0 64M",
+        "-c",
+        "write -P 1 8M 16M",
+        "-c",
+        "discard 10M 1M",
+        "-c",
+        "write -zu 12M 2M",
+        tgt.url(4),
+    )
     ours = cairn("map", "-f", "raw", "--output", "json", tgt.url(4)).json()
-    kept = [(each["start"], each["length"]) for each in (ours if isinstance(ours, list) else ours["extents"]) if each["data"]]
+    kept = [
+        (each["start"], each["length"])
+        for each in (ours if isinstance(ours, list) else ours["extents"])
+        if each["data"]
+    ]
     assert kept == [(8 << 20, 2 << 20), (11 << 20, 1 << 20), (14 << 20, 10 << 20)]
     assert os.stat(tgt.folder / "disk4").st_blocks * 512 <= 14 << 20
 
@@ -78,17 +152,40 @@ def test_format_on_a_unit(tgt, folder, disk, cairn, qemu):
     cairn("convert", "-n", "-O", "qcow2", "--target-is-zero", disk, tgt.url(1), ok=False)
     cairn("io", "-f", "qcow2", "-c", "write -P 3 1M 1M", tgt.url(1))
     qemu("check", "-f", "qcow2", tgt.url(1))
-    assert "verification failed" not in cairn("io", "-r", "-f", "qcow2", "-c", "read -P 3 1M 1M", tgt.url(1)).out
+    assert (
+        "verification failed"
+        not in cairn("io", "-r", "-f", "qcow2", "-c", "read -P 3 1M 1M", tgt.url(1)).out
+    )
 
 
 def test_logins(tgt, folder, cairn, monkeypatch):
-    secrets = ["--object", "secret,id=s,data=mypassword12", "--object", "secret,id=t,data=otherpassword12", "--object", "secret,id=w,data=wrong"]
+    secrets = [
+        "--object",
+        "secret,id=s,data=mypassword12",
+        "--object",
+        "secret,id=t,data=otherpassword12",
+        "--object",
+        "secret,id=w,data=wrong",
+    ]
     mine = {"user": "me", "password-secret": "s"}
     cairn("info", *secrets, described(tgt, "iqn.qemu.chap", **mine))
-    cairn("info", *secrets, described(tgt, "iqn.qemu.chap", **mine, **{"target-user": "it", "target-password-secret": "t"}))
-    for options in ({**mine, "password-secret": "w"}, {**mine, "target-user": "it", "target-password-secret": "w"}):
+    cairn(
+        "info",
+        *secrets,
+        described(
+            tgt, "iqn.qemu.chap", **mine, **{"target-user": "it", "target-password-secret": "t"}
+        ),
+    )
+    for options in (
+        {**mine, "password-secret": "w"},
+        {**mine, "target-user": "it", "target-password-secret": "w"},
+    ):
         refused = cairn("info", *secrets, described(tgt, "iqn.qemu.chap", **options), ok=False)
-        assert refused.code == 1 and "Failed to connect to LUN" in refused.err and "mypassword" not in refused.err
+        assert (
+            refused.code == 1
+            and "Failed to connect to LUN" in refused.err
+            and "mypassword" not in refused.err
+        )
     shown = cairn("info", tgt.url(1, "iqn.qemu.chap").replace("//", "//me%mypassword12@"))
     assert "mypassword" not in shown.out + shown.err and "deprecated" in shown.err
     monkeypatch.setenv("LIBISCSI_CHAP_USERNAME", "me")
@@ -99,15 +196,25 @@ def test_logins(tgt, folder, cairn, monkeypatch):
 def test_the_initiator_has_a_name(tgt, cairn):
     seen = []
     for options in ({}, {"initiator-name": "iqn.2024-01.org.example:host", "sessions": 3}):
-        job = subprocess.Popen([CAIRN, "io", described(tgt, **options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        job = subprocess.Popen(
+            [CAIRN, "io", described(tgt, **options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         until = time.monotonic() + 20
         while "Initiator: iqn" not in tgt.admin("--op", "show", "--mode", "target"):
             assert time.monotonic() < until
             time.sleep(0.05)
         time.sleep(0.3)
-        seen.append([line.split()[1] for line in tgt.admin("--op", "show", "--mode", "target").splitlines() if "Initiator:" in line])
+        seen.append(
+            [
+                line.split()[1]
+                for line in tgt.admin("--op", "show", "--mode", "target").splitlines()
+                if "Initiator:" in line
+            ]
+        )
         job.communicate(b"quit\n", timeout=20)
-    assert seen[0] == ["iqn.2008-11.org.linux-kvm"] and seen[1] == ["iqn.2024-01.org.example:host"] * 3
+    assert (
+        seen[0] == ["iqn.2008-11.org.linux-kvm"] and seen[1] == ["iqn.2024-01.org.example:host"] * 3
+    )
 
 
 def test_read_only_units(tgt, cairn):
@@ -121,7 +228,11 @@ def test_the_target_comes_back(tgt, folder, cairn):
     """Killed while a copy runs, and started again: the copy goes on, with the right bytes."""
     sparse_disk("disk.raw", SIZE, seed=9, pieces=200)
     cairn("convert", "-n", "-O", "raw", "disk.raw", tgt.url(1))
-    job = subprocess.Popen([CAIRN, "convert", "-f", "raw", "-O", "raw", "-r", "20M", tgt.url(1), "out.raw"], stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [CAIRN, "convert", "-f", "raw", "-O", "raw", "-r", "20M", tgt.url(1), "out.raw"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     time.sleep(1)
     tgt.job.kill()
     tgt.job.wait()
@@ -152,9 +263,18 @@ def listen(says):
     return listener, f"iscsi://127.0.0.1:{listener.getsockname()[1]}/iqn.x/1"
 
 
-@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10, b"\xff" * 200, bytes(200_000), b"\x23" + b"\xff" * 300,
-                                  bytes([0x23, 0x87, 0, 0, 0, 0xff, 0xff, 0xff]) + bytes(40) + b"a" * 1000],
-                         ids=["nothing", "http", "ones", "zeroes", "login", "long"])
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10,
+        b"\xff" * 200,
+        bytes(200_000),
+        b"\x23" + b"\xff" * 300,
+        bytes([0x23, 0x87, 0, 0, 0, 0xFF, 0xFF, 0xFF]) + bytes(40) + b"a" * 1000,
+    ],
+    ids=["nothing", "http", "ones", "zeroes", "login", "long"],
+)
 def test_not_a_target(cairn, says):
     listener, url = listen(says)
     with listener:
@@ -164,7 +284,9 @@ def test_not_a_target(cairn, says):
 
 def test_refused(cairn):
     failed = cairn("info", "iscsi://127.0.0.1:1/iqn.x/1", ok=False)
-    assert failed.code == 1 and "Failed to connect to '127.0.0.1:1': Connection refused" in failed.err
+    assert (
+        failed.code == 1 and "Failed to connect to '127.0.0.1:1': Connection refused" in failed.err
+    )
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
@@ -172,7 +294,9 @@ def test_interrupted(folder, which):
     """A target that accepts and is silent."""
     listener, url = listen(None)
     with listener:
-        job = subprocess.Popen([CAIRN, "convert", "-O", "raw", url, "out.raw"], stderr=subprocess.PIPE)
+        job = subprocess.Popen(
+            [CAIRN, "convert", "-O", "raw", url, "out.raw"], stderr=subprocess.PIPE
+        )
         time.sleep(1.5)
         begun = time.monotonic()
         job.send_signal(which)

@@ -34,12 +34,23 @@ def agent(sshd, tmp_path_factory, monkeypatch):
 
 
 def described(sshd, path, **options):
-    return "json:" + json.dumps({"driver": "raw", "file": {
-        "driver": "ssh", "user": sshd.user, "path": str(path), "server": {"host": "127.0.0.1", "port": str(sshd.port)},
-        "host-key-check": {"mode": "none"}, **options}})
+    return "json:" + json.dumps(
+        {
+            "driver": "raw",
+            "file": {
+                "driver": "ssh",
+                "user": sshd.user,
+                "path": str(path),
+                "server": {"host": "127.0.0.1", "port": str(sshd.port)},
+                "host-key-check": {"mode": "none"},
+                **options,
+            },
+        }
+    )
 
 
 # --- data ---
+
 
 def test_round_trip(sshd, disk, cairn, qemu):
     """Written by us, read by QEMU, and the other way round; a chain with relative names."""
@@ -52,9 +63,12 @@ def test_round_trip(sshd, disk, cairn, qemu):
     cairn("create", "-f", "qcow2", "-b", "a.qcow2", "-F", "qcow2", sshd.url(here / "top.qcow2"))
     cairn("io", "-c", "write -P 9 1M 100k", "-c", "flush", sshd.url(here / "top.qcow2"))
     qemu("check", here / "top.qcow2")
-    listed = cairn("info", "--backing-chain", "--output", "json", sshd.url(here / "top.qcow2")).json()
-    assert [each["filename"] for each in (listed if isinstance(listed, list) else listed["images"])] == [
-        sshd.url(here / "top.qcow2"), sshd.url(here / "a.qcow2")]
+    listed = cairn(
+        "info", "--backing-chain", "--output", "json", sshd.url(here / "top.qcow2")
+    ).json()
+    assert [
+        each["filename"] for each in (listed if isinstance(listed, list) else listed["images"])
+    ] == [sshd.url(here / "top.qcow2"), sshd.url(here / "a.qcow2")]
     cairn("io", "-r", "-c", "read -P 9 1M 100k", here / "top.qcow2")
     cairn("check", sshd.url(here / "top.qcow2"))
 
@@ -76,10 +90,34 @@ def test_sizes(sshd, folder, cairn, ours):
 def test_serve_and_mount_of_io(sshd, disk, cairn):
     """Unaligned pieces, zeroes and discards, in any order."""
     name = sshd.url(disk)
-    cairn("io", "-f", "raw", "-c", "write -P 1 513 70001", "-c", "write -z 1k 2k", "-c", "discard 64k 64k", "-c", "aio_write -P 5 2M 300k",
-          "-c", "aio_flush", "-c", "read -P 5 2M 300k", "-c", "read -P 0 1k 2k", "-c", "read -P 1 513 511", name)
+    cairn(
+        "io",
+        "-f",
+        "raw",
+        "-c",
+        "write -P 1 513 70001",
+        "-c",
+        "write -z 1k 2k",
+        "-c",
+        "discard 64k 64k",
+        "-c",
+        "aio_write -P 5 2M 300k",
+        "-c",
+        "aio_flush",
+        "-c",
+        "read -P 5 2M 300k",
+        "-c",
+        "read -P 0 1k 2k",
+        "-c",
+        "read -P 1 513 511",
+        name,
+    )
     data = disk.read_bytes()
-    assert data[513:1024] == b"\1" * 511 and data[1024:3072] == bytes(2048) and data[2 << 20:(2 << 20) + 300 * 1024] == b"\5" * 300 * 1024
+    assert (
+        data[513:1024] == b"\1" * 511
+        and data[1024:3072] == bytes(2048)
+        and data[2 << 20 : (2 << 20) + 300 * 1024] == b"\5" * 300 * 1024
+    )
     assert len(data) == SIZE
 
 
@@ -88,21 +126,33 @@ def test_as_the_real_one(sshd, disk, ours, qemu):
         assert ours(*words, sshd.url(disk)).out == qemu(*words, sshd.url(disk)).out
     options = f"driver=raw,file.driver=ssh,file.user={sshd.user},file.host=127.0.0.1,file.port={sshd.port},file.path={disk},file.host_key_check=no"
     assert ours("info", "--image-opts", options).out == qemu("info", "--image-opts", options).out
-    names = [sshd.url("/none"), "ssh:x", "ssh://h", "ssh://127.0.0.1:1/x", sshd.url(disk, "MD5:00"), sshd.url(disk, "md5:00:11"),
-             sshd.url(disk).replace(sshd.user + "@", "nobody-at-all@"), 'json:{"driver":"ssh","host":"127.0.0.1"}',
-             'json:{"driver":"ssh","port":"1","path":"/x"}', 'json:{"driver":"ssh","path":"/x"}',
-             'json:{"driver":"ssh","path":"/x","host":"h","host_key_check":"bogus"}',
-             'json:{"driver":"ssh","path":"/x","host":"h","host-key-check":{"mode":"bogus"}}',
-             'json:{"driver":"ssh","path":"/x","host":"h","host-key-check":{"mode":"hash"}}',
-             'json:{"driver":"ssh","path":"/x","server":{"host":"h"}}']
+    names = [
+        sshd.url("/none"),
+        "ssh:x",
+        "ssh://h",
+        "ssh://127.0.0.1:1/x",
+        sshd.url(disk, "MD5:00"),
+        sshd.url(disk, "md5:00:11"),
+        sshd.url(disk).replace(sshd.user + "@", "nobody-at-all@"),
+        'json:{"driver":"ssh","host":"127.0.0.1"}',
+        'json:{"driver":"ssh","port":"1","path":"/x"}',
+        'json:{"driver":"ssh","path":"/x"}',
+        'json:{"driver":"ssh","path":"/x","host":"h","host_key_check":"bogus"}',
+        'json:{"driver":"ssh","path":"/x","host":"h","host-key-check":{"mode":"bogus"}}',
+        'json:{"driver":"ssh","path":"/x","host":"h","host-key-check":{"mode":"hash"}}',
+        'json:{"driver":"ssh","path":"/x","server":{"host":"h"}}',
+    ]
     for name in names:
         theirs, mine = qemu("info", name, ok=False), ours("info", name, ok=False)
-        assert mine.code == theirs.code == 1 and mine.err.splitlines()[0] == theirs.err.splitlines()[0]
+        assert (
+            mine.code == theirs.code == 1 and mine.err.splitlines()[0] == theirs.err.splitlines()[0]
+        )
     both = [tool("info", sshd.url(disk) + "&x=y") for tool in (qemu, ours)]
     assert both[0].err == both[1].err and "Unsupported parameter 'x'" in both[1].err
 
 
 # --- the server's key ---
+
 
 def test_hashes(sshd, disk, cairn):
     for kind, digits in sshd.hashes().items():
@@ -112,14 +162,25 @@ def test_hashes(sshd, disk, cairn):
         assert failed.code == 1 and "does not match host_key_check" in failed.err
 
 
-@pytest.mark.parametrize("case, text", [("known", None), ("hashed", None), ("rsa", None), ("unknown", "no host key was found in known_hosts"),
-                                        ("changed", "does not match the one in known_hosts; this may be a possible attack"),
-                                        ("other", "another type exists"), ("none", "known_hosts")])
+@pytest.mark.parametrize(
+    "case, text",
+    [
+        ("known", None),
+        ("hashed", None),
+        ("rsa", None),
+        ("unknown", "no host key was found in known_hosts"),
+        ("changed", "does not match the one in known_hosts; this may be a possible attack"),
+        ("other", "another type exists"),
+        ("none", "known_hosts"),
+    ],
+)
 def test_known_hosts(sshd, disk, folder, cairn, case, text):
     known = sshd.known_hosts(*{"rsa": ["ssh-rsa"]}.get(case, ["ssh-ed25519"]))
     lines = known.read_text()
     if case == "hashed":
-        subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known)], check=True, capture_output=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-H", "-f", str(known)], check=True, capture_output=True
+        )
     elif case == "unknown":
         known.write_text(lines.replace("127.0.0.1", "127.0.0.9"))
     elif case == "changed":
@@ -127,22 +188,37 @@ def test_known_hosts(sshd, disk, folder, cairn, case, text):
         known.write_text(" ".join([lines.split()[0], "ssh-ed25519", other]) + "\n")
     elif case == "other":
         subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", "ec"], check=True)
-        known.write_text(lines.split()[0] + " " + " ".join((folder / "ec.pub").read_text().split()[:2]) + "\n")
+        known.write_text(
+            lines.split()[0] + " " + " ".join((folder / "ec.pub").read_text().split()[:2]) + "\n"
+        )
     elif case == "none":
         known = folder / "missing"
-    done = cairn("info", described(sshd, disk, **{"host-key-check": {"mode": "known_hosts"}, "known-hosts-file": str(known)}), ok=text is None)
+    done = cairn(
+        "info",
+        described(
+            sshd,
+            disk,
+            **{"host-key-check": {"mode": "known_hosts"}, "known-hosts-file": str(known)},
+        ),
+        ok=text is None,
+    )
     if text:
         assert done.code == 1 and text in done.err
 
 
 # --- logging in ---
 
+
 def test_keys(sshd, disk, folder, cairn, monkeypatch):
     monkeypatch.delenv("SSH_AUTH_SOCK")
     refused = cairn("info", described(sshd, disk), ok=False)
-    assert refused.code == 1 and "failed to authenticate using publickey authentication" in refused.err
+    assert (
+        refused.code == 1 and "failed to authenticate using publickey authentication" in refused.err
+    )
     cairn("info", described(sshd, disk, **{"key-file": str(sshd.folder / "user_key")}))
-    locked = described(sshd, disk, **{"key-file": str(sshd.folder / "locked_key"), "key-secret": "s"})
+    locked = described(
+        sshd, disk, **{"key-file": str(sshd.folder / "locked_key"), "key-secret": "s"}
+    )
     cairn("info", "--object", "secret,id=s,data=open sesame", locked)
     refused = cairn("info", "--object", "secret,id=s,data=wrong", locked, ok=False)
     assert refused.code == 1 and "key-secret" in refused.err and "wrong" not in refused.err
@@ -153,10 +229,26 @@ def test_aliases(sshd, disk, folder, cairn):
     """A host of the user's ssh configuration, with its name, port and user."""
     home = folder / "home"
     home.mkdir()
-    (home / "config").write_text(f"Host al\n HostName 127.0.0.1\n Port {sshd.port}\n User {sshd.user}\n")
+    (home / "config").write_text(
+        f"Host al\n HostName 127.0.0.1\n Port {sshd.port}\n User {sshd.user}\n"
+    )
     # libssh takes the home directory of the user data base.
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", 'mkdir -p ~/.ssh && mount --bind "$1" ~/.ssh && shift && exec "$@"', "sh", str(home), CAIRN,
-                           "info", f"ssh://al{disk}?host_key_check=no"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            "unshare",
+            "-rm",
+            "sh",
+            "-c",
+            'mkdir -p ~/.ssh && mount --bind "$1" ~/.ssh && shift && exec "$@"',
+            "sh",
+            str(home),
+            CAIRN,
+            "info",
+            f"ssh://al{disk}?host_key_check=no",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "file format: raw" in done.stdout, done.stderr
 
 
@@ -173,6 +265,7 @@ def test_no_fsync(tmp_path_factory, disk, cairn):
 
 # --- servers that misbehave ---
 
+
 @pytest.fixture
 def odd(tmp_path_factory, disk):
     """A server with odd_sftp.py; its directory has the keys of all."""
@@ -180,9 +273,15 @@ def odd(tmp_path_factory, disk):
 
     def start(behaviour, **options):
         # sshd runs the command with the user's shell, which needs no rights of the tests.
-        server = Sshd(tmp_path_factory.mktemp("odd"), sftp=f"{sys.executable} {ODD} {behaviour} {disk}")
+        server = Sshd(
+            tmp_path_factory.mktemp("odd"), sftp=f"{sys.executable} {ODD} {behaviour} {disk}"
+        )
         servers.append(server)
-        return described(server, disk, **{"key-file": str(server.folder / "user_key"), "timeout": 2, "sessions": 1, **options})
+        return described(
+            server,
+            disk,
+            **{"key-file": str(server.folder / "user_key"), "timeout": 2, "sessions": 1, **options},
+        )
 
     yield start
     for server in servers:
@@ -195,10 +294,24 @@ def test_right_data(odd, disk, folder, cairn, behaviour):
     assert (folder / "out.raw").read_bytes() == disk.read_bytes()
 
 
-WRONG = {"repeats": "answered a request that was not sent", "more": "bytes for", "empty": "became shorter on the server", "fails": "Input/output error",
-         "other_kind": "answer of another kind", "stalls": "does not answer", "dies": "closed the connection", "changes": "changed on the server",
-         "long_frame": "a frame of 2147483647 bytes", "zero_frame": "a frame of 0 bytes", "cut_frame": "too short", "mute": "does not answer",
-         "old": "speaks version 6", "long_handle": "a handle of 70000 bytes", "no_size": "how long the file is", "huge": "how long the file is"}
+WRONG = {
+    "repeats": "answered a request that was not sent",
+    "more": "bytes for",
+    "empty": "became shorter on the server",
+    "fails": "Input/output error",
+    "other_kind": "answer of another kind",
+    "stalls": "does not answer",
+    "dies": "closed the connection",
+    "changes": "changed on the server",
+    "long_frame": "a frame of 2147483647 bytes",
+    "zero_frame": "a frame of 0 bytes",
+    "cut_frame": "too short",
+    "mute": "does not answer",
+    "old": "speaks version 6",
+    "long_handle": "a handle of 70000 bytes",
+    "no_size": "how long the file is",
+    "huge": "how long the file is",
+}
 
 
 @pytest.mark.parametrize("behaviour", WRONG)
@@ -217,7 +330,10 @@ def test_a_write_that_fails(odd, cairn):
 @pytest.mark.parametrize("behaviour", ["mute", "stalls"])
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(odd, folder, behaviour, which):
-    job = subprocess.Popen([CAIRN, "convert", "-O", "raw", odd(behaviour, timeout=60), "out.raw"], stderr=subprocess.PIPE)
+    job = subprocess.Popen(
+        [CAIRN, "convert", "-O", "raw", odd(behaviour, timeout=60), "out.raw"],
+        stderr=subprocess.PIPE,
+    )
     time.sleep(2)
     begun = time.monotonic()
     job.send_signal(which)
@@ -230,15 +346,25 @@ def test_not_an_ssh_server(odd, folder, cairn):
     """A port where something else answers, or nothing."""
     import socket
     import threading
-    for says in b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\0" * 100_000, b"SSH-2.0-x\r\n" + b"\xff" * 1000:
+
+    for says in (
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"",
+        b"\0" * 100_000,
+        b"SSH-2.0-x\r\n" + b"\xff" * 1000,
+    ):
         with socket.create_server(("127.0.0.1", 0)) as listener:
+
             def answer():
                 peer = listener.accept()[0]
                 peer.sendall(says)
                 time.sleep(0.2)
                 peer.close()
+
             thread = threading.Thread(target=answer)
             thread.start()
-            failed = cairn("info", f"ssh://127.0.0.1:{listener.getsockname()[1]}/x?host_key_check=no", ok=False)
+            failed = cairn(
+                "info", f"ssh://127.0.0.1:{listener.getsockname()[1]}/x?host_key_check=no", ok=False
+            )
             thread.join()
         assert failed.code == 1 and "failed to establish SSH session" in failed.err

@@ -25,9 +25,18 @@ def tree(folder):
 def disk(cairn, source, offset):
     """The volume of the disk, which fsck.fat finds good."""
     words = source.split(":")[1:-1]
-    kind = "".join(f",file.fat-type={word}" if word.isdigit() else f",file.{word}=on" for word in words)
-    cairn("convert", "-O", "raw", "--image-opts", f"driver=raw,offset={offset},file.driver=vvfat,file.dir=d{kind}", "volume.raw",
-          errors="replace")
+    kind = "".join(
+        f",file.fat-type={word}" if word.isdigit() else f",file.{word}=on" for word in words
+    )
+    cairn(
+        "convert",
+        "-O",
+        "raw",
+        "--image-opts",
+        f"driver=raw,offset={offset},file.driver=vvfat,file.dir=d{kind}",
+        "volume.raw",
+        errors="replace",
+    )
     done = subprocess.run(["fsck.fat", "-n", "volume.raw"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     return "volume.raw"
@@ -35,15 +44,30 @@ def disk(cairn, source, offset):
 
 def unpack(volume, target):
     target.mkdir()
-    subprocess.run(["mcopy", "-s", "-n", "-i", volume, "::/*", target], check=True, env=os.environ | {"LC_ALL": "C.UTF-8"})
+    subprocess.run(
+        ["mcopy", "-s", "-n", "-i", volume, "::/*", target],
+        check=True,
+        env=os.environ | {"LC_ALL": "C.UTF-8"},
+    )
 
 
 def names(volume, where="/"):
     """Short and long names, by mdir."""
-    text = subprocess.run(["mdir", "-i", volume, f"::{where}"], check=True, capture_output=True, text=True,
-                          env=os.environ | {"LC_ALL": "C.UTF-8"}).stdout
-    found = re.findall(r"^(\S.{7}) (.{3}) +(?:<DIR>|[\d ]+?) +\d{4}-\d\d-\d\d +\d+:\d\d *(.*)$", text, re.M)
-    return {long.strip() or (a.strip() + "." + b.strip()).strip(".").lower(): a + b for a, b, long in found if a.strip(". ")}
+    text = subprocess.run(
+        ["mdir", "-i", volume, f"::{where}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LC_ALL": "C.UTF-8"},
+    ).stdout
+    found = re.findall(
+        r"^(\S.{7}) (.{3}) +(?:<DIR>|[\d ]+?) +\d{4}-\d\d-\d\d +\d+:\d\d *(.*)$", text, re.M
+    )
+    return {
+        long.strip() or (a.strip() + "." + b.strip()).strip(".").lower(): a + b
+        for a, b, long in found
+        if a.strip(". ")
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,10 +90,24 @@ def test_same_disk_as_qemu(cairn, folder, qemu, kind):
     subprocess.run(["cmp", "a.raw", "b.raw"], check=True)
 
 
-@pytest.mark.parametrize("words", [["info", "fat:d"], ["info", "--output=json", "fat:12:d"], ["info", "-f", "vvfat", "fat:floppy:d"],
-                                   ["info", "--image-opts", "driver=vvfat,dir=d"], ["map", "--output=json", "fat:d"], ["map", "fat:d"],
-                                   ["info", "fat:rw:d"], ["resize", "fat:d", "1M"], ["create", "fat:d", "1M"], ["check", "fat:d"],
-                                   ["info", "fat:8:d"], ["info", "fat:16:floppy12:12:d"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info", "fat:d"],
+        ["info", "--output=json", "fat:12:d"],
+        ["info", "-f", "vvfat", "fat:floppy:d"],
+        ["info", "--image-opts", "driver=vvfat,dir=d"],
+        ["map", "--output=json", "fat:d"],
+        ["map", "fat:d"],
+        ["info", "fat:rw:d"],
+        ["resize", "fat:d", "1M"],
+        ["create", "fat:d", "1M"],
+        ["check", "fat:d"],
+        ["info", "fat:8:d"],
+        ["info", "fat:16:floppy12:12:d"],
+    ],
+    ids=" ".join,
+)
 def test_words_of_qemu(ours, qemu, folder, words):
     (folder / "d").mkdir()
     mine, theirs = ours(*words, ok=False), qemu(*words, ok=False)
@@ -78,20 +116,35 @@ def test_words_of_qemu(ours, qemu, folder, words):
 
 REFUSED = {
     "no dir": ("driver=vvfat", "vvfat block driver requires a 'dir' option"),
-    "long label": ("driver=vvfat,dir=d,label=twelve bytes", "vvfat label cannot be longer than 11 bytes"),
+    "long label": (
+        "driver=vvfat,dir=d,label=twelve bytes",
+        "vvfat label cannot be longer than 11 bytes",
+    ),
     "type": ("driver=vvfat,dir=d,fat-type=13", "Valid FAT types are only 12, 16 and 32"),
-    "unknown option": ("driver=vvfat,dir=d,color=red", "Block protocol 'vvfat' doesn't support the option 'color'"),
+    "unknown option": (
+        "driver=vvfat,dir=d,color=red",
+        "Block protocol 'vvfat' doesn't support the option 'color'",
+    ),
     "missing folder": ("driver=vvfat,dir=nowhere", "Could not read directory nowhere"),
     "a file": ("driver=vvfat,dir=file", "Could not read directory file"),
     "floppy with FAT16": ("driver=vvfat,dir=d,floppy=on,fat-type=16", "too few clusters for FAT16"),
     "size of FAT16": ("driver=vvfat,dir=d,size=1G", "for FAT32 only"),
-    "small FAT32": ("driver=vvfat,dir=d,fat-type=32,size=10M,cluster-size=512", "FAT32 needs 65525"),
+    "small FAT32": (
+        "driver=vvfat,dir=d,fat-type=32,size=10M,cluster-size=512",
+        "FAT32 needs 65525",
+    ),
     "huge FAT32": ("driver=vvfat,dir=d,fat-type=32,size=3T", "at most 4294967295 sectors"),
     "odd clusters": ("driver=vvfat,dir=d,fat-type=32,cluster-size=3k", "power of two"),
     "file of 2 GiB": ("driver=vvfat,dir=large", "is larger than 2GB"),
     "file of 4 GiB": ("driver=vvfat,dir=huge,fat-type=32", "is larger than 4GB"),
-    "does not fit": ("driver=vvfat,dir=full", "Directory does not fit in FAT16 (capacity 516.06 MB)"),
-    "does not fit a floppy": ("driver=vvfat,dir=full,floppy=on", "Directory does not fit in FAT12 (capacity 2.88 MB)"),
+    "does not fit": (
+        "driver=vvfat,dir=full",
+        "Directory does not fit in FAT16 (capacity 516.06 MB)",
+    ),
+    "does not fit a floppy": (
+        "driver=vvfat,dir=full,floppy=on",
+        "Directory does not fit in FAT12 (capacity 2.88 MB)",
+    ),
     "root is full": ("driver=vvfat,dir=many", "Too many entries in root directory"),
 }
 
@@ -113,7 +166,9 @@ def test_refused(cairn, folder, case):
 
 def test_writing_must_be_asked_for(cairn, folder):
     (folder / "d").mkdir()
-    assert "Image is read-only" in cairn("io", "-f", "raw", "-c", "write 0 512", "fat:d", ok=False).err
+    assert (
+        "Image is read-only" in cairn("io", "-f", "raw", "-c", "write 0 512", "fat:d", ok=False).err
+    )
 
 
 def test_just_fits(cairn, folder):
@@ -141,9 +196,17 @@ def test_large_folder(cairn, folder):
 
 
 SHORT = {
-    "hello.txt": "HELLO   TXT", "A long file name.data": "ALONGF~1DAT", ".bashrc": "BASHRC~1   ", "a.b.c": "A~1     C  ",
-    "verylongextension.htm": "VERYLO~1HTM", "verylongextension.html": "VERYLO~2HTM", "plus+equal=semi;comma,[x].t+t": "PLUSEQ~1TT ",
-    "été.txt": "T~1     TXT", "ﬁle": "LE~1       ", "CON": "CON        ", "日本語.txt": "TXT~1      ",
+    "hello.txt": "HELLO   TXT",
+    "A long file name.data": "ALONGF~1DAT",
+    ".bashrc": "BASHRC~1   ",
+    "a.b.c": "A~1     C  ",
+    "verylongextension.htm": "VERYLO~1HTM",
+    "verylongextension.html": "VERYLO~2HTM",
+    "plus+equal=semi;comma,[x].t+t": "PLUSEQ~1TT ",
+    "été.txt": "T~1     TXT",
+    "ﬁle": "LE~1       ",
+    "CON": "CON        ",
+    "日本語.txt": "TXT~1      ",
 }
 
 
@@ -151,7 +214,9 @@ def test_short_names(cairn, folder):
     (folder / "d").mkdir()
     for name in SHORT:
         (folder / "d" / name).write_text(name)
-    assert names(disk(cairn, "fat:d", 32256)) == {name if name != "CON" else "CON": short for name, short in SHORT.items()}
+    assert names(disk(cairn, "fat:d", 32256)) == {
+        name if name != "CON" else "CON": short for name, short in SHORT.items()
+    }
 
 
 def test_names_of_fat(cairn, folder):
@@ -163,7 +228,10 @@ def test_names_of_fat(cairn, folder):
     with open(b"d/bad\xff.txt", "w") as out:
         out.write("bad")
     result = cairn("info", "fat:d", errors="replace")
-    assert "no difference between upper and lower case" in result.err and "invalid UTF-8 name" in result.err
+    assert (
+        "no difference between upper and lower case" in result.err
+        and "invalid UTF-8 name" in result.err
+    )
     unpack(disk(cairn, "fat:d", 32256), folder / "out")
     shown = {path.read_text(): path.name for path in (folder / "out").iterdir()}
     assert len(shown) == len(made) + 1
@@ -179,8 +247,14 @@ def test_links_and_special_files(cairn, folder):
     os.symlink("file", "d/good")
     os.symlink("../file", "d/sub/up")
     os.symlink("sub", "d/tree")
-    for name, target in (("out", "../secret"), ("absolute", str(folder / "d/file")), ("dangling", "nothing"), ("self", "self"),
-                         ("sub/loop", ".."), ("proc", "/proc/self/root")):
+    for name, target in (
+        ("out", "../secret"),
+        ("absolute", str(folder / "d/file")),
+        ("dangling", "nothing"),
+        ("self", "self"),
+        ("sub/loop", ".."),
+        ("proc", "/proc/self/root"),
+    ):
         os.symlink(target, f"d/{name}")
     os.mkfifo("d/fifo")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -189,8 +263,16 @@ def test_links_and_special_files(cairn, folder):
     assert result.err.count("is left out") >= 6
     unpack(disk(cairn, "fat:d", 32256), folder / "out")
     assert sorted(os.listdir("out")) == ["fifo", "file", "good", "socket", "sub", "tree"]
-    assert (folder / "out/good").read_text() == (folder / "out/sub/up").read_text() == (folder / "out/tree/up").read_text() == "inside"
-    assert os.path.getsize("out/fifo") == 0 and b"secret" not in (folder / "volume.raw").read_bytes()[:2**21]
+    assert (
+        (folder / "out/good").read_text()
+        == (folder / "out/sub/up").read_text()
+        == (folder / "out/tree/up").read_text()
+        == "inside"
+    )
+    assert (
+        os.path.getsize("out/fifo") == 0
+        and b"secret" not in (folder / "volume.raw").read_bytes()[: 2**21]
+    )
 
 
 @pytest.mark.parametrize("change", ["truncated", "gone", "link", "fifo", "grown"])
@@ -200,7 +282,12 @@ def test_changes_while_open(cairn, folder, change):
     file = folder / "d/file"
     file.write_bytes(b"A" * 8192)
     (folder / "secret").write_bytes(b"S" * 8192)
-    with subprocess.Popen([CAIRN, "serve", "-r", "-p", "0", "-f", "raw", "fat:d"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [CAIRN, "serve", "-r", "-p", "0", "-f", "raw", "fat:d"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
         uri = server.stdout.readline().split()[-1]
         if change == "truncated":
             os.truncate(file, 512)
@@ -214,11 +301,23 @@ def test_changes_while_open(cairn, folder, change):
                 os.mkfifo(file)
         data = (568 + 32) * 512
         kept = {"truncated": 512, "grown": 8192}.get(change, 0)
-        commands = [f"read -P 0 {data + kept} {16384 - kept}"] + ([f"read -P 0x41 {data} {kept}"] if kept else [])
-        done = cairn("io", "-r", "-f", "raw", *[word for command in commands for word in ("-c", command)], uri, timeout=20)
+        commands = [f"read -P 0 {data + kept} {16384 - kept}"] + (
+            [f"read -P 0x41 {data} {kept}"] if kept else []
+        )
+        done = cairn(
+            "io",
+            "-r",
+            "-f",
+            "raw",
+            *[word for command in commands for word in ("-c", command)],
+            uri,
+            timeout=20,
+        )
         server.terminate()
         errors = server.communicate(timeout=20)[1]
-    assert "verification failed" not in done.out and done.out.count("bytes at offset") == len(commands)
+    assert "verification failed" not in done.out and done.out.count("bytes at offset") == len(
+        commands
+    )
     assert "d/file" in errors
 
 
@@ -238,6 +337,12 @@ def test_dates(cairn, folder):
         (folder / "d" / name).write_text("")
         os.utime(f"d/{name}", (moment, moment))
     volume = disk(cairn, "fat:d", 32256)
-    text = subprocess.run(["mdir", "-i", volume, "::/"], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        ["mdir", "-i", volume, "::/"], check=True, capture_output=True, text=True
+    ).stdout
     day = time.strftime("%Y-%m-%d", time.localtime(1_700_000_000))
-    assert re.search(r"OLD .* 1980-01-01", text) and re.search(rf"NOW .* {day}", text) and re.search(r"LATE .* 2107-12-31", text)
+    assert (
+        re.search(r"OLD .* 1980-01-01", text)
+        and re.search(rf"NOW .* {day}", text)
+        and re.search(r"LATE .* 2107-12-31", text)
+    )

@@ -29,15 +29,33 @@ class Guest:
         self.take()
 
     def take(self):
-        self.cairn("convert", "--overwrite", "-f", "raw", "-O", "raw", self.source.replace("rw:", ""), "disk.raw")
+        self.cairn(
+            "convert",
+            "--overwrite",
+            "-f",
+            "raw",
+            "-O",
+            "raw",
+            self.source.replace("rw:", ""),
+            "disk.raw",
+        )
 
     def do(self, tool, *words):
-        subprocess.run([tool, "-i", f"disk.raw@@{self.offset}", *words], check=True, capture_output=True, timeout=60,
-                       env=os.environ | {"LC_ALL": "C.UTF-8", "MTOOLS_SKIP_CHECK": "1"})
+        subprocess.run(
+            [tool, "-i", f"disk.raw@@{self.offset}", *words],
+            check=True,
+            capture_output=True,
+            timeout=60,
+            env=os.environ | {"LC_ALL": "C.UTF-8", "MTOOLS_SKIP_CHECK": "1"},
+        )
 
     def give(self, ok=True, program=None, before=()):
         words = ["convert", "-n", "-f", "raw", "-O", "raw", "disk.raw", self.source]
-        done = call(*before, program or CAIRN, *words, ok=ok) if before else call(program or CAIRN, *words, ok=ok)
+        done = (
+            call(*before, program or CAIRN, *words, ok=ok)
+            if before
+            else call(program or CAIRN, *words, ok=ok)
+        )
         assert not Path("d/.cairn-vvfat").exists() or before
         return done
 
@@ -50,8 +68,10 @@ class Guest:
 
 def as_host(tree):
     """mren and mmove store short names in capitals; what had none before keeps its case."""
+
     def part(name):
         return name.lower() if name.isupper() else name
+
     return {"/".join(map(part, name.split("/"))): data for name, data in tree.items()}
 
 
@@ -80,13 +100,25 @@ def make(tree):
         path.mkdir() if data is None else path.write_bytes(data)
 
 
-TREE = {"a.txt": b"first\n", "b.txt": b"second\n", "empty": b"", "big.bin": random.Random(1).randbytes(100_001),
-        "sub/one.txt": b"1", "sub/deep/A long name.html": b"x" * 8192, "sub/deep/two": b"2", "other": None}
+TREE = {
+    "a.txt": b"first\n",
+    "b.txt": b"second\n",
+    "empty": b"",
+    "big.bin": random.Random(1).randbytes(100_001),
+    "sub/one.txt": b"1",
+    "sub/deep/A long name.html": b"x" * 8192,
+    "sub/deep/two": b"2",
+    "other": None,
+}
 ACTIONS = {
     "new file": [("mcopy", "new", "::/new file.txt")],
     "new empty file": [("mcopy", "none", "::/nothing")],
     "new in a folder": [("mcopy", "new", "::/sub/deep/n")],
-    "new folder": [("mmd", "::/fresh"), ("mmd", "::/fresh/inner"), ("mcopy", "new", "::/fresh/inner/n")],
+    "new folder": [
+        ("mmd", "::/fresh"),
+        ("mmd", "::/fresh/inner"),
+        ("mcopy", "new", "::/fresh/inner/n"),
+    ],
     "replace": [("mcopy", "-o", "new", "::/a.txt")],
     "shorten": [("mcopy", "-o", "new", "::/big.bin")],
     "empty": [("mcopy", "-o", "none", "::/big.bin")],
@@ -100,13 +132,33 @@ ACTIONS = {
     "move": [("mmove", "::/a.txt", "::/sub/deep")],
     "move a folder": [("mmove", "::/sub", "::/other")],
     "turn around": [("mmove", "::/sub/deep", "::/"), ("mmove", "::/sub", "::/deep")],
-    "swap": [("mren", "::/a.txt", "::/x"), ("mren", "::/b.txt", "::/a.txt"), ("mren", "::/x", "::/b.txt")],
-    "swap and change": [("mren", "::/a.txt", "::/x"), ("mren", "::/b.txt", "::/a.txt"), ("mren", "::/x", "::/b.txt"),
-                        ("mcopy", "-o", "long", "::/b.txt")],
-    "into a place that was given up": [("mdel", "::/a.txt"), ("mmove", "::/sub/one.txt", "::/"), ("mren", "::/one.txt", "::/a.txt")],
+    "swap": [
+        ("mren", "::/a.txt", "::/x"),
+        ("mren", "::/b.txt", "::/a.txt"),
+        ("mren", "::/x", "::/b.txt"),
+    ],
+    "swap and change": [
+        ("mren", "::/a.txt", "::/x"),
+        ("mren", "::/b.txt", "::/a.txt"),
+        ("mren", "::/x", "::/b.txt"),
+        ("mcopy", "-o", "long", "::/b.txt"),
+    ],
+    "into a place that was given up": [
+        ("mdel", "::/a.txt"),
+        ("mmove", "::/sub/one.txt", "::/"),
+        ("mren", "::/one.txt", "::/a.txt"),
+    ],
     "file for folder": [("mrd", "::/other"), ("mcopy", "new", "::/other")],
-    "folder for file": [("mdel", "::/a.txt"), ("mmd", "::/a.txt"), ("mcopy", "new", "::/a.txt/inside")],
-    "names": [("mcopy", "new", "::/ünïcode 日本語.txt"), ("mcopy", "new", "::/.hidden"), ("mcopy", "new", "::/a.b.c.d")],
+    "folder for file": [
+        ("mdel", "::/a.txt"),
+        ("mmd", "::/a.txt"),
+        ("mcopy", "new", "::/a.txt/inside"),
+    ],
+    "names": [
+        ("mcopy", "new", "::/ünïcode 日本語.txt"),
+        ("mcopy", "new", "::/.hidden"),
+        ("mcopy", "new", "::/a.b.c.d"),
+    ],
 }
 
 
@@ -131,7 +183,9 @@ def test_actions(cairn, host, action):
     assert guest.sees() == content("d")
 
 
-@pytest.mark.parametrize("kind,offset", [("12:", VOLUME), ("32:", VOLUME), ("floppy:", 0), ("floppy:12:", 0)])
+@pytest.mark.parametrize(
+    "kind,offset", [("12:", VOLUME), ("32:", VOLUME), ("floppy:", 0), ("floppy:12:", 0)]
+)
 def test_kinds_of_disk(cairn, host, kind, offset):
     guest = Guest(cairn, f"fat:{kind}rw:d", offset)
     for name in ("new file", "remove", "move a folder", "shorten"):
@@ -144,8 +198,13 @@ def test_kinds_of_disk(cairn, host, kind, offset):
 def test_nothing_changes_without_changes(cairn, host):
     guest = Guest(cairn)
     os.utime("d/sub", (5e8, 5e8))
+
     def states():
-        return {path: (found.st_ino, found.st_mode, found.st_mtime_ns) for path in Path("d").rglob("*") for found in [os.stat(path)]}
+        return {
+            path: (found.st_ino, found.st_mode, found.st_mtime_ns)
+            for path in Path("d").rglob("*")
+            for found in [os.stat(path)]
+        }
 
     before = states()
     guest.give()
@@ -173,7 +232,9 @@ class Mounted:
     def __init__(self, folder):
         Path("m").touch()
         self.log = open("mount.log", "w+")
-        self.job = subprocess.Popen([CAIRN, "mount", "-w", "fat:rw:d", "m"], stdout=self.log, stderr=self.log, cwd=folder)
+        self.job = subprocess.Popen(
+            [CAIRN, "mount", "-w", "fat:rw:d", "m"], stdout=self.log, stderr=self.log, cwd=folder
+        )
         deadline = time.monotonic() + 20
         while os.stat("m").st_size == 0:
             assert time.monotonic() < deadline and self.job.poll() is None, self.text()
@@ -183,8 +244,13 @@ class Mounted:
         return Path("mount.log").read_text()
 
     def do(self, tool, *words):
-        subprocess.run([tool, "-i", f"m@@{VOLUME}", *words], check=True, capture_output=True, timeout=60,
-                       env=os.environ | {"LC_ALL": "C.UTF-8", "MTOOLS_SKIP_CHECK": "1"})
+        subprocess.run(
+            [tool, "-i", f"m@@{VOLUME}", *words],
+            check=True,
+            capture_output=True,
+            timeout=60,
+            env=os.environ | {"LC_ALL": "C.UTF-8", "MTOOLS_SKIP_CHECK": "1"},
+        )
 
     def flush(self):
         with open("m", "r+b") as disk:
@@ -232,7 +298,10 @@ def test_guest_that_never_flushes(host):
 def test_random_work(cairn, folder, seed):
     """A tree of files under random changes, in steps; after each the folder is what the guest sees."""
     source = random.Random(seed)
-    make({f"f{i}.dat": source.randbytes(source.choice([0, 1, 8192, 8193, 40000])) for i in range(8)} | {"x/y/z": b"z", "w": None})
+    make(
+        {f"f{i}.dat": source.randbytes(source.choice([0, 1, 8192, 8193, 40000])) for i in range(8)}
+        | {"x/y/z": b"z", "w": None}
+    )
     guest = Guest(cairn, offset=VOLUME)
     for step in range(6):
         for _ in range(source.randrange(1, 8)):
@@ -253,7 +322,11 @@ def test_random_work(cairn, folder, seed):
             elif what == 3:
                 guest.do("mmd", fresh)
             elif what == 4:
-                guest.do("mren", "::/" + source.choice(files + folders[1:]), f"r{source.randrange(10**6)}")
+                guest.do(
+                    "mren",
+                    "::/" + source.choice(files + folders[1:]),
+                    f"r{source.randrange(10**6)}",
+                )
             else:
                 moved = source.choice(files + folders[1:])
                 taken = f"{target[3:]}/{Path(moved).name}".lstrip("/").lower() in folded(seen)
@@ -294,10 +367,19 @@ def test_structure_of_the_disk(cairn, host, place):
 
 def test_mark_of_a_mounted_volume(cairn, host):
     Guest(cairn)
-    boot_sector = bytearray(Path("disk.raw").read_bytes()[VOLUME:VOLUME + 512])
+    boot_sector = bytearray(Path("disk.raw").read_bytes()[VOLUME : VOLUME + 512])
     boot_sector[37] = 1
     Path("sector").write_bytes(boot_sector)
-    cairn("io", "-f", "raw", "-c", f"write -s sector {VOLUME} 512", "-c", f"read -v {VOLUME} 512", "fat:rw:d")
+    cairn(
+        "io",
+        "-f",
+        "raw",
+        "-c",
+        f"write -s sector {VOLUME} 512",
+        "-c",
+        f"read -v {VOLUME} 512",
+        "fat:rw:d",
+    )
 
 
 def test_special_files_and_links(cairn, host):
@@ -306,12 +388,14 @@ def test_special_files_and_links(cairn, host):
     os.symlink("/etc/passwd", "d/out")
     os.symlink("sub", "d/folderlink")
     before = content("d")
-    for action, message in [(("mdel", "::/fifo"), "d/fifo: it is not a file"),
-                            (("mcopy", "-o", "new", "::/fifo"), "d/fifo: it is not a file"),
-                            (("mren", "::/link", "::/renamed"), "d/link: it is a link"),
-                            (("mdel", "::/folderlink/one.txt"), "reached through a link"),
-                            (("mcopy", "new", "::/folderlink/n"), "reached through a link"),
-                            (("mcopy", "new", "::/out"), "d/out: a guest made it, but the host has one already")]:
+    for action, message in [
+        (("mdel", "::/fifo"), "d/fifo: it is not a file"),
+        (("mcopy", "-o", "new", "::/fifo"), "d/fifo: it is not a file"),
+        (("mren", "::/link", "::/renamed"), "d/link: it is a link"),
+        (("mdel", "::/folderlink/one.txt"), "reached through a link"),
+        (("mcopy", "new", "::/folderlink/n"), "reached through a link"),
+        (("mcopy", "new", "::/out"), "d/out: a guest made it, but the host has one already"),
+    ]:
         guest = Guest(cairn)
         guest.do("mattrib", "-r", "-/", "::/")
         guest.do(*action)
@@ -323,23 +407,38 @@ def test_special_files_and_links(cairn, host):
     assert not Path("d/link").is_symlink() and Path("d/a.txt").read_bytes() == b"first\n"
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "a/b/c/d.txt", "..//////////", "evil:x.txt", "\\\\abs.txt.x", "nul\x00l.txt..", "bad*name.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.txt",
+        "a/b/c/d.txt",
+        "..//////////",
+        "evil:x.txt",
+        "\\\\abs.txt.x",
+        "nul\x00l.txt..",
+        "bad*name.txt",
+    ],
+)
 def test_names_that_lead_astray(cairn, host, name):
     """A guest may write any sixteen bits into a name."""
-    plain = "plainname x"[:11].ljust(len(name), "y")[:len(name)]
+    plain = "plainname x"[:11].ljust(len(name), "y")[: len(name)]
     guest = Guest(cairn, "fat:floppy:rw:d", 0)
     guest.do("mcopy", "new", "::/" + plain)
     data = bytearray(Path("disk.raw").read_bytes())
 
     def slots(text):
-        units = [ord(c) for c in text] + [0] + [0xffff] * 13
-        return struct.pack("<5H", *units[0:5]), struct.pack("<6H", *units[5:11]), struct.pack("<2H", *units[11:13])
+        units = [ord(c) for c in text] + [0] + [0xFFFF] * 13
+        return (
+            struct.pack("<5H", *units[0:5]),
+            struct.pack("<6H", *units[5:11]),
+            struct.pack("<2H", *units[11:13]),
+        )
 
     old, new = slots(plain), slots(name)
     at = data.find(old[0])
     assert at > 0
     for offset, part in zip((0, 13, 27), new):
-        data[at + offset:at + offset + len(part)] = part
+        data[at + offset : at + offset + len(part)] = part
     Path("disk.raw").write_bytes(data)
     before = content("d")
     done = guest.give(ok=False)
@@ -361,7 +460,12 @@ def test_half_a_file_system_waits(cairn, host):
     assert done.code == 1 and "is taken and belongs to no file" in done.err
     told = call(QEMU_IO, "-f", "raw", *script, "fat:rw:d")
     assert "lost" in told.err and content("d") == before
-    cairn("io", *script, "--image-opts", "driver=raw,file.driver=vvfat,file.dir=d,file.rw=on,file.strict=off")
+    cairn(
+        "io",
+        *script,
+        "--image-opts",
+        "driver=raw,file.driver=vvfat,file.dir=d,file.rw=on,file.strict=off",
+    )
     # What is made whole in time counts.
     cairn("io", "-f", "raw", *script, "-c", f"write -P 0 {VOLUME + 512 + 20000} 2", "fat:rw:d")
     assert content("d") == before
@@ -443,8 +547,20 @@ def test_killed_at_every_step(cairn, host):
     for number in range(1, 40):
         shutil.rmtree("d")
         shutil.copytree("before", "d")
-        done = guest.give(ok=False, before=["strace", "-f", "-qq", "-o", "trace", "-e", "trace=renameat2", "-e",
-                                            f"inject=renameat2:signal=KILL:when={number}"])
+        done = guest.give(
+            ok=False,
+            before=[
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                "trace",
+                "-e",
+                "trace=renameat2",
+                "-e",
+                f"inject=renameat2:signal=KILL:when={number}",
+            ],
+        )
         if done.code == 0:
             break
         killed += 1
@@ -475,7 +591,9 @@ busybox poweroff -f
 @pytest.mark.slow
 def test_linux_guest(folder):
     make({"hello.txt": b"hello\n", "sub/log": b"line\n", "gone": b"bye"})
-    one = Server([QEMU_NBD, "-t", "-k", folder / "s.sock", "-f", "raw", "fat:rw:d"], folder / "s.sock")
+    one = Server(
+        [QEMU_NBD, "-t", "-k", folder / "s.sock", "-f", "raw", "fat:rw:d"], folder / "s.sock"
+    )
     try:
         modules = ("vfat", "nls_cp437", "nls_ascii", "nls_utf8")
         console = boot(folder, SCRIPT, modules, one.uri())
@@ -483,6 +601,13 @@ def test_linux_guest(folder):
         assert one.stop() == 0
     finally:
         one.end()
-    assert content("d") == {"hello.txt": b"hello\n", "copy.txt": b"hello\n", "made": None, "made/inside": None,
-                            "made/zeroes": bytes(100_000), "moved": None, "moved/log": b"line\nappended\n",
-                            "Mixed Case.Txt": b"lower\n"}
+    assert content("d") == {
+        "hello.txt": b"hello\n",
+        "copy.txt": b"hello\n",
+        "made": None,
+        "made/inside": None,
+        "made/zeroes": bytes(100_000),
+        "moved": None,
+        "moved/log": b"line\nappended\n",
+        "Mixed Case.Txt": b"lower\n",
+    }
