@@ -104,7 +104,7 @@ int run_check(Session& session, Arguments& arguments) {
       run(session, operation::check(session.caller(progress), std::move(request), options));
   progress.finish();
   if (outcome.failure) {
-    if (session.for_people())
+    if (session.manners.explains)
       session.error("Check failed", *outcome.failure);
     else
       session.error("Check failed: " + outcome.failure->message());
@@ -119,7 +119,7 @@ int run_check(Session& session, Arguments& arguments) {
       print_json(outcome, name);
     else
       print_human(outcome.result);
-    if (human && session.for_people() && !outcome.result.plan.empty()) {
+    if (human && session.manners.explains && !outcome.result.plan.empty()) {
       print("\nA repair (check -r MODE) would do this:\n");
       for (const std::string& line : outcome.result.plan) print("    -r " + line + "\n");
     }

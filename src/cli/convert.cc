@@ -41,7 +41,7 @@ int convert_images(Session& session, const Arguments& arguments, ConvertPlan pla
                  "that wrote meanwhile may be the cause.\n");
     return kDiffers;
   }
-  if (!session.for_people()) progress.update(1, 1);
+  if (!session.manners.bars) progress.update(1, 1);
   progress.finish();
   report_conversion(session, report, done);
   return 0;
@@ -57,22 +57,22 @@ int run_convert(Session& session, Arguments& arguments) {
   plan.quiet = arguments.has('q');
   plan.create = !arguments.has('n');
   plan.overwrite = arguments.has(kOverwrite);
-  plan.count_data = !session.for_people();
+  plan.count_data = session.manners.counts_data;
   plan.format = arguments.value_or('O', "");
   if (help) {
     if (plan.format.empty() && image_opts)
       fail(session, "Option help requires a format be specified");
     if (plan.format.empty()) plan.format = "raw";
     // A single name is that of a source.
-    const bool target = words.size() > (session.for_people() ? 0 : 1);
+    const bool target = words.size() > (session.manners.own_words ? 0 : 1);
     return print_create_help(session, plan.format, target ? words.back() : std::string());
   }
   plan.job = convert_job_options(session, arguments);
   check_convert_conflicts(session, arguments);
-  if (words.size() < 2 && session.for_people())
+  if (words.size() < 2 && session.manners.explains)
     throw UsageError{"convert needs a source and a target: cairn convert SOURCE… TARGET"};
   if (words.size() < 2) fail(session, "Must specify image file name");
-  if (session.for_people()) check_names(session, arguments);
+  if (session.manners.own_words) check_names(session, arguments);
   plan.target = words.back();
   if (plan.format.empty() && arguments.has('O')) fail(session, "Unknown file format ''");
   if (plan.format.empty() && !image_opts && !arguments.has(kFor))
@@ -97,7 +97,7 @@ int run_convert(Session& session, Arguments& arguments) {
     request.flags.cache = source_cache;
     // What is copied must not change meanwhile, nor be the target.
     request.flags.unshare_write = true;
-    request.flags.salvage = arguments.has(kSalvage) && session.for_people();
+    request.flags.salvage = arguments.has(kSalvage) && session.manners.own_words;
     plan.sources.push_back(std::move(request));
   }
   Options creation = options.value_or(Options{});

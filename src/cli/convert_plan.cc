@@ -20,7 +20,8 @@ void check_creation_options(const Session& session, const Driver& driver, const 
   const auto knows = [&](const Driver& one, std::string_view key) {
     for (const OptionSpec& spec : one.create_options())
       if (spec.name == key) return session.context.profile.offers(spec);
-    return key == "compression_level" && session.for_people() && one.offers<CompressedWriter>();
+    return key == "compression_level" && session.manners.own_words &&
+           one.offers<CompressedWriter>();
   };
   for (const auto& [key, value] : options.items())
     if (key != "backing_file" && key != "backing_fmt" && !knows(driver, key) &&

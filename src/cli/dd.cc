@@ -43,7 +43,7 @@ int run_dd(Session& session, Arguments& arguments) {
   const Driver* driver = session.context.registry().find(plan.format);
   if (driver == nullptr)
     fail(session,
-         session.for_people() ? unknown_format(session, plan.format) : "Unknown file format");
+         session.manners.explains ? unknown_format(session, plan.format) : "Unknown file format");
   if (!driver->abilities().create)
     fail(session, "Format driver '" + plan.format + "' does not support image creation");
   plan.in = *in;

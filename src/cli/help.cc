@@ -96,28 +96,21 @@ std::string format_list(const Registry& registry) {
 }
 
 int print_qemu_help(const Session& session) {
-  const std::string version = version_text(session);
-  print(version.substr(0, version.find('\n') + 1) +
-        "usage: qemu-img [standard options] command [command options]\n\n"
-        "    '-h', '--help'       display this help and exit\n"
-        "    '-V', '--version'    output version information and exit\n"
-        "    '-T', '--trace'      accepted for compatibility\n\nCommand syntax:\n");
+  std::vector<qemu::HelpRow> rows;
   for (const Verb& verb : verbs())
-    if (!verb.own) print("  " + std::string(verb.name) + " " + std::string(verb.synopsis) + "\n");
-  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
+    if (!verb.own) rows.push_back({std::string(verb.name), std::string(verb.synopsis)});
+  const std::string version = version_text(session);
+  print(qemu::help_text(version.substr(0, version.find('\n') + 1), rows,
+                        format_list(session.context.registry())));
   finish_output();
   return 0;
 }
 
 int print_qemu_verb_help(const Session& session, const Verb& verb, const std::vector<Flag>& flags) {
-  print("Usage: " + session.program + " " + std::string(verb.name) + " " +
-        std::string(verb.synopsis) + "\n" + std::string(verb.summary) + "\n\nOptions:\n");
-  for (const Flag& flag : flags) {
-    std::string names = names_of(flag);
-    if (names.size() < 30) names.resize(30, ' ');
-    print("  " + names + " " + flag.help + "\n");
-  }
-  print("\nSupported formats:" + format_list(session.context.registry()) + "\n");
+  std::vector<qemu::HelpRow> options;
+  for (const Flag& flag : flags) options.push_back({names_of(flag), flag.help});
+  print(qemu::verb_help_text(session.program, {std::string(verb.name), std::string(verb.synopsis)},
+                             verb.summary, options, format_list(session.context.registry())));
   finish_output();
   return 0;
 }
@@ -184,7 +177,7 @@ std::string wrapped(std::string_view text, size_t width, size_t indent) {
 }
 
 int print_help(const Session& session) {
-  if (!session.for_people()) return print_qemu_help(session);
+  if (!session.manners.tool.empty()) return print_qemu_help(session);
   print("cairn: disk images, every format, one tool\n\nUsage: cairn VERB [OPTIONS] …\n\n");
   for (const Verb& verb : verbs()) print_verb_line(verb.name, verb.summary);
   for (const Tool& tool : tools()) print_verb_line(tool.verb, tool.summary);
@@ -205,7 +198,7 @@ int print_help(const Session& session) {
 }
 
 int print_verb_help(const Session& session, const Verb& verb, const std::vector<Flag>& flags) {
-  if (!session.for_people()) return print_qemu_verb_help(session, verb, flags);
+  if (!session.manners.tool.empty()) return print_qemu_verb_help(session, verb, flags);
   print(wrapped("cairn " + std::string(verb.name) + ": " + std::string(verb.summary), help_width(),
                 0) +
         "\n\n" +
@@ -234,7 +227,7 @@ int print_verb_help(const Session& session, const Verb& verb, const std::vector<
 
 std::string unknown_verb(const Session& session, const std::string& name) {
   const std::string message = "Command not found: " + name;
-  if (!session.for_people()) return message;
+  if (!session.manners.explains) return message;
   std::vector<std::string> known = {"help"};
   for (const Verb& verb : verbs()) known.emplace_back(verb.name);
   for (const Tool& tool : tools()) known.emplace_back(tool.verb);
@@ -243,7 +236,7 @@ std::string unknown_verb(const Session& session, const std::string& name) {
 
 std::string unknown_format(const Session& session, const std::string& name) {
   const std::string message = "Unknown file format '" + name + "'";
-  if (!session.for_people()) return message;
+  if (!session.manners.explains) return message;
   std::vector<std::string> known = {"vhd"};
   for (const Driver* driver : session.context.registry().all()) known.emplace_back(driver->name());
   return message + did_you_mean(name, known) + " (`cairn formats` lists the formats)";

@@ -17,7 +17,7 @@ constexpr std::string_view kReaders[] = {"compare", "convert", "dd", "hash"};
 }  // namespace
 
 bool is_pipe(const Session& session, std::string_view name) {
-  return session.for_people() && name == "-";
+  return session.manners.own_words && name == "-";
 }
 
 void check_pipes(const Session& session, const Verb& verb, const Arguments& arguments) {
@@ -26,7 +26,7 @@ void check_pipes(const Session& session, const Verb& verb, const Arguments& argu
   if (!words.empty() && (verb.name == "bitmap" || verb.name == "resize")) words.resize(1);
   const auto pipes = std::count(words.begin(), words.end(), "-");
   const bool options = arguments.has(kImageOpts);
-  if (!session.for_people() || pipes == 0 || options) return;
+  if (!session.manners.own_words || pipes == 0 || options) return;
   const bool target = words.back() == "-";
   const auto refuse = [&](const std::string& text, const std::string& hint) {
     throw Error(ErrorKind::kUnsupported, text).hint(hint);

@@ -31,9 +31,9 @@ using namespace cli;
 
 int usage(const Session& session, const UsageError& error, int code) {
   session.error(error.message);
-  const std::string program = !session.for_people()  ? "qemu-img"
-                              : session.verb.empty() ? "cairn"
-                                                     : "cairn " + session.verb;
+  const std::string program = !session.manners.tool.empty() ? std::string(session.manners.tool)
+                              : session.verb.empty()        ? "cairn"
+                                                            : "cairn " + session.verb;
   if (error.hint) std::fprintf(stderr, "Try '%s --help' for more information\n", program.c_str());
   return code;
 }
@@ -76,7 +76,7 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   const std::string changed = changed_in_place(verb, arguments);
   if (!changed.empty()) unfinished.emplace(changed, Unfinished::Fate::kIncomplete);
   try {
-    session.json = session.for_people() && json_output(session, arguments);
+    session.json = session.manners.own_words && json_output(session, arguments);
     const int code = verb.run(session, arguments);
     finish_output();
     if (verb.name == "convert" || verb.name == "dd") warn_of_unused_key(session);
@@ -86,7 +86,7 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   } catch (const Exit& exit) {
     return exit.code;
   } catch (Error& error) {
-    if (error.kind() == ErrorKind::kCancelled && !changed.empty() && session.for_people())
+    if (error.kind() == ErrorKind::kCancelled && !changed.empty() && session.manners.explains)
       error.hint("'" + changed + "' is incomplete: the work was not finished.");
     session.error(error);
     return error.kind() == ErrorKind::kCancelled ? code_of_failure(verb) : verb.failure;
@@ -103,7 +103,7 @@ bool knows(const std::vector<Flag>& flags, int id) {
 int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   std::vector<Flag> flags = verb.flags;
   flags.push_back({'h', "help", nullptr, "print this help"});
-  if (session.for_people()) {
+  if (session.manners.own_words) {
     for (const Flag& flag : verb.own_flags) flags.push_back(flag);
     if (knows(flags, kObject)) flags.push_back(kKeyFileFlag);
     flags.push_back(kUntrustedFlag);
@@ -114,7 +114,8 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   session.verb = verb.name;
   std::vector<char*> words(argv, argv + argc);
   try {
-    if (session.for_people() && knows(flags, 'p')) session.progress_fd = take_json_progress(words);
+    if (session.manners.own_words && knows(flags, 'p'))
+      session.progress_fd = take_json_progress(words);
     argc = static_cast<int>(words.size());
     words.push_back(nullptr);
     argv = words.data();
@@ -123,10 +124,10 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
         verb.size_last && last[0] == '-' && std::strchr("0123456789.", last[1]) != nullptr;
     Arguments arguments =
         Arguments::parse(flags, literal ? argc - 1 : argc, argv,
-                         session.for_people() ? LongNames::kWhole : LongNames::kShortened);
+                         session.manners.whole_options ? LongNames::kWhole : LongNames::kShortened);
     if (literal) arguments.add_word(last);
     // What everybody but QEMU calls it.
-    if (session.for_people()) arguments.translate(flags, "FMT", "vhd", "vpc");
+    if (session.manners.own_words) arguments.translate(flags, "FMT", "vhd", "vpc");
     hide_secrets(argc, argv);
     if (arguments.has('h')) return print_verb_help(session, verb, flags);
     // Asked for anywhere, help is all that happens.
@@ -135,7 +136,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       finish_output();
       return 0;
     }
-    if (session.for_people()) take_key_budget(arguments, session.context);
+    if (session.manners.own_words) take_key_budget(arguments, session.context);
     check_pipes(session, verb, arguments);
     session.untrusted = arguments.has(kUntrusted);
     if (const auto file = arguments.value(kKeyFile)) use_key_file(session, *file);
@@ -191,7 +192,7 @@ bool check_tool_line(Session& session, const Tool& tool, int argc, char** argv) 
 int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
   try {
     std::vector<char*> words(argv, argv + argc);
-    if (session.for_people()) {
+    if (session.manners.own_words) {
       session.verb = tool.verb;
       if (check_tool_line(session, tool, argc, argv)) return 0;
       take_key_file(session, words);
@@ -203,7 +204,7 @@ int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
     finish_output();
     return code;
   } catch (const UsageError& error) {
-    if (session.for_people()) return usage(session, error, 1);
+    if (session.manners.explains) return usage(session, error, 1);
     session.error(error.message);
   } catch (const Exit& exit) {
     return exit.code;
@@ -256,19 +257,19 @@ int run_img(Session& session, int argc, char** argv) {
     if (const auto code = take_trace(session, trace)) return *code;
   }
   if (at == argc) {
-    if (session.for_people()) {
+    if (session.manners.explains) {
       print_help(session);
       return 1;
     }
     return usage(session, {"Not enough arguments"}, 1);
   }
   const std::string name = argv[at];
-  if (session.for_people() && name == "help") return help_on(session, argc - at, argv + at);
-  if (session.for_people())
+  if (session.manners.own_words && name == "help") return help_on(session, argc - at, argv + at);
+  if (session.manners.own_words)
     for (const Tool& tool : tools())
       if (tool.verb == name) return run_tool(session, tool, argc - at, argv + at);
   for (const Verb& verb : verbs())
-    if (verb.name == name && (session.for_people() || !verb.own))
+    if (verb.name == name && (session.manners.own_words || !verb.own))
       return run_verb(session, verb, argc - at, argv + at);
   return usage(session, {unknown_verb(session, name)}, 1);
 }
@@ -291,16 +292,11 @@ int run_program(int argc, char** argv) {
     Context context({.workers = std::max(1u, std::thread::hardware_concurrency())});
     take_environment(context);
     register_drivers(context.registry());
-    const Tool* as_tool = nullptr;
-    for (const Tool& tool : tools())
-      if (program.find(tool.qemu_name) != std::string::npos) as_tool = &tool;
-    const bool as_qemu = as_tool != nullptr || program.find("qemu-img") != std::string::npos;
-    context.profile = as_qemu ? qemu::tools_profile() : qemu::own_profile();
-    set_escaping(!as_qemu);
-    Session session{.program = program,
-                    .persona = as_qemu ? Persona::kQemu : Persona::kCairn,
-                    .context = context,
-                    .cancel = cancellation};
+    const qemu::Manners manners = qemu::manners_of(program);
+    context.profile = manners.tool.empty() ? qemu::own_profile() : qemu::tools_profile();
+    set_escaping(manners.escapes);
+    Session session{
+        .program = program, .manners = manners, .context = context, .cancel = cancellation};
     context.cancel = &cancellation;
     context.warn = [&session](std::string_view line) { session.warning(line); };
     context.tell = [](std::string_view line) {
@@ -310,11 +306,12 @@ int run_program(int argc, char** argv) {
       std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
       std::fflush(stdout);
     };
-    if (session.for_people())
+    if (session.manners.asks)
       context.secrets().ask = [&cancellation](const std::string& image, bool twice) {
         return ask_passphrase(cancellation, image, twice);
       };
-    if (as_tool != nullptr) return run_tool(session, *as_tool, argc, argv);
+    for (const Tool& tool : tools())
+      if (tool.qemu_name == manners.tool) return run_tool(session, tool, argc, argv);
     for (const char* later : {"qemu-storage-daemon"}) {
       if (program == later) {
         session.error("this version of Cairn has no such tool; it answers to cairn and qemu-img");

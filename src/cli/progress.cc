@@ -77,7 +77,7 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
     fd_ = *session.progress_fd;
     begin_phase(session.verb);
   } else if (!quiet) {
-    if (session.for_people() && ::isatty(STDERR_FILENO) && !beside)
+    if (session.manners.bars && ::isatty(STDERR_FILENO) && !beside)
       style_ = Style::kBar;
     else if (wanted)
       style_ = session.json || late ? Style::kBar : Style::kPercent;
@@ -91,7 +91,7 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
   if (style_ == Style::kPercent && start == Start::kAtOnce) draw(0, 0, 0);
   if (style_ == Style::kBar && late && !wanted) quiet_until_ = Clock::now() + kSlow;
   own_phase_ = phase_ = session.verb;
-  if (!session.for_people()) return;
+  if (!session.manners.bars) return;
   session.context.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
     report(phase, done, total);
   };

@@ -50,7 +50,7 @@ void Session::warning(std::string_view text) const { error("warning: " + std::st
 void Session::error(const Error& caught) const {
   std::string text = caught.message();
   // Each layer says what it could not open; people need to read it once.
-  if (for_people()) {
+  if (manners.explains) {
     const size_t end = text.find("': ");
     const std::string opening = end == std::string::npos ? "" : text.substr(0, end + 3);
     if (opening.starts_with("Could not open '"))
@@ -70,7 +70,8 @@ operation::Caller Session::caller() const {
   operation::Caller asking{.context = context, .cancel = cancel};
   asking.warn = [this](std::string_view line) { warning(line); };
   asking.note = [this](std::string_view line) { error(line); };
-  asking.guarded = asking.pipes = for_people();
+  asking.guarded = manners.guards;
+  asking.pipes = manners.own_words;
   asking.name = verb;
   asking.untrusted = untrusted;
   asking.output_budget = output_budget;
@@ -85,13 +86,10 @@ operation::Caller Session::caller(Progress& progress) const {
 }
 
 std::string version_text(const Session& session) {
-  if (session.for_people()) return "cairn " + std::string(cairn::version()) + "\n";
-  std::string name = "qemu-img";
-  for (const Tool& tool : tools())
-    if (session.program.find(tool.qemu_name) != std::string::npos) name = tool.qemu_name;
-  const std::string begin =
-      name == "qemu-nbd" ? session.program + " 10.0.2" : name + " version 10.0.2";
-  return begin + " (Cairn " + std::string(cairn::version()) + ")\nCopyright the Cairn authors\n";
+  const std::string own(cairn::version());
+  return session.manners.tool.empty()
+             ? "cairn " + own + "\n"
+             : qemu::version_text(session.manners.tool, session.program, own);
 }
 
 void fail(const Session& session, std::string_view text, int code) {
@@ -136,7 +134,7 @@ bool add_objects(Session& session, const std::vector<std::string>& definitions) 
     const auto type = properties.string("qom-type");
     if (!type) throw Error(ErrorKind::kInvalid, "Parameter 'qom-type' is missing");
     properties.erase("qom-type");
-    if (session.for_people() && *type == "secret" && properties.has("data"))
+    if (session.manners.guards && *type == "secret" && properties.has("data"))
       session.warning(
           "a secret given as data= can be read by everybody who lists the processes; "
           "file=, or no secret and an answer on the terminal, keep it to yourself");
@@ -232,7 +230,7 @@ std::optional<Options> option_lists(const Session& session, const Arguments& arg
 
 std::optional<uint64_t> take_compression_level(const Session& session, const Driver& driver,
                                                Options& options) {
-  if (!session.for_people() || !driver.offers<CompressedWriter>()) return std::nullopt;
+  if (!session.manners.own_words || !driver.offers<CompressedWriter>()) return std::nullopt;
   return operation::take_compression_level(options);
 }
 
@@ -296,7 +294,7 @@ int print_create_help(Session& session, const std::string& format, const std::st
     }
   };
   add(driver->create_options());
-  if (session.for_people() && driver->offers<CompressedWriter>())
+  if (session.manners.own_words && driver->offers<CompressedWriter>())
     add({{"compression_level", OptionType::kNumber, "",
           "How hard to compress (-c): zlib 1 to 12, zstd 1 to 22; not kept in the image"}});
   if (!filename.empty()) add(protocol_for_target(session, filename).create_options());
@@ -346,9 +344,9 @@ void refuse_unknown_ending(const Session& session, const std::string& filename) 
 
 std::string format_for_target(const Session& session, const std::string& filename) {
   std::string format;
-  if (session.for_people()) format = format_of_name(session.context.registry(), filename);
+  if (session.manners.endings) format = format_of_name(session.context.registry(), filename);
   if (format.empty()) {
-    if (session.for_people()) refuse_unknown_ending(session, filename);
+    if (session.manners.endings) refuse_unknown_ending(session, filename);
     return "raw";
   }
   // Raw bytes under such a name would mislead everybody who meets the file.

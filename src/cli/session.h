@@ -10,19 +10,17 @@
 
 #include "cli/arguments.h"
 #include "operation/operation.h"
+#include "qemu/manners.h"
 
 namespace cairn::cli {
 
 class Progress;
 using operation::close_all;
 
-// kCairn is for people; kQemu keeps to what scripts for QEMU's tools rely on.
-enum class Persona { kCairn, kQemu };
-
 // One run of the program.
 struct Session {
   std::string program;  // begins every message
-  Persona persona = Persona::kCairn;
+  qemu::Manners manners = {};
   Context& context;
   CancelSource& cancel;
   bool untrusted = false;               // references found in images are not followed
@@ -36,7 +34,6 @@ struct Session {
   // What receives the target while the work is shut in; the program outside completes it.
   std::shared_ptr<FileReplacement> replacement = {};
 
-  bool for_people() const { return persona == Persona::kCairn; }
   // Who asks for what the verb does: what is said on the way is printed, and PROGRESS, which must
   // outlive it, shows how far the work is.
   operation::Caller caller() const;

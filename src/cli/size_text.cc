@@ -33,7 +33,7 @@ std::string decimal(std::string_view digits, size_t power) {
 }  // namespace
 
 std::string plain_size(const Session& session, std::string text) {
-  return session.for_people() ? plain_size(std::move(text)) : text;
+  return session.manners.plain_sizes ? plain_size(std::move(text)) : text;
 }
 
 std::string plain_size(std::string text) {
@@ -52,7 +52,7 @@ std::string plain_size(std::string text) {
 }
 
 void plain_sizes(const Session& session, Options& options) {
-  if (!session.for_people()) return;
+  if (!session.manners.plain_sizes) return;
   const auto is_size = [&](std::string_view key) {
     for (const Driver* driver : session.context.registry().all())
       for (const OptionSpec& spec : driver->create_options())

@@ -22,8 +22,8 @@ Task<bool> quit_command(Shell& shell, std::vector<std::string>) {
 }
 
 Task<bool> help_command(Shell& shell, std::vector<std::string> line) {
-  const bool people = shell.session.for_people();
-  if (line.size() == 1 && people) {
+  const bool explains = shell.session.manners.explains;
+  if (line.size() == 1 && explains) {
     print_own_help();
     co_return true;
   }
@@ -34,7 +34,7 @@ Task<bool> help_command(Shell& shell, std::vector<std::string> line) {
   }
   const Command* command = find_command(line[1]);
   if (command == nullptr) throw Failed{"command " + line[1] + " not found"};
-  if (people) {
+  if (explains) {
     print_own_help(*command);
     co_return true;
   }

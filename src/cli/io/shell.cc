@@ -114,7 +114,7 @@ void complain(std::string_view text) {
 
 // For people: the command that was probably meant.
 std::string guess(const Session& session, const std::string& name) {
-  if (!session.for_people()) return {};
+  if (!session.manners.explains) return {};
   std::vector<std::string> known;
   for (const Command& command : commands()) known.emplace_back(command.name);
   return did_you_mean(name, known) + "; `help` lists the commands";
@@ -329,7 +329,8 @@ Task<int> serve(Shell& shell, Invocation invocation) {
       good = good && fine;
     }
   } else {
-    LineSource source(shell.session.program + (shell.session.for_people() ? " io> " : "> "));
+    LineSource source(shell.session.program +
+                      (shell.session.manners.tool.empty() ? " io> " : "> "));
     while (!shell.quit) {
       const std::optional<std::string> line = co_await run_blocking([&] { return source.next(); });
       if (!line) break;
@@ -438,7 +439,7 @@ int run_io(Session& session, int argc, char** argv) {
     if (const auto code = take_option(session, shell, line, got)) return *code;
   }
   if (argc - optind > 1) {
-    if (session.for_people()) throw UsageError{"Expecting one image at most"};
+    if (session.manners.explains) throw UsageError{"Expecting one image at most"};
     print_tool_help(session);
     return 1;
   }

@@ -81,10 +81,10 @@ uint64_t plain_number(const Session& session, const char* text, const std::strin
 }
 
 void print_help(const Session& session) {
-  print("Usage: " + session.program + (session.for_people() ? " nbd" : "") +
+  print("Usage: " + session.program + (session.manners.tool.empty() ? " nbd" : "") +
         " [OPTIONS] FILE\n"
         "  or:  " +
-        session.program + (session.for_people() ? " nbd" : "") +
+        session.program + (session.manners.tool.empty() ? " nbd" : "") +
         " -L [OPTIONS]\n"
         "QEMU Disk Network Block Device Utility\n\n"
         "  -h, --help                display this help and exit\n"
@@ -309,7 +309,7 @@ void take_short(const Session& session, NbdLine& line, int id, const char* value
 
 bool parse_nbd_line(Session& session, NbdLine& line, int argc, char** argv) {
   std::vector<char*> words(argv, argv + argc);
-  std::string name = session.for_people() ? session.program + " nbd" : session.program;
+  std::string name = session.manners.tool.empty() ? session.program + " nbd" : session.program;
   words[0] = name.data();
   words.push_back(nullptr);
   optind = 0;

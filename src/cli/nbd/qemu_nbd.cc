@@ -138,7 +138,7 @@ operation::ImagePlan image_of(const Session& session, const NbdLine& line) {
   request.flags.cache = line.cache;
   request.flags.discard_unmap = line.discard_unmap;
   if (session.untrusted) request.flags.references.mode = ReferencePolicy::Mode::kDeny;
-  if (!session.for_people())
+  if (!session.manners.explains)
     image.explain = [title = image.title](const Error& error) { return as_qemu(title, error); };
   image.complete = [&session, &line](OpenRequest& asked) {
     complete_request(session, line, asked);
@@ -151,7 +151,7 @@ operation::ImagePlan image_of(const Session& session, const NbdLine& line) {
 int run_qemu_nbd(Session& session, int argc, char** argv) {
   NbdLine line;
   if (!parse_nbd_line(session, line, argc, argv)) return 0;
-  if (session.for_people() && line.port) check_port(*line.port);
+  if (session.manners.guards && line.port) check_port(*line.port);
   const int activated = activation_socket(session);
   if (activated >= 0) check_activation(session, line);
   if (line.list) check_list_mode(session, line);
