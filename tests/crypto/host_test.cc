@@ -22,7 +22,10 @@ TEST(GcryptOfTheHost, KeepsItsSecureMemory) {
         if (gcry_is_secure(before) != 1) std::exit(2);
         if (digest_bytes(HashAlgorithm::kSha256) != 32) std::exit(3);
         void* const after = gcry_malloc_secure(64);
-        std::exit(gcry_is_secure(after) == 1 && gcry_is_secure(before) == 1 ? 0 : 4);
+        const bool secure = gcry_is_secure(after) == 1 && gcry_is_secure(before) == 1;
+        gcry_free(before);
+        gcry_free(after);
+        std::exit(secure ? 0 : 4);
       },
       testing::ExitedWithCode(0), "");
 }
@@ -34,7 +37,10 @@ TEST(GcryptOfTheHost, IsSetUpWhereNobodyHas) {
       {
         if (digest_bytes(HashAlgorithm::kSha256) != 32) std::exit(1);
         if (gcry_control(GCRYCTL_INITIALIZATION_FINISHED_P) == 0) std::exit(2);
-        std::exit(gcry_is_secure(gcry_malloc_secure(64)) == 0 ? 0 : 3);
+        void* const plain = gcry_malloc_secure(64);
+        const bool secure = gcry_is_secure(plain) != 0;
+        gcry_free(plain);
+        std::exit(secure ? 3 : 0);
       },
       testing::ExitedWithCode(0), "");
 }
