@@ -4,6 +4,8 @@
 #include <new>
 #include <utility>
 
+#include "async/frame_limit.h"
+
 namespace cairn::detail {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -18,13 +20,15 @@ namespace cairn::detail {
 // Sanitizers are to see every frame come and go.
 void* allocate_frame(size_t bytes) { return ::operator new(bytes); }
 void free_frame(void* frame, size_t) noexcept { ::operator delete(frame); }
+void keep_many_frames() noexcept {}
 #else
 
 namespace {
 
 constexpr size_t kStep = 64;
-constexpr size_t kClasses = 32;    // frames up to 2 KiB
-constexpr size_t kPerClass = 128;  // kept for reuse
+constexpr size_t kClasses = 32;  // frames up to 2 KiB
+constexpr size_t kFew = 16;      // kept of each class for reuse
+constexpr size_t kMany = 128;
 
 struct Free {
   Free* next;
@@ -33,6 +37,7 @@ struct Free {
 struct Cache {
   std::array<Free*, kClasses> heads{};
   std::array<size_t, kClasses> counts{};
+  size_t most = kFew;
   bool gone = false;
   ~Cache() {
     gone = true;
@@ -58,7 +63,7 @@ void* allocate_frame(size_t bytes) {
 
 void free_frame(void* frame, size_t bytes) noexcept {
   const size_t size_class = (bytes - 1) / kStep;
-  if (size_class >= kClasses || cache.gone || cache.counts[size_class] == kPerClass) {
+  if (size_class >= kClasses || cache.gone || cache.counts[size_class] >= cache.most) {
     ::operator delete(frame);
     return;
   }
@@ -67,6 +72,8 @@ void free_frame(void* frame, size_t bytes) noexcept {
   cache.heads[size_class] = free;
   ++cache.counts[size_class];
 }
+
+void keep_many_frames() noexcept { cache.most = kMany; }
 
 #endif
 

@@ -17,6 +17,7 @@
 
 #include "async/detached.h"
 #include "async/engine.h"
+#include "async/frame_limit.h"
 #include "async/thread.h"
 #include "base/error.h"
 
@@ -253,6 +254,7 @@ class Runtime::Impl {
   // A guest for the calling thread. It lasts as long as the Runtime: who has posted to it may still
   // be at its bell when the call that it was lent to has ended.
   Worker& borrow_guest(Runtime& runtime) {
+    if (Worker* spare = spare_guest.exchange(nullptr, std::memory_order_acquire)) return *spare;
     const std::lock_guard lock(mutex);
     auto& idle = idle_first.empty() ? idle_others : idle_first;
     if (idle.empty()) {
@@ -268,6 +270,11 @@ class Runtime::Impl {
     return guest;
   }
   void give_back(Worker& guest) {
+    Worker* none = nullptr;
+    if (guest.impl().first_guest_ &&
+        spare_guest.compare_exchange_strong(none, &guest, std::memory_order_release,
+                                            std::memory_order_relaxed))
+      return;
     const std::lock_guard lock(mutex);
     (guest.impl().first_guest_ ? idle_first : idle_others).push_back(&guest);
   }
@@ -277,6 +284,7 @@ class Runtime::Impl {
   std::vector<std::unique_ptr<Worker>> residents;  // null: not yet needed
   std::vector<std::unique_ptr<Worker>> guests;
   std::vector<Worker*> idle_first, idle_others;  // guests that nobody has; the first have rings
+  std::atomic<Worker*> spare_guest{nullptr};     // one of the first that is idle: a short way
   std::unique_ptr<Pool> pool;
   unsigned pool_threads = 0;
   std::atomic<unsigned> turns{0};           // of next_worker()
@@ -322,6 +330,7 @@ Worker& Runtime::worker(unsigned index) {
   auto made = std::make_unique<Worker>(std::make_unique<Worker::Impl>(*this, index, impl_->engine));
   Worker& worker = *made;
   worker.impl().thread_ = start_thread("cairn-" + std::to_string(index), [&worker] {
+    detail::keep_many_frames();
     current_worker = &worker;
     worker.impl().loop([&worker] { return worker.impl().stopping(); });
     current_worker = nullptr;
