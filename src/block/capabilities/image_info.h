@@ -29,8 +29,8 @@ class ImageInfo {
   ~ImageInfo() = default;
 };
 
-// The same of any NODE; one without the capability answers as the defaults do, and so does one whose
-// specific_info() is an extension that the Profile does not offer.
+// The same of any NODE; one without the capability answers as the defaults do, and so does one
+// whose specific_info() is an extension that the Profile does not offer.
 Value specific_info_of(const Node& node);
 std::string_view specific_type_of(const Node& node);
 std::optional<bool> dirty_flag_of(const Node& node);
