@@ -114,6 +114,8 @@ def test_every_kind_is_listed_whole():
         "host_device",
         "http",
         "https",
+        "iscsi",
+        "iser",
         "nbd",
         "null-aio",
         "null-co",
