@@ -57,6 +57,8 @@ class Context {
     std::optional<uint64_t> most_bytes;  // what may be unpacked at all
   };
   Unpacking unpacking;
+  // Disks on servers are not opened: this process must not reach them.
+  bool local_only = false;
   // What deriving the key of an image may cost, for images that are opened from then on.
   KeyBudget key_budget;
   // Asked now and then by long work of drivers; null: nobody cancels.

@@ -243,6 +243,7 @@ Task<void> create_image(Context& context, CreateOptions request) {
                        .options = protocol_options,
                        .file = nullptr,
                        .backing_size = std::nullopt};
+    check_reach(context, *protocol);
     co_await protocol->create(context, std::move(bare));
     const bool fixed = protocol->traits().fixed_size;
     if (!raw || fixed) {

@@ -115,6 +115,8 @@ struct DriverTraits {
   // A protocol whose storage has a size of its own, which creation finds and cannot choose: devices
   // and servers.
   bool fixed_size = false;
+  // A protocol that reaches other machines, or servers on this one.
+  bool remote = false;
   // Options of opening beside the generic ones, of creation (with "size"), and of amend. Those of
   // creation are in the order in which `create` announces them.
   OptionSchema open_options = {};

@@ -34,6 +34,13 @@ const Driver& protocol_of(const Context& context, const std::string& filename) {
   return *driver;
 }
 
+void check_reach(const Context& context, const Driver& protocol) {
+  if (!context.local_only || !protocol.traits().remote) return;
+  throw Error(ErrorKind::kDenied,
+              "'" + std::string(protocol.name()) + "' reaches a server, which is not allowed here")
+      .hint("Copy the disk to a file first.");
+}
+
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference) {
   if (reference.starts_with('/') || has_protocol_prefix(reference)) return std::string(reference);
   if (image_name.starts_with("json:"))

@@ -220,6 +220,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     co_await set_permissions(*final_request.probed_file, final_request.file_permissions());
 
   const Options given = final_request.options;
+  check_reach(context, *driver);
   NodePtr node = co_await driver->open(final_request);
   std::exception_ptr error;
   try {

@@ -134,6 +134,9 @@ bool same_file(const std::string& a, const std::string& b);
 // an unknown prefix, kNotFound for what other systems call a drive.
 const Driver& protocol_of(const Context& context, const std::string& filename);
 
+// Throws kDenied when PROTOCOL reaches servers, and this process must not (Context::local_only).
+void check_reach(const Context& context, const Driver& protocol);
+
 // True for "proto:…" (a colon before the first slash).
 bool has_protocol_prefix(std::string_view filename);
 

@@ -233,6 +233,7 @@ void shut_in(const Session& session, const Reach& reach, const Budget& budget) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // A ring could ask for more than the filter sees.
   session.context.runtime().set_engine(EngineKind::kThreads);
+  session.context.local_only = true;
   ::tzset();  // reads the time zone while it can
 #ifndef CAIRN_SANITIZED
   // Sanitizers reserve memory by the terabyte.

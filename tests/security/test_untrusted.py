@@ -66,6 +66,22 @@ def test_only_the_named_files_can_be_opened(disks, cairn, qemu):
     assert cairn("info", "--untrusted", "over.qcow2").code == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nbd://127.0.0.1:1/x",
+        "http://127.0.0.1:1/x",
+        "ssh://127.0.0.1:1/x",
+        'json:{"driver":"iscsi","transport":"tcp","portal":"127.0.0.1:1","target":"t"}',
+    ],
+)
+def test_servers_are_not_reached(disks, cairn, name):
+    for words in (["info", name], ["convert", "a.raw", "-O", "raw", name], ["compare", "a.raw", name]):
+        refused = cairn(words[0], "--untrusted", *words[1:], ok=False)
+        assert refused.code != 0 and "reaches a server, which is not allowed here" in refused.err
+        assert "Copy the disk to a file first." in refused.err
+
+
 def test_failed_work_leaves_nothing(disks, cairn):
     for words in (
         ["missing", "t.raw"],

@@ -123,6 +123,7 @@ class HttpDriver : public Driver {
                 .capabilities = HttpNode::Capabilities::ids(),
                 .verbatim = true,
                 .fixed_size = true,
+                .remote = true,
                 .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {

@@ -143,6 +143,7 @@ class IscsiDriver : public Driver {
                 .capabilities = IscsiNode::Capabilities::ids(),
                 .verbatim = true,
                 .fixed_size = true,
+                .remote = true,
                 .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {

@@ -161,6 +161,7 @@ class NbdDriver : public Driver {
                 .capabilities = NbdNode::Capabilities::ids(),
                 .verbatim = true,
                 .fixed_size = true,
+                .remote = true,
                 .open_options = kOpenOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {

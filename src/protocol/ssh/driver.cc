@@ -167,6 +167,7 @@ class SshDriver : public Driver {
                 .abilities = {.create = true, .resize = true},
                 .capabilities = SshNode::Capabilities::ids(),
                 .verbatim = true,
+                .remote = true,
                 .open_options = kOpenOptions,
                 .create_options = kCreateOptions}) {}
 
