@@ -1,10 +1,9 @@
 #include "protocol/http/client.h"
 
-#include <signal.h>
-
 #include <algorithm>
 
 #include "async/cancel.h"
+#include "async/thread.h"
 
 namespace cairn::http {
 namespace {
@@ -20,18 +19,12 @@ Client::Client(unsigned connections, const CancelSource* cancel)
   multi_ = curl_.multi_init();
   if (multi_ == nullptr) throw Error(ErrorKind::kNoMemory, "libcurl has no memory");
   curl_.multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(connections_) * 2);
-  // A signal of the host program is nothing for this thread.
-  sigset_t all, before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_ = std::thread([this] { work(); });
-  } catch (const std::system_error& error) {
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    thread_ = start_thread("cairn-http", [this] { work(); });
+  } catch (...) {
     curl_.multi_cleanup(multi_);
-    throw Error::system(error.code().value(), "Could not start a thread");
+    throw;
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Client::~Client() {

@@ -1,7 +1,6 @@
 #include "protocol/ssh/session.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 
 #include "async/cancel.h"
 #include "async/runtime.h"
+#include "async/thread.h"
 
 namespace cairn::ssh {
 namespace {
@@ -29,13 +29,8 @@ struct Session::Opening {
   void await_suspend(std::coroutine_handle<> handle) {
     session.opener_ = Worker::current();
     session.opener_handle_ = handle;
-    // A signal of the host program is nothing for this thread.
-    sigset_t all, before;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     Session* self = &session;
-    session.thread_ = std::thread([self] { self->work(); });
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    session.thread_ = start_thread("cairn-ssh", [self] { self->work(); });
   }
   void await_resume() const {
     if (session.open_error_) std::rethrow_exception(session.open_error_);
