@@ -35,8 +35,6 @@ std::vector<std::pair<std::string, std::string>> Driver::announce(const Options&
       result.emplace_back(spec.name, spec.default_text);
     else if (options.has(spec.name) && spec.type == OptionType::kSize)
       result.emplace_back(spec.name, std::to_string(options.size(spec.name).value_or(0)));
-    else if (options.has(spec.name) && spec.type == OptionType::kBool)
-      result.emplace_back(spec.name, options.boolean(spec.name) == true ? "on" : "off");
     else if (const auto value = options.string(spec.name))
       result.emplace_back(spec.name, *value);
   }

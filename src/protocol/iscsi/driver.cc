@@ -122,13 +122,13 @@ Target target_of(Context& context, const Options& options) {
   return target;
 }
 
-std::string shown_name(std::string_view driver, const Options& options) {
+std::string shown_name(const Profile& profile, std::string_view driver, const Options& options) {
   Value tree = Value::object();
   tree.set("driver", std::string(driver));
   for (const auto& [key, value] : options.items())
     if (std::find(std::begin(kShown), std::end(kShown), key) != std::end(kShown))
       tree.set(key, value);
-  return "json:" + tree.compact();
+  return "json:" + tree.compact(profile.json_order);
 }
 
 class IscsiDriver : public Driver {
@@ -155,7 +155,7 @@ class IscsiDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    std::string shown = shown_name(name(), request.options);
+    std::string shown = shown_name(request.context.profile, name(), request.options);
     auto node = std::make_shared<IscsiNode>(request.context, *this,
                                             target_of(request.context, request.options),
                                             request.flags.writable, std::move(shown));
@@ -168,7 +168,7 @@ class IscsiDriver : public Driver {
     Options options;
     parse_filename(request.filename, options);
     auto node = std::make_shared<IscsiNode>(context, *this, target_of(context, options), true,
-                                            shown_name(name(), options));
+                                            shown_name(context.profile, name(), options));
     co_await connect(*node);
     const uint64_t length = node->length();
     co_await node->close();
