@@ -3,6 +3,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "protocol/driver_options.h"
 #include "protocol/http/node.h"
 
 namespace cairn {
@@ -38,20 +39,6 @@ constexpr std::string_view kShown[] = {
     "sslverify",       "cookie",         "cookie-secret",        "username",
     "password-secret", "proxy-username", "proxy-password-secret"};
 
-std::string secret_of(Context& context, const Options& options, const char* key) {
-  const auto id = options.string(key);
-  return id ? std::string(context.secret(*id).bytes()) : std::string();
-}
-
-unsigned bounded(const Options& options, const char* key, unsigned low, unsigned high,
-                 unsigned usual) {
-  const uint64_t value = options.number(key).value_or(usual);
-  if (value < low || value > high)
-    invalid("The option '" + std::string(key) + "' must be between " + std::to_string(low) +
-            " and " + std::to_string(high));
-  return static_cast<unsigned>(value);
-}
-
 Settings settings_of(Context& context, std::string_view scheme, const Options& options) {
   Settings settings;
   settings.scheme = scheme;
@@ -73,15 +60,16 @@ Settings settings_of(Context& context, std::string_view scheme, const Options& o
   settings.verify = options.boolean("sslverify").value_or(true);
   if (options.has("cookie") && options.has("cookie-secret"))
     invalid("curl driver cannot handle both cookie and cookie secret");
-  settings.cookie = options.string("cookie").value_or(secret_of(context, options, "cookie-secret"));
+  settings.cookie =
+      options.string("cookie").value_or(secret_option(context, options, "cookie-secret"));
   settings.user = options.string("username").value_or("");
-  settings.password = secret_of(context, options, "password-secret");
+  settings.password = secret_option(context, options, "password-secret");
   settings.proxy_user = options.string("proxy-username").value_or("");
-  settings.proxy_password = secret_of(context, options, "proxy-password-secret");
-  settings.connections = bounded(options, "connections", 1, 64, settings.connections);
-  settings.retries = bounded(options, "retries", 0, 1000, settings.retries);
+  settings.proxy_password = secret_option(context, options, "proxy-password-secret");
+  settings.connections = bounded_option(options, "connections", 1, 64, settings.connections);
+  settings.retries = bounded_option(options, "retries", 0, 1000, settings.retries);
   settings.cookie_file = options.string("cookie-file").value_or("");
-  settings.header = secret_of(context, options, "header-secret");
+  settings.header = secret_option(context, options, "header-secret");
   while (!settings.header.empty() &&
          (settings.header.back() == '\n' || settings.header.back() == '\r'))
     settings.header.pop_back();
@@ -136,16 +124,7 @@ class HttpDriver : public Driver {
       throw Error(ErrorKind::kDenied, "curl driver does not support writes");
     auto node = std::make_shared<HttpNode>(
         request, std::move(settings), shown_name(request.context.profile, name(), request.options));
-    std::exception_ptr error;
-    try {
-      co_await node->connect();
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) {
-      co_await node->close();
-      std::rethrow_exception(error);
-    }
+    co_await connect_or_close(*node);
     co_return node;
   }
 };

@@ -4,6 +4,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "protocol/driver_options.h"
 #include "protocol/iscsi/node.h"
 
 namespace cairn {
@@ -65,11 +66,6 @@ void add_url(const std::string& url, Options& options) {
   }
 }
 
-std::string secret_of(Context& context, const Options& options, const char* key) {
-  const auto id = options.string(key);
-  return id ? std::string(context.secret(*id).bytes()) : std::string();
-}
-
 iscsi_header_digest digest_of(const std::string& text) {
   if (text == "none") return ISCSI_HEADER_DIGEST_NONE;
   if (text == "none-crc32c") return ISCSI_HEADER_DIGEST_NONE_CRC32C;
@@ -84,14 +80,14 @@ void add_login(Context& context, const Options& options, Target& target) {
   if (target.user.empty() && options.string("target-user").value_or("").empty()) return;
   if (password && options.has("password-secret"))
     invalid("'password' and 'password-secret' properties are mutually exclusive");
-  target.password = password ? *password : secret_of(context, options, "password-secret");
+  target.password = password ? *password : secret_option(context, options, "password-secret");
   if (!target.user.empty() && !password && !options.has("password-secret"))
     invalid("CHAP username specified but no password was given");
   if (password)
     context.warn(
         "iSCSI block driver 'password' option is deprecated, use 'password-secret' instead");
   target.target_user = options.string("target-user").value_or("");
-  target.target_password = secret_of(context, options, "target-password-secret");
+  target.target_password = secret_option(context, options, "target-password-secret");
 }
 
 Target target_of(Context& context, const Options& options) {
@@ -114,11 +110,7 @@ Target target_of(Context& context, const Options& options) {
   const uint64_t timeout = options.number("timeout").value_or(0);
   constexpr uint64_t kMostSeconds = 1'000'000;
   target.timeout = static_cast<unsigned>(std::min(timeout, kMostSeconds));
-  const uint64_t sessions = options.number("sessions").value_or(1);
-  constexpr uint64_t kMostSessions = 16;
-  if (sessions < 1 || sessions > kMostSessions)
-    invalid("The option 'sessions' must be between 1 and " + std::to_string(kMostSessions));
-  target.sessions = static_cast<unsigned>(sessions);
+  target.sessions = bounded_option(options, "sessions", 1, 16, 1);
   return target;
 }
 
@@ -159,7 +151,7 @@ class IscsiDriver : public Driver {
     auto node = std::make_shared<IscsiNode>(request.context, *this,
                                             target_of(request.context, request.options),
                                             request.flags.writable, std::move(shown));
-    co_await connect(*node);
+    co_await connect_or_close(*node);
     co_return node;
   }
 
@@ -169,23 +161,10 @@ class IscsiDriver : public Driver {
     parse_filename(request.filename, options);
     auto node = std::make_shared<IscsiNode>(context, *this, target_of(context, options), true,
                                             shown_name(context.profile, name(), options));
-    co_await connect(*node);
+    co_await connect_or_close(*node);
     const uint64_t length = node->length();
     co_await node->close();
     if (length < request.size) throw Error(ErrorKind::kInvalid, "Cannot grow iSCSI devices");
-  }
-
- private:
-  static Task<void> connect(IscsiNode& node) {
-    std::exception_ptr error;
-    try {
-      co_await node.connect();
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (!error) co_return;
-    co_await node.close();
-    std::rethrow_exception(error);
   }
 };
 

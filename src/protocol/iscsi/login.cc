@@ -40,7 +40,7 @@ void Session::on_asked(iscsi_context*, int status, void* data, void* answer) {
   each.task = static_cast<scsi_task*>(data);
 }
 
-void Session::connect() {
+void Session::log_in() {
   context_ = library_.iscsi_create_context(target_.initiator.c_str());
   if (target_.initiator.empty() || context_ == nullptr)
     throw Error(ErrorKind::kInvalid, "iSCSI: Failed to create iSCSI context.");

@@ -1,16 +1,12 @@
 #include "protocol/iscsi/session.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <utility>
 
-#include "async/cancel.h"
 #include "async/runtime.h"
-#include "async/thread.h"
 
 namespace cairn::iscsi {
 namespace {
@@ -55,21 +51,6 @@ int errno_of_sense(const scsi_sense& sense) {
 
 }  // namespace
 
-// Starts the thread, and resumes who opens when the unit is known or cannot be reached.
-struct Session::Opening {
-  Session& session;
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) {
-    session.opener_ = Worker::current();
-    session.opener_handle_ = handle;
-    Session* self = &session;
-    session.thread_ = start_thread("cairn-iscsi", [self] { self->work(); });
-  }
-  void await_resume() const {
-    if (session.open_error_) std::rethrow_exception(session.open_error_);
-  }
-};
-
 struct Session::Doing {
   Session& session;
   Command& command;
@@ -85,39 +66,21 @@ struct Session::Doing {
     }
     session.load_ += command.length();
     session.submitted_.push_back(&command);
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(session.wake_.get(), &one, sizeof one);
+    session.wake();
     return true;
   }
   void await_resume() const noexcept {}
 };
 
 Session::Session(const Target& target, const CancelSource* cancel)
-    : library_(IscsiLibrary::get()),
+    : LibraryThread("cairn-iscsi", cancel),
+      library_(IscsiLibrary::get()),
       target_(target),
-      cancel_(cancel),
-      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      random_(std::random_device{}()) {
-  if (!wake_) throw Error::system(errno, "eventfd");
-}
+      random_(std::random_device{}()) {}
 
 Session::~Session() { stop(); }
 
-Task<void> Session::open() { co_await Opening{*this}; }
-
 Task<void> Session::perform(Command& command) { co_await Doing{*this, command}; }
-
-void Session::stop() {
-  stopping_ = true;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
-  if (thread_.joinable()) thread_.join();
-}
-
-void Session::check_stop() const {
-  if (stopping_) throw Error(ErrorKind::kCancelled, "the disk was closed");
-  if (cancel_ != nullptr && cancel_->requested()) throw Error(ErrorKind::kCancelled, "cancelled");
-}
 
 Error Session::failure(const std::string& what) const {
   std::string text = library_.iscsi_get_error(context_);
@@ -125,37 +88,31 @@ Error Session::failure(const std::string& what) const {
   return Error(ErrorKind::kIo, text.empty() ? what : what + " : " + text);
 }
 
-void Session::work() {
-  try {
-    connect();
-    learn();
-  } catch (...) {
-    open_error_ = std::current_exception();
-  }
-  const bool opened = !open_error_;
-  opener_->post(opener_handle_);
-  try {
-    if (opened) serve();
-    drop_all(Error(ErrorKind::kIo, "the connection could not be opened"));
-  } catch (const Error& error) {
-    drop_all(error);
-  }
+void Session::connect() {
+  log_in();
+  learn();
+}
+
+void Session::finish(const Error& why, bool connected) {
+  drop_all(why);
   if (context_ == nullptr) return;
-  if (opened && library_.iscsi_is_logged_in(context_) != 0) {
-    // A target that does not answer the farewell is left.
-    bool left = false;
-    library_.iscsi_logout_async(
-        context_, [](iscsi_context*, int, void*, void* done) { *static_cast<bool*>(done) = true; },
-        &left);
-    const auto deadline = Clock::now() + std::chrono::milliseconds(500);
-    while (!left && Clock::now() < deadline) {
-      pollfd ready{library_.iscsi_get_fd(context_),
-                   static_cast<short>(library_.iscsi_which_events(context_)), 0};
-      if (ready.fd < 0 || ::poll(&ready, 1, 50) < 0) break;
-      if (library_.iscsi_service(context_, ready.revents) < 0) break;
-    }
-  }
+  if (connected && library_.iscsi_is_logged_in(context_) != 0) log_out();
   library_.iscsi_destroy_context(context_);
+}
+
+// A target that does not answer the farewell is left.
+void Session::log_out() {
+  bool left = false;
+  library_.iscsi_logout_async(
+      context_, [](iscsi_context*, int, void*, void* done) { *static_cast<bool*>(done) = true; },
+      &left);
+  const auto deadline = Clock::now() + std::chrono::milliseconds(500);
+  while (!left && Clock::now() < deadline) {
+    pollfd ready{library_.iscsi_get_fd(context_),
+                 static_cast<short>(library_.iscsi_which_events(context_)), 0};
+    if (ready.fd < 0 || ::poll(&ready, 1, 50) < 0) break;
+    if (library_.iscsi_service(context_, ready.revents) < 0) break;
+  }
 }
 
 // Waits for the target or for work, a moment at most.
@@ -163,14 +120,11 @@ void Session::turn(Clock::time_point deadline) {
   check_stop();
   if (Clock::now() >= deadline) throw Error::system(ETIMEDOUT, "iSCSI: the target does not answer");
   // The descriptor changes with every new connection.
-  pollfd fds[2] = {{wake_.get(), POLLIN, 0},
+  pollfd fds[2] = {{wake_fd(), POLLIN, 0},
                    {library_.iscsi_get_fd(context_),
                     static_cast<short>(library_.iscsi_which_events(context_)), 0}};
   ::poll(fds, fds[1].fd < 0 || fds[1].events == 0 ? 1 : 2, kMomentMs);
-  if (fds[0].revents != 0) {
-    uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof count);
-  }
+  if (fds[0].revents != 0) take_wake();
   check_stop();
   if (library_.iscsi_service(context_, fds[1].revents) < 0)
     throw failure("iSCSI: the connection was lost");
@@ -226,7 +180,7 @@ void Session::start(Command& command) {
   command.task_ = make_task(command);
   if (command.task_ != nullptr) return;
   command.error_ = std::make_exception_ptr(failure("iSCSI: the command could not be sent"));
-  finish(command);
+  finish_command(command);
 }
 
 scsi_task* Session::make_task(Command& command) {
@@ -319,7 +273,7 @@ void Session::answered(Command& command, int status, scsi_task* task) {
                                   (text.empty() ? "status " + std::to_string(status) : text)));
   }
   if (task != nullptr) library_.scsi_free_scsi_task(task);
-  finish(command);
+  finish_command(command);
 }
 
 // Whether COMMAND is worth another attempt, which is then arranged.
@@ -348,7 +302,7 @@ bool Session::comes_again(Command& command, int status, const scsi_task* task) {
   return true;
 }
 
-void Session::finish(Command& command) {
+void Session::finish_command(Command& command) {
   flying_.remove(&command);
   load_ -= command.length();
   command.worker_->post(command.handle_);
@@ -368,7 +322,7 @@ void Session::drop_all(const Error& why) {
   later_.clear();
   for (Command* each : waiting) {
     each->error_ = std::make_exception_ptr(why);
-    finish(*each);
+    finish_command(*each);
   }
   if (flying_.empty()) return;
   library_.iscsi_destroy_context(std::exchange(context_, nullptr));

@@ -10,7 +10,6 @@
 #include <mutex>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "async/task.h"
@@ -18,6 +17,7 @@
 #include "base/error.h"
 #include "base/own_fd.h"
 #include "protocol/iscsi/iscsi_library.h"
+#include "protocol/library_thread.h"
 
 namespace cairn {
 class CancelSource;
@@ -105,33 +105,30 @@ class Command {
   std::coroutine_handle<> handle_;
 };
 
-// A login at a target, on a thread of its own: nothing of libiscsi is touched by another one. The
+// A login at a target. open() logs in and asks what the unit is, and throws with QEMU's words. The
 // library logs in again when the connection is lost, and sends again what has no answer.
-class Session {
+class Session : public LibraryThread {
  public:
   Session(const Target& target, const CancelSource* cancel);
-  ~Session();
-  Session(const Session&) = delete;
+  ~Session() override;
 
-  // Logs in and asks what the unit is. Throws with QEMU's words.
-  Task<void> open();
   const Unit& unit() const { return unit_; }
   // Does COMMAND; what went wrong is in it. From any worker; COMMAND lives until then.
   Task<void> perform(Command& command);
-  // Logs out. From any thread but its own; blocks, briefly.
-  void stop();
   // How many bytes are asked for.
   size_t load() const { return load_.load(std::memory_order_relaxed); }
 
  private:
   using Clock = std::chrono::steady_clock;
-  struct Opening;
   struct Doing;
   struct Answer;
 
-  void work();
+  void connect() override;
+  [[noreturn]] void serve() override;
+  void finish(const Error& why, bool connected) override;
+  void log_out();
   void turn(Clock::time_point deadline);
-  void connect();
+  void log_in();
   void learn();
   void learn_mode();
   void learn_capacity();
@@ -139,26 +136,20 @@ class Session {
   // Waits for the answer of the task that START makes.
   scsi_task* ask(const std::function<scsi_task*(iscsi_command_cb, void*)>& start, int* status);
 
-  void serve();
   void start(Command& command);
   scsi_task* make_task(Command& command);
   void answered(Command& command, int status, scsi_task* task);
   bool comes_again(Command& command, int status, const scsi_task* task);
-  void finish(Command& command);
+  void finish_command(Command& command);
   void drop_all(const Error& why);
   void keep_alive();
-  void check_stop() const;
   Error failure(const std::string& what) const;
   static void on_answer(iscsi_context* context, int status, void* data, void* command);
   static void on_asked(iscsi_context* context, int status, void* data, void* answer);
 
   const IscsiLibrary& library_;
   const Target target_;
-  const CancelSource* cancel_;
-  OwnFd wake_;
-  std::thread thread_;
   std::atomic<size_t> load_{0};
-  std::atomic<bool> stopping_{false};
 
   std::mutex mutex_;
   std::deque<Command*> submitted_;
@@ -166,9 +157,6 @@ class Session {
   std::string why_over_;
 
   // Of the opening, then not changed.
-  std::exception_ptr open_error_;
-  Worker* opener_ = nullptr;
-  std::coroutine_handle<> opener_handle_;
   Unit unit_;
 
   // The thread's own.

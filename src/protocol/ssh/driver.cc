@@ -7,6 +7,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "protocol/driver_options.h"
 #include "protocol/ssh/location.h"
 #include "protocol/ssh/node.h"
 
@@ -41,20 +42,6 @@ const OptionSchema kCreateOptions = {
 };
 
 constexpr std::string_view kOfUri[] = {"host", "port", "path", "user", "host_key_check"};
-
-std::string secret_of(Context& context, const Options& options, const char* key) {
-  const auto id = options.string(key);
-  return id ? std::string(context.secret(*id).bytes()) : std::string();
-}
-
-unsigned bounded(const Options& options, const char* key, unsigned low, unsigned high,
-                 unsigned usual) {
-  const uint64_t value = options.number(key).value_or(usual);
-  if (value < low || value > high)
-    invalid("The option '" + std::string(key) + "' must be between " + std::to_string(low) +
-            " and " + std::to_string(high));
-  return static_cast<unsigned>(value);
-}
 
 HostKeyCheck check_of(Options& options) {
   if (const auto text = options.string("host_key_check")) return HostKeyCheck::parse(*text);
@@ -113,12 +100,12 @@ Description describe(Context& context, Options& options) {
   target.user = options.string("user").value_or("");
   target.host_key = check_of(options);
   target.known_hosts_file = options.string("known-hosts-file").value_or("");
-  target.password = secret_of(context, options, "password-secret");
+  target.password = secret_option(context, options, "password-secret");
   target.key_file = options.string("key-file").value_or("");
-  target.key_passphrase = secret_of(context, options, "key-secret");
-  target.timeout = std::chrono::seconds(bounded(options, "timeout", 1, 100'000, 30));
-  target.sessions = bounded(options, "sessions", 1, 32, target.sessions);
-  target.retries = bounded(options, "retries", 0, 1000, target.retries);
+  target.key_passphrase = secret_option(context, options, "key-secret");
+  target.timeout = std::chrono::seconds(bounded_option(options, "timeout", 1, 100'000, 30));
+  target.sessions = bounded_option(options, "sessions", 1, 32, target.sessions);
+  target.retries = bounded_option(options, "retries", 0, 1000, target.retries);
   const SocketAddress& server = target.server;
   if (server.ipv4 || server.ipv6 || server.to || server.kind != SocketAddress::Kind::kInet) {
     Value tree = Value::object();
@@ -189,16 +176,7 @@ class SshDriver : public Driver {
     Description description = describe(request.context, request.options);
     auto node = std::make_shared<SshNode>(request.context, *this, std::move(description.target),
                                           request.flags.writable, std::move(description.name));
-    std::exception_ptr error;
-    try {
-      co_await node->connect();
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) {
-      co_await node->close();
-      std::rethrow_exception(error);
-    }
+    co_await connect_or_close(*node);
     co_return node;
   }
 

@@ -52,7 +52,7 @@ OwnFd Session::connect_socket() {
   return connect_now(address, Clock::now() + target_.timeout, [this] { check_stop(); });
 }
 
-void Session::connect() {
+void Session::start_session() {
   session_ = ssh_.new_();
   if (session_ == nullptr) throw Error(ErrorKind::kNoMemory, "libssh has no memory");
   read_configuration();

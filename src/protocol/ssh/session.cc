@@ -1,14 +1,11 @@
 #include "protocol/ssh/session.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "async/cancel.h"
 #include "async/runtime.h"
-#include "async/thread.h"
 
 namespace cairn::ssh {
 namespace {
@@ -21,21 +18,6 @@ constexpr size_t kMostPieces = 128;
 constexpr size_t kMostQueuedOut = 1 << 20;
 
 }  // namespace
-
-// Starts the thread, and resumes who opens when the file is open or cannot be.
-struct Session::Opening {
-  Session& session;
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) {
-    session.opener_ = Worker::current();
-    session.opener_handle_ = handle;
-    Session* self = &session;
-    session.thread_ = start_thread("cairn-ssh", [self] { self->work(); });
-  }
-  void await_resume() const {
-    if (session.open_error_) std::rethrow_exception(session.open_error_);
-  }
-};
 
 struct Session::Doing {
   Session& session;
@@ -52,69 +34,37 @@ struct Session::Doing {
     }
     session.load_ += operation.length();
     session.submitted_.push_back(&operation);
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(session.wake_.get(), &one, sizeof one);
+    session.wake();
     return true;
   }
   void await_resume() const noexcept {}
 };
 
 Session::Session(const Target& target, bool writable, bool create, const CancelSource* cancel)
-    : ssh_(SshLibrary::get()),
+    : LibraryThread("cairn-ssh", cancel),
+      ssh_(SshLibrary::get()),
       target_(target),
       writable_(writable),
-      create_(create),
-      cancel_(cancel),
-      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (!wake_) throw Error::system(errno, "eventfd");
-}
+      create_(create) {}
 
 Session::~Session() { stop(); }
 
-Task<void> Session::open() { co_await Opening{*this}; }
-
 Task<void> Session::perform(Operation& operation) { co_await Doing{*this, operation}; }
 
-void Session::stop() {
-  stopping_ = true;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
-  if (thread_.joinable()) thread_.join();
+void Session::connect() {
+  start_session();
+  check_host_key();
+  log_in();
+  start_sftp();
+  open_file();
 }
 
-void Session::work() {
-  try {
-    connect();
-    check_host_key();
-    log_in();
-    start_sftp();
-    open_file();
-  } catch (...) {
-    open_error_ = std::current_exception();
-    broken_ = true;
-  }
-  // From here on who opens may go on, and end this session.
-  const bool opened = !open_error_;
-  opener_->post(opener_handle_);
-  if (opened) {
-    try {
-      serve();
-    } catch (const Error& error) {
-      drop_all(error);
-    }
-  } else {
-    drop_all(Error(ErrorKind::kIo, "the connection could not be opened"));
-  }
+void Session::finish(const Error& why, bool connected) {
+  drop_all(why);
   if (channel_ != nullptr) ssh_.channel_free_(channel_);
-  if (session_ != nullptr) {
-    if (opened) ssh_.disconnect_(session_);
-    ssh_.free_(session_);
-  }
-}
-
-void Session::check_stop() const {
-  if (stopping_) throw Error(ErrorKind::kCancelled, "the disk was closed");
-  if (cancel_ != nullptr && cancel_->requested()) throw Error(ErrorKind::kCancelled, "cancelled");
+  if (session_ == nullptr) return;
+  if (connected) ssh_.disconnect_(session_);
+  ssh_.free_(session_);
 }
 
 void Session::wait(short events, Clock::time_point deadline, const char* what) {
@@ -124,12 +74,9 @@ void Session::wait(short events, Clock::time_point deadline, const char* what) {
     errno = ETIMEDOUT;
     throw Error::system(ETIMEDOUT, what);
   }
-  pollfd fds[2] = {{wake_.get(), POLLIN, 0}, {ssh_.get_fd_(session_), events, 0}};
+  pollfd fds[2] = {{wake_fd(), POLLIN, 0}, {ssh_.get_fd_(session_), events, 0}};
   ::poll(fds, fds[1].fd < 0 ? 1 : 2, kMomentMs);
-  if (fds[0].revents != 0) {
-    uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof count);
-  }
+  if (fds[0].revents != 0) take_wake();
   check_stop();
 }
 
@@ -306,11 +253,11 @@ void Session::answer(ByteSpan frame) {
   Operation& operation = *piece.operation;
   const bool all_asked = operation.sent_ || operation.asked_ == operation.length();
   if (operation.pending_ != 0) return;
-  if (all_asked) return finish(operation);
+  if (all_asked) return finish_operation(operation);
   // After an error nothing more is asked.
   if (!operation.error_) return;
   std::erase(queue_, &operation);
-  finish(operation);
+  finish_operation(operation);
 }
 
 void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reader) {
@@ -349,7 +296,7 @@ void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reade
   throw Error(ErrorKind::kIo, "the server sent an answer of another kind");
 }
 
-void Session::finish(Operation& operation) {
+void Session::finish_operation(Operation& operation) {
   load_ -= operation.length();
   operation.worker_->post(operation.handle_);
 }
@@ -372,7 +319,7 @@ void Session::drop_all(const Error& why) {
   for (Operation* each : all) {
     each->lost_ = lost;
     each->error_ = std::make_exception_ptr(why);
-    finish(*each);
+    finish_operation(*each);
   }
 }
 

@@ -10,7 +10,6 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -19,6 +18,7 @@
 #include "base/error.h"
 #include "base/own_fd.h"
 #include "net/address.h"
+#include "protocol/library_thread.h"
 #include "protocol/ssh/frames.h"
 #include "protocol/ssh/host_key.h"
 #include "protocol/ssh/ssh_library.h"
@@ -92,21 +92,16 @@ class Operation {
   std::coroutine_handle<> handle_;
 };
 
-// A login at a server with one open file, on a thread of its own: nothing of libssh is touched by
-// another one. Requests of SFTP are pipelined in both directions.
-class Session {
+// A login at a server with one open file. open() connects, checks the host's key, logs in and opens
+// the file, and throws with QEMU's words. Requests of SFTP are pipelined in both directions.
+class Session : public LibraryThread {
  public:
   // CREATE: an empty file is made or emptied first.
   Session(const Target& target, bool writable, bool create, const CancelSource* cancel);
-  ~Session();
-  Session(const Session&) = delete;
+  ~Session() override;
 
-  // Connects, checks the host's key, logs in and opens the file. Throws with QEMU's words.
-  Task<void> open();
   // Does OPERATION; what went wrong is in it. From any worker; OPERATION lives until then.
   Task<void> perform(Operation& operation);
-  // Ends the session. From any thread but its own; blocks, briefly.
-  void stop();
 
   // What was known when the file was opened.
   const Attributes& attributes() const { return attributes_; }
@@ -122,19 +117,19 @@ class Session {
     size_t at;  // in the operation's buffer
     size_t length;
   };
-  struct Opening;
   struct Doing;
 
-  void work();
+  void connect() override;
+  [[noreturn]] void serve() override;
+  void finish(const Error& why, bool connected) override;
   // Waits for the socket or for work, a moment at most. Throws when the session is to end, or when
   // DEADLINE has passed.
   void wait(short events, Clock::time_point deadline, const char* what);
-  void check_stop() const;
   // Repeats CALL, which gives AGAIN while it would block.
   template <class Call>
   int until_done(Call call, int again, const char* what);
 
-  void connect();
+  void start_session();
   void read_configuration();
   OwnFd connect_socket();
   void check_host_key();
@@ -144,7 +139,6 @@ class Session {
   void start_sftp();
   void open_file();
 
-  void serve();
   void take_work();
   void advance(Operation& operation);
   void send_piece(Operation& operation, size_t at, size_t length);
@@ -155,7 +149,7 @@ class Session {
   void answer(ByteSpan frame);
   void answer_piece(const Piece& piece, FrameType type, FrameReader reader);
   std::vector<std::byte> transact(uint32_t id, std::vector<std::byte> frame);
-  void finish(Operation& operation);
+  void finish_operation(Operation& operation);
   void drop_all(const Error& why);
   [[noreturn]] void lost(const std::string& what) const;
 
@@ -163,12 +157,8 @@ class Session {
   const Target target_;
   const bool writable_;
   const bool create_;
-  const CancelSource* cancel_;
-  OwnFd wake_;
-  std::thread thread_;
   std::atomic<size_t> load_{0};
   std::atomic<bool> broken_{false};
-  std::atomic<bool> stopping_{false};
 
   std::mutex mutex_;
   std::deque<Operation*> submitted_;
@@ -176,9 +166,6 @@ class Session {
   std::string why_over_;
 
   // Of the opening, then not changed.
-  std::exception_ptr open_error_;
-  Worker* opener_ = nullptr;
-  std::coroutine_handle<> opener_handle_;
   Attributes attributes_;
   bool can_sync_ = false;
 

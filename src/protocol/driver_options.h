@@ -1,0 +1,36 @@
+#pragma once
+
+#include <exception>
+#include <string>
+
+#include "async/task.h"
+#include "base/options.h"
+
+namespace cairn {
+
+class Context;
+
+// The bytes of the secret whose ID the option KEY gives; empty without the option. Throws "No
+// secret with id 'ID'".
+std::string secret_option(const Context& context, const Options& options, const char* key);
+
+// The number that the option KEY gives, else USUAL. Throws kInvalid when it is not between LOW and
+// HIGH.
+unsigned bounded_option(const Options& options, const char* key, unsigned low, unsigned high,
+                        unsigned usual);
+
+// Awaits NODE.connect(), and closes the node when that fails.
+template <class NodeClass>
+Task<void> connect_or_close(NodeClass& node) {
+  std::exception_ptr error;
+  try {
+    co_await node.connect();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (!error) co_return;
+  co_await node.close();
+  std::rethrow_exception(error);
+}
+
+}  // namespace cairn

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <atomic>
+#include <coroutine>
+#include <exception>
+#include <string>
+#include <thread>
+
+#include "async/task.h"
+#include "base/error.h"
+#include "base/own_fd.h"
+
+namespace cairn {
+
+class CancelSource;
+class Worker;
+
+// A thread of its own for a library whose objects no two threads may touch: a connection to a
+// server. It opens the connection, then serves until it is told to stop, the work is cancelled, or
+// the connection is lost. Workers hand over what is to be done, call wake(), and are resumed on
+// their own threads.
+class LibraryThread {
+ public:
+  // NAME is the thread's, 15 bytes at most. CANCEL, when not null, is looked at by check_stop().
+  LibraryThread(std::string name, const CancelSource* cancel);
+  LibraryThread(const LibraryThread&) = delete;
+  // The derived class has called stop().
+  virtual ~LibraryThread();
+
+  // Starts the thread; returns when the connection is open. Throws what connect() threw. Once.
+  Task<void> open();
+  // Ends the thread. From any other one; blocks, briefly.
+  void stop();
+
+ protected:
+  // Called on the thread, in this order; serve() only after a connect() that did not throw, and
+  // ends by throwing. finish() gets why: whoever waits is told, and all is freed.
+  virtual void connect() = 0;
+  [[noreturn]] virtual void serve() = 0;
+  virtual void finish(const Error& why, bool connected) = 0;
+
+  // Makes wake_fd() readable. From any thread.
+  void wake();
+  int wake_fd() const { return wake_.get(); }
+  // Makes it unreadable again.
+  void take_wake();
+  // Throws kCancelled when the thread is to end.
+  void check_stop() const;
+
+ private:
+  struct Opening;
+  void work();
+
+  const std::string name_;
+  const CancelSource* cancel_;
+  OwnFd wake_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+  std::exception_ptr error_;
+  Worker* opener_ = nullptr;
+  std::coroutine_handle<> handle_;
+};
+
+}  // namespace cairn
