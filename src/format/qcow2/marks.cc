@@ -12,12 +12,13 @@ using namespace qcow2;
 // image is in use is kept beside it.
 
 namespace {
-Task<void> set_in_background([[maybe_unused]] NodePtr keep, Task<void> marking) {
+Task<void> set_in_background([[maybe_unused]] NodePtr keep, Task<void> marking, Semaphore& ended) {
   try {
     co_await marking;
   } catch (const Error&) {
     // The request that met the damage reports it; closing tries once more.
   }
+  ended.release();
 }
 }  // namespace
 
@@ -86,8 +87,9 @@ void Qcow2Node::corrupt(const std::string& what) {
     corrupt_reported_.store(true);
     context().tell("qcow2: Marking image as corrupt: " + what +
                    "; further corruption events will be suppressed");
-    spawn_detached_on(Worker::current()->home(),
-                      set_in_background(shared_from_this(), change_marks(kIncompatCorrupt, 0)));
+    spawn_detached_on(
+        Worker::current()->home(),
+        set_in_background(shared_from_this(), change_marks(kIncompatCorrupt, 0), corrupt_marked_));
   }
   throw explained(Error(ErrorKind::kCorrupt, "Input/output error"),
                   "The image is corrupt: " + what);

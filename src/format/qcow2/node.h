@@ -412,6 +412,7 @@ class Qcow2Node : public FormatNode,
   Mutex flush_mutex_;
   std::atomic<bool> corrupt_reported_{false};
   std::atomic<bool> unusable_{false};
+  Semaphore corrupt_marked_{0};     // released when the mark for that is on disk, or could not be
   std::atomic<uint64_t> marks_{0};  // dirty and corrupt, as they stand in the header
   Mutex marks_mutex_;
   std::atomic<bool> wrote_compressed_{false};

@@ -149,6 +149,8 @@ Task<void> Qcow2Node::do_close() {
   co_await end_cleaner();
   if (read_only() || metadata_only_ || l2_ == nullptr) co_return;
   if (unusable_.load()) {
+    // The program may end as soon as the image is closed.
+    co_await corrupt_marked_.acquire();
     try {
       co_await flush_mapped();
     } catch (const Error&) {

@@ -295,7 +295,10 @@ def test_interrupted(folder, which):
     listener, url = listen(None)
     with listener:
         job = subprocess.Popen(
-            [CAIRN, "convert", "-O", "raw", url, "out.raw"], stderr=subprocess.PIPE
+            [CAIRN, "convert", "-O", "raw", url, "out.raw"],
+            stderr=subprocess.PIPE,
+            # libiscsi does not free what a login needs that is broken off.
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
         )
         time.sleep(1.5)
         begun = time.monotonic()
