@@ -106,8 +106,8 @@ struct DriverTraits {
   // Of the class of its nodes, CapabilityList::ids(): what an image of the driver may have.
   CapabilityIds capabilities = {};
   DriverExtensions extensions = {};
-  // The driver makes up the disk: then what a guest writes there cannot turn it into an image of
-  // some format, and nobody need be warned.
+  // The driver generates the content of the disk: then what a guest writes there cannot turn it
+  // into an image of some format, and nobody need be warned.
   bool makes_its_disks = false;
   // Bytes go to the same place below as they are, without a structure of the driver's own: several
   // programs may write at once. Raw, most filters, and protocols that store bytes.

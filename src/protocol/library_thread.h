@@ -16,7 +16,7 @@ class CancelSource;
 class Worker;
 
 // A thread of its own for a library whose objects no two threads may touch: a connection to a
-// server. It opens the connection, then serves until it is told to stop, the work is cancelled, or
+// server. It opens the connection, then serves until stop() is called, the work is cancelled, or
 // the connection is lost. Workers hand over what is to be done, call wake(), and are resumed on
 // their own threads.
 class LibraryThread {
@@ -34,7 +34,7 @@ class LibraryThread {
 
  protected:
   // Called on the thread, in this order; serve() only after a connect() that did not throw, and
-  // ends by throwing. finish() gets why: whoever waits is told, and all is freed.
+  // ends by throwing. finish() gets the reason: it fails what waits, and frees everything.
   virtual void connect() = 0;
   [[noreturn]] virtual void serve() = 0;
   virtual void finish(const Error& why, bool connected) = 0;

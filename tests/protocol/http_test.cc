@@ -52,6 +52,7 @@ TEST(HttpLocation, UsersAreTakenOut) {
   EXPECT_EQ(location.url, "https://host:8443/p@th?q=@");
   EXPECT_EQ(location.user, "me@x");
   EXPECT_EQ(location.password, "a:b");
+  EXPECT_EQ(parse_url(masked("ftp://me:secret@host/x")).password, "");
   EXPECT_EQ(parse_url("http://host/x@y").url, "http://host/x@y");
   EXPECT_EQ(masked("ftp://me:secret@host/x"), "ftp://me:***@host/x");
   EXPECT_EQ(masked("ftp://me@host/x:@"), "ftp://me@host/x:@");

@@ -7,6 +7,8 @@
 namespace cairn::http {
 namespace {
 
+constexpr std::string_view kMask = "***";
+
 // Where the authority of a URL begins and ends; both the same where there is none.
 struct Authority {
   size_t begin = 0, end = 0;
@@ -50,7 +52,10 @@ Location parse_url(std::string_view url) {
   const std::string_view who = authority.substr(0, at);
   const size_t colon = who.find(':');
   result.user = percent_decoded(who.substr(0, colon));
-  if (colon != std::string_view::npos) result.password = percent_decoded(who.substr(colon + 1));
+  const std::string_view password =
+      colon == std::string_view::npos ? std::string_view() : who.substr(colon + 1);
+  // The name of an open disk, to which that of its backing file is relative, has no password.
+  if (password != kMask) result.password = percent_decoded(password);
   result.url = std::string(url.substr(0, place.begin)) + std::string(authority.substr(at + 1)) +
                std::string(url.substr(place.end));
   return result;
@@ -63,7 +68,7 @@ std::string masked(std::string_view url) {
   if (at == std::string_view::npos) return std::string(url);
   const size_t colon = authority.substr(0, at).find(':');
   if (colon == std::string_view::npos) return std::string(url);
-  return std::string(url.substr(0, place.begin + colon + 1)) + "***" +
+  return std::string(url.substr(0, place.begin + colon + 1)) + std::string(kMask) +
          std::string(url.substr(place.begin + at));
 }
 

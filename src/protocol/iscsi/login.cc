@@ -11,7 +11,7 @@ namespace {
 // A target that says nothing at all is given up when a disk is opened.
 constexpr auto kMostSilence = std::chrono::seconds(30);
 constexpr int kMostReconnects = 30;
-// Unit attentions (a reset, a new medium) are told one at a time.
+// Unit attentions (a reset, a new medium) are reported one at a time.
 constexpr int kMostAttentions = 7;
 constexpr uint32_t kMostBlockBytes = 64 << 10;
 

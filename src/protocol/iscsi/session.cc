@@ -308,7 +308,7 @@ void Session::finish_command(Command& command) {
   command.worker_->post(command.handle_);
 }
 
-// The session is over: the library calls back for what it has, then what waits is told.
+// The session is over: the library calls back for what it has, then commands that wait fail.
 void Session::drop_all(const Error& why) {
   std::vector<Command*> waiting;
   {

@@ -15,7 +15,7 @@
 namespace cairn::nbd::client {
 
 // An export as a disk. With a server that allows several connections each resident worker has its
-// own; otherwise, and for guests, all requests go to one of them, its home. Reads behind the end
+// own; otherwise, and for guests, all requests go to one of them, its home. Reads past the end
 // give zeroes: servers may export sizes that are no multiple of a sector.
 class NbdNode : public Node, public ImageInfo, public StorageUse, public Prefetcher {
  public:

@@ -142,7 +142,7 @@ Task<void> SshNode::do_flush() {
     }
     co_return;
   }
-  // The server puts the whole file on stable storage, whoever has written it.
+  // The server puts the whole file on stable storage, also what other sessions wrote.
   Operation operation(Operation::Kind::kSync);
   co_await session->perform(operation);
   if (operation.error()) std::rethrow_exception(operation.error());

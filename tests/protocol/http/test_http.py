@@ -153,6 +153,18 @@ def test_what_is_sent(nginx, folder, cairn):
     assert not any(line.startswith("HEAD") for line in nginx.seen() if "cairn/" in line)
 
 
+def test_files_that_identify_the_user(nginx, folder, cairn, monkeypatch):
+    (folder / "cookies").write_text(
+        "# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tname\tvalue\n"
+    )
+    cairn("info", described(nginx.url("disk.raw"), **{"cookie-file": str(folder / "cookies")}))
+    assert nginx.seen()[-1].split("|")[2] == "name=value"
+    (folder / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(folder))
+    assert cairn("info", described(nginx.url("auth/disk.raw")), ok=False).code == 1
+    cairn("info", described(nginx.url("auth/disk.raw"), netrc=True))
+
+
 def test_tls(nginx, folder, cairn):
     url = nginx.url("disk.raw", tls=True)
     assert "certificate verification failed" in cairn("info", url, ok=False).err
