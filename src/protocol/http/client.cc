@@ -128,9 +128,16 @@ void Client::start(Transfer& transfer) {
     active_.push_back(std::move(slot));
     return;
   }
-  curl_.easy_reset(easy);
-  idle_.push_back(std::move(slot));
+  put_away(std::move(slot));
   transfer.dropped(Error(ErrorKind::kIo, curl_.multi_strerror(code)));
+}
+
+void Client::put_away(std::unique_ptr<Slot> slot) {
+  // A reset keeps the list of cookie files (and libcurl 7.88 never frees it), and names them again
+  // for the next transfer.
+  curl_.easy_setopt(slot->easy, CURLOPT_COOKIEFILE, static_cast<const char*>(nullptr));
+  curl_.easy_reset(slot->easy);
+  idle_.push_back(std::move(slot));
 }
 
 void Client::collect() {
@@ -147,8 +154,7 @@ void Client::collect() {
     curl_.multi_remove_handle(multi_, easy);
     const char* text = slot->error[0] != 0 ? slot->error : curl_.easy_strerror(code);
     slot->transfer->ended(easy, code, text);
-    curl_.easy_reset(easy);
-    idle_.push_back(std::move(slot));
+    put_away(std::move(slot));
   }
 }
 
@@ -158,8 +164,7 @@ void Client::drop_all(const Error& why) {
     active_.pop_back();
     curl_.multi_remove_handle(multi_, slot->easy);
     slot->transfer->dropped(why);
-    curl_.easy_reset(slot->easy);
-    idle_.push_back(std::move(slot));
+    put_away(std::move(slot));
   }
   drop_waiting(why);
 }

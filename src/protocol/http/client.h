@@ -72,6 +72,8 @@ class Client {
   void work();
   void start_due();
   void start(Transfer& transfer);
+  // Keeps a handle for a later transfer, with nothing of this one.
+  void put_away(std::unique_ptr<Slot> slot);
   void collect();
   void drop_all(const Error& why);
   // How long the thread may sleep, in milliseconds.
