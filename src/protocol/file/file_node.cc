@@ -306,7 +306,7 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
   co_return extent;
 }
 
-constexpr uint64_t kAllocatedAtATime = uint64_t{1} << 30;
+constexpr uint64_t kAllocatedAtATime = uint64_t{64} << 20;
 
 void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode,
                  const Context& context) {
