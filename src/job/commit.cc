@@ -43,8 +43,10 @@ Task<Commit::Piece> Commit::look(std::vector<Known>& asked, uint64_t offset, uin
 Task<void> Commit::run() {
   total_ = layers_.front()->length();
   known_.resize(layers_.size());
-  for (const NodePtr& layer : layers_) co_await check_stored(layer.get(), false, cancel_);
-  co_await check_stored(base_.get(), false, cancel_);
+  std::vector<StoredPart> parts;
+  for (const NodePtr& layer : layers_) parts.push_back({.node = layer.get()});
+  parts.push_back({.node = base_.get()});
+  co_await check_stored(std::move(parts), cancel_);
   if (base_->length() < total_) co_await base_->resize({.length = total_});
   begin_ = std::chrono::steady_clock::now();
   Runtime& runtime = base_->context().runtime();

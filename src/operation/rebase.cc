@@ -70,9 +70,11 @@ class Rebasing {
         throw error.context("Could not open new backing file '" + plan_.backing + "'");
       }
     }
-    co_await check_stored(overlay_.get(), false, caller_.cancel);
-    co_await check_stored(old_.get(), true, caller_.cancel);
-    co_await check_stored(new_.get(), true, caller_.cancel);
+    std::vector<StoredPart> parts;
+    parts.push_back({.node = overlay_.get()});
+    parts.push_back({.node = old_.get(), .whole_chain = true});
+    parts.push_back({.node = new_.get(), .whole_chain = true});
+    co_await check_stored(std::move(parts), caller_.cancel);
     if (auto* child = overlay_->as<ParentLink>()) co_await child->adopt_parent(new_.get());
     // The guest sees the same disk at every moment: what is written is what it saw before.
     const DifferenceOptions options{.own_stays = true,
