@@ -128,172 +128,226 @@ class Cleanup {
   std::optional<Unfinished> unfinished_;
 };
 
-}  // namespace
+// One creation, in the order in which its steps may fail. What is wrong with the request is found
+// before any file is touched.
+class Creation {
+ public:
+  Creation(Context& context, CreateOptions request)
+      : context_(context),
+        request_(std::move(request)),
+        format_name_(request_.format.empty() ? "raw" : request_.format),
+        options_(request_.options) {}
 
-Task<void> create_image(Context& context, CreateOptions request) {
-  const std::string format_name = request.format.empty() ? "raw" : request.format;
-  const Driver* format = context.registry().find(format_name);
-  if (format == nullptr)
-    throw Error(ErrorKind::kInvalid,
-                "Unknown file format '" + format_name + "'" + similar_driver(context, format_name));
-  const Driver* protocol = &protocol_of(context, request.filename);
-  Options named;
-  protocol->parse_filename(request.filename, named);
-  const std::string path = named.string("filename").value_or(request.filename);
-  if (!format->abilities().create)
-    throw Error(ErrorKind::kUnsupported,
-                "Format driver '" + format_name + "' does not support image creation");
-  // A protocol as the format makes bytes where names of its own lead, and nowhere else.
-  if (format->kind() == DriverKind::kProtocol && format != protocol)
-    throw Error(ErrorKind::kInvalid,
-                "The protocol '" + format_name + "' does not lead to '" + request.filename + "'");
-  if (!protocol->abilities().create)
-    throw Error(ErrorKind::kUnsupported, "Protocol driver '" + std::string(protocol->name()) +
-                                             "' does not support image creation");
-  Options options = request.options;
-  const bool may_have_backing =
-      format->offers<BackingLink>() &&
-      offered_option(context, format->create_options(), "backing_file") != nullptr;
-  for (const auto& [key, value] : options.items()) {
-    if (key == "backing_file" && !may_have_backing)
-      throw Error(ErrorKind::kUnsupported,
-                  "Backing file not supported for file format '" + format_name + "'");
-    if (key == "backing_fmt" && !may_have_backing)
-      throw Error(ErrorKind::kUnsupported,
-                  "Backing file format not supported for file format '" + format_name + "'");
-    const OptionSpec* spec = offered_option(context, format->create_options(), key);
-    if (spec == nullptr) spec = offered_option(context, protocol->create_options(), key);
-    if (spec == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
-    check_type(*spec, options);
+  Task<void> run() {
+    find_drivers();
+    check_options();
+    co_await settle_size();
+    const std::string written = request_.written_to.empty() ? path_ : request_.written_to;
+    const bool overwrite = request_.overwrite || context_.profile.replace_files;
+    if (!overwrite && !protocol_->traits().fixed_size) refuse_existing(written);
+    if (request_.announce) request_.announce(announcement());
+    if (const auto format_of = options_.string("backing_fmt"))
+      check_stored_backing_format(context_, *format_, *format_of);
+    share_options();
+    // A file that is there survives what is wrong with the options.
+    format_->check_creation(context_, path_, rounded(), format_options_);
+    co_await write_or_remove(written);
   }
-  std::optional<uint64_t> size = request.size;
-  if (const auto in_options = options.size("size")) {
-    if (size) throw Error(ErrorKind::kInvalid, "The image size must be specified only once");
-    size = in_options;
-    options.erase("size");
-  }
-  std::optional<uint64_t> backing_size;
-  if (const auto backing = options.string("backing_file")) {
-    if (backing->empty())
-      throw Error(ErrorKind::kInvalid, "Expected backing file name, got empty string");
-    if (*backing == request.filename ||
-        same_file(resolve_backing_name(request.filename, *backing), path))
-      throw Error(ErrorKind::kInvalid,
-                  "Error: Trying to create an image with the same filename "
-                  "as the backing file");
-    const auto format_of = options.string("backing_fmt");
-    const auto looked = co_await look_at_backing(context, request, *backing, format_of.has_value());
-    if (looked) backing_size = looked->size;
-    if (!size) size = backing_size;
-  }
-  if (!size && !format->needs_size(options)) size = 0;
-  if (!size) throw Error(ErrorKind::kInvalid, "Image creation needs a size parameter");
-  if (*size > static_cast<uint64_t>(INT64_MAX) - 511)
-    throw Error(ErrorKind::kTooLarge,
-                "The image size is too large for file format '" + format_name + "'");
 
-  const std::string written = request.written_to.empty() ? path : request.written_to;
-  const bool overwrite = request.overwrite || context.profile.replace_files;
-  if (!overwrite && !protocol->traits().fixed_size) refuse_existing(written);
-  if (request.announce) {
-    std::string line = "Formatting '" + request.filename + "', fmt=" + format_name;
-    for (const auto& [key, value] : format->announce(options, *size))
+ private:
+  // What raw makes is the file itself; other formats grow theirs.
+  bool raw() const { return format_->traits().verbatim; }
+  uint64_t rounded() const { return align_up(size_, 512); }
+
+  void find_drivers() {
+    format_ = context_.registry().find(format_name_);
+    if (format_ == nullptr)
+      throw Error(ErrorKind::kInvalid, "Unknown file format '" + format_name_ + "'" +
+                                           similar_driver(context_, format_name_));
+    protocol_ = &protocol_of(context_, request_.filename);
+    Options named;
+    protocol_->parse_filename(request_.filename, named);
+    path_ = named.string("filename").value_or(request_.filename);
+    if (!format_->abilities().create)
+      throw Error(ErrorKind::kUnsupported,
+                  "Format driver '" + format_name_ + "' does not support image creation");
+    // A protocol as the format makes bytes where names of its own lead, and nowhere else.
+    if (format_->kind() == DriverKind::kProtocol && format_ != protocol_)
+      throw Error(ErrorKind::kInvalid, "The protocol '" + format_name_ + "' does not lead to '" +
+                                           request_.filename + "'");
+    if (!protocol_->abilities().create)
+      throw Error(ErrorKind::kUnsupported, "Protocol driver '" + std::string(protocol_->name()) +
+                                               "' does not support image creation");
+  }
+
+  void check_options() const {
+    const bool may_have_backing =
+        format_->offers<BackingLink>() &&
+        offered_option(context_, format_->create_options(), "backing_file") != nullptr;
+    for (const auto& [key, value] : options_.items()) {
+      if (key == "backing_file" && !may_have_backing)
+        throw Error(ErrorKind::kUnsupported,
+                    "Backing file not supported for file format '" + format_name_ + "'");
+      if (key == "backing_fmt" && !may_have_backing)
+        throw Error(ErrorKind::kUnsupported,
+                    "Backing file format not supported for file format '" + format_name_ + "'");
+      const OptionSpec* spec = offered_option(context_, format_->create_options(), key);
+      if (spec == nullptr) spec = offered_option(context_, protocol_->create_options(), key);
+      if (spec == nullptr) throw Error(ErrorKind::kInvalid, "Invalid parameter '" + key + "'");
+      check_type(*spec, options_);
+    }
+  }
+
+  // The size that was asked for, else that of the backing file.
+  Task<void> settle_size() {
+    std::optional<uint64_t> size = request_.size;
+    if (const auto in_options = options_.size("size")) {
+      if (size) throw Error(ErrorKind::kInvalid, "The image size must be specified only once");
+      size = in_options;
+      options_.erase("size");
+    }
+    if (const auto backing = options_.string("backing_file")) {
+      if (backing->empty())
+        throw Error(ErrorKind::kInvalid, "Expected backing file name, got empty string");
+      if (*backing == request_.filename ||
+          same_file(resolve_backing_name(request_.filename, *backing), path_))
+        throw Error(ErrorKind::kInvalid,
+                    "Error: Trying to create an image with the same filename "
+                    "as the backing file");
+      const bool format_known = options_.string("backing_fmt").has_value();
+      const auto looked = co_await look_at_backing(context_, request_, *backing, format_known);
+      if (looked) backing_size_ = looked->size;
+      if (!size) size = backing_size_;
+    }
+    if (!size && !format_->needs_size(options_)) size = 0;
+    if (!size) throw Error(ErrorKind::kInvalid, "Image creation needs a size parameter");
+    if (*size > static_cast<uint64_t>(INT64_MAX) - 511)
+      throw Error(ErrorKind::kTooLarge,
+                  "The image size is too large for file format '" + format_name_ + "'");
+    size_ = *size;
+  }
+
+  std::string announcement() const {
+    std::string line = "Formatting '" + request_.filename + "', fmt=" + format_name_;
+    for (const auto& [key, value] : format_->announce(options_, size_))
       line += " " + key + "=" + double_commas(value);
-    for (const OptionSpec& spec : protocol->create_options()) {
-      if (find_spec(format->create_options(), spec.name) != nullptr) continue;
-      if (!options.has(spec.name)) continue;
+    for (const OptionSpec& spec : protocol_->create_options()) {
+      if (find_spec(format_->create_options(), spec.name) != nullptr) continue;
+      if (!options_.has(spec.name)) continue;
       const std::string value = spec.type == OptionType::kSize
-                                    ? std::to_string(options.size(spec.name).value_or(0))
-                                    : options.string(spec.name).value_or("");
+                                    ? std::to_string(options_.size(spec.name).value_or(0))
+                                    : options_.string(spec.name).value_or("");
       line += " " + std::string(spec.name) + "=" + double_commas(value);
     }
-    request.announce(line);
+    return line;
   }
 
-  if (const auto format_of = options.string("backing_fmt"))
-    check_stored_backing_format(context, *format, *format_of);
-  Options protocol_options;
-  Options format_options;
-  for (const auto& [key, value] : options.items()) {
-    if (find_spec(format->create_options(), key) != nullptr)
-      format_options.set(key, value);
-    else
-      protocol_options.set(key, value);
-  }
-  const uint64_t rounded = align_up(*size, 512);
-  // What raw makes is the file itself; other formats grow theirs.
-  const bool raw = format->traits().verbatim;
-  Preallocation preallocation = Preallocation::kOff;
-  if (const auto mode = protocol_options.string("preallocation"); mode && !raw) {
-    try {
-      preallocation = parse_preallocation(*mode);
-    } catch (const Error&) {
-      throw Error(ErrorKind::kInvalid, "invalid parameter value: " + *mode);
+  // Options that both have are the format's.
+  void share_options() {
+    for (const auto& [key, value] : options_.items()) {
+      if (find_spec(format_->create_options(), key) != nullptr)
+        format_options_.set(key, value);
+      else
+        protocol_options_.set(key, value);
     }
-    protocol_options.erase("preallocation");
+    if (const auto mode = protocol_options_.string("preallocation"); mode && !raw()) {
+      try {
+        preallocation_ = parse_preallocation(*mode);
+      } catch (const Error&) {
+        throw Error(ErrorKind::kInvalid, "invalid parameter value: " + *mode);
+      }
+      protocol_options_.erase("preallocation");
+    }
   }
-  // A file that is there survives what is wrong with the options.
-  format->check_creation(context, path, rounded, format_options);
-  const Cleanup cleanup(written);
-  std::exception_ptr error;
-  NodePtr file;
-  try {
+
+  Task<void> write_or_remove(std::string written) {
+    const Cleanup cleanup(written);
+    std::exception_ptr error;
+    NodePtr file;
+    try {
+      file = co_await create_file(written);
+      if (file) co_await fill(file);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (file) {
+      try {
+        co_await file->close();
+      } catch (...) {
+        if (!error) error = std::current_exception();
+      }
+    }
+    if (!error) co_return;
+    const bool removed = cleanup.failed();
+    try {
+      std::rethrow_exception(error);
+    } catch (Error& why) {
+      if (why.kind() == ErrorKind::kCancelled && removed && context_.profile.explanations)
+        why.hint("The incomplete target '" + path_ + "' was removed.");
+      throw;
+    }
+  }
+
+  // Has the protocol make the file WRITTEN, and opens it when there is something to write.
+  Task<NodePtr> create_file(std::string written) {
     CreateRequest bare{.filename = written,
-                       .size = raw ? rounded : 0,
-                       .options = protocol_options,
+                       .size = raw() ? rounded() : 0,
+                       .options = protocol_options_,
                        .file = nullptr,
                        .backing_size = std::nullopt};
-    check_reach(context, *protocol);
-    co_await protocol->create(context, std::move(bare));
-    const bool fixed = protocol->traits().fixed_size;
-    if (!raw || fixed) {
-      OpenRequest empty;
-      empty.filename = written;
-      empty.format = protocol->name();
-      empty.flags = {
-          .writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
-      file = co_await open_node(context, std::move(empty));
-    }
-    if (!raw) {
+    check_reach(context_, *protocol_);
+    co_await protocol_->create(context_, std::move(bare));
+    if (raw() && !protocol_->traits().fixed_size) co_return nullptr;
+    OpenRequest empty;
+    empty.filename = written;
+    empty.format = protocol_->name();
+    empty.flags = {.writable = true, .resize = true, .cache = {.no_flush = true}, .references = {}};
+    NodePtr file = co_await open_node(context_, std::move(empty));
+    co_return file;
+  }
+
+  Task<void> fill(NodePtr file) {
+    if (!raw()) {
       const Permissions permissions{
           .used = Permissions::kConsistentRead | Permissions::kWrite | Permissions::kResize,
           .unshared = Permissions::kWrite | Permissions::kResize};
       co_await set_permissions(*file, permissions);
     }
-    if (fixed) {
+    if (protocol_->traits().fixed_size) {
       // An old header on a device must not survive.
       const std::vector<std::byte> nothing(std::min<uint64_t>(file->length(), 512));
       co_await file->write(0, nothing);
     }
-    if (!raw) {
-      CreateRequest image{.filename = path,
-                          .size = rounded,
-                          .options = format_options,
-                          .file = file,
-                          .backing_size = backing_size,
-                          .preallocation = preallocation,
-                          .overwrite = context.profile.replace_files};
-      co_await format->create(context, std::move(image));
-    }
-  } catch (...) {
-    error = std::current_exception();
+    if (raw()) co_return;
+    CreateRequest image{.filename = path_,
+                        .size = rounded(),
+                        .options = format_options_,
+                        .file = file,
+                        .backing_size = backing_size_,
+                        .preallocation = preallocation_,
+                        .overwrite = context_.profile.replace_files};
+    co_await format_->create(context_, std::move(image));
   }
-  if (file) {
-    try {
-      co_await file->close();
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-  }
-  if (!error) co_return;
-  const bool removed = cleanup.failed();
-  try {
-    std::rethrow_exception(error);
-  } catch (Error& why) {
-    if (why.kind() == ErrorKind::kCancelled && removed && context.profile.explanations)
-      why.hint("The incomplete target '" + path + "' was removed.");
-    throw;
-  }
+
+  Context& context_;
+  const CreateOptions request_;
+  const std::string format_name_;
+  Options options_;  // of the request, less "size"
+  const Driver* format_ = nullptr;
+  const Driver* protocol_ = nullptr;
+  std::string path_;  // of the image, as it may name itself
+  uint64_t size_ = 0;
+  std::optional<uint64_t> backing_size_;
+  Options protocol_options_;
+  Options format_options_;
+  Preallocation preallocation_ = Preallocation::kOff;
+};
+
+}  // namespace
+
+Task<void> create_image(Context& context, CreateOptions request) {
+  Creation creation(context, std::move(request));
+  co_await creation.run();
 }
 
 }  // namespace cairn

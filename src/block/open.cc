@@ -116,7 +116,9 @@ std::string Opener::canonical_name(const Node& node, const Options& own, bool pl
   return "json:" + value.compact(node.context().profile.json_order);
 }
 
-// OPTIONS less those that do not tell which disk it is.
+namespace {
+
+// OPTIONS less those that do not say which disk it is.
 Options without_manners(const Driver& driver, const Options& options) {
   Options kept = options;
   for (const auto& [key, value] : options.items())
@@ -124,39 +126,35 @@ Options without_manners(const Driver& driver, const Options& options) {
   return kept;
 }
 
-Task<NodePtr> Opener::open(Context& context, Spot spot) {
-  if (spot.depth > kMaxDepth)
-    throw Error(ErrorKind::kInvalid,
-                "The chain of images is deeper than " + std::to_string(kMaxDepth) + " layers");
-  if (spot.filename.starts_with("json:")) {
-    Options parsed;
-    try {
-      parsed = Options::from_value(Value::parse(std::string_view(spot.filename).substr(5)));
-    } catch (const Error& error) {
-      std::string text = error.message();
-      if (text != "Invalid JSON object given") text = "Could not parse the JSON options: " + text;
-      throw Error(ErrorKind::kInvalid, text);
-    }
-    spot.options.merge_missing(parsed);
-    spot.filename.clear();
-    if (spot.options.empty() && spot.format.empty())
-      throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
+// Moves the options of a name json:… into the options of SPOT.
+void take_json_name(Opener::Spot& spot) {
+  if (!spot.filename.starts_with("json:")) return;
+  Options parsed;
+  try {
+    parsed = Options::from_value(Value::parse(std::string_view(spot.filename).substr(5)));
+  } catch (const Error& error) {
+    std::string text = error.message();
+    if (text != "Invalid JSON object given") text = "Could not parse the JSON options: " + text;
+    throw Error(ErrorKind::kInvalid, text);
   }
-  auto detect = Node::DetectZeroes::kOff;
-  std::string node_name;
-  take_generic(spot, &detect, &node_name);
+  spot.options.merge_missing(parsed);
+  spot.filename.clear();
+  if (spot.options.empty() && spot.format.empty())
+    throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
+}
 
+// The driver that is named, or to which the name of a protocol leads; null: the content decides.
+const Driver* take_driver(const Context& context, Opener::Spot& spot) {
   const Driver* driver = nullptr;
-  auto driver_name = spot.options.string("driver");
+  auto name = spot.options.string("driver");
   spot.options.erase("driver");
-  if (!spot.format.empty()) driver_name = spot.format;
-  if (driver_name) {
-    driver = context.registry().find(*driver_name);
+  if (!spot.format.empty()) name = spot.format;
+  if (name) {
+    driver = context.registry().find(*name);
     if (driver == nullptr)
       throw Error(ErrorKind::kInvalid,
-                  "Unknown driver '" + *driver_name + "'" + similar_driver(context, *driver_name));
+                  "Unknown driver '" + *name + "'" + similar_driver(context, *name));
   }
-  bool plain = !spot.filename.empty();
   if (driver == nullptr && spot.protocol_level) {
     if (spot.filename.empty())
       throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
@@ -171,70 +169,109 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
       if (spot.flags.writable) spot.permissions.used |= Permissions::kWrite;
     }
   }
+  return driver;
+}
 
-  OpenContext request{.context = context,
-                      .driver = *context.registry().all().front(),
-                      .options = {},
-                      .flags = spot.flags,
-                      .filename = spot.filename,
-                      .depth = spot.depth,
-                      .permissions = spot.permissions,
-                      .ancestors = spot.ancestors,
-                      .probed_file = spot.file,
-                      .given_backing = spot.backing};
-  bool probed = false;
-  if (driver == nullptr) {
-    // Not told: open the file and look.
-    request.options = spot.options;
-    if (spot.filename.empty() && !spot.options.has_tree("file") && !spot.file)
-      throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
-    NodePtr file = co_await request.open_file("file");
-    std::exception_ptr error;
-    try {
-      driver = co_await probe(context, *file);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) {
-      co_await file->close();
-      std::rethrow_exception(error);
-    }
-    request.probed_file = file;
-    request.options.take_tree("file");
-    probed = !context.profile.trust_made_disks || !file->driver().traits().makes_its_disks;
-  } else {
-    request.options = std::move(spot.options);
+OpenContext context_of(Context& context, const Driver& driver, const Opener::Spot& spot,
+                       Options options) {
+  return {.context = context,
+          .driver = driver,
+          .options = std::move(options),
+          .flags = spot.flags,
+          .filename = spot.filename,
+          .depth = spot.depth,
+          .permissions = spot.permissions,
+          .ancestors = spot.ancestors,
+          .probed_file = spot.file,
+          .given_backing = spot.backing};
+}
+
+// Throws when REQUEST has an option that the driver did not use, or GIVEN one that is not offered.
+void refuse_unused(const OpenContext& request, const Options& given) {
+  const Driver& driver = request.driver;
+  std::vector<std::string> unused = request.options.unused();
+  for (const OptionSpec& spec : driver.open_options())
+    if (given.has(spec.name) && !request.context.profile.offers(spec))
+      unused.emplace_back(spec.name);
+  if (unused.empty()) return;
+  throw Error(ErrorKind::kInvalid, driver.kind() == DriverKind::kProtocol
+                                       ? "Block protocol '" + std::string(driver.name()) +
+                                             "' doesn't support the option '" + unused.front() + "'"
+                                       : "Block format '" + std::string(driver.name()) +
+                                             "' does not support the option '" + unused.front() +
+                                             "'");
+}
+
+}  // namespace
+
+// What NODE, opened with the options GIVEN, is called: as it was named, if that was a plain name.
+std::string Opener::shown_name(const Node& node, const Options& given, const std::string& name) {
+  const Driver& driver = node.driver();
+  Options own = given;
+  own.take_tree("file");
+  own.erase("file");
+  Options significant = without_manners(driver, own);
+  if (driver.kind() != DriverKind::kProtocol) {
+    significant.take_tree("backing");
+    significant.erase("backing");
+    significant.take_tree("data-file");
+    return canonical_name(node, significant, true);
   }
-  // OpenContext holds a reference: make one for the driver that was found.
-  OpenContext final_request{.context = context,
-                            .driver = *driver,
-                            .options = std::move(request.options),
-                            .flags = request.flags,
-                            .filename = request.filename,
-                            .depth = request.depth,
-                            .permissions = request.permissions,
-                            .ancestors = request.ancestors,
-                            .probed_file = request.probed_file,
-                            .given_backing = request.given_backing};
-  if (final_request.probed_file)
-    co_await set_permissions(*final_request.probed_file, final_request.file_permissions());
+  const auto only = own.string("filename");
+  if (only && significant.items().size() == 1) return *only;
+  if (!name.empty()) return name;
+  significant.set("driver", driver.name());
+  return "json:" + significant.to_value().compact(node.context().profile.json_order);
+}
 
-  const Options given = final_request.options;
-  check_reach(context, *driver);
-  NodePtr node = co_await driver->open(final_request);
+// The format of the image on BYTES, which are closed when there is none.
+Task<const Driver*> Opener::format_on(Context& context, NodePtr bytes) {
   std::exception_ptr error;
   try {
-    std::vector<std::string> unused = final_request.options.unused();
-    for (const OptionSpec& spec : driver->open_options())
-      if (given.has(spec.name) && !context.profile.offers(spec)) unused.emplace_back(spec.name);
-    if (!unused.empty()) {
-      throw Error(ErrorKind::kInvalid,
-                  driver->kind() == DriverKind::kProtocol
-                      ? "Block protocol '" + std::string(driver->name()) +
-                            "' doesn't support the option '" + unused.front() + "'"
-                      : "Block format '" + std::string(driver->name()) +
-                            "' does not support the option '" + unused.front() + "'");
-    }
+    const Driver* driver = co_await probe(context, *bytes);
+    co_return driver;
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await bytes->close();
+  std::rethrow_exception(error);
+}
+
+Task<NodePtr> Opener::open(Context& context, Spot spot) {
+  if (spot.depth > kMaxDepth)
+    throw Error(ErrorKind::kInvalid,
+                "The chain of images is deeper than " + std::to_string(kMaxDepth) + " layers");
+  take_json_name(spot);
+  auto detect = Node::DetectZeroes::kOff;
+  std::string node_name;
+  take_generic(spot, &detect, &node_name);
+  const std::string named = spot.filename;
+  const Driver* driver = take_driver(context, spot);
+  Options options = std::move(spot.options);
+  bool probed = false;
+  if (driver == nullptr) {
+    // The format is not known: open the file and look.
+    if (spot.filename.empty() && !options.has_tree("file") && !spot.file)
+      throw Error(ErrorKind::kInvalid, "Must specify either driver or file");
+    OpenContext request =
+        context_of(context, *context.registry().all().front(), spot, std::move(options));
+    spot.file = co_await request.open_file("file");
+    driver = co_await format_on(context, spot.file);
+    spot.filename = request.filename;
+    options = std::move(request.options);
+    options.take_tree("file");
+    probed = !context.profile.trust_made_disks || !spot.file->driver().traits().makes_its_disks;
+  }
+  OpenContext request = context_of(context, *driver, spot, std::move(options));
+  if (request.probed_file)
+    co_await set_permissions(*request.probed_file, request.file_permissions());
+
+  const Options given = request.options;
+  check_reach(context, *driver);
+  NodePtr node = co_await driver->open(request);
+  std::exception_ptr error;
+  try {
+    refuse_unused(request, given);
   } catch (...) {
     error = std::current_exception();
   }
@@ -249,37 +286,24 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   node->discard_unmap_ = spot.flags.discard_unmap;
   node->detect_zeroes_ = detect;
   node->node_name_ = node_name.empty() ? context.next_node_name() : node_name;
-  if (node->filename_.empty()) {
-    Options own = given;
-    own.take_tree("file");
-    own.erase("file");
-    if (driver->kind() == DriverKind::kProtocol) {
-      Options tree = without_manners(*driver, own);
-      const auto name = own.string("filename");
-      const bool only_name = name && tree.items().size() == 1;
-      tree.set("driver", driver->name());
-      node->filename_ = only_name ? *name
-                        : plain   ? spot.filename
-                                  : "json:" + tree.to_value().compact(context.profile.json_order);
-    } else {
-      Options significant = without_manners(*driver, own);
-      significant.take_tree("backing");
-      significant.erase("backing");
-      significant.take_tree("data-file");
-      node->filename_ = canonical_name(*node, significant, true);
-    }
-  }
-  if (probed && spot.flags.writable && driver->name() == "raw") {
-    node->probed_raw_ = true;
-    node->limits_.request_alignment = std::max<uint32_t>(node->limits_.request_alignment, 512);
-    if (!spot.flags.quiet_probe)
-      context.tell("WARNING: Image format was not specified for '" + node->filename_ +
-                   "' and probing guessed raw.\n"
-                   "         Automatically detecting the format is dangerous for raw images, write "
-                   "operations on block 0 will be restricted.\n"
-                   "         Specify the 'raw' format explicitly to remove the restrictions.");
-  }
+  if (node->filename_.empty())
+    node->filename_ = shown_name(*node, given, named.empty() ? "" : spot.filename);
+  if (probed && spot.flags.writable && driver->name() == "raw") guard_probed_raw(*node, spot.flags);
   co_return node;
+}
+
+// A guest that writes the header of another format into what seems to be a raw disk would decide
+// what the next opening reads.
+void Opener::guard_probed_raw(Node& node, const OpenFlags& flags) {
+  node.probed_raw_ = true;
+  node.limits_.request_alignment = std::max<uint32_t>(node.limits_.request_alignment, 512);
+  if (flags.quiet_probe) return;
+  node.context().tell(
+      "WARNING: Image format was not specified for '" + node.filename_ +
+      "' and probing guessed raw.\n"
+      "         Automatically detecting the format is dangerous for raw images, write "
+      "operations on block 0 will be restricted.\n"
+      "         Specify the 'raw' format explicitly to remove the restrictions.");
 }
 
 Task<NodePtr> open_node(Context& context, OpenRequest request) {

@@ -35,6 +35,9 @@ class Opener {
  private:
   static void take_generic(Spot& spot, Node::DetectZeroes* detect, std::string* node_name);
   static Task<const Driver*> probe(Context& context, Node& file);
+  static Task<const Driver*> format_on(Context& context, NodePtr bytes);
+  static std::string shown_name(const Node& node, const Options& given, const std::string& name);
+  static void guard_probed_raw(Node& node, const OpenFlags& flags);
 };
 
 }  // namespace cairn

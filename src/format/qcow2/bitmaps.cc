@@ -271,45 +271,62 @@ Task<void> Qcow2Node::free_ranges(const std::vector<HostRange>& ranges) {
   }
 }
 
-Task<void> Qcow2Node::store_bitmaps() {
-  if (!bitmaps_loaded_) co_return;
+// The bitmaps that the image will have, and which clusters stay.
+struct Qcow2Node::BitmapPlan {
   struct Item {
     DirtyBitmapPtr bitmap;
     BitmapEntry entry;
     bool rewrite = false;
   };
   std::vector<Item> items;
-  std::vector<bool> kept(bitmaps_.size());
+  std::vector<bool> kept;  // of the bitmaps stored before
   bool same_layout = true;
+
+  std::vector<BitmapEntry> entries() const {
+    std::vector<BitmapEntry> result;
+    for (const Item& item : items) result.push_back(item.entry);
+    return result;
+  }
+};
+
+Qcow2Node::BitmapPlan Qcow2Node::plan_bitmaps() const {
+  BitmapPlan plan;
+  plan.kept.resize(bitmaps_.size());
   for (const DirtyBitmapPtr& bitmap : bitmaps().list()) {
     // A downgraded image cannot keep them.
     if (!bitmap->persistent() || header_.version < 3) continue;
-    Item item{.bitmap = bitmap, .entry = {}, .rewrite = true};
+    BitmapPlan::Item item{.bitmap = bitmap, .entry = {}, .rewrite = true};
     const auto found = std::find(loaded_bitmaps_.begin(), loaded_bitmaps_.end(), bitmap);
     if (found != loaded_bitmaps_.end()) {
       const auto index = static_cast<size_t>(found - loaded_bitmaps_.begin());
       item.entry = bitmaps_[index];
       item.rewrite = !bitmap->inconsistent() && bitmap->changed();
-      kept[index] = !item.rewrite;
-      same_layout = same_layout && index == items.size();
+      plan.kept[index] = !item.rewrite;
+      plan.same_layout = plan.same_layout && index == plan.items.size();
     }
     if (!bitmap->inconsistent()) {
       item.entry.name = bitmap->name();
       item.entry.granularity_bits = static_cast<uint8_t>(__builtin_ctzll(bitmap->granularity()));
       item.entry.flags = bitmap->enabled() ? BitmapEntry::kAuto : 0;
     }
-    same_layout = same_layout && !item.rewrite;
-    items.push_back(std::move(item));
+    plan.same_layout = plan.same_layout && !item.rewrite;
+    plan.items.push_back(std::move(item));
   }
-  std::vector<BitmapEntry> entries;
-  for (const Item& item : items) entries.push_back(item.entry);
-  // All of them are stored anew as soon as one has changed, where that layout is wanted.
-  if (!same_layout && !context().profile.keep_stored_bitmaps) {
-    for (Item& item : items) item.rewrite = !item.bitmap->inconsistent();
-    for (size_t i = 0; i < kept.size(); ++i)
-      kept[i] = kept[i] && loaded_bitmaps_[i] && loaded_bitmaps_[i]->inconsistent();
+  // All of them are stored again as soon as one has changed, where that layout is wanted.
+  if (!plan.same_layout && !context().profile.keep_stored_bitmaps) {
+    for (BitmapPlan::Item& item : plan.items) item.rewrite = !item.bitmap->inconsistent();
+    for (size_t i = 0; i < plan.kept.size(); ++i)
+      plan.kept[i] = plan.kept[i] && loaded_bitmaps_[i] && loaded_bitmaps_[i]->inconsistent();
   }
-  if (same_layout && items.size() == bitmaps_.size()) {
+  plan.same_layout = plan.same_layout && plan.items.size() == bitmaps_.size();
+  return plan;
+}
+
+Task<void> Qcow2Node::store_bitmaps() {
+  if (!bitmaps_loaded_) co_return;
+  const BitmapPlan plan = plan_bitmaps();
+  std::vector<BitmapEntry> entries = plan.entries();
+  if (plan.same_layout) {
     if (bitmaps_.empty()) co_return;
     if (encode_bitmap_directory(entries) != encode_bitmap_directory(bitmaps_))
       co_await rewrite_bitmap_directory(std::move(entries));
@@ -322,21 +339,10 @@ Task<void> Qcow2Node::store_bitmaps() {
   std::vector<std::byte> first_cluster;
   std::exception_ptr error;
   try {
-    for (size_t i = 0; i < items.size(); ++i)
-      if (items[i].rewrite) co_await store_bitmap(*items[i].bitmap, entries[i], placed);
-    extensions.bitmaps.reset();
+    co_await place_bitmaps(plan, entries, placed);
+    extensions.bitmaps = co_await place_bitmap_directory(entries, placed);
     header.autoclear &= ~kAutoclearBitmaps;
-    if (!entries.empty()) {
-      const std::vector<std::byte> directory = encode_bitmap_directory(entries);
-      const uint64_t clusters = div_ceil(directory.size(), cluster());
-      const uint64_t place = co_await allocate(clusters);
-      placed.push_back({place, clusters * cluster()});
-      co_await file_->write(place, directory);
-      extensions.bitmaps = BitmapsExtension{.count = static_cast<uint32_t>(entries.size()),
-                                            .directory_bytes = directory.size(),
-                                            .directory_offset = place};
-      header.autoclear |= kAutoclearBitmaps;
-    }
+    if (extensions.bitmaps) header.autoclear |= kAutoclearBitmaps;
     // The refcount structures may have moved meanwhile.
     header.refcount_table_offset = header_.refcount_table_offset;
     header.refcount_table_clusters = header_.refcount_table_clusters;
@@ -357,7 +363,7 @@ Task<void> Qcow2Node::store_bitmaps() {
     freed.push_back({extensions_.bitmaps->directory_offset,
                      align_up(extensions_.bitmaps->directory_bytes, cluster())});
   for (size_t i = 0; i < bitmaps_.size(); ++i)
-    if (!kept[i]) co_await collect_bitmap(bitmaps_[i], freed);
+    if (!plan.kept[i]) co_await collect_bitmap(bitmaps_[i], freed);
   // Should this fail, nobody knows which header is on disk: both sets of clusters stay.
   co_await file_->write(0, first_cluster);
   co_await file_->flush();
@@ -370,10 +376,30 @@ Task<void> Qcow2Node::store_bitmaps() {
   co_await file_->flush();
   bitmaps_ = std::move(entries);
   loaded_bitmaps_.clear();
-  for (const Item& item : items) {
+  for (const BitmapPlan::Item& item : plan.items) {
     item.bitmap->set_unchanged();
     loaded_bitmaps_.push_back(item.bitmap);
   }
+}
+
+Task<void> Qcow2Node::place_bitmaps(const BitmapPlan& plan, std::vector<BitmapEntry>& entries,
+                                    std::vector<HostRange>& placed) {
+  for (size_t i = 0; i < plan.items.size(); ++i)
+    if (plan.items[i].rewrite) co_await store_bitmap(*plan.items[i].bitmap, entries[i], placed);
+}
+
+// Writes the directory of ENTRIES to new clusters; there is none without entries.
+Task<std::optional<BitmapsExtension>> Qcow2Node::place_bitmap_directory(
+    const std::vector<BitmapEntry>& entries, std::vector<HostRange>& placed) {
+  if (entries.empty()) co_return std::nullopt;
+  const std::vector<std::byte> directory = encode_bitmap_directory(entries);
+  const uint64_t clusters = div_ceil(directory.size(), cluster());
+  const uint64_t place = co_await allocate(clusters);
+  placed.push_back({place, clusters * cluster()});
+  co_await file_->write(place, directory);
+  co_return BitmapsExtension{.count = static_cast<uint32_t>(entries.size()),
+                             .directory_bytes = directory.size(),
+                             .directory_offset = place};
 }
 
 }  // namespace cairn

@@ -352,6 +352,12 @@ class Qcow2Node : public FormatNode,
   Task<void> collect_bitmap(const qcow2::BitmapEntry& entry, std::vector<HostRange>& ranges);
   Task<void> free_ranges(const std::vector<HostRange>& ranges);
   Task<void> store_bitmaps();
+  struct BitmapPlan;
+  BitmapPlan plan_bitmaps() const;
+  Task<void> place_bitmaps(const BitmapPlan& plan, std::vector<qcow2::BitmapEntry>& entries,
+                           std::vector<HostRange>& placed);
+  Task<std::optional<qcow2::BitmapsExtension>> place_bitmap_directory(
+      const std::vector<qcow2::BitmapEntry>& entries, std::vector<HostRange>& placed);
 
   qcow2::Header header_;
   qcow2::Extensions extensions_;

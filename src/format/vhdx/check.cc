@@ -14,19 +14,20 @@ namespace {
 
 constexpr uint64_t kReportedEntries = 1024;
 
+}  // namespace
+
 // One walk through the table.
-struct Findings {
-  CheckRequest& request;
+struct VhdxNode::Findings {
+  const CheckRequest& request;
   CheckResult& result;
+  std::vector<uint64_t> untidy = {};  // entries that are right but for reserved bits
   void error(const std::string& text) {
     ++result.corruptions;
     if (request.report) request.report("ERROR " + text);
   }
 };
 
-}  // namespace
-
-// Space behind the first block that nothing refers to.
+// Space after the first block that nothing refers to.
 std::vector<Room> VhdxNode::gaps() {
   std::vector<Room> result;
   if (parameters_.leave_allocated) return result;
@@ -62,62 +63,12 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
   }
   if (pending_log_ && request.report)
     request.report("The log is not empty; what it holds was taken into account.");
-  const uint64_t file_end = file_->length();
-  std::vector<uint64_t> untidy;
   for (uint64_t index = 0; index < geometry_.entries; ++index) {
     report_work(context(), "check", index, geometry_.entries, kReportedEntries);
-    const bool bitmap = index % (geometry_.chunk_blocks + 1) == geometry_.chunk_blocks;
-    const uint64_t block = index - index / (geometry_.chunk_blocks + 1);
-    if ((bitmap && !parameters_.has_parent) || (!bitmap && block >= geometry_.blocks)) continue;
-    const Entry entry = co_await entry_at(index);
-    const std::string name = "VHDX BAT entry " + std::to_string(index);
-    if (!bitmap) ++result.total_clusters;
-    const bool data = bitmap ? entry.state() == kPresent : entry.has_data();
-    if (bitmap && entry.state() != kPresent && entry.state() != kNotPresent)
-      findings.error(name + " of a sector bitmap has state " + std::to_string(entry.state()) + ".");
-    if (!bitmap && (entry.state() == kReserved || entry.state() == kOldUnmapped ||
-                    (entry.state() == kPartial && !parameters_.has_parent)))
-      findings.error(name + " has the invalid state " + std::to_string(entry.state()) + ".");
-    if (entry.reserved_bits() || (entry.state() == kZeroBlock && entry.offset() != 0)) {
-      findings.error(name + " has reserved bits set.");
-      untidy.push_back(index);
-    }
-    if (!data) continue;
-    if (!bitmap) ++result.allocated_clusters;
-    const uint64_t bytes = bitmap ? kBitmapBlockBytes : block_bytes();
-    const uint64_t begin = entry.offset();
-    const uint64_t needed =
-        bitmap ? bytes : std::min(bytes, parameters_.size - block * block_bytes());
-    if (begin > static_cast<uint64_t>(INT64_MAX) - bytes) {
-      findings.error(name + " offset overflow.");
-      continue;
-    }
-    if (begin >= file_end)
-      findings.error(name + " start offset " + std::to_string(begin) +
-                     " points after end of file (" + std::to_string(file_end) +
-                     "). Image has probably been truncated.");
-    if (begin + needed > file_end)
-      findings.error(name + " end offset " + std::to_string(begin + bytes) +
-                     " points after end of file (" + std::to_string(file_end) +
-                     "). Image has probably been truncated.");
-    if (begin < kMiB) findings.error(name + " points into the headers.");
-    if (shared_.contains(begin)) findings.error(name + " shares its space with another block.");
-    if (entry.state() == kPartial && parameters_.has_parent) {
-      const uint64_t chunk = geometry_.bitmap_index(block / geometry_.chunk_blocks);
-      const Entry there = co_await entry_at(chunk);
-      if (there.state() != kPresent)
-        findings.error(name + " is present in part, without a sector bitmap.");
-    }
-    const auto overlaps = [&](uint64_t from, uint64_t length) {
-      if (begin < from + length && from < begin + bytes)
-        findings.error(name + " overlaps with the region at " + std::to_string(from) + ".");
-    };
-    overlaps(journal_->header().log_offset, journal_->header().log_length);
-    for (const Region& region : regions_.regions) overlaps(region.offset, region.length);
-    result.image_end_offset = std::max(result.image_end_offset, begin + bytes);
+    co_await check_table_entry(index, findings);
   }
   report_work(context(), "check", geometry_.entries, geometry_.entries);
-  const bool blocks_good = result.corruptions == untidy.size();
+  const bool blocks_good = result.corruptions == findings.untidy.size();
   if (journal_->other_damaged()) findings.error("One of the headers is damaged.");
   for (int i = 0; i < 2; ++i)
     if (region_damaged_[i])
@@ -130,44 +81,13 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
 
   // Nothing is changed where blocks are wrong: no repair could know what was meant.
   if (repair && result.corruptions != 0 && blocks_good) {
-    damage_.clear();
-    co_await journal_->begin(false);
-    if (log_damaged_) {
-      co_await journal_->empty_log();
-      log_damaged_ = false;
-    }
-    std::vector<std::byte> encoded;
-    const std::vector<PagePtr> pages = co_await region_pages(regions_, encoded);
-    pages_->change([&] {
-      size_t at = 0;
-      for (const PagePtr& page : pages) {
-        pages_->set_bytes(page, 0, ByteSpan(encoded).subspan(at, kSectorBytes));
-        at = (at + kSectorBytes) % kTableBytes;
-      }
-    });
-    co_await commit();
-    region_damaged_[0] = region_damaged_[1] = false;
-    for (const uint64_t index : untidy) {
-      const PagePtr page = co_await table_page(index);
-      const Entry before = co_await entry_at(index);
-      const bool keeps = before.state() != kZeroBlock && before.state() != kNotPresent;
-      pages_->change([&] {
-        set_entry(page, index, Entry::make(before.state(), keeps ? before.offset() : 0));
-      });
-      if (pages_->dirty() > 64) co_await commit();
-    }
-    co_await commit();
-    co_await journal_->empty_log();
+    co_await repair_tables(findings.untidy);
     result.corruptions_fixed += result.corruptions;
     result.corruptions = 0;
   }
   if (request.repair != CheckRequest::Repair::kNone && !read_only() && result.leaks != 0 &&
       result.corruptions == 0) {
-    co_await journal_->begin(false);
-    co_await trim_file();
-    // What lies between blocks is given back to the host; later blocks take it first.
-    for (const Room& gap : gaps()) co_await file_->discard(gap.offset, gap.bytes);
-    const uint64_t left = co_await leaked_blocks();
+    const uint64_t left = co_await release_leaks();
     result.leaks_fixed = result.leaks - std::min(left, result.leaks);
     result.leaks = left;
   }
@@ -178,6 +98,111 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
     result.image_end_offset = 0;
   }
   co_return result;
+}
+
+Task<void> VhdxNode::check_table_entry(uint64_t index, Findings& findings) {
+  const bool bitmap = index % (geometry_.chunk_blocks + 1) == geometry_.chunk_blocks;
+  const uint64_t block = index - index / (geometry_.chunk_blocks + 1);
+  if ((bitmap && !parameters_.has_parent) || (!bitmap && block >= geometry_.blocks)) co_return;
+  const Entry entry = co_await entry_at(index);
+  const std::string name = "VHDX BAT entry " + std::to_string(index);
+  if (!bitmap) ++findings.result.total_clusters;
+  const bool data = bitmap ? entry.state() == kPresent : entry.has_data();
+  if (bitmap && entry.state() != kPresent && entry.state() != kNotPresent)
+    findings.error(name + " of a sector bitmap has state " + std::to_string(entry.state()) + ".");
+  if (!bitmap && (entry.state() == kReserved || entry.state() == kOldUnmapped ||
+                  (entry.state() == kPartial && !parameters_.has_parent)))
+    findings.error(name + " has the invalid state " + std::to_string(entry.state()) + ".");
+  if (entry.reserved_bits() || (entry.state() == kZeroBlock && entry.offset() != 0)) {
+    findings.error(name + " has reserved bits set.");
+    findings.untidy.push_back(index);
+  }
+  if (!data) co_return;
+  if (!bitmap) ++findings.result.allocated_clusters;
+  const uint64_t bytes = bitmap ? kBitmapBlockBytes : block_bytes();
+  const uint64_t needed = bitmap ? bytes : std::min(bytes, parameters_.size - block * bytes);
+  const Room place{entry.offset(), bytes};
+  if (!check_place(name, place, needed, findings)) co_return;
+  if (entry.state() == kPartial && parameters_.has_parent) {
+    const Entry there = co_await entry_at(geometry_.bitmap_index(block / geometry_.chunk_blocks));
+    if (there.state() != kPresent)
+      findings.error(name + " is present in part, without a sector bitmap.");
+  }
+  check_overlaps(name, place, findings);
+}
+
+// False when the end of PLACE, which the entry NAME has, is no number. The file must have its first
+// NEEDED bytes.
+bool VhdxNode::check_place(const std::string& name, Room place, uint64_t needed,
+                           Findings& findings) const {
+  const uint64_t file_end = file_->length();
+  const auto past_end = [&](const char* which, uint64_t offset) {
+    findings.error(name + " " + which + " offset " + std::to_string(offset) +
+                   " points after end of file (" + std::to_string(file_end) +
+                   "). Image has probably been truncated.");
+  };
+  const uint64_t begin = place.offset;
+  if (begin > static_cast<uint64_t>(INT64_MAX) - place.bytes) {
+    findings.error(name + " offset overflow.");
+    return false;
+  }
+  if (begin >= file_end) past_end("start", begin);
+  if (begin + needed > file_end) past_end("end", begin + place.bytes);
+  if (begin < kMiB) findings.error(name + " points into the headers.");
+  if (shared_.contains(begin)) findings.error(name + " shares its space with another block.");
+  return true;
+}
+
+void VhdxNode::check_overlaps(const std::string& name, Room place, Findings& findings) const {
+  const uint64_t end = place.offset + place.bytes;
+  const auto check_region = [&](uint64_t from, uint64_t length) {
+    if (place.offset < from + length && from < end)
+      findings.error(name + " overlaps with the region at " + std::to_string(from) + ".");
+  };
+  check_region(journal_->header().log_offset, journal_->header().log_length);
+  for (const Region& region : regions_.regions) check_region(region.offset, region.length);
+  findings.result.image_end_offset = std::max(findings.result.image_end_offset, end);
+}
+
+// Writes headers, log and region tables again, and the entries UNTIDY without their reserved bits.
+Task<void> VhdxNode::repair_tables(std::vector<uint64_t> untidy) {
+  damage_.clear();
+  co_await journal_->begin(false);
+  if (log_damaged_) {
+    co_await journal_->empty_log();
+    log_damaged_ = false;
+  }
+  std::vector<std::byte> encoded;
+  const std::vector<PagePtr> pages = co_await region_pages(regions_, encoded);
+  pages_->change([&] {
+    size_t at = 0;
+    for (const PagePtr& page : pages) {
+      pages_->set_bytes(page, 0, ByteSpan(encoded).subspan(at, kSectorBytes));
+      at = (at + kSectorBytes) % kTableBytes;
+    }
+  });
+  co_await commit();
+  region_damaged_[0] = region_damaged_[1] = false;
+  for (const uint64_t index : untidy) {
+    const PagePtr page = co_await table_page(index);
+    const Entry before = co_await entry_at(index);
+    const bool keeps = before.state() != kZeroBlock && before.state() != kNotPresent;
+    pages_->change(
+        [&] { set_entry(page, index, Entry::make(before.state(), keeps ? before.offset() : 0)); });
+    if (pages_->dirty() > 64) co_await commit();
+  }
+  co_await commit();
+  co_await journal_->empty_log();
+}
+
+// The blocks that are still lost afterwards.
+Task<uint64_t> VhdxNode::release_leaks() {
+  co_await journal_->begin(false);
+  co_await trim_file();
+  // Free space between blocks is given back to the host; later blocks take it first.
+  for (const Room& gap : gaps()) co_await file_->discard(gap.offset, gap.bytes);
+  const uint64_t left = co_await leaked_blocks();
+  co_return left;
 }
 
 }  // namespace cairn

@@ -109,6 +109,13 @@ class VhdxNode : public FormatNode,
   // check.cc
   std::vector<vhdx::Room> gaps();
   Task<uint64_t> leaked_blocks();
+  struct Findings;
+  Task<void> check_table_entry(uint64_t index, Findings& findings);
+  bool check_place(const std::string& name, vhdx::Room place, uint64_t needed,
+                   Findings& findings) const;
+  void check_overlaps(const std::string& name, vhdx::Room place, Findings& findings) const;
+  Task<void> repair_tables(std::vector<uint64_t> untidy);
+  Task<uint64_t> release_leaks();
 
   // resize.cc
   Task<void> grow(uint64_t size);
