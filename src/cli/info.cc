@@ -50,7 +50,7 @@ void print_node(const Value& info, const std::string& path, size_t indent, bool 
     const auto* members = data->get_if<Value::Object>();
     if (members == nullptr || !members->empty()) {
       print(blanks + "Format specific information:\n");
-      print_tree(*data, indent + 4);
+      print(tree_text(*data, indent + 4));
     }
   }
   for (const Value& child : *children) {

@@ -40,14 +40,14 @@ void print_snapshots(const Value& list, const std::string& indent) {
   }
 }
 
-void print_tree(const Value& value, size_t indent) {
+std::string tree_text(const Value& value, size_t indent) {
+  std::string text;
   const std::string blanks(indent, ' ');
   const auto entry = [&](const std::string& label, const Value& member) {
     if (member.is_object() || member.is_array()) {
-      print(blanks + label + ":\n");
-      print_tree(member, indent + 4);
+      text += blanks + label + ":\n" + tree_text(member, indent + 4);
     } else {
-      print(blanks + shown(label) + ": " + shown(member.scalar_text()) + "\n");
+      text += blanks + shown(label) + ": " + shown(member.scalar_text()) + "\n";
     }
   };
   if (const auto* object = value.get_if<Value::Object>()) {
@@ -59,6 +59,7 @@ void print_tree(const Value& value, size_t indent) {
   } else if (const auto* items = value.get_if<Value::Array>()) {
     for (size_t i = 0; i < items->size(); ++i) entry("[" + std::to_string(i) + "]", (*items)[i]);
   }
+  return text;
 }
 
 }  // namespace cairn::cli

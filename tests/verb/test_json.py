@@ -158,7 +158,7 @@ def run(line):
 
 
 def test_every_verb_has_a_section():
-    tools = {"io", "nbd"}
+    tools = {"nbd"}
     assert set(PAGE) - {"convert --for help", "nbd --list"} == set(verbs()) - tools
 
 
@@ -186,7 +186,7 @@ def test_examples_and_tables(images, section):
     assert {at: set(known) for at, known in objects.items()} == seen
 
 
-@pytest.mark.parametrize("verb", sorted(set(verbs()) - {"io", "nbd"}))
+@pytest.mark.parametrize("verb", sorted(set(verbs()) - {"nbd"}))
 def test_what_is_neither_human_nor_json(folder, cairn, ours, verb):
     done = cairn(verb, "--output", "xml", *(["a"] if verb == "formats" else []), ok=False)
     assert (
@@ -197,6 +197,17 @@ def test_what_is_neither_human_nor_json(folder, cairn, ours, verb):
     if verb in QEMUS:
         return
     assert ours(verb, "--output", "json", ok=False).code in (1, 2)
+
+
+def test_io_keeps_its_exit_code_and_reads_standard_input(images, cairn, ours):
+    done = cairn("io", "--output=json", "-c", "read -P 9 0 512", "disk.raw", "-f", "raw", ok=False)
+    assert done.code == 1 and done.json()["commands"][0]["succeeded"] is False
+    typed = "aio_write -P 5 0 4k\naio_flush\nlength\n"
+    printed = cairn("io", "--output", "json", "disk.qcow2", input=typed).json()["commands"]
+    assert [one["command"] for one in printed] == typed.splitlines()
+    assert [len(one["results"]) for one in printed] == [0, 1, 0]
+    assert printed[2]["output"] == "1 MiB\n"
+    assert ours("io", "--output", "json", ok=False).code == 1
 
 
 def test_nbd_prints_json_of_lists_only(images, cairn):

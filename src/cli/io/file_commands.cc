@@ -155,7 +155,7 @@ Task<bool> info_command(Shell& shell, std::vector<std::string>) {
       node->driver().kind() == DriverKind::kProtocol ? Value() : specific_info_of(*node);
   if (!specific.is_null()) {
     print("Format specific information:\n");
-    print_tree(specific, 4);
+    print(tree_text(specific, 4));
   }
   co_return true;
 }

@@ -17,6 +17,7 @@ std::vector<Flag> io_flags() {
       {'i', "aio", "MODE", "accepted; the engine is chosen by CAIRN_ENGINE"},
       {'k', "native-aio", nullptr, "as --aio=native"},
       {'T', "trace", "PATTERN", "accepted for compatibility"},
+      kOutputFlag,
       kForceShareFlag,
       kImageOptsFlag,
       kObjectFlag,

@@ -1,7 +1,7 @@
 #include <cctype>
 #include <cstdio>
 
-#include "cli/io/shell.h"
+#include "cli/io/transcript.h"
 
 namespace cairn::cli::io {
 
@@ -39,6 +39,7 @@ std::string time_text(double seconds, bool fixed) {
 }  // namespace
 
 void print_outcome(const Outcome& outcome) {
+  if (Transcript* transcript = Transcript::current()) return transcript->outcome(outcome);
   const double per_second = 1 / outcome.seconds;
   const double rate = outcome.done == 0 ? 0 : static_cast<double>(outcome.done) * per_second;
   char text[900];

@@ -12,6 +12,8 @@
 #include "base/size.h"
 #include "block/driver.h"
 #include "cli/io/io.h"
+#include "cli/io/transcript.h"
+#include "cli/report.h"
 #include "cli/size_text.h"
 #include "cli/trace.h"
 
@@ -316,7 +318,22 @@ struct Invocation {
   std::optional<OpenHow> file;
 };
 
+Task<bool> run_recorded(Shell& shell, std::string line) {
+  Transcript* transcript = Transcript::current();
+  if (transcript != nullptr) transcript->begin(line);
+  const bool good = co_await shell.run_line(std::move(line));
+  if (transcript != nullptr) transcript->end(good);
+  co_return good;
+}
+
+std::string prompt_of(const Session& session) {
+  if (session.json) return {};
+  return session.program + (session.manners.tool.empty() ? " io> " : "> ");
+}
+
 Task<int> serve(Shell& shell, Invocation invocation) {
+  std::optional<Transcript> transcript;
+  if (shell.session.json) transcript.emplace();
   bool good = true;
   if (invocation.file) {
     const bool opened = co_await shell.open_file(std::move(*invocation.file));
@@ -325,21 +342,25 @@ Task<int> serve(Shell& shell, Invocation invocation) {
   if (!invocation.lines.empty()) {
     for (const std::string& line : invocation.lines) {
       if (shell.quit) break;
-      const bool fine = co_await shell.run_line(line);
+      const bool fine = co_await run_recorded(shell, line);
       good = good && fine;
     }
   } else {
-    LineSource source(shell.session.program +
-                      (shell.session.manners.tool.empty() ? " io> " : "> "));
+    LineSource source(prompt_of(shell.session));
     while (!shell.quit) {
       const std::optional<std::string> line = co_await run_blocking([&] { return source.next(); });
       if (!line) break;
-      const bool fine = co_await shell.run_line(*line);
+      const bool fine = co_await run_recorded(shell, *line);
       good = good && fine;
       std::fflush(stdout);
     }
   }
   co_await shell.close_file();
+  if (transcript) {
+    Value report = Value::object();
+    report.set("commands", transcript->commands());
+    print_report(shell.session, report);
+  }
   co_return good ? 0 : 1;
 }
 

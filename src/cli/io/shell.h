@@ -105,6 +105,9 @@ uint64_t number(const Shell& shell, const std::string& text);
 uint8_t pattern_byte(const std::string& text);
 constexpr uint64_t kMostBytes = 2147483136;  // 2^31 - 512
 
+// Standard output; the Transcript where there is one. Hides cli::print.
+void print(std::string_view text);
+
 // --- report.cc ---
 // "64 KiB", "1.500 KiB", "40 bytes".
 std::string units(double value);
