@@ -4,11 +4,11 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "protocol/http/location.h"
-#include "protocol/http/response.h"
+#include "protocol/web/location.h"
+#include "protocol/web/response.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace cairn::http;
+  using namespace cairn::web;
   std::string_view text(reinterpret_cast<const char*>(data), size);
   Response first, second;
   while (!text.empty()) {

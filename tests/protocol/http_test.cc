@@ -1,10 +1,10 @@
 // What web servers say, and what URLs hold.
 #include <gtest/gtest.h>
 
-#include "protocol/http/location.h"
-#include "protocol/http/response.h"
+#include "protocol/web/location.h"
+#include "protocol/web/response.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 TEST(HttpResponse, Ranges) {
@@ -67,4 +67,4 @@ TEST(HttpLocation, Origins) {
 }
 
 }  // namespace
-}  // namespace cairn::http
+}  // namespace cairn::web

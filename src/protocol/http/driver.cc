@@ -4,12 +4,12 @@
 #include "block/context.h"
 #include "block/open.h"
 #include "protocol/driver_options.h"
-#include "protocol/http/node.h"
+#include "protocol/web/remote_node.h"
 
 namespace cairn {
 namespace {
 
-using namespace http;
+using namespace web;
 
 const OptionSchema kOpenOptions = {
     {"url", OptionType::kString, "", "where the file is"},
@@ -56,18 +56,20 @@ Settings settings_of(Context& context, std::string_view scheme, const Options& o
   constexpr uint64_t kMostSeconds = 10'000;
   const uint64_t timeout = options.number("timeout").value_or(30);
   if (timeout > kMostSeconds) invalid("timeout parameter is too large or negative");
-  settings.timeout = std::chrono::seconds(timeout == 0 ? kMostSeconds : timeout);
-  settings.verify = options.boolean("sslverify").value_or(true);
+  settings.transport.timeout = std::chrono::seconds(timeout == 0 ? kMostSeconds : timeout);
+  settings.transport.verify = options.boolean("sslverify").value_or(true);
   if (options.has("cookie") && options.has("cookie-secret"))
     invalid("curl driver cannot handle both cookie and cookie secret");
   settings.cookie =
       options.string("cookie").value_or(secret_option(context, options, "cookie-secret"));
   settings.user = options.string("username").value_or("");
   settings.password = secret_option(context, options, "password-secret");
-  settings.proxy_user = options.string("proxy-username").value_or("");
-  settings.proxy_password = secret_option(context, options, "proxy-password-secret");
-  settings.connections = bounded_option(options, "connections", 1, 64, settings.connections);
-  settings.retries = bounded_option(options, "retries", 0, 1000, settings.retries);
+  settings.transport.proxy_user = options.string("proxy-username").value_or("");
+  settings.transport.proxy_password = secret_option(context, options, "proxy-password-secret");
+  settings.transport.connections =
+      bounded_option(options, "connections", 1, 64, settings.transport.connections);
+  settings.transport.retries =
+      bounded_option(options, "retries", 0, 1000, settings.transport.retries);
   settings.cookie_file = options.string("cookie-file").value_or("");
   settings.header = secret_option(context, options, "header-secret");
   while (!settings.header.empty() &&
@@ -76,8 +78,8 @@ Settings settings_of(Context& context, std::string_view scheme, const Options& o
   if (settings.header.find_first_of("\r\n") != std::string::npos)
     invalid("The secret of 'header-secret' must be one line");
   settings.netrc = options.boolean("netrc").value_or(false);
-  settings.ca_file = options.string("cafile").value_or("");
-  settings.ca_directory = options.string("capath").value_or("");
+  settings.transport.ca_file = options.string("cafile").value_or("");
+  settings.transport.ca_directory = options.string("capath").value_or("");
   settings.certificate = options.string("certificate").value_or("");
   settings.key = options.string("key").value_or("");
   return settings;
@@ -108,7 +110,7 @@ class HttpDriver : public Driver {
                 .kind = DriverKind::kProtocol,
                 .prefixes = {scheme},
                 .abilities = {.read_only = true},
-                .capabilities = HttpNode::Capabilities::ids(),
+                .capabilities = RemoteNode::Capabilities::ids(),
                 .verbatim = true,
                 .fixed_size = true,
                 .remote = true,
@@ -122,7 +124,7 @@ class HttpDriver : public Driver {
     Settings settings = settings_of(request.context, name(), request.options);
     if (request.flags.writable)
       throw Error(ErrorKind::kDenied, "curl driver does not support writes");
-    auto node = std::make_shared<HttpNode>(
+    auto node = std::make_shared<RemoteNode>(
         request, std::move(settings), shown_name(request.context.profile, name(), request.options));
     co_await connect_or_close(*node);
     co_return node;

@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-namespace cairn::http {
+namespace cairn::web {
 
 // A URL with what it says about who asks taken out.
 struct Location {
@@ -24,4 +24,4 @@ std::string masked(std::string_view url);
 // told to the other. URLs without a user.
 bool same_origin(std::string_view a, std::string_view b);
 
-}  // namespace cairn::http
+}  // namespace cairn::web

@@ -1,4 +1,4 @@
-#include "protocol/http/node.h"
+#include "protocol/web/remote_node.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,18 +7,18 @@
 #include "block/context.h"
 #include "block/driver.h"
 
-namespace cairn::http {
+namespace cairn::web {
 
-HttpNode::HttpNode(OpenContext& request, Settings settings, std::string name)
+RemoteNode::RemoteNode(OpenContext& request, Settings settings, std::string name)
     : Node(request.context, request.driver), file_(request.context, std::move(settings)) {
   set_filename(std::move(name));
   mutable_limits().remote = true;
 }
 
 // The thread of the client uses the cache.
-HttpNode::~HttpNode() { file_.stop(); }
+RemoteNode::~RemoteNode() { file_.stop(); }
 
-Task<void> HttpNode::connect() {
+Task<void> RemoteNode::connect() {
   std::vector<std::byte> head;
   co_await file_.open(&head);
   if (file_.ranges()) {
@@ -34,7 +34,7 @@ Task<void> HttpNode::connect() {
 }
 
 // Runs on the client's thread but for its begin and end.
-Task<void> HttpNode::download() {
+Task<void> RemoteNode::download() {
   context().warn(file_.shown() +
                  ": the server sends whole files only; it is downloaded to a temporary file");
   spool_ = std::make_unique<Spool>(context(), file_.shown(), "download the file first");
@@ -49,7 +49,7 @@ Task<void> HttpNode::download() {
   spooled_ = co_await spool_->open();
 }
 
-Task<void> HttpNode::do_read(uint64_t offset, MutableByteSpan out) {
+Task<void> RemoteNode::do_read(uint64_t offset, MutableByteSpan out) {
   const uint64_t inside = offset < length() ? std::min<uint64_t>(out.size(), length() - offset) : 0;
   if (inside < out.size()) std::memset(out.data() + inside, 0, out.size() - inside);
   if (inside == 0) co_return;
@@ -61,7 +61,7 @@ Task<void> HttpNode::do_read(uint64_t offset, MutableByteSpan out) {
     std::memcpy(out.data(), whole_.data() + offset, inside);
 }
 
-Task<Extent> HttpNode::do_extent(uint64_t offset, uint64_t max) {
+Task<Extent> RemoteNode::do_extent(uint64_t offset, uint64_t max) {
   Extent extent;
   extent.length = max;
   extent.data = true;
@@ -72,7 +72,7 @@ Task<Extent> HttpNode::do_extent(uint64_t offset, uint64_t max) {
 }
 
 // To fetch what is read later than the cache keeps would be in vain.
-Task<void> HttpNode::prefetch_range(uint64_t offset, uint64_t length) {
+Task<void> RemoteNode::prefetch_range(uint64_t offset, uint64_t length) {
   constexpr uint64_t kMost = 8 << 20;
   if (!cache_ || offset >= this->length()) co_return;
   const uint64_t end = std::min({this->length(), offset + length, offset + kMost});
@@ -84,11 +84,11 @@ Task<void> HttpNode::prefetch_range(uint64_t offset, uint64_t length) {
   }
 }
 
-Task<void> HttpNode::do_close() {
+Task<void> RemoteNode::do_close() {
   RemoteFile& file = file_;
   co_await run_blocking([&file] { file.stop(); });
   if (spooled_) co_await spooled_->close();
   spooled_ = nullptr;
 }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

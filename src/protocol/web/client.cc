@@ -1,11 +1,11 @@
-#include "protocol/http/client.h"
+#include "protocol/web/client.h"
 
 #include <algorithm>
 
 #include "async/cancel.h"
 #include "async/thread.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 // How often a cancellation is looked for while something is under way.
@@ -189,4 +189,4 @@ size_t Client::on_body(char* data, size_t size, size_t count, void* transfer) {
   return static_cast<Transfer*>(transfer)->body(span) ? bytes : 0;
 }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

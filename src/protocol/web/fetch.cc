@@ -2,9 +2,9 @@
 #include <cstring>
 #include <utility>
 
-#include "protocol/http/remote_file.h"
+#include "protocol/web/remote_file.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 constexpr size_t kProgressBytes = 64 << 10;
@@ -18,46 +18,6 @@ constexpr auto kLongestAskedWait = std::chrono::seconds(60);
 
 std::string place(uint64_t first, uint64_t last) {
   return std::to_string(first) + "-" + std::to_string(last);
-}
-
-// Failures that stay, however often one tries.
-bool is_final(CURLcode code) {
-  switch (code) {
-    case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_URL_MALFORMAT:
-    case CURLE_NOT_BUILT_IN:
-    case CURLE_REMOTE_ACCESS_DENIED:
-    case CURLE_REMOTE_FILE_NOT_FOUND:
-    case CURLE_FTP_COULDNT_RETR_FILE:
-    case CURLE_LOGIN_DENIED:
-    case CURLE_TOO_MANY_REDIRECTS:
-    case CURLE_OUT_OF_MEMORY:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_CERTPROBLEM:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_CIPHER:
-    case CURLE_BAD_FUNCTION_ARGUMENT:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// Failures before the server has said anything, which a person wants to know at once.
-bool is_final_at_first(CURLcode code) {
-  return is_final(code) || code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
-         code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_SSL_CONNECT_ERROR ||
-         code == CURLE_OPERATION_TIMEDOUT;
-}
-
-bool may_be_better_later(unsigned status) {
-  return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
-}
-
-ErrorKind kind_of_status(unsigned status) {
-  if (status == 401 || status == 403 || status == 407) return ErrorKind::kDenied;
-  if (status == 404 || status == 410) return ErrorKind::kNotFound;
-  return ErrorKind::kIo;
 }
 
 }  // namespace
@@ -83,6 +43,7 @@ void Fetch::prepare(CURL* easy) {
   response_.clear();
   body_ = Body::kUnknown;
   skipped_ = 0;
+  page_.clear();
   got_before_ = got_;
   if (target_.empty()) target_ = file_.url();
   file_.apply(easy, target_);
@@ -95,11 +56,17 @@ void Fetch::prepare(CURL* easy) {
     curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
     return;
   }
-  if (kind_ != Kind::kWhole) {
+  if (kind_ != Kind::kWhole && ranged_) {
     const std::string range = place(offset_ + got_, offset_ + out_.size() - 1);
     curl.easy_setopt(easy, CURLOPT_RANGE, range.c_str());
     const std::string validator = file_.first_.validator();
-    if (kind_ == Kind::kRange && !validator.empty()) header("If-Range: " + validator);
+    const char* condition = settings.dialect ? "If-Match: " : "If-Range: ";
+    if (kind_ == Kind::kRange && !validator.empty()) header(condition + validator);
+  }
+  if (settings.dialect) {
+    // A name is what it is, with "/../" in it too.
+    curl.easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    for (const std::string& line : settings.dialect->head(target_)) header(line);
   }
   if (!settings.header.empty() && same_origin(target_, settings.location.url))
     header(settings.header);
@@ -117,6 +84,8 @@ bool Fetch::body(ByteSpan bytes) {
   if (body_ == Body::kStop) return false;
   if (body_ == Body::kSkip) {
     skipped_ += bytes.size();
+    if (file_.settings_.dialect && skipped_ <= kMostSkippedBytes)
+      page_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     return skipped_ <= kMostSkippedBytes;
   }
   if (sink_) {
@@ -203,7 +172,7 @@ void Fetch::ended(CURL* easy, CURLcode code, const char* text) {
   if (error_) return complete();
   const bool ftp = file_.settings_.is_ftp();
   const unsigned status = response_.status;
-  if (!ftp && redirected(easy, status)) return;
+  if (!ftp && !file_.settings_.dialect && redirected(easy, status)) return;
   if (!ftp && status >= 300) return refused(easy, status);
   if (!ftp && body_ == Body::kUnknown && code == CURLE_OK && status != 0) body_ = judge();
   if (error_) return complete();
@@ -257,19 +226,23 @@ bool Fetch::redirected(CURL* easy, unsigned status) {
 
 // The server answered, but not with bytes.
 void Fetch::refused(CURL* easy, unsigned status) {
-  const std::string text = "The requested URL returned error: " + std::to_string(status);
+  std::string text = "The requested URL returned error: " + std::to_string(status);
   if (status == 416 && kind_ == Kind::kOpen) {
     // No first byte: an empty file.
     if (response_.range && response_.range->total == uint64_t{0}) {
       file_.learn(*this, easy);
       return complete();
     }
+    // Not every server says so.
+    if (std::exchange(ranged_, false)) return file_.client_.submit(*this);
   } else if (status == 412 || (status == 416 && response_.range && response_.range->total &&
                                response_.range->total != file_.size_)) {
     changed();
     return complete();
   }
-  if (may_be_better_later(status)) {
+  bool later = may_be_better_later(status);
+  if (file_.settings_.dialect && explained(&text, &later)) return;
+  if (later) {
     curl_off_t seconds = 0;
     file_.client_.curl().easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
     std::optional<std::chrono::seconds> wait;
@@ -277,7 +250,8 @@ void Fetch::refused(CURL* easy, unsigned status) {
     return again(text, wait);
   }
   // A signed address that a redirection gave expires; the first one knows a new one.
-  const bool gone = status == 401 || status == 403 || status == 404 || status == 410;
+  const bool gone = !file_.settings_.dialect &&
+                    (status == 401 || status == 403 || status == 404 || status == 410);
   if (gone && target_ != file_.settings_.location.url && ++returns_ <= kMostReturns) {
     redirects_ = 0;
     file_.pinned_.clear();
@@ -286,9 +260,29 @@ void Fetch::refused(CURL* easy, unsigned status) {
     return;
   }
   Error error(kind_of_status(status), where() + text);
-  if (status == 401) error.hint("Name a user with the options username and password-secret.");
+  if (status == 401 && !file_.settings_.dialect)
+    error.hint("Name a user with the options username and password-secret.");
   fail(std::move(error));
   complete();
+}
+
+// What the dialect makes of the refusal; true when the request was ended or sent again. Else TEXT
+// is what people read, and LATER whether it may succeed then.
+bool Fetch::explained(std::string* text, bool* later) {
+  Dialect::Refusal refusal = file_.settings_.dialect->refused(response_, page_);
+  if (refusal.again && ++returns_ <= 1) {
+    target_.clear();
+    file_.client_.submit(*this);
+    return true;
+  }
+  if (refusal.final) {
+    fail(std::move(refusal.final->context(file_.shown_)));
+    complete();
+    return true;
+  }
+  if (!refusal.text.empty()) *text = std::move(refusal.text);
+  *later = *later || refusal.later;
+  return false;
 }
 
 // There was no answer, or it broke off.
@@ -299,8 +293,7 @@ void Fetch::lost(CURLcode code, const char* text) {
   if (moved) attempt_ = 0;
   const bool at_first = kind_ == Kind::kOpen;
   if (at_first ? is_final_at_first(code) : is_final(code)) {
-    fail(Error(ErrorKind::kIo, (at_first ? "CURL: Error opening file: " : file_.shown_ + ": ") +
-                                   std::string(text)));
+    fail(Error(ErrorKind::kIo, where() + text));
     return complete();
   }
   // Where something came the rest is asked for at once.
@@ -311,7 +304,7 @@ void Fetch::lost(CURLcode code, const char* text) {
 }
 
 void Fetch::again(const std::string& why, std::optional<std::chrono::seconds> wait) {
-  if (attempt_ >= file_.settings_.retries) {
+  if (attempt_ >= file_.settings_.transport.retries) {
     const Error error(ErrorKind::kIo, where() + why + " (after " + std::to_string(attempt_ + 1) +
                                           (attempt_ == 0 ? " attempt)" : " attempts)"));
     // What waits for its turn would fail in the same way, after as long a time.
@@ -331,7 +324,7 @@ void Fetch::again(const std::string& why, std::optional<std::chrono::seconds> wa
   if (pause.count() != 0)
     file_.report(why + "; trying again in " + std::to_string((pause.count() + 999) / 1000) +
                  " s (attempt " + std::to_string(attempt_ + 1) + " of " +
-                 std::to_string(file_.settings_.retries + 1) + ")");
+                 std::to_string(file_.settings_.transport.retries + 1) + ")");
   if (kind_ == Kind::kOpen) got_ = 0;
   file_.client_.submit(*this, Client::Clock::now() + pause);
 }
@@ -346,7 +339,8 @@ void Fetch::fail(Error error) {
 }
 
 std::string Fetch::where() const {
-  return kind_ == Kind::kOpen ? "CURL: Error opening file: " : file_.shown_ + ": ";
+  return kind_ == Kind::kOpen && !file_.settings_.dialect ? "CURL: Error opening file: "
+                                                          : file_.shown_ + ": ";
 }
 
 void Fetch::changed() {
@@ -360,4 +354,4 @@ void Fetch::complete() {
   finished();
 }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

@@ -1,10 +1,10 @@
-#include "protocol/http/location.h"
+#include "protocol/web/location.h"
 
 #include <algorithm>
 
 #include "base/percent.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 constexpr std::string_view kMask = "***";
@@ -74,4 +74,4 @@ std::string masked(std::string_view url) {
 
 bool same_origin(std::string_view a, std::string_view b) { return origin(a) == origin(b); }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

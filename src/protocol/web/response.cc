@@ -1,8 +1,8 @@
-#include "protocol/http/response.h"
+#include "protocol/web/response.h"
 
 #include <charconv>
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 // All heads of one request, redirects included.
@@ -84,6 +84,8 @@ bool Response::add_line(std::string_view line) {
     etag = value;
   } else if (same_word(name, "last-modified")) {
     last_modified = value;
+  } else if (same_word(name, "x-amz-bucket-region")) {
+    region = value;
   } else if (same_word(name, "content-type")) {
     multipart = value.size() >= 10 && same_word(value.substr(0, 10), "multipart/");
   }
@@ -102,4 +104,4 @@ bool Response::same_file(const Response& other) const {
   return true;
 }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

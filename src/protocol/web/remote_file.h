@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -9,29 +10,31 @@
 
 #include "async/task.h"
 #include "base/bytes.h"
-#include "protocol/http/client.h"
-#include "protocol/http/location.h"
-#include "protocol/http/response.h"
+#include "protocol/web/client.h"
+#include "protocol/web/dialect.h"
+#include "protocol/web/location.h"
+#include "protocol/web/response.h"
+#include "protocol/web/transport.h"
 
 namespace cairn {
 class Context;
 }
 
-namespace cairn::http {
+namespace cairn::web {
 
-// How a server is asked.
+// How a server is asked for a file.
 struct Settings {
   std::string scheme;  // of the driver: "http", "https", "ftp", "ftps"
   Location location;
-  std::chrono::seconds timeout{30};  // to connect, and without a byte
-  unsigned connections = 4;
-  unsigned retries = 5;
+  Transport transport;
   uint64_t readahead = 256 << 10;  // bytes
-  bool verify = true;
   bool netrc = false;
-  std::string user, password, proxy_user, proxy_password;
+  std::string user, password;
   std::string cookie, cookie_file, header;
-  std::string ca_file, ca_directory, certificate, key;
+  std::string certificate, key;
+  // Null: plain HTTP or FTP. With one, the file must be the same by its ETag (If-Match).
+  std::shared_ptr<Dialect> dialect;
+  std::string shown;  // the name for messages; empty: the URL without its password
 
   bool is_ftp() const { return scheme.starts_with("ftp"); }
 };
@@ -76,6 +79,7 @@ class Fetch : public Transfer {
   Body judge_whole();
   bool redirected(CURL* easy, unsigned status);
   void refused(CURL* easy, unsigned status);
+  bool explained(std::string* text, bool* later);
   void lost(CURLcode code, const char* text);
   void complete();
   void again(const std::string& why, std::optional<std::chrono::seconds> wait);
@@ -95,11 +99,13 @@ class Fetch : public Transfer {
   size_t got_ = 0;
   size_t got_before_ = 0;  // when this attempt began
   size_t skipped_ = 0;
+  std::string page_;    // what came with a refusal, for the dialect
+  bool ranged_ = true;  // a part is asked for, not the file
   unsigned attempt_ = 0;
   unsigned pieces_ = 0;  // answers with fewer bytes than were asked for
   unsigned redirects_ = 0;
   std::string target_;    // the URL that is asked; empty: the file's
-  unsigned returns_ = 0;  // to the URL as it was given
+  unsigned returns_ = 0;  // to the URL as it was given, or as the dialect has it by now
   std::exception_ptr error_;
   curl_slist* headers_ = nullptr;
 
@@ -138,8 +144,8 @@ class RemoteFile {
   void apply(CURL* easy, const std::string& target) const;
   void apply_identity(CURL* easy) const;
   void learn(const Fetch& fetch, CURL* easy);
-  const std::string& url() const { return pinned_.empty() ? settings_.location.url : pinned_; }
-  std::chrono::milliseconds back_off(unsigned attempt);
+  std::string url() const;
+  std::chrono::milliseconds back_off(unsigned attempt) { return pause_after(attempt, random_); }
   void report(const std::string& line) const;
 
   Context& context_;
@@ -153,4 +159,4 @@ class RemoteFile {
   Client client_;  // last: its thread uses what is above
 };
 
-}  // namespace cairn::http
+}  // namespace cairn::web

@@ -11,13 +11,13 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "protocol/http/curl_library.h"
+#include "protocol/web/curl_library.h"
 
 namespace cairn {
 class CancelSource;
 }
 
-namespace cairn::http {
+namespace cairn::web {
 
 class Client;
 
@@ -94,4 +94,4 @@ class Client {
   std::thread thread_;
 };
 
-}  // namespace cairn::http
+}  // namespace cairn::web

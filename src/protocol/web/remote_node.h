@@ -10,18 +10,18 @@
 #include "block/node.h"
 #include "block/open.h"
 #include "block/spool.h"
-#include "protocol/http/read_cache.h"
+#include "protocol/web/read_cache.h"
 
-namespace cairn::http {
+namespace cairn::web {
 
 // A file of a server as a read-only disk. One that the server sends from its first byte on only is
 // kept in a temporary file.
-class HttpNode : public Node, public ImageInfo, public StorageUse, public Prefetcher {
+class RemoteNode : public Node, public ImageInfo, public StorageUse, public Prefetcher {
  public:
   using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher>;
 
-  HttpNode(OpenContext& request, Settings settings, std::string name);
-  ~HttpNode() override;
+  RemoteNode(OpenContext& request, Settings settings, std::string name);
+  ~RemoteNode() override;
 
   // Asks the server. On failure nothing is left open. Throws.
   Task<void> connect();
@@ -46,4 +46,4 @@ class HttpNode : public Node, public ImageInfo, public StorageUse, public Prefet
   NodePtr spooled_;
 };
 
-}  // namespace cairn::http
+}  // namespace cairn::web

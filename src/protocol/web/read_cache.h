@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "async/task.h"
-#include "protocol/http/remote_file.h"
+#include "protocol/web/remote_file.h"
 
 namespace cairn {
 class Worker;
 }
 
-namespace cairn::http {
+namespace cairn::web {
 
 // What was read of a remote file, and what will soon be. Short reads go through it, and what
 // follows one is fetched ahead when reads go on from byte to byte; long ones go straight to the
@@ -76,4 +76,4 @@ class ReadCache {
   std::array<Stream, 4> streams_;
 };
 
-}  // namespace cairn::http
+}  // namespace cairn::web

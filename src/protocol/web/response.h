@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace cairn::http {
+namespace cairn::web {
 
 // "bytes FIRST-LAST/TOTAL" (RFC 9110, 14.4). The place is missing in "bytes */TOTAL", the total in
 // "bytes FIRST-LAST/*".
@@ -33,6 +33,7 @@ class Response {
   bool bad_range = false;             // … that is none
   std::string etag;                   // with its quotes, and W/ when it is weak
   std::string last_modified;
+  std::string region;      // x-amz-bucket-region, of S3
   bool multipart = false;  // several ranges with texts between them
 
   // What a request may say in If-Range: a strong ETag, else the date; empty when there is neither.
@@ -44,4 +45,4 @@ class Response {
   size_t bytes_ = 0;
 };
 
-}  // namespace cairn::http
+}  // namespace cairn::web

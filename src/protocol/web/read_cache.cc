@@ -1,4 +1,4 @@
-#include "protocol/http/read_cache.h"
+#include "protocol/web/read_cache.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,7 +6,7 @@
 #include "async/runtime.h"
 #include "base/arith.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 constexpr uint64_t kBlockBytes = 64 << 10;    // the least that is fetched
@@ -195,4 +195,4 @@ void ReadCache::finished(Segment& segment) {
   for (const Waiter& waiter : waiters) waiter.worker->post(waiter.handle);
 }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

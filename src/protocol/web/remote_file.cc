@@ -1,21 +1,18 @@
-#include "protocol/http/remote_file.h"
+#include "protocol/web/remote_file.h"
 
 #include <algorithm>
 #include <atomic>
 #include <coroutine>
 
 #include "async/runtime.h"
-#include "base/version.h"
 #include "block/context.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 // Pieces of a long read, each a request.
 constexpr size_t kPieceBytes = 4 << 20;
 constexpr size_t kHeadBytes = 1 << 20;
-constexpr auto kFirstWait = std::chrono::milliseconds(500);
-constexpr auto kLongestWait = std::chrono::milliseconds(8000);
 
 // Several fetches that a coroutine waits for.
 class Batch {
@@ -56,9 +53,9 @@ class Batch {
 RemoteFile::RemoteFile(Context& context, Settings settings)
     : context_(context),
       settings_(std::move(settings)),
-      shown_(masked(settings_.location.url)),
+      shown_(settings_.shown.empty() ? masked(settings_.location.url) : settings_.shown),
       random_(std::random_device{}()),
-      client_(settings_.connections, context.cancel) {}
+      client_(settings_.transport.connections, context.cancel) {}
 
 Task<void> RemoteFile::open(std::vector<std::byte>* head) {
   head->resize(settings_.is_ftp() ? 0 : kHeadBytes);
@@ -87,30 +84,13 @@ Task<void> RemoteFile::read_all(std::function<void(ByteSpan)> sink) {
   co_await batch;
 }
 
+std::string RemoteFile::url() const {
+  if (settings_.dialect) return settings_.dialect->url();
+  return pinned_.empty() ? settings_.location.url : pinned_;
+}
+
 void RemoteFile::apply(CURL* easy, const std::string& target) const {
-  const CurlLibrary& curl = client_.curl();
-  const auto text = [&](CURLoption option, const std::string& value) {
-    if (!value.empty()) curl.easy_setopt(easy, option, value.c_str());
-  };
-  const auto number = [&](CURLoption option, long value) { curl.easy_setopt(easy, option, value); };
-  text(CURLOPT_URL, target);
-  number(CURLOPT_NOSIGNAL, 1);
-  number(CURLOPT_QUICK_EXIT, 1);
-  number(CURLOPT_TCP_KEEPALIVE, 1);
-  number(CURLOPT_CONNECTTIMEOUT, static_cast<long>(settings_.timeout.count()));
-  number(CURLOPT_LOW_SPEED_LIMIT, 1);
-  number(CURLOPT_LOW_SPEED_TIME, static_cast<long>(settings_.timeout.count()));
-  number(CURLOPT_BUFFERSIZE, 256 << 10);
-  // Several connections at once are faster than several streams in one.
-  number(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-  text(CURLOPT_PROTOCOLS_STR, settings_.is_ftp() ? "ftp,ftps" : "http,https");
-  text(CURLOPT_USERAGENT, "cairn/" + std::string(version()));
-  number(CURLOPT_SSL_VERIFYPEER, settings_.verify ? 1 : 0);
-  number(CURLOPT_SSL_VERIFYHOST, settings_.verify ? 2 : 0);
-  text(CURLOPT_CAINFO, settings_.ca_file);
-  text(CURLOPT_CAPATH, settings_.ca_directory);
-  text(CURLOPT_PROXYUSERNAME, settings_.proxy_user);
-  text(CURLOPT_PROXYPASSWORD, settings_.proxy_password);
+  describe(client_.curl(), easy, settings_.transport, target, settings_.is_ftp());
   // Nothing that identifies the user reaches a server to which the first one led.
   if (same_origin(target, settings_.location.url)) apply_identity(easy);
 }
@@ -152,13 +132,6 @@ void RemoteFile::learn(const Fetch& fetch, CURL* easy) {
   }
 }
 
-std::chrono::milliseconds RemoteFile::back_off(unsigned attempt) {
-  const auto wait = std::min(kFirstWait * (1 << std::min(attempt, 10U)), kLongestWait);
-  // Clients that failed together must not come back together.
-  std::uniform_int_distribution<int> part(75, 125);
-  return wait * part(random_) / 100;
-}
-
 void RemoteFile::report(const std::string& line) const { context_.tell(shown_ + ": " + line); }
 
-}  // namespace cairn::http
+}  // namespace cairn::web

@@ -5,7 +5,7 @@
 #define CURL_DISABLE_TYPECHECK
 #include <curl/curl.h>
 
-namespace cairn::http {
+namespace cairn::web {
 
 // The functions of libcurl that are used here, by name.
 #define CAIRN_CURL_FUNCTIONS(F) \
@@ -40,4 +40,4 @@ struct CurlLibrary {
   static const CurlLibrary& get();
 };
 
-}  // namespace cairn::http
+}  // namespace cairn::web

@@ -1,4 +1,4 @@
-#include "protocol/http/curl_library.h"
+#include "protocol/web/curl_library.h"
 
 #include <dlfcn.h>
 
@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-namespace cairn::http {
+namespace cairn::web {
 namespace {
 
 void* symbol(void* library, const char* name) {
@@ -42,4 +42,4 @@ const CurlLibrary& CurlLibrary::get() {
   return table;
 }
 
-}  // namespace cairn::http
+}  // namespace cairn::web
