@@ -1,8 +1,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
+#include "async/runtime.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "base/unfinished.h"
@@ -13,6 +15,8 @@
 #include "block/names.h"
 #include "block/offered.h"
 #include "block/open.h"
+#include "block/spool.h"
+#include "block/work_report.h"
 
 namespace cairn {
 namespace {
@@ -165,6 +169,7 @@ class Creation {
       throw Error(ErrorKind::kInvalid, "Unknown file format '" + format_name_ + "'" +
                                            similar_driver(context_, format_name_));
     protocol_ = &protocol_of(context_, request_.filename);
+    if (protocol_->traits().written_once) protocol_ = context_.registry().find("file");
     Options named;
     protocol_->parse_filename(request_.filename, named);
     path_ = named.string("filename").value_or(request_.filename);
@@ -343,9 +348,61 @@ class Creation {
   Preallocation preallocation_ = Preallocation::kOff;
 };
 
+// Makes the image in a temporary file, and uploads that.
+Task<void> create_by_upload(Context& context, CreateOptions request, const Driver& protocol) {
+  check_reach(context, protocol);
+  UploadRequest upload{.filename = request.filename,
+                       .options = {},
+                       .length = 0,
+                       .overwrite = request.overwrite || context.profile.replace_files};
+  for (const OptionSpec& spec : protocol.create_options()) {
+    const auto value = request.options.string(spec.name);
+    if (!value) continue;
+    upload.options.set(spec.name, *value);
+    request.options.erase(spec.name);
+  }
+  Spool spool(context, "the image", "write to a file instead");
+  request.written_to = spool.path();
+  co_await create_image(context, std::move(request));
+  NodePtr file = co_await spool.open();
+  upload.length = file->length();
+  std::shared_ptr<ByteSink> sink;
+  std::exception_ptr error;
+  try {
+    sink = co_await protocol.upload(context, std::move(upload));
+    AlignedBuffer buffer(1 << 20);
+    for (uint64_t at = 0; at < file->length();) {
+      const MutableByteSpan part =
+          buffer.span().first(std::min<uint64_t>(buffer.size(), file->length() - at));
+      co_await file->read(at, part);
+      co_await sink->write(part);
+      at += part.size();
+      report_work(context, "send", at, file->length());
+    }
+    co_await sink->finish();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await file->close();
+  if (!error) co_return;
+  Error why(ErrorKind::kIo, "");
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& caught) {
+    why = caught;
+  }
+  if (sink) co_await run_blocking([&] { sink->discard(why); });
+  throw why;
+}
+
 }  // namespace
 
 Task<void> create_image(Context& context, CreateOptions request) {
+  const Driver& protocol = protocol_of(context, request.filename);
+  if (protocol.traits().written_once && request.written_to.empty()) {
+    co_await create_by_upload(context, std::move(request), protocol);
+    co_return;
+  }
   Creation creation(context, std::move(request));
   co_await creation.run();
 }

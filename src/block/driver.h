@@ -9,6 +9,7 @@
 
 #include "async/task.h"
 #include "base/options.h"
+#include "block/byte_sink.h"
 #include "block/node.h"
 #include "block/open.h"
 
@@ -117,6 +118,8 @@ struct DriverTraits {
   bool fixed_size = false;
   // A protocol that reaches other machines, or servers on this one.
   bool remote = false;
+  // A protocol whose files are written once, by upload(), and never changed.
+  bool written_once = false;
   // Options of opening beside the generic ones, of creation (with "size"), and of amend. Those of
   // creation are in the order in which `create` announces them.
   OptionSchema open_options = {};
@@ -165,6 +168,9 @@ class Driver {
   // Creates an image in request.file, or (protocols) the file itself. Options are already known to
   // be in the schema. On failure, what was written does not matter: the caller removes it.
   virtual Task<void> create(Context& context, CreateRequest request) const;
+  // For protocols whose files are written once: begins one. Throws kExists where it is there and
+  // not to be replaced.
+  virtual Task<std::shared_ptr<ByteSink>> upload(Context& context, UploadRequest request) const;
   // The options' values that `create` announces, in the order of the schema: "size", what was
   // given, and the defaults that the schema has.
   std::vector<std::pair<std::string, std::string>> announce(const Options& options,

@@ -18,6 +18,12 @@ void Driver::parse_filename(std::string_view filename, Options& options) const {
   options.set("filename", filename);
 }
 
+Task<std::shared_ptr<ByteSink>> Driver::upload(Context&, UploadRequest) const {
+  throw Error(ErrorKind::kUnsupported,
+              "the files of '" + std::string(name()) + "' are not uploaded");
+  co_return nullptr;
+}
+
 Task<void> Driver::create(Context&, CreateRequest) const {
   throw Error(ErrorKind::kUnsupported,
               std::string(kind() == DriverKind::kProtocol ? "Protocol" : "Format") + " driver '" +

@@ -111,6 +111,7 @@ class Conversion {
     uint64_t size = size_;
     if (pipe_ != nullptr) {
       created_ = true;
+      if (plan_.preset != nullptr) size = size_for(*plan_.preset, size);
       target_ = co_await pipe_->open(size, sources_, plan_.job);
       target_bytes_ = size;
       co_return prepare_compression();
@@ -179,6 +180,9 @@ class Conversion {
       // What encrypts the new image opens it.
       for (const char* key : {"key-secret", "encrypt.key-secret"})
         if (const auto id = plan_.create_options.string(key)) request.options.set(key, *id);
+      // So does what its server was reached by.
+      for (const auto& [key, value] : reached_by_.items())
+        request.options.set("file." + key, value);
     }
     return request;
   }
@@ -243,8 +247,17 @@ class Conversion {
   Task<void> verify_preset() {
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
+    co_await send_rest();
     co_await check_for(caller_.context, *plan_.preset, *plan_.image, target_request());
     target_ = co_await open_written(target_request());
+  }
+
+  // What was uploaded is there from then on.
+  Task<void> send_rest() {
+    if (pipe_ == nullptr) co_return;
+    co_await pipe_->finish();
+    reached_by_ = pipe_->driver_options();
+    reached_by_.erase("part-size");
   }
 
   // Opens the target anew, past the page cache where the file system lets it, so that what is
@@ -254,6 +267,7 @@ class Conversion {
     if (!target_->read_only()) co_await target_->flush();
     NodePtr written = std::exchange(target_, nullptr);
     co_await written->close();
+    co_await send_rest();
     bool direct = true;
     try {
       OpenRequest request = target_request();
@@ -326,7 +340,24 @@ class Conversion {
   std::vector<std::string> parts_;
   std::string digest_;
   uint64_t target_bytes_ = 0;
+  Options reached_by_;  // the target, after it was uploaded
 };
+
+// For a target that is written once.
+PipeTarget::Upload upload_of(const Caller& caller, ConversionOptions& plan, const Driver& driver) {
+  const auto refuse = [&](const std::string& what) {
+    throw Error(ErrorKind::kUnsupported, plan.target + ": " + what + " cannot be uploaded")
+        .hint("Make a local file, and copy it.");
+  };
+  if (plan.all_snapshots) refuse("an image with snapshots");
+  if (plan.image != nullptr && plan.image->archive) refuse("an archive");
+  plan.job.out_of_order = false;
+  plan.job.copy_offload = false;
+  return {.driver = &driver,
+          .filename = plan.target,
+          .overwrite = plan.overwrite || !caller.guarded,
+          .whole = plan.bitmaps || plan.preset != nullptr};
+}
 
 }  // namespace
 
@@ -335,6 +366,13 @@ ConversionResult convert(Caller& caller, ConversionOptions options) {
   if (options.take_output)
     pipe.emplace(caller, options.format, options.create_options, options.job.compress,
                  options.quiet, options.take_output);
+  const Driver* uploader =
+      options.create && !pipe ? PipeTarget::uploader(caller.context, options.target) : nullptr;
+  if (uploader != nullptr) {
+    PipeTarget::Upload upload = upload_of(caller, options, *uploader);
+    pipe.emplace(caller, std::move(upload), options.format, options.create_options,
+                 options.job.compress, options.quiet);
+  }
   std::optional<Target> target;
   if (options.create && !pipe)
     target.emplace(caller, options.target, options.overwrite, options.format,

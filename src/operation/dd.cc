@@ -104,6 +104,13 @@ uint64_t dd(Caller& caller, DdOptions options) {
       throw Error(ErrorKind::kUnsupported, "dd writes raw data to standard output only")
           .hint("`cairn convert -O " + options.format + " IN -` sends an image.");
     pipe.emplace(caller, options.format, Options{}, false, false, options.take_output);
+  } else if (const Driver* driver = PipeTarget::uploader(caller.context, options.out)) {
+    pipe.emplace(caller,
+                 PipeTarget::Upload{.driver = driver,
+                                    .filename = options.out,
+                                    .overwrite = options.overwrite || !caller.guarded,
+                                    .whole = true},
+                 options.format, Options{}, false, false);
   } else {
     target.emplace(caller, options.out, options.overwrite, options.format, Options{});
   }

@@ -1,11 +1,8 @@
-#include <poll.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 
 #include "base/arith.h"
 #include "block/driver.h"
+#include "job/descriptor_sink.h"
 #include "job/forward_image.h"
 #include "operation/nodes.h"
 #include "operation/pipes.h"
@@ -29,35 +26,82 @@ Error not_forward(const std::string& text) {
           "subformat=streamOptimized).");
 }
 
+Error not_once(const std::string& name, const std::string& text) {
+  return Error(ErrorKind::kUnsupported, name + ": " + text).hint("Make a local file, and copy it.");
+}
+
+// Of OPTIONS those that DRIVER has, or the others.
+Options part_of(const Options& options, const Driver& driver, bool known) {
+  Options part;
+  for (const auto& [key, value] : options.items()) {
+    bool found = false;
+    for (const OptionSpec& spec : driver.create_options()) found = found || spec.name == key;
+    if (found == known) part.set(key, value);
+  }
+  return part;
+}
+
 }  // namespace
+
+const Driver* PipeTarget::uploader(const Context& context, const std::string& name) {
+  const Driver& driver = protocol_of(context, name);
+  return driver.traits().written_once ? &driver : nullptr;
+}
+
+void PipeTarget::check(const std::string& format, const Options& options) {
+  choose(format, options, false, nullptr);
+}
 
 PipeTarget::PipeTarget(Caller& caller, std::string format, Options options, bool compress,
                        bool quiet, const Take& take)
-    : caller_(caller), format_(std::move(format)), options_(std::move(options)), quiet_(quiet) {
-  way_ = choose(format_, options_, compress);
-  fd_ = take();
+    : caller_(caller),
+      name_(kOutputName),
+      format_(std::move(format)),
+      options_(std::move(options)),
+      quiet_(quiet) {
+  way_ = choose(format_, options_, compress, nullptr);
+  sink_ = std::make_shared<DescriptorSink>(caller.context, take(), name_);
 }
 
-PipeTarget::~PipeTarget() {
-  if (fd_ >= 0) ::close(fd_);
+PipeTarget::PipeTarget(Caller& caller, Upload upload, std::string format, const Options& options,
+                       bool compress, bool quiet)
+    : caller_(caller),
+      name_(upload.filename),
+      upload_(std::move(upload)),
+      format_(std::move(format)),
+      options_(part_of(options, *upload_->driver, false)),
+      driver_options_(part_of(options, *upload_->driver, true)),
+      quiet_(quiet) {
+  way_ = choose(format_, options_, compress, &*upload_);
 }
 
-PipeTarget::Way PipeTarget::choose(const std::string& format, const Options& options,
-                                   bool compress) {
-  for (const std::string_view key : kStorageOptions)
-    if (options.has(key))
-      throw not_forward("an image with " + std::string(key) +
-                        " cannot be written to standard output");
+PipeTarget::Way PipeTarget::choose(const std::string& format, const Options& options, bool compress,
+                                   const Upload* upload) {
+  for (const std::string_view key : kStorageOptions) {
+    if (!options.has(key)) continue;
+    if (upload != nullptr)
+      throw not_once(upload->filename, "an image with " + std::string(key) + " cannot be uploaded");
+    throw not_forward("an image with " + std::string(key) +
+                      " cannot be written to standard output");
+  }
   if (format == "raw") {
-    if (!options.items().empty())
+    if (!options.items().empty() && upload == nullptr)
       throw not_forward("options of creation mean nothing for raw data on standard output");
     return Way::kBytes;
   }
-  if (format == "vmdk" && options.string("subformat").value_or("") == "streamOptimized")
-    return Way::kStream;
-  if (format != "qcow2")
+  const std::string shape = options.string("subformat").value_or("");
+  if (format == "vmdk" && upload != nullptr &&
+      (shape.ends_with("Flat") || shape.starts_with("twoGb")))
+    throw not_once(upload->filename, "a VMDK image of several files cannot be uploaded");
+  if (format == "ova" && upload != nullptr)
+    throw not_once(upload->filename, "an appliance cannot be uploaded");
+  if (upload != nullptr && upload->whole) return Way::kStored;
+  if (format == "vmdk" && shape == "streamOptimized") return Way::kStream;
+  if (format != "qcow2") {
+    if (upload != nullptr) return Way::kStored;
     throw not_forward("an image in the format " + format +
                       " is not written from begin to end: standard output cannot take it");
+  }
   for (const auto& [key, value] : options.items())
     if (std::find(std::begin(kPlainOptions), std::end(kPlainOptions), key) ==
         std::end(kPlainOptions))
@@ -80,7 +124,7 @@ Task<NodePtr> PipeTarget::open_image(NodePtr file, bool writable) const {
   OpenRequest request;
   request.file = file;
   request.format = format_;
-  request.display = kOutputName;
+  request.display = name_;
   request.flags.writable = writable;
   request.flags.discard_unmap = true;
   request.flags.cache.no_flush = true;
@@ -99,13 +143,21 @@ Task<NodePtr> PipeTarget::open_image(NodePtr file, bool writable) const {
 }
 
 std::shared_ptr<PipeOutput> PipeTarget::open_bytes() {
-  out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0);
+  out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, 0);
   return out_;
 }
 
 Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job) {
+  if (upload_) {
+    check_reach(caller_.context, *upload_->driver);
+    UploadRequest request{.filename = upload_->filename,
+                          .options = driver_options_,
+                          .length = size,
+                          .overwrite = upload_->overwrite};
+    sink_ = co_await upload_->driver->upload(caller_.context, std::move(request));
+  }
   if (way_ == Way::kBytes) {
-    out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, align_up(size, 512));
+    out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, align_up(size, 512));
     co_return out_;
   }
   // Of a damaged source it is not known before what can be read.
@@ -126,7 +178,7 @@ Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, Conv
           caller_.context.temporary_directory + "' first");
   } else {
     held_ = file;
-    out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0, held_);
+    out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, 0, held_);
     file = out_;
   }
   NodePtr image = co_await open_image(file, true);
@@ -149,7 +201,7 @@ Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sour
   co_await close_all(std::move(nodes), error);
   if (!ordered) co_return nullptr;
   held_ = co_await spool_->open();
-  out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0, held_);
+  out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, 0, held_);
   NodePtr layout_file = co_await spool_->open();
   NodePtr layout = co_await open_image(layout_file, false);
   NodePtr image = std::make_shared<ForwardImage>(caller_.context, layout, out_);
@@ -157,9 +209,10 @@ Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sour
 }
 
 Task<void> PipeTarget::finish() {
+  if (!sink_) co_return;
   if (way_ == Way::kStored) {
     held_ = co_await spool_->open();
-    out_ = std::make_shared<PipeOutput>(caller_.context, fd_, kOutputName, 0, held_);
+    out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, 0, held_);
   }
   std::exception_ptr error;
   try {
@@ -169,28 +222,24 @@ Task<void> PipeTarget::finish() {
   }
   std::vector<NodePtr> nodes(1, std::move(held_));
   co_await close_all(std::move(nodes), error);
-  // A file may report only now that it has no room.
-  if (::close(std::exchange(fd_, -1)) != 0) throw Error::system(errno, kOutputName);
+  co_await sink_->finish();
+  sink_ = nullptr;
 }
 
 void PipeTarget::abandon() {
-  if (out_) out_->abandon();
+  if (sink_) sink_->abandon();
 }
 
-void PipeTarget::explain(Error& error) const {
+void PipeTarget::explain(Error& error) {
   if (error.kind() == ErrorKind::kNoSpace && spool_ &&
-      error.message().find(kOutputName) == std::string::npos)
+      error.message().find(name_) == std::string::npos)
     error.hint("The image is prepared in '" + caller_.context.temporary_directory +
                "': set TMPDIR to a directory with more room, or write to a file instead.");
-  if (out_ && out_->sent_any())
-    error.hint("What was sent to standard output is incomplete and must not be used.");
+  if (sink_) sink_->discard(error);
 }
 
 void PipeTarget::check_reader() const {
-  if (out_) return out_->check_reader();
-  pollfd state{.fd = fd_, .events = 0, .revents = 0};
-  if (::poll(&state, 1, 0) == 1 && (state.revents & POLLERR) != 0)
-    throw Error::system(EPIPE, kOutputName);
+  if (sink_) sink_->check();
 }
 
 }  // namespace cairn::operation

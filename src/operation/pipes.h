@@ -65,38 +65,51 @@ Task<NodePtr> open_source(Caller& caller, OpenRequest request, bool quiet);
 // and gives it to DIGEST. Both may be null. Gives the length.
 Task<uint64_t> copy_stream(Caller& caller, StandardInput& input, NodePtr target, Digest* digest);
 
-// Standard output as the target of a copy.
+// Where an image goes that is written from its first byte to its last: standard output, or a file
+// of a server that is written once.
 class PipeTarget {
  public:
-  // Gives the descriptor, which is closed at the end; may throw.
+  // Gives the descriptor of standard output, which is closed at the end; may throw.
   using Take = std::function<int()>;
+  // A file of a server.
+  struct Upload {
+    const Driver* driver;
+    std::string filename;
+    bool overwrite = false;
+    bool whole = false;  // the image is changed again after its disk was written
+  };
+  // The driver of NAME where its files are written once; else null.
+  static const Driver* uploader(const Context& context, const std::string& name);
 
-  // Throws kUnsupported when an image in FORMAT with these OPTIONS cannot be sent, and says what
-  // can be done.
-  static void check(const std::string& format, const Options& options) {
-    choose(format, options, false);
-  }
+  // Throws kUnsupported when an image in FORMAT with these OPTIONS cannot be sent to standard
+  // output, and says what can be done.
+  static void check(const std::string& format, const Options& options);
   // Throws as check(). TAKE is called when the image can be sent.
   PipeTarget(Caller& caller, std::string format, Options options, bool compress, bool quiet,
              const Take& take);
-  ~PipeTarget();
+  // OPTIONS may have some of the driver's.
+  PipeTarget(Caller& caller, Upload upload, std::string format, const Options& options,
+             bool compress, bool quiet);
   PipeTarget(const PipeTarget&) = delete;
 
   // Makes the image, for a disk of SIZE bytes, and gives its node. It is written in the order of
   // the disk; the content is that of SOURCES, copied as JOB says.
   Task<NodePtr> open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job);
-  // The node was closed: sends what is left.
+  // The node was closed: sends what is left. A further call does nothing.
   Task<void> finish();
   // The work has failed: nothing more is sent.
   void abandon();
-  // Says in ERROR what the place of temporary files has to do with it.
-  void explain(Error& error) const;
+  // Takes back what was sent, and says in ERROR what is left, and what the place of temporary files
+  // has to do with it. Blocks.
+  void explain(Error& error);
   // Throws when the reader has gone.
   void check_reader() const;
   // What has to be closed after the node when the work has failed; may be null.
   NodePtr take_held() { return std::exchange(held_, nullptr); }
   // Raw bytes of no known length, instead of open().
   std::shared_ptr<PipeOutput> open_bytes();
+  // Options by which the file is reached after it was written.
+  const Options& driver_options() const { return driver_options_; }
 
  private:
   enum class Way {
@@ -105,17 +118,21 @@ class PipeTarget {
     kLaidOut,  // all tables first, then the data
     kStored,   // the whole image is made in a temporary file
   };
-  static Way choose(const std::string& format, const Options& options, bool compress);
+  static Way choose(const std::string& format, const Options& options, bool compress,
+                    const Upload* upload);
   Task<void> create(uint64_t size);
   Task<NodePtr> open_image(NodePtr file, bool writable) const;
   Task<NodePtr> open_laid_out(uint64_t size, std::vector<NodePtr> sources, bool zeroes);
 
   Caller& caller_;
+  const std::string name_;
+  const std::optional<Upload> upload_;  // none: standard output
   std::string format_;
   Options options_;
+  Options driver_options_;
   bool quiet_;
   Way way_ = Way::kBytes;
-  int fd_ = -1;
+  std::shared_ptr<ByteSink> sink_;
   std::unique_ptr<Spool> spool_;
   NodePtr held_;
   std::shared_ptr<PipeOutput> out_;
