@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,9 @@ class Context {
   std::string temporary_directory = "/var/tmp";
   // Where the user keeps settings, such as certificates for NBD; empty: nowhere.
   std::string home_directory;
+  // Variables of the environment that drivers read: those of docs/environment.md that begin with
+  // "AWS_".
+  std::map<std::string, std::string, std::less<>> variables;
   // Temporary files for what cannot be read in place.
   struct Unpacking {
     std::vector<std::string> spools;     // paths of empty files that were made for it

@@ -6,6 +6,10 @@
 namespace cairn::cli {
 namespace {
 
+constexpr const char* kForDrivers[] = {
+    "AWS_ACCESS_KEY_ID", "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION",    "AWS_ENDPOINT_URL",
+    "AWS_PROFILE",       "AWS_REGION",    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"};
+
 std::string_view variable(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : "";
@@ -18,6 +22,9 @@ void take_environment(Context& context) {
   if (engine == "threads") context.runtime().set_engine(EngineKind::kThreads);
   if (engine == "uring") context.runtime().set_engine(EngineKind::kUring);
   context.home_directory = variable("HOME");
+  for (const char* name : kForDrivers)
+    if (const std::string_view value = variable(name); !value.empty())
+      context.variables.emplace(name, value);
   // /tmp often is memory, which is no place for what is large.
   const std::string_view temporary = variable("TMPDIR");
   if (!temporary.empty() && temporary != "/tmp") context.temporary_directory = temporary;

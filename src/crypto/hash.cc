@@ -118,6 +118,23 @@ void digest(HashAlgorithm hash, ByteSpan a, ByteSpan b, MutableByteSpan out) {
   gcry_md_close(handle);
 }
 
+void hmac(HashAlgorithm hash, ByteSpan key, ByteSpan data, MutableByteSpan out) {
+  ready_gcrypt();
+  const int algorithm = row_of(hash).gcrypt;
+  gcry_md_hd_t handle = nullptr;
+  check_gcrypt(gcry_md_open(&handle, algorithm, GCRY_MD_FLAG_HMAC), "HMAC");
+  // An empty key is one too, but has no address.
+  const std::byte nothing{0};
+  const gcry_error_t error =
+      gcry_md_setkey(handle, key.empty() ? &nothing : key.data(), key.size());
+  if (error != 0) gcry_md_close(handle);
+  check_gcrypt(error, "HMAC");
+  gcry_md_write(handle, data.data(), data.size());
+  const size_t length = std::min<size_t>(out.size(), gcry_md_get_algo_dlen(algorithm));
+  std::memcpy(out.data(), gcry_md_read(handle, algorithm), length);
+  gcry_md_close(handle);
+}
+
 void pbkdf2(HashAlgorithm hash, ByteSpan password, ByteSpan salt, uint64_t iterations,
             MutableByteSpan out) {
   ready_gcrypt();

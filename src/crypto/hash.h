@@ -41,6 +41,8 @@ size_t digest_bytes(HashAlgorithm hash);
 
 // OUT gets as many leading bytes of the digest of A followed by B as it has room for.
 void digest(HashAlgorithm hash, ByteSpan a, ByteSpan b, MutableByteSpan out);
+// HMAC (RFC 2104) of DATA; OUT as above.
+void hmac(HashAlgorithm hash, ByteSpan key, ByteSpan data, MutableByteSpan out);
 
 // PBKDF2-HMAC (RFC 8018). CPU work: ITERATIONS decides how long it takes.
 void pbkdf2(HashAlgorithm hash, ByteSpan password, ByteSpan salt, uint64_t iterations,

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+
+#include "base/options.h"
+#include "protocol/s3/account.h"
+#include "protocol/web/transport.h"
+
+namespace cairn {
+class Context;
+}
+
+namespace cairn::s3 {
+
+// What options, the environment and the files of ~/.aws say about an object, in this order.
+struct Target {
+  std::shared_ptr<Account> account;
+  web::Transport transport;
+};
+
+// The options of opening and creating, without those of the name.
+const OptionSchema& object_options();
+// Blocks, briefly. Throws kInvalid; kDenied when there are no credentials.
+Target target_of(Context& context, const Options& options);
+
+}  // namespace cairn::s3

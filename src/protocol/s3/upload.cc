@@ -1,0 +1,239 @@
+#include "protocol/s3/upload.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <utility>
+
+#include "async/runtime.h"
+#include "base/arith.h"
+#include "block/context.h"
+#include "protocol/s3/answers.h"
+
+namespace cairn::s3 {
+namespace {
+
+constexpr uint64_t kLeastPartBytes = uint64_t{5} << 20;
+constexpr uint64_t kUsualPartBytes = uint64_t{16} << 20;
+constexpr uint64_t kMostPartBytes = uint64_t{5} << 30;
+constexpr size_t kMostParts = 10'000;
+// Some are left for what the image has beside the disk.
+constexpr uint64_t kPlannedParts = 9'000;
+// What is held of one object, as long as its parts are not larger than a half of it.
+constexpr uint64_t kMostHeldBytes = uint64_t{64} << 20;
+// A signal must end the program within a second.
+constexpr auto kDiscardTime = std::chrono::milliseconds(700);
+
+unsigned parts_at_once(uint64_t part, unsigned connections) {
+  // One more is being filled.
+  const uint64_t fit = kMostHeldBytes / part;
+  return static_cast<unsigned>(std::clamp<uint64_t>(fit > 1 ? fit - 1 : 1, 1, connections));
+}
+
+// The calls, made by functions because GCC 12 does not compile their lists inside of coroutines.
+Call look_up() { return {.method = "GET", .query = {}, .body = {}}; }
+Call put_whole(ByteSpan body) { return {.method = "PUT", .query = {}, .body = body}; }
+Call begin_upload() { return {.method = "POST", .query = {{"uploads", ""}}, .body = {}}; }
+Call put_part(const std::string& id, size_t number, ByteSpan body) {
+  return {.method = "PUT",
+          .query = {{"partNumber", std::to_string(number)}, {"uploadId", id}},
+          .body = body};
+}
+Call complete_upload(const std::string& id, std::string_view document) {
+  return {.method = "POST", .query = {{"uploadId", id}}, .body = bytes_of(document)};
+}
+Call abort_upload(const std::string& id) {
+  return {.method = "DELETE", .query = {{"uploadId", id}}, .body = {}, .retries = 0};
+}
+
+}  // namespace
+
+uint64_t part_bytes(uint64_t length, uint64_t asked) {
+  const uint64_t needed = align_up(length / kPlannedParts + 1, uint64_t{1} << 20);
+  if (asked == 0) return std::max(kUsualPartBytes, needed);
+  if (asked < kLeastPartBytes || asked > kMostPartBytes)
+    invalid("The option 'part-size' must be between 5M and 5G");
+  if (length / asked >= kMostParts)
+    invalid("An object has at most 10000 parts: the option 'part-size' must be " +
+            std::to_string(needed >> 20) + "M or more");
+  return asked;
+}
+
+// Waits until not more than so many parts are on their way, or one has failed.
+struct Upload::Room {
+  Upload& upload;
+  size_t enough;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    const std::lock_guard lock(upload.mutex_);
+    if (upload.parts_.size() <= enough) return false;
+    upload.enough_ = enough;
+    upload.home_ = Worker::current();
+    upload.waiter_ = handle;
+    return true;
+  }
+  void await_resume() const { upload.check(); }
+};
+
+Upload::Upload(Context& context, Target target, uint64_t part_bytes)
+    : context_(context),
+      target_(std::move(target)),
+      part_bytes_(part_bytes),
+      most_(parts_at_once(part_bytes, target_.transport.connections)),
+      client_(target_.transport.connections, context.cancel),
+      service_{*target_.account, target_.transport, client_,
+               [this](const std::string& line) { context_.tell(line); }} {}
+
+Upload::~Upload() { client_.stop(); }
+
+void Upload::check() const {
+  if (abandoned_)
+    throw Error(ErrorKind::kCancelled, target_.account->shown() + ": the work has failed");
+  const std::lock_guard lock(mutex_);
+  if (error_) std::rethrow_exception(error_);
+}
+
+Task<void> Upload::refuse_existing() {
+  bool there = true;
+  try {
+    co_await perform(service_, look_up());
+  } catch (const Error& error) {
+    // An empty object has no first byte.
+    const bool empty = error.message().find(" 416") != std::string::npos;
+    if (error.kind() == ErrorKind::kDenied)
+      throw Error(error).hint(
+          "Whether the object is there is looked up before it is written; --overwrite does "
+          "not ask.");
+    if (error.kind() != ErrorKind::kNotFound && !empty) throw;
+    // Without the bucket nothing can be written.
+    if (error.message().find("NoSuchBucket") != std::string::npos) throw;
+    there = empty;
+  }
+  if (there)
+    throw Error(ErrorKind::kExists, "'" + target_.account->shown() + "' exists already")
+        .hint("Give another name, or replace the object with --overwrite.");
+}
+
+Task<void> Upload::write(ByteSpan bytes) {
+  check();
+  while (!bytes.empty()) {
+    if (current_.size() == part_bytes_) co_await send_part();
+    if (current_.capacity() < part_bytes_) current_.reserve(part_bytes_);
+    const size_t part = std::min<uint64_t>(bytes.size(), part_bytes_ - current_.size());
+    current_.insert(current_.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(part));
+    bytes = bytes.subspan(part);
+  }
+}
+
+Task<void> Upload::send_part() {
+  if (id_.empty()) {
+    const Answer begun = co_await perform(service_, begin_upload());
+    const auto id = parse_upload_id(begun.body);
+    if (!id)
+      throw Error(ErrorKind::kIo,
+                  target_.account->shown() + ": the server began no upload: it gave no id");
+    id_ = *id;
+  }
+  co_await Room{*this, most_ - 1};
+  std::list<Part> made(1);
+  const auto part = made.begin();
+  {
+    const std::lock_guard lock(mutex_);
+    if (etags_.size() == kMostParts)
+      throw Error(ErrorKind::kTooLarge,
+                  target_.account->shown() + ": the image needs more than 10000 parts")
+          .hint("Give the option part-size.");
+    etags_.emplace_back();
+    part->number = etags_.size();
+    part->bytes = std::move(current_);
+    current_ = {};
+    if (!spare_.empty()) {
+      current_ = std::move(spare_.back());
+      spare_.pop_back();
+      current_.clear();
+    }
+  }
+  Call call = put_part(id_, part->number, part->bytes);
+  // The digest of the bytes takes a moment.
+  co_await run_blocking([&] {
+    part->request =
+        std::make_unique<Request>(service_, std::move(call), [this, part] { finished(part); });
+  });
+  Request& request = *part->request;
+  {
+    const std::lock_guard lock(mutex_);
+    parts_.splice(parts_.end(), made);
+  }
+  request.start();
+}
+
+// On the client's thread.
+void Upload::finished(std::list<Part>::iterator part) {
+  std::list<Part> done;  // goes after the lock
+  Worker* home = nullptr;
+  std::coroutine_handle<> waiter;
+  {
+    const std::lock_guard lock(mutex_);
+    done.splice(done.end(), parts_, part);
+    std::string& etag = part->request->answer().etag;
+    if (!error_) error_ = part->request->error();
+    if (!error_ && etag.empty())
+      error_ = std::make_exception_ptr(
+          Error(ErrorKind::kIo, target_.account->shown() +
+                                    ": the server does not say what it stored as part " +
+                                    std::to_string(part->number)));
+    etags_[part->number - 1] = std::move(etag);
+    spare_.push_back(std::move(part->bytes));
+    if (waiter_ && (parts_.size() <= enough_ || error_)) {
+      home = home_;
+      waiter = std::exchange(waiter_, nullptr);
+    }
+  }
+  if (waiter) home->post(waiter);
+}
+
+Task<void> Upload::finish() {
+  check();
+  if (id_.empty()) {
+    co_await perform(service_, put_whole(current_));
+    completed_ = true;
+    co_return;
+  }
+  if (!current_.empty()) co_await send_part();
+  co_await Room{*this, 0};
+  const std::string document = complete_document(etags_);
+  const Answer answer = co_await perform(service_, complete_upload(id_, document));
+  if (!is_completed(answer.body))
+    throw Error(ErrorKind::kIo,
+                target_.account->shown() + ": the server does not say that the object is complete");
+  completed_ = true;
+}
+
+void Upload::abandon() { abandoned_ = true; }
+
+void Upload::discard(Error& why) {
+  abandoned_ = true;
+  client_.stop();
+  if (id_.empty() || completed_) return;
+  // The first client, and its deadlines, follow the cancellation that may be the reason.
+  web::Client client(1, nullptr);
+  Service service{*target_.account, target_.transport, client, [](const std::string&) {}};
+  std::mutex mutex;
+  std::condition_variable ended;
+  bool done = false;
+  Request request(service, abort_upload(id_), [&] {
+    const std::lock_guard lock(mutex);
+    done = true;
+    ended.notify_all();
+  });
+  request.start();
+  {
+    std::unique_lock lock(mutex);
+    ended.wait_for(lock, kDiscardTime, [&] { return done; });
+  }
+  client.stop();
+  if (!request.error()) return;
+  why.hint("The parts that were sent are still at the server, as the upload '" + id_ + "' of " +
+           target_.account->shown() + ": end it there.");
+}
+
+}  // namespace cairn::s3

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <atomic>
+#include <coroutine>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "block/byte_sink.h"
+#include "protocol/s3/options.h"
+#include "protocol/s3/request.h"
+
+namespace cairn {
+class Context;
+class Worker;
+}  // namespace cairn
+
+namespace cairn::s3 {
+
+// How many bytes a part of an object of about LENGTH bytes has, when ASKED for so many (0: not at
+// all): the service takes 10,000 parts of 5 MiB at least.
+uint64_t part_bytes(uint64_t length, uint64_t asked);
+
+// An object that is written. What fits into one part is sent at the end as a whole; more goes by a
+// multipart upload, whose parts are sent side by side while further ones are filled. Nothing of it
+// is to be seen before the end, and an older object stays until then. Each part goes with its
+// SHA-256, which the service checks.
+class Upload : public ByteSink {
+ public:
+  Upload(Context& context, Target target, uint64_t part_bytes);
+  ~Upload() override;
+
+  Task<void> write(ByteSpan bytes) override;
+  Task<void> finish() override;
+  void abandon() override;
+  void discard(Error& why) override;
+  void check() const override;
+
+  // Throws kExists when the object is there.
+  Task<void> refuse_existing();
+
+ private:
+  using Bytes = std::vector<std::byte>;
+  // A part on its way.
+  struct Part {
+    Bytes bytes;
+    size_t number = 0;
+    std::unique_ptr<Request> request;
+  };
+  struct Room;
+
+  Task<void> send_part();
+  void finished(std::list<Part>::iterator part);
+
+  Context& context_;
+  const Target target_;
+  const uint64_t part_bytes_;
+  const unsigned most_;  // parts on their way
+  std::string id_;       // of the upload; empty before there is one
+  Bytes current_;
+  std::atomic<bool> abandoned_{false};
+  bool completed_ = false;
+
+  mutable std::mutex mutex_;
+  std::list<Part> parts_;
+  std::vector<std::string> etags_;  // by their number, from 1 on
+  std::vector<Bytes> spare_;        // buffers of parts that were sent
+  std::exception_ptr error_;
+  size_t enough_ = 0;  // who waits goes on when so many are on their way
+  Worker* home_ = nullptr;
+  std::coroutine_handle<> waiter_;
+
+  web::Client client_;  // its thread uses what is above
+  Service service_;
+};
+
+}  // namespace cairn::s3
