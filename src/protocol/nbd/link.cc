@@ -1,8 +1,5 @@
 #include "protocol/nbd/link.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 
@@ -18,23 +15,6 @@ constexpr std::chrono::seconds kHandshake{30};
 constexpr std::chrono::seconds kLongestPause{16};
 
 }  // namespace
-
-Gate::Gate() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (fd_ < 0) throw Error::system(errno, "eventfd");
-}
-Gate::~Gate() { ::close(fd_); }
-void Gate::open() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(fd_, &one, sizeof one);
-}
-void Gate::shut() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = ::read(fd_, &count, sizeof count);
-}
-Task<bool> Gate::wait(Deadline deadline) {
-  const short events = co_await await_ready(fd_, POLLIN, deadline);
-  co_return events != 0;
-}
 
 Task<void> Link::connect() {
   const Deadline deadline = Clock::now() + std::max(kHandshake, target_.open_timeout);

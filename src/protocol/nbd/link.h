@@ -7,6 +7,7 @@
 #include "async/sync.h"
 #include "async/task_group.h"
 #include "net/address.h"
+#include "net/gate.h"
 #include "protocol/nbd/connection.h"
 #include "protocol/nbd/handshake.h"
 
@@ -18,21 +19,6 @@ struct Target {
   Wish wish;
   std::chrono::seconds reconnect_delay{0};
   std::chrono::seconds open_timeout{0};
-};
-
-// A descriptor that is ready while the gate is open: who waits for that has a deadline.
-class Gate {
- public:
-  Gate();
-  Gate(const Gate&) = delete;
-  ~Gate();
-  void open();
-  void shut();
-  // False when DEADLINE passed first.
-  Task<bool> wait(Deadline deadline);
-
- private:
-  int fd_;
 };
 
 // One line to the server that is repaired when it breaks. Belongs to one worker, on which all of
