@@ -116,6 +116,7 @@ class Conversion {
       target_bytes_ = size;
       co_return prepare_compression();
     }
+    if (plan_.all_snapshots) co_await learn_snapshots(*sources_[0]);
     if (plan_.all_snapshots && !snapshots_of(*sources_[0]).empty()) {
       // It begins as the first one.
       co_await show_state(*sources_[0], 0);

@@ -40,6 +40,7 @@ Task<Value> describe(Node& node) {
   const std::string backing_format = backing_format_of(node);
   if (!backing_format.empty()) result.set("backing-filename-format", backing_format);
   result.set("children", std::move(children));
+  co_await learn_snapshots(node);
   Value snapshots = snapshots_info_of(node);
   if (const auto* list = snapshots.get_if<Value::Array>(); list != nullptr && !list->empty())
     result.set("snapshots", std::move(snapshots));

@@ -59,6 +59,7 @@ Task<Value> act_on_snapshots(Context& context, OpenRequest request, SnapshotActi
   try {
     switch (action) {
       case SnapshotAction::kList:
+        co_await learn_snapshots(*node);
         list = snapshots_info_of(*node);
         break;
       case SnapshotAction::kCreate:

@@ -6,6 +6,10 @@
 
 namespace cairn {
 
+Task<void> learn_snapshots(Node& node) {
+  if (auto* view = node.as<SnapshotView>()) co_await view->learn_snapshots();
+}
+
 Value snapshots_info_of(const Node& node) {
   const auto* view = node.as<SnapshotView>();
   return view != nullptr ? view->snapshots_info() : Value();

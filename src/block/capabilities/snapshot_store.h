@@ -19,6 +19,8 @@ class SnapshotView {
  public:
   static constexpr CapabilityTag kCapability{"snapshot-view"};
 
+  // Gets the list where opening the image did not: from then on the members that give it know it.
+  virtual Task<void> learn_snapshots() { co_return; }
   // The list as `info` shows it; null when there are none. From any thread, while no snapshot is
   // being changed.
   virtual Value snapshots_info() const = 0;
@@ -58,6 +60,7 @@ class SnapshotStore {
 
 // The same of any NODE. One without snapshots lists none, throws kUnsupported when one is made,
 // applied or shown, and kNotFound when one is deleted; all in QEMU's words.
+Task<void> learn_snapshots(Node& node);
 Value snapshots_info_of(const Node& node);
 std::vector<SnapshotRecord> snapshots_of(const Node& node);
 Task<void> create_snapshot(Node& node, std::string name);

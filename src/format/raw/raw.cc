@@ -7,6 +7,7 @@
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/lockable.h"
 #include "block/capabilities/prefetcher.h"
+#include "block/capabilities/snapshot_store.h"
 #include "block/debug.h"
 #include "block/driver.h"
 #include "block/open.h"
@@ -22,7 +23,11 @@ const OptionSchema kOpenOptions = {
 };
 const OptionSchema kCreateOptions = {{"size", OptionType::kSize, "", "Virtual disk size"}};
 
-class RawNode : public Node, public ImageInfo, public Prefetcher {
+class RawNode : public Node,
+                public ImageInfo,
+                public Prefetcher,
+                public SnapshotView,
+                public SnapshotStore {
  public:
   using Capabilities = CapabilityList<ImageInfo, Prefetcher>;
 
@@ -49,8 +54,39 @@ class RawNode : public Node, public ImageInfo, public Prefetcher {
   }
   bool reads_zero_when_created() const override { return file_->reads_zero_when_created(); }
 
+  Value snapshots_info() const override { return snapshots_info_of(*file_); }
+  std::vector<SnapshotRecord> snapshots() const override { return snapshots_of(*file_); }
+  Task<void> learn_snapshots() override { return cairn::learn_snapshots(*file_); }
+  Task<void> create_snapshot(std::string name) override {
+    return cairn::create_snapshot(*file_, std::move(name));
+  }
+  Task<void> delete_snapshot(std::string name) override {
+    return cairn::delete_snapshot(*file_, std::move(name));
+  }
+  Task<void> record_snapshot(SnapshotRecord record) override {
+    return cairn::record_snapshot(*file_, std::move(record));
+  }
+  Task<void> apply_snapshot(std::string which) override {
+    co_await cairn::apply_snapshot(*file_, std::move(which));
+    set_length(align_up(file_->length(), kSector));
+  }
+  Task<void> show_snapshot(std::string id, std::string name) override {
+    co_await cairn::show_snapshot(*file_, std::move(id), std::move(name));
+    set_length(align_up(file_->length(), kSector));
+  }
+  Task<void> show_state(std::optional<size_t> which) override {
+    co_await cairn::show_state(*file_, which);
+    set_length(align_up(file_->length(), kSector));
+  }
+
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
+  void* find_capability(CapabilityId id) override {
+    if (id == &SnapshotView::kCapability)
+      return keeps<SnapshotView>() ? static_cast<SnapshotView*>(this) : nullptr;
+    if (id == &SnapshotStore::kCapability)
+      return keeps<SnapshotStore>() ? static_cast<SnapshotStore*>(this) : nullptr;
+    return Capabilities::find(this, id);
+  }
   // Where nothing is shifted the file's own task is handed on: no frame of ours in between.
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     if (debug_below() != nullptr || follows_) return followed_read(offset + offset_, out);
@@ -93,6 +129,11 @@ class RawNode : public Node, public ImageInfo, public Prefetcher {
   }
 
  private:
+  // Snapshots are those of the storage, where that keeps some and the whole of it is the disk.
+  template <class Capability>
+  bool keeps() const {
+    return !window_ && file_->driver().kind() == DriverKind::kProtocol && file_->as<Capability>();
+  }
   Task<void> followed_read(uint64_t offset, MutableByteSpan out) {
     if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kReadAio);
     co_await file_->read(offset, out);
