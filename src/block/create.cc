@@ -74,9 +74,9 @@ struct Backing {
 };
 
 Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptions& request,
-                                             const std::string& backing, bool format_known) {
+                                             const std::string& backing, std::string format,
+                                             bool format_known) {
   const std::string name = resolve_backing_name(request.filename, backing);
-  const std::string format = request.options.string("backing_fmt").value_or("");
   if (request.backing_unchecked) {
     if (!format_known)
       throw Error(ErrorKind::kInvalid, "Backing file specified without backing format");
@@ -106,6 +106,16 @@ Task<std::optional<Backing>> look_at_backing(Context& context, const CreateOptio
     throw Error(ErrorKind::kInvalid, "Backing file specified without backing format")
         .hint("Detected format of " + detected + ".");
   co_return result;
+}
+
+// The format of what is cloned is that of its bytes; nothing else can be given.
+void take_clone_format(const Driver& protocol, Options& options) {
+  const auto format = options.string("backing_fmt");
+  options.erase("backing_fmt");
+  if (format && *format != "raw" && *format != protocol.name())
+    throw Error(ErrorKind::kInvalid, "A clone that '" + std::string(protocol.name()) +
+                                         "' makes has a raw backing file, and no '" + *format +
+                                         "'");
 }
 
 // Removes a file that this call made, when making the image failed.
@@ -185,10 +195,15 @@ class Creation {
                                                "' does not support image creation");
   }
 
-  void check_options() const {
-    const bool may_have_backing =
+  void check_options() {
+    bool may_have_backing =
         format_->offers<BackingLink>() &&
         offered_option(context_, format_->create_options(), "backing_file") != nullptr;
+    if (!may_have_backing && raw()) {
+      clones_ = find_spec(protocol_->create_options(), "backing_file") != nullptr;
+      if (clones_) take_clone_format(*protocol_, options_);
+      may_have_backing = clones_;
+    }
     for (const auto& [key, value] : options_.items()) {
       if (key == "backing_file" && !may_have_backing)
         throw Error(ErrorKind::kUnsupported,
@@ -219,8 +234,15 @@ class Creation {
         throw Error(ErrorKind::kInvalid,
                     "Error: Trying to create an image with the same filename "
                     "as the backing file");
-      const bool format_known = options_.string("backing_fmt").has_value();
-      const auto looked = co_await look_at_backing(context_, request_, *backing, format_known);
+      if (clones_ && &protocol_of(context_, *backing) != protocol_)
+        throw Error(ErrorKind::kInvalid, "'" + *backing + "' cannot be the backing file of '" +
+                                             request_.filename + "': both must be of '" +
+                                             std::string(protocol_->name()) + "'");
+      const auto given = options_.string("backing_fmt");
+      // What a guest wrote to it does not matter to a clone.
+      std::string format = clones_ ? std::string(protocol_->name()) : given.value_or("");
+      const auto looked = co_await look_at_backing(context_, request_, *backing, std::move(format),
+                                                   clones_ || given);
       if (looked) backing_size_ = looked->size;
       if (!size) size = backing_size_;
     }
@@ -340,7 +362,8 @@ class Creation {
   Options options_;  // of the request, less "size"
   const Driver* format_ = nullptr;
   const Driver* protocol_ = nullptr;
-  std::string path_;  // of the image, as it may name itself
+  bool clones_ = false;  // the protocol can make the file a clone of another one
+  std::string path_;     // of the image, as it may name itself
   uint64_t size_ = 0;
   std::optional<uint64_t> backing_size_;
   Options protocol_options_;
