@@ -1,0 +1,146 @@
+#include "protocol/sheepdog/link.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace cairn::sheepdog {
+namespace {
+
+constexpr std::chrono::milliseconds kLongestConnect{10'000};
+constexpr std::chrono::milliseconds kFirstPause{50};
+constexpr std::chrono::milliseconds kLongestPause{1000};
+
+}  // namespace
+
+// How long one daemon may be silent: each of them has its turn before a request fails.
+std::chrono::milliseconds Link::stall() const {
+  return target_.timeout / static_cast<int>(target_.servers.size());
+}
+
+Task<void> Link::connect() {
+  std::exception_ptr failure;
+  for (size_t i = 0; i < target_.servers.size(); ++i) {
+    const size_t number = (server_ + i) % target_.servers.size();
+    try {
+      const Deadline deadline = Clock::now() + std::min(stall(), kLongestConnect);
+      Socket socket = co_await connect_socket(target_.servers[number], deadline);
+      auto stream = std::make_unique<Stream>(std::move(socket));
+      auto connection = std::make_shared<Connection>(std::move(stream), stall());
+      connection->start();
+      server_ = number;
+      connection_ = std::move(connection);
+      opened_ = true;
+      co_return;
+    } catch (const Error&) {
+      failure = std::current_exception();
+    }
+    if (closing_) break;
+  }
+  std::rethrow_exception(failure);
+}
+
+Task<void> Link::open() {
+  tried_ = true;
+  co_await connect();
+}
+
+Task<bool> Link::open_once() {
+  if (tried_ && opened_) co_return true;
+  auto guard = co_await opening_.lock();
+  if (tried_) co_return opened_;
+  tried_ = true;
+  try {
+    co_await connect();
+  } catch (const Error& error) {
+    // The daemon may have set a limit: the other links do the work.
+    reason_ = error.message();
+  }
+  co_return opened_;
+}
+
+Task<void> Link::perform(Operation& operation) {
+  const auto patience = operation.patience.count() != 0 ? operation.patience : target_.timeout;
+  const Deadline deadline = Clock::now() + patience;
+  operation.sent = false;
+  while (true) {
+    const std::shared_ptr<Connection> connection = connection_;
+    if (connection) {
+      const bool answered = co_await connection->perform(operation);
+      if (answered) co_return;
+      lose(connection);
+      if (operation.sent && !operation.repeatable && fatal_.empty())
+        throw Error(
+            ErrorKind::kIo,
+            "the connection to the Sheepdog cluster was lost before the answer came: " + reason_)
+            .hint("The daemon may have done it: look before it is tried again.");
+      continue;
+    }
+    if (!fatal_.empty()) throw Error(ErrorKind::kIo, fatal_);
+    if (closing_ || Clock::now() >= deadline || !arrived_)
+      throw Error(ErrorKind::kIo, "there is no connection to the Sheepdog cluster: " + reason_);
+    co_await arrived_->wait(deadline);
+  }
+}
+
+void Link::lose(const std::shared_ptr<Connection>& connection) {
+  if (connection_ != connection) return;
+  connection_.reset();
+  reason_ = connection->reason();
+  if (!connection->violation().empty()) fatal_ = connection->violation();
+  if (!arrived_) {
+    arrived_ = std::make_unique<Gate>();
+    stop_ = std::make_unique<Gate>();
+  }
+  arrived_->shut();
+  if (!fatal_.empty() || closing_) arrived_->open();
+  // One that has answered before is tried again at once.
+  if (connection->has_answered()) pause_ = std::chrono::milliseconds(0);
+  // It may have been silent rather than dead: the next one has its turn.
+  server_ = (server_ + 1) % target_.servers.size();
+  background_.spawn(reconnect(connection));
+}
+
+Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
+  co_await old->close();
+  old.reset();
+  while (!closing_ && fatal_.empty()) {
+    if (pause_.count() != 0) co_await stop_->wait(Clock::now() + pause_);
+    pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
+    if (closing_) break;
+    try {
+      co_await connect();
+      break;
+    } catch (const Error& error) {
+      reason_ = error.message();
+    }
+  }
+  if (connection_ && !locked_.empty()) co_await lock_again(connection_);
+  arrived_->open();
+}
+
+// A daemon keeps the lock of a client that comes back; another daemon may refuse it until the first
+// one is known to be gone. Writes are possible all the same.
+Task<void> Link::lock_again(std::shared_ptr<Connection> connection) {
+  const std::vector<std::byte> name = name_data(locked_);
+  Operation operation;
+  operation.header = vdi_header(Opcode::kLockVdi, {});
+  operation.data = name;
+  static_cast<void>(co_await connection->perform(operation));
+}
+
+void Link::stop_repairs() {
+  closing_ = true;
+  if (!stop_) return;
+  stop_->open();
+  arrived_->open();
+}
+
+Task<void> Link::close() {
+  stop_repairs();
+  co_await background_.join();
+  if (connection_) co_await connection_->close();
+  connection_.reset();
+}
+
+}  // namespace cairn::sheepdog
