@@ -1,4 +1,5 @@
 """A small S3 service: it checks every signature by itself, and misbehaves as the name of the bucket says."""
+import contextlib
 import hashlib
 import hmac
 import http.server
@@ -7,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import urllib.request
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 ACCESS_KEY, SECRET_KEY, REGION = "AKTEST", "sk/secret+x", "eu-west-1"
@@ -59,6 +61,29 @@ def presigned(url, seconds=600, access_key=ACCESS_KEY, secret=SECRET_KEY, region
         secret, "GET", parts.path, query, head, ["host"], "UNSIGNED-PAYLOAD", when, region
     )
     return f"{url}?{query}&X-Amz-Signature={made}"
+
+
+def request(url, method, body, query, access_key, secret, region):
+    """The body of the answer to a signed request."""
+    parts, when = urlsplit(url), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = quote(parts.path, safe="/-._~")
+    text = "&".join(f"{quote(name)}={quote(value, safe='-._~')}" for name, value in query.items())
+    payload = hashlib.sha256(body).hexdigest()
+    head = {"host": parts.netloc, "x-amz-content-sha256": payload, "x-amz-date": when}
+    signed = sorted(head)
+    made = signature(secret, method, path, text, head, signed, payload, when, region)
+    head["Authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={access_key}/{when[:8]}/{region}/s3/aws4_request,"
+        f"SignedHeaders={';'.join(signed)},Signature={made}"
+    )
+    asked = urllib.request.Request(
+        f"{parts.scheme}://{parts.netloc}{path}?{text}",
+        data=body or None,
+        headers=head,
+        method=method,
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return answer.read()
 
 
 def error_page(code, message="no", more=""):
@@ -114,7 +139,8 @@ class S3Server:
                     name = f"{self.command.lower()}_{self.bucket.replace('-', '_')}"
                     getattr(self, name, getattr(self, self.command.lower()))(body)
                 except Refused as why:
-                    self.answer(why.status, why.page, **why.head)
+                    with contextlib.suppress(OSError):
+                        self.answer(why.status, why.page, **why.head)
                 except OSError:
                     self.close_connection = True
 

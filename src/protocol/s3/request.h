@@ -34,7 +34,7 @@ struct Service {
   const web::Transport& transport;
   web::Client& client;
   std::function<void(const std::string& line)> report;  // of attempts that failed
-  bool answered = false;  // the server, at least once; the client's thread's
+  bool answered = false;  // the server, at least once; of the client's thread
 };
 
 // One call, with as many attempts as it may have. Everything but the constructor, start() and what

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <utility>
 
+#include "async/cancel.h"
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "block/context.h"
@@ -20,6 +21,7 @@ constexpr size_t kMostParts = 10'000;
 constexpr uint64_t kPlannedParts = 9'000;
 // What is held of one object, as long as its parts are not larger than a half of it.
 constexpr uint64_t kMostHeldBytes = uint64_t{64} << 20;
+constexpr auto kCancelPeriod = std::chrono::milliseconds(100);
 // A signal must end the program within a second.
 constexpr auto kDiscardTime = std::chrono::milliseconds(700);
 
@@ -74,6 +76,36 @@ struct Upload::Room {
   void await_resume() const { upload.check(); }
 };
 
+struct Upload::Aside {
+  explicit Aside(const Target& target)
+      : client(1, nullptr),
+        service{*target.account, target.transport, client, [](const std::string&) {}} {}
+  ~Aside() { client.stop(); }
+
+  // One at a time.
+  void start(Call call) {
+    done = false;
+    request = std::make_unique<Request>(service, std::move(call), [this] {
+      const std::lock_guard lock(mutex);
+      done = true;
+      ended.notify_all();
+    });
+    request->start();
+  }
+  // Whether it has ended by then.
+  bool wait_until(web::Client::Clock::time_point when) {
+    std::unique_lock lock(mutex);
+    return ended.wait_until(lock, when, [this] { return done; });
+  }
+
+  std::mutex mutex;
+  std::condition_variable ended;
+  bool done = false;
+  std::unique_ptr<Request> request;
+  web::Client client;  // its thread uses what is above
+  Service service;
+};
+
 Upload::Upload(Context& context, Target target, uint64_t part_bytes)
     : context_(context),
       target_(std::move(target)),
@@ -124,15 +156,27 @@ Task<void> Upload::write(ByteSpan bytes) {
   }
 }
 
+Task<void> Upload::begin() {
+  aside_ = std::make_unique<Aside>(target_);
+  aside_->start(begin_upload());
+  co_await run_blocking([&] {
+    while (!aside_->wait_until(web::Client::Clock::now() + kCancelPeriod)) {
+      if (context_.cancel != nullptr) context_.cancel->check();
+      check();
+    }
+  });
+  if (aside_->request->error()) std::rethrow_exception(aside_->request->error());
+  const auto id = parse_upload_id(aside_->request->answer().body);
+  if (!id)
+    throw Error(ErrorKind::kIo,
+                target_.account->shown() + ": the server began no upload: it gave no id");
+  id_ = *id;
+  // Nothing of the other client is under way yet.
+  service_.answered = true;
+}
+
 Task<void> Upload::send_part() {
-  if (id_.empty()) {
-    const Answer begun = co_await perform(service_, begin_upload());
-    const auto id = parse_upload_id(begun.body);
-    if (!id)
-      throw Error(ErrorKind::kIo,
-                  target_.account->shown() + ": the server began no upload: it gave no id");
-    id_ = *id;
-  }
+  if (id_.empty()) co_await begin();
   co_await Room{*this, most_ - 1};
   std::list<Part> made(1);
   const auto part = made.begin();
@@ -213,25 +257,16 @@ void Upload::abandon() { abandoned_ = true; }
 void Upload::discard(Error& why) {
   abandoned_ = true;
   client_.stop();
-  if (id_.empty() || completed_) return;
-  // The first client, and its deadlines, follow the cancellation that may be the reason.
-  web::Client client(1, nullptr);
-  Service service{*target_.account, target_.transport, client, [](const std::string&) {}};
-  std::mutex mutex;
-  std::condition_variable ended;
-  bool done = false;
-  Request request(service, abort_upload(id_), [&] {
-    const std::lock_guard lock(mutex);
-    done = true;
-    ended.notify_all();
-  });
-  request.start();
-  {
-    std::unique_lock lock(mutex);
-    ended.wait_for(lock, kDiscardTime, [&] { return done; });
+  if (!aside_ || completed_) return;
+  const auto until = web::Client::Clock::now() + kDiscardTime;
+  if (id_.empty()) {
+    if (!aside_->wait_until(until) || aside_->request->error()) return;
+    const auto id = parse_upload_id(aside_->request->answer().body);
+    if (!id) return;
+    id_ = *id;
   }
-  client.stop();
-  if (!request.error()) return;
+  aside_->start(abort_upload(id_));
+  if (aside_->wait_until(until) && !aside_->request->error()) return;
   why.hint("The parts that were sent are still at the server, as the upload '" + id_ + "' of " +
            target_.account->shown() + ": end it there.");
 }

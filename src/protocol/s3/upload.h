@@ -50,7 +50,11 @@ class Upload : public ByteSink {
     std::unique_ptr<Request> request;
   };
   struct Room;
+  // What must be done although the work is cancelled: to learn the id of an upload that is begun,
+  // and to end it.
+  struct Aside;
 
+  Task<void> begin();
   Task<void> send_part();
   void finished(std::list<Part>::iterator part);
 
@@ -74,6 +78,7 @@ class Upload : public ByteSink {
 
   web::Client client_;  // its thread uses what is above
   Service service_;
+  std::unique_ptr<Aside> aside_;
 };
 
 }  // namespace cairn::s3
