@@ -73,12 +73,13 @@ def test_only_the_named_files_can_be_opened(disks, cairn, qemu):
         "http://127.0.0.1:1/x",
         "ssh://127.0.0.1:1/x",
         "sheepdog://127.0.0.1:1/x",
+        "s3://bucket/x",
         'json:{"driver":"iscsi","transport":"tcp","portal":"127.0.0.1:1","target":"t"}',
     ],
 )
 def test_servers_are_not_reached(disks, cairn, name):
     commands = [["info", name], ["compare", "a.raw", name]]
-    if name.startswith(("nbd", "ssh", "sheepdog")):
+    if name.startswith(("nbd", "ssh", "sheepdog", "s3")):
         commands.append(["convert", "a.raw", "-O", "raw", name])
     for words in commands:
         refused = cairn(words[0], "--untrusted", *words[1:], ok=False)

@@ -119,6 +119,7 @@ def test_every_kind_is_listed_whole():
         "nbd",
         "null-aio",
         "null-co",
+        "s3",
         "sheepdog",
         "ssh",
         "vvfat",
