@@ -53,6 +53,11 @@ cairn_pkg(ISCSI libiscsi libiscsi-dev)
 add_library(ISCSI::Headers INTERFACE IMPORTED)
 target_include_directories(ISCSI::Headers INTERFACE ${ISCSI_INCLUDE_DIRS})
 
+# And libnfs, when a file of an NFS server is.
+cairn_pkg(NFS libnfs libnfs-dev)
+add_library(NFS::Headers INTERFACE IMPORTED)
+target_include_directories(NFS::Headers INTERFACE ${NFS_INCLUDE_DIRS})
+
 # And the line editor, when somebody sits at a terminal.
 cairn_pkg(EDIT libedit libedit-dev)
 add_library(EDIT::Headers INTERFACE IMPORTED)

@@ -117,6 +117,7 @@ def test_every_kind_is_listed_whole():
         "iscsi",
         "iser",
         "nbd",
+        "nfs",
         "null-aio",
         "null-co",
         "s3",

@@ -1,0 +1,270 @@
+#include "protocol/nfs/session.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "async/runtime.h"
+
+namespace cairn::nfs {
+namespace {
+
+// How often deadlines and cancellation are looked at.
+constexpr int kMomentMs = 100;
+// The library copies what it sends and receives: this much is a session's memory.
+constexpr size_t kMostFlying = 8 << 20;
+constexpr size_t kMostPieces = 128;
+// How long a server that asks for patience gets.
+constexpr auto kPatience = std::chrono::milliseconds(300);
+// A server of version 4 forgets a client that does not use its files; leases last 10 seconds or
+// more. Others close connections on which nothing happens for minutes.
+constexpr auto kLeaseUse = std::chrono::seconds(3);
+constexpr auto kConnectionUse = std::chrono::seconds(60);
+
+bool has_any(const std::string& text, std::initializer_list<const char*> words) {
+  return std::any_of(words.begin(), words.end(),
+                     [&](const char* word) { return text.find(word) != std::string::npos; });
+}
+
+// The server wants the same request later.
+bool is_delay(const std::string& text) {
+  return has_any(text, {"NFS3ERR_JUKEBOX", "NFS4ERR_DELAY", "NFS4ERR_GRACE"});
+}
+
+// The server has forgotten who we are: what is open must be opened again.
+bool is_forgotten(const std::string& text) {
+  return has_any(text, {"NFS4ERR_EXPIRED", "NFS4ERR_STALE_CLIENTID", "NFS4ERR_STALE_STATEID",
+                        "NFS4ERR_BAD_STATEID", "NFS4ERR_OLD_STATEID", "NFS4ERR_ADMIN_REVOKED"});
+}
+
+}  // namespace
+
+struct Session::Doing {
+  Session& session;
+  Operation& operation;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    operation.worker_ = Worker::current();
+    operation.handle_ = handle;
+    const std::lock_guard lock(session.mutex_);
+    if (session.over_) {
+      operation.lost_ = true;
+      operation.error_ = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
+      return false;
+    }
+    session.load_ += operation.length();
+    session.submitted_.push_back(&operation);
+    session.wake();
+    return true;
+  }
+  void await_resume() const noexcept {}
+};
+
+Session::Session(const Target& target, bool writable, bool create, const CancelSource* cancel)
+    : LibraryThread("cairn-nfs", cancel),
+      nfs_(NfsLibrary::get()),
+      target_(target),
+      writable_(writable),
+      create_(create) {}
+
+Session::~Session() { stop(); }
+
+Task<void> Session::perform(Operation& operation) { co_await Doing{*this, operation}; }
+
+void Session::finish(const Error& why, bool connected) {
+  const bool reached = !connected || why.kind() == ErrorKind::kCancelled;
+  if (reached && context_ != nullptr && file_ != nullptr && pieces_.empty()) close_file();
+  drop_all(why);
+}
+
+void Session::serve() {
+  last_use_ = Clock::now();
+  for (;;) {
+    take_work();
+    send_later_ones();
+    while (!queue_.empty() && flying_ < kMostFlying && pieces_.size() < kMostPieces) {
+      Operation& operation = *queue_.front();
+      advance(operation);
+      if (operation.all_asked_) queue_.pop_front();
+    }
+    keep_alive();
+    check_deadlines();
+    turn(kMomentMs);
+    settle_failures();
+  }
+}
+
+void Session::take_work() {
+  const std::lock_guard lock(mutex_);
+  queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
+  submitted_.clear();
+}
+
+// Makes the next request of OPERATION.
+void Session::advance(Operation& operation) {
+  const size_t left = operation.length() - operation.asked_;
+  const size_t most = operation.kind_ == Operation::Kind::kRead ? most_read_ : most_write_;
+  const size_t part = std::min(left, most);
+  const size_t at = operation.asked_;
+  operation.asked_ += part;
+  operation.all_asked_ = operation.asked_ == operation.length();
+  ++operation.pending_;
+  start(&operation, at, part);
+}
+
+void Session::start(Operation* operation, size_t at, size_t length) {
+  pieces_.push_back({.session = this,
+                     .operation = operation,
+                     .at = at,
+                     .length = length,
+                     .deadline = Clock::now() + target_.timeout});
+  pieces_.back().self = std::prev(pieces_.end());
+  flying_ += length;
+  send(pieces_.back());
+}
+
+void Session::send(Piece& piece) {
+  const Operation* operation = piece.operation;
+  if (operation == nullptr || operation->has_data()) last_use_ = Clock::now();
+  int result = 0;
+  if (operation != nullptr && operation->kind_ == Operation::Kind::kResize)
+    result = nfs_.nfs_ftruncate_async(context_, file_, operation->offset_, &on_answer, &piece);
+  else if (operation != nullptr && operation->kind_ == Operation::Kind::kAttributes)
+    result = nfs_.nfs_fstat64_async(context_, file_, &on_answer, &piece);
+  else
+    result = target_.version == 3 ? send_version_3(piece) : send_version_4(piece);
+  if (result != 0) failures_.push_back({&piece, EIO, error_text()});
+}
+
+void Session::send_later_ones() {
+  const auto now = Clock::now();
+  for (auto each = later_.begin(); each != later_.end();) {
+    const auto next = std::next(each);
+    if (each->start <= now) {
+      pieces_.splice(pieces_.end(), later_, each);
+      send(*each);
+    }
+    each = next;
+  }
+}
+
+void Session::keep_alive() {
+  const auto most = target_.version == 4 ? kLeaseUse : kConnectionUse;
+  if (Clock::now() - last_use_ >= most) start(nullptr, 0, 0);
+}
+
+void Session::check_deadlines() const {
+  const auto now = Clock::now();
+  for (const auto* list : {&pieces_, &later_})
+    for (const Piece& piece : *list)
+      if (piece.deadline <= now)
+        throw Error::system(ETIMEDOUT, "NFS: the server " + target_.host + " does not answer");
+}
+
+void Session::on_answer(int result, nfs_context*, void* data, void* piece) {
+  auto& each = *static_cast<Piece*>(piece);
+  each.session->answered(each, result, data);
+}
+
+void Session::answered(Piece& piece, int result, const void* data) {
+  if (result < 0) {
+    // Whether the connection is lost as well is known at the end of the turn.
+    failures_.push_back({&piece, -result, error_text()});
+    return;
+  }
+  Operation* operation = piece.operation;
+  if (operation != nullptr && operation->has_data()) {
+    answered_data(piece, static_cast<size_t>(result), data);
+    return;
+  }
+  if (operation != nullptr && operation->kind_ == Operation::Kind::kAttributes && data != nullptr)
+    operation->attributes_ = attributes_of(*static_cast<const nfs_stat_64*>(data));
+  end_piece(piece, nullptr);
+}
+
+// COUNT bytes of the piece are done; the rest is asked for again.
+void Session::answered_data(Piece& piece, size_t count, const void* data) {
+  Operation& operation = *piece.operation;
+  const bool reads = operation.kind_ == Operation::Kind::kRead;
+  const auto fail = [&](const std::string& text) {
+    end_piece(piece, std::make_exception_ptr(Error(ErrorKind::kIo, "NFS: " + text)));
+  };
+  if (count > piece.length) return fail("the server answered with more than was asked for");
+  if (count == 0 && reads)
+    return fail("the file ends at byte " + std::to_string(operation.offset_ + piece.at) +
+                ", before its size");
+  if (count == 0) return fail("the server wrote nothing");
+  if (reads) std::memcpy(operation.out_.data() + piece.at, data, count);
+  if (count == piece.length) return end_piece(piece, nullptr);
+  piece.at += count;
+  piece.length -= count;
+  flying_ -= count;
+  piece.start = {};
+  later_.splice(later_.end(), pieces_, piece.self);
+}
+
+void Session::settle_failures() {
+  for (const Failure& failure : std::exchange(failures_, {})) {
+    Piece& piece = *failure.piece;
+    if (is_forgotten(failure.text))
+      throw Error(ErrorKind::kIo, "NFS: the server has closed the file: " + failure.text);
+    if (is_delay(failure.text)) {
+      piece.start = Clock::now() + kPatience;
+      later_.splice(later_.end(), pieces_, piece.self);
+      continue;
+    }
+    Error error = Error::system(failure.error);
+    if (!failure.text.empty()) error.hint("NFS: " + failure.text);
+    end_piece(piece, std::make_exception_ptr(error));
+  }
+}
+
+void Session::end_piece(Piece& piece, std::exception_ptr error, bool lost) {
+  Operation* operation = piece.operation;
+  flying_ -= piece.length;
+  pieces_.erase(piece.self);
+  if (operation == nullptr) return;
+  if (error && !operation->error_) operation->error_ = error;
+  if (lost) operation->lost_ = true;
+  // After a failure nothing more is asked for.
+  if (error && !operation->all_asked_) {
+    operation->all_asked_ = true;
+    std::erase(queue_, operation);
+  }
+  if (--operation->pending_ != 0 || !operation->all_asked_) return;
+  load_ -= operation->length();
+  operation->worker_->post(operation->handle_);
+}
+
+// The session is over: what the library has goes, then operations that wait fail.
+void Session::drop_all(const Error& why) {
+  broken_.store(true, std::memory_order_release);
+  {
+    const std::lock_guard lock(mutex_);
+    over_ = true;
+    why_over_ = why.message();
+    queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
+    submitted_.clear();
+  }
+  // It calls back for each request.
+  if (context_ != nullptr) nfs_.nfs_destroy_context(std::exchange(context_, nullptr));
+  failures_.clear();
+  // A silent server has had its time.
+  const bool lost = why.kind() != ErrorKind::kCancelled && why.error_number() != ETIMEDOUT;
+  const std::exception_ptr error = std::make_exception_ptr(why);
+  pieces_.splice(pieces_.end(), later_);
+  while (!queue_.empty()) {
+    Operation* operation = queue_.front();
+    queue_.pop_front();
+    operation->all_asked_ = true;
+    operation->error_ = error;
+    operation->lost_ = lost;
+    if (operation->pending_ != 0) continue;
+    load_ -= operation->length();
+    operation->worker_->post(operation->handle_);
+  }
+  while (!pieces_.empty()) end_piece(pieces_.front(), error, lost);
+}
+
+}  // namespace cairn::nfs
