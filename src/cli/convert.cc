@@ -21,7 +21,8 @@ int convert_images(Session& session, const Arguments& arguments, ConvertPlan pla
                              .verified = plan.verify,
                              .preset = plan.preset,
                              .image = plan.image,
-                             .quiet = plan.quiet};
+                             .quiet = plan.quiet,
+                             .salvaged = arguments.has(kSalvage)};
   if (plan.take_output) {
     // Before anything is printed there.
     operation::PipeTarget::check(plan.format, plan.create_options);

@@ -17,14 +17,42 @@ void report_json(const Session& session, const ConvertReport& asked,
     out.set("algorithm", asked.algorithm);
     out.set("digest", done.digest);
   }
+  if (asked.salvaged) {
+    Value lost = Value::array();
+    for (const LostRanges::Range& range : done.lost) {
+      Value one = Value::object();
+      one.set("offset", range.offset);
+      one.set("bytes", range.bytes);
+      one.set("cause", range.cause);
+      lost.push_back(std::move(one));
+    }
+    out.set("lost", std::move(lost));
+    out.set("lost-bytes", done.lost_bytes);
+  }
   if (asked.preset != nullptr) out.set("preset", asked.preset->name);
   print_report(session, out);
+}
+
+constexpr size_t kRangesShown = 20;
+
+void warn_of_lost(const Session& session, const operation::ConversionResult& done) {
+  uint64_t shown = 0;
+  for (size_t i = 0; i < std::min(done.lost.size(), kRangesShown); ++i) {
+    const LostRanges::Range& range = done.lost[i];
+    session.warning("error while reading offset " + std::to_string(range.offset) + ": " +
+                    range.cause + " (" + std::to_string(range.bytes) + " bytes became zeroes)");
+    shown += range.bytes;
+  }
+  if (shown != done.lost_bytes)
+    session.warning("in further places " + std::to_string(done.lost_bytes - shown) +
+                    " bytes became zeroes; --output json lists them");
 }
 
 }  // namespace
 
 void report_conversion(const Session& session, const ConvertReport& asked,
                        const operation::ConversionResult& done) {
+  if (!asked.quiet) warn_of_lost(session, done);
   if (session.json) return report_json(session, asked, done);
   if (!asked.algorithm.empty()) print(done.digest + "  " + asked.names.back() + "\n");
   if (asked.quiet) return;

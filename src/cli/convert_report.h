@@ -16,6 +16,7 @@ struct ConvertReport {
   const operation::Preset* preset = nullptr;  // of --for
   const operation::PresetImage* image = nullptr;
   bool quiet = false;
+  bool salvaged = false;  // --salvage
 };
 
 // Prints what was done for people, or as the object of --output json.

@@ -177,7 +177,8 @@ bool check_tool_line(Session& session, const Tool& tool, int argc, char** argv) 
   flags.push_back(kKeyFileFlag);
   const Arguments arguments = Arguments::parse(flags, argc, argv, LongNames::kWhole);
   session.json = json_output(session, arguments);
-  if (session.json && knows(flags, 'L') && !arguments.has('L')) throw UsageError{"--output json belongs to --list"};
+  if (session.json && knows(flags, 'L') && !arguments.has('L'))
+    throw UsageError{"--output json belongs to --list"};
   if (!arguments.has('h')) return false;
   const Verb verb{.name = tool.verb,
                   .summary = tool.summary,

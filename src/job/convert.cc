@@ -148,7 +148,7 @@ Task<void> Convert::look(uint64_t offset) {
   } catch (const Error& error) {
     const Error told = at_byte(error, "reading block status at offset", offset);
     if (!options_.salvage) throw told;
-    if (warn) warn(told.message());
+    if (warn && context_.profile.salvage_by_sector) warn(told.message());
     // QEMU's tools ask again for the next sector.
     extent_.length = std::min(extent_.length, options_.count_data ? kConvertSector : unit_);
     co_return;
@@ -444,33 +444,22 @@ Task<void> Convert::read_joined(uint64_t offset, MutableByteSpan out) {
 
 Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
   const Source& source = source_at(offset);
-  uint64_t lost = 0;  // bytes in a row before OFFSET
-  std::string cause;
-  const auto tell = [&](uint64_t end) {
-    if (lost == 0) return;
-    std::string text = "error while reading offset " + std::to_string(end - lost) + ": " + cause;
-    if (lost > kConvertSector) text += " (" + std::to_string(lost) + " bytes became zeroes)";
-    if (warn) warn(text);
-    lost = 0;
-  };
   while (!out.empty()) {
     size_t part = std::min<uint64_t>(out.size(), kConvertSector - offset % kConvertSector);
     try {
       co_await source.node->read(offset - source.begin, out.first(part));
-      tell(offset);
     } catch (const Error& error) {
-      // Of a run of sectors that fail alike the first is enough, unless each is to be reported.
-      if (error.cause() != cause || context_.profile.salvage_by_sector) tell(offset);
-      cause = error.cause();
       const uint64_t more = lost_with(*source.node, offset - source.begin, error);
       part = std::min<uint64_t>(out.size(), std::max<uint64_t>(part, more));
-      lost += part;
       std::memset(out.data(), 0, part);
+      if (!context_.profile.salvage_by_sector)
+        lost_.add(offset, part, error.cause());
+      else if (warn)
+        warn("error while reading offset " + std::to_string(offset) + ": " + error.cause());
     }
     offset += part;
     out = out.subspan(part);
   }
-  tell(offset);
 }
 
 Task<void> Convert::throttle(uint64_t bytes) {

@@ -13,6 +13,7 @@
 #include "block/node.h"
 #include "job/data_budget.h"
 #include "job/hash.h"
+#include "job/lost_ranges.h"
 #include "job/progress_steps.h"
 
 namespace cairn {
@@ -51,7 +52,7 @@ class Convert {
   std::function<void(uint64_t done, uint64_t total)> progress;
   // Of what is read.
   DataBudget budget;
-  // What salvage met; a line each.
+  // What salvage met, a line each as it comes, where the Profile wants it by sector.
   std::function<void(std::string_view)> warn;
 
   // Throws the first error: "error while reading at byte N: …" and the like. The target is then
@@ -59,6 +60,8 @@ class Convert {
   Task<void> run();
   // Bytes of data that were stored.
   uint64_t stored() const { return stored_.load(); }
+  // What salvage met, on the joined disk; empty where WARN was given it.
+  const LostRanges& lost() const { return lost_; }
 
  private:
   enum class State { kData, kZero, kSkip };
@@ -130,6 +133,7 @@ class Convert {
   std::atomic<uint64_t> stored_{0};
   std::atomic<bool> failed_{false};
   std::atomic<bool> offload_{false};
+  LostRanges lost_;
   std::mutex rate_state_;
   std::chrono::steady_clock::time_point next_write_{};
 };

@@ -51,6 +51,8 @@ class Conversion {
   // Files that belong to the target besides the one that was named.
   const std::vector<std::string>& parts() const { return parts_; }
   const std::string& digest() const { return digest_; }
+  std::vector<LostRanges::Range> take_lost() { return std::move(lost_); }
+  uint64_t lost_bytes() const { return lost_bytes_; }
   uint64_t target_bytes() const { return target_bytes_; }
   const std::string& target_format() const { return plan_.format; }
 
@@ -242,6 +244,8 @@ class Conversion {
     if (sources_.size() == 1) co_await bound_data(caller_, sources_[0], source_, job.budget, 2);
     if (!plan_.quiet) job.warn = caller_.warn;
     co_await job.run();
+    lost_ = job.lost().list();
+    lost_bytes_ = job.lost().bytes();
     if (digest) digest_ = digest->finish();
   }
 
@@ -340,6 +344,8 @@ class Conversion {
   bool created_ = false;
   std::vector<std::string> parts_;
   std::string digest_;
+  std::vector<LostRanges::Range> lost_;
+  uint64_t lost_bytes_ = 0;
   uint64_t target_bytes_ = 0;
   Options reached_by_;  // the target, after it was uploaded
 };
@@ -390,7 +396,9 @@ ConversionResult convert(Caller& caller, ConversionOptions options) {
   if (target) target->commit();
   return {.format = conversion.target_format(),
           .bytes = conversion.target_bytes(),
-          .digest = conversion.digest()};
+          .digest = conversion.digest(),
+          .lost = conversion.take_lost(),
+          .lost_bytes = conversion.lost_bytes()};
 }
 
 }  // namespace cairn::operation

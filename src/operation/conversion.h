@@ -44,6 +44,9 @@ struct ConversionResult {
   std::string format;       // of the target
   uint64_t bytes = 0;       // of its disk
   std::string digest = {};  // in hexadecimal, where one was asked for
+  // With salvage: what became zeroes, on the disk of the target; LostRanges says how many at most.
+  std::vector<LostRanges::Range> lost = {};
+  uint64_t lost_bytes = 0;  // altogether
 };
 
 // Verifying found that the target is not what was written. It stays.

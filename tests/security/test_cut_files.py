@@ -98,6 +98,30 @@ def test_salvage_goes_on(full, cairn, qemu, fmt):
     assert done.err.count("\n") < 100
 
 
+def test_salvage_joins_what_was_lost(folder, cairn):
+    """One warning for 44 MiB in a row, of which several workers read pieces; few for many places."""
+    cairn("create", "-q", "-o", "preallocation=falloc", "a.qcow2", "64M")
+    cairn("io", "-c", "write -P 1 0 64M", "a.qcow2")
+    os.truncate("a.qcow2", 20 * MIB)
+    words = ["convert", "--salvage", "-W", "--overwrite", "--output=json", "a.qcow2", "out.raw"]
+    done = cairn(*words)
+    (lost,) = done.json()["lost"]
+    assert lost["bytes"] == done.json()["lost-bytes"] == 64 * MIB - lost["offset"]
+    assert done.err.splitlines() == [
+        f"cairn: warning: error while reading offset {lost['offset']}: Input/output error"
+        f" ({lost['bytes']} bytes became zeroes)"
+    ]
+    with open("every other.raw", "wb") as out:
+        for at in range(0, 8 * MIB, 128 << 10):
+            out.seek(at)
+            out.write(b"x" * 65536)
+    cairn("convert", "every other.raw", "b.qcow2")
+    os.truncate("b.qcow2", 1 * MIB)
+    done = cairn("convert", "--salvage", "b.qcow2", "few.raw")
+    assert len(done.err.splitlines()) == 21 and "in further places" in done.err
+    assert cairn("convert", "-q", "--salvage", "b.qcow2", "quiet.raw").err == ""
+
+
 def test_cut_vdi_is_found_and_not_repaired(full, cairn, qemu):
     qemu("convert", "-O", "vdi", full, "a.vdi")
     cut("a.vdi")
