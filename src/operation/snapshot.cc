@@ -76,7 +76,10 @@ Task<Value> act_on_snapshots(Context& context, OpenRequest request, SnapshotActi
     const char* doing = action == SnapshotAction::kCreate  ? "Could not create snapshot '"
                         : action == SnapshotAction::kApply ? "Could not apply snapshot '"
                                                            : "Could not delete snapshot '";
-    caught.context(doing + name + "'");
+    if (action == SnapshotAction::kList)
+      caught.context("Could not list the snapshots");
+    else
+      caught.context(doing + name + "'");
     error = std::make_exception_ptr(caught);
   }
   std::vector<NodePtr> nodes(1, node);

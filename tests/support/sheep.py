@@ -343,10 +343,14 @@ class Node:
                 header = take(peer, 48)
                 flags, length = struct.unpack_from("<2xH8xI", header)
                 request = Request(header, take(peer, length) if flags & 1 else b"")
-                # A fault gets the request and a way to answer it as it should be, and says what is sent; None: nothing more.
+                request.peer = peer
+                # A fault gets the request and a way to answer it as it should be, and says what is sent; None: nothing more, an exception: its argument and nothing more.
                 normal = lambda request=request: self.store.answer(request, self)
                 sent = normal() if self.fault is None else self.fault(request, normal)
                 if sent is None:
+                    return
+                if isinstance(sent, Exception):
+                    peer.sendall(sent.args[0])
                     return
                 peer.sendall(sent)
 

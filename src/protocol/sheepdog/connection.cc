@@ -10,8 +10,8 @@
 namespace cairn::sheepdog {
 namespace {
 
-// A slow line is no dead one: with so many bytes for each period of silence a request may take
-// longer, up to this many periods.
+// A slow line is no dead one: while so many bytes go over it in a period of silence a request may
+// take longer, up to this many periods.
 constexpr uint64_t kSlowBytes = 1 << 20;
 constexpr int kMostPeriods = 10;
 // Slots are the low bits of an ID, their generation the others.
@@ -54,7 +54,6 @@ Task<bool> Connection::perform(Operation& operation) {
   slot.operation = &operation;
   ++slot.generation;
   slot.since = Clock::now();
-  slot.moved = stream_->moved();
   operation.lost = operation.ended = false;
   Header header = operation.header;
   set_id(header, static_cast<uint32_t>(slot.generation << kSlotBits | index));
@@ -145,17 +144,18 @@ Task<void> Connection::listen() {
   co_await watching_.wake();
 }
 
-bool Connection::stalled() const {
+bool Connection::stalled() {
   const auto now = Clock::now();
-  const uint64_t moved = stream_->moved();
+  if (stream_->moved() - moved_ >= kSlowBytes) {
+    moved_ = stream_->moved();
+    alive_ = now;
+  }
   return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
     if (slot.operation == nullptr || slot.operation->ended) return false;
-    const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(now - slot.since);
+    const auto waited = now - slot.since;
     const auto patience = slot.operation->patience;
     if (patience.count() != 0 && waited > patience) return true;
-    if (waited <= stall_) return false;
-    const auto periods = static_cast<uint64_t>(waited / stall_);
-    return periods >= kMostPeriods || moved - slot.moved < kSlowBytes * periods;
+    return waited > stall_ * kMostPeriods || (waited > stall_ && now - alive_ > stall_);
   });
 }
 

@@ -63,13 +63,12 @@ class Connection {
     Operation* operation = nullptr;
     uint32_t generation = 0;
     Clock::time_point since{};
-    uint64_t moved = 0;  // bytes of the connection at that time
   };
 
   Task<void> listen();
   Task<void> receive_one();
   Task<void> watch();
-  bool stalled() const;
+  bool stalled();
   Slot& find(uint32_t id);
   void fail_all();
 
@@ -80,6 +79,8 @@ class Connection {
   std::vector<Slot> slots_;
   TaskGroup tasks_;
   Nap watching_;
+  uint64_t moved_ = 0;  // bytes, when it was last seen to be alive
+  Clock::time_point alive_{};
   bool lost_ = false;
   bool closing_ = false;
   bool has_answered_ = false;

@@ -116,7 +116,8 @@ Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
     }
   }
   if (connection_ && !locked_.empty()) co_await lock_again(connection_);
-  arrived_->open();
+  // It may be lost again by now, and another repair be under way.
+  if (connection_ || closing_ || !fatal_.empty()) arrived_->open();
 }
 
 // A daemon keeps the lock of a client that comes back; another daemon may refuse it until the first
