@@ -58,6 +58,14 @@ cairn_pkg(NFS libnfs libnfs-dev)
 add_library(NFS::Headers INTERFACE IMPORTED)
 target_include_directories(NFS::Headers INTERFACE ${NFS_INCLUDE_DIRS})
 
+# And libgfapi, when a file of a GlusterFS volume is. Its module asks for macros that are the C library's own.
+find_path(GFAPI_HEADER glusterfs/api/glfs.h)
+if(NOT GFAPI_HEADER)
+  cairn_missing("libgfapi" libglusterfs-dev)
+endif()
+add_library(GFAPI::Headers INTERFACE IMPORTED)
+target_include_directories(GFAPI::Headers INTERFACE ${GFAPI_HEADER})
+
 # And the line editor, when somebody sits at a terminal.
 cairn_pkg(EDIT libedit libedit-dev)
 add_library(EDIT::Headers INTERFACE IMPORTED)

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "protocol/gluster/location.h"
 #include "protocol/nfs/location.h"
 
 namespace {
@@ -21,12 +22,29 @@ void nfs_uri(std::string_view text) {
   if (second.string("path") != path || second.string("server.host") != host) std::abort();
 }
 
+// The options of a URI mean what it means.
+void gluster_uri(std::string_view text) {
+  const gluster::Location first = gluster::parse_uri(text);
+  Options options;
+  gluster::add_options(first, options);
+  const gluster::Location second = gluster::location_of(options);
+  if (second.volume != first.volume || second.path != first.path || second.servers != first.servers)
+    std::abort();
+}
+
+template <class Parse>
+void attempt(Parse parse) {
+  try {
+    parse();
+  } catch (const Error&) {
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  try {
-    nfs_uri({reinterpret_cast<const char*>(data), size});
-  } catch (const Error&) {
-  }
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  attempt([&] { nfs_uri(text); });
+  attempt([&] { gluster_uri(text); });
   return 0;
 }

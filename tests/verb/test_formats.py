@@ -110,6 +110,7 @@ def test_every_kind_is_listed_whole():
         "file",
         "ftp",
         "ftps",
+        "gluster",
         "host_cdrom",
         "host_device",
         "http",
