@@ -6,6 +6,7 @@ written to `complaints`, which the tests look at.
 """
 import contextlib
 import os
+import queue
 import socket
 import struct
 import threading
@@ -301,8 +302,9 @@ def hashed(name):
 class Node:
     """A daemon at a port, and at a Unix socket."""
 
-    def __init__(self, store, path=None, port=0):
+    def __init__(self, store, path=None, port=0, delay=0):
         self.store, self.path, self.fault, self.peers, self.port = store, path, None, [], port
+        self.delay = delay
         self.start()
 
     def start(self):
@@ -339,6 +341,7 @@ class Node:
         with peer, contextlib.suppress(OSError, EOFError):
             if peer.family == socket.AF_INET:
                 peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            send = peer.sendall if self.delay == 0 else self.late(peer)
             while True:
                 header = take(peer, 48)
                 flags, length = struct.unpack_from("<2xH8xI", header)
@@ -352,7 +355,21 @@ class Node:
                 if isinstance(sent, Exception):
                     peer.sendall(sent.args[0])
                     return
-                peer.sendall(sent)
+                send(sent)
+
+    def late(self, peer):
+        """A function that sends what it gets after the delay of a far network, without holding up what follows."""
+        waiting = queue.Queue()
+
+        def send():
+            with contextlib.suppress(OSError):
+                while True:
+                    due, sent = waiting.get()
+                    time.sleep(max(0, due - time.monotonic()))
+                    peer.sendall(sent)
+
+        threading.Thread(target=send, daemon=True).start()
+        return lambda sent: waiting.put((time.monotonic() + self.delay, sent))
 
     def url(self, vdi):
         return f"sheepdog://127.0.0.1:{self.port}/{vdi}"
@@ -371,10 +388,10 @@ def take(peer, count):
 class Cluster:
     """Nodes that share a store."""
 
-    def __init__(self, folder=None, nodes=1, ports=(), **settings):
+    def __init__(self, folder=None, nodes=1, ports=(), delay=0, **settings):
         self.store = Store(**settings)
         self.nodes = [
-            Node(self.store, folder and folder / f"sock{i}", port)
+            Node(self.store, folder and folder / f"sock{i}", port, delay)
             for i, port in enumerate(ports or [0] * nodes)
         ]
 

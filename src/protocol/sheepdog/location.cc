@@ -213,6 +213,12 @@ std::string uri_of(const SocketAddress& server, const VdiName& vdi) {
   if (snapshot_number(vdi.tag)) return "";
   const bool local = server.kind == SocketAddress::Kind::kUnix;
   std::string result = local ? "sheepdog+unix://" : "sheepdog://";
+  constexpr std::string_view kOfHosts = ".-_:";
+  const bool plain_host = std::all_of(server.host.begin(), server.host.end(), [&](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           kOfHosts.find(c) != std::string_view::npos;
+  });
+  if (!local && (!plain_host || !all_digits(server.port))) return "";
   if (!local && (server.host != kDefaultHost || server.port != kDefaultPort))
     result += server.text();
   result += '/';
