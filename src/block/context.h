@@ -13,6 +13,7 @@
 #include "base/options.h"
 #include "block/driver.h"
 #include "block/profile.h"
+#include "block/rate_limit.h"
 #include "block/secrets.h"
 #include "crypto/key_budget.h"
 
@@ -61,6 +62,8 @@ class Context {
     std::optional<uint64_t> most_bytes;  // what may be unpacked at all
   };
   Unpacking unpacking;
+  // How fast all storage together is read and written: what protocols transfer. Null: no limit.
+  std::unique_ptr<RateLimit> read_limit, write_limit;
   // Disks on servers are not opened: this process must not reach them.
   bool local_only = false;
   // What deriving the key of an image may cost, for images that are opened from then on.

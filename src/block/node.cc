@@ -68,6 +68,16 @@ void Node::check_writable() {
 
 Task<void> Node::read(uint64_t offset, MutableByteSpan out) {
   check_range(offset, out.size());
+  if (storage_ && context_.read_limit) return read_limited(offset, out);
+  return read_inside(offset, out);
+}
+
+Task<void> Node::read_limited(uint64_t offset, MutableByteSpan out) {
+  co_await context_.read_limit->admit(out.size(), context_.cancel);
+  co_await read_inside(offset, out);
+}
+
+Task<void> Node::read_inside(uint64_t offset, MutableByteSpan out) {
   if (is_aligned(offset | out.size(), limits_.request_alignment) &&
       memory_fits(out.data(), limits_) &&
       (limits_.max_transfer == 0 || out.size() <= limits_.max_transfer))
@@ -90,10 +100,16 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_range(offset, in.size());
   check_writable();
+  if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
   // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
   // out of it where it has none, as what people use lies above.
   if (!storage_ || !dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
   return write_inside(offset, in, flags);
+}
+
+Task<void> Node::write_limited(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  co_await context_.write_limit->admit(in.size(), context_.cancel);
+  co_await write_marking(offset, in, flags);
 }
 
 // Whatever a request changed before it failed counts as well; and a reader that takes the mark away
@@ -326,6 +342,10 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
     } else {
       Node* from = &source;
       while (from->filtered() != nullptr) from = from->filtered();
+      if (storage_ && context_.read_limit)
+        co_await context_.read_limit->admit(length, context_.cancel);
+      if (storage_ && context_.write_limit)
+        co_await context_.write_limit->admit(length, context_.cancel);
       if (auto* copier = as<RangeCopier>())
         copied = co_await copier->copy_range(*from, source_offset, offset, length);
     }

@@ -199,7 +199,10 @@ class Node : public std::enable_shared_from_this<Node> {
   Task<void> write_inside(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_checked(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags);
+  Task<void> read_limited(uint64_t offset, MutableByteSpan out);
+  Task<void> read_inside(uint64_t offset, MutableByteSpan out);
   Task<void> read_unaligned(uint64_t offset, MutableByteSpan out);
+  Task<void> write_limited(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> tell_widening(bool head, bool tail, bool done);
   Task<void> write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags flags);

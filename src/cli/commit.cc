@@ -59,7 +59,8 @@ Verb commit_verb() {
                     kQuietFlag,
                     kImageOptsFlag,
                     kObjectFlag},
-          .own_flags = {{kForce, "force", nullptr,
+          .own_flags = {kLimitRateFlag,
+                        {kForce, "force", nullptr,
                          "go on although internal snapshots of the image will show other content"}},
           .run = run_commit};
 }

@@ -79,6 +79,7 @@ Verb compact_verb() {
                 kObjectFlag,
                 {'o', "options", "OPTS", "options to change: cluster_size, compression_type, …"},
                 kOverwriteFlag,
+                kLimitRateFlag,
                 kProgressFlag,
                 kQuietFlag},
       .run = run_compact,

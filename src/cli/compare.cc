@@ -107,7 +107,7 @@ Verb compare_verb() {
                     kForceShareFlag,
                     kImageOptsFlag,
                     kObjectFlag},
-          .own_flags = {kDiskFlag},
+          .own_flags = {kDiskFlag, kLimitRateFlag},
           .run = run_compare,
           .failure = 2};
 }

@@ -165,6 +165,7 @@ Verb convert_verb() {
            {kFor, "for", "NAME",
             "make what this cloud or hypervisor takes, and check it; `--for help` lists them"},
            kOverwriteFlag,
+           kLimitRateFlag,
            {kHash, "hash", "NAME", "print a checksum of the content: sha256, sha512, blake2b, …"},
            {kVerify, "verify", nullptr, "read the target back and compare it with the source"}},
       .run = run_convert};

@@ -78,7 +78,7 @@ Verb dd_verb() {
                 kForceShareFlag,
                 kImageOptsFlag,
                 kObjectFlag},
-      .own_flags = {kOverwriteFlag, kProgressFlag},
+      .own_flags = {kOverwriteFlag, kProgressFlag, kLimitRateFlag},
       .run = run_dd};
 }
 

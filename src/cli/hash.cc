@@ -63,7 +63,7 @@ Verb hash_verb() {
                     kForceShareFlag,
                     kImageOptsFlag,
                     kObjectFlag},
-          .own_flags = {kDiskFlag},
+          .own_flags = {kDiskFlag, kLimitRateFlag},
           .run = run_hash,
           .own = true};
 }

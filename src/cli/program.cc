@@ -70,6 +70,11 @@ int code_of_failure(const Verb& verb) {
   return interrupted_by() != 0 ? 128 + interrupted_by() : verb.failure;
 }
 
+void limit_rate(Context& context, uint64_t bytes) {
+  context.read_limit = std::make_unique<RateLimit>(bytes);
+  context.write_limit = std::make_unique<RateLimit>(bytes);
+}
+
 // The verb itself; gives the exit code of whatever became of it.
 int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   std::optional<Unfinished> unfinished;
@@ -77,6 +82,8 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   if (!changed.empty()) unfinished.emplace(changed, Unfinished::Fate::kIncomplete);
   try {
     session.json = session.manners.own_words && json_output(session, arguments);
+    if (const auto rate = arguments.value(kLimitRate))
+      limit_rate(session.context, size_argument(session, *rate, "rate limit", 1));
     const int code = verb.run(session, arguments);
     finish_output();
     if (verb.name == "convert" || verb.name == "dd") warn_of_unused_key(session);

@@ -64,7 +64,8 @@ Verb rebase_verb() {
                 kForceShareFlag,
                 kImageOptsFlag,
                 kObjectFlag},
-      .own_flags = {{kForce, "force", nullptr,
+      .own_flags = {kLimitRateFlag,
+                    {kForce, "force", nullptr,
                      "go on although internal snapshots of the image will show other content"}},
       .run = run_rebase};
 }

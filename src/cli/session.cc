@@ -36,6 +36,8 @@ const Flag kDiskFlag{kDisk, "disk", "DISK",
 const Flag kOverwriteFlag{
     kOverwrite, "overwrite", nullptr,
     "replace a target that exists; it stays as it is until the new one is complete"};
+const Flag kLimitRateFlag{kLimitRate, "limit-rate", "BYTES",
+                          "read and write at most so many bytes a second each"};
 const Flag kBudgetFlag{kBudget, "budget", "memory=SIZE,cpu=SECONDS,output=SIZE",
                        "limits for an untrusted image (1G, 600, 100 times its size)"};
 

@@ -97,10 +97,12 @@ enum LongId : int {
   kDisk,
   kKeyFile,
   kOverwrite,
+  kLimitRate,
   kFirstOwn = 300,
 };
 extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,
-    kQuietFlag, kProgressFlag, kUntrustedFlag, kBudgetFlag, kDiskFlag, kOverwriteFlag;
+    kQuietFlag, kProgressFlag, kUntrustedFlag, kBudgetFlag, kDiskFlag, kOverwriteFlag,
+    kLimitRateFlag;
 
 // Creates the objects of --object. True when help was asked for and printed.
 bool add_objects(Session& session, const Arguments& arguments);

@@ -48,7 +48,6 @@ Task<void> Commit::run() {
   parts.push_back({.node = base_.get()});
   co_await check_stored(std::move(parts), cancel_);
   if (base_->length() < total_) co_await base_->resize({.length = total_});
-  begin_ = std::chrono::steady_clock::now();
   Runtime& runtime = base_->context().runtime();
   const unsigned workers = runtime.worker_count();
   TaskGroup group;
@@ -96,7 +95,7 @@ Task<void> Commit::copy_regions(const TaskGroup& group) {
       if (!piece.zero) piece.length = std::min(piece.length, kCommitUnitBytes);
       co_await copy(piece, at, buffer.span());
       at += piece.length;
-      co_await settle(piece);
+      settle(piece);
     }
   }
 }
@@ -107,27 +106,17 @@ Task<void> Commit::copy(const Piece& piece, uint64_t at, MutableByteSpan buffer)
     co_await base_->write_zeroes(at, piece.length, {.may_unmap = true});
     co_return;
   }
+  co_await writes_.admit(piece.length, &cancel_);
   const MutableByteSpan part = buffer.first(piece.length);
   co_await piece.layer->read(at, part);
   co_await base_->write(at, part);
 }
 
-// Counts what is done, and waits where the rate asks for it.
-Task<void> Commit::settle(const Piece& piece) {
-  uint64_t written = 0;
-  {
-    const std::lock_guard lock(done_mutex_);
-    done_ += piece.length;
-    if (piece.layer != nullptr && !piece.zero) copied_ += piece.length;
-    written = copied_;
-    if (progress) progress(done_, total_);
-  }
-  if (rate_ == 0) co_return;
-  const std::chrono::duration<double> due(static_cast<double>(written) /
-                                          static_cast<double>(rate_));
-  const auto now = std::chrono::steady_clock::now() - begin_;
-  if (due > now)
-    co_await sleep_for(std::chrono::duration_cast<std::chrono::nanoseconds>(due - now));
+// Counts what is done.
+void Commit::settle(const Piece& piece) {
+  const std::lock_guard lock(done_mutex_);
+  done_ += piece.length;
+  if (progress) progress(done_, total_);
 }
 
 }  // namespace cairn

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <mutex>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "async/task_group.h"
 #include "block/context.h"
 #include "block/node.h"
+#include "block/rate_limit.h"
 
 namespace cairn {
 
@@ -20,7 +20,7 @@ namespace cairn {
 class Commit {
  public:
   Commit(std::vector<NodePtr> layers, NodePtr base, uint64_t rate, const CancelSource& cancel)
-      : layers_(std::move(layers)), base_(std::move(base)), rate_(rate), cancel_(cancel) {}
+      : layers_(std::move(layers)), base_(std::move(base)), writes_(rate), cancel_(cancel) {}
   std::function<void(uint64_t done, uint64_t total)> progress;
   // Throws the first error. The base is then partly changed, the layers are not: it can be
   // repeated.
@@ -45,19 +45,17 @@ class Commit {
   Task<Region> claim(const TaskGroup& group);
   Task<void> copy_regions(const TaskGroup& group);
   Task<void> copy(const Piece& piece, uint64_t at, MutableByteSpan buffer);
-  Task<void> settle(const Piece& piece);
+  void settle(const Piece& piece);
   std::vector<NodePtr> layers_;
   NodePtr base_;
-  uint64_t rate_;
+  RateLimit writes_;
   const CancelSource& cancel_;
   uint64_t total_ = 0;
-  std::chrono::steady_clock::time_point begin_;
   Mutex next_mutex_;          // what follows
   std::vector<Known> known_;  // of each layer
   uint64_t next_ = 0;         // offset that nobody has taken yet
   std::mutex done_mutex_;     // the rest
   uint64_t done_ = 0;         // bytes dealt with
-  uint64_t copied_ = 0;       // bytes of data copied
 };
 
 }  // namespace cairn

@@ -52,7 +52,11 @@ Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
 
 Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
                  ConvertOptions options, const CancelSource& cancel)
-    : context_(context), target_(std::move(target)), options_(options), cancel_(cancel) {
+    : context_(context),
+      target_(std::move(target)),
+      options_(options),
+      cancel_(cancel),
+      writes_(options.rate) {
   remote_ =
       is_remote(*target_) || std::any_of(sources.begin(), sources.end(),
                                          [](const NodePtr& source) { return is_remote(*source); });
@@ -468,17 +472,7 @@ Task<void> Convert::throttle(uint64_t bytes) {
     throw Error(ErrorKind::kTooLarge, "the content is larger than the " +
                                           std::to_string(options_.most_output) +
                                           " bytes that may be written");
-  if (options_.rate == 0) co_return;
-  const auto now = std::chrono::steady_clock::now();
-  const std::chrono::duration<double> cost(static_cast<double>(bytes) /
-                                           static_cast<double>(options_.rate));
-  std::chrono::steady_clock::time_point start;
-  {
-    const std::lock_guard lock(rate_state_);
-    start = std::max(now, next_write_);
-    next_write_ = start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(cost);
-  }
-  if (start > now) co_await sleep_for(start - now);
+  co_await writes_.admit(bytes, &cancel_);
 }
 
 void Convert::advance(uint64_t bytes) {

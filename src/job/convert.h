@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <optional>
 #include <string_view>
@@ -11,6 +10,7 @@
 #include "async/sync.h"
 #include "block/context.h"
 #include "block/node.h"
+#include "block/rate_limit.h"
 #include "job/data_budget.h"
 #include "job/hash.h"
 #include "job/lost_ranges.h"
@@ -134,8 +134,7 @@ class Convert {
   std::atomic<bool> failed_{false};
   std::atomic<bool> offload_{false};
   LostRanges lost_;
-  std::mutex rate_state_;
-  std::chrono::steady_clock::time_point next_write_{};
+  RateLimit writes_;
 };
 
 }  // namespace cairn
