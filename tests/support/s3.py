@@ -3,8 +3,10 @@ import contextlib
 import hashlib
 import hmac
 import http.server
+import os
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -97,10 +99,14 @@ class Refused(Exception):
 
 
 class S3Server:
-    """Objects by (bucket, key). `asked` has (method, path with query, headers) of every request."""
+    """
+    Objects by (bucket, key). `asked` has (method, path with query, headers) of every request. TLS: files of a certificate
+    and its key.
+    """
 
-    def __init__(self, token=None):
+    def __init__(self, token=None, tls=None):
         self.objects, self.uploads, self.asked, self.aborted = {}, {}, [], []
+        self.marks = {}  # ETags that are no digest of the whole
         self.token, self.lock = token, threading.Lock()
         outer = self
 
@@ -111,7 +117,12 @@ class S3Server:
             def log_message(self, *words):
                 pass
 
+            lost = False
+
             def answer(self, status, body=b"", **head):
+                if self.lost:
+                    self.lost = False
+                    return self.reset()
                 self.send_response(status)
                 for name, value in head.items():
                     self.send_header(name.replace("_", "-"), str(value))
@@ -235,7 +246,8 @@ class S3Server:
                 version = self.query.get("versionId")
                 if version is not None and version != "v1/~+":
                     raise Refused(404, "NoSuchVersion")
-                mark = etag or f'"{hashlib.md5(data).hexdigest()}"'
+                mark = etag or outer.marks.get((self.bucket, self.key))
+                mark = mark or f'"{hashlib.md5(data).hexdigest()}"'
                 if etag is None and self.headers.get("If-Match", mark) != mark:
                     raise Refused(412, "PreconditionFailed")
                 span = self.wanted(data)
@@ -313,6 +325,7 @@ class S3Server:
 
             def put(self, body):
                 if "uploadId" not in self.query:
+                    outer.marks.pop((self.bucket, self.key), None)
                     outer.objects[self.bucket, self.key] = body
                     return self.answer(200, ETag=f'"{hashlib.md5(body).hexdigest()}"')
                 upload = self.upload()
@@ -361,6 +374,7 @@ class S3Server:
                 if listed != right or any(len(upload[n]) < 5 << 20 for n in numbers[:-1]):
                     raise Refused(400, "InvalidPart")
                 outer.objects[self.bucket, self.key] = b"".join(upload[n] for n in numbers)
+                outer.marks[self.bucket, self.key] = f'"{os.urandom(16).hex()}-{len(numbers)}"'
                 del outer.uploads[self.query["uploadId"]]
                 self.answer(
                     200,
@@ -376,6 +390,15 @@ class S3Server:
                 if "uploadId" in self.query:
                     return self.answer(200, error_page("AccessDenied", "you may not"))
                 self.post(body)
+
+            def post_answer_lost(self, body):
+                self.lost = "uploadId" in self.query and self.turn == 1
+                self.post(body)
+
+            def post_answer_lost_and_object(self, body):
+                self.post_answer_lost(body)
+                if "uploadId" in self.query:
+                    outer.objects[self.bucket, self.key] = b"other"
 
             def post_nameless(self, body):
                 self.answer(200, b"<InitiateMultipartUploadResult/>")
@@ -405,8 +428,12 @@ class S3Server:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.port = self.server.server_address[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.endpoint = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def stop(self):

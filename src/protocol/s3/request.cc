@@ -99,6 +99,7 @@ void Request::ended(CURL* easy, CURLcode code, const char* text) {
       fail(Error(ErrorKind::kIo, "the server refused: " + error->code + ": " + error->message));
     }
     answer_.etag = response_.etag;
+    if (response_.range) answer_.total = response_.range->total;
     return complete();
   }
   if (first ? web::is_final_at_first(code) : web::is_final(code)) {

@@ -25,6 +25,7 @@ struct Call {
 struct Answer {
   std::string etag;
   std::string body;
+  std::optional<uint64_t> total = std::nullopt;  // bytes of the object, of a GET
 };
 
 // Where calls go: an object, and the thread that asks. The client is stopped before anything of

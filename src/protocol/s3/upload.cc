@@ -147,6 +147,7 @@ Task<void> Upload::refuse_existing() {
 
 Task<void> Upload::write(ByteSpan bytes) {
   check();
+  length_ += bytes.size();
   while (!bytes.empty()) {
     if (current_.size() == part_bytes_) co_await send_part();
     if (current_.capacity() < part_bytes_) current_.reserve(part_bytes_);
@@ -244,12 +245,36 @@ Task<void> Upload::finish() {
   }
   if (!current_.empty()) co_await send_part();
   co_await Room{*this, 0};
-  const std::string document = complete_document(etags_);
-  const Answer answer = co_await perform(service_, complete_upload(id_, document));
-  if (!is_completed(answer.body))
-    throw Error(ErrorKind::kIo,
-                target_.account->shown() + ": the server does not say that the object is complete");
+  co_await complete();
   completed_ = true;
+}
+
+Task<void> Upload::complete() {
+  const std::string document = complete_document(etags_);
+  std::exception_ptr error;
+  try {
+    const Answer answer = co_await perform(service_, complete_upload(id_, document));
+    if (is_completed(answer.body)) co_return;
+  } catch (const Error& caught) {
+    if (caught.kind() != ErrorKind::kNotFound) throw;
+    error = std::current_exception();
+  }
+  // The answer to an earlier attempt may have been lost, which was the end of the upload.
+  if (error) {
+    const bool there = co_await is_there();
+    if (there) co_return;
+    std::rethrow_exception(error);
+  }
+  throw Error(ErrorKind::kIo,
+              target_.account->shown() + ": the server does not say that the object is complete");
+}
+
+// Whether the object is what was uploaded, as far as its length and the number of its parts say,
+// which is the end of the ETag.
+Task<bool> Upload::is_there() {
+  const Answer found = co_await perform(service_, look_up());
+  const std::string parts = "-" + std::to_string(etags_.size()) + "\"";
+  co_return found.total == length_&& found.etag.ends_with(parts);
 }
 
 void Upload::abandon() { abandoned_ = true; }

@@ -55,6 +55,8 @@ class Upload : public ByteSink {
   struct Aside;
 
   Task<void> begin();
+  Task<void> complete();
+  Task<bool> is_there();
   Task<void> send_part();
   void finished(std::list<Part>::iterator part);
 
@@ -66,6 +68,7 @@ class Upload : public ByteSink {
   Bytes current_;
   std::atomic<bool> abandoned_{false};
   bool completed_ = false;
+  uint64_t length_ = 0;  // bytes that were written
 
   mutable std::mutex mutex_;
   std::list<Part> parts_;

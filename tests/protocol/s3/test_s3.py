@@ -198,6 +198,27 @@ def test_anonymous(cairn, monkeypatch, disk):
     assert private.code == 1 and "is not public" in private.err
 
 
+def test_tls(folder, cairn, monkeypatch):
+    """The certificate is checked, against the files that are named too."""
+    words = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 10 -subj /CN=x"
+    words += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
+    server = S3Server(tls=(folder / "cert.pem", folder / "key.pem"))
+    try:
+        server.objects["plain", "disk"] = DATA
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        refused = cairn("info", "s3://plain/disk", ok=False)
+        assert refused.code == 1 and "certificate" in refused.err
+        for options in {"cafile": str(folder / "cert.pem")}, {"sslverify": False}:
+            cairn("info", described("s3://plain/disk", **options))
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(folder / "cert.pem"))
+        assert converted(cairn, folder, "s3://plain/disk") == DATA
+        cairn("convert", "-f", "raw", "out.raw", "s3://plain/back")
+        assert server.objects["plain", "back"] == DATA
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(
     "words, error",
     [
@@ -385,7 +406,7 @@ def test_not_uploaded(cairn, server, folder, words, error):
 
 
 @pytest.mark.parametrize(
-    "bucket", ["part-slow", "part-reset", "late-error", "malformed", "other-region"]
+    "bucket", ["part-slow", "part-reset", "late-error", "answer-lost", "malformed", "other-region"]
 )
 def test_upload_goes_on(cairn, server, folder, monkeypatch, bucket):
     """Failures that pass leave the object that was meant, and nothing else."""
@@ -403,6 +424,7 @@ UPLOAD_FAILS = {
     "nameless": "it gave no id",
     "noise": "it gave no id",
     "complete-stalls": "after 1 attempt",
+    "answer-lost-and-object": "NoSuchUpload",
     "abort-fails": "are still at the server, as the upload '2~id/",
     "abort-stalls": "are still at the server, as the upload '2~id/",
     "skewed": "The clock of this machine",
@@ -421,11 +443,11 @@ def test_upload_fails(cairn, server, folder, bucket):
         bucket,
         12 << 20,
         ok=False,
-        options=["retries=0", "timeout=1"],
+        options=["retries=1" if "lost" in bucket else "retries=0", "timeout=1"],
         words=["--overwrite"],
     )
     assert failed.code == 1 and UPLOAD_FAILS[bucket] in failed.err, failed.err
-    assert stored is None
+    assert stored == (b"other" if "lost" in bucket else None)
     if bucket.startswith("abort"):
         server.uploads.clear()
     assert server.uploads.keys() <= before.keys()
