@@ -3,7 +3,6 @@
 #include <string>
 #include <string_view>
 
-#include "base/value.h"
 #include "cli/io/shell.h"
 
 namespace cairn::cli::io {
