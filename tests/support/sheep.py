@@ -321,7 +321,10 @@ class Node:
             threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
 
     def stop(self):
-        """Dies: its port is closed, and so is every connection."""
+        """Dies: its port is closed, and so is every connection; what it has locked is free."""
+        with self.store.guard:
+            for vdi in [vdi for vdi, node in self.store.locks.items() if node is self]:
+                del self.store.locks[vdi]
         for each in self.listeners + self.peers:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

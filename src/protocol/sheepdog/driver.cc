@@ -138,7 +138,13 @@ Task<void> make(Cluster& cluster, std::string name, uint64_t size, Wishes wishes
       wanted.shift = co_await default_shift(cluster);
     check_size(wanted);
   }
-  static_cast<void>(co_await make_vdi(cluster, std::move(wanted)));
+  const std::string made = wanted.name;
+  try {
+    static_cast<void>(co_await make_vdi(cluster, std::move(wanted)));
+  } catch (Error& error) {
+    if (error.kind() != ErrorKind::kExists) throw;
+    throw error.hint("Write into it (convert -n), or delete it: dog vdi delete " + made);
+  }
 }
 
 // Writes every byte with what it is.

@@ -171,6 +171,7 @@ def test_missing_vdis(cluster, cairn):
         assert refused.code == 1 and says in refused.err
     refused = cairn("create", "-f", "raw", cluster.url("disk"), "1M", ok=False)
     assert refused.code == 1 and "the VDI exists already" in refused.err
+    assert "dog vdi delete disk" in refused.err
 
 
 def test_data(cluster, image, folder, cairn):
@@ -444,10 +445,10 @@ def test_formats_and_overlays(cluster, image, folder, cairn, ours):
     assert (folder / "out.raw").read_bytes()[65536:] == image.read_bytes()[65536:]
 
 
-def session(url):
+def session(url, fmt=("-f", "raw")):
     """A program that holds the VDI open."""
     return subprocess.Popen(
-        [CAIRN, "io", "-f", "raw", url],
+        [CAIRN, "io", *fmt, url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -538,6 +539,25 @@ def test_locks(folder, cairn):
         cairn("snapshot", "-f", "raw", "-a", "a", url)
         cairn("io", "-r", "-f", "raw", *written("read -P 1 0 1M"), url)
         assert cluster.store.locks == {} and cluster.store.complaints == []
+
+
+@pytest.mark.parametrize("nodes", [1, 2], ids=["back", "next"])
+def test_a_lock_is_taken_again(folder, cairn, nodes):
+    """Where the daemon that kept it died, by the one that is asked from then on."""
+    with Cluster(folder, nodes=nodes, locks=True) as cluster:
+        cairn("create", "-f", "raw", cluster.url("disk"), "8M")
+        job = session(described(cluster, "disk", nodes=nodes), fmt=[])
+        say(job, "write -P 1 0 1M", "ops/sec")
+        first = cluster.nodes[0]
+        first.stop()
+        assert cluster.store.locks == {}
+        if nodes == 1:
+            first.start()
+        say(job, "write -P 2 1M 1M", "ops/sec")
+        assert list(cluster.store.locks.values()) == [cluster.nodes[-1]]
+        say(job, "read -P 1 0 1M", "ops/sec")
+        job.communicate("quit\n", timeout=30)
+        assert job.returncode == 0 and cluster.store.locks == {}
 
 
 def test_served(cluster, image, folder, cairn):
