@@ -311,6 +311,8 @@ class Qcow2Node : public FormatNode,
   Task<uint64_t> allocate_at_end(uint64_t count);
   Task<void> preallocate_run(uint64_t from, uint64_t to, Preallocation mode);
   Task<void> cut_tail(uint64_t length);
+  Task<bool> is_unused_block(uint64_t index);
+  Task<void> drop_unused_blocks();
 
   // snapshots.cc; all ranges are locked
   Task<std::vector<uint64_t>> read_l1(const qcow2::SnapshotEntry& snapshot);

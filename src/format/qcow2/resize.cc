@@ -181,7 +181,61 @@ Task<void> Qcow2Node::shrink(uint64_t new_length) {
     set_length(new_length);
   }
   co_await resize_external(new_length, Preallocation::kOff);
+  co_await drop_unused_blocks();
   co_await cut_tail(new_length);
+}
+
+// Whether the refcount block with INDEX counts nothing but itself.
+Task<bool> Qcow2Node::is_unused_block(uint64_t index) {
+  const uint64_t per_block = header_.refcounts_per_block();
+  const uint64_t place = refcount_block(index);
+  if (place == 0) co_return false;
+  const uint64_t own = place / cluster();
+  const uint64_t count = co_await refcount(own);
+  if (count != 1) co_return false;
+  const TableCache::Ref ref = co_await refcounts_->get(place);
+  for (uint64_t i = 0; i < per_block; ++i)
+    if (get_refcount(ref.bytes(), i, header_.refcount_order) != 0 && index * per_block + i != own)
+      co_return false;
+  co_return true;
+}
+
+// Frees refcount blocks that have nothing left to count. One that was counted by another may leave
+// that one without use.
+Task<void> Qcow2Node::drop_unused_blocks() {
+  Mutex::Guard guard = co_await alloc_mutex_.lock();
+  const uint64_t per_block = header_.refcounts_per_block();
+  while (true) {
+    std::vector<uint64_t> unused;
+    for (uint64_t index = 0; index < refcount_table_.size(); ++index) {
+      const bool drop = co_await is_unused_block(index);
+      if (drop) unused.push_back(index);
+    }
+    if (unused.empty()) co_return;
+    // Counters that go with a block must not come back from the cache.
+    co_await refcounts_->write_back();
+    co_await file_->flush();
+    const std::vector<std::byte> none(8);
+    for (const uint64_t index : unused) {
+      const uint64_t in_table = header_.refcount_table_offset + index * 8;
+      check_overlap(in_table, 8, kOverlapAll & ~kOverlapRefcountTable);
+      co_await file_->write(in_table, none);
+    }
+    co_await file_->flush();
+    for (const uint64_t index : unused) {
+      const uint64_t place = std::exchange(refcount_table_[index], 0);
+      refcounts_->forget(place, cluster());
+      {
+        std::lock_guard lock(tables_mutex_);
+        block_clusters_.erase(place / cluster());
+      }
+      free_cursor_ = std::min(free_cursor_, index * per_block);
+      if (place / cluster() / per_block == index)
+        co_await file_->discard(place, cluster());
+      else
+        co_await free_now(place / cluster(), 1, Freed::kForGood);
+    }
+  }
 }
 
 // Gives the end of the file back where nothing lies any more.

@@ -213,3 +213,20 @@ def test_shrinking_always_tells(folder, qemu, qemu_io):
     )
     qemu("check", "a.qcow2")
     assert before - blocks("a.qcow2") >= 1900 << 10
+
+
+@pytest.mark.parametrize("options", ["cluster_size=512", "cluster_size=512,refcount_bits=64"])
+def test_shrinking_drops_refcount_blocks_without_use(folder, qemu, options):
+    """In what order the disk was written does not matter: those that count only themselves go."""
+    for program in PROGRAMS:
+        name = f"{program}.qcow2"
+        qemu("create", "-q", "-f", "qcow2", "-o", options, name, "16M")
+        for at in (9, 3, 15, 0, 6, 12):
+            run([*IO[program], "-c", f"write -P 1 {at}M 1M", name])
+        run([*IMG[program], "resize", "-q", "--shrink", name, "2M"])
+        qemu("check", name)
+        data = open(name, "rb").read()
+        (table,) = struct.unpack_from(">Q", data, 48)
+        places = struct.unpack_from(f">{struct.unpack_from('>I', data, 56)[0] * 64}Q", data, table)
+        assert all(any(data[place : place + 512]) for place in places if place != 0)
+    assert os.path.getsize("ours.qcow2") <= os.path.getsize("qemu.qcow2")
