@@ -102,16 +102,35 @@ Task<void> Difference::settle_regions(const TaskGroup& group) {
   while (true) {
     const Region region = co_await claim(group);
     if (region.begin == region.end) break;
-    for (uint64_t at = region.begin; at < region.end;) {
+    Piece next = co_await next_piece(scan, region.begin, region.end);
+    while (next.length != 0) {
       cancel_.check();
-      const Piece piece = co_await next_piece(scan, at, region.end);
+      Piece piece = next;
+      next = co_await join_pieces(scan, piece, region.end);
       if (piece.kind != Piece::Kind::kSame)
         co_await settle(piece, wanted.span().first(piece.length),
                         shown.span().first(piece.shown_zero ? 0 : piece.length));
-      at += piece.length;
       count(piece.length);
     }
   }
+}
+
+// Lengthens PIECE by those that follow it and are written in the same way: the extents of the two
+// disks end where they like, and one request puts the data in one place of the target. Gives the
+// piece after it, which is empty at LIMIT.
+Task<Difference::Piece> Difference::join_pieces(Scan& scan, Piece& piece, uint64_t limit) const {
+  const auto joins = [&](const Piece& more) {
+    return piece.kind == Piece::Kind::kCompare && more.kind == piece.kind &&
+           more.compress == piece.compress &&
+           piece.offset % most_ + piece.length + more.length <= most_;
+  };
+  while (piece.offset + piece.length < limit) {
+    const Piece more = co_await next_piece(scan, piece.offset + piece.length, limit);
+    if (!joins(more)) co_return more;
+    piece.length += more.length;
+    piece.shown_zero = piece.shown_zero && more.shown_zero;
+  }
+  co_return Piece{};
 }
 
 // What is from AT on, up to LIMIT: nothing to do, or bytes to compare, in whole units of the

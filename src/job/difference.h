@@ -88,6 +88,7 @@ class Difference {
   Task<Region> claim(const TaskGroup& group);
   void count(uint64_t bytes);
   Task<Piece> next_piece(Scan& scan, uint64_t at, uint64_t limit) const;
+  Task<Piece> join_pieces(Scan& scan, Piece& piece, uint64_t limit) const;
   Task<Look> look(Disk& disk, uint64_t offset, uint64_t max) const;
   Task<void> settle(Piece piece, MutableByteSpan wanted, MutableByteSpan shown);
   Task<void> compare(Piece piece, ByteSpan wanted, ByteSpan shown);

@@ -72,6 +72,20 @@ def test_rebase(ours, qemu, qemu_io, chain, options):
         assert info["backing-filename-format"] == options[options.index("-F") + 1]
 
 
+def test_rebase_writes_neighbours_together(folder, ours, qemu, qemu_io):
+    """What differs in a row is one request, wherever extents of the two backing files end."""
+    for name in ("old", "new", "top"):
+        qemu("create", "-q", "-f", "qed", name, "256k")
+    qemu_io("old", "write -P 1 0 128k", "write -P 2 192k 64k")
+    qemu_io("new", "write -P 3 64k 128k", "write -P 2 192k 64k")
+    maps = []
+    for tool in (ours, qemu):
+        qemu("create", "-q", "-f", "qed", "-b", "old", "-F", "qed", "top")
+        tool("rebase", "-b", "new", "-F", "qed", "top")
+        maps.append(qemu("map", "--output=json", "top").out)
+    assert maps[0] == maps[1]
+
+
 def test_unsafe_rebase_only_renames(ours, qemu, chain):
     before = qemu("map", "--output=json", "top.qcow2").json()
     ours("rebase", "-u", "-b", "nowhere.qcow2", "-F", "qcow2", "top.qcow2")
