@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/arith.h"
 #include "base/value.h"
@@ -73,10 +74,17 @@ struct Description {
   std::string name;  // as people know it
 };
 
+void check_port(const std::string& port, const char* otherwise) {
+  uint16_t number = 0;
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (error != std::errc() || end != port.data() + port.size()) invalid(otherwise);
+}
+
 SocketAddress server_of(Options& options, bool* default_port) {
   const auto host = options.string("host");
   const auto port = options.string("port");
   if (port && !host) invalid("port may not be used without host");
+  if (port) check_port(*port, "Parameter 'port' expects a number");
   if (host) {
     *default_port = !port;
     return SocketAddress::inet(*host, port.value_or("22"));
@@ -87,7 +95,10 @@ SocketAddress server_of(Options& options, bool* default_port) {
   for (const char* part : {"host", "port"})
     if (!server.has(part)) invalid("Parameter 'server." + std::string(part) + "' is missing");
   *default_port = false;
-  return SocketAddress::from_options(server);
+  const SocketAddress address = SocketAddress::from_options(server);
+  if (address.kind == SocketAddress::Kind::kInet)
+    check_port(address.port, "Use only numeric port value");
+  return address;
 }
 
 Description describe(Context& context, Options& options) {

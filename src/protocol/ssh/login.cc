@@ -29,7 +29,9 @@ void Session::read_configuration() {
   set(SSH_OPTIONS_HOST, target_.server.host.c_str());
   ssh_.options_parse_config_(session_, nullptr);
   if (!target_.user.empty()) set(SSH_OPTIONS_USER, target_.user.c_str());
-  if (!target_.default_port) set(SSH_OPTIONS_PORT_STR, target_.server.port.c_str());
+  // The library refuses port 0; connecting to it says why it cannot be.
+  if (!target_.default_port && target_.server.port != "0")
+    set(SSH_OPTIONS_PORT_STR, target_.server.port.c_str());
   set(SSH_OPTIONS_COMPRESSION, "none");
   const long seconds = static_cast<long>(target_.timeout.count());
   set(SSH_OPTIONS_TIMEOUT, &seconds);
@@ -45,10 +47,11 @@ OwnFd Session::connect_socket() {
     address.host = host;
     ssh_.string_free_char_(host);
   }
-  unsigned port = 22;
-  ssh_.options_get_port_(session_, &port);
-  address.port = std::to_string(port);
-
+  if (target_.default_port) {
+    unsigned port = 22;
+    ssh_.options_get_port_(session_, &port);
+    address.port = std::to_string(port);
+  }
   return connect_now(address, Clock::now() + target_.timeout, [this] { check_stop(); });
 }
 

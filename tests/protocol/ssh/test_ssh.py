@@ -141,6 +141,10 @@ def test_as_the_real_one(sshd, disk, ours, qemu):
         'json:{"driver":"ssh","path":"/x","host":"h","host-key-check":{"mode":"bogus"}}',
         'json:{"driver":"ssh","path":"/x","host":"h","host-key-check":{"mode":"hash"}}',
         'json:{"driver":"ssh","path":"/x","server":{"host":"h"}}',
+        'json:{"driver":"ssh","path":"/x","host":"localhost","port":"0"}',
+        'json:{"driver":"ssh","path":"/x","host":"localhost","port":0.42}',
+        'json:{"driver":"ssh","path":"/x","server":{"host":"localhost","port":"0"}}',
+        'json:{"driver":"ssh","path":"/x","server":{"host":"localhost","port":"0.42"}}',
     ]
     for name in names:
         theirs, mine = qemu("info", name, ok=False), ours("info", name, ok=False)
