@@ -76,8 +76,8 @@ def test_rebase_writes_neighbours_together(folder, ours, qemu, qemu_io):
     """What differs in a row is one request, wherever extents of the two backing files end."""
     for name in ("old", "new", "top"):
         qemu("create", "-q", "-f", "qed", name, "256k")
-    qemu_io("old", "write -P 1 0 128k", "write -P 2 192k 64k")
-    qemu_io("new", "write -P 3 64k 128k", "write -P 2 192k 64k")
+    qemu_io("old", "write -P 1 0 128k", "write -P 2 192k 64k", fmt="qed")
+    qemu_io("new", "write -P 3 64k 128k", "write -P 2 192k 64k", fmt="qed")
     maps = []
     for tool in (ours, qemu):
         qemu("create", "-q", "-f", "qed", "-b", "old", "-F", "qed", "top")
