@@ -66,6 +66,15 @@ endif()
 add_library(GFAPI::Headers INTERFACE IMPORTED)
 target_include_directories(GFAPI::Headers INTERFACE ${GFAPI_HEADER})
 
+# And librados with librbd, when an image of a Ceph cluster is. They have no files for pkg-config.
+find_path(RBD_INCLUDE_DIR rbd/librbd.h)
+find_path(RADOS_INCLUDE_DIR rados/librados.h)
+if(NOT RBD_INCLUDE_DIR OR NOT RADOS_INCLUDE_DIR)
+  cairn_missing("librbd" librbd-dev)
+endif()
+add_library(RBD::Headers INTERFACE IMPORTED)
+target_include_directories(RBD::Headers INTERFACE ${RBD_INCLUDE_DIR} ${RADOS_INCLUDE_DIR})
+
 # And the line editor, when somebody sits at a terminal.
 cairn_pkg(EDIT libedit libedit-dev)
 add_library(EDIT::Headers INTERFACE IMPORTED)

@@ -23,6 +23,17 @@ std::string option_of(const Node& node, const std::string& child) {
   return child;
 }
 
+// Of a protocol only where it says more of itself than its bytes; raw has those of its file.
+uint64_t shown_cluster_bytes(const Node& node) {
+  const DriverKind kind = node.driver().kind();
+  const uint64_t bytes = node.limits().cluster_bytes;
+  if (bytes == 0 && kind == DriverKind::kFormat && node.filtered() != nullptr)
+    return shown_cluster_bytes(*node.filtered());
+  const bool shown =
+      kind == DriverKind::kProtocol ? node.as<ImageInfo>() != nullptr : reports_cluster_bytes(node);
+  return shown ? bytes : 0;
+}
+
 }  // namespace
 
 Task<Value> describe(Node& node) {
@@ -46,9 +57,8 @@ Task<Value> describe(Node& node) {
     result.set("snapshots", std::move(snapshots));
   result.set("virtual-size", align_up(node.length(), 512));
   result.set("filename", node.filename());
-  if (node.limits().cluster_bytes != 0 && reports_cluster_bytes(node) &&
-      node.driver().kind() != DriverKind::kProtocol)
-    result.set("cluster-size", node.limits().cluster_bytes);
+  if (const uint64_t cluster = shown_cluster_bytes(node); cluster != 0)
+    result.set("cluster-size", cluster);
   result.set("format", node.driver().name());
   const auto allocated = co_await allocated_bytes_of(node);
   if (allocated) result.set("actual-size", *allocated);

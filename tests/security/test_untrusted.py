@@ -74,6 +74,7 @@ def test_only_the_named_files_can_be_opened(disks, cairn, qemu):
         "ssh://127.0.0.1:1/x",
         "sheepdog://127.0.0.1:1/x",
         "s3://bucket/x",
+        "rbd:pool/image",
         'json:{"driver":"iscsi","transport":"tcp","portal":"127.0.0.1:1","target":"t"}',
     ],
 )

@@ -121,6 +121,7 @@ def test_every_kind_is_listed_whole():
         "nfs",
         "null-aio",
         "null-co",
+        "rbd",
         "s3",
         "sheepdog",
         "ssh",
