@@ -9,8 +9,8 @@ constexpr size_t kMostLinks = 16;
 constexpr std::chrono::milliseconds kFirstDelay{100};
 constexpr std::chrono::milliseconds kLongestDelay{1000};
 
-Task<void> set_lock(Link& link, std::string name) {
-  link.keep_lock(std::move(name));
+Task<void> set_lock(Link& link, std::string name, uint32_t vdi) {
+  link.keep_lock(std::move(name), vdi);
   co_return;
 }
 
@@ -66,8 +66,8 @@ Task<void> Cluster::perform(Operation& operation, std::string what) {
   if (result != Result::kSuccess) throw_result(result, what);
 }
 
-Task<void> Cluster::keep_lock(std::string name) {
-  if (main_ != nullptr) co_await run_on(main_->worker(), set_lock(*main_, std::move(name)));
+Task<void> Cluster::keep_lock(std::string name, uint32_t vdi) {
+  co_await run_on(main_->worker(), set_lock(*main_, std::move(name), vdi));
 }
 
 Task<void> Cluster::stop_repairs() {

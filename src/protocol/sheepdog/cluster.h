@@ -22,8 +22,8 @@ class Cluster {
   Task<Result> ask(Operation& operation);
   // The same; throws what a result other than success stands for, after WHAT.
   Task<void> perform(Operation& operation, std::string what);
-  // The VDI that connections made from now on lock again; empty: none.
-  Task<void> keep_lock(std::string name);
+  // The VDI that connections made from now on lock again.
+  Task<void> keep_lock(std::string name, uint32_t vdi);
   // No connection is made any more: what can still be asked is asked quickly or not at all.
   Task<void> stop_repairs();
   Task<void> close();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "base/error.h"
@@ -137,6 +138,8 @@ Task<void> Connection::listen() {
   } catch (const Error& error) {
     if (reason_.empty() || error.kind() == ErrorKind::kInvalid) reason_ = error.message();
     if (error.kind() == ErrorKind::kInvalid) violation_ = reason_;
+  } catch (const std::bad_alloc&) {
+    reason_ = "out of memory";
   }
   lost_ = true;
   stream_->abort();

@@ -127,7 +127,13 @@ Task<void> Link::lock_again(std::shared_ptr<Connection> connection) {
   Operation operation;
   operation.header = vdi_header(Opcode::kLockVdi, {});
   operation.data = name;
-  static_cast<void>(co_await connection->perform(operation));
+  const bool answered = co_await connection->perform(operation);
+  // Whoever follows the VDI to another number locks that then.
+  const uint32_t got = operation.response.vdi;
+  if (!answered || operation.response.result != Result::kSuccess || got == locked_vdi_) co_return;
+  Operation release;
+  release.header = vdi_header(Opcode::kReleaseVdi, {.vdi = got});
+  static_cast<void>(co_await connection->perform(release));
 }
 
 void Link::stop_repairs() {

@@ -35,8 +35,11 @@ class Link {
   // Gives the answer in the operation. Throws kIo when there is none before the timeout, or when
   // the connection was lost and the operation cannot be repeated.
   Task<void> perform(Operation& operation);
-  // Every later connection locks the VDI of this name again; empty: none does.
-  void keep_lock(std::string name) { locked_ = std::move(name); }
+  // Every later connection locks the VDI of this NAME again while it is still VDI.
+  void keep_lock(std::string name, uint32_t vdi) {
+    locked_ = std::move(name);
+    locked_vdi_ = vdi;
+  }
   // No connection is made any more; one that is there is used further.
   void stop_repairs();
   Task<void> close();
@@ -57,7 +60,8 @@ class Link {
   bool tried_ = false;
   bool opened_ = false;
   bool closing_ = false;
-  std::string locked_;
+  std::string locked_;  // empty: nothing
+  uint32_t locked_vdi_ = 0;
   std::string fatal_;   // why there will never be a connection again
   std::string reason_;  // why there is none
   std::chrono::milliseconds pause_{0};

@@ -42,7 +42,7 @@ Task<void> SheepdogNode::connect() {
   if (writable_) {
     vdi = co_await lock_vdi(cluster_, name_.name);
     locked_ = true;
-    co_await cluster_.keep_lock(name_.name);
+    co_await cluster_.keep_lock(name_.name, vdi);
   } else {
     vdi = co_await find_vdi(cluster_, name_);
   }
@@ -97,6 +97,7 @@ Task<void> SheepdogNode::move_lock(uint32_t from) {
   locked_ = false;
   inode_.vdi = co_await lock_vdi(cluster_, name_.name);
   locked_ = true;
+  co_await cluster_.keep_lock(name_.name, inode_.vdi);
 }
 
 // The working VDI may have another number since it was opened.
@@ -179,7 +180,8 @@ Task<Result> SheepdogNode::write_held(Piece piece, ByteSpan in, uint32_t has) {
   store_le<uint32_t>(raw, 0, own);
   co_await write_inode(cluster_, own, kIndexOffset + piece.number * 4, raw);
   set_entry(piece.number, own);
-  co_return result;
+  const bool current = co_await is_current();
+  co_return current ? result : Result::kReadOnly;
 }
 
 Task<Result> SheepdogNode::write_object(Piece piece, ByteSpan in, uint32_t* used) {
@@ -270,6 +272,14 @@ Task<void> SheepdogNode::do_discard(uint64_t offset, uint64_t length) {
   if (first < last) co_await unmap(first, last - first);
 }
 
+// Whether the cluster still has this as the working VDI. A change of the index is in it only when
+// it was before a snapshot that somebody else made; nothing but a look afterwards says so. In the
+// snapshot, which was made meanwhile, it may be or not.
+Task<bool> SheepdogNode::is_current() {
+  const uint32_t now = co_await find_vdi(cluster_, name_);
+  co_return now == inode_.vdi;
+}
+
 // False when the VDI is another one by now: what is now a snapshot must keep its content.
 Task<bool> SheepdogNode::unmap_held(uint64_t first, uint64_t count, uint32_t* used) {
   auto state = co_await state_.shared();
@@ -281,15 +291,16 @@ Task<bool> SheepdogNode::unmap_held(uint64_t first, uint64_t count, uint32_t* us
                                index_.begin() + static_cast<ptrdiff_t>(end),
                                [](uint32_t vdi) { return vdi != 0; });
   if (!any) co_return true;
-  const uint32_t now = co_await find_vdi(cluster_, name_);
-  if (now != inode_.vdi) co_return false;
+  bool current = co_await is_current();
+  if (!current) co_return false;
   while (first < end) {
     const uint64_t part = std::min(end - first, kUnmapEntries);
-    co_await clear_index(cluster_, now, index_, first, part);
+    co_await clear_index(cluster_, inode_.vdi, index_, first, part);
     for (uint64_t i = 0; i < part; ++i) set_entry(first + i, 0);
     first += part;
   }
-  co_return true;
+  current = co_await is_current();
+  co_return current;
 }
 
 Task<void> SheepdogNode::unmap(uint64_t first, uint64_t count) {
@@ -354,11 +365,17 @@ Task<void> SheepdogNode::grow_held(uint64_t length) {
     throw Error(ErrorKind::kTooLarge, "A VDI with objects of " + std::to_string(object_bytes()) +
                                           " bytes has at most " +
                                           std::to_string(kMaxObjects << shift_) + " bytes");
-  // A snapshot must not be changed.
-  co_await follow();
   std::array<std::byte, 8> raw;
   store_le<uint64_t>(raw, 0, length);
-  co_await write_inode(cluster_, inode_.vdi, kSizeFieldOffset, raw);
+  // A snapshot must not be changed.
+  for (unsigned attempt = 0;; ++attempt) {
+    co_await follow();
+    co_await write_inode(cluster_, inode_.vdi, kSizeFieldOffset, raw);
+    const bool current = co_await is_current();
+    if (current) break;
+    if (attempt == kMostReloads)
+      throw_result(Result::kReadOnly, "The VDI '" + name_.name + "' cannot grow");
+  }
   inode_.size = length;
   const uint64_t before = index_.size();
   const uint64_t count = inode_.object_count();

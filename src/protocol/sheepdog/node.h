@@ -83,6 +83,7 @@ class SheepdogNode : public Node,
   Task<void> write_piece(Piece piece, ByteSpan in);
   Task<bool> holds(uint64_t number);
   Task<void> write_zero_bytes(Piece piece);
+  Task<bool> is_current();
   Task<void> unmap(uint64_t first, uint64_t count);
   Task<bool> unmap_held(uint64_t first, uint64_t count, uint32_t* used);
   Task<void> grow(uint64_t length);

@@ -139,6 +139,9 @@ Task<void> SheepdogNode::create_snapshot(std::string tag) {
   std::exception_ptr error;
   uint32_t working = 0;
   try {
+    const bool current = co_await is_current();
+    if (!current)
+      throw Error(ErrorKind::kLocked, "another client has made a snapshot at the same time");
     NewVdi next = successor(old, name_.name);
     working = co_await make_vdi(cluster_, std::move(next));
   } catch (...) {
@@ -147,8 +150,8 @@ Task<void> SheepdogNode::create_snapshot(std::string tag) {
   if (error) {
     // Where the disk has not become a snapshot its tag goes again.
     std::fill(field.begin(), field.end(), std::byte{});
-    const uint32_t now = co_await find_vdi(cluster_, name_);
-    if (now == old.vdi) co_await write_inode(cluster_, old.vdi, kTagFieldOffset, field);
+    const bool current = co_await is_current();
+    if (current) co_await write_inode(cluster_, old.vdi, kTagFieldOffset, field);
     std::rethrow_exception(error);
   }
   list_.clear();

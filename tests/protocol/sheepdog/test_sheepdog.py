@@ -466,6 +466,50 @@ def say(job, line, until):
         text += more
 
 
+def snapshot_by_another(store, size):
+    """The daemon's part of making a snapshot called "snap"."""
+    with store.guard:
+        old = store.find("disk")
+        request = Request(bytes(48), b"")
+        request.name, request.op, request.size, request.base, request.snap = (
+            "disk",
+            sheep.NEW,
+            size,
+            old,
+            1,
+        )
+        store.inode(old)[256:260] = b"snap"
+        return store.new(request)
+
+
+@pytest.mark.parametrize("change", ["write -P 2 1M 2M", "write -z 0 4M"], ids=["write", "zero"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_snapshot_in_the_middle_of_a_change(folder, cairn, change, when):
+    """Made when the object is there and the index does not name it yet, or just has: the disk has what was written."""
+    with Cluster(folder) as cluster:
+        cairn("create", "-f", "raw", cluster.url("disk"), "8M")
+        if "-z" in change:
+            cairn("io", "-f", "raw", *written("write -P 1 0 4M"), cluster.url("disk"))
+        made = []
+
+        def fault(request, normal):
+            if not request.oid & INODE or request.op != WRITE or made:
+                return normal()
+            made.append(when)
+            if when == "before":
+                snapshot_by_another(cluster.store, 8 * MIB)
+            sent = normal()
+            if when == "after":
+                snapshot_by_another(cluster.store, 8 * MIB)
+            return sent
+
+        cluster.nodes[0].fault = fault
+        cairn("io", "-f", "raw", *written(change), cluster.url("disk"))
+        assert made and cluster.store.complaints == []
+        expected = ["read -P 0 0 8M"] if "-z" in change else ["read -P 0 0 1M", "read -P 2 1M 2M"]
+        cairn("io", "-r", "-f", "raw", *written(*expected), cluster.url("disk"))
+
+
 @pytest.mark.parametrize("locks", [False, True], ids=["free", "locks"])
 def test_a_snapshot_while_it_is_written(folder, cairn, locks):
     """Somebody else makes one: what was written before is in it, and what comes after is not."""
@@ -475,12 +519,7 @@ def test_a_snapshot_while_it_is_written(folder, cairn, locks):
         job = session(url)
         say(job, "write -P 1 0 8M", "ops/sec")
         old = cluster.store.find("disk")
-        request = Request(bytes(48), b"")
-        request.name, request.op, request.size = "disk", sheep.NEW, 16 * MIB
-        request.base, request.snap = old, 1
-        cluster.store.inode(old)[256:260] = b"snap"
-        with cluster.store.guard:
-            new = cluster.store.new(request)
+        new = snapshot_by_another(cluster.store, 16 * MIB)
         say(job, "write -P 2 1M 2M", "ops/sec")
         say(job, "write -z 4M 4M", "ops/sec")
         say(job, "write -P 3 12M 1M", "ops/sec")
