@@ -1,7 +1,6 @@
 #include "protocol/s3/upload.h"
 
 #include <algorithm>
-#include <condition_variable>
 #include <utility>
 
 #include "async/cancel.h"
@@ -115,7 +114,13 @@ Upload::Upload(Context& context, Target target, uint64_t part_bytes)
       service_{*target_.account, target_.transport, client_,
                [this](const std::string& line) { context_.tell(line); }} {}
 
-Upload::~Upload() { client_.stop(); }
+Upload::~Upload() { stop(); }
+
+void Upload::stop() {
+  client_.stop();
+  std::unique_lock lock(mutex_);
+  hashed_.wait(lock, [this] { return hashing_ == 0; });
+}
 
 void Upload::check() const {
   if (abandoned_)
@@ -198,29 +203,41 @@ Task<void> Upload::send_part() {
     }
   }
   Call call = put_part(id_, part->number, part->bytes);
-  // The digest of the bytes takes a moment.
-  co_await run_blocking([&] {
-    part->request =
-        std::make_unique<Request>(service_, std::move(call), [this, part] { finished(part); });
-  });
-  Request& request = *part->request;
   {
     const std::lock_guard lock(mutex_);
     parts_.splice(parts_.end(), made);
+    ++hashing_;
   }
-  request.start();
+  // The digest of the bytes takes a moment, in which others can be copied or sent.
+  context_.runtime().pool().submit(
+      [this, part, call = std::move(call)]() mutable { start(part, std::move(call)); });
 }
 
-// On the client's thread.
-void Upload::finished(std::list<Part>::iterator part) {
+// On a thread of the pool.
+void Upload::start(std::list<Part>::iterator part, Call call) {
+  try {
+    part->request = std::make_unique<Request>(
+        service_, std::move(call), [this, part] { finished(part, part->request->error()); });
+    part->request->start();
+  } catch (...) {
+    finished(part, std::current_exception());
+  }
+  const std::lock_guard lock(mutex_);
+  --hashing_;
+  hashed_.notify_all();
+}
+
+// On the client's thread, or that of start().
+void Upload::finished(std::list<Part>::iterator part, std::exception_ptr error) {
   std::list<Part> done;  // goes after the lock
   Worker* home = nullptr;
   std::coroutine_handle<> waiter;
   {
     const std::lock_guard lock(mutex_);
     done.splice(done.end(), parts_, part);
-    std::string& etag = part->request->answer().etag;
-    if (!error_) error_ = part->request->error();
+    std::string etag;
+    if (!error_) error_ = error;
+    if (!error) etag = std::move(part->request->answer().etag);
     if (!error_ && etag.empty())
       error_ = std::make_exception_ptr(
           Error(ErrorKind::kIo, target_.account->shown() +
@@ -281,7 +298,7 @@ void Upload::abandon() { abandoned_ = true; }
 
 void Upload::discard(Error& why) {
   abandoned_ = true;
-  client_.stop();
+  stop();
   if (!aside_ || completed_) return;
   const auto until = web::Client::Clock::now() + kDiscardTime;
   if (id_.empty()) {

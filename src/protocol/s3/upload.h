@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <coroutine>
 #include <list>
 #include <memory>
@@ -58,7 +59,10 @@ class Upload : public ByteSink {
   Task<void> complete();
   Task<bool> is_there();
   Task<void> send_part();
-  void finished(std::list<Part>::iterator part);
+  void start(std::list<Part>::iterator part, Call call);
+  void finished(std::list<Part>::iterator part, std::exception_ptr error);
+  // Ends all requests. Blocks, briefly.
+  void stop();
 
   Context& context_;
   const Target target_;
@@ -71,6 +75,8 @@ class Upload : public ByteSink {
   uint64_t length_ = 0;  // bytes that were written
 
   mutable std::mutex mutex_;
+  unsigned hashing_ = 0;  // jobs of start()
+  std::condition_variable hashed_;
   std::list<Part> parts_;
   std::vector<std::string> etags_;  // by their number, from 1 on
   std::vector<Bytes> spare_;        // buffers of parts that were sent
