@@ -342,7 +342,8 @@ Task<Extent> SheepdogNode::do_extent(uint64_t offset, uint64_t max) {
   extent.length = std::min(max, (number << shift_) - offset);
   extent.data = data;
   extent.zero = !data;
-  if (data) {
+  // Places are those of the disk by its name.
+  if (data && !shows_other_) {
     extent.host = this;
     extent.host_offset = offset;
   }

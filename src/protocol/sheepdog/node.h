@@ -103,8 +103,9 @@ class SheepdogNode : public Node,
   bool locked_ = false;
   unsigned shift_ = 0;  // of the size of an object
   std::atomic<bool> can_flush_{true};
-  RwLock state_;       // exclusively: inode_ and the size of index_ change
-  RangeLock objects_;  // by number
+  bool shows_other_ = false;  // than what was opened: a snapshot
+  RwLock state_;              // exclusively: inode_ and the size of index_ change
+  RangeLock objects_;         // by number
   Inode inode_;
   std::vector<uint32_t> index_;
   std::vector<Inode> list_;  // of snapshots

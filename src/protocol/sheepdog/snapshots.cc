@@ -103,10 +103,12 @@ Task<void> SheepdogNode::show_snapshot(std::string id, std::string name) {
   const Inode inode = co_await read_inode(cluster_, vdi);
   if (!inode.is_snapshot() || (!id.empty() && !name.empty() && inode.tag != name)) no_snapshot();
   co_await load(vdi);
+  shows_other_ = true;
 }
 
 Task<void> SheepdogNode::show_state(std::optional<size_t> which) {
   auto guard = co_await state_.exclusive();
+  if (which && list_.empty()) co_await learn_snapshots();
   uint32_t vdi = 0;
   if (!which)
     vdi = co_await find_vdi(cluster_, name_);
@@ -115,6 +117,7 @@ Task<void> SheepdogNode::show_state(std::optional<size_t> which) {
   else
     no_snapshot();
   co_await load(vdi);
+  shows_other_ = which.has_value();
 }
 
 Task<void> SheepdogNode::record_snapshot(SnapshotRecord) {

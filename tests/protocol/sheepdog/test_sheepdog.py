@@ -298,6 +298,12 @@ def test_snapshots(cluster, image, folder, cairn, ours):
     cairn("convert", "-f", "raw", "-O", "raw", "-l", "snapshot.id=1", url, "first.raw")
     assert (folder / "first.raw").read_bytes() == image.read_bytes()
 
+    cairn("convert", "--all-snapshots", "-f", "raw", "-O", "qcow2", url, "all.qcow2")
+    for name in ("first", "second"):
+        cairn("convert", "-O", "raw", "-l", name, "all.qcow2", f"{name}.qcow2.raw")
+        assert (folder / f"{name}.qcow2.raw").read_bytes() == (folder / f"{name}.raw").read_bytes()
+    cairn("compare", "-F", "raw", "all.qcow2", url)
+
     for words, says in (
         (["-c", "first"], "there is a snapshot of that name already"),
         (["-c", "x" * 256], "1 to 255 bytes"),
@@ -443,6 +449,11 @@ def test_formats_and_overlays(cluster, image, folder, cairn, ours):
     cairn("io", *written("write -P 1 0 64k"), "over.qcow2")
     cairn("convert", "-O", "raw", "over.qcow2", "out.raw")
     assert (folder / "out.raw").read_bytes()[65536:] == image.read_bytes()[65536:]
+    # The working VDI takes what an overlay has.
+    ours("rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", cluster.url("base"), "over.qcow2")
+    ours("commit", "-f", "qcow2", "over.qcow2")
+    cairn("compare", "-f", "raw", "-F", "raw", "out.raw", cluster.url("base"))
+    cairn("compare", "-f", "raw", "-F", "raw", image, name)
 
 
 def session(url, fmt=("-f", "raw")):
