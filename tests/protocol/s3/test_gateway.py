@@ -1,5 +1,5 @@
 """S3 with a real service: Ceph's object gateway over a cluster of one node."""
-# Packages: ceph-mon ceph-osd python3-rados python3-rbd radosgw libcurl3-gnutls
+# Packages: ceph-mon ceph-osd ceph-common python3-rados python3-rbd radosgw libcurl3-gnutls
 import json
 import os
 import re
@@ -10,6 +10,7 @@ import time
 import pytest
 
 from conftest import CAIRN
+from nbd_support import Server
 from support.ceph import shared_ceph
 from support.rgw import REGION, SECRET_KEY, Gateway
 from support.s3 import presigned
@@ -73,6 +74,26 @@ def test_images(gateway, folder, cairn, data):
     assert (
         "verification failed" not in cairn("io", "-r", "-c", "read -P 7 1M 64k", "over.qcow2").out
     )
+
+
+def test_serve(gateway, folder, cairn, qemu, data):
+    """Another program reads an image of the service through us, on many connections of its own."""
+    (folder / "in.raw").write_bytes(data)
+    cairn("convert", "-f", "raw", "in.raw", name(gateway, "served.qcow2"))
+    server = Server([CAIRN, "serve", "-r", "-k", "sock", name(gateway, "served.qcow2")], "sock")
+    try:
+        qemu("convert", "-O", "raw", server.uri(), "out.raw")
+        jobs = [
+            subprocess.Popen(["qemu-img", "convert", "-O", "raw", server.uri(), f"{i}.raw"])
+            for i in range(4)
+        ]
+        assert all(job.wait(timeout=60) == 0 for job in jobs)
+        if "asan" not in str(CAIRN):
+            assert server.memory_kib("VmHWM") < 160 << 10
+    finally:
+        server.end()
+    for copy in "out.raw", *(f"{i}.raw" for i in range(4)):
+        assert (folder / copy).read_bytes() == data
 
 
 def test_presigned(gateway, folder, cairn, data):
