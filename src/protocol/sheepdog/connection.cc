@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <new>
 #include <utility>
 
@@ -110,14 +109,14 @@ Task<void> Connection::receive_one() {
       shifted && response.length < operation.out.size() ? response.data_offset : 0;
   if (begin > operation.out.size() - response.length)
     broken("it sends data outside of the range that was read");
-  std::memset(operation.out.data(), 0, begin);
+  std::fill_n(operation.out.begin(), begin, std::byte{});
   const MutableByteSpan stored = operation.out.subspan(begin, response.length);
   if (!stored.empty()) {
     const bool whole = co_await stream_->read_exact(stored);
     if (!whole) throw Error(ErrorKind::kIo, "the Sheepdog daemon closed the connection");
   }
-  const size_t end = begin + response.length;
-  std::memset(operation.out.data() + end, 0, operation.out.size() - end);
+  std::fill(operation.out.begin() + static_cast<ptrdiff_t>(begin + response.length),
+            operation.out.end(), std::byte{});
   operation.response = response;
   operation.ended = has_answered_ = true;
   if (operation.waiter) Worker::current()->post(std::exchange(operation.waiter, nullptr));
