@@ -11,80 +11,36 @@
 namespace cairn::ssh {
 namespace {
 
-// A session with more to do than this is worth another one.
-constexpr size_t kBusyBytes = 3 << 20;
 constexpr auto kFirstWait = std::chrono::milliseconds(250);
 
 }  // namespace
 
 SshNode::SshNode(Context& context, const Driver& driver, Target target, bool writable,
                  std::string name)
-    : Node(context, driver), target_(std::move(target)), writable_(writable) {
+    : Node(context, driver),
+      target_(std::move(target)),
+      writable_(writable),
+      sessions_(target_.sessions, [this] { return open_session(); }) {
   set_filename(std::move(name));
   mutable_limits().remote = true;
 }
 
 SshNode::~SshNode() = default;
 
-Task<void> SshNode::connect() {
+Task<void> SshNode::connect() { co_await sessions_.choose(); }
+
+Task<SshNode::SessionPtr> SshNode::open_session() {
   auto session = std::make_shared<Session>(target_, writable_, false, context().cancel);
   co_await session->open();
+  // One session is opened at a time.
+  if (opened_) {
+    check_same(session->attributes());
+    co_return session;
+  }
   first_ = session->attributes();
   set_length(*first_.size);
-  const std::lock_guard lock(state_);
-  sessions_.push_back(std::move(session));
-}
-
-SshNode::SessionPtr SshNode::least_busy() {
-  const std::lock_guard lock(state_);
-  for (size_t i = 0; i < sessions_.size();)
-    if (sessions_[i]->broken()) {
-      ended_.push_back(std::move(sessions_[i]));
-      sessions_.erase(sessions_.begin() + static_cast<ptrdiff_t>(i));
-    } else {
-      ++i;
-    }
-  const auto least =
-      std::min_element(sessions_.begin(), sessions_.end(),
-                       [](const auto& a, const auto& b) { return a->load() < b->load(); });
-  return least == sessions_.end() ? nullptr : *least;
-}
-
-// A session for the next operation. Who finds all of them busy opens another one; the others go on
-// meanwhile.
-Task<SshNode::SessionPtr> SshNode::choose() {
-  SessionPtr session = least_busy();
-  bool more = false;
-  {
-    const std::lock_guard lock(state_);
-    more = sessions_.size() < target_.sessions;
-  }
-  if (session && (!more || session->load() < kBusyBytes || crowded_.exchange(true)))
-    co_return session;
-  const bool must = !session;
-  std::exception_ptr error;
-  try {
-    session = co_await add_session();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  // One that is refused is not asked for again.
-  if (!must && !error) crowded_ = false;
-  if (error && must) std::rethrow_exception(error);
+  opened_ = true;
   co_return session;
-}
-
-Task<SshNode::SessionPtr> SshNode::add_session() {
-  const Mutex::Guard guard = co_await opening_.lock();
-  // Another one may have opened it meanwhile.
-  SessionPtr session = least_busy();
-  if (session && session->load() < kBusyBytes) co_return session;
-  auto fresh = std::make_shared<Session>(target_, writable_, false, context().cancel);
-  co_await fresh->open();
-  check_same(fresh->attributes());
-  const std::lock_guard lock(state_);
-  sessions_.push_back(fresh);
-  co_return fresh;
 }
 
 // What others have written meanwhile is not what was read before.
@@ -104,7 +60,7 @@ Task<void> SshNode::do_read(uint64_t offset, MutableByteSpan out) {
     std::exception_ptr error;
     bool again = false;
     try {
-      const SessionPtr session = co_await choose();
+      const SessionPtr session = co_await sessions_.choose();
       Operation operation = Operation::read(offset, out);
       co_await session->perform(operation);
       error = operation.error();
@@ -122,7 +78,7 @@ Task<void> SshNode::do_read(uint64_t offset, MutableByteSpan out) {
 
 Task<void> SshNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   if (in.empty()) co_return;
-  const SessionPtr session = co_await choose();
+  const SessionPtr session = co_await sessions_.choose();
   wrote_ = true;
   Operation operation = Operation::write(offset, in);
   co_await session->perform(operation);
@@ -134,7 +90,7 @@ Task<void> SshNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
 Task<void> SshNode::do_discard(uint64_t, uint64_t) { co_return; }
 
 Task<void> SshNode::do_flush() {
-  const SessionPtr session = co_await choose();
+  const SessionPtr session = co_await sessions_.choose();
   if (!session->can_sync()) {
     if (wrote_ && !warned_.exchange(true)) {
       context().warn("ssh server " + target_.server.host + " does not support fsync");
@@ -165,7 +121,7 @@ Task<void> SshNode::do_resize(ResizeRequest request) {
   if (request.length < length() && !request.exact) co_return;
   if (request.length < length() && !context().profile.extensions)
     throw Error(ErrorKind::kUnsupported, "ssh driver does not support shrinking files");
-  const SessionPtr session = co_await choose();
+  const SessionPtr session = co_await sessions_.choose();
   wrote_ = true;
   Operation operation = Operation::resize(request.length);
   co_await session->perform(operation);
@@ -173,17 +129,6 @@ Task<void> SshNode::do_resize(ResizeRequest request) {
   set_length(request.length);
 }
 
-Task<void> SshNode::do_close() {
-  std::vector<SessionPtr> all;
-  {
-    const std::lock_guard lock(state_);
-    all.swap(sessions_);
-    all.insert(all.end(), ended_.begin(), ended_.end());
-    ended_.clear();
-  }
-  co_await run_blocking([&all] {
-    for (const SessionPtr& session : all) session->stop();
-  });
-}
+Task<void> SshNode::do_close() { co_await sessions_.close(); }
 
 }  // namespace cairn::ssh

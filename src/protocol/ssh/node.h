@@ -2,14 +2,12 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <vector>
 
-#include "async/sync.h"
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/storage_use.h"
 #include "block/node.h"
+#include "protocol/session_pool.h"
 #include "protocol/ssh/session.h"
 
 namespace cairn::ssh {
@@ -42,19 +40,14 @@ class SshNode : public Node, public ImageInfo, public StorageUse {
 
  private:
   using SessionPtr = std::shared_ptr<Session>;
-  std::shared_ptr<Session> least_busy();
-  Task<SessionPtr> choose();
-  Task<SessionPtr> add_session();
+  Task<SessionPtr> open_session();
   void check_same(const Attributes& now) const;
 
   const Target target_;
   const bool writable_;
+  SessionPool<Session> sessions_;
   Attributes first_;  // of the open file
-  std::mutex state_;
-  std::vector<SessionPtr> sessions_;  // that are not broken; guarded by state_
-  std::vector<SessionPtr> ended_;     // that are; guarded by state_
-  Mutex opening_;
-  std::atomic<bool> crowded_{false};  // a session is being opened since all are busy
+  std::atomic<bool> opened_{false};
   std::atomic<bool> wrote_{false};
   std::atomic<bool> warned_{false};
 };
