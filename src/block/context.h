@@ -11,6 +11,7 @@
 
 #include "async/runtime.h"
 #include "base/options.h"
+#include "block/config_file.h"
 #include "block/driver.h"
 #include "block/profile.h"
 #include "block/rate_limit.h"
@@ -55,6 +56,8 @@ class Context {
   // Variables of the environment that drivers read: those of docs/environment.md that begin with
   // "AWS_".
   std::map<std::string, std::string, std::less<>> variables;
+  // What configuration files say of disks on servers.
+  std::vector<ConfigSection> configuration;
   // Temporary files for what cannot be read in place.
   struct Unpacking {
     std::vector<std::string> spools;     // paths of empty files that were made for it

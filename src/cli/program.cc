@@ -22,6 +22,7 @@
 #include "cli/trace.h"
 #include "cli/verbs.h"
 #include "drivers.h"
+#include "operation/configuration.h"
 #include "qemu/profile.h"
 
 namespace cairn {
@@ -238,6 +239,22 @@ int help_on(Session& session, int argc, char** argv) {
   return usage(session, {unknown_verb(session, name)}, 1);
 }
 
+// WORD as one of the options -readconfig and -iscsi of QEMU's emulator, with one dash or two; empty
+// when it is none.
+std::string_view configuration_option(std::string_view word) {
+  word.remove_prefix(word.starts_with("--") ? 2 : 1);
+  return word == "readconfig" || word == "iscsi" ? word : std::string_view();
+}
+
+void configure(const Session& session, std::string_view option, const std::string& value) {
+  if (option == "iscsi") return operation::add_iscsi_section(session.context, value);
+  try {
+    operation::read_configuration(session.context, value, session.context.tell);
+  } catch (Error& error) {
+    throw error.context("-readconfig " + value);
+  }
+}
+
 // Global options stand before the verb.
 int run_img(Session& session, int argc, char** argv) {
   int at = 1;
@@ -252,6 +269,11 @@ int run_img(Session& session, int argc, char** argv) {
       print(version_text(session));
       finish_output();
       return 0;
+    }
+    if (const auto option = configuration_option(word); !option.empty()) {
+      if (++at == argc) return usage(session, {"missing argument for option '" + word + "'"}, 1);
+      configure(session, option, argv[at]);
+      continue;
     }
     std::string trace;
     if (word == "-T" || word == "--trace") {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <memory>
 
 #include "base/value.h"
@@ -44,6 +45,9 @@ constexpr std::string_view kShown[] = {"lun",
                                        "target-user",
                                        "target-password-secret"};
 
+// The login is of a URL, or of the environment: a configuration file has precedence.
+constexpr std::string_view kLoginOfUrl = "login-of-url";
+
 // What a URL, and the environment beside it, say. Throws "Failed to parse URL : URL".
 void add_url(const std::string& url, Options& options) {
   const IscsiLibrary& library = IscsiLibrary::get();
@@ -62,6 +66,7 @@ void add_url(const std::string& url, Options& options) {
   options.set("lun", std::to_string(parsed->lun));
   if (parsed->user[0] != 0 && !options.has("user")) {
     set("user", parsed->user);
+    options.set(kLoginOfUrl, "on");
     if (parsed->passwd[0] != 0 && !options.has("password-secret")) set("password", parsed->passwd);
   }
 }
@@ -72,6 +77,38 @@ iscsi_header_digest digest_of(const std::string& text) {
   if (text == "crc32c-none") return ISCSI_HEADER_DIGEST_CRC32C_NONE;
   if (text == "crc32c") return ISCSI_HEADER_DIGEST_CRC32C;
   invalid("Invalid header-digest setting : " + text);
+}
+
+// The section of a configuration file that is for TARGET; else the first one.
+const Options* section_of(const Context& context, const std::string& target) {
+  const Options* result = nullptr;
+  for (const ConfigSection& each : context.configuration) {
+    if (each.group != "iscsi") continue;
+    if (each.id == target) return &each.values;
+    if (result == nullptr) result = &each.values;
+  }
+  return result;
+}
+
+// Adds what a configuration file says and the options of the disk do not.
+void add_section(const Context& context, const std::string& target, Options& options) {
+  const bool login_of_url = options.has(kLoginOfUrl);
+  options.erase(kLoginOfUrl);
+  const Options* section = section_of(context, target);
+  if (section == nullptr) return;
+  // Halves of two logins make none.
+  if (section->has("user") && (login_of_url || !options.has("user")))
+    for (const char* key : {"user", "password", "password-secret"}) {
+      options.erase(key);
+      if (const auto value = section->string(key)) options.set(key, *value);
+    }
+  for (const char* key : {"initiator-name", "timeout", "header-digest"})
+    if (auto value = section->string(key); value && !options.has(key)) {
+      // Digests are written in capitals there.
+      if (key == std::string_view("header-digest"))
+        for (char& c : *value) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      options.set(key, *value);
+    }
 }
 
 void add_login(Context& context, const Options& options, Target& target) {
@@ -90,13 +127,14 @@ void add_login(Context& context, const Options& options, Target& target) {
   target.target_password = secret_option(context, options, "target-password-secret");
 }
 
-Target target_of(Context& context, const Options& options) {
+Target target_of(Context& context, Options& options) {
   Target target;
   const auto transport = options.string("transport");
   const auto portal = options.string("portal");
   const auto name = options.string("target");
   if (!transport || !portal || !name) invalid("Need all of transport, portal and target options");
   if (*transport != "tcp" && *transport != "iser") invalid("Unknown transport: " + *transport);
+  add_section(context, *name, options);
   target.iser = *transport == "iser";
   target.portal = *portal;
   target.name = *name;
