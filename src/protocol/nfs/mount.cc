@@ -212,12 +212,12 @@ void Session::turn(int most_ms) {
 }
 
 // A server that does not answer the farewell is left.
-void Session::close_file() {
+void Session::close_file(bool waits) {
   Answer closed;
-  if (nfs_.nfs_close_async(context_, std::exchange(file_, nullptr), &on_asked, &closed) != 0)
-    return;
+  const int result =
+      nfs_.nfs_close_async(context_, std::exchange(file_, nullptr), &on_asked, &closed);
   const auto deadline = Clock::now() + std::chrono::milliseconds(500);
-  while (!closed.there && Clock::now() < deadline) {
+  while (waits && result == 0 && !closed.there && Clock::now() < deadline) {
     pollfd ready{nfs_.nfs_get_fd(context_), static_cast<short>(nfs_.nfs_which_events(context_)), 0};
     if (ready.fd < 0 || ::poll(&ready, 1, 50) < 0) break;
     if (nfs_.nfs_service(context_, ready.revents) < 0) break;

@@ -73,8 +73,15 @@ Session::~Session() { stop(); }
 Task<void> Session::perform(Operation& operation) { co_await Doing{*this, operation}; }
 
 void Session::finish(const Error& why, bool connected) {
+  // The library frees a file where it is closed, and nowhere else; what its upper interface has
+  // under way still needs it.
+  const bool needed = std::any_of(pieces_.begin(), pieces_.end(), [this](const Piece& piece) {
+    const Operation* operation = piece.operation;
+    return target_.version != 3 || (operation != nullptr && !operation->has_data() &&
+                                    operation->kind_ != Operation::Kind::kSync);
+  });
   const bool reached = !connected || why.kind() == ErrorKind::kCancelled;
-  if (reached && context_ != nullptr && file_ != nullptr && pieces_.empty()) close_file();
+  if (context_ != nullptr && file_ != nullptr && !needed) close_file(reached && pieces_.empty());
   drop_all(why);
 }
 

@@ -152,7 +152,8 @@ class Session : public LibraryThread {
   void ask(Answer* answer, const Start& start, const Words& words);
   void open_file();
   void turn(int most_ms);
-  void close_file();
+  // Ends the context as well. WAITS, a moment at most, for the server to know it.
+  void close_file(bool waits);
 
   void take_work();
   void advance(Operation& operation);

@@ -15,6 +15,8 @@ from conftest import CAIRN, Result, sparse_disk
 from support.glusterd import Gluster
 
 pytestmark = pytest.mark.any_engine
+# Connections stay until the process ends, and so does what a request without an answer has.
+NO_LEAKS = {"ASAN_OPTIONS": "detect_leaks=0"}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,13 @@ def volume(tmp_path_factory):
 def within(volume, tool):
     def run(*words, ok=True, **more):
         done = subprocess.run(
-            volume.inside(tool, *words), capture_output=True, text=True, timeout=100, **more
+            volume.inside(
+                "env", *(f"{key}={value}" for key, value in NO_LEAKS.items()), tool, *words
+            ),
+            capture_output=True,
+            text=True,
+            timeout=100,
+            **more,
         )
         # The library's own lines.
         said = [line for line in done.stderr.splitlines(True) if not line.startswith("[20")]
@@ -134,7 +142,10 @@ def test_the_examples_of_the_manual(volume, folder, cairn):
     assert "4 MiB" in said.out and "rdma is no longer a transport" in said.err
     # Nothing is said that was not asked for; the second server serves where the first is away.
     done = subprocess.run(
-        volume.inside(CAIRN, "info", volume.url("dir/a.img")), capture_output=True, text=True
+        volume.inside(CAIRN, "info", volume.url("dir/a.img")),
+        capture_output=True,
+        text=True,
+        env={**os.environ, **NO_LEAKS},
     )
     assert done.stderr == ""
     away = described(volume, "dir/a.img").replace('"port": 24007', '"port": 1')
@@ -216,6 +227,7 @@ def test_a_brick_dies(tmp_path_factory, folder):
             ),
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **NO_LEAKS},
         )
         until = time.monotonic() + 30
         while not (os.path.exists("out.raw") and os.stat("out.raw").st_blocks > 4096):
@@ -302,6 +314,8 @@ def library(tmp_path_factory):
 def odd(library, folder, monkeypatch):
     (folder / "there.raw").write_bytes(DATA)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    for key, value in NO_LEAKS.items():
+        monkeypatch.setenv(key, value)
     monkeypatch.setenv("GF_FILE", str(folder / "there.raw"))
     name = described_by_one(timeout=2)
 

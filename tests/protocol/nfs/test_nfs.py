@@ -130,6 +130,8 @@ def test_the_server_starts_anew(tmp_path_factory, folder, cairn):
                 one.url("disk.raw"),
                 "out.raw",
             ],
+            # libnfs keeps a file of version 4 that is lost.
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
             stderr=subprocess.PIPE,
             text=True,
         )
