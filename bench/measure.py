@@ -1,0 +1,37 @@
+"""What the programs of this directory share: how a program is run and measured, and how ratios are printed."""
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def measure(words, cwd, limit=None):
+    """Wall and CPU seconds, peak memory in MiB, and what was printed; None when it did not end within LIMIT seconds."""
+    begin = time.monotonic()
+    with open(Path(cwd) / "out.txt", "wb") as out:
+        job = subprocess.Popen(
+            ["/usr/bin/time", "-q", "-o", "memory.txt", "-f", "%M %U %S", *map(str, words)],
+            cwd=cwd,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=limit is not None,
+        )
+        try:
+            code = job.wait(limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+            return None
+    wall = time.monotonic() - begin
+    printed = (Path(cwd) / "out.txt").read_text(errors="replace")
+    if code:
+        sys.exit(f"{words} failed: {printed}")
+    memory, user, system = (Path(cwd) / "memory.txt").read_text().split()[-3:]
+    return wall, float(user) + float(system), int(memory) / 1024, printed
+
+
+def spread(values):
+    return f"{min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
