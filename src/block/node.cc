@@ -5,7 +5,6 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
-#include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/range_copier.h"
 #include "block/context.h"
 #include "block/debug.h"
@@ -21,10 +20,7 @@ constexpr uint64_t kZeroBufferBytes = 1 << 20;
 }  // namespace
 
 Node::Node(Context& context, const Driver& driver)
-    : context_(context),
-      driver_(driver),
-      unbounded_(driver.kind() == DriverKind::kProtocol),
-      storage_(driver.kind() == DriverKind::kProtocol) {}
+    : NodeBase(context, driver), storage_(driver.kind() == DriverKind::kProtocol) {}
 
 // What an image has in memory cannot be written here, where nothing may wait.
 Node::~Node() {
@@ -35,20 +31,6 @@ Node::~Node() {
   } catch (...) {
     // There is nobody who could take it.
   }
-}
-
-Node* Node::child(std::string_view name) const {
-  for (const Child& child : children_)
-    if (child.name == name) return child.node.get();
-  return nullptr;
-}
-
-void Node::add_child(std::string name, NodePtr node, ChildRole role) {
-  if (role == ChildRole::kBacking)
-    backing_ = node.get();
-  else if (name == "file")
-    debug_port_ = node->debug_port();
-  children_.push_back({std::move(name), std::move(node), role});
 }
 
 void Node::check_range(uint64_t offset, uint64_t length) const {
@@ -355,37 +337,6 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
   if (copied || error) mark_dirty(offset, length);
   if (error) std::rethrow_exception(error);
   co_return copied;
-}
-
-// --- dirty bitmaps ---
-
-uint64_t Node::default_bitmap_granularity() const {
-  return std::clamp<uint64_t>(limits_.cluster_bytes == 0 ? 65536 : limits_.cluster_bytes, 4096,
-                              65536);
-}
-
-DirtyBitmapPtr Node::add_bitmap(const BitmapRequest& request) {
-  if (request.name.empty()) throw Error(ErrorKind::kInvalid, "Bitmap name cannot be empty");
-  if (dirty_bitmaps_.find(request.name))
-    throw Error(ErrorKind::kExists, "Bitmap already exists: " + request.name);
-  const uint64_t granularity =
-      request.granularity != 0 ? request.granularity : default_bitmap_granularity();
-  if (!is_power_of_two(granularity) || granularity < DirtyBitmap::kMinGranularity ||
-      granularity > DirtyBitmap::kMaxGranularity)
-    throw Error(ErrorKind::kInvalid, "Granularity must be power of 2 and at least 512");
-  if (request.persistent) {
-    const auto* store = as<BitmapStore>();
-    if (store == nullptr)
-      throw Error::system(
-          ENOTSUP, "Can't store persistent bitmaps to " +
-                       (context_.profile.nodes_by_file ? "'" + filename_ + "'" : node_name_));
-    store->check_new_persistent_bitmap(request.name, granularity);
-  }
-  auto bitmap = std::make_shared<DirtyBitmap>(request.name, length(), granularity);
-  bitmap->set_enabled(request.enabled);
-  bitmap->set_persistent(request.persistent);
-  dirty_bitmaps_.add(bitmap);
-  return bitmap;
 }
 
 }  // namespace cairn

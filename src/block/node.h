@@ -17,14 +17,9 @@
 #include "block/capability.h"
 #include "block/dirty_bitmap.h"
 #include "block/extent.h"
+#include "block/node_base.h"
 
 namespace cairn {
-
-class Context;
-class DebugPort;
-class Driver;
-class Node;
-using NodePtr = std::shared_ptr<Node>;
 
 // Flags of writes.
 struct WriteFlags {
@@ -44,44 +39,16 @@ struct ResizeRequest {
   bool exact = true;  // false: a longer node is good enough
 };
 
-// What a child is for.
-enum class ChildRole { kFile, kBacking, kDataFile, kExtent, kFiltered };
-
-struct Child {
-  std::string name;  // "file", "backing", "data-file", "extents.0", …
-  NodePtr node;
-  ChildRole role = ChildRole::kFile;
-};
-
 // A block device of a known size. Everything is one: a file, an image, an export, a filter.
 //
 // The public methods are the request layer: they check the range, split and align, emulate what a
 // driver cannot do, and call the driver's protected do_…() methods, which therefore never see a
 // request outside of the node or against its Limits. Any number of workers may call into one node
 // at the same moment. Buffers must live until the returned task has ended.
-class Node : public std::enable_shared_from_this<Node> {
+class Node : public NodeBase, public std::enable_shared_from_this<Node> {
  public:
   Node(Context& context, const Driver& driver);
   virtual ~Node();
-  Node(const Node&) = delete;
-  Node& operator=(const Node&) = delete;
-
-  Context& context() const { return context_; }
-  const Driver& driver() const { return driver_; }
-  // Virtual size in bytes.
-  uint64_t length() const { return length_.load(std::memory_order_acquire); }
-  const Limits& limits() const { return limits_; }
-  bool read_only() const { return read_only_; }
-  // The name under which the node was opened, as people know it: a path, an URI or `json:{…}`.
-  const std::string& filename() const { return filename_; }
-  const std::string& node_name() const { return node_name_; }
-  const std::vector<Child>& children() const { return children_; }
-  Node* child(std::string_view name) const;
-  Node* file() const { return child("file"); }
-  Node* backing() const { return backing_; }
-  // What the node passes everything through to without a structure of its own; null for all but
-  // filters and raw without offset.
-  Node* filtered() const { return filtered_; }
 
   // The capability T of block/capabilities/, null where the node has it not. Cheap, but not for
   // every request.
@@ -126,18 +93,9 @@ class Node : public std::enable_shared_from_this<Node> {
   // The dirty bitmaps: what is enabled records every write, zeroing, discard and copy from now on.
   DirtyBitmaps& bitmaps() { return dirty_bitmaps_; }
   const DirtyBitmaps& bitmaps() const { return dirty_bitmaps_; }
-  // Makes one of the node's length. A persistent one is stored when the node is closed. Throws with
-  // QEMU's words: kExists, kInvalid for names and granularities, kUnsupported where the format
-  // cannot keep it.
-  DirtyBitmapPtr add_bitmap(const BitmapRequest& request);
-  // The granularity of bitmaps for which none is asked: the cluster size, 4 to 64 KiB.
-  uint64_t default_bitmap_granularity() const;
 
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
-  // Where faults are injected and requests stopped: the nearest fault filter at or below this node;
-  // null without one.
-  DebugPort* debug_port() { return own_debug_port_ != nullptr ? own_debug_port_ : debug_port_; }
 
   // --- for what a node does beside its requests: drivers, and functions of capabilities ---
   // Throws where the range leaves the node.
@@ -164,34 +122,6 @@ class Node : public std::enable_shared_from_this<Node> {
   virtual Task<void> do_resize(ResizeRequest request);
   virtual Task<void> do_close();
 
-  void set_length(uint64_t length) { length_.store(length, std::memory_order_release); }
-  // Never lowers it: of several writers that move the end at once the farthest wins.
-  void raise_length(uint64_t length) {
-    uint64_t before = length_.load(std::memory_order_relaxed);
-    while (before < length &&
-           !length_.compare_exchange_weak(before, length, std::memory_order_release)) {
-    }
-  }
-  Limits& mutable_limits() { return limits_; }
-  // The name that people know, where the driver knows a better one than how it was opened.
-  void set_filename(std::string name) { filename_ = std::move(name); }
-  void set_read_only(bool read_only) { read_only_ = read_only; }
-  void add_child(std::string name, NodePtr node, ChildRole role);
-  // An unbounded node reads zeroes past its end and grows when written there: what formats need
-  // of their files. True for protocols unless they say otherwise.
-  void set_unbounded(bool unbounded) { unbounded_ = unbounded; }
-  // The node passes everything through to NODE, a child.
-  void set_filtered(Node* node) { filtered_ = node; }
-  // PORT, a part of this node, is what debug_port() gives.
-  void set_debug_port(DebugPort* port) { own_debug_port_ = port; }
-  // The driver splits write_zeroes into data and zero parts itself. Otherwise the request layer
-  // does, at the granularity of limits().zero_alignment.
-  void set_splits_zeroes() { splits_zeroes_ = true; }
-  // Fills what caches there are by reading.
-  Task<void> prefetch_by_reading(uint64_t offset, uint64_t length);
-  // The fault filter below, to which drivers report points that they reach: null almost always.
-  DebugPort* debug_below() const { return debug_port_; }
-
  private:
   friend class Opener;
   void guard_block_zero(uint64_t offset, ByteSpan in) const;
@@ -207,28 +137,14 @@ class Node : public std::enable_shared_from_this<Node> {
   Task<void> tell_widening(bool head, bool tail, bool done);
   Task<void> write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags flags);
 
-  Context& context_;
-  const Driver& driver_;
-  std::atomic<uint64_t> length_{0};
-  Limits limits_;
-  bool read_only_ = true;
   bool no_flush_ = false;
   bool write_through_ = false;
   bool discard_unmap_ = false;  // discard=unmap: discards reach the driver
   enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes_ = DetectZeroes::kOff;
   bool probed_raw_ = false;  // raw by guess: block 0 is protected
-  bool unbounded_ = false;
   bool closed_ = false;
   std::atomic<bool> changed_{false};  // a request came that may leave metadata in memory
-  bool splits_zeroes_ = false;
   const bool storage_;
-  std::string filename_;
-  std::string node_name_;
-  std::vector<Child> children_;
-  Node* backing_ = nullptr;
-  Node* filtered_ = nullptr;
-  DebugPort* debug_port_ = nullptr;
-  DebugPort* own_debug_port_ = nullptr;
   DirtyBitmaps dirty_bitmaps_;
   RangeLock unaligned_;  // serialises widened writes with their neighbours
 };

@@ -29,14 +29,14 @@ Task<void> Node::prefetch(uint64_t offset, uint64_t length) {
   if (auto* prefetcher = as<Prefetcher>())
     co_await prefetcher->prefetch_range(offset, length);
   else
-    co_await prefetch_by_reading(offset, length);
+    co_await prefetch_by_reading(*this, offset, length);
 }
 
-Task<void> Node::prefetch_by_reading(uint64_t offset, uint64_t length) {
+Task<void> prefetch_by_reading(Node& node, uint64_t offset, uint64_t length) {
   AlignedBuffer scratch(std::min(length, kPrefetchBytes));
   for (uint64_t done = 0; done < length;) {
     const uint64_t part = std::min<uint64_t>(scratch.size(), length - done);
-    co_await read(offset + done, scratch.span().first(part));
+    co_await node.read(offset + done, scratch.span().first(part));
     done += part;
   }
 }

@@ -31,7 +31,7 @@ void copy_bitmaps(const std::vector<DirtyBitmapPtr>& bitmaps, Node& target) {
                                 .enabled = bitmap->enabled()};
     DirtyBitmapPtr copy;
     try {
-      copy = target.add_bitmap(request);
+      copy = add_bitmap(target, request);
     } catch (Error& error) {
       throw error.context("Failed to create bitmap " + bitmap->name());
     }

@@ -12,10 +12,10 @@ void act(const BitmapOptions& plan, const BitmapAction& action, Node& node, Node
   DirtyBitmaps& bitmaps = node.bitmaps();
   switch (action.kind) {
     case Kind::kAdd:
-      node.add_bitmap({.name = plan.name,
-                       .granularity = plan.granularity,
-                       .persistent = true,
-                       .enabled = true});
+      add_bitmap(node, {.name = plan.name,
+                        .granularity = plan.granularity,
+                        .persistent = true,
+                        .enabled = true});
       break;
     case Kind::kRemove:
       bitmaps.remove(plan.name);

@@ -209,7 +209,7 @@ TEST(Capabilities, ANodeWithoutAnswersInTheWordsOfItsFunctions) {
             "Format driver 'record' does not support option amendment");
   EXPECT_EQ(error_of([&] { set_compression_level(*node, 1); }),
             "Format 'record' has no compression_level");
-  EXPECT_EQ(failure_of([&] { node->add_bitmap({.name = "b", .persistent = true}); }), unsupported);
+  EXPECT_EQ(failure_of([&] { add_bitmap(*node, {.name = "b", .persistent = true}); }), unsupported);
   world.close(node);
 }
 
@@ -218,7 +218,7 @@ TEST(Capabilities, CompressedWritesAreRefusedLikeOtherWrites) {
   World world;
   world.create(folder.file("a"), "qcow2", (1 << 20) + 512);
   NodePtr node = world.open(folder.file("a"), "qcow2", true);
-  const DirtyBitmapPtr bitmap = node->add_bitmap({.name = "b", .granularity = 65536});
+  const DirtyBitmapPtr bitmap = add_bitmap(*node, {.name = "b", .granularity = 65536});
   const std::vector<std::byte> cluster(65536, std::byte{7});
   const ByteSpan all(cluster);
   const auto write = [&](Node& where, uint64_t offset, ByteSpan bytes) {

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "base/arith.h"
+#include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/compressed_writer.h"
 #include "support.h"
 
@@ -180,9 +181,9 @@ TEST(NodeBitmaps, RecordEveryKindOfChange) {
     World world;
     world.create(folder.file("a"), format, 4 << 20);
     NodePtr node = world.open(folder.file("a"), format, true);
-    const DirtyBitmapPtr bitmap = node->add_bitmap({.name = "b", .granularity = 4096});
+    const DirtyBitmapPtr bitmap = add_bitmap(*node, {.name = "b", .granularity = 4096});
     const DirtyBitmapPtr off =
-        node->add_bitmap({.name = "off", .granularity = 4096, .enabled = false});
+        add_bitmap(*node, {.name = "off", .granularity = 4096, .enabled = false});
     const std::vector<std::byte> data(5000, std::byte{1});
     world.run(node->write(4096, data));
     EXPECT_EQ(runs_of(*bitmap), "4096+8192 ");
@@ -223,7 +224,7 @@ TEST(NodeBitmaps, RecordWhatTheKernelCopiedAndWhatFailed) {
   world.create(folder.file("s"), "raw", 1 << 20);
   NodePtr source = world.open(folder.file("s"), "raw", true);
   NodePtr node = world.open(folder.file("a"), "raw", true);
-  const DirtyBitmapPtr bitmap = node->add_bitmap({.name = "b", .granularity = 65536});
+  const DirtyBitmapPtr bitmap = add_bitmap(*node, {.name = "b", .granularity = 65536});
   const bool copied = world.run(node->copy_range_from(*source, 0, 65536, 65536));
   EXPECT_EQ(runs_of(*bitmap), copied ? "65536+65536 " : "");
   world.close(source);
@@ -237,7 +238,7 @@ TEST(NodeBitmaps, RecordWhatTheKernelCopiedAndWhatFailed) {
   request.image_opts = true;
   request.flags.writable = true;
   NodePtr failing = world.run(open_node(world.context, std::move(request)));
-  const DirtyBitmapPtr half = failing->add_bitmap({.name = "b", .granularity = 65536});
+  const DirtyBitmapPtr half = add_bitmap(*failing, {.name = "b", .granularity = 65536});
   const std::vector<std::byte> data(100, std::byte{1});
   EXPECT_NE(error_of([&] { world.run(failing->write(65536, data)); }), "");
   EXPECT_EQ(runs_of(*half), "65536+65536 ");

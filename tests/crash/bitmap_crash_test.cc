@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/checkable.h"
 #include "crash/replay.h"
 
@@ -45,7 +46,7 @@ class BitmapCrash : public testing::TestWithParam<const char*> {
     }
     if (seed % 3 == 0) {
       node->bitmaps().remove("b");
-      node->add_bitmap({.name = "new", .granularity = 512, .persistent = true});
+      add_bitmap(*node, {.name = "new", .granularity = 512, .persistent = true});
     } else if (seed % 3 == 1) {
       node->bitmaps().get("off")->set_enabled(true);
     }
@@ -92,8 +93,8 @@ TEST_P(BitmapCrash, NeverLeavesABitmapThatMissesAWrite) {
   const std::string path = folder_.file("disk");
   world_.create(path, "qcow2", kDiskBytes, GetParam());
   NodePtr node = world_.open(path, "qcow2", true);
-  node->add_bitmap({.name = "b", .granularity = kGranularity, .persistent = true});
-  node->add_bitmap({.name = "off", .granularity = 512, .persistent = true, .enabled = false});
+  add_bitmap(*node, {.name = "b", .granularity = kGranularity, .persistent = true});
+  add_bitmap(*node, {.name = "off", .granularity = 512, .persistent = true, .enabled = false});
   world_.close(node);
   std::mt19937_64 chance(11);
   for (unsigned seed = 1; seed <= 3; ++seed) {
@@ -117,7 +118,7 @@ TEST_P(BitmapCrash, FailedStoringIsReported) {
   for (unsigned point = 0; point < 40; ++point) {
     world_.create(path, "qcow2", kDiskBytes, GetParam());
     NodePtr node = world_.open(path, "qcow2", true);
-    node->add_bitmap({.name = "b", .granularity = kGranularity, .persistent = true});
+    add_bitmap(*node, {.name = "b", .granularity = kGranularity, .persistent = true});
     world_.close(node);
     OpenRequest request;
     request.options = Options::parse_list(

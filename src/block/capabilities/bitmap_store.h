@@ -4,6 +4,7 @@
 #include <string>
 
 #include "block/capability.h"
+#include "block/dirty_bitmap.h"
 
 namespace cairn {
 
@@ -27,5 +28,11 @@ class BitmapStore {
 
 // Whether NODE's image can keep persistent dirty bitmaps.
 bool supports_bitmaps(const Node& node);
+// Makes a dirty bitmap of NODE's length, one of Node::bitmaps(). A persistent one is stored when
+// the node is closed. Throws with QEMU's words: kExists, kInvalid for names and granularities,
+// kUnsupported where the format cannot keep it.
+DirtyBitmapPtr add_bitmap(Node& node, const BitmapRequest& request);
+// The granularity of bitmaps for which none is asked: the cluster size, 4 to 64 KiB.
+uint64_t default_bitmap_granularity(const Node& node);
 
 }  // namespace cairn

@@ -7,6 +7,8 @@
 
 namespace cairn {
 
+class Node;
+
 // A node that can bring data nearer without handing it over. Node::prefetch() uses it, and reads
 // where there is none.
 class Prefetcher {
@@ -20,5 +22,8 @@ class Prefetcher {
  protected:
   ~Prefetcher() = default;
 };
+
+// Fills what caches NODE and those below it have by reading the range.
+Task<void> prefetch_by_reading(Node& node, uint64_t offset, uint64_t length);
 
 }  // namespace cairn

@@ -189,7 +189,7 @@ Task<void> NbdNode::do_discard(uint64_t offset, uint64_t length) {
 // By the server, for itself: nothing travels.
 Task<void> NbdNode::prefetch_range(uint64_t offset, uint64_t length) {
   if (!offers(kSendCache)) {
-    co_await prefetch_by_reading(offset, length);
+    co_await prefetch_by_reading(*this, offset, length);
     co_return;
   }
   const uint64_t unit = limits().request_alignment;
