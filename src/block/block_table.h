@@ -32,6 +32,34 @@ void store_entry(const TableCache::Ref& ref, size_t index, T value) {
   detail::entry_at<T>(ref, index).store(detail::swap_if(value, Order), std::memory_order_release);
 }
 
+// The table of a format that is one row of COUNT entries in FILE, from OFFSET on.
+template <std::unsigned_integral T, std::endian Order>
+class FlatTable : public TableCache {
+ public:
+  // For OWNER, MAX_PARTS parts of PART_BYTES in memory; see TableCache.
+  FlatTable(FormatNode* owner, Node& file, uint64_t offset, uint64_t count,
+            uint32_t part_bytes = 4096, size_t max_parts = 256)
+      : TableCache(owner, file, part_bytes, max_parts, offset + count * sizeof(T)),
+        offset_(offset) {}
+
+  Task<T> entry(uint64_t index) {
+    Ref part = try_get(part_of(index));
+    if (!part) part = co_await get(part_of(index));
+    co_return load_entry<T, Order>(part, index % per_part());
+  }
+  Task<void> set_entry(uint64_t index, T value) {
+    const Ref part = co_await get(part_of(index));
+    store_entry<T, Order>(part, index % per_part(), value);
+    mark_dirty(part);
+  }
+
+ private:
+  uint64_t per_part() const { return block_bytes() / sizeof(T); }
+  uint64_t part_of(uint64_t index) const { return offset_ + index / per_part() * block_bytes(); }
+
+  const uint64_t offset_;
+};
+
 // A write to where the bytes from OFFSET on are already, as far as THERE goes.
 inline Grant grant_in_place(uint64_t offset, const Mapping& there) {
   Grant grant;

@@ -19,9 +19,7 @@ constexpr unsigned kExtentChunks = 4096;
 }  // namespace
 
 ChunkedNode::ChunkedNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()), work_(kWorkBytes >> 10) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
+    : FormatNode(context, driver, std::move(file)), work_(kWorkBytes >> 10) {}
 
 ChunkedNode::~ChunkedNode() = default;
 

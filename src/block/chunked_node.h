@@ -78,7 +78,6 @@ class ChunkedNode : public FormatNode {
   std::pair<uint64_t, uint64_t> ahead_of(uint64_t number);
   Task<void> decode_ahead(uint64_t number, RwLock::Guard open);
 
-  Node* file_;
   Semaphore work_;  // KiB of memory for decoding
   RwLock open_;     // held shared by what decodes ahead
   std::atomic<bool> closing_{false};

@@ -22,6 +22,31 @@ constexpr uint64_t kInlineCipherBytes = 1 << 20;
 
 }  // namespace
 
+FormatNode::FormatNode(Context& context, const Driver& driver, NodePtr file)
+    : Node(context, driver), file_(file.get()) {
+  set_splits_zeroes();
+  add_child("file", std::move(file), ChildRole::kFile);
+}
+
+Task<std::vector<std::byte>> FormatNode::first_bytes(size_t count) {
+  std::vector<std::byte> bytes(count);
+  co_await file_->read(0, bytes);
+  co_return bytes;
+}
+
+void FormatNode::set_unit(uint64_t bytes) {
+  Limits& limits = mutable_limits();
+  limits.cluster_bytes = limits.zero_alignment = limits.discard_alignment = bytes;
+}
+
+Task<void> FormatNode::zero_unit_after(uint64_t length) {
+  const uint64_t rest = align_up(length, limits().cluster_bytes) - length;
+  if (rest == 0) co_return;
+  const Mapping there = co_await map(length, rest);
+  if (there.kind == Mapping::Kind::kChild)
+    co_await there.host->write_zeroes(there.host_offset, rest);
+}
+
 Task<void> FormatNode::lock_clusters(RangeLock::Guard& guard, uint64_t offset, uint64_t length,
                                      bool exclusive) {
   if (exclusive && !known_whole_.load(std::memory_order_acquire)) [[unlikely]]
@@ -446,8 +471,21 @@ Task<Grant> FormatNode::grant(uint64_t, uint64_t, bool) {
 }
 Task<void> FormatNode::publish(Grant) { co_return; }
 Task<void> FormatNode::abandon(Grant) { co_return; }
-Task<uint64_t> FormatNode::zero_mapped(uint64_t, uint64_t, bool) { co_return 0; }
-Task<void> FormatNode::discard_mapped(uint64_t, uint64_t) { co_return; }
+Task<bool> FormatNode::unmap_unit(uint64_t) { co_return false; }
+Task<uint64_t> FormatNode::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
+  const Mapping there = co_await map(offset, length);
+  if (there.kind == Mapping::Kind::kZero) co_return there.length;
+  uint64_t done = 0;
+  while (may_unmap && done < there.length) {
+    if (!co_await unmap_unit(offset + done)) break;
+    done += limits().cluster_bytes;
+  }
+  co_return done;
+}
+Task<void> FormatNode::discard_mapped(uint64_t offset, uint64_t length) {
+  for (uint64_t at = offset; at < offset + length; at += limits().cluster_bytes)
+    if (!co_await unmap_unit(at)) co_return;
+}
 Task<void> FormatNode::store_encoded(uint64_t, ByteSpan) {
   throw Error::system(ENOTSUP);
   co_return;

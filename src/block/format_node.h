@@ -28,6 +28,11 @@ struct Mapping {
   Node* host = nullptr;
   uint64_t host_offset = 0;  // also set for kZero with space reserved, when HOST is set
   uint64_t token = 0;        // the driver's own, for read_encoded()
+
+  static Mapping zeroes(uint64_t length) { return {.kind = Kind::kZero, .length = length}; }
+  static Mapping stored(uint64_t length, Node* host, uint64_t host_offset) {
+    return {.kind = Kind::kChild, .length = length, .host = host, .host_offset = host_offset};
+  }
 };
 
 // Room for a write. Guest bytes [offset, offset + length) go to host_offset of host. The request
@@ -59,9 +64,8 @@ struct Grant {
 // holds them exclusive, so a driver may free what it unmaps at once.
 class FormatNode : public Node, public RangeCopier {
  public:
-  FormatNode(Context& context, const Driver& driver) : Node(context, driver) {
-    set_splits_zeroes();
-  }
+  // An image in FILE, which becomes the child "file".
+  FormatNode(Context& context, const Driver& driver, NodePtr file);
 
   Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
                         uint64_t length) final;
@@ -83,12 +87,15 @@ class FormatNode : public Node, public RangeCopier {
     kWarn,    // a warning, once an image: opening what is to be salvaged
     kIgnore,  // the reader looks by itself: `check`
   };
-  // As the FLAGS of the opening that begins say.
+  // As the FLAGS of the opening that begins say, the image is read-only, and tables may be missing.
   void begin_opening(const struct OpenFlags& flags);
   // It is open: from now on, what is to be salvaged is refused piece by piece.
   void end_opening() {
     if (missing_tables_ == MissingTables::kWarn) missing_tables_ = MissingTables::kRefuse;
   }
+
+  // The first COUNT bytes of the file: where the header is.
+  Task<std::vector<std::byte>> first_bytes(size_t count);
 
   // Whether the file may lack data that the tables point to, as far as that is cheap to know: then
   // the first allocation looks at all of them.
@@ -112,12 +119,22 @@ class FormatNode : public Node, public RangeCopier {
   // The data was not written: give the room back. Does not throw.
   virtual Task<void> abandon(Grant grant);
 
+  // The disk is mapped, zeroed and discarded in units of BYTES. Before the first request.
+  void set_unit(uint64_t bytes);
+  // The disk will end at LENGTH: what the unit there holds after it becomes zeroes, which must not
+  // show up when the disk grows again.
+  Task<void> zero_unit_after(uint64_t length);
+
+  // Takes the space of the unit at OFFSET away, which reads as zeroes from then on. False: not
+  // possible here.
+  virtual Task<bool> unmap_unit(uint64_t offset);
   // Makes whole units of limits().zero_alignment read as zeroes by metadata alone. Gives how many
-  // bytes from OFFSET on were done; 0: not possible here, data will be written instead.
+  // bytes from OFFSET on were done; 0: not possible here, data will be written instead. Without an
+  // override: what is mapped as zeroes already, and what unmap_unit() does.
   virtual Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap);
   // False: it is a way to save space at best, and nobody who will have no other may rely on it.
   virtual bool has_zero_marks() const { return true; }
-  // Unmaps whole units of limits().discard_alignment.
+  // Unmaps whole units of limits().discard_alignment. Without an override, by unmap_unit().
   virtual Task<void> discard_mapped(uint64_t offset, uint64_t length);
   // CompressedWriter::write_encoded() of formats that have it.
   Task<void> write_encoded_cluster(uint64_t offset, ByteSpan encoded, ByteSpan plain);
@@ -173,6 +190,8 @@ class FormatNode : public Node, public RangeCopier {
   // What the guest sees in the range, for copy-up by drivers themselves.
   Task<void> read_guest(uint64_t offset, MutableByteSpan out);
 
+  Node* file_ = nullptr;  // the child "file"
+
  private:
   Task<void> lock_clusters(RangeLock::Guard& guard, uint64_t offset, uint64_t length,
                            bool exclusive);
@@ -196,6 +215,17 @@ class FormatNode : public Node, public RangeCopier {
   std::atomic<bool> known_whole_{false};
   std::shared_ptr<const SectorCipher> cipher_;  // null: payload is plain
   CipherOffset cipher_offset_ = CipherOffset::kGuest;
+};
+
+// A format whose images have the capabilities OWN, interfaces that its class implements.
+template <class... Own>
+class FormatOf : public FormatNode, public Own... {
+ public:
+  using Capabilities = FormatCapabilities<Own...>;
+  using FormatNode::FormatNode;
+
+ protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
 };
 
 }  // namespace cairn

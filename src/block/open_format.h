@@ -26,10 +26,27 @@ Task<NodePtr> open_format(OpenContext& request, const Driver& driver) {
     try {
       co_await child.node->close();
     } catch (const Error&) {
-      // What kept the image from being opened is the error to tell.
+      // What kept the image from being opened is the error to report.
     }
   }
   std::rethrow_exception(error);
 }
+
+// The driver of a format whose images are opened so, with the capabilities of their class.
+template <class Format>
+class FormatDriver : public Driver {
+ public:
+  explicit FormatDriver(DriverTraits traits) : Driver(completed(std::move(traits))) {}
+  Task<NodePtr> open(OpenContext& request) const override {
+    return open_format<Format>(request, *this);
+  }
+
+ private:
+  static DriverTraits completed(DriverTraits traits) {
+    if constexpr (requires { Format::Capabilities::ids(); })
+      traits.capabilities = Format::Capabilities::ids();
+    return traits;
+  }
+};
 
 }  // namespace cairn

@@ -72,6 +72,7 @@ void FormatNode::warn_cut(const std::string& text) {
 // --- tables ---
 
 void FormatNode::begin_opening(const OpenFlags& flags) {
+  set_read_only(!flags.writable);
   missing_tables_ = flags.for_check ? MissingTables::kIgnore
                     : flags.salvage ? MissingTables::kWarn
                                     : MissingTables::kRefuse;

@@ -330,6 +330,11 @@ void TableCache::write_after_file_flush() {
   state_->file_flush_first = true;
 }
 
+Task<void> TableCache::flush() {
+  co_await write_back();
+  co_await file_.flush();
+}
+
 Task<void> TableCache::write_back() {
   std::shared_ptr<Group> group;
   {

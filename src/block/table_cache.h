@@ -87,6 +87,8 @@ class TableCache {
 
   // Writes all dirty blocks, in the order that was asked for. Does not flush the file.
   Task<void> write_back();
+  // The same, and flushes it.
+  Task<void> flush();
   bool dirty() const;
 
  private:

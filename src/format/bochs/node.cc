@@ -28,11 +28,6 @@ std::string base_of(const std::string& name, Kind kind) {
 }
 }  // namespace
 
-BochsNode::BochsNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> BochsNode::load(OpenContext& request) {
   if (request.flags.writable) throw Error(ErrorKind::kDenied, "Image is read-only");
   set_read_only(true);

@@ -17,11 +17,9 @@
 namespace cairn {
 
 // An open Bochs redolog, read only: nothing is ever changed in the file.
-class BochsNode : public FormatNode, public ImageInfo, public BackingName, public Checkable {
+class BochsNode : public FormatOf<ImageInfo, BackingName, Checkable> {
  public:
-  using Capabilities = FormatCapabilities<ImageInfo, BackingName, Checkable>;
-
-  BochsNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks header and catalog, and opens the base of an undoable or volatile image.
   // Throws; what was opened belongs to the node then as well.
@@ -34,7 +32,6 @@ class BochsNode : public FormatNode, public ImageInfo, public BackingName, publi
   Task<CheckResult> check(CheckRequest request) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
 
  private:
@@ -44,7 +41,6 @@ class BochsNode : public FormatNode, public ImageInfo, public BackingName, publi
   }
 
   bochs::Header header_;
-  Node* file_ = nullptr;
   std::string base_;  // name of the flat base; empty: zeroes
   std::vector<uint32_t> catalog_;
   std::unique_ptr<TableCache> bitmaps_;

@@ -9,14 +9,14 @@ using namespace cloop;
 
 namespace {
 
-class CloopDriver : public Driver {
+class CloopDriver : public FormatDriver<CloopNode> {
  public:
   CloopDriver()
-      : Driver({.name = "cloop",
-                .title = "Linux compressed loop images",
-                .endings = {"cloop"},
-                .page = "formats/cloop.md",
-                .abilities = {.read_only = true}}) {}
+      : FormatDriver({.name = "cloop",
+                      .title = "Linux compressed loop images",
+                      .endings = {"cloop"},
+                      .page = "formats/cloop.md",
+                      .abilities = {.read_only = true}}) {}
 
   // QEMU knows one preamble; those of other versions, of FreeBSD, and at the end are known beside.
   ProbeResult probe(const ProbeInput& input) const override {
@@ -25,10 +25,6 @@ class CloopDriver : public Driver {
     const bool mixed = input.tail.size() >= kHeaderBytes &&
                        version_of(input.tail.last(kHeaderBytes)) == Version::kMixed;
     return {.score = mixed ? 2 : 0, .extension = true};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<CloopNode>(request, *this);
   }
 };
 

@@ -9,24 +9,20 @@ using namespace dmg;
 
 namespace {
 
-class DmgDriver : public Driver {
+class DmgDriver : public FormatDriver<DmgNode> {
  public:
   DmgDriver()
-      : Driver({.name = "dmg",
-                .title = "Apple disk images",
-                .endings = {"dmg"},
-                .page = "formats/dmg.md",
-                .abilities = {.read_only = true}}) {}
+      : FormatDriver({.name = "dmg",
+                      .title = "Apple disk images",
+                      .endings = {"dmg"},
+                      .page = "formats/dmg.md",
+                      .abilities = {.read_only = true}}) {}
 
   // By the name, as QEMU does, and by the trailer.
   ProbeResult probe(const ProbeInput& input) const override {
     if (!input.tail.empty() && load_be<uint32_t>(input.tail, 0) == kTrailerMagic)
       return {.score = 100, .extension = true};
     return {.score = input.filename.size() > 4 && input.filename.ends_with(".dmg") ? 2 : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<DmgNode>(request, *this);
   }
 };
 

@@ -9,8 +9,7 @@
 namespace cairn {
 
 LuksNode::LuksNode(Context& context, const Driver& driver, NodePtr file, NodePtr header)
-    : FormatNode(context, driver), file_(file.get()), header_(header.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
+    : FormatOf(context, driver, std::move(file)), header_(header.get()) {
   if (header) add_child("header", std::move(header), ChildRole::kFile);
 }
 

@@ -16,10 +16,8 @@ namespace cairn {
 //
 // What a crash may leave behind: data that was being written and not flushed. Nothing else changes
 // but key slots, see LuksVolume.
-class LuksNode : public FormatNode, public ImageInfo, public Amendable {
+class LuksNode : public FormatOf<ImageInfo, Amendable> {
  public:
-  using Capabilities = FormatCapabilities<ImageInfo, Amendable>;
-
   LuksNode(Context& context, const Driver& driver, NodePtr file, NodePtr header);
 
   // Reads the header, and finds the key unless the opening is for metadata only.
@@ -30,13 +28,11 @@ class LuksNode : public FormatNode, public ImageInfo, public Amendable {
   Task<void> amend(AmendRequest request) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> do_resize(ResizeRequest request) override;
 
  private:
-  Node* file_ = nullptr;
   Node* header_ = nullptr;              // null: the file begins with it
   std::unique_ptr<LuksVolume> volume_;  // null: version 2
   Value luks2_info_;

@@ -76,25 +76,20 @@ const std::vector<Sample> kSamples = {
     {.name = "default", .rewrites = false},
 };
 
-class OvaDriver : public Driver {
+class OvaDriver : public FormatDriver<OvaNode> {
  public:
   OvaDriver()
-      : Driver({.name = "ova",
-                .title = "appliances (OVA): the disk inside",
-                .endings = {"ova"},
-                .page = "formats/ova.md",
-                .abilities = {.create = true},
-                .capabilities = OvaNode::Capabilities::ids(),
-                .open_options = kOpenOptions,
-                .create_options = kCreateOptions,
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "ova",
+                      .title = "appliances (OVA): the disk inside",
+                      .endings = {"ova"},
+                      .page = "formats/ova.md",
+                      .abilities = {.create = true},
+                      .open_options = kOpenOptions,
+                      .create_options = kCreateOptions,
+                      .samples = kSamples}) {}
   // Others take archives for raw disks.
   ProbeResult probe(const ProbeInput& input) const override {
     return {.score = is_appliance(input) ? 100 : 0, .extension = true};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<OvaNode>(request, *this);
   }
 
   void check_creation(Context&, const std::string& filename, uint64_t size,

@@ -31,11 +31,9 @@ namespace cairn {
 //  2. The file is long enough for a cluster, and its data is flushed, before an entry points to it.
 //  3. A cluster that was given up is given to others only after the table is flushed.
 //  4. The file is cut, and the mark taken back, after everything else when the image is closed.
-class ParallelsNode : public FormatNode, public ImageInfo, public Checkable {
+class ParallelsNode : public FormatOf<ImageInfo, Checkable> {
  public:
-  using Capabilities = FormatCapabilities<ImageInfo, Checkable>;
-
-  ParallelsNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks the header; for writing also the table, which is repaired where it has to be.
   // Throws; what was opened belongs to the node then as well.
@@ -47,7 +45,6 @@ class ParallelsNode : public FormatNode, public ImageInfo, public Checkable {
   Task<CheckResult> check(CheckRequest request) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;
@@ -113,7 +110,6 @@ class ParallelsNode : public FormatNode, public ImageInfo, public Checkable {
   Task<void> separate(const std::vector<uint32_t>& shared);
 
   parallels::Header header_;
-  Node* file_ = nullptr;
   std::unique_ptr<TableCache> table_;
   uint64_t data_begin_ = 0;
   bool data_off_wrong_ = false;

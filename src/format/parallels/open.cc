@@ -16,11 +16,6 @@ constexpr size_t kTableBlocks = 8192;
 constexpr uint64_t kDefaultPrealloc = 128 << 20;
 }  // namespace
 
-ParallelsNode::ParallelsNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> ParallelsNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   const uint64_t prealloc = request.options.size("prealloc-size").value_or(kDefaultPrealloc);
@@ -35,10 +30,7 @@ Task<void> ParallelsNode::load(OpenContext& request) {
   header_ = Header::decode(bytes, file_->length());
   prealloc_bytes_ = std::min(std::max(align_down(prealloc, kSector), cluster()), kMaxSize);
   set_length(header_.size());
-  Limits& limits = mutable_limits();
-  limits.cluster_bytes = cluster();
-  limits.zero_alignment = cluster();
-  limits.discard_alignment = cluster();
+  set_unit(cluster());
   NodePtr below = co_await request.open_backing("", "");
   if (below) add_child("backing", std::move(below), ChildRole::kBacking);
   if (request.flags.metadata_only) co_return;

@@ -46,28 +46,23 @@ const std::vector<Sample> kSamples = {
      .open_options = "encrypt.key-secret=s0"},
 };
 
-class QcowDriver : public Driver {
+class QcowDriver : public FormatDriver<QcowNode> {
  public:
   QcowDriver()
-      : Driver({.name = "qcow",
-                .title = "QEMU copy-on-write, version 1",
-                .endings = {"qcow"},
-                .page = "formats/qcow.md",
-                .abilities = {.create = true},
-                .capabilities = QcowNode::Capabilities::ids(),
-                .extensions = {.check = true},
-                .create_options = kCreateOptions,
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "qcow",
+                      .title = "QEMU copy-on-write, version 1",
+                      .endings = {"qcow"},
+                      .page = "formats/qcow.md",
+                      .abilities = {.create = true},
+                      .extensions = {.check = true},
+                      .create_options = kCreateOptions,
+                      .samples = kSamples}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     return {.score = input.head.size() >= kHeaderBytes &&
                              load_be<uint32_t>(input.head, 0) == kMagic &&
                              load_be<uint32_t>(input.head, 4) == 1
                          ? 100
                          : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<QcowNode>(request, *this);
   }
 
   void check_creation(Context& context, const std::string& filename, uint64_t,

@@ -28,17 +28,9 @@ namespace cairn {
 // What a crash may leave behind are clusters and tables that nobody points to:
 //  1. Data, and room for a new table, are in the file and flushed before an L2 entry is written.
 //  2. L2 tables are written and flushed before the L1 table points to new ones.
-class QcowNode : public FormatNode,
-                 public ImageInfo,
-                 public BackingName,
-                 public BackingLink,
-                 public CompressedWriter,
-                 public Checkable {
+class QcowNode : public FormatOf<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable> {
  public:
-  using Capabilities =
-      FormatCapabilities<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable>;
-
-  QcowNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks the header and what the tables need. Throws; what was opened belongs to the
   // node then as well.
@@ -57,7 +49,6 @@ class QcowNode : public FormatNode,
   void set_compression_level(uint64_t level) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }
@@ -96,7 +87,6 @@ class QcowNode : public FormatNode,
   Task<uint64_t> take(uint64_t bytes, uint64_t unit);
 
   qcow::Header header_;
-  Node* file_ = nullptr;
   std::string name_;  // of the backing file
   std::vector<std::atomic<uint64_t>> l1_;
   std::unique_ptr<TableCache> l2_;

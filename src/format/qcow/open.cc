@@ -18,13 +18,7 @@ constexpr uint64_t kFarBehind = 64 << 20;
 
 }  // namespace
 
-QcowNode::QcowNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> QcowNode::load(OpenContext& request) {
-  set_read_only(!request.flags.writable);
   begin_opening(request.flags);
   std::vector<std::byte> bytes(kHeaderBytes);
   co_await file_->read(

@@ -213,29 +213,24 @@ const std::vector<Sample> kSamples = {
      .crash = Sample::Crash::kClean},
 };
 
-class Qcow2Driver : public Driver {
+class Qcow2Driver : public FormatDriver<Qcow2Node> {
  public:
   Qcow2Driver()
-      : Driver({.name = "qcow2",
-                .title = "QEMU copy-on-write, versions 2 and 3",
-                .endings = {"qcow2"},
-                .page = "formats/qcow2.md",
-                .abilities = {.create = true, .resize = true, .repair = true},
-                .capabilities = Qcow2Node::Capabilities::ids(),
-                .open_options = kOpenOptions,
-                .create_options = kCreateOptions,
-                .amend_options = kAmendOptions,
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "qcow2",
+                      .title = "QEMU copy-on-write, versions 2 and 3",
+                      .endings = {"qcow2"},
+                      .page = "formats/qcow2.md",
+                      .abilities = {.create = true, .resize = true, .repair = true},
+                      .open_options = kOpenOptions,
+                      .create_options = kCreateOptions,
+                      .amend_options = kAmendOptions,
+                      .samples = kSamples}) {}
   bool shapes_disk(std::string_view option) const override {
     return option.starts_with("encrypt.");
   }
   ProbeResult probe(const ProbeInput& input) const override {
     if (input.head.size() < 8 || load_be<uint32_t>(input.head, 0) != kMagic) return {.score = 0};
     return {.score = load_be<uint32_t>(input.head, 4) >= 2 ? 100 : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<Qcow2Node>(request, *this);
   }
 
   void check_creation(Context& context, const std::string& filename, uint64_t,

@@ -60,23 +60,10 @@ const Secret& encryption_secret(Context& context, const Options& options, const 
 //  are
 //     flushed; only then are counters lowered.
 //  5. Header fields that belong together change in one write inside of one sector, behind a flush.
-class Qcow2Node : public FormatNode,
-                  public SnapshotView,
-                  public SnapshotStore,
-                  public VmStateArea,
-                  public ImageInfo,
-                  public BackingName,
-                  public BackingLink,
-                  public CompressedWriter,
-                  public BitmapStore,
-                  public Checkable,
-                  public Amendable,
-                  public EncryptionSource {
+class Qcow2Node
+    : public FormatOf<SnapshotView, SnapshotStore, VmStateArea, ImageInfo, BackingName, BackingLink,
+                      CompressedWriter, BitmapStore, Checkable, Amendable, EncryptionSource> {
  public:
-  using Capabilities = FormatCapabilities<SnapshotView, SnapshotStore, VmStateArea, ImageInfo,
-                                          BackingName, BackingLink, CompressedWriter, BitmapStore,
-                                          Checkable, Amendable, EncryptionSource>;
-
   Qcow2Node(Context& context, const Driver& driver, NodePtr file);
 
   // Reads and checks header and tables. The options' cache sizes and switches come from REQUEST.
@@ -126,7 +113,6 @@ class Qcow2Node : public FormatNode,
   Task<uint64_t> vm_state_hole(uint64_t offset, uint64_t max) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }
@@ -368,7 +354,6 @@ class Qcow2Node : public FormatNode,
   std::vector<qcow2::BitmapEntry> bitmaps_;     // the directory, as it is on disk
   std::vector<DirtyBitmapPtr> loaded_bitmaps_;  // what was loaded for each of its entries
   bool bitmaps_loaded_ = false;                 // they are stored when the image is closed
-  Node* file_ = nullptr;
   Node* data_ = nullptr;   // where guest data lies: the file, or a file of its own
   bool external_ = false;  // a file of its own
   bool metadata_only_ = false;

@@ -19,13 +19,10 @@ constexpr uint64_t kDefaultCleanInterval = 600;  // seconds
 }  // namespace
 
 Qcow2Node::Qcow2Node(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()), data_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
+    : FormatOf(context, driver, std::move(file)), data_(file_) {}
 
 Task<void> Qcow2Node::load(OpenContext& request) {
   metadata_only_ = request.flags.metadata_only;
-  set_read_only(!request.flags.writable);
   const bool for_check = request.flags.for_check;
   begin_opening(request.flags);
   co_await read_header(for_check || request.flags.salvage);

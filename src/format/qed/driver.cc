@@ -58,25 +58,20 @@ const std::vector<Sample> kSamples = {
      .crash = Sample::Crash::kClean},
 };
 
-class QedDriver : public Driver {
+class QedDriver : public FormatDriver<QedNode> {
  public:
   QedDriver()
-      : Driver({.name = "qed",
-                .title = "QEMU Enhanced Disk",
-                .endings = {"qed"},
-                .page = "formats/qed.md",
-                .abilities = {.create = true, .resize = true, .repair = true},
-                .capabilities = QedNode::Capabilities::ids(),
-                .create_options = kCreateOptions,
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "qed",
+                      .title = "QEMU Enhanced Disk",
+                      .endings = {"qed"},
+                      .page = "formats/qed.md",
+                      .abilities = {.create = true, .resize = true, .repair = true},
+                      .create_options = kCreateOptions,
+                      .samples = kSamples}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     return {.score = input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 0) == kMagic
                          ? 100
                          : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<QedNode>(request, *this);
   }
 
   Task<void> create(Context&, CreateRequest request) const override {

@@ -31,11 +31,9 @@ namespace cairn {
 //     the file is long enough for all of the cluster.
 //  3. A new L2 table is written, as zeroes, and flushed before the L1 table points to it.
 //  4. Space is taken at the end of the file only and never given to others.
-class QedNode : public FormatNode, public BackingName, public BackingLink, public Checkable {
+class QedNode : public FormatOf<BackingName, BackingLink, Checkable> {
  public:
-  using Capabilities = FormatCapabilities<BackingName, BackingLink, Checkable>;
-
-  QedNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks header and tables; an image that needs a check gets it when it may be written.
   Task<void> load(OpenContext& request);
@@ -47,7 +45,6 @@ class QedNode : public FormatNode, public BackingName, public BackingLink, publi
   Task<void> change_backing(std::string name, std::string format) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   std::optional<Unit> short_unit(uint64_t offset) const override {
     return Unit{align_down(offset, cluster()), cluster()};
   }
@@ -91,7 +88,6 @@ class QedNode : public FormatNode, public BackingName, public BackingLink, publi
 
   qed::Header header_;
   std::string backing_name_;
-  Node* file_ = nullptr;
   std::unique_ptr<TableCache> l2_;
   // As much of the L1 table as the disk's size needs, at most 2^21 entries; replaced only while
   // every range is locked.

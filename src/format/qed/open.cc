@@ -15,13 +15,7 @@ constexpr uint32_t kBlockBytes = 4096;
 constexpr size_t kBlocks = 8192;
 }  // namespace
 
-QedNode::QedNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> QedNode::load(OpenContext& request) {
-  set_read_only(!request.flags.writable);
   begin_opening(request.flags);
   std::vector<std::byte> bytes(kHeaderBytes);
   try {
@@ -32,10 +26,7 @@ Task<void> QedNode::load(OpenContext& request) {
   header_ = Header::decode(bytes, file_->length());
   co_await read_backing_name();
   set_length(header_.size);
-  Limits& limits = mutable_limits();
-  limits.cluster_bytes = cluster();
-  limits.zero_alignment = cluster();
-  limits.discard_alignment = cluster();
+  set_unit(cluster());
   if (!read_only() && header_.autoclear != 0) {
     // None is known: what they promise we would break.
     header_.autoclear = 0;

@@ -7,19 +7,15 @@
 namespace cairn {
 namespace {
 
-class SplitDriver : public Driver {
+class SplitDriver : public FormatDriver<SplitNode> {
  public:
   SplitDriver()
-      : Driver({.name = "split",
-                .title = "raw disks in numbered pieces (.001, .002)",
-                .page = "formats/split.md",
-                .capabilities = SplitNode::Capabilities::ids()}) {}
+      : FormatDriver({.name = "split",
+                      .title = "raw disks in numbered pieces (.001, .002)",
+                      .page = "formats/split.md"}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     // Only what no other format knows is taken for a piece.
     return {.score = split::is_piece(input.filename) ? 2 : 0, .extension = true};
-  }
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<SplitNode>(request, *this);
   }
 };
 

@@ -64,15 +64,15 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
   if (!all || result.corruptions == 0) co_return result;
 
   counter_trusted_ = true;
-  for (const uint64_t block : outside) co_await set_entry(block, kZero);
+  for (const uint64_t block : outside) co_await table_->set_entry(block, kZero);
   for (const auto& [block, physical] : shared) {
     uint32_t taken = 0;
-    const uint32_t place = take_blocks(1, &taken);
+    const uint32_t place = blocks_.take(1, &taken);
     if (taken == 0)
       throw Error(ErrorKind::kNoSpace, "VDI: no block is left for a copy of a shared one");
     co_await copy_block(physical, place);
     table_->write_after_file_flush();
-    co_await set_entry(block, place);
+    co_await table_->set_entry(block, place);
   }
   co_await flush_mapped();
   co_await close_holes();

@@ -19,27 +19,22 @@ const std::vector<Sample> kSamples = {
     {.name = "fixed", .options = "static=on", .exchanged = true},
 };
 
-class VdiDriver : public Driver {
+class VdiDriver : public FormatDriver<VdiNode> {
  public:
   VdiDriver()
-      : Driver({.name = "vdi",
-                .title = "VirtualBox disk images",
-                .endings = {"vdi"},
-                .page = "formats/vdi.md",
-                .abilities = {.create = true, .resize = true, .repair = true},
-                .capabilities = VdiNode::Capabilities::ids(),
-                .extensions = {.repair = true, .resize = true, .facts = true},
-                .create_options = kCreateOptions,
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "vdi",
+                      .title = "VirtualBox disk images",
+                      .endings = {"vdi"},
+                      .page = "formats/vdi.md",
+                      .abilities = {.create = true, .resize = true, .repair = true},
+                      .extensions = {.repair = true, .resize = true, .facts = true},
+                      .create_options = kCreateOptions,
+                      .samples = kSamples}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     return {.score =
                 input.head.size() >= kHeaderBytes && load_le<uint32_t>(input.head, 64) == kMagic
                     ? 100
                     : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<VdiNode>(request, *this);
   }
 
   Task<void> create(Context&, CreateRequest request) const override {

@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "base/arith.h"
-#include "block/block_table.h"
 #include "block/context.h"
 #include "format/vdi/node.h"
 
@@ -10,23 +9,16 @@ namespace cairn {
 using namespace vdi;
 
 namespace {
-// The map is written by sectors; one of them holds the entries of 128 blocks.
+// The map is written by sectors; each has the entries of 128 blocks.
 constexpr uint32_t kMapBlockBytes = 512;
 constexpr size_t kMapBlocks = 8192;
-constexpr uint64_t kPerMapBlock = kMapBlockBytes / 4;
 // How much of the map is read at a time where all of it is.
 constexpr size_t kScanBytes = 1 << 20;
 }  // namespace
 
-VdiNode::VdiNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> VdiNode::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
-  std::vector<std::byte> sector(kHeaderBytes);
-  co_await file_->read(0, sector);
+  const std::vector<std::byte> sector = co_await first_bytes(kHeaderBytes);
   header_ = Header::decode(sector, file_->length(), context().profile.extensions);
   if (header_.type > kStatic && !header_.has_parent()) {
     const std::string what =
@@ -36,23 +28,20 @@ Task<void> VdiNode::load(OpenContext& request) {
     context().warn("VDI: this is " + what + "; only what it holds itself is shown");
   }
   set_length(header_.size);
-  Limits& limits = mutable_limits();
-  limits.cluster_bytes = kBlockBytes;
-  limits.zero_alignment = kBlockBytes;
-  limits.discard_alignment = kBlockBytes;
+  set_unit(kBlockBytes);
   co_await open_parent(request);
   if (request.flags.metadata_only) co_return;
   make_table();
   if (read_only()) co_return;
   co_await read_used();
   if (context().profile.past_end == PastEnd::kRefuse && !request.flags.for_check &&
-      reaches_past_end(*file_, host_of(next_), 0))
+      reaches_past_end(*file_, host_of(blocks_.end()), 0))
     co_await refuse_cut();
 }
 
 void VdiNode::make_table() {
-  table_ = std::make_unique<TableCache>(this, *file_, kMapBlockBytes, kMapBlocks,
-                                        header_.map_offset + uint64_t{header_.blocks} * 4);
+  table_ = std::make_unique<FlatTable<uint32_t, std::endian::little>>(
+      this, *file_, header_.map_offset, header_.blocks, kMapBlockBytes, kMapBlocks);
   table_->set_before_write([this] { return write_header(); });
 }
 
@@ -61,10 +50,7 @@ uint64_t VdiNode::host_of(uint32_t physical) const {
 }
 
 Task<uint32_t> VdiNode::entry(uint64_t block) {
-  const uint64_t at = header_.map_offset + block / kPerMapBlock * kMapBlockBytes;
-  TableCache::Ref ref = table_->try_get(at);
-  if (!ref) ref = co_await table_->get(at);
-  const auto value = load_entry<uint32_t, std::endian::little>(ref, block % kPerMapBlock);
+  const uint32_t value = co_await table_->entry(block);
   // Growing the map may need more places for a moment; no other program writes such numbers.
   if (value < kZero && value >= header_.blocks &&
       host_of(value) + kBlockBytes > align_up(file_->length(), 512))
@@ -73,13 +59,6 @@ Task<uint32_t> VdiNode::entry(uint64_t block) {
               std::to_string(value) + " of the file, but there are " +
               std::to_string(header_.blocks) + ".");
   co_return value;
-}
-
-Task<void> VdiNode::set_entry(uint64_t block, uint32_t value) {
-  const uint64_t at = header_.map_offset + block / kPerMapBlock * kMapBlockBytes;
-  const TableCache::Ref ref = co_await table_->get(at);
-  store_entry<uint32_t, std::endian::little>(ref, block % kPerMapBlock, value);
-  table_->mark_dirty(ref);
 }
 
 Task<void> VdiNode::each_used(std::function<void(uint64_t, uint32_t)> visit) {
@@ -98,37 +77,21 @@ Task<void> VdiNode::each_used(std::function<void(uint64_t, uint32_t)> visit) {
 
 // Which blocks of the file are in use: a counter that is too low must not give one twice.
 Task<void> VdiNode::read_used() {
-  used_.assign(header_.blocks, false);
-  co_await each_used([&](uint64_t, uint32_t physical) {
-    if (physical >= header_.blocks) return;
-    used_[physical] = true;
-    next_ = std::max(next_, physical + 1);
-  });
+  blocks_.reset(header_.blocks);
+  co_await each_used([&](uint64_t, uint32_t physical) { blocks_.use(physical); });
   counter_trusted_ = header_.allocated <= header_.blocks;
-  if (counter_trusted_) next_ = std::max(next_, header_.allocated);
+  if (counter_trusted_) blocks_.raise_end(header_.allocated);
   if (file_->reads_zero_when_created()) virgin_ = file_->length();
 }
 
-// Between one and MOST blocks in a row; 0 in COUNT: none is left.
-uint32_t VdiNode::take_blocks(uint64_t most, uint32_t* count) {
-  std::lock_guard lock(blocks_mutex_);
-  uint32_t first = next_;
-  if (next_ >= header_.blocks)
-    first = static_cast<uint32_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
-  uint32_t taken = 0;
-  while (taken < most && first + taken < header_.blocks && !used_[first + taken])
-    used_[first + taken++] = true;
-  *count = taken;
-  next_ = std::max(next_, first + taken);
-  return first;
-}
-
-Task<void> VdiNode::give_up(uint64_t block) {
+// Blocks that have none become zeroes as well, where the parent had them.
+Task<bool> VdiNode::unmap_unit(uint64_t offset) {
+  if (header_.type == kStatic) co_return false;
+  const uint64_t block = offset / kBlockBytes;
   const uint32_t physical = co_await entry(block);
-  co_await set_entry(block, kZero);
-  if (physical >= kZero) co_return;
-  std::lock_guard lock(blocks_mutex_);
-  given_up_.push_back(physical);
+  co_await table_->set_entry(block, kZero);
+  if (physical < kZero) blocks_.give_up(physical);
+  co_return true;
 }
 
 Task<Mapping> VdiNode::map(uint64_t offset, uint64_t length) {
@@ -165,11 +128,11 @@ Task<Grant> VdiNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const uint64_t start = align_down(offset, kBlockBytes);
   const uint64_t wanted = div_ceil(offset + there.length - start, kBlockBytes);
   uint32_t count = 0;
-  uint32_t physical = take_blocks(wanted, &count);
+  uint32_t physical = blocks_.take(wanted, &count);
   if (count == 0) {
     // What was given up can be had once the map is on disk.
     co_await flush_mapped();
-    physical = take_blocks(wanted, &count);
+    physical = blocks_.take(wanted, &count);
   }
   if (count == 0)
     throw Error(ErrorKind::kCorrupt, "Input/output error")
@@ -179,7 +142,7 @@ Task<Grant> VdiNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
                           host_of(physical));
   place.token[0] = physical;
   place.token[1] = count;
-  std::lock_guard lock(blocks_mutex_);
+  std::lock_guard lock(mutex_);
   place.host_is_zero = host_of(physical) >= virgin_;
   virgin_ = std::max(virgin_, host_of(physical + count));
   co_return place;
@@ -189,54 +152,35 @@ Task<void> VdiNode::publish(Grant place) {
   table_->write_after_file_flush();
   const uint64_t block = place.offset / kBlockBytes;
   for (uint64_t i = 0; i < place.token[1]; ++i)
-    co_await set_entry(block + i, static_cast<uint32_t>(place.token[0] + i));
+    co_await table_->set_entry(block + i, static_cast<uint32_t>(place.token[0] + i));
 }
 
 Task<void> VdiNode::abandon(Grant place) {
-  std::lock_guard lock(blocks_mutex_);
-  for (uint64_t i = 0; i < place.token[1]; ++i) used_[place.token[0] + i] = false;
+  blocks_.give_back(static_cast<uint32_t>(place.token[0]), static_cast<uint32_t>(place.token[1]));
   co_return;
 }
 
-Task<uint64_t> VdiNode::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
-  const Mapping there = co_await map(offset, length);
-  if (there.kind == Mapping::Kind::kZero) co_return there.length;
-  if (!may_unmap || header_.type == kStatic) co_return 0;
-  for (uint64_t at = offset; at < offset + there.length; at += kBlockBytes)
-    co_await give_up(at / kBlockBytes);
-  co_return there.length;
-}
-
 Task<void> VdiNode::discard_mapped(uint64_t offset, uint64_t length) {
-  if (header_.type == kStatic) co_return;
   for (uint64_t at = offset; at < offset + length; at += kBlockBytes) {
     const uint32_t physical = co_await entry(at / kBlockBytes);
-    if (physical < kZero) co_await give_up(at / kBlockBytes);
+    if (physical < kZero) co_await unmap_unit(at);
   }
 }
 
 Task<void> VdiNode::write_header() {
   std::vector<std::byte> sector(kHeaderBytes);
   {
-    std::lock_guard lock(blocks_mutex_);
-    if (counter_trusted_ && !used_.empty()) header_.allocated = next_;
+    std::lock_guard lock(mutex_);
+    if (counter_trusted_) header_.allocated = blocks_.end();
     header_.encode(sector);
   }
   co_await file_->write(0, sector);
 }
 
 Task<void> VdiNode::flush_mapped() {
-  std::vector<uint32_t> freed;
-  {
-    std::lock_guard lock(blocks_mutex_);
-    freed.swap(given_up_);
-  }
-  co_await table_->write_back();
-  co_await file_->flush();
-  std::lock_guard lock(blocks_mutex_);
-  for (const uint32_t physical : freed)
-    if (physical < used_.size()) used_[physical] = false;
-  holes_made_ = holes_made_ || !freed.empty();
+  const bool freed = co_await blocks_.free_after(table_->flush());
+  std::lock_guard lock(mutex_);
+  holes_made_ = holes_made_ || freed;
 }
 
 }  // namespace cairn

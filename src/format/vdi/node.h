@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/block_table.h"
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/checkable.h"
 #include "block/capabilities/image_info.h"
 #include "block/format_node.h"
 #include "block/open.h"
-#include "block/table_cache.h"
+#include "block/places.h"
 #include "format/vdi/layout.h"
 
 namespace cairn {
@@ -23,16 +24,14 @@ namespace cairn {
 //
 // What a crash may leave behind: a counter in the header that is higher than the number of blocks
 // in use, and blocks that nobody points to; neither costs data, as a counter is believed only when
-// no block of the map lies behind it.
+// no block of the map is after it.
 //  1. Data is written and flushed before the map's sector that points to it is written.
 //  2. The header, with its counter, is written before the map's sectors.
 //  3. A block that was given up is given to others only after the map's sector is flushed.
 //  4. A new place of the map or of the data becomes true by one write of the header's sector.
-class VdiNode : public FormatNode, public ImageInfo, public BackingName, public Checkable {
+class VdiNode : public FormatOf<ImageInfo, BackingName, Checkable> {
  public:
-  using Capabilities = FormatCapabilities<ImageInfo, BackingName, Checkable>;
-
-  VdiNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks the header; for writing also the map. Throws.
   Task<void> load(OpenContext& request);
@@ -46,12 +45,11 @@ class VdiNode : public FormatNode, public ImageInfo, public BackingName, public 
   Task<CheckResult> check(CheckRequest request) override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;
   Task<void> abandon(Grant grant) override;
-  Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) override;
+  Task<bool> unmap_unit(uint64_t offset) override;
   Task<void> discard_mapped(uint64_t offset, uint64_t length) override;
   Task<void> flush_mapped() override;
   Task<void> do_resize(ResizeRequest request) override;
@@ -65,12 +63,9 @@ class VdiNode : public FormatNode, public ImageInfo, public BackingName, public 
   // mapper.cc
   void make_table();
   Task<uint32_t> entry(uint64_t block);
-  Task<void> set_entry(uint64_t block, uint32_t value);
-  Task<void> give_up(uint64_t block);
   uint64_t host_of(uint32_t physical) const;
   Task<void> write_header();
   Task<void> read_used();
-  uint32_t take_blocks(uint64_t most, uint32_t* count);
 
   // resize.cc
   Task<void> copy_block(uint32_t from, uint32_t to);
@@ -82,18 +77,14 @@ class VdiNode : public FormatNode, public ImageInfo, public BackingName, public 
   Task<void> each_used(std::function<void(uint64_t block, uint32_t physical)> visit);
 
   vdi::Header header_;
-  Node* file_ = nullptr;
   std::string parent_;  // the path of the image below; empty: none is known
-  std::unique_ptr<TableCache> table_;
-
-  // The blocks of the file; for writing only.
-  std::mutex blocks_mutex_;
-  std::vector<bool> used_;
-  uint32_t next_ = 0;               // behind the last one that was ever in use
-  std::vector<uint32_t> given_up_;  // free once the map is on disk
-  bool holes_made_ = false;         // blocks were given up: closing fills their places
-  uint64_t virgin_ = UINT64_MAX;    // host offsets from here on read as zeroes
+  std::unique_ptr<FlatTable<uint32_t, std::endian::little>> table_;
+  Places blocks_{Places::Next::kEnd};  // of the file; for writing only
   bool counter_trusted_ = true;
+
+  std::mutex mutex_;              // guards the header's counter and what follows
+  bool holes_made_ = false;       // blocks were given up: closing fills their places
+  uint64_t virgin_ = UINT64_MAX;  // host offsets from here on read as zeroes
 };
 
 }  // namespace cairn

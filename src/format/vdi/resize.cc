@@ -50,10 +50,9 @@ Task<void> VdiNode::grow(uint64_t length, Preallocation mode) {
     co_await file_->write(header_.map_offset + before * uint64_t{4}, entries);
     co_await file_->flush();
     table_->forget(header_.map_offset, map_bytes);
-    used_.resize(blocks, header_.type == kStatic);
+    blocks_.set_limit(blocks, header_.type == kStatic);
     header_.blocks = blocks;
     if (header_.type == kStatic) {
-      next_ = blocks;
       ResizeRequest larger{.length = host_of(blocks), .preallocation = mode};
       co_await file_->resize(larger);
     }
@@ -64,7 +63,7 @@ Task<void> VdiNode::grow(uint64_t length, Preallocation mode) {
   set_length(length);
 }
 
-// Gives the map BYTES at a place behind its own, where the first blocks of data are. They move to
+// Gives the map BYTES at a place after its own, where the first blocks of data are. They move to
 // the end of the file first, and the map follows them, so that at any moment one map is true.
 Task<void> VdiNode::make_room_for_map(uint64_t bytes) {
   const auto shift = static_cast<uint32_t>(div_ceil(bytes, kBlockBytes));
@@ -73,7 +72,7 @@ Task<void> VdiNode::make_room_for_map(uint64_t bytes) {
     throw Error(ErrorKind::kTooLarge, "VDI: there is no room for a larger block map");
   std::vector<std::byte> raw(header_.blocks * uint64_t{4});
   co_await file_->read(header_.map_offset, raw);
-  uint32_t end = std::max(next_, shift);
+  uint32_t end = std::max(blocks_.end(), shift);
   std::vector<std::pair<uint32_t, uint32_t>> moved;  // block, its new place
   for (uint32_t i = 0; i < header_.blocks; ++i) {
     const auto physical = load_le<uint32_t>(raw, i * size_t{4});
@@ -83,23 +82,22 @@ Task<void> VdiNode::make_room_for_map(uint64_t bytes) {
   }
   co_await file_->flush();
   for (const auto& [block, place] : moved) {
-    co_await set_entry(block, place);
+    co_await table_->set_entry(block, place);
     store_le<uint32_t>(raw, block * size_t{4}, place);
   }
-  co_await table_->write_back();
-  co_await file_->flush();
-  used_.assign(header_.blocks, false);
+  co_await table_->flush();
+  blocks_.reset(header_.blocks);
   for (uint32_t i = 0; i < header_.blocks; ++i) {
     const auto physical = load_le<uint32_t>(raw, i * size_t{4});
     if (physical >= kZero) continue;
     store_le<uint32_t>(raw, i * size_t{4}, physical - shift);
-    if (physical - shift < used_.size()) used_[physical - shift] = true;
+    blocks_.use(physical - shift);
   }
   co_await file_->write(new_map, raw);
   co_await file_->flush();
   header_.map_offset = new_map;
   header_.data_offset = new_map + shift * kBlockBytes;
-  next_ = end - shift;
+  blocks_.raise_end(end - shift);
   make_table();
   co_await write_header();
   co_await file_->flush();
@@ -112,21 +110,16 @@ Task<void> VdiNode::shrink(uint64_t length) {
   set_length(length);
   const auto blocks = static_cast<uint32_t>(div_ceil(length, kBlockBytes));
   // What is cut off must not show up when the disk grows again.
-  if (!is_aligned(length, kBlockBytes)) {
-    const uint32_t last = co_await entry(blocks - 1);
-    if (last < kZero)
-      co_await file_->write_zeroes(host_of(last) + length % kBlockBytes,
-                                   kBlockBytes - length % kBlockBytes);
-  }
-  for (uint32_t block = blocks; block < header_.blocks; ++block) {
+  co_await zero_unit_after(length);
+  for (uint64_t block = blocks; block < header_.blocks; ++block) {
     const uint32_t physical = co_await entry(block);
-    if (physical < kZero) co_await give_up(block);
+    if (physical < kZero) co_await unmap_unit(block * kBlockBytes);
   }
   co_await flush_mapped();
   co_await close_holes();
-  if (next_ > blocks) co_return;  // a damaged map keeps its entries
+  if (blocks_.end() > blocks) co_return;  // a damaged map keeps its entries
   header_.blocks = blocks;
-  used_.resize(blocks);
+  blocks_.set_limit(blocks);
   make_table();
   co_await write_header();
   co_await file_->flush();
@@ -156,12 +149,9 @@ Task<void> VdiNode::close_holes() {
     moved.emplace_back(block, hole++);
   }
   co_await file_->flush();
-  for (const auto& [block, place] : moved) co_await set_entry(block, place);
-  co_await table_->write_back();
-  co_await file_->flush();
-  next_ = count;
-  used_.assign(header_.blocks, false);
-  std::fill_n(used_.begin(), count, true);
+  for (const auto& [block, place] : moved) co_await table_->set_entry(block, place);
+  co_await table_->flush();
+  blocks_.reset(header_.blocks, count);
   holes_made_ = false;
   co_await write_header();
   co_await file_->flush();

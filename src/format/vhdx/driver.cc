@@ -16,28 +16,23 @@ const std::vector<Sample> kSamples = {
     {.name = "fixed", .options = "subformat=fixed,block_size=2M", .exchanged = true},
 };
 
-class VhdxDriver : public Driver {
+class VhdxDriver : public FormatDriver<VhdxNode> {
  public:
   VhdxDriver()
-      : Driver({.name = "vhdx",
-                .title = "VHDX: Hyper-V, Windows",
-                .endings = {"vhdx", "avhdx"},
-                .page = "formats/vhdx.md",
-                .abilities = {.create = true, .resize = true, .repair = true},
-                .capabilities = VhdxNode::Capabilities::ids(),
-                .extensions = {.resize = true, .facts = true},
-                .create_options = vhdx::creation_options(),
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "vhdx",
+                      .title = "VHDX: Hyper-V, Windows",
+                      .endings = {"vhdx", "avhdx"},
+                      .page = "formats/vhdx.md",
+                      .abilities = {.create = true, .resize = true, .repair = true},
+                      .extensions = {.resize = true, .facts = true},
+                      .create_options = vhdx::creation_options(),
+                      .samples = kSamples}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     const std::string_view signature = vhdx::kSignature;
     return {.score = input.length >= signature.size() &&
                              load_text(input.head, 0, signature.size()) == signature
                          ? 100
                          : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<VhdxNode>(request, *this);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

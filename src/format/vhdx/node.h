@@ -31,17 +31,9 @@ namespace cairn {
 // rules); space that is given up is used again after the entry that says so is durable; in
 // differencing images the bitmap of a block gets to the disk before the table says that it counts,
 // or with it.
-class VhdxNode : public FormatNode,
-                 public ImageInfo,
-                 public BackingName,
-                 public BackingLink,
-                 public ParentLink,
-                 public Checkable {
+class VhdxNode : public FormatOf<ImageInfo, BackingName, BackingLink, ParentLink, Checkable> {
  public:
-  using Capabilities =
-      FormatCapabilities<ImageInfo, BackingName, BackingLink, ParentLink, Checkable>;
-
-  VhdxNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks headers, log, region table, metadata and the table of blocks. Throws.
   Task<void> load(OpenContext& request);
@@ -59,7 +51,6 @@ class VhdxNode : public FormatNode,
   Uuid data_write_id() const { return journal_->header().data_write; }
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;
@@ -129,7 +120,7 @@ class VhdxNode : public FormatNode,
   void check_new_parent(bool none) const;
   Task<void> store_locator(const std::map<std::string, std::string>& values);
 
-  Node* file_ = nullptr;  // the child, or what shows it after replay
+  // file_ is the child, or what shows it after replay.
   NodePtr overlay_;
   vhdx::Parameters parameters_;
   vhdx::Geometry geometry_;

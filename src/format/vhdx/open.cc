@@ -17,13 +17,7 @@ constexpr size_t kScanBytes = 1 << 20;
 constexpr size_t kCreatorBytes = 512;
 }  // namespace
 
-VhdxNode::VhdxNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> VhdxNode::load(OpenContext& request) {
-  set_read_only(!request.flags.writable);
   begin_opening(request.flags);
   CurrentHeader header = co_await load_header(request.flags.salvage);
   if (!header.header.log_guid.is_null() && !log_damaged_) co_await replay(header, request);
@@ -38,10 +32,7 @@ Task<void> VhdxNode::load(OpenContext& request) {
   co_await load_regions(header.header, request.flags.salvage);
   co_await load_metadata();
   set_length(parameters_.size);
-  Limits& limits = mutable_limits();
-  limits.cluster_bytes = block_bytes();
-  limits.zero_alignment = block_bytes();
-  limits.discard_alignment = block_bytes();
+  set_unit(block_bytes());
   co_await scan_table(request.flags.for_check || request.flags.salvage);
   if (parameters_.has_parent)
     co_await open_parent(request);

@@ -49,27 +49,22 @@ const std::vector<Sample> kSamples = {
     {.name = "zeroed", .options = "zeroed_grain=on", .crash = Sample::Crash::kClean},
 };
 
-class VmdkDriver : public Driver {
+class VmdkDriver : public FormatDriver<VmdkNode> {
  public:
   VmdkDriver()
-      : Driver({.name = "vmdk",
-                .title = "VMware disks, of one file or many",
-                .endings = {"vmdk"},
-                .page = "formats/vmdk.md",
-                .abilities = {.create = true, .repair = true},
-                .capabilities = VmdkNode::Capabilities::ids(),
-                .extensions = {.repair = true, .measure = true},
-                .create_options = kCreateOptions,
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "vmdk",
+                      .title = "VMware disks, of one file or many",
+                      .endings = {"vmdk"},
+                      .page = "formats/vmdk.md",
+                      .abilities = {.create = true, .repair = true},
+                      .extensions = {.repair = true, .measure = true},
+                      .create_options = kCreateOptions,
+                      .samples = kSamples}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     if (is_sparse(input.head) || is_cowd(input.head)) return {.score = 100};
     const size_t bytes = std::min<uint64_t>(input.head.size(), input.length);
     const std::string_view text(reinterpret_cast<const char*>(input.head.data()), bytes);
     return {.score = looks_like_descriptor(text) ? 100 : 0};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<VmdkNode>(request, *this);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

@@ -37,17 +37,9 @@ namespace cairn {
 //  4. The mark is taken back after everything else, when the disk is closed.
 //  5. A stream is written forward only; without its footer it is refused. A stream that has grains
 //     already and its tables behind them loses those tables on the first write until it is closed.
-class VmdkNode : public FormatNode,
-                 public ImageInfo,
-                 public BackingName,
-                 public BackingLink,
-                 public CompressedWriter,
-                 public Checkable {
+class VmdkNode : public FormatOf<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable> {
  public:
-  using Capabilities =
-      FormatCapabilities<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable>;
-
-  VmdkNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Finds and checks all parts. Throws; what was opened belongs to the node then as well.
   Task<void> load(OpenContext& request);
@@ -73,7 +65,6 @@ class VmdkNode : public FormatNode,
   Task<bool> make_empty() override;
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) override;
@@ -211,7 +202,6 @@ class VmdkNode : public FormatNode,
   Task<uint64_t> scan_stream(Part& part, bool keep, uint64_t* end);
   Task<void> rescue_stream();
 
-  Node* file_ = nullptr;
   vmdk::Descriptor descriptor_;
   std::string create_type_;
   std::string found_parent_;  // by its UUID, because no name leads to it

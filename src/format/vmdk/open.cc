@@ -39,13 +39,7 @@ Task<std::string> read_text(Node& file, uint64_t offset, uint64_t length) {
 
 }  // namespace
 
-VmdkNode::VmdkNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> VmdkNode::load(OpenContext& request) {
-  set_read_only(!request.flags.writable);
   metadata_only_ = request.flags.metadata_only;
   for_check_ = request.flags.for_check;
   begin_opening(request.flags);

@@ -31,26 +31,21 @@ const std::vector<Sample> kSamples = {
     {.name = "fixed", .options = "subformat=fixed,force_size=on", .exchanged = true},
 };
 
-class VpcDriver : public Driver {
+class VpcDriver : public FormatDriver<VpcNode> {
  public:
   VpcDriver()
-      : Driver({.name = "vpc",
-                .title = "VHD (-f vhd): Virtual PC, Hyper-V, Azure",
-                .endings = {"vhd", "avhd", "vpc"},
-                .page = "formats/vpc.md",
-                .abilities = {.create = true, .resize = true, .repair = true},
-                .capabilities = VpcNode::Capabilities::ids(),
-                .extensions = {.check = true, .resize = true},
-                .open_options = kOpenOptions,
-                .create_options = vpc::creation_options(),
-                .samples = kSamples}) {}
+      : FormatDriver({.name = "vpc",
+                      .title = "VHD (-f vhd): Virtual PC, Hyper-V, Azure",
+                      .endings = {"vhd", "avhd", "vpc"},
+                      .page = "formats/vpc.md",
+                      .abilities = {.create = true, .resize = true, .repair = true},
+                      .extensions = {.check = true, .resize = true},
+                      .open_options = kOpenOptions,
+                      .create_options = vpc::creation_options(),
+                      .samples = kSamples}) {}
   ProbeResult probe(const ProbeInput& input) const override {
     if (Footer::has_cookie(input.head)) return {.score = 100};
     return {.score = fixed_by_tail(input) ? 90 : 0, .extension = true};
-  }
-
-  Task<NodePtr> open(OpenContext& request) const override {
-    return open_format<VpcNode>(request, *this);
   }
 
   void check_creation(Context& context, const std::string&, uint64_t size,

@@ -3,7 +3,6 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
-#include "block/block_table.h"
 #include "format/vpc/node.h"
 
 namespace cairn {
@@ -12,7 +11,6 @@ using namespace vpc;
 
 namespace {
 constexpr uint64_t kBitmapBlockBytes = 512;
-constexpr uint64_t kPerCacheBlock = kBitmapBlockBytes / 4;
 
 // A byte of a bitmap changes as a whole while others read it.
 std::atomic_ref<uint8_t> octet(const TableCache::Ref& ref, uint64_t index) {
@@ -20,13 +18,6 @@ std::atomic_ref<uint8_t> octet(const TableCache::Ref& ref, uint64_t index) {
       reinterpret_cast<uint8_t*>(ref.bytes().data())[index % kBitmapBlockBytes]);
 }
 }  // namespace
-
-Task<uint32_t> VpcNode::entry(uint64_t block) {
-  const uint64_t at = header_.table_offset + block / kPerCacheBlock * kBitmapBlockBytes;
-  TableCache::Ref ref = table_->try_get(at);
-  if (!ref) ref = co_await table_->get(at);
-  co_return load_entry<uint32_t, std::endian::big>(ref, block % kPerCacheBlock);
-}
 
 Task<bool> VpcNode::sectors_here(uint32_t entry, uint64_t offset, uint64_t length, uint64_t* run) {
   const uint64_t in_block = offset % header_.block_bytes;
@@ -144,17 +135,7 @@ Task<void> VpcNode::publish(Grant place) {
     co_return;
   }
   table_->write_after_file_flush();
-  const uint64_t block = place.offset / header_.block_bytes;
-  const uint64_t sector = header_.table_offset + block / kPerCacheBlock * kBitmapBlockBytes;
-  const TableCache::Ref ref = co_await table_->get(sector);
-  store_entry<uint32_t, std::endian::big>(ref, block % kPerCacheBlock, at);
-  table_->mark_dirty(ref);
-}
-
-// Blocks without space are zeroes already; the format has no mark for those that have some.
-Task<uint64_t> VpcNode::zero_mapped(uint64_t offset, uint64_t length, bool) {
-  const Mapping there = co_await map(offset, length);
-  co_return there.kind == Mapping::Kind::kZero ? there.length : 0;
+  co_await table_->set_entry(place.offset / header_.block_bytes, at);
 }
 
 Task<void> VpcNode::write_footer(uint64_t offset) {

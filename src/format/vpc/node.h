@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "async/sync.h"
+#include "block/block_table.h"
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/checkable.h"
 #include "block/capabilities/parent_link.h"
 #include "block/format_node.h"
 #include "block/open.h"
-#include "block/table_cache.h"
 #include "format/vpc/layout.h"
 
 namespace cairn {
@@ -28,15 +28,9 @@ namespace cairn {
 //  2. In differencing images data is flushed before the bitmap says that it is there.
 //  3. A table in another place is written before the header that names it, the header before the
 //     footers that need its length.
-class VpcNode : public FormatNode,
-                public BackingName,
-                public BackingLink,
-                public ParentLink,
-                public Checkable {
+class VpcNode : public FormatOf<BackingName, BackingLink, ParentLink, Checkable> {
  public:
-  using Capabilities = FormatCapabilities<BackingName, BackingLink, ParentLink, Checkable>;
-
-  VpcNode(Context& context, const Driver& driver, NodePtr file);
+  using FormatOf::FormatOf;
 
   // Reads and checks footer, header and table. Throws.
   Task<void> load(OpenContext& request);
@@ -50,11 +44,9 @@ class VpcNode : public FormatNode,
   const vpc::Footer& footer() const { return footer_; }
 
  protected:
-  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<Mapping> map(uint64_t offset, uint64_t length) override;
   Task<Grant> grant(uint64_t offset, uint64_t length, bool exclusive) override;
   Task<void> publish(Grant grant) override;
-  Task<uint64_t> zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) override;
   Task<void> flush_mapped() override;
   Task<void> do_resize(ResizeRequest request) override;
   Task<void> do_close() override;
@@ -73,7 +65,7 @@ class VpcNode : public FormatNode,
   Task<std::string> parent_path();
 
   // mapper.cc
-  Task<uint32_t> entry(uint64_t block);
+  Task<uint32_t> entry(uint64_t block) { return table_->entry(block); }
   // Whether the sector at guest OFFSET is in this file, and for how many bytes on, within the block
   // and LENGTH, the answer holds. For differencing images.
   Task<bool> sectors_here(uint32_t entry, uint64_t offset, uint64_t length, uint64_t* run);
@@ -90,8 +82,7 @@ class VpcNode : public FormatNode,
   vpc::Footer footer_;
   vpc::DynamicHeader header_;
   std::string parent_;
-  Node* file_ = nullptr;
-  std::unique_ptr<TableCache> table_;
+  std::unique_ptr<FlatTable<uint32_t, std::endian::big>> table_;
   std::unique_ptr<TableCache> bitmaps_;
   Mutex end_mutex_;               // end_ and the footer there
   uint64_t end_ = 0;              // where the next block, and now the footer, begins

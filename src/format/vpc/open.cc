@@ -33,13 +33,7 @@ std::string last_part(const std::string& path) {
 }
 }  // namespace
 
-VpcNode::VpcNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> VpcNode::load(OpenContext& request) {
-  set_read_only(!request.flags.writable);
   begin_opening(request.flags);
   const SizeRule rule = size_rule(request.options);
   std::vector<std::byte> sector(kFooterBytes);
@@ -96,10 +90,7 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
     throw Error(ErrorKind::kInvalid, "the block allocation table at " +
                                          std::to_string(header_.table_offset) +
                                          " overlaps with the headers");
-  Limits& limits = mutable_limits();
-  limits.cluster_bytes = header_.block_bytes;
-  limits.zero_alignment = header_.block_bytes;
-  limits.discard_alignment = header_.block_bytes;
+  set_unit(header_.block_bytes);
   make_table();
   bitmaps_ = std::make_unique<TableCache>(this, *file_, kCacheBlockBytes, kBitmapBlocks);
   // What is left is read one by one, and what is missing refused then.
@@ -122,8 +113,8 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
 }
 
 void VpcNode::make_table() {
-  table_ = std::make_unique<TableCache>(this, *file_, kCacheBlockBytes, kTableBlocks,
-                                        header_.table_offset + uint64_t{header_.entries} * 4);
+  table_ = std::make_unique<FlatTable<uint32_t, std::endian::big>>(
+      this, *file_, header_.table_offset, header_.entries, kCacheBlockBytes, kTableBlocks);
 }
 
 // Every block lies in the file, and behind the headers; where two share space nothing is written.

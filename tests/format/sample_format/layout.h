@@ -27,7 +27,7 @@ struct Header {
   static bool recognises(ByteSpan head) {
     return head.size() >= kHeaderBytes && load_le<uint64_t>(head, 0) == kMagic;
   }
-  // Throws kInvalid.
+  // Throws kInvalid, as encode() does.
   static Header decode(ByteSpan sector) {
     if (!recognises(sector)) invalid("no header of the sample format");
     const auto version = load_le<uint32_t>(sector, 8);
@@ -36,10 +36,13 @@ struct Header {
     header.validate();
     return header;
   }
-  void encode(MutableByteSpan sector) const {
+  std::vector<std::byte> encode() const {
+    validate();
+    std::vector<std::byte> sector(kHeaderBytes);
     store_le<uint64_t>(sector, 0, kMagic);
     store_le<uint32_t>(sector, 8, kVersion);
     store_le<uint64_t>(sector, 16, size);
+    return sector;
   }
   void validate() const {
     if (size > kMaxSize) invalid("the disk is larger than " + std::to_string(kMaxSize) + " bytes");

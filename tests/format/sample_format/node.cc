@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "block/block_table.h"
 #include "block/context.h"
 #include "block/driver.h"
 
@@ -10,150 +9,73 @@ namespace cairn {
 
 using namespace sample;
 
-namespace {
-constexpr uint32_t kPartBytes = 4096;  // of the table, read and written together
-constexpr uint64_t kPerPart = kPartBytes / 4;
-constexpr size_t kMaxParts = 256;
-uint64_t part_of(uint64_t block) { return kTableOffset + block / kPerPart * kPartBytes; }
-}  // namespace
-
-SampleNode::SampleNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver), file_(file.get()) {
-  add_child("file", std::move(file), ChildRole::kFile);
-}
-
 Task<void> SampleNode::load(OpenContext& request) {
-  set_read_only(!request.flags.writable);
   begin_opening(request.flags);
-  std::vector<std::byte> sector(kHeaderBytes);
-  co_await file_->read(0, sector);
-  header_ = Header::decode(sector);
+  header_ = Header::decode(co_await first_bytes(kHeaderBytes));
   set_length(header_.size);
-  mutable_limits().cluster_bytes = kBlockBytes;
-  mutable_limits().zero_alignment = kBlockBytes;
-  mutable_limits().discard_alignment = kBlockBytes;
-  table_ = std::make_unique<TableCache>(this, *file_, kPartBytes, kMaxParts, kDataOffset);
+  set_unit(kBlockBytes);
   if (!read_only()) {
-    const uint64_t end = std::max(file_->length(), kDataOffset);
-    next_ = static_cast<uint32_t>(1 + div_ceil(end - kDataOffset, kBlockBytes));
-    std::vector<bool> used(next_, false);
-    for (uint64_t block = 0; block < header_.blocks(); ++block) {
-      const uint32_t place = co_await entry(block);
-      if (place != kZero && place < next_) used[place] = true;
-    }
-    for (uint32_t place = 1; place < next_; ++place)
-      if (!used[place]) free_.push_back(place);
+    places_.reset(kMaxBlocks);
+    for (uint64_t block = 0; block < header_.blocks(); ++block)
+      if (const uint32_t entry = co_await table_.entry(block)) places_.use(entry - 1);
   }
   end_opening();
 }
 
-Task<uint32_t> SampleNode::entry(uint64_t block) {
-  TableCache::Ref part = table_->try_get(part_of(block));
-  if (!part) part = co_await table_->get(part_of(block));
-  co_return load_entry<uint32_t, std::endian::little>(part, block % kPerPart);
-}
-
-Task<void> SampleNode::set_entry(uint64_t block, uint32_t value) {
-  const TableCache::Ref part = co_await table_->get(part_of(block));
-  store_entry<uint32_t, std::endian::little>(part, block % kPerPart, value);
-  table_->mark_dirty(part);
-}
-
 // Data past the end of the file is the base class's to refuse.
 Task<Mapping> SampleNode::map(uint64_t offset, uint64_t length) {
-  const uint32_t place = co_await entry(offset / kBlockBytes);
+  const uint32_t entry = co_await table_.entry(offset / kBlockBytes);
   const uint64_t inside = offset % kBlockBytes;
-  Mapping result;
-  result.length = std::min(length, kBlockBytes - inside);
-  result.kind = place == kZero ? Mapping::Kind::kZero : Mapping::Kind::kChild;
-  if (place != kZero) {
-    result.host = file_;
-    result.host_offset = host_of(place) + inside;
-  }
-  co_return result;
-}
-
-uint32_t SampleNode::take_place() {
-  const std::lock_guard lock(places_mutex_);
-  if (free_.empty()) return next_++;
-  const uint32_t place = free_.back();
-  free_.pop_back();
-  return place;
+  length = std::min(length, kBlockBytes - inside);
+  if (entry == kZero) co_return Mapping::zeroes(length);
+  co_return Mapping::stored(length, file_, host_of(entry) + inside);
 }
 
 Task<Grant> SampleNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   const Mapping there = co_await map(offset, length);
   if (there.kind == Mapping::Kind::kChild) co_return grant_in_place(offset, there);
   if (!exclusive) co_return Grant{};
+  uint32_t count = 0;
+  const uint32_t place = places_.take(1, &count);
+  if (count == 0) throw Error(ErrorKind::kNoSpace, "every place of the file is in use");
   const uint64_t begin = align_down(offset, kBlockBytes);
-  const uint32_t place = take_place();
-  Grant room = grant_new(offset, there.length, begin, begin + kBlockBytes, file_, host_of(place));
+  Grant room =
+      grant_new(offset, there.length, begin, begin + kBlockBytes, file_, host_of(place + 1));
   room.token[0] = place;
   co_return room;
 }
 
-Task<void> SampleNode::publish(Grant place) {
-  table_->write_after_file_flush();
-  co_await set_entry(place.offset / kBlockBytes, static_cast<uint32_t>(place.token[0]));
+Task<void> SampleNode::publish(Grant room) {
+  table_.write_after_file_flush();
+  co_await table_.set_entry(room.offset / kBlockBytes, static_cast<uint32_t>(room.token[0]) + 1);
 }
 
-Task<void> SampleNode::abandon(Grant place) {
-  const std::lock_guard lock(places_mutex_);
-  free_.push_back(static_cast<uint32_t>(place.token[0]));
+Task<void> SampleNode::abandon(Grant room) {
+  places_.give_back(static_cast<uint32_t>(room.token[0]), 1);
   co_return;
 }
 
-Task<void> SampleNode::give_up(uint64_t block) {
-  const uint32_t place = co_await entry(block);
-  if (place == kZero) co_return;
-  co_await set_entry(block, kZero);
-  const std::lock_guard lock(places_mutex_);
-  given_up_.push_back(place);
+Task<bool> SampleNode::unmap_unit(uint64_t offset) {
+  const uint32_t entry = co_await table_.entry(offset / kBlockBytes);
+  if (entry == kZero) co_return true;
+  co_await table_.set_entry(offset / kBlockBytes, kZero);
+  places_.give_up(entry - 1);
+  co_return true;
 }
 
-Task<uint64_t> SampleNode::zero_mapped(uint64_t offset, uint64_t length, bool may_unmap) {
-  const Mapping there = co_await map(offset, length);
-  if (there.kind == Mapping::Kind::kZero) co_return there.length;
-  if (!may_unmap) co_return 0;
-  co_await give_up(offset / kBlockBytes);
-  co_return there.length;
-}
+Task<void> SampleNode::flush_mapped() { co_await places_.free_after(table_.flush()); }
 
-Task<void> SampleNode::discard_mapped(uint64_t offset, uint64_t length) {
-  for (uint64_t at = offset; at < offset + length; at += kBlockBytes)
-    co_await give_up(at / kBlockBytes);
-}
-
-Task<void> SampleNode::flush_mapped() {
-  std::vector<uint32_t> freed;
-  {
-    const std::lock_guard lock(places_mutex_);
-    freed.swap(given_up_);
-  }
-  co_await table_->write_back();
-  co_await file_->flush();
-  const std::lock_guard lock(places_mutex_);
-  free_.insert(free_.end(), freed.begin(), freed.end());
-}
-
-// What is cut off must not show up when the disk grows again.
 Task<void> SampleNode::do_resize(ResizeRequest request) {
   if (request.preallocation != Preallocation::kOff)
     throw Error(ErrorKind::kUnsupported, "the sample format has no preallocation");
-  Header changed = header_;
-  changed.size = request.length;
-  changed.validate();
+  const Header changed{.size = request.length};
+  const std::vector<std::byte> sector = changed.encode();
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
   for (uint64_t block = changed.blocks(); block < header_.blocks(); ++block)
-    co_await give_up(block);
-  if (const uint64_t rest = changed.size % kBlockBytes; rest != 0 && changed.size < header_.size) {
-    const uint32_t place = co_await entry(changed.size / kBlockBytes);
-    if (place != kZero) co_await file_->write_zeroes(host_of(place) + rest, kBlockBytes - rest);
-  }
+    co_await unmap_unit(block * kBlockBytes);
+  if (changed.size < header_.size) co_await zero_unit_after(changed.size);
   co_await flush_mapped();
-  std::vector<std::byte> sector(kHeaderBytes);
-  changed.encode(sector);
   co_await file_->write(0, sector);
   co_await file_->flush();
   header_ = changed;
@@ -168,18 +90,18 @@ Task<CheckResult> SampleNode::check(CheckRequest request) {
   const uint64_t places = (std::max(file_->length(), kDataOffset) - kDataOffset) / kBlockBytes;
   std::vector<bool> used(places + 1, false);
   for (uint64_t block = 0; block < header_.blocks(); ++block) {
-    const uint32_t place = co_await entry(block);
-    if (place == kZero) continue;
-    const bool outside = place > places;
-    if (!outside && !used[place]) {
-      used[place] = true;
+    const uint32_t entry = co_await table_.entry(block);
+    if (entry == kZero) continue;
+    const bool outside = entry > places;
+    if (!outside && !used[entry]) {
+      used[entry] = true;
       continue;
     }
     ++result.corruptions;
     if (request.report)
       request.report("ERROR block " + std::to_string(block) +
                      (outside ? " is past the end of the file" : " shares its place with another"));
-    if (repair) co_await set_entry(block, kZero);
+    if (repair) co_await table_.set_entry(block, kZero);
   }
   if (!repair || result.corruptions == 0) co_return result;
   co_await flush_mapped();
