@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -63,6 +64,13 @@ class Context {
     std::vector<std::string> spools;     // paths of empty files that were made for it
     bool spools_only = false;            // no others can be made
     std::optional<uint64_t> most_bytes;  // what may be unpacked at all
+
+    // One of SPOOLS, which is among them no longer; empty when none is left. Any thread may call it
+    // once images are opened.
+    std::string take_spool();
+
+   private:
+    std::mutex taking_;
   };
   Unpacking unpacking;
   // How fast all storage together is read and written: what protocols transfer. Null: no limit.

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "base/base64.h"
 #include "base/error.h"
@@ -154,6 +155,7 @@ const Secret& Secrets::for_image(const Options& options, std::string_view key,
     // A passphrase is bytes: key files of cryptsetup are seldom text.
     return find_secret(objects_, *id);
   }
+  const std::lock_guard lock(asking_);
   if (const auto known = answers_.find(image); known != answers_.end()) return *known->second;
   std::shared_ptr<const Secret> answer;
   if (ask) answer = ask(image, create);
@@ -162,8 +164,11 @@ const Secret& Secrets::for_image(const Options& options, std::string_view key,
 }
 
 void Secrets::same_answer(const std::string& old, const std::string& fresh) {
-  if (const auto known = answers_.find(old); known != answers_.end())
-    answers_.insert_or_assign(fresh, known->second);
+  const std::lock_guard lock(asking_);
+  const auto known = answers_.find(old);
+  if (known == answers_.end()) return;
+  const std::shared_ptr<const Secret> answer = known->second;
+  former_.push_back(std::exchange(answers_[fresh], answer));
 }
 
 }  // namespace cairn

@@ -3,8 +3,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/secret.h"
 
@@ -14,6 +16,7 @@ namespace cairn {
 const std::vector<ObjectType>& secret_types();
 
 // Where images find what opens them: the objects that hold secrets, and the answers of a person.
+// Any thread may call its functions.
 class Secrets {
  public:
   // What a person is asked for: the image, and whether to ask twice because the answer makes a new
@@ -24,7 +27,8 @@ class Secrets {
   explicit Secrets(const Objects& objects) : objects_(objects) {}
 
   // The secret that option KEY of OPTIONS names; where there is none, the answer of a person, who
-  // is asked once for an image. Throws QEMU's words about SHOWN_KEY when there is neither.
+  // is asked once for an image, also when several threads open it at once. Throws QEMU's words
+  // about SHOWN_KEY when there is neither. What it gives stays good as long as this object.
   const Secret& for_image(const Options& options, std::string_view key,
                           const std::string& shown_key, const std::string& image, bool create);
 
@@ -34,7 +38,9 @@ class Secrets {
 
  private:
   const Objects& objects_;
+  std::mutex asking_;  // guards what follows
   std::map<std::string, std::shared_ptr<const Secret>, std::less<>> answers_;
+  std::vector<std::shared_ptr<const Secret>> former_;  // which others have replaced
 };
 
 }  // namespace cairn

@@ -23,16 +23,15 @@ constexpr size_t kSpoolHoleBytes = 4096;
 Spool::Spool(Context& context, std::string what, std::string instead)
     : context_(context), what_(std::move(what)), instead_(std::move(instead)) {
   auto& unpacking = context.unpacking;
-  if (!unpacking.spools.empty()) {
-    path_ = unpacking.spools.back();
-    unpacking.spools.pop_back();
-  } else if (unpacking.spools_only) {
+  path_ = unpacking.take_spool();
+  if (path_.empty() && unpacking.spools_only) {
     std::string advice = instead_ + ".";
     advice[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(advice[0])));
     throw Error(ErrorKind::kDenied,
                 "the content of " + what_ + " needs a temporary file, which cannot be made here")
         .hint(advice);
-  } else {
+  }
+  if (path_.empty()) {
     made_ = std::make_unique<UnnamedFile>(
         context.temporary_directory, "Could not make a temporary file for the content of " + what_);
     path_ = made_->path();
