@@ -6,6 +6,7 @@
 #pragma once
 
 #include "async/cancel.h"
+#include "async/finally.h"
 #include "async/io.h"
 #include "async/runtime.h"
 #include "async/sync.h"

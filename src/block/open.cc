@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/buffer.h"
 #include "block/capabilities/lockable.h"
 #include "block/context.h"
@@ -226,15 +227,9 @@ std::string Opener::shown_name(const Node& node, const Options& given, const std
 
 // The format of the image on BYTES, which are closed when there is none.
 Task<const Driver*> Opener::format_on(Context& context, NodePtr bytes) {
-  std::exception_ptr error;
-  try {
-    const Driver* driver = co_await probe(context, *bytes);
-    co_return driver;
-  } catch (...) {
-    error = std::current_exception();
-  }
-  co_await bytes->close();
-  std::rethrow_exception(error);
+  const Driver* driver =
+      co_await on_failure([&] { return probe(context, *bytes); }, [&] { return bytes->close(); });
+  co_return driver;
 }
 
 Task<NodePtr> Opener::open(Context& context, Spot spot) {
@@ -269,16 +264,12 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   const Options given = request.options;
   check_reach(context, *driver);
   NodePtr node = co_await driver->open(request);
-  std::exception_ptr error;
-  try {
-    refuse_unused(request, given);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (error) {
-    co_await node->close();
-    std::rethrow_exception(error);
-  }
+  co_await on_failure(
+      [&]() -> Task<void> {
+        refuse_unused(request, given);
+        co_return;
+      },
+      [&] { return node->close(); });
 
   node->read_only_ = !spot.flags.writable;
   node->no_flush_ = spot.flags.cache.no_flush;
@@ -308,8 +299,6 @@ void Opener::guard_probed_raw(Node& node, const OpenFlags& flags) {
 
 Task<NodePtr> open_node(Context& context, OpenRequest request) {
   const std::string shown = request.filename.empty() ? request.display : request.filename;
-  std::exception_ptr error;
-  NodePtr node;
   try {
     if (request.filename.empty() && !request.image_opts && request.options.empty() &&
         request.file == nullptr)
@@ -321,13 +310,12 @@ Task<NodePtr> open_node(Context& context, OpenRequest request) {
     spot.flags = request.flags;
     spot.backing = std::move(request.backing);
     spot.file = std::move(request.file);
-    node = co_await Opener::open(context, std::move(spot));
+    NodePtr node = co_await Opener::open(context, std::move(spot));
+    co_return node;
   } catch (Error& caught) {
     if (!request.bare_errors) caught.context("Could not open '" + shown + "'");
-    error = std::make_exception_ptr(caught);
+    throw;
   }
-  if (error) std::rethrow_exception(error);
-  co_return node;
 }
 
 }  // namespace cairn

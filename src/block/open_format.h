@@ -1,8 +1,8 @@
 #pragma once
 
-#include <exception>
 #include <memory>
 
+#include "async/finally.h"
 #include "block/driver.h"
 #include "block/open.h"
 
@@ -15,21 +15,17 @@ template <class Format>
 Task<NodePtr> open_format(OpenContext& request, const Driver& driver) {
   NodePtr file = co_await request.open_file();
   auto node = std::make_shared<Format>(request.context, driver, std::move(file));
-  std::exception_ptr error;
-  try {
-    co_await node->load(request);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (!error) co_return node;
-  for (const Child& child : node->children()) {
-    try {
-      co_await child.node->close();
-    } catch (const Error&) {
-      // What kept the image from being opened is the error to report.
-    }
-  }
-  std::rethrow_exception(error);
+  co_await on_failure([&] { return node->load(request); },
+                      [&]() -> Task<void> {
+                        for (const Child& child : node->children()) {
+                          try {
+                            co_await child.node->close();
+                          } catch (const Error&) {
+                            // What kept the image from being opened is the error to report.
+                          }
+                        }
+                      });
+  co_return node;
 }
 
 // The driver of a format whose images are opened so, with the capabilities of their class.

@@ -1,5 +1,6 @@
 #include "block/overlay.h"
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/unnamed_file.h"
@@ -31,15 +32,9 @@ Task<NodePtr> open_with_snapshot_overlay(Context& context, OpenRequest request) 
   request.flags.writable = false;
   request.flags.resize = false;
   NodePtr base = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
-  try {
-    NodePtr node = co_await lay_over(context, base);
-    co_return node;
-  } catch (...) {
-    error = std::current_exception();
-  }
-  co_await base->close();
-  std::rethrow_exception(error);
+  NodePtr node =
+      co_await on_failure([&] { return lay_over(context, base); }, [&] { return base->close(); });
+  co_return node;
 }
 
 }  // namespace cairn

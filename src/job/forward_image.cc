@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/driver.h"
@@ -109,25 +110,18 @@ Task<bool> lay_out(Context& context, std::string format, NodePtr file, std::vect
   request.flags.writable = true;
   request.flags.cache.no_flush = true;
   NodePtr image = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
   bool ordered = false;
-  try {
-    co_await claim_space(*image, hollow->nothing(), std::move(sources), zeroes, cancel);
-    ordered = co_await in_order(*image, cancel);
-    // The last cluster is whole in the file as well.
-    const uint64_t cluster = std::max<uint64_t>(1, image->limits().cluster_bytes);
-    co_await image->flush();
-    const uint64_t whole = align_up(file->length(), cluster);
-    if (whole != file->length()) co_await hollow->resize({.length = whole});
-  } catch (...) {
-    error = std::current_exception();
-  }
-  try {
-    co_await image->close();
-  } catch (...) {
-    if (!error) error = std::current_exception();
-  }
-  if (error) std::rethrow_exception(error);
+  co_await finally(
+      [&]() -> Task<void> {
+        co_await claim_space(*image, hollow->nothing(), std::move(sources), zeroes, cancel);
+        ordered = co_await in_order(*image, cancel);
+        // The last cluster is whole in the file as well.
+        const uint64_t cluster = std::max<uint64_t>(1, image->limits().cluster_bytes);
+        co_await image->flush();
+        const uint64_t whole = align_up(file->length(), cluster);
+        if (whole != file->length()) co_await hollow->resize({.length = whole});
+      },
+      [&] { return image->close(); });
   co_return ordered;
 }
 

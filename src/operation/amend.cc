@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "block/capabilities/amendable.h"
 #include "block/driver.h"
 
@@ -55,25 +56,24 @@ Task<std::string> amend(const Caller& caller, OpenRequest request, AmendRequest 
   request.flags.writable = true;
   request.flags.resize = true;
   NodePtr node = co_await open_node(caller.context, std::move(request));
-  std::exception_ptr error;
   bool started = false;
   const Driver& driver = node->driver();
   const std::string format(driver.name());
-  try {
-    if (!driver.offers<Amendable>())
-      throw Error(ErrorKind::kUnsupported,
-                  "Format driver '" + format + "' does not support option amendment");
-    check_amend_options(driver, changes.options);
-    check_bitmaps_stay(caller, *node, changes);
-    caller.progress(0, 1);
-    started = true;
-    co_await amend_image(*node, std::move(changes));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (started) caller.progress(1, 1);
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        if (!driver.offers<Amendable>())
+          throw Error(ErrorKind::kUnsupported,
+                      "Format driver '" + format + "' does not support option amendment");
+        check_amend_options(driver, changes.options);
+        check_bitmaps_stay(caller, *node, changes);
+        caller.progress(0, 1);
+        started = true;
+        co_await amend_image(*node, std::move(changes));
+      },
+      [&] {
+        if (started) caller.progress(1, 1);
+        return close_all({node});
+      });
   co_return format;
 }
 

@@ -1,5 +1,6 @@
 #include "operation/bitmap.h"
 
+#include "async/finally.h"
 #include "block/capabilities/bitmap_store.h"
 #include "block/driver.h"
 
@@ -73,29 +74,26 @@ std::string_view to_string(BitmapAction::Kind kind) {
 
 Task<void> change_bitmaps(const Caller& caller, BitmapOptions plan) {
   std::vector<NodePtr> nodes;
-  std::exception_ptr error;
-  try {
-    NodePtr node = co_await open_node(caller.context, std::move(plan.image));
-    nodes.push_back(std::move(node));
-    if (plan.merge_from) {
-      NodePtr source = co_await open_node(caller.context, std::move(*plan.merge_from));
-      nodes.push_back(std::move(source));
-    }
-    uint64_t done = 0;
-    for (const BitmapAction& action : plan.actions) {
-      caller.progress(done++, plan.actions.size());
-      try {
-        act(plan, action, *nodes.front(), *nodes.back());
-      } catch (Error& caught) {
-        throw caught.context("Operation " + std::string(to_string(action.kind)) + " on bitmap " +
-                             plan.name + " failed");
-      }
-    }
-  } catch (...) {
-    error = std::current_exception();
-  }
-  // What was done before an error is stored.
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        NodePtr node = co_await open_node(caller.context, std::move(plan.image));
+        nodes.push_back(std::move(node));
+        if (plan.merge_from) {
+          NodePtr source = co_await open_node(caller.context, std::move(*plan.merge_from));
+          nodes.push_back(std::move(source));
+        }
+        uint64_t done = 0;
+        for (const BitmapAction& action : plan.actions) {
+          caller.progress(done++, plan.actions.size());
+          try {
+            act(plan, action, *nodes.front(), *nodes.back());
+          } catch (Error& caught) {
+            throw caught.context("Operation " + std::string(to_string(action.kind)) +
+                                 " on bitmap " + plan.name + " failed");
+          }
+        }
+      },  // What was done before an error is stored.
+      [&] { return close_all(nodes); });
   caller.progress(plan.actions.size(), plan.actions.size());
 }
 
@@ -103,19 +101,17 @@ Task<Value> read_bitmaps(Context& context, OpenRequest request, std::string name
   request.flags.no_backing = true;
   NodePtr node = co_await open_node(context, std::move(request));
   Value bitmaps = Value::array();
-  std::exception_ptr error;
-  try {
-    if (!supports_bitmaps(*node) && node->bitmaps().empty())
-      throw Error(ErrorKind::kUnsupported, "'" + name + "' has the format " +
-                                               std::string(node->driver().name()) +
-                                               ", which keeps no bitmaps");
-    for (const DirtyBitmapPtr& bitmap : node->bitmaps().list())
-      bitmaps.push_back(bitmap_entry(*bitmap));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        if (!supports_bitmaps(*node) && node->bitmaps().empty())
+          throw Error(ErrorKind::kUnsupported, "'" + name + "' has the format " +
+                                                   std::string(node->driver().name()) +
+                                                   ", which keeps no bitmaps");
+        for (const DirtyBitmapPtr& bitmap : node->bitmaps().list())
+          bitmaps.push_back(bitmap_entry(*bitmap));
+        co_return;
+      },
+      [&] { return close_all({node}); });
   co_return bitmaps;
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "async/finally.h"
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "base/buffer.h"
@@ -164,17 +165,14 @@ Task<void> write_cloud_archive(Caller& caller, std::vector<NodePtr> sources, uin
   request.flags.writable = true;
   request.flags.resize = true;
   NodePtr file = co_await open_node(caller.context, std::move(request));
-  std::exception_ptr error;
-  try {
-    CloudArchive archive(caller, file, size);
-    co_await archive.write(std::move(sources));
-    caller.phase("verify");
-    co_await archive.verify();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, file);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        CloudArchive archive(caller, file, size);
+        co_await archive.write(std::move(sources));
+        caller.phase("verify");
+        co_await archive.verify();
+      },
+      [&] { return close_all({file}); });
 }
 
 }  // namespace cairn::operation

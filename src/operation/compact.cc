@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "async/finally.h"
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/compressed_writer.h"
@@ -41,26 +42,27 @@ class Compaction {
   }
 
   Task<void> run() {
-    std::exception_ptr error;
-    try {
-      co_await open_source();
-      begin_file();
-      co_await copy();
-      co_await compare();
-      kept_ = replacement_ && after_ >= before_ && !changes_image();
-      if (replacement_ && !kept_)
-        replacement_->commit();
-      else if (!replacement_)
-        settle();
-    } catch (const Error& caught) {
-      Error plain = named(caught);
-      if (out_) out_->failed(plain, true, {});
-      error = std::make_exception_ptr(plain);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    std::vector<NodePtr> nodes = {target_, earlier_, source_};
-    co_await close_all(std::move(nodes), error);
+    co_await finally(
+        [&]() -> Task<void> {
+          try {
+            co_await open_source();
+            begin_file();
+            co_await copy();
+            co_await compare();
+            kept_ = replacement_ && after_ >= before_ && !changes_image();
+            if (replacement_ && !kept_)
+              replacement_->commit();
+            else if (!replacement_)
+              settle();
+          } catch (const Error& caught) {
+            Error plain = named(caught);
+            if (out_) out_->failed(plain, true, {});
+            throw plain;
+          }
+        },
+        [&] {
+          return close_all({target_, earlier_, source_});
+        });
   }
 
   uint64_t before() const { return before_; }

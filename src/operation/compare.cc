@@ -1,5 +1,6 @@
 #include "operation/compare.h"
 
+#include "async/finally.h"
 #include "operation/data_budget.h"
 #include "operation/pipes.h"
 
@@ -10,20 +11,19 @@ Task<CompareResult> compare(Caller& caller, OpenRequest first, OpenRequest secon
   const std::string names[] = {shown_name(first), shown_name(second)};
   NodePtr a = co_await open_source(caller, std::move(first), quiet);
   NodePtr b;
-  std::exception_ptr error;
   CompareResult result;
-  try {
-    b = co_await open_source(caller, std::move(second), quiet);
-    Compare job(caller.context, a, b, options, caller.cancel);
-    job.progress = [&](uint64_t done, uint64_t total) { caller.progress(done, total); };
-    co_await bound_data(caller, a, names[0], job.budgets[0]);
-    co_await bound_data(caller, b, names[1], job.budgets[1]);
-    result = co_await job.run();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes = {a, b};
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        b = co_await open_source(caller, std::move(second), quiet);
+        Compare job(caller.context, a, b, options, caller.cancel);
+        job.progress = [&](uint64_t done, uint64_t total) { caller.progress(done, total); };
+        co_await bound_data(caller, a, names[0], job.budgets[0]);
+        co_await bound_data(caller, b, names[1], job.budgets[1]);
+        result = co_await job.run();
+      },
+      [&] {
+        return close_all({a, b});
+      });
   co_return result;
 }
 

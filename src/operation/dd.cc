@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/driver.h"
@@ -62,35 +63,34 @@ Task<void> copy_plan(Caller& caller, DdOptions plan, Target* out, PipeTarget* pi
                      DdResult& done) {
   NodePtr source = co_await open_source(caller, std::move(plan.source), false);
   NodePtr target;
-  std::exception_ptr error;
-  try {
-    // The locks of a raw input do not keep the output from being the same file.
-    for (const Node* node = source.get(); node != nullptr; node = node->backing())
-      if (pipe == nullptr && node->file() != nullptr &&
-          same_file(node->file()->filename(), plan.out))
-        throw Error(ErrorKind::kLocked,
-                    plan.out +
-                        ": error while creating output image: the input is read from this "
-                        "file; it would be locked against itself");
-    const auto limit = plan.count ? checked_mul(*plan.count, plan.block) : std::nullopt;
-    const uint64_t end = std::min(source->length(), limit.value_or(UINT64_MAX));
-    const uint64_t begin = checked_mul(plan.skip, plan.block).value_or(UINT64_MAX);
-    const uint64_t size = begin < end ? end - begin : 0;
-    if (pipe != nullptr) {
-      target = co_await pipe->open(size, {}, {});
-    } else {
-      target = co_await create_output(caller, plan, *out, size, done.created);
-    }
-    if (begin > source->length() || begin > end)
-      caller.note(plan.in + ": cannot skip to specified offset");
-    else
-      co_await copy(caller, *source, *target, begin, end);
-    done.bytes = size;
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes = {source, target};
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        // The locks of a raw input do not keep the output from being the same file.
+        for (const Node* node = source.get(); node != nullptr; node = node->backing())
+          if (pipe == nullptr && node->file() != nullptr &&
+              same_file(node->file()->filename(), plan.out))
+            throw Error(ErrorKind::kLocked,
+                        plan.out +
+                            ": error while creating output image: the input is read from this "
+                            "file; it would be locked against itself");
+        const auto limit = plan.count ? checked_mul(*plan.count, plan.block) : std::nullopt;
+        const uint64_t end = std::min(source->length(), limit.value_or(UINT64_MAX));
+        const uint64_t begin = checked_mul(plan.skip, plan.block).value_or(UINT64_MAX);
+        const uint64_t size = begin < end ? end - begin : 0;
+        if (pipe != nullptr) {
+          target = co_await pipe->open(size, {}, {});
+        } else {
+          target = co_await create_output(caller, plan, *out, size, done.created);
+        }
+        if (begin > source->length() || begin > end)
+          caller.note(plan.in + ": cannot skip to specified offset");
+        else
+          co_await copy(caller, *source, *target, begin, end);
+        done.bytes = size;
+      },
+      [&] {
+        return close_all({source, target});
+      });
   if (pipe != nullptr) co_await pipe->finish();
 }
 

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/image_info.h"
@@ -87,15 +88,9 @@ namespace {
 
 Task<Value> look(Context& context, OpenRequest request) {
   NodePtr node = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
   Value info;
-  try {
-    info = co_await describe(*node);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally([&]() -> Task<void> { info = co_await describe(*node); },
+                   [&] { return close_all({node}); });
   co_return info;
 }
 

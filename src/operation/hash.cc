@@ -1,5 +1,6 @@
 #include "operation/hash.h"
 
+#include "async/finally.h"
 #include "block/driver.h"
 #include "job/hash.h"
 #include "operation/data_budget.h"
@@ -37,20 +38,17 @@ Task<Hashed> hash(Caller& caller, OpenRequest request, HashOptions options) {
     if (streamed) co_return result;
   }
   NodePtr node = co_await open_source(caller, std::move(request), options.quiet);
-  std::exception_ptr error;
-  try {
-    if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
-    result.format = node->driver().name();
-    result.bytes = node->length();
-    Hash job(caller.context, node, algorithm, caller.cancel);
-    job.progress = [&](uint64_t done, uint64_t total) { caller.progress(done, total); };
-    co_await bound_data(caller, node, name, job.budget);
-    result.digest = co_await job.run();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
+        result.format = node->driver().name();
+        result.bytes = node->length();
+        Hash job(caller.context, node, algorithm, caller.cancel);
+        job.progress = [&](uint64_t done, uint64_t total) { caller.progress(done, total); };
+        co_await bound_data(caller, node, name, job.budget);
+        result.digest = co_await job.run();
+      },
+      [&] { return close_all({node}); });
   co_return result;
 }
 

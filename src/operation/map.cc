@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
+
 namespace cairn::operation {
 namespace {
 
@@ -44,18 +46,15 @@ Task<void> walk(const Caller& caller, NodePtr node, uint64_t at, uint64_t end,
 
 Task<void> map(const Caller& caller, OpenRequest request, MapOptions options) {
   NodePtr node = co_await open_node(caller.context, std::move(request));
-  std::exception_ptr error;
-  try {
-    options.opened();
-    const uint64_t length = node->length();
-    const uint64_t rest = options.start < length ? length - options.start : 0;
-    const uint64_t end = options.start + std::min(options.most, rest);
-    co_await walk(caller, node, options.start, end, options);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        options.opened();
+        const uint64_t length = node->length();
+        const uint64_t rest = options.start < length ? length - options.start : 0;
+        const uint64_t end = options.start + std::min(options.most, rest);
+        co_await walk(caller, node, options.start, end, options);
+      },
+      [&] { return close_all({node}); });
 }
 
 }  // namespace cairn::operation

@@ -1,5 +1,6 @@
 #include "operation/measure.h"
 
+#include "async/finally.h"
 #include "block/driver.h"
 #include "block/offered.h"
 #include "operation/amend.h"
@@ -27,16 +28,13 @@ Task<MeasureResult> measure(Context& context, const Driver& driver, Options opti
 Task<MeasureResult> measure(Context& context, const Driver& driver, Options options,
                             OpenRequest request, std::string snapshot) {
   NodePtr node = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
   MeasureResult result;
-  try {
-    if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
-    result = co_await measure_image(context, driver, std::move(options), node->length(), node);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        if (!snapshot.empty()) co_await show_snapshot(*node, snapshot);
+        result = co_await measure_image(context, driver, std::move(options), node->length(), node);
+      },
+      [&] { return close_all({node}); });
   co_return result;
 }
 

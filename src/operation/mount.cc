@@ -8,6 +8,8 @@
 #include <climits>
 #include <cstdlib>
 
+#include "async/finally.h"
+
 namespace cairn::operation {
 namespace {
 
@@ -73,30 +75,27 @@ void choose_partitions(const Caller& caller, const PartitionTable& table, FuseOp
 Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
                  std::function<void(const Mounted&)> ready) {
   NodePtr node = co_await open_image(caller.context, std::move(request), options.snapshot);
-  std::exception_ptr error;
-  try {
-    const MountPoint point(options.target, options.partitions);
-    options.fuse.mount_point = point.path();
-    PartitionTable table;
-    if (options.partitions) {
-      table = co_await read_partitions(*node);
-      choose_partitions(caller, table, options.fuse);
-      if (options.fuse.files.empty())
-        throw Error(ErrorKind::kInvalid, "The partition table has no partitions")
-            .hint("The whole disk can be mounted on a file, without --partitions.");
-    }
-    FuseMount mount(caller.context, node, options.fuse);
-    mount.mount();
-    ready({.fuse = options.fuse, .table = table, .bytes = node->length()});
-    co_await mount.serve(caller.cancel, [&caller] {
-      caller.warn(
-          "the mount is still in use: the image stays open until its last user has closed it");
-    });
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        const MountPoint point(options.target, options.partitions);
+        options.fuse.mount_point = point.path();
+        PartitionTable table;
+        if (options.partitions) {
+          table = co_await read_partitions(*node);
+          choose_partitions(caller, table, options.fuse);
+          if (options.fuse.files.empty())
+            throw Error(ErrorKind::kInvalid, "The partition table has no partitions")
+                .hint("The whole disk can be mounted on a file, without --partitions.");
+        }
+        FuseMount mount(caller.context, node, options.fuse);
+        mount.mount();
+        ready({.fuse = options.fuse, .table = table, .bytes = node->length()});
+        co_await mount.serve(caller.cancel, [&caller] {
+          caller.warn(
+              "the mount is still in use: the image stays open until its last user has closed it");
+        });
+      },
+      [&] { return close_all({node}); });
 }
 
 }  // namespace cairn::operation

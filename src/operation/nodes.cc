@@ -1,5 +1,6 @@
 #include "operation/nodes.h"
 
+#include "async/finally.h"
 #include "block/overlay.h"
 
 namespace cairn::operation {
@@ -18,16 +19,15 @@ Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error) {
 
 Task<NodePtr> open_over_backing(Context& context, OpenRequest request) {
   const NodePtr backing = request.backing;
-  NodePtr node;
-  std::exception_ptr error;
-  try {
-    node = co_await open_node(context, std::move(request));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (!error) co_return node;
-  if (backing) co_await backing->close();
-  std::rethrow_exception(error);
+  NodePtr result = co_await on_failure(
+      [&]() -> Task<NodePtr> {
+        NodePtr node = co_await open_node(context, std::move(request));
+        co_return node;
+      },
+      [&]() -> Task<void> {
+        if (backing) co_await backing->close();
+      });
+  co_return result;
 }
 
 Task<NodePtr> open_image(Context& context, OpenRequest request, bool overlay) {

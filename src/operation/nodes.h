@@ -9,7 +9,7 @@ namespace cairn::operation {
 
 // Closes NODES (null ones are left out), whatever happens, then throws ERROR, or else the first
 // error of closing.
-Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error);
+Task<void> close_all(std::vector<NodePtr> nodes, std::exception_ptr error = nullptr);
 
 // As open_node(); what the image was to have as its backing file is closed when that fails.
 Task<NodePtr> open_over_backing(Context& context, OpenRequest request);

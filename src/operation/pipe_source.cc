@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "async/finally.h"
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "block/driver.h"
@@ -156,25 +157,22 @@ Task<NodePtr> open_source(Caller& caller, OpenRequest request, bool quiet) {
   StandardInput& input = standard_input(caller);
   co_await input.look(request.format);
   NodePtr bytes = co_await input.open(quiet);
-  std::exception_ptr error;
-  NodePtr node;
-  try {
-    if (bytes->length() == 0)
-      throw Error(ErrorKind::kInvalid, "nothing came from standard input")
-          .hint("The program that should have sent an image may have failed.");
-    request.filename.clear();
-    request.display = kInputName;
-    request.file = bytes;
-    if (input.unpacked()) request.format.clear();
-    // What a relative name would count from is not known.
-    request.flags.references.mode = ReferencePolicy::Mode::kDeny;
-    node = co_await open_node(caller.context, std::move(request));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (!error) co_return node;
-  co_await bytes->close();
-  std::rethrow_exception(error);
+  NodePtr result = co_await on_failure(
+      [&]() -> Task<NodePtr> {
+        if (bytes->length() == 0)
+          throw Error(ErrorKind::kInvalid, "nothing came from standard input")
+              .hint("The program that should have sent an image may have failed.");
+        request.filename.clear();
+        request.display = kInputName;
+        request.file = bytes;
+        if (input.unpacked()) request.format.clear();
+        // What a relative name would count from is not known.
+        request.flags.references.mode = ReferencePolicy::Mode::kDeny;
+        NodePtr node = co_await open_node(caller.context, std::move(request));
+        co_return node;
+      },
+      [&] { return bytes->close(); });
+  co_return result;
 }
 
 namespace {

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/driver.h"
 #include "job/descriptor_sink.h"
@@ -130,16 +131,13 @@ Task<NodePtr> PipeTarget::open_image(NodePtr file, bool writable) const {
   request.flags.cache.no_flush = true;
   for (const char* key : {"key-secret", "encrypt.key-secret"})
     if (const auto id = options_.string(key)) request.options.set(key, *id);
-  std::exception_ptr error;
-  NodePtr image;
-  try {
-    image = co_await open_node(caller_.context, std::move(request));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (!error) co_return image;
-  co_await file->close();
-  std::rethrow_exception(error);
+  NodePtr result = co_await on_failure(
+      [&]() -> Task<NodePtr> {
+        NodePtr image = co_await open_node(caller_.context, std::move(request));
+        co_return image;
+      },
+      [&] { return file->close(); });
+  co_return result;
 }
 
 std::shared_ptr<PipeOutput> PipeTarget::open_bytes() {
@@ -189,16 +187,13 @@ Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, Conv
 Task<NodePtr> PipeTarget::open_laid_out(uint64_t size, std::vector<NodePtr> sources, bool zeroes) {
   co_await create(size);
   NodePtr file = co_await spool_->open(true);
-  std::exception_ptr error;
   bool ordered = false;
-  try {
-    ordered = co_await lay_out(caller_.context, format_, file, std::move(sources), zeroes,
-                               caller_.cancel);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, std::move(file));
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        ordered = co_await lay_out(caller_.context, format_, file, std::move(sources), zeroes,
+                                   caller_.cancel);
+      },
+      [&] { return close_all({std::move(file)}); });
   if (!ordered) co_return nullptr;
   held_ = co_await spool_->open();
   out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, 0, held_);
@@ -214,14 +209,8 @@ Task<void> PipeTarget::finish() {
     held_ = co_await spool_->open();
     out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, 0, held_);
   }
-  std::exception_ptr error;
-  try {
-    co_await out_->finish();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, std::move(held_));
-  co_await close_all(std::move(nodes), error);
+  co_await finally([&]() -> Task<void> { co_await out_->finish(); },
+                   [&] { return close_all({std::move(held_)}); });
   co_await sink_->finish();
   sink_ = nullptr;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "base/size.h"
 #include "block/capabilities/backing_link.h"
@@ -195,17 +196,14 @@ Task<void> check_for(Context& context, const Preset& preset, const PresetImage& 
   if (image.findings != nullptr) target.format = "file";
   NodePtr node = co_await open_node(context, std::move(target));
   std::string finding;
-  std::exception_ptr error;
-  try {
-    if (image.findings != nullptr)
-      finding = co_await finding_of_file(image, node);
-    else
-      finding = co_await finding_of(preset, image, node);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        if (image.findings != nullptr)
+          finding = co_await finding_of_file(image, node);
+        else
+          finding = co_await finding_of(preset, image, node);
+      },
+      [&] { return close_all({node}); });
   if (!finding.empty())
     throw Error(ErrorKind::kIo,
                 std::string(preset.title) + " would not take the target: " + finding);

@@ -1,5 +1,6 @@
 #include "operation/rebase.h"
 
+#include "async/finally.h"
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/compressed_writer.h"
 #include "block/capabilities/parent_link.h"
@@ -17,27 +18,27 @@ class Rebasing {
       : caller_(caller), plan_(std::move(plan)), name_(shown_name(plan_.overlay)) {}
 
   Task<void> run() {
-    std::exception_ptr error;
-    try {
-      plan_.overlay.flags.writable = true;
-      plan_.overlay.flags.no_backing = true;
-      plan_.overlay.flags.cache = plan_.cache;
-      overlay_ = co_await open_node(caller_.context, std::move(plan_.overlay));
-      if (plan_.compress && !supports_compression(*overlay_))
-        throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
-      // Known to fail in the end: better before the work than after it.
-      if (!plan_.backing.empty() && plan_.format.empty() &&
-          overlay_->driver().offers<BackingLink>())
-        throw Error(ErrorKind::kInvalid, "Could not change the backing file to '" + plan_.backing +
-                                             "': backing format must be specified");
-      check_snapshots_stay(caller_, *overlay_, name_, plan_.force);
-      if (!plan_.unsafe) co_await settle();
-      co_await rename();
-    } catch (...) {
-      error = std::current_exception();
-    }
-    std::vector<NodePtr> nodes = {old_, new_, overlay_};
-    co_await close_all(std::move(nodes), error);
+    co_await finally(
+        [&]() -> Task<void> {
+          plan_.overlay.flags.writable = true;
+          plan_.overlay.flags.no_backing = true;
+          plan_.overlay.flags.cache = plan_.cache;
+          overlay_ = co_await open_node(caller_.context, std::move(plan_.overlay));
+          if (plan_.compress && !supports_compression(*overlay_))
+            throw Error(ErrorKind::kUnsupported, "Compression not supported for this file format");
+          // Known to fail in the end: better before the work than after it.
+          if (!plan_.backing.empty() && plan_.format.empty() &&
+              overlay_->driver().offers<BackingLink>())
+            throw Error(ErrorKind::kInvalid, "Could not change the backing file to '" +
+                                                 plan_.backing +
+                                                 "': backing format must be specified");
+          check_snapshots_stay(caller_, *overlay_, name_, plan_.force);
+          if (!plan_.unsafe) co_await settle();
+          co_await rename();
+        },
+        [&] {
+          return close_all({old_, new_, overlay_});
+        });
   }
 
  private:

@@ -1,5 +1,7 @@
 #include "operation/resize.h"
 
+#include "async/finally.h"
+
 namespace cairn::operation {
 
 Task<ResizeResult> resize(Context& context, OpenRequest request, ResizeOptions options) {
@@ -8,29 +10,26 @@ Task<ResizeResult> resize(Context& context, OpenRequest request, ResizeOptions o
   request.flags.resize = true;
   ResizeResult result;
   NodePtr node = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
-  try {
-    const uint64_t now = node->length();
-    uint64_t length = options.bytes;
-    bool possible = true;
-    if (options.from == From::kLargerBy)
-      possible = !__builtin_add_overflow(now, options.bytes, &length);
-    if (options.from == From::kSmallerBy)
-      possible = !__builtin_sub_overflow(now, options.bytes, &length);
-    if (!possible || length == 0 || length > static_cast<uint64_t>(INT64_MAX))
-      throw Error(ErrorKind::kInvalid, "New image size must be positive");
-    if (length <= now && options.preallocation != Preallocation::kOff)
-      throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
-    result = {.before = now, .after = now, .must_shrink = length < now && !options.shrink};
-    if (!result.must_shrink) {
-      co_await node->resize({.length = length, .preallocation = options.preallocation});
-      result.after = node->length();
-    }
-  } catch (...) {
-    error = std::current_exception();
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        const uint64_t now = node->length();
+        uint64_t length = options.bytes;
+        bool possible = true;
+        if (options.from == From::kLargerBy)
+          possible = !__builtin_add_overflow(now, options.bytes, &length);
+        if (options.from == From::kSmallerBy)
+          possible = !__builtin_sub_overflow(now, options.bytes, &length);
+        if (!possible || length == 0 || length > static_cast<uint64_t>(INT64_MAX))
+          throw Error(ErrorKind::kInvalid, "New image size must be positive");
+        if (length <= now && options.preallocation != Preallocation::kOff)
+          throw Error(ErrorKind::kInvalid, "Preallocation can only be used for growing images");
+        result = {.before = now, .after = now, .must_shrink = length < now && !options.shrink};
+        if (!result.must_shrink) {
+          co_await node->resize({.length = length, .preallocation = options.preallocation});
+          result.after = node->length();
+        }
+      },
+      [&] { return close_all({node}); });
   co_return result;
 }
 

@@ -10,6 +10,7 @@
 #include <exception>
 #include <string>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "net/nbd_uri.h"
 #include "operation/nodes.h"
@@ -127,15 +128,12 @@ Task<void> serve_on(Caller& caller, ServePlan& plan, std::vector<Socket> listene
   CancelSource over;
   if (plan.tick) watchers.spawn(tick(plan, server, over));
   if (plan.connected >= 0) watchers.spawn(serve_connected(server, plan.connected));
-  std::exception_ptr error;
-  try {
-    co_await server.run(std::move(listeners), caller.cancel);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  over.request();
-  co_await watchers.join();
-  if (error) std::rethrow_exception(error);
+  co_await finally(
+      [&]() -> Task<void> { co_await server.run(std::move(listeners), caller.cancel); },
+      [&] {
+        over.request();
+        return watchers.join();
+      });
 }
 
 }  // namespace
@@ -207,26 +205,25 @@ Task<std::vector<Socket>> listen_labelled(ServePlan& plan) {
 
 Task<void> serve(Caller& caller, ServePlan plan) {
   std::vector<NodePtr> nodes;
-  std::exception_ptr error;
-  bool listening = false;
-  try {
-    std::vector<Socket> listeners;
-    if (plan.connected < 0) listeners = co_await listen_labelled(plan);
-    listening = plan.connected < 0;
-    for (const ImagePlan& image : plan.images) {
-      auto exported = co_await open_export(caller, image, plan.shared, nodes);
-      plan.server.exports.push_back(std::move(exported));
-    }
-    plan.server.max_clients = plan.shared;
-    co_await serve_on(caller, plan, std::move(listeners));
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (listening && !error && plan.remove_socket &&
-      plan.address.kind == SocketAddress::Kind::kUnix && !plan.address.abstract)
-    ::unlink(plan.address.path.c_str());
-  plan.server.exports.clear();
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        const bool listening = plan.connected < 0;
+        std::vector<Socket> listeners;
+        if (listening) listeners = co_await listen_labelled(plan);
+        for (const ImagePlan& image : plan.images) {
+          auto exported = co_await open_export(caller, image, plan.shared, nodes);
+          plan.server.exports.push_back(std::move(exported));
+        }
+        plan.server.max_clients = plan.shared;
+        co_await serve_on(caller, plan, std::move(listeners));
+        if (listening && plan.remove_socket && plan.address.kind == SocketAddress::Kind::kUnix &&
+            !plan.address.abstract)
+          ::unlink(plan.address.path.c_str());
+      },
+      [&] {
+        plan.server.exports.clear();
+        return close_all(nodes);
+      });
 }
 
 }  // namespace cairn::operation

@@ -1,5 +1,6 @@
 #include "operation/snapshot.h"
 
+#include "async/finally.h"
 #include "block/capabilities/snapshot_store.h"
 #include "block/context.h"
 #include "block/driver.h"
@@ -54,36 +55,34 @@ Task<Value> act_on_snapshots(Context& context, OpenRequest request, SnapshotActi
   // Only the list is wanted: the backing file is not needed.
   request.flags.no_backing = action == SnapshotAction::kList;
   NodePtr node = co_await open_node(context, std::move(request));
-  std::exception_ptr error;
   Value list;
-  try {
-    switch (action) {
-      case SnapshotAction::kList:
-        co_await learn_snapshots(*node);
-        list = snapshots_info_of(*node);
-        break;
-      case SnapshotAction::kCreate:
-        co_await create_snapshot(*node, name);
-        break;
-      case SnapshotAction::kApply:
-        co_await apply_snapshot(*node, name);
-        break;
-      case SnapshotAction::kDelete:
-        co_await delete_snapshot(*node, name);
-        break;
-    }
-  } catch (Error& caught) {
-    const char* doing = action == SnapshotAction::kCreate  ? "Could not create snapshot '"
-                        : action == SnapshotAction::kApply ? "Could not apply snapshot '"
-                                                           : "Could not delete snapshot '";
-    if (action == SnapshotAction::kList)
-      caught.context("Could not list the snapshots");
-    else
-      caught.context(doing + name + "'");
-    error = std::make_exception_ptr(caught);
-  }
-  std::vector<NodePtr> nodes(1, node);
-  co_await close_all(std::move(nodes), error);
+  co_await finally(
+      [&]() -> Task<void> {
+        try {
+          switch (action) {
+            case SnapshotAction::kList:
+              co_await learn_snapshots(*node);
+              list = snapshots_info_of(*node);
+              break;
+            case SnapshotAction::kCreate:
+              co_await create_snapshot(*node, name);
+              break;
+            case SnapshotAction::kApply:
+              co_await apply_snapshot(*node, name);
+              break;
+            case SnapshotAction::kDelete:
+              co_await delete_snapshot(*node, name);
+              break;
+          }
+        } catch (Error& caught) {
+          const char* doing = action == SnapshotAction::kCreate  ? "Could not create snapshot '"
+                              : action == SnapshotAction::kApply ? "Could not apply snapshot '"
+                                                                 : "Could not delete snapshot '";
+          throw caught.context(action == SnapshotAction::kList ? "Could not list the snapshots"
+                                                               : doing + name + "'");
+        }
+      },
+      [&] { return close_all({node}); });
   co_return list;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "async/finally.h"
 #include "async/task_group.h"
 #include "export/fuse/channel.h"
 #include "export/fuse/file_system.h"
@@ -182,16 +183,12 @@ void FuseMount::Impl::mount() {
 // which stay while they find work: a lone reader wakes one thread, many are served by all.
 Task<void> FuseMount::Impl::lead(Channel& channel) {
   TaskGroup helpers;
-  std::exception_ptr error;
-  try {
-    co_await lead_others(channel, helpers);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  over_ = true;
-  co_await channel.finish();
-  co_await helpers.join();
-  if (error) std::rethrow_exception(error);
+  co_await finally([&]() -> Task<void> { co_await lead_others(channel, helpers); },
+                   [&]() -> Task<void> {
+                     over_ = true;
+                     co_await channel.finish();
+                     co_await helpers.join();
+                   });
 }
 
 Task<void> FuseMount::Impl::lead_others(Channel& channel, TaskGroup& helpers) {

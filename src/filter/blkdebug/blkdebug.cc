@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <list>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/capabilities/storage_use.h"
 #include "block/context.h"
@@ -297,18 +298,16 @@ class BlkdebugDriver : public Driver {
       for (const auto& [key, value] : image.items()) options.set("file." + key, value);
     }
     NodePtr file = co_await request.open_file(named ? "file" : "image");
-    std::exception_ptr error;
-    try {
-      check_bounds(bounds, file->limits());
-      auto node = std::make_shared<BlkdebugNode>(request, file, std::move(rules), bounds);
-      if (plain) node->set_short_name(config.value_or(""));
-      if (node->filename().empty()) node->set_tree_name(given);
-      co_return node;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await file->close();
-    std::rethrow_exception(error);
+    NodePtr result = co_await on_failure(
+        [&]() -> Task<NodePtr> {
+          check_bounds(bounds, file->limits());
+          auto node = std::make_shared<BlkdebugNode>(request, file, std::move(rules), bounds);
+          if (plain) node->set_short_name(config.value_or(""));
+          if (node->filename().empty()) node->set_tree_name(given);
+          co_return node;
+        },
+        [&] { return file->close(); });
+    co_return result;
   }
 
  private:

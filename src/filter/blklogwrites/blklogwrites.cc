@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/driver.h"
 #include "filter/filter.h"
@@ -140,21 +141,21 @@ class BlklogwritesDriver : public Driver {
     if (interval == 0) throw Error(ErrorKind::kInvalid, "Invalid log superblock update interval 0");
     NodePtr file = co_await request.open_file();
     NodePtr log;
-    std::exception_ptr error;
-    try {
-      log = co_await request.open_file("log");
-      // An empty log has nothing to continue after.
-      append = append && log->length() != 0;
-      if (append) sector = co_await sector_of(*log);
-      auto node = std::make_shared<BlklogwritesNode>(request, file, log, sector, interval);
-      if (append) co_await node->go_on();
-      co_return node;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (log) co_await log->close();
-    co_await file->close();
-    std::rethrow_exception(error);
+    NodePtr result = co_await on_failure(
+        [&]() -> Task<NodePtr> {
+          log = co_await request.open_file("log");
+          // An empty log has nothing to continue after.
+          append = append && log->length() != 0;
+          if (append) sector = co_await sector_of(*log);
+          auto node = std::make_shared<BlklogwritesNode>(request, file, log, sector, interval);
+          if (append) co_await node->go_on();
+          co_return node;
+        },
+        [&]() -> Task<void> {
+          if (log) co_await log->close();
+          co_await file->close();
+        });
+    co_return result;
   }
 
  private:

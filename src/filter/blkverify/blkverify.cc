@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "async/task_group.h"
 #include "base/buffer.h"
 #include "block/capabilities/storage_use.h"
@@ -129,17 +130,15 @@ class BlkverifyDriver : public Driver {
     const auto raw_name = request.options.string("x-raw");
     if (raw_name) request.options.set("raw.filename", *raw_name);
     NodePtr raw = co_await request.open_file("raw");
-    std::exception_ptr error;
-    try {
-      const auto named = request.options.string("x-image");
-      if (named) request.filename = *named;
-      NodePtr test = co_await request.open_image(named ? "file" : "test");
-      co_return std::make_shared<BlkverifyNode>(request, std::move(test), raw);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await raw->close();
-    std::rethrow_exception(error);
+    NodePtr result = co_await on_failure(
+        [&]() -> Task<NodePtr> {
+          const auto named = request.options.string("x-image");
+          if (named) request.filename = *named;
+          NodePtr test = co_await request.open_image(named ? "file" : "test");
+          co_return std::make_shared<BlkverifyNode>(request, std::move(test), raw);
+        },
+        [&] { return raw->close(); });
+    co_return result;
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/context.h"
 #include "format/luks/node.h"
@@ -80,18 +81,18 @@ class LuksDriver : public Driver {
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
     NodePtr header;
-    std::exception_ptr error;
-    try {
-      if (request.options.has_tree("header")) header = co_await request.open_file("header");
-      auto node = std::make_shared<LuksNode>(request.context, *this, file, header);
-      co_await node->load(request);
-      co_return node;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (header) co_await header->close();
-    co_await file->close();
-    std::rethrow_exception(error);
+    NodePtr result = co_await on_failure(
+        [&]() -> Task<NodePtr> {
+          if (request.options.has_tree("header")) header = co_await request.open_file("header");
+          auto node = std::make_shared<LuksNode>(request.context, *this, file, header);
+          co_await node->load(request);
+          co_return node;
+        },
+        [&]() -> Task<void> {
+          if (header) co_await header->close();
+          co_await file->close();
+        });
+    co_return result;
   }
 
   void check_creation(Context& context, const std::string& filename, uint64_t size,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "async/finally.h"
 #include "base/size.h"
 #include "block/capabilities/checkable.h"
 #include "block/context.h"
@@ -254,24 +255,19 @@ Task<void> OvaNode::begin_disk(OpenContext& request) {
   if (plain && slash != std::string::npos) folder = path.substr(0, slash + 1);
   spool_ = std::make_unique<UnnamedFile>(folder, "Could not make a temporary file");
   NodePtr bytes = co_await open_spool(*spool_, true);
-  std::exception_ptr error;
   NodePtr node;
-  try {
-    CreateRequest image;
-    image.filename = disk_file_;
-    image.size = (*envelope_.disks[0].capacity + 511) / 512 * 512;
-    image.options.set("subformat", "streamOptimized");
-    image.options.set("adapter_type", "lsilogic");
-    image.file = bytes;
-    co_await vmdk->create(context(), std::move(image));
-    node = co_await request.open_over(bytes, "vmdk");
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (error) {
-    co_await bytes->close();
-    std::rethrow_exception(error);
-  }
+  co_await on_failure(
+      [&]() -> Task<void> {
+        CreateRequest image;
+        image.filename = disk_file_;
+        image.size = (*envelope_.disks[0].capacity + 511) / 512 * 512;
+        image.options.set("subformat", "streamOptimized");
+        image.options.set("adapter_type", "lsilogic");
+        image.file = bytes;
+        co_await vmdk->create(context(), std::move(image));
+        node = co_await request.open_over(bytes, "vmdk");
+      },
+      [&] { return bytes->close(); });
   disk_ = node.get();
   add_child("disk", std::move(node), ChildRole::kExtent);
   mutable_limits().cluster_bytes = disk_->limits().cluster_bytes;

@@ -1,7 +1,9 @@
 #include <algorithm>
 
+#include "async/finally.h"
 #include "async/runtime.h"
 #include "base/size.h"
+#include "block/context.h"
 #include "block/driver.h"
 #include "codec/gzip.h"
 #include "format/ova/node.h"
@@ -30,34 +32,31 @@ Task<NodePtr> OvaNode::unpack(NodePtr packed, const Disk& disk) {
       context().temporary_directory,
       "Could not make a temporary file to unpack '" + disk.file + "'");
   NodePtr out = co_await open_spool(*unpacked_, true);
-  std::exception_ptr error;
-  try {
-    const uint64_t most = most_for(disk);
-    GzipReader reader;
-    std::vector<std::byte> in(kUnpackBytes);
-    std::vector<std::byte> plain(kUnpackBytes);
-    uint64_t done = 0;
-    for (uint64_t at = 0; at < packed->length() && !reader.ended();) {
-      const size_t part = std::min<uint64_t>(in.size(), packed->length() - at);
-      co_await packed->read(at, MutableByteSpan(in).first(part));
-      at += part;
-      ByteSpan left = ByteSpan(in).first(part);
-      for (bool more = true; more;) {
-        const size_t got = co_await run_blocking([&] { return reader.read(left, plain); });
-        more = got == plain.size();
-        if (got > most - done)
-          invalid("'" + disk.file + "' unpacks to more than " + human_size(most) +
-                  ", which its disk cannot need");
-        if (got != 0) co_await out->write(done, ByteSpan(plain).first(got));
-        done += got;
-      }
-    }
-    if (!reader.ended()) invalid("'" + disk.file + "' ends inside of its gzip data");
-  } catch (...) {
-    error = std::current_exception();
-  }
-  co_await out->close();
-  if (error) std::rethrow_exception(error);
+  co_await finally(
+      [&]() -> Task<void> {
+        const uint64_t most = most_for(disk);
+        GzipReader reader;
+        std::vector<std::byte> in(kUnpackBytes);
+        std::vector<std::byte> plain(kUnpackBytes);
+        uint64_t done = 0;
+        for (uint64_t at = 0; at < packed->length() && !reader.ended();) {
+          const size_t part = std::min<uint64_t>(in.size(), packed->length() - at);
+          co_await packed->read(at, MutableByteSpan(in).first(part));
+          at += part;
+          ByteSpan left = ByteSpan(in).first(part);
+          for (bool more = true; more;) {
+            const size_t got = co_await run_blocking([&] { return reader.read(left, plain); });
+            more = got == plain.size();
+            if (got > most - done)
+              invalid("'" + disk.file + "' unpacks to more than " + human_size(most) +
+                      ", which its disk cannot need");
+            if (got != 0) co_await out->write(done, ByteSpan(plain).first(got));
+            done += got;
+          }
+        }
+        if (!reader.ended()) invalid("'" + disk.file + "' ends inside of its gzip data");
+      },
+      [&] { return out->close(); });
   NodePtr result = co_await open_spool(*unpacked_, false);
   co_return result;
 }

@@ -1,5 +1,6 @@
 #include "block/driver.h"
 
+#include "async/finally.h"
 #include "format/packed/node.h"
 
 namespace cairn {
@@ -35,23 +36,21 @@ class PackedDriver : public Driver {
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
     NodePtr bytes = file;
-    std::exception_ptr error;
-    try {
-      if (request.flags.writable)
-        throw Error(ErrorKind::kDenied, "'" + file->filename() + "' is compressed with " +
-                                            std::string(name()) + " and can only be read")
-            .hint("Unpack it first, or convert it to a new image.");
-      auto packed =
-          std::make_shared<packed::PackedNode>(request.context, *this, std::move(file), packing_);
-      bytes = packed;
-      co_await packed->unpack();
-      NodePtr image = co_await request.open_over(bytes, "");
-      co_return image;
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await bytes->close();
-    std::rethrow_exception(error);
+    NodePtr result = co_await on_failure(
+        [&]() -> Task<NodePtr> {
+          if (request.flags.writable)
+            throw Error(ErrorKind::kDenied, "'" + file->filename() + "' is compressed with " +
+                                                std::string(name()) + " and can only be read")
+                .hint("Unpack it first, or convert it to a new image.");
+          auto packed = std::make_shared<packed::PackedNode>(request.context, *this,
+                                                             std::move(file), packing_);
+          bytes = packed;
+          co_await packed->unpack();
+          NodePtr image = co_await request.open_over(bytes, "");
+          co_return image;
+        },
+        [&] { return bytes->close(); });
+    co_return result;
   }
 
  private:

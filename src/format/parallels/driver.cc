@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "async/finally.h"
 #include "block/open_format.h"
 #include "format/parallels/bundle_node.h"
 #include "format/parallels/node.h"
@@ -77,17 +78,12 @@ class ParallelsDriver : public Driver {
   Task<NodePtr> open(OpenContext& request) const override {
     NodePtr file = co_await request.open_file();
     std::vector<std::byte> head(kProbeBytes);
-    std::exception_ptr error;
-    try {
-      co_await file->read(
-          0, MutableByteSpan(head).first(std::min<uint64_t>(head.size(), file->length())));
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (error) {
-      co_await file->close();
-      std::rethrow_exception(error);
-    }
+    co_await on_failure(
+        [&]() -> Task<void> {
+          co_await file->read(
+              0, MutableByteSpan(head).first(std::min<uint64_t>(head.size(), file->length())));
+        },
+        [&] { return file->close(); });
     request.probed_file = std::move(file);
     if (is_descriptor(head)) {
       NodePtr bundle = co_await open_format<ParallelsBundle>(request, *this);

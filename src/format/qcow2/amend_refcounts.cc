@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <set>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/driver.h"
 #include "format/qcow2/node.h"
@@ -67,16 +68,13 @@ Task<void> Qcow2Node::change_refcount_width(unsigned order, const AmendRequest& 
     const uint64_t wanted = needed + 2 + needed * 2 / (cluster() * 8 >> order);
     area = co_await allocate_locked(wanted, wanted, kClusterAtZero);
   }
-  std::exception_ptr error;
-  try {
-    co_await switch_refcounts(order, area, used, table_clusters, request);
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (error) {
-    if (header_.refcount_order != order) co_await change_refcount(area.first, area.count, -1);
-    std::rethrow_exception(error);
-  }
+  co_await on_failure(
+      [&]() -> Task<void> {
+        co_await switch_refcounts(order, area, used, table_clusters, request);
+      },
+      [&]() -> Task<void> {
+        if (header_.refcount_order != order) co_await change_refcount(area.first, area.count, -1);
+      });
 }
 
 Task<void> Qcow2Node::switch_refcounts(unsigned order, Run area, const std::set<uint64_t>& used,

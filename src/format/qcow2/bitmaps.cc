@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/context.h"
 #include "format/qcow2/node.h"
@@ -337,27 +338,24 @@ Task<void> Qcow2Node::store_bitmaps() {
   Header header = header_;
   Extensions extensions = extensions_;
   std::vector<std::byte> first_cluster;
-  std::exception_ptr error;
-  try {
-    co_await place_bitmaps(plan, entries, placed);
-    extensions.bitmaps = co_await place_bitmap_directory(entries, placed);
-    header.autoclear &= ~kAutoclearBitmaps;
-    if (extensions.bitmaps) header.autoclear |= kAutoclearBitmaps;
-    // The refcount structures may have moved meanwhile.
-    header.refcount_table_offset = header_.refcount_table_offset;
-    header.refcount_table_clusters = header_.refcount_table_clusters;
-    header.incompatible = incompatible_now();
-    first_cluster = encode_first_cluster(header, extensions);
-    co_await refcounts_->write_back();
-    co_await file_->flush();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (error) {
-    co_await free_ranges(placed);
-    co_await refcounts_->write_back();
-    std::rethrow_exception(error);
-  }
+  co_await on_failure(
+      [&]() -> Task<void> {
+        co_await place_bitmaps(plan, entries, placed);
+        extensions.bitmaps = co_await place_bitmap_directory(entries, placed);
+        header.autoclear &= ~kAutoclearBitmaps;
+        if (extensions.bitmaps) header.autoclear |= kAutoclearBitmaps;
+        // The refcount structures may have moved meanwhile.
+        header.refcount_table_offset = header_.refcount_table_offset;
+        header.refcount_table_clusters = header_.refcount_table_clusters;
+        header.incompatible = incompatible_now();
+        first_cluster = encode_first_cluster(header, extensions);
+        co_await refcounts_->write_back();
+        co_await file_->flush();
+      },
+      [&]() -> Task<void> {
+        co_await free_ranges(placed);
+        co_await refcounts_->write_back();
+      });
   std::vector<HostRange> freed;
   if (extensions_.bitmaps)
     freed.push_back({extensions_.bitmaps->directory_offset,

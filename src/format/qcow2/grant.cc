@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/debug.h"
 #include "format/qcow2/node.h"
@@ -269,19 +270,14 @@ Task<void> Qcow2Node::make_l2_table(uint64_t l1_index) {
     }
   }
   l2_->forget(table, cluster());
-  std::exception_ptr error;
-  try {
-    if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocWrite);
-    co_await file_->write(table, content);
-    co_await refcounts_->write_back();
-    co_await file_->flush();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (error) {
-    co_await give_back(table, 1);
-    std::rethrow_exception(error);
-  }
+  co_await on_failure(
+      [&]() -> Task<void> {
+        if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL2AllocWrite);
+        co_await file_->write(table, content);
+        co_await refcounts_->write_back();
+        co_await file_->flush();
+      },
+      [&] { return give_back(table, 1); });
   std::byte entry[8];
   store_be<uint64_t>(entry, 0, table | kCopied);
   if (DebugPort* port = debug_below()) co_await port->event(DebugEvent::kL1Update);

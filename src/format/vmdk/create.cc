@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "async/finally.h"
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/new_file.h"
@@ -101,15 +102,12 @@ Task<void> create_extent(Context& context, std::string path, uint64_t bytes, Sha
   open.flags.resize = true;
   open.flags.cache.no_flush = true;
   NodePtr file = co_await open_node(context, std::move(open));
-  std::exception_ptr error;
-  try {
-    const SparseHeader header = SparseHeader::fresh(bytes / kSector, false, zeroed);
-    co_await write_sparse(*file, header, "");
-  } catch (...) {
-    error = std::current_exception();
-  }
-  co_await file->close();
-  if (error) std::rethrow_exception(error);
+  co_await finally(
+      [&]() -> Task<void> {
+        const SparseHeader header = SparseHeader::fresh(bytes / kSector, false, zeroed);
+        co_await write_sparse(*file, header, "");
+      },
+      [&] { return file->close(); });
 }
 
 Task<uint32_t> parent_cid(Context& context, std::string image, std::string backing) {
