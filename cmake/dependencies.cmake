@@ -27,6 +27,12 @@ if(NOT PUGIXML_LIBRARY OR NOT PUGIXML_HEADER)
   cairn_missing("pugixml" libpugixml-dev)
 endif()
 
+# {fmt}: its headers alone; src/base/fmt.cc compiles the rest.
+find_path(FMT_HEADER fmt/format-inl.h)
+if(NOT FMT_HEADER)
+  cairn_missing("fmt" libfmt-dev)
+endif()
+
 # GnuTLS is bound at run time, when TLS is first asked for: only its headers are needed here.
 cairn_pkg(GNUTLS gnutls libgnutls28-dev)
 add_library(GNUTLS::Headers INTERFACE IMPORTED)

@@ -6,7 +6,7 @@
 BUILD_PACKAGES=(g++-12 cmake ninja-build pkg-config util-linux
   liburing-dev libgcrypt20-dev libgpg-error-dev nettle-dev libargon2-dev libseccomp-dev libedit-dev
   zlib1g-dev libdeflate-dev libzstd-dev libbz2-dev liblzma-dev liblz4-dev
-  libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libssh-dev libiscsi-dev librbd-dev libnfs-dev libglusterfs-dev libfuse3-dev fuse3)
+  libfmt-dev libpugixml-dev libgnutls28-dev libcurl4-gnutls-dev libssh-dev libiscsi-dev librbd-dev libnfs-dev libglusterfs-dev libfuse3-dev fuse3)
 
 # The packages that only the tests of one format or protocol need; those name them in their first lines: "# Packages: bximage".
 format_packages() {

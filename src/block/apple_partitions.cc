@@ -1,5 +1,7 @@
 #include "block/apple_partitions.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -41,8 +43,7 @@ Task<std::optional<PartitionTable>> read_map(PartitionSource& source, uint32_t b
     co_await source.read(at, entry);
     if (!has_mark(entry, "PM")) {
       if (number == 1) co_return std::nullopt;
-      table.warnings.push_back("entry " + std::to_string(number) +
-                               " of the partition map is damaged");
+      table.warnings.push_back(fmt::format("entry {} of the partition map is damaged", number));
       continue;
     }
     if (number == 1) {
@@ -54,8 +55,8 @@ Task<std::optional<PartitionTable>> read_map(PartitionSource& source, uint32_t b
     const uint64_t length = uint64_t{load_be<uint32_t>(entry, 12)} * block_bytes;
     if (length == 0) continue;
     if (offset == 0 || offset + length > source.length()) {
-      table.warnings.push_back("partition " + std::to_string(number) +
-                               " is left out: it is not within the disk");
+      table.warnings.push_back(
+          fmt::format("partition {} is left out: it is not within the disk", number));
       continue;
     }
     table.partitions.push_back({.number = number,

@@ -1,5 +1,7 @@
 #include "block/chunked_node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -74,8 +76,8 @@ Task<void> ChunkedNode::decode_into(uint64_t number, EncodedChunk chunk, Mutable
       decode(chunk, in, out);
   } catch (const Error& cause) {
     Error told(cause.kind(), cause.message());
-    const std::string place = filename() + ": " + name_of(number) + ", at byte " +
-                              std::to_string(chunk.offset) + " of the disk";
+    const std::string place =
+        fmt::format("{}: {}, at byte {} of the disk", filename(), name_of(number), chunk.offset);
     for (const std::string& line : cause.hints()) told.hint(place + ": " + line);
     if (cause.hints().empty()) told.hint(place + " could not be read.");
     error = std::make_exception_ptr(std::move(told));

@@ -1,5 +1,7 @@
 #include "block/dirty_bitmap.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <bit>
 
@@ -238,9 +240,9 @@ void DirtyBitmap::merge(const DirtyBitmap& source) {
   if (&source == this) return;
   const std::scoped_lock lock(mutex_, source.mutex_);
   if (length_ != source.length_)
-    throw Error(ErrorKind::kInvalid, "Bitmaps are of different sizes (destination size is " +
-                                         std::to_string(length_) + ", source size is " +
-                                         std::to_string(source.length_) + ") and can't be merged");
+    throw Error(ErrorKind::kInvalid, fmt::format("Bitmaps are of different sizes (destination size "
+                                                 "is {}, source size is {}) and can't be merged",
+                                                 length_, source.length_));
   const uint64_t count = source.bits();
   bool dirty = false;
   for (uint64_t at = 0, end = 0; at < count; at = end) {

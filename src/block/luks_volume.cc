@@ -1,5 +1,7 @@
 #include "block/luks_volume.h"
 
+#include <fmt/core.h>
+
 #include <cstdio>
 
 #include "async/runtime.h"
@@ -82,7 +84,7 @@ Task<std::unique_ptr<LuksVolume>> LuksVolume::read(LuksArea area, bool detached)
         area.node->length() > area.offset ? area.node->length() - area.offset : 0;
     co_await area.node->read(area.offset, MutableByteSpan(bytes, there));
     if (load_text(bytes, 0, 6) != kMagic) invalid("Volume is not in LUKS format");
-    invalid("The LUKS header is cut off after " + std::to_string(there) + " bytes");
+    invalid(fmt::format("The LUKS header is cut off after {} bytes", there));
   }
   try {
     co_await area.node->read(area.offset, bytes);
@@ -99,7 +101,7 @@ Task<SecureBytes> LuksVolume::read_material(size_t slot) {
   if (offset + material.size() > area_.length)
     invalid("Request for data outside of extension header");
   if (area_.offset + offset + uint64_t{header_.key_bytes} * kStripes > area_.node->length())
-    invalid("The key material of keyslot " + std::to_string(slot) + " is past the end of the file");
+    invalid(fmt::format("The key material of keyslot {} is past the end of the file", slot));
   const uint64_t there =
       std::min<uint64_t>(material.size(), area_.node->length() - area_.offset - offset);
   co_await area_.node->read(area_.offset + offset, MutableByteSpan(material).first(there));
@@ -217,12 +219,11 @@ Task<void> LuksVolume::add_slot(Context& context, const Options& options, bool f
   size_t slot = kSlots;
   if (const auto chosen = options.number("keyslot")) {
     if (*chosen >= kSlots)
-      invalid("Invalid keyslot " + std::to_string(static_cast<uint32_t>(*chosen)) +
-              " specified, must be between 0 and 7");
+      invalid(fmt::format("Invalid keyslot {} specified, must be between 0 and 7",
+                          static_cast<uint32_t>(*chosen)));
     slot = *chosen;
     if (header_.slots[slot].active && !force)
-      invalid("Refusing to overwrite active keyslot " + std::to_string(slot) +
-              " - please erase it first");
+      invalid(fmt::format("Refusing to overwrite active keyslot {} - please erase it first", slot));
   } else {
     for (size_t i = kSlots; i-- != 0;)
       if (!header_.slots[i].active) slot = i;
@@ -247,21 +248,23 @@ Task<void> LuksVolume::erase_slots(Context& context, const Options& options, boo
   KeyWork work(context.key_budget);
   if (const auto chosen = options.number("keyslot")) {
     if (*chosen >= kSlots)
-      invalid("Invalid keyslot " + std::to_string(static_cast<int32_t>(*chosen)) +
-              " specified, must be between 0 and 7");
+      invalid(fmt::format("Invalid keyslot {} specified, must be between 0 and 7",
+                          static_cast<int32_t>(*chosen)));
     const size_t slot = *chosen;
     if (old_secret != nullptr) {
       SecureBytes key;
       if (header_.slots[slot].active) key = co_await key_behind(slot, *old_secret, work);
       if (key.empty())
-        invalid("Given keyslot " + std::to_string(slot) +
-                " doesn't contain the given old password for erase operation");
+        invalid(fmt::format(
+            "Given keyslot {} doesn't contain the given old password for erase operation", slot));
     }
     if (!header_.slots[slot].active && !force)
-      invalid("Given keyslot " + std::to_string(slot) + " is already erased (inactive) ");
+      invalid(fmt::format("Given keyslot {} is already erased (inactive) ", slot));
     if (header_.slots[slot].active && active_slots() == 1 && !force)
-      invalid("Attempt to erase the only active keyslot " + std::to_string(slot) +
-              " which will erase all the data in the image irreversibly - refusing operation");
+      invalid(
+          fmt::format("Attempt to erase the only active keyslot {} which will erase all the data "
+                      "in the image irreversibly - refusing operation",
+                      slot));
     co_await erase(slot);
     co_return;
   }

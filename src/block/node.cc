@@ -1,5 +1,7 @@
 #include "block/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -37,8 +39,8 @@ void Node::check_range(uint64_t offset, uint64_t length) const {
   const auto end = checked_add(offset, length);
   if (!end || *end > static_cast<uint64_t>(INT64_MAX) || (!unbounded_ && *end > this->length()))
     throw Error(ErrorKind::kIo, "Input/output error")
-        .hint("The range " + std::to_string(offset) + "+" + std::to_string(length) +
-              " leaves the disk of " + std::to_string(this->length()) + " bytes.");
+        .hint(fmt::format("The range {}+{} leaves the disk of {} bytes.", offset, length,
+                          this->length()));
 }
 
 void Node::check_writable() {

@@ -1,5 +1,6 @@
 #include "block/open.h"
 
+#include <fmt/core.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -235,7 +236,7 @@ Task<const Driver*> Opener::format_on(Context& context, NodePtr bytes) {
 Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (spot.depth > kMaxDepth)
     throw Error(ErrorKind::kInvalid,
-                "The chain of images is deeper than " + std::to_string(kMaxDepth) + " layers");
+                fmt::format("The chain of images is deeper than {} layers", kMaxDepth));
   take_json_name(spot);
   auto detect = Node::DetectZeroes::kOff;
   std::string node_name;

@@ -1,5 +1,7 @@
 #include "block/partitions.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <set>
 
@@ -117,8 +119,8 @@ void add(PartitionTable& table, uint64_t disk_bytes, unsigned number, uint64_t f
   const auto length = checked_mul(count, table.sector_bytes);
   const auto end = offset && length ? checked_add(*offset, *length) : std::nullopt;
   if (!end || *end > disk_bytes || first == 0) {
-    table.warnings.push_back("partition " + std::to_string(number) +
-                             " is left out: it is not within the disk");
+    table.warnings.push_back(
+        fmt::format("partition {} is left out: it is not within the disk", number));
     return;
   }
   Partition partition;
@@ -222,8 +224,8 @@ Task<std::optional<PartitionTable>> read_gpt_at(PartitionSource& source, uint64_
     }
     if (entry.last < entry.first || entry.first < header->first_usable ||
         entry.last > header->last_usable) {
-      table.warnings.push_back("partition " + std::to_string(i + 1) +
-                               " is left out: it is not within the usable part of the disk");
+      table.warnings.push_back(fmt::format(
+          "partition {} is left out: it is not within the usable part of the disk", i + 1));
       continue;
     }
     add(table, source.length(), i + 1, entry.first, entry.last - entry.first + 1,
@@ -283,7 +285,7 @@ std::optional<GptHeader> GptHeader::decode(ByteSpan sector) {
   if (load_text(sector, 0, 8) != "EFI PART") return std::nullopt;
   const uint32_t header_bytes = load_le<uint32_t>(sector, 12);
   if (header_bytes < 92 || header_bytes > sector.size())
-    corrupt("the header claims a size of " + std::to_string(header_bytes) + " bytes");
+    corrupt(fmt::format("the header claims a size of {} bytes", header_bytes));
   std::vector<std::byte> copy(sector.begin(), sector.begin() + header_bytes);
   store_le<uint32_t>(copy, 16, 0);
   if (crc32(copy) != load_le<uint32_t>(sector, 16))
@@ -302,18 +304,17 @@ std::optional<GptHeader> GptHeader::decode(ByteSpan sector) {
 
 void GptHeader::validate(uint64_t own, uint64_t sectors, uint32_t sector_bytes) const {
   if (own_sector != own)
-    corrupt("the header in sector " + std::to_string(own) + " says that it is in sector " +
-            std::to_string(own_sector));
+    corrupt(fmt::format("the header in sector {} says that it is in sector {}", own, own_sector));
   if (entry_bytes < 128 || entry_bytes > kMostEntryBytes || !is_power_of_two(entry_bytes))
-    corrupt("entries of " + std::to_string(entry_bytes) + " bytes");
+    corrupt(fmt::format("entries of {} bytes", entry_bytes));
   if (entry_count == 0 || entry_count > kMostEntries || table_bytes() > kMostTableBytes)
-    corrupt("a table of " + std::to_string(entry_count) + " entries");
+    corrupt(fmt::format("a table of {} entries", entry_count));
   const uint64_t table_sectors = div_ceil(table_bytes(), sector_bytes);
   if (entries_sector < 2 || entries_sector >= sectors || table_sectors > sectors - entries_sector)
-    corrupt("the entries, from sector " + std::to_string(entries_sector) + " on, leave the disk");
+    corrupt(fmt::format("the entries, from sector {} on, leave the disk", entries_sector));
   if (first_usable > last_usable || last_usable >= sectors)
-    corrupt("the usable part of the disk is from sector " + std::to_string(first_usable) + " to " +
-            std::to_string(last_usable));
+    corrupt(fmt::format("the usable part of the disk is from sector {} to {}", first_usable,
+                        last_usable));
 }
 
 bool GptEntry::used() const {

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 
@@ -56,9 +58,10 @@ Task<uint64_t> FormatNode::stored_bytes(Node* host, uint64_t host_offset, uint64
   if (host_offset < whole) co_return std::min(length, whole - host_offset);
 
   const std::string& name = host->filename().empty() ? filename() : host->filename();
-  const std::string text = name + ": the data of the disk at offset " + std::to_string(offset) +
-                           " is past the end of the file (" + std::to_string(end) +
-                           " bytes); the file was cut off";
+  const std::string text = fmt::format(
+      "{}: the data of the disk at offset {} is past the end of the file ({} bytes); the file was "
+      "cut off",
+      name, offset, end);
   if (context().profile.past_end == PastEnd::kRefuse) refuse(text);
   warn_cut(text);
   co_return length;
@@ -93,9 +96,9 @@ Task<void> FormatNode::missing_table(Node* host, uint64_t host_offset, uint64_t 
   if (wanted) end = co_await current_length(*host, *wanted);
   if (wanted && *wanted <= end) co_return;
   const std::string& name = host->filename().empty() ? filename() : host->filename();
-  const std::string text = name + ": a table at offset " + std::to_string(host_offset) +
-                           " is past the end of the file (" + std::to_string(end) +
-                           " bytes); the file was cut off";
+  const std::string text = fmt::format(
+      "{}: a table at offset {} is past the end of the file ({} bytes); the file was cut off", name,
+      host_offset, end);
   if (context().profile.past_end == PastEnd::kRefuse && missing_tables_ == MissingTables::kRefuse)
     refuse(text);
   warn_cut(text);

@@ -1,6 +1,7 @@
 #include "block/spool.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,8 +43,9 @@ Spool::Spool(Context& context, std::string what, std::string instead)
 
 void Spool::add(ByteSpan bytes) {
   if (most_ && length_ + bytes.size() > *most_)
-    throw Error(ErrorKind::kTooLarge, "the content of " + what_ + " is more than " +
-                                          std::to_string(*most_) + " bytes, which is the budget")
+    throw Error(
+        ErrorKind::kTooLarge,
+        fmt::format("the content of {} is more than {} bytes, which is the budget", what_, *most_))
         .hint("--budget output=SIZE allows more.");
   if (length_ + bytes.size() > static_cast<uint64_t>(INT64_MAX))
     throw Error(ErrorKind::kTooLarge, "the content of " + what_ + " is too large");

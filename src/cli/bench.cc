@@ -1,5 +1,7 @@
 #include "operation/bench.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -23,7 +25,7 @@ void announce(const Session& session, const BenchOptions& options) {
       static_cast<unsigned long long>(options.step));
   session.say(line);
   if (options.flush_interval != 0)
-    session.say("Sending flush every " + std::to_string(options.flush_interval) + " requests\n");
+    session.say(fmt::format("Sending flush every {} requests\n", options.flush_interval));
   finish_output();
 }
 

@@ -1,5 +1,7 @@
 #include "operation/check.h"
 
+#include <fmt/core.h>
+
 #include <cstdio>
 
 #include "cli/progress.h"
@@ -14,10 +16,10 @@ void print_finding(std::string_view line) {
 }
 
 void print_repaired(const CheckResult& result) {
-  print("The following inconsistencies were found and repaired:\n\n    " +
-        std::to_string(result.leaks_fixed) + " leaked clusters\n    " +
-        std::to_string(result.corruptions_fixed) +
-        " corruptions\n\nDouble checking the fixed image now...\n");
+  print(
+      fmt::format("The following inconsistencies were found and repaired:\n\n    {} leaked "
+                  "clusters\n    {} corruptions\n\nDouble checking the fixed image now...\n",
+                  result.leaks_fixed, result.corruptions_fixed));
 }
 
 void print_json(const operation::CheckOutcome& outcome, const std::string& filename) {

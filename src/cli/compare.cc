@@ -1,5 +1,7 @@
 #include "operation/compare.h"
 
+#include <fmt/core.h>
+
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
@@ -63,8 +65,8 @@ int run_compare(Session& session, Arguments& arguments) {
       session.error("Sector allocation test failed for " + name, failure.error);
       return 3;
     }
-    session.error("Error while reading offset " + std::to_string(failure.offset) + " of " + name +
-                  ": " + failure.error.cause());
+    session.error(fmt::format("Error while reading offset {} of {}: {}", failure.offset, name,
+                              failure.error.cause()));
     return 4;
   }
   if (session.json) report(session, words, result);
@@ -74,13 +76,13 @@ int run_compare(Session& session, Arguments& arguments) {
       say("Strict mode: Image size mismatch!");
       return 1;
     case CompareResult::Kind::kStatus:
-      say("Strict mode: Offset " + std::to_string(result.offset) + " block status mismatch!");
+      say(fmt::format("Strict mode: Offset {} block status mismatch!", result.offset));
       return 1;
     case CompareResult::Kind::kContent:
       // QEMU's tool comes to the sizes once all that both have is the same.
       if (result.sizes_differ && result.offset >= result.common_length)
         say("Warning: Image size mismatch!");
-      say("Content mismatch at offset " + std::to_string(result.offset) + "!");
+      say(fmt::format("Content mismatch at offset {}!", result.offset));
       return 1;
     case CompareResult::Kind::kIdentical:
       break;

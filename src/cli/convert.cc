@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <cstdio>
 
 #include "cli/convert_options.h"
@@ -35,8 +37,9 @@ int convert_images(Session& session, const Arguments& arguments, ConvertPlan pla
     done = operation::convert(caller, std::move(plan));
   } catch (const operation::TargetDiffers& found) {
     progress.finish();
-    session.error("'" + report.names.back() + "' differs from the source at byte " +
-                  std::to_string(found.offset) + ", although writing reported no error");
+    session.error(
+        fmt::format("'{}' differs from the source at byte {}, although writing reported no error",
+                    report.names.back(), found.offset));
     std::fprintf(stderr,
                  "The target must not be used. Its storage, this machine's memory, or a program "
                  "that wrote meanwhile may be the cause.\n");

@@ -1,5 +1,7 @@
 #include "cli/convert_options.h"
 
+#include <fmt/core.h>
+
 #include <cstdlib>
 
 #include "cli/verbs.h"
@@ -27,10 +29,10 @@ ConvertOptions convert_job_options(const Session& session, const Arguments& argu
     const uint64_t bytes = size_argument(session, *text, "buffer size for sparse output");
     if (bytes % 512 != 0 || bytes > kMaxSparse)
       fail(session,
-           "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up "
-           "to " +
-               std::to_string(kMaxSparse) +
-               ". Select 0 to disable sparse detection (fully allocates output).");
+           fmt::format(
+               "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 "
+               "up to {}. Select 0 to disable sparse detection (fully allocates output).",
+               kMaxSparse));
     job.sparse_bytes = bytes;
   }
   if (const auto text = arguments.value('r'))

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include "base/size.h"
 #include "cli/escape.h"
 #include "cli/snapshot_table.h"
@@ -14,7 +16,7 @@ bool flag_of(const Value& object, std::string_view key) {
 }
 
 std::string size_text(uint64_t bytes) {
-  return human_size(bytes) + " (" + std::to_string(bytes) + " bytes)";
+  return fmt::format("{} ({} bytes)", human_size(bytes), bytes);
 }
 
 void print_node(const Value& info, const std::string& path, size_t indent, bool below) {

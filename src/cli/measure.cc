@@ -1,5 +1,7 @@
 #include "operation/measure.h"
 
+#include <fmt/core.h>
+
 #include "block/driver.h"
 #include "cli/help.h"
 #include "cli/progress.h"
@@ -52,9 +54,9 @@ int run_measure(Session& session, Arguments& arguments) {
     print(out.pretty(qemu::json_order) + "\n");
     return 0;
   }
-  print("required size: " + std::to_string(result.required) + "\n");
-  print("fully allocated size: " + std::to_string(result.fully_allocated) + "\n");
-  if (result.bitmaps) print("bitmaps size: " + std::to_string(*result.bitmaps) + "\n");
+  print(fmt::format("required size: {}\n", result.required));
+  print(fmt::format("fully allocated size: {}\n", result.fully_allocated));
+  if (result.bitmaps) print(fmt::format("bitmaps size: {}\n", *result.bitmaps));
   return 0;
 }
 

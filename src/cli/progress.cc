@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -36,7 +37,7 @@ int descriptor_of(std::string_view text) {
   if (fd < 0)
     throw UsageError{"Invalid progress option '" + std::string(text) + "': json[,fd=N] is known"};
   if (::fcntl(fd, F_GETFD) < 0)
-    throw UsageError{"Descriptor " + std::to_string(fd) + " of --progress is not open"};
+    throw UsageError{fmt::format("Descriptor {} of --progress is not open", fd)};
   return fd;
 }
 

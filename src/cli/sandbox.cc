@@ -1,6 +1,7 @@
 #include "cli/sandbox.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -389,9 +390,10 @@ int run_sandboxed(Session& session, Reach reach, const Budget& budget,
     const int signal = WTERMSIG(status);
     code = signal == SIGINT || signal == SIGTERM || signal == SIGHUP ? 128 + signal : 1;
     if (signal == SIGXCPU || signal == SIGKILL)
-      session.error("stopped: the image took more than its budget of " +
-                    std::to_string(budget.cpu_seconds) +
-                    " s of processor time\n--budget cpu=SECONDS gives it more.");
+      session.error(
+          fmt::format("stopped: the image took more than its budget of {} s of processor "
+                      "time\n--budget cpu=SECONDS gives it more.",
+                      budget.cpu_seconds));
     else if (signal == SIGSYS)
       session.error("stopped: reading the image led to a system call that reading never needs");
     else

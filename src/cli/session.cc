@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include <fmt/core.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -168,8 +169,8 @@ uint64_t size_argument(const Session& session, const std::string& text, std::str
     fail(session, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
   }
   if (error == SizeError::kRange || value < least)
-    fail(session, "Invalid " + std::string(what) + " specified. Must be between " +
-                      std::to_string(least) + " and " + std::to_string(most) + ".");
+    fail(session,
+         fmt::format("Invalid {} specified. Must be between {} and {}.", what, least, most));
   return value;
 }
 

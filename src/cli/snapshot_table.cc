@@ -1,5 +1,6 @@
 #include "cli/snapshot_table.h"
 
+#include <fmt/core.h>
 #include <time.h>
 
 #include <algorithm>
@@ -57,7 +58,7 @@ std::string tree_text(const Value& value, size_t indent) {
       entry(label, member->second);
     }
   } else if (const auto* items = value.get_if<Value::Array>()) {
-    for (size_t i = 0; i < items->size(); ++i) entry("[" + std::to_string(i) + "]", (*items)[i]);
+    for (size_t i = 0; i < items->size(); ++i) entry(fmt::format("[{}]", i), (*items)[i]);
   }
   return text;
 }

@@ -1,5 +1,6 @@
 #include "crypto/cipher.h"
 
+#include <fmt/core.h>
 #include <nettle/twofish.h>
 
 #include <algorithm>
@@ -269,8 +270,8 @@ CipherSpec CipherSpec::parse(const std::string& cipher, const std::string& mode_
       std::begin(kFamilies), std::end(kFamilies),
       [&](const FamilyRow& one) { return one.name == cipher && has_key_bits(one, bytes * 8); });
   if (row == std::end(kFamilies) || !even)
-    throw Error(ErrorKind::kUnsupported, "Algorithm '" + cipher + "' with key size " +
-                                             std::to_string(bytes) + " bytes not supported");
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("Algorithm '{}' with key size {} bytes not supported", cipher, bytes));
   spec.family = row->family;
   spec.key_bits = bytes * 8;
   const auto known_iv = std::find_if(std::begin(kIvs), std::end(kIvs),
@@ -292,9 +293,8 @@ void CipherSpec::validate() const {
   if (has_key_bits(row_of(family), iv_key * 8)) return;
   if (family == CipherFamily::kAes || family == CipherFamily::kSerpent ||
       family == CipherFamily::kTwofish)
-    throw Error(ErrorKind::kUnsupported, "No " + std::string(row_of(family).display) +
-                                             " cipher with key size " + std::to_string(iv_key) +
-                                             " available");
+    throw Error(ErrorKind::kUnsupported, fmt::format("No {} cipher with key size {} available",
+                                                     row_of(family).display, iv_key));
   throw Error(ErrorKind::kUnsupported, "Cipher " + algorithm_name() + " not supported with essiv");
 }
 
@@ -432,7 +432,7 @@ SecureBytes decrypt_padded(ByteSpan key, ByteSpan iv, ByteSpan in) {
   if (key.size() != 32) throw Error(ErrorKind::kInvalid, "Key should be 32 bytes in length");
   if (in.empty() || in.size() % 16 != 0)
     throw Error(ErrorKind::kInvalid,
-                "Encrypted data is " + std::to_string(in.size()) + " bytes, no multiple of 16");
+                fmt::format("Encrypted data is {} bytes, no multiple of 16", in.size()));
   const GcryptHandle handle(GCRY_CIPHER_AES256, GCRY_CIPHER_MODE_CBC, key);
   check_gcrypt(gcry_cipher_setiv(handle.get(), iv.data(), iv.size()), "cipher");
   SecureBytes out(in.size());
@@ -440,8 +440,9 @@ SecureBytes decrypt_padded(ByteSpan key, ByteSpan iv, ByteSpan in) {
                "cipher");
   const auto padding = static_cast<size_t>(out.back());
   if (padding > 16 || padding > out.size())
-    throw Error(ErrorKind::kInvalid, "Incorrect number of padding bytes (" +
-                                         std::to_string(padding) + ") found on decrypted data");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("Incorrect number of padding bytes ({}) found on decrypted data", padding));
   out.resize(out.size() - padding);
   return out;
 }

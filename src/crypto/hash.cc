@@ -1,6 +1,7 @@
 #include "crypto/hash.h"
 
 #include <argon2.h>
+#include <fmt/core.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -169,12 +170,15 @@ uint32_t pbkdf2_iterations(HashAlgorithm hash, size_t output_bytes, int64_t mill
   const uint64_t rate = pbkdf2_rate(hash, output_bytes);
   const auto scaled = checked_mul(rate, static_cast<uint64_t>(milliseconds));
   if (milliseconds < 0 || !scaled)
-    throw Error(ErrorKind::kInvalid, "PBKDF iterations " + std::to_string(rate) +
-                                         " too large to scale: Numerical result out of range");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("PBKDF iterations {} too large to scale: Numerical result out of range", rate));
   const uint64_t iterations = *scaled / 1000;
   if (iterations > UINT32_MAX)
-    throw Error(ErrorKind::kInvalid, "PBKDF iterations " + std::to_string(iterations) +
-                                         " larger than 4294967295: Numerical result out of range");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("PBKDF iterations {} larger than 4294967295: Numerical result out of range",
+                    iterations));
   return std::max(static_cast<uint32_t>(iterations / divisor), kFewest);
 }
 
@@ -189,10 +193,11 @@ void argon2(const Argon2Parameters& parameters, ByteSpan password, ByteSpan salt
       parameters.memory_kib < 8 * parameters.lanes || parameters.memory_kib > kMostMemoryKib ||
       parameters.memory_kib > machine_kib ||
       uint64_t{parameters.memory_kib} * parameters.passes > kMostWorkKib)
-    throw Error(ErrorKind::kInvalid,
-                "Argon2 is asked for with " + std::to_string(parameters.passes) + " passes over " +
-                    std::to_string(parameters.memory_kib) + " KiB in " +
-                    std::to_string(parameters.lanes) + " lanes, which is not sound");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format(
+            "Argon2 is asked for with {} passes over {} KiB in {} lanes, which is not sound",
+            parameters.passes, parameters.memory_kib, parameters.lanes));
   argon2_context context = {};
   context.out = reinterpret_cast<uint8_t*>(out.data());
   context.outlen = static_cast<uint32_t>(out.size());
@@ -209,7 +214,7 @@ void argon2(const Argon2Parameters& parameters, ByteSpan password, ByteSpan salt
   const int error = argon2_ctx(&context, parameters.id ? Argon2_id : Argon2_i);
   if (error == ARGON2_MEMORY_ALLOCATION_ERROR)
     throw Error(ErrorKind::kNoMemory,
-                "Not enough memory for Argon2 (" + std::to_string(parameters.memory_kib) + " KiB)");
+                fmt::format("Not enough memory for Argon2 ({} KiB)", parameters.memory_kib));
   if (error != ARGON2_OK)
     throw Error(ErrorKind::kInvalid, std::string("Argon2: ") + argon2_error_message(error));
 }

@@ -1,5 +1,6 @@
 #include "crypto/key_budget.h"
 
+#include <fmt/core.h>
 #include <time.h>
 
 #include <algorithm>
@@ -28,12 +29,10 @@ void KeyWork::spend(std::string_view what, std::string_view need, double seconds
   if (spent_ <= static_cast<double>(budget_.seconds)) return;
   const auto whole = static_cast<uint64_t>(spent_) + 1;
   throw Error(ErrorKind::kInvalid,
-              std::string(what) + " asks for " + std::string(need) +
-                  " to derive the key; with the key slots before it that would take " +
-                  std::to_string(whole) + " seconds here, and the limit is " +
-                  std::to_string(budget_.seconds))
-      .hint("If you trust the image, --key-budget time=" + std::to_string(whole * 2) +
-            " allows it.");
+              fmt::format("{} asks for {} to derive the key; with the key slots before it that "
+                          "would take {} seconds here, and the limit is {}",
+                          what, need, whole, budget_.seconds))
+      .hint(fmt::format("If you trust the image, --key-budget time={} allows it.", whole * 2));
 }
 
 void KeyWork::pbkdf2(std::string_view what, HashAlgorithm hash, size_t output_bytes,
@@ -55,8 +54,8 @@ void KeyWork::argon2(std::string_view what, const Argon2Parameters& parameters) 
                 std::string(what) + " asks for " + human_size(memory) +
                     " of memory to derive the key (Argon2), and the limit is " +
                     human_size(budget_.memory_bytes))
-        .hint("If you trust the image, --key-budget memory=" +
-              std::to_string((memory + (1 << 20) - 1) >> 20) + "M allows it.");
+        .hint(fmt::format("If you trust the image, --key-budget memory={}M allows it.",
+                          (memory + (1 << 20) - 1) >> 20));
   const uint64_t work = uint64_t{parameters.memory_kib} * parameters.passes;
   if (work <= kQuickKib || parameters.lanes == 0) return;
   SecureBytes out(32);
@@ -66,7 +65,7 @@ void KeyWork::argon2(std::string_view what, const Argon2Parameters& parameters) 
   cairn::argon2(probe, bytes_of("password"), bytes_of("somesalt"), out);
   // One lane is one thread: the library computes in as many as there are lanes.
   const double each = std::max(processor_seconds() - begin, 1e-6) / probe.memory_kib;
-  spend(what, std::to_string(parameters.passes) + " passes over " + human_size(memory),
+  spend(what, fmt::format("{} passes over {}", parameters.passes, human_size(memory)),
         each * static_cast<double>(work));
 }
 

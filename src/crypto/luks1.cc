@@ -1,5 +1,7 @@
 #include "crypto/luks1.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -20,7 +22,7 @@ std::string text_field(ByteSpan bytes, size_t offset, const char* what) {
 }
 
 [[noreturn]] void bad_slot(size_t index, const std::string& what) {
-  throw Error(ErrorKind::kInvalid, "Keyslot " + std::to_string(index) + " " + what);
+  throw Error(ErrorKind::kInvalid, fmt::format("Keyslot {} {}", index, what));
 }
 
 }  // namespace
@@ -42,8 +44,7 @@ Header Header::decode(ByteSpan bytes, bool detached) {
   if (load_text(bytes, 0, 6) != kMagic)
     throw Error(ErrorKind::kInvalid, "Volume is not in LUKS format");
   if (const auto version = load_be<uint16_t>(bytes, 6); version != 1)
-    throw Error(ErrorKind::kUnsupported,
-                "LUKS version " + std::to_string(version) + " is not supported");
+    throw Error(ErrorKind::kUnsupported, fmt::format("LUKS version {} is not supported", version));
   Header header;
   header.cipher_name = text_field(bytes, 8, "cipher name");
   header.cipher_mode = text_field(bytes, 40, "cipher mode");
@@ -72,8 +73,7 @@ Header Header::decode(ByteSpan bytes, bool detached) {
     slot.material_offset = uint64_t{load_be<uint32_t>(bytes, at + 40)} * kSectorBytes;
     slot.stripes = load_be<uint32_t>(bytes, at + 44);
     if (slot.stripes != kStripes)
-      bad_slot(i, "is corrupted (stripes " + std::to_string(slot.stripes) +
-                      " != " + std::to_string(kStripes) + ")");
+      bad_slot(i, fmt::format("is corrupted (stripes {} != {})", slot.stripes, kStripes));
     if (state != kActive && state != kInactive) bad_slot(i, "state (active/disable) is corrupted");
     if (slot.active && slot.iterations == 0) bad_slot(i, "iteration count is zero");
     if (slot.material_offset < align_up(kBytes, kSectorBytes))
@@ -86,8 +86,8 @@ Header Header::decode(ByteSpan bytes, bool detached) {
       const uint64_t a = header.slots[i].material_offset;
       const uint64_t b = header.slots[j].material_offset;
       if (a < b + area && b < a + area)
-        throw Error(ErrorKind::kInvalid, "Keyslots " + std::to_string(i) + " and " +
-                                             std::to_string(j) + " are overlapping in the header");
+        throw Error(ErrorKind::kInvalid,
+                    fmt::format("Keyslots {} and {} are overlapping in the header", i, j));
     }
   }
   header.cipher = CipherSpec::parse(header.cipher_name, header.cipher_mode, header.key_bytes);

@@ -1,5 +1,7 @@
 #include "crypto/luks2.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 
@@ -108,13 +110,12 @@ Keyslot decode_slot(const std::string& name, const Value& value, uint64_t header
   const uint64_t area_key = number(area, "key_size", where);
   if (slot.key_bytes == 0 || slot.key_bytes > kMostKeyBytes || stripes == 0 ||
       stripes > kMostStripes || area_key > kMostKeyBytes)
-    wrong(where + " has a key of " + std::to_string(slot.key_bytes) + " bytes in " +
-          std::to_string(stripes) + " stripes");
+    wrong(fmt::format("{} has a key of {} bytes in {} stripes", where, slot.key_bytes, stripes));
   slot.stripes = static_cast<uint32_t>(stripes);
   const uint64_t needed = align_up(slot.key_bytes * stripes, 512);
   if (slot.offset < headers_bytes || slot.offset % 512 != 0 || slot.bytes < needed ||
       !checked_add(slot.offset, slot.bytes))
-    wrong(where + " has its area at " + std::to_string(slot.offset) + ", where it cannot be");
+    wrong(fmt::format("{} has its area at {}, where it cannot be", where, slot.offset));
   slot.bytes = needed;
   slot.cipher = parse_encryption(text(area, "encryption", where), area_key);
   const Value& kdf = member(value, "kdf", where);
@@ -124,7 +125,7 @@ Keyslot decode_slot(const std::string& name, const Value& value, uint64_t header
     slot.hash = hash(kdf, "hash", where);
     slot.iterations = number(kdf, "iterations", where);
     if (slot.iterations == 0 || slot.iterations > UINT32_MAX)
-      wrong(where + " has an iteration count of " + std::to_string(slot.iterations));
+      wrong(fmt::format("{} has an iteration count of {}", where, slot.iterations));
   } else if (type == "argon2i" || type == "argon2id") {
     const auto narrow = [&](std::string_view key) {
       return static_cast<uint32_t>(std::min<uint64_t>(number(kdf, key, where), UINT32_MAX));
@@ -153,11 +154,11 @@ Header Header::decode(ByteSpan bytes, uint64_t offset) {
   header.uuid = load_text(bytes, 168, 40);
   if (!is_power_of_two(header.bytes) || header.bytes < kLeastHeaderBytes ||
       header.bytes > kMostHeaderBytes)
-    throw Error(ErrorKind::kInvalid, "LUKS2 header: a size of " + std::to_string(header.bytes) +
-                                         " bytes is not allowed");
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("LUKS2 header: a size of {} bytes is not allowed", header.bytes));
   if (const auto place = load_be<uint64_t>(bytes, 256); place != offset)
-    throw Error(ErrorKind::kInvalid, "LUKS2 header: found at " + std::to_string(offset) +
-                                         " but made for " + std::to_string(place));
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("LUKS2 header: found at {} but made for {}", offset, place));
   return header;
 }
 
@@ -183,9 +184,10 @@ Metadata Metadata::decode(std::string_view json, uint64_t headers_bytes) {
   }
   const Value::Object& segments = object(root, "segments");
   if (segments.size() != 1)
-    throw Error(ErrorKind::kUnsupported,
-                "LUKS2 images with " + std::to_string(segments.size()) +
-                    " segments are not supported: one that is encrypted is");
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format("LUKS2 images with {} segments are not supported: one that is encrypted is",
+                    segments.size()));
   const auto& [segment_name, segment] = segments.front();
   const std::string where = "segment " + segment_name;
   if (const std::string type = text(segment, "type", where); type != "crypt")
@@ -199,7 +201,7 @@ Metadata Metadata::decode(std::string_view json, uint64_t headers_bytes) {
   result.first_iv = number(segment, "iv_tweak", where);
   const uint64_t sector = number(segment, "sector_size", where);
   if (!is_power_of_two(sector) || sector < 512 || sector > 4096)
-    wrong("sectors of " + std::to_string(sector) + " bytes");
+    wrong(fmt::format("sectors of {} bytes", sector));
   result.sector_bytes = static_cast<uint32_t>(sector);
   if (result.payload_offset % 512 != 0 || result.payload_offset > INT64_MAX)
     wrong("the payload is at " + std::to_string(result.payload_offset));

@@ -1,5 +1,7 @@
 #include "job/convert.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -44,8 +46,7 @@ uint64_t fit(uint64_t unit, const Node& node) {
 }
 
 Error at_byte(const Error& cause, std::string_view doing, uint64_t offset) {
-  return cause.behind("error while " + std::string(doing) + " " + std::to_string(offset) + ": " +
-                      cause.cause());
+  return cause.behind(fmt::format("error while {} {}: {}", doing, offset, cause.cause()));
 }
 
 }  // namespace
@@ -469,9 +470,9 @@ Task<void> Convert::read_salvaging(uint64_t offset, MutableByteSpan out) {
 Task<void> Convert::throttle(uint64_t bytes) {
   const uint64_t stored = stored_.fetch_add(bytes) + bytes;
   if (options_.most_output != 0 && stored > options_.most_output)
-    throw Error(ErrorKind::kTooLarge, "the content is larger than the " +
-                                          std::to_string(options_.most_output) +
-                                          " bytes that may be written");
+    throw Error(ErrorKind::kTooLarge,
+                fmt::format("the content is larger than the {} bytes that may be written",
+                            options_.most_output));
   co_await writes_.admit(bytes, &cancel_);
 }
 

@@ -1,5 +1,7 @@
 #include "job/difference.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -230,9 +232,9 @@ Task<void> Difference::keep(uint64_t offset, ByteSpan bytes, bool compress) {
     }
     const uint64_t written = written_.fetch_add(bytes.size()) + bytes.size();
     if (options_.most_output != 0 && written > options_.most_output)
-      throw Error(ErrorKind::kTooLarge, "the content is larger than the " +
-                                            std::to_string(options_.most_output) +
-                                            " bytes that may be written");
+      throw Error(ErrorKind::kTooLarge,
+                  fmt::format("the content is larger than the {} bytes that may be written",
+                              options_.most_output));
     // Nothing is compressed over what takes space.
     if (whole && !options_.own_stays) co_await target_->write_zeroes(offset, bytes.size(), zeroes);
     if (whole)

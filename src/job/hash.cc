@@ -1,5 +1,7 @@
 #include "job/hash.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "async/task_group.h"
@@ -20,7 +22,7 @@ constexpr uint64_t kHoleBytes = 64 << 20;
 
 Error at_byte(const Error& cause, uint64_t offset) {
   Error error(cause.kind(),
-              "error while reading at byte " + std::to_string(offset) + ": " + cause.cause());
+              fmt::format("error while reading at byte {}: {}", offset, cause.cause()));
   if (cause.message() != cause.cause()) error.hint(cause.message());
   for (const std::string& line : cause.hints()) error.hint(line);
   return error;

@@ -1,5 +1,6 @@
 #include "job/pipe_input.h"
 
+#include <fmt/core.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -50,9 +51,9 @@ size_t PipeReader::unpack_some(MutableByteSpan out) {
     try {
       unpacker_->step(packed_, room, ended_);
     } catch (const Error& error) {
-      throw Error(error.kind(), name_ + " cannot be unpacked: " + error.message() + ", at byte " +
-                                    std::to_string(received_ - packed_.size()) + ", after " +
-                                    std::to_string(content_) + " bytes of content")
+      throw Error(error.kind(),
+                  fmt::format("{} cannot be unpacked: {}, at byte {}, after {} bytes of content",
+                              name_, error.message(), received_ - packed_.size(), content_))
           .hint("What came is incomplete or damaged.");
     }
     if (room.size() == out.size() && packed_.size() == before && ended_) {

@@ -1,5 +1,7 @@
 #include "job/pipe_output.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -59,9 +61,9 @@ Task<void> PipeOutput::finish() {
 
 Task<void> PipeOutput::send_at(uint64_t offset, ByteSpan bytes) {
   if (offset < sent_)
-    throw Error(ErrorKind::kIo, filename() + ": byte " + std::to_string(offset) +
-                                    " would have to be written after byte " +
-                                    std::to_string(sent_) + " was sent");
+    throw Error(ErrorKind::kIo,
+                fmt::format("{}: byte {} would have to be written after byte {} was sent",
+                            filename(), offset, sent_));
   co_await send_until(offset);
   co_await send(bytes);
   if (sent_ > length()) set_length(sent_);

@@ -1,6 +1,7 @@
 #include "job/replacement.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
@@ -56,8 +57,9 @@ FileReplacement::FileReplacement(const std::string& path) {
     throw Error(ErrorKind::kInvalid, "'" + path + "' is not a regular file")
         .hint("Name a new file to write to.");
   if (old_.st_nlink > 1)
-    throw Error(ErrorKind::kInvalid, "'" + path + "' has " + std::to_string(old_.st_nlink) +
-                                         " names (hard links), which would come apart")
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("'{}' has {} names (hard links), which would come apart", path, old_.st_nlink))
         .hint("Name a new file to write to.");
   const size_t slash = path_.rfind('/');
   folder_ = path_.substr(0, slash + 1);

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <cerrno>
 
 #include "net/nbd_wire.h"
@@ -81,8 +83,8 @@ std::string_view name_of(Option option) {
 }
 
 Error OptionReplyHeader::refusal(const std::string& text) const {
-  const std::string what = " option " + std::to_string(static_cast<unsigned>(option)) + " (" +
-                           std::string(name_of(option)) + ")";
+  const std::string what =
+      fmt::format(" option {} ({})", static_cast<unsigned>(option), name_of(option));
   ErrorKind kind = ErrorKind::kInvalid;
   std::string message;
   switch (type) {

@@ -1,5 +1,7 @@
 #include "net/nbd_wire.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -23,8 +25,7 @@ void put_text(Bytes& out, std::string_view text) {
 
 void expect_size(ByteSpan bytes, size_t size, const char* what) {
   if (bytes.size() != size)
-    invalid(std::string(what) + " of " + std::to_string(bytes.size()) + " bytes, " +
-            std::to_string(size) + " expected");
+    invalid(fmt::format("{} of {} bytes, {} expected", what, bytes.size(), size));
 }
 
 // Reads a message front to back; every step is checked against what is left.
@@ -235,14 +236,14 @@ BlockSizeInfo BlockSizeInfo::decode(ByteSpan bytes) {
                            .preferred = load_be<uint32_t>(bytes, 6),
                            .maximum = load_be<uint32_t>(bytes, 10)};
   if (!is_power_of_two(info.minimum))
-    invalid("server requested minimum block size " + std::to_string(info.minimum) +
-            " that is not a power of two");
+    invalid(fmt::format("server requested minimum block size {} that is not a power of two",
+                        info.minimum));
   if (!is_power_of_two(info.preferred) || info.preferred < info.minimum)
-    invalid("server requested preferred block size " + std::to_string(info.preferred) +
-            " that does not fit its minimum " + std::to_string(info.minimum));
+    invalid(fmt::format("server requested preferred block size {} that does not fit its minimum {}",
+                        info.preferred, info.minimum));
   if (info.maximum < info.minimum)
-    invalid("server requested maximum block size " + std::to_string(info.maximum) +
-            " below its minimum " + std::to_string(info.minimum));
+    invalid(fmt::format("server requested maximum block size {} below its minimum {}", info.maximum,
+                        info.minimum));
   return info;
 }
 

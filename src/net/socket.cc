@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -71,7 +72,7 @@ Target unix_target(const SocketAddress& address) {
   const size_t room = sizeof name->sun_path - (address.abstract ? 1 : 0);
   if (address.path.size() > room || (!address.abstract && address.path.size() == room))
     throw Error(ErrorKind::kInvalid, "UNIX socket path '" + address.path + "' is too long")
-        .hint("Path must be less than " + std::to_string(sizeof name->sun_path) + " bytes");
+        .hint(fmt::format("Path must be less than {} bytes", sizeof name->sun_path));
   if (address.path.empty()) throw Error(ErrorKind::kInvalid, "UNIX socket path is empty");
   std::memcpy(name->sun_path + (address.abstract ? 1 : 0), address.path.data(),
               address.path.size());

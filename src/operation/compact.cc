@@ -1,6 +1,7 @@
 #include "operation/compact.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -301,8 +302,10 @@ class Compaction {
     }
     if (failure) throw failure->error;
     if (result.kind != CompareResult::Kind::kIdentical)
-      throw Error(ErrorKind::kIo, "what was written differs from '" + plan_.name + "' at byte " +
-                                      std::to_string(result.offset) + "; the image is untouched");
+      throw Error(
+          ErrorKind::kIo,
+          fmt::format("what was written differs from '{}' at byte {}; the image is untouched",
+                      plan_.name, result.offset));
   }
 
   // A new file stays.

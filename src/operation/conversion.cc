@@ -1,5 +1,7 @@
 #include "operation/conversion.h"
 
+#include <fmt/core.h>
+
 #include "base/arith.h"
 #include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/compressed_writer.h"
@@ -323,9 +325,9 @@ class Conversion {
     }
     if (failure) {
       const std::string where = failure->image == 0 ? "the source" : "'" + plan_.target + "'";
-      throw Error(failure->error.kind(), "error while verifying: reading " + where + " at byte " +
-                                             std::to_string(begin + failure->offset) + ": " +
-                                             failure->error.cause());
+      throw Error(failure->error.kind(),
+                  fmt::format("error while verifying: reading {} at byte {}: {}", where,
+                              begin + failure->offset, failure->error.cause()));
     }
     if (result.kind == CompareResult::Kind::kIdentical) co_return;
     throw TargetDiffers{begin + result.offset};

@@ -1,3 +1,4 @@
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,8 +68,10 @@ Task<size_t> StandardInput::read(MutableByteSpan out) {
   const size_t got = co_await reader_->read(out);
   length_ += got;
   if (const auto most = most_content(); most && length_ > *most)
-    throw Error(ErrorKind::kTooLarge, "the content of standard input is more than " +
-                                          std::to_string(*most) + " bytes, which is the budget")
+    throw Error(
+        ErrorKind::kTooLarge,
+        fmt::format("the content of standard input is more than {} bytes, which is the budget",
+                    *most))
         .hint("--budget output=SIZE allows more.");
   if (detect_) {
     const ByteSpan last = ByteSpan(out).first(got).last(std::min(got, kProbedTail));

@@ -1,5 +1,7 @@
 #include "operation/presets.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "async/finally.h"
@@ -122,8 +124,8 @@ Task<std::string> finding_of(const Preset& preset, const PresetImage& wanted, No
   if (image->driver().name() != wanted.format)
     co_return "it is of the format " + std::string(image->driver().name());
   if (!is_aligned(image->length(), preset.unit))
-    co_return "the disk has " + std::to_string(image->length()) +
-        " bytes, which is not a multiple of " + human_size(preset.unit);
+    co_return fmt::format("the disk has {} bytes, which is not a multiple of {}", image->length(),
+                          human_size(preset.unit));
   if (!backing_name_of(*image).empty()) co_return "it has a backing file";
   const Value info = specific_info_of(*image);
   if (wanted.format == "qcow2" && !said(info, "data-file").empty())

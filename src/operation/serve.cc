@@ -1,6 +1,7 @@
 #include "operation/serve.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,9 +41,9 @@ uint64_t export_size(const ImagePlan& plan, const Node& node) {
   if (plan.exact_size && node.filtered() != nullptr && node.filtered()->length() != 0)
     length = std::min(length, node.filtered()->length());
   if (plan.offset > length)
-    throw Error(ErrorKind::kInvalid, "Offset (" + std::to_string(plan.offset) +
-                                         ") cannot be greater than size of the containing file (" +
-                                         std::to_string(length) + ")");
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("Offset ({}) cannot be greater than size of the containing file ({})",
+                            plan.offset, length));
   length -= plan.offset;
   return plan.exact_size ? length : align_down(length, 512);
 }

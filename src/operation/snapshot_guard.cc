@@ -1,5 +1,7 @@
 #include "operation/snapshot_guard.h"
 
+#include <fmt/core.h>
+
 #include "block/capabilities/snapshot_store.h"
 
 namespace cairn::operation {
@@ -9,9 +11,8 @@ void check_snapshots_stay(const Caller& caller, const Node& node, const std::str
   const size_t count = snapshots_of(node).size();
   if (count == 0) return;
   const std::string text =
-      "'" + name + "' has " + std::to_string(count) +
-      (count == 1 ? " internal snapshot that shows" : " internal snapshots that show") +
-      " other content when its backing file changes";
+      fmt::format("'{}' has {}{} other content when its backing file changes", name, count,
+                  count == 1 ? " internal snapshot that shows" : " internal snapshots that show");
   if (caller.guarded && !force)
     throw Error(ErrorKind::kInvalid, text)
         .hint("Nothing was changed. Copy the snapshots first (cairn convert -l), or use --force.");

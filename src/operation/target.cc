@@ -1,5 +1,6 @@
 #include "operation/target.h"
 
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -135,9 +136,10 @@ void check_target_size(const Caller& caller, const Node& target, uint64_t size, 
   if (!created || caller.guarded || target.length() == size) return;
   for (const OptionSpec& option : target.driver().create_options())
     if (option.name == "force_size")
-      caller.warn("the VHD disk grows from " + std::to_string(size) + " to " +
-                  std::to_string(target.length()) +
-                  " bytes, the next CHS geometry; -o force_size=on keeps the size");
+      caller.warn(
+          fmt::format("the VHD disk grows from {} to {} bytes, the next CHS geometry; -o "
+                      "force_size=on keeps the size",
+                      size, target.length()));
 }
 
 }  // namespace cairn::operation

@@ -1,5 +1,6 @@
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <spawn.h>
 #include <sys/mount.h>
@@ -131,12 +132,12 @@ std::string unmount(const Caller& caller, const std::string& name, std::chrono::
   while (!try_unmount(path)) {
     caller.cancel.check();
     if (Clock::now() >= end)
-      still_there(name,
-                  "is still in use after " + std::to_string(patience.count()) +
-                      " seconds, and stays mounted",
-                  "Close the programs that use it (`fuser -v -m " + name +
-                      "` lists them) and try again; only the user who mounted it, or root, may "
-                      "unmount it.");
+      still_there(
+          name,
+          fmt::format("is still in use after {} seconds, and stays mounted", patience.count()),
+          "Close the programs that use it (`fuser -v -m " + name +
+              "` lists them) and try again; only the user who mounted it, or root, may "
+              "unmount it.");
     std::this_thread::sleep_for(kPause);
   }
   if (server.get() >= 0) wait_for_server(caller, name, server.get(), end);

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -18,7 +19,7 @@ Buffer::Buffer(const Shell& shell, uint64_t bytes, uint8_t fill)
 
 uint64_t sector_aligned(uint64_t value, const char* what) {
   if (value % 512 != 0)
-    throw Failed{std::to_string(value) + " is not a sector-aligned value for '" + what + "'"};
+    throw Failed{fmt::format("{} is not a sector-aligned value for '{}'", value, what)};
   return value;
 }
 
@@ -27,8 +28,7 @@ uint64_t vector_length(const Shell& shell, const std::vector<std::string>& words
   for (size_t i = 1; i < words.size(); ++i) {
     const uint64_t length = number(shell, words[i]);
     if (length > kMostBytes)
-      throw Failed{"Argument '" + words[i] + "' exceeds maximum size " +
-                   std::to_string(kMostBytes)};
+      throw Failed{fmt::format("Argument '{}' exceeds maximum size {}", words[i], kMostBytes)};
     if (length > kMostBytes - total)
       throw Failed{"The total number of bytes exceed the maximum size " +
                    std::to_string(kMostBytes)};
@@ -117,8 +117,7 @@ Task<bool> read_command(Shell& shell, std::vector<std::string> line) {
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length = number(shell, words.rest()[1]);
   if (length > kMostBytes)
-    throw Failed{"length cannot exceed " + std::to_string(kMostBytes) + ", given " +
-                 words.rest()[1]};
+    throw Failed{fmt::format("length cannot exceed {}, given {}", kMostBytes, words.rest()[1])};
   if (!check.wanted && (words.has('l') || words.has('s'))) throw WrongUsage{};
   if (!words.has('l')) check_length = check.offset <= length ? length - check.offset : 0;
   if (check.offset > length || check_length > length - check.offset)
@@ -169,8 +168,8 @@ Task<bool> write_command(Shell& shell, std::vector<std::string> line) {
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length = number(shell, words.rest()[1]);
   if (length > kMostBytes && !words.has('n'))
-    throw Failed{"length cannot exceed " + std::to_string(kMostBytes) + " without -n, given " +
-                 words.rest()[1]};
+    throw Failed{
+        fmt::format("length cannot exceed {} without -n, given {}", kMostBytes, words.rest()[1])};
   if (words.has('b') || words.has('c')) {
     sector_aligned(offset, "offset");
     sector_aligned(length, "count");
@@ -228,8 +227,7 @@ Task<bool> discard_command(Shell& shell, std::vector<std::string> line) {
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length = number(shell, words.rest()[1]);
   if (length > kMostBytes)
-    throw Failed{"length cannot exceed " + std::to_string(kMostBytes) + ", given " +
-                 words.rest()[1]};
+    throw Failed{fmt::format("length cannot exceed {}, given {}", kMostBytes, words.rest()[1])};
   const Clock clock;
   double seconds = 0;
   try {

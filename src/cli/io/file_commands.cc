@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "block/capabilities/capabilities.h"
@@ -177,8 +179,8 @@ Task<bool> alloc_command(Shell& shell, std::vector<std::string> line) {
     at += extent.length;
     left -= extent.length;
   }
-  print(std::to_string(sum) + "/" + std::to_string(asked) + " bytes allocated at offset " +
-        units(static_cast<double>(offset)) + "\n");
+  print(fmt::format("{}/{} bytes allocated at offset {}\n", sum, asked,
+                    units(static_cast<double>(offset))));
   co_return true;
 }
 

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <cctype>
 #include <cstdio>
 
@@ -80,8 +82,8 @@ void dump(ByteSpan bytes, uint64_t offset) {
 bool verify(ByteSpan bytes, uint8_t pattern, uint64_t offset) {
   for (const std::byte byte : bytes) {
     if (byte == std::byte{pattern}) continue;
-    print("Pattern verification failed at offset " + std::to_string(offset) + ", " +
-          std::to_string(bytes.size()) + " bytes\n");
+    print(
+        fmt::format("Pattern verification failed at offset {}, {} bytes\n", offset, bytes.size()));
     return false;
   }
   return true;

@@ -1,5 +1,6 @@
 #include "cli/io/shell.h"
 
+#include <fmt/core.h>
 #include <getopt.h>
 #include <signal.h>
 
@@ -130,9 +131,9 @@ bool count_fits(const Command& command, const std::string& typed, int count) {
   else if (command.least == command.most)
     expected = std::to_string(command.least);
   else
-    expected = "between " + std::to_string(command.least) + " and " + std::to_string(command.most);
-  complain("bad argument count " + std::to_string(count) + " to " + typed + ", expected " +
-           expected + " arguments");
+    expected = fmt::format("between {} and {}", command.least, command.most);
+  complain(
+      fmt::format("bad argument count {} to {}, expected {} arguments", count, typed, expected));
   return false;
 }
 

@@ -1,5 +1,7 @@
 #include "cli/nbd/list.h"
 
+#include <fmt/core.h>
+
 #include <cstdio>
 
 #include "cli/report.h"
@@ -17,7 +19,7 @@ void print_export(const ListedExport& item, bool extended) {
   if (!item.description.empty())
     print("  description: " + printable(item.description, kMaxString) + "\n");
   if (item.info) {
-    print("  size:  " + std::to_string(item.info->size) + "\n");
+    print(fmt::format("  size:  {}\n", item.info->size));
     char flags[32];
     std::snprintf(flags, sizeof flags, "  flags: 0x%x (", item.info->flags);
     std::string line = flags;
@@ -26,13 +28,13 @@ void print_export(const ListedExport& item, bool extended) {
     print(line + " )\n");
   }
   if (item.sizes) {
-    print("  min block: " + std::to_string(item.sizes->minimum) + "\n");
-    print("  opt block: " + std::to_string(item.sizes->preferred) + "\n");
-    print("  max block: " + std::to_string(item.sizes->maximum) + "\n");
+    print(fmt::format("  min block: {}\n", item.sizes->minimum));
+    print(fmt::format("  opt block: {}\n", item.sizes->preferred));
+    print(fmt::format("  max block: {}\n", item.sizes->maximum));
   }
   print(std::string("  transaction size: ") + (extended ? "64-bit" : "32-bit") + "\n");
   if (item.contexts.empty()) return;
-  print("  available meta contexts: " + std::to_string(item.contexts.size()) + "\n");
+  print(fmt::format("  available meta contexts: {}\n", item.contexts.size()));
   for (const std::string& name : item.contexts) print("   " + printable(name, kMaxString) + "\n");
 }
 
@@ -77,7 +79,7 @@ int list_exports(Session& session, const SocketAddress& address,
     report(session, listing);
     return 0;
   }
-  print("exports available: " + std::to_string(listing.exports.size()) + "\n");
+  print(fmt::format("exports available: {}\n", listing.exports.size()));
   for (const ListedExport& item : listing.exports) print_export(item, listing.extended);
   return 0;
 }

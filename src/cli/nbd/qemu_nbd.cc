@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -111,8 +112,8 @@ void complete_request(const Session& session, const NbdLine& line, OpenRequest& 
   }
   if (!line.detect_zeroes.empty()) request.options.set("detect-zeroes", line.detect_zeroes);
   if (line.image.offset > INT64_MAX)
-    fail(session, "Value '" + std::to_string(static_cast<int64_t>(line.image.offset)) +
-                      "' is out of range for parameter 'offset'");
+    fail(session, fmt::format("Value '{}' is out of range for parameter 'offset'",
+                              static_cast<int64_t>(line.image.offset)));
   if (line.native_aio && !line.cache.direct && !line.image_opts)
     throw Error(ErrorKind::kInvalid,
                 "aio=native was specified, but it requires cache.direct=on, which was not "

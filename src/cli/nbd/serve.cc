@@ -1,5 +1,6 @@
 #include "operation/serve.h"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -58,7 +59,7 @@ std::vector<std::string> export_names(const Arguments& arguments) {
     const std::string stem = name;
     for (unsigned n = 2; taken.contains(name); ++n) {
       if (i < given.size()) throw UsageError{"two exports are named '" + name + "'"};
-      name = stem + "-" + std::to_string(n);
+      name = fmt::format("{}-{}", stem, n);
     }
     taken.insert(name);
     names.push_back(name);
@@ -108,11 +109,11 @@ class Meter {
     const auto rate = [seconds](uint64_t after, uint64_t before) {
       return static_cast<uint64_t>(static_cast<double>(after - before) / seconds);
     };
-    std::string line = "\r" + std::to_string(now.clients) +
-                       (now.clients == 1 ? " client" : " clients") + "  read " +
-                       human_size(rate(now.bytes_read, last_.bytes_read)) + "/s  written " +
-                       human_size(rate(now.bytes_written, last_.bytes_written)) + "/s  " +
-                       std::to_string(rate(now.requests, last_.requests)) + " requests/s";
+    std::string line = fmt::format("\r{}{}  read {}/s  written {}/s  {} requests/s", now.clients,
+                                   now.clients == 1 ? " client" : " clients",
+                                   human_size(rate(now.bytes_read, last_.bytes_read)),
+                                   human_size(rate(now.bytes_written, last_.bytes_written)),
+                                   rate(now.requests, last_.requests));
     std::fprintf(stderr, "%s\x1b[K", line.c_str());
     std::fflush(stderr);
     last_ = now;

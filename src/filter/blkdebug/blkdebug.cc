@@ -3,6 +3,7 @@
 // rules' file: docs/io.md.
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -321,8 +322,8 @@ class BlkdebugDriver : public Driver {
   }
   static void check_bounds(const Bounds& bounds, const Limits& below) {
     const auto refuse = [](const char* what, uint64_t value) {
-      throw Error(ErrorKind::kInvalid, "Cannot meet constraints with " + std::string(what) + " " +
-                                           std::to_string(value));
+      throw Error(ErrorKind::kInvalid,
+                  fmt::format("Cannot meet constraints with {} {}", what, value));
     };
     const uint64_t align = std::max<uint64_t>(bounds.align, below.request_alignment);
     if (bounds.align != 0 && (bounds.align > INT32_MAX || !is_power_of_two(bounds.align) ||

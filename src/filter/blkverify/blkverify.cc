@@ -1,6 +1,8 @@
 // A disk that is kept twice: every write goes to "test" and to "raw", every read is done on both
 // and fails when they differ. Written as blkverify:RAW:TEST as well.
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "async/finally.h"
@@ -60,9 +62,9 @@ class BlkverifyNode : public FilterNode, public StorageUse {
     const auto [mine, theirs] = std::mismatch(out.begin(), out.end(), other.span().begin());
     if (mine == out.end()) co_return;
     const uint64_t at = offset + static_cast<uint64_t>(mine - out.begin());
-    const std::string told = "blkverify: read offset=" + std::to_string(offset) +
-                             " bytes=" + std::to_string(out.size()) +
-                             " contents mismatch at offset " + std::to_string(at);
+    const std::string told =
+        fmt::format("blkverify: read offset={} bytes={} contents mismatch at offset {}", offset,
+                    out.size(), at);
     context().tell(told);
     throw Error(ErrorKind::kCorrupt, told);
   }
@@ -95,8 +97,7 @@ class BlkverifyNode : public FilterNode, public StorageUse {
     const int a = number_of(first);
     const int b = number_of(second);
     if (a != b) {
-      const std::string told =
-          "blkverify: return value mismatch " + std::to_string(a) + " != " + std::to_string(b);
+      const std::string told = fmt::format("blkverify: return value mismatch {} != {}", a, b);
       context().tell(told);
       throw Error(ErrorKind::kCorrupt, told);
     }

@@ -1,6 +1,8 @@
 // A disk that is kept several times: every write goes to all children, every read is decided by a
 // vote of what they hold, or answered by the first that can.
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <functional>
@@ -243,9 +245,8 @@ class QuorumNode : public Node, public ImageInfo {
     const auto [mine, theirs] =
         std::mismatch(copies[0].begin(), copies[0].end(), copies[1].begin());
     const std::string text =
-        "quorum: offset=" + std::to_string(offset) + " bytes=" + std::to_string(copies[0].size()) +
-        " contents mismatch at offset " +
-        std::to_string(offset + static_cast<uint64_t>(mine - copies[0].begin()));
+        fmt::format("quorum: offset={} bytes={} contents mismatch at offset {}", offset,
+                    copies[0].size(), offset + static_cast<uint64_t>(mine - copies[0].begin()));
     context().tell(text);
     throw Error(ErrorKind::kCorrupt, text);
   }
@@ -268,8 +269,8 @@ size_t count_children(const Options& options) {
   }
   if (count == 0) throw Error(ErrorKind::kInvalid, "Number of provided children must be 1 or more");
   if (count > kMostChildren)
-    throw Error(ErrorKind::kInvalid, "Number of provided children must be " +
-                                         std::to_string(kMostChildren) + " or less");
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("Number of provided children must be {} or less", kMostChildren));
   return count;
 }
 
@@ -322,9 +323,9 @@ class QuorumDriver : public Driver {
       for (const NodePtr& disk : disks)
         if (disk->length() != disks.front()->length())
           throw Error(ErrorKind::kIo, "Could not refresh total sector count: Input/output error")
-              .hint("The children of a quorum must be of the same size: " +
-                    std::to_string(disks.front()->length()) + " and " +
-                    std::to_string(disk->length()) + " bytes.");
+              .hint(
+                  fmt::format("The children of a quorum must be of the same size: {} and {} bytes.",
+                              disks.front()->length(), disk->length()));
       auto node = std::make_shared<QuorumNode>(request, disks, manner);
       node->set_tree_name(given);
       co_return node;

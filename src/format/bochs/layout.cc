@@ -1,5 +1,7 @@
 #include "format/bochs/layout.h"
 
+#include <fmt/core.h>
+
 #include <optional>
 #include <string>
 
@@ -52,14 +54,13 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool all_kinds) {
     invalid("Catalog size is too small for this disk size");
   // From here on stricter than QEMU.
   if (header.header_bytes < kHeaderBytes)
-    invalid("Header size " + std::to_string(header.header_bytes) + " is less than 512");
+    invalid(fmt::format("Header size {} is less than 512", header.header_bytes));
   const uint64_t sectors = header.extent_bytes / kSector;
   if (uint64_t{header.bitmap_bytes} * 8 < sectors || header.bitmap_bytes > header.extent_bytes)
-    invalid("Bitmap size " + std::to_string(header.bitmap_bytes) + " does not fit extents of " +
-            extent + " bytes");
+    invalid(fmt::format("Bitmap size {} does not fit extents of {} bytes", header.bitmap_bytes,
+                        extent));
   if (header.data_begin() > file_bytes)
-    invalid("The catalog ends at " + std::to_string(header.data_begin()) +
-            ", past the end of the file");
+    invalid(fmt::format("The catalog ends at {}, past the end of the file", header.data_begin()));
   return header;
 }
 

@@ -1,5 +1,7 @@
 #include "format/bochs/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -46,8 +48,8 @@ Task<void> BochsNode::load(OpenContext& request) {
               "Its name says nothing: give one with backing.driver=raw,backing.file.filename=NAME");
     if (base) {
       if (base->length() != header_.size && base->length() != align_up(header_.size, kSector))
-        context().warn("Bochs: the base has " + std::to_string(base->length()) +
-                       " bytes, the redolog " + std::to_string(header_.size));
+        context().warn(fmt::format("Bochs: the base has {} bytes, the redolog {}", base->length(),
+                                   header_.size));
       add_child("backing", std::move(base), ChildRole::kBacking);
     }
   }
@@ -73,8 +75,9 @@ Task<Mapping> BochsNode::map(uint64_t offset, uint64_t length) {
   const uint64_t place = place_of(number);
   if (place + header_.bitmap_room() > file_->length())
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("The catalog says that extent " + std::to_string(index) + " of the disk is extent " +
-              std::to_string(number) + " of the file, which ends before.");
+        .hint(fmt::format("The catalog says that extent {} of the disk is extent {} of the file, "
+                          "which ends before.",
+                          index, number));
   // A bit for every sector, the least significant first.
   const uint64_t begin = offset % extent;
   const uint64_t end = std::min(begin + length, extent);
@@ -98,8 +101,7 @@ Task<Mapping> BochsNode::map(uint64_t offset, uint64_t length) {
     result.host_offset = place + header_.bitmap_room() + begin;
     if (result.host_offset + result.length > align_up(file_->length(), kSector))
       throw Error(ErrorKind::kCorrupt, "Input/output error")
-          .hint("Extent " + std::to_string(number) +
-                " of the file has sectors past the end of the file.");
+          .hint(fmt::format("Extent {} of the file has sectors past the end of the file.", number));
   }
   co_return result;
 }
@@ -138,11 +140,11 @@ Task<CheckResult> BochsNode::check(CheckRequest request) {
       previous = kFree;
       continue;
     }
-    const std::string what = "extent " + std::to_string(i) + " of the disk ";
+    const std::string what = fmt::format("extent {} of the disk ", i);
     if (number >= used.size()) {
-      finding(what + "is extent " + std::to_string(number) + " of the file, past its end");
+      finding(fmt::format("{}is extent {} of the file, past its end", what, number));
     } else if (used[number]) {
-      finding(what + "shares extent " + std::to_string(number) + " of the file with another one");
+      finding(fmt::format("{}shares extent {} of the file with another one", what, number));
     } else {
       used[number] = true;
       const uint64_t begin = i * uint64_t{header_.extent_bytes};

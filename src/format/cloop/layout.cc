@@ -1,5 +1,7 @@
 #include "format/cloop/layout.h"
 
+#include <fmt/core.h>
+
 namespace cairn::cloop {
 namespace {
 
@@ -43,8 +45,7 @@ Header Header::decode(ByteSpan bytes) {
   if (header.block_bytes > kMaxBlockBytes)
     invalid("block_size " + block_bytes + " must be 64 MB or less");
   if (header.blocks > kMaxBlocks)
-    invalid("n_blocks " + std::to_string(header.blocks) + " must be " + std::to_string(kMaxBlocks) +
-            " or less");
+    invalid(fmt::format("n_blocks {} must be {} or less", header.blocks, kMaxBlocks));
   // There QEMU's count of bytes wraps.
   if (header.blocks == kMaxBlocks)
     throw Error(ErrorKind::kNoMemory, "Could not allocate offsets table");

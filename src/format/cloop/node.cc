@@ -1,5 +1,7 @@
 #include "format/cloop/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -34,8 +36,8 @@ Task<void> CloopNode::load(OpenContext& request) {
 Task<void> CloopNode::find_header() {
   const uint64_t end = file().length();
   if (end < kHeaderBytes)
-    invalid("image file is truncated: it has " + std::to_string(end) + " bytes, its header " +
-            std::to_string(kHeaderBytes));
+    invalid(
+        fmt::format("image file is truncated: it has {} bytes, its header {}", end, kHeaderBytes));
   std::vector<std::byte> bytes(kHeaderBytes);
   co_await file().read(0, bytes);
   table_offset_ = kHeaderBytes;
@@ -46,17 +48,16 @@ Task<void> CloopNode::find_header() {
       header_ = Header::decode(tail);
       const uint64_t behind = end - kHeaderBytes;
       if (header_.table_bytes() > behind)
-        invalid("image file is truncated: its offset table takes " +
-                std::to_string(header_.table_bytes()) + " bytes");
+        invalid(fmt::format("image file is truncated: its offset table takes {} bytes",
+                            header_.table_bytes()));
       table_offset_ = behind - header_.table_bytes();
       co_return;
     }
   }
   header_ = Header::decode(bytes);
   if (header_.table_bytes() > end - kHeaderBytes)
-    invalid("image file is truncated: it has " + std::to_string(end) +
-            " bytes, and its offset table ends at " +
-            std::to_string(kHeaderBytes + header_.table_bytes()));
+    invalid(fmt::format("image file is truncated: it has {} bytes, and its offset table ends at {}",
+                        end, kHeaderBytes + header_.table_bytes()));
 }
 
 Task<void> CloopNode::check_table() {
@@ -69,17 +70,19 @@ Task<void> CloopNode::check_table() {
     for (uint64_t i = 0; i < count; ++i, ++index) {
       const uint64_t offset = Entry::decode(load_be<uint64_t>(part, i * 8), header_.version).offset;
       if (index != 0 && offset < before)
-        invalid("offsets not monotonically increasing at index " + std::to_string(index) +
-                ", image file is corrupt");
+        invalid(fmt::format(
+            "offsets not monotonically increasing at index {}, image file is corrupt", index));
       if (index != 0 && offset - before > kMaxEncodedBytes)
-        invalid("invalid compressed block size at index " + std::to_string(index) +
-                ", image file is corrupt");
+        invalid(
+            fmt::format("invalid compressed block size at index {}, image file is corrupt", index));
       before = offset;
     }
   }
   if (before > file().length())
-    invalid("offset table points beyond the end of the file: the last block ends at byte " +
-            std::to_string(before) + ", the file at " + std::to_string(file().length()));
+    invalid(
+        fmt::format("offset table points beyond the end of the file: the last block ends at byte "
+                    "{}, the file at {}",
+                    before, file().length()));
 }
 
 Task<uint64_t> CloopNode::word(uint64_t index) {
@@ -146,7 +149,7 @@ void CloopNode::decode(const EncodedChunk& chunk, ByteSpan encoded, MutableByteS
       break;
     default:
       throw Error(ErrorKind::kCorrupt, "Input/output error")
-          .hint("No compressor has the number " + std::to_string(chunk.token) + ".");
+          .hint(fmt::format("No compressor has the number {}.", chunk.token));
   }
   // Only the last block may be stored short of what is behind the end of the data.
   const bool last = chunk.offset + chunk.bytes == length();

@@ -1,5 +1,7 @@
 #include "format/dmg/layout.h"
 
+#include <fmt/core.h>
+
 #include "base/arith.h"
 
 namespace cairn::dmg {
@@ -11,8 +13,9 @@ constexpr size_t kChunkBytes = 40;
 
 void check_region(const char* what, uint64_t offset, uint64_t bytes, uint64_t end) {
   if (offset >= end || bytes > end - offset)
-    invalid("UDIF trailer: the " + std::string(what) + " (" + std::to_string(bytes) + " bytes at " +
-            std::to_string(offset) + ") is not before the trailer at byte " + std::to_string(end));
+    invalid(
+        fmt::format("UDIF trailer: the {} ({} bytes at {}) is not before the trailer at byte {}",
+                    what, bytes, offset, end));
 }
 
 }  // namespace
@@ -36,24 +39,26 @@ Trailer Trailer::decode(ByteSpan bytes, uint64_t offset) {
   trailer.plist_bytes = load_be<uint64_t>(bytes, 0xe0);
   trailer.sectors = load_be<uint64_t>(bytes, 0x1ec);
   if (trailer.data_offset > offset)
-    invalid("UDIF trailer: the data fork begins at byte " + std::to_string(trailer.data_offset) +
-            ", after the trailer at byte " + std::to_string(offset));
+    invalid(
+        fmt::format("UDIF trailer: the data fork begins at byte {}, after the trailer at byte {}",
+                    trailer.data_offset, offset));
   check_region("resource fork", trailer.resource_offset, trailer.resource_bytes, offset);
   check_region("property list", trailer.plist_offset, trailer.plist_bytes, offset);
   if (trailer.sectors >> 63 != 0)
-    invalid("UDIF trailer: the disk cannot have " + std::to_string(trailer.sectors) + " sectors");
+    invalid(fmt::format("UDIF trailer: the disk cannot have {} sectors", trailer.sectors));
   if (trailer.sectors > kMaxDiskBytes / kSector)
     throw Error::system(EFBIG, "Could not refresh total sector count");
   if (trailer.resource_bytes == 0) {
     if (trailer.plist_bytes == 0)
       invalid("UDIF trailer: there is neither a property list nor a resource fork");
     if (trailer.plist_bytes > kMaxPlistBytes)
-      invalid("UDIF trailer: the property list of " + std::to_string(trailer.plist_bytes) +
-              " bytes is larger than max (" + std::to_string(kMaxPlistBytes) + ")");
+      invalid(fmt::format("UDIF trailer: the property list of {} bytes is larger than max ({})",
+                          trailer.plist_bytes, kMaxPlistBytes));
   }
   if (trailer.segments > 1)
-    invalid("this is one of " + std::to_string(trailer.segments) +
-            " segments of an image; join them first, for example with hdiutil");
+    invalid(fmt::format(
+        "this is one of {} segments of an image; join them first, for example with hdiutil",
+        trailer.segments));
   return trailer;
 }
 
@@ -83,12 +88,11 @@ std::optional<BlockTable> BlockTable::decode(ByteSpan bytes) {
     chunk.bytes = load_be<uint64_t>(entry, 32);
     if (is_known(chunk.type)) {
       if (!is_zero(chunk.type) && chunk.sectors > kMaxChunkSectors)
-        invalid("sector count " + std::to_string(chunk.sectors) + " for chunk " +
-                std::to_string(i) + " is larger than max (" + std::to_string(kMaxChunkSectors) +
-                ")");
+        invalid(fmt::format("sector count {} for chunk {} is larger than max ({})", chunk.sectors,
+                            i, kMaxChunkSectors));
       if (chunk.bytes > kMaxStoredBytes)
-        invalid("length " + std::to_string(chunk.bytes) + " for chunk " + std::to_string(i) +
-                " is larger than max (" + std::to_string(kMaxStoredBytes) + ")");
+        invalid(fmt::format("length {} for chunk {} is larger than max ({})", chunk.bytes, i,
+                            kMaxStoredBytes));
     }
     table.chunks.push_back(chunk);
   }
@@ -99,13 +103,12 @@ uint64_t fork_extent(ByteSpan header, uint64_t fork_bytes) {
   const uint64_t offset = load_be<uint32_t>(header, 0);
   const uint64_t bytes = load_be<uint32_t>(header, 8);
   if (offset > fork_bytes || bytes > fork_bytes - offset)
-    invalid("resource fork: its data (" + std::to_string(bytes) + " bytes at " +
-            std::to_string(offset) + ") is not inside of its " + std::to_string(fork_bytes) +
-            " bytes");
+    invalid(fmt::format("resource fork: its data ({} bytes at {}) is not inside of its {} bytes",
+                        bytes, offset, fork_bytes));
   if (bytes == 0) invalid("resource fork: it has no data");
   if (bytes > kMaxForkBytes)
-    invalid("resource fork: its data of " + std::to_string(bytes) + " bytes is larger than max (" +
-            std::to_string(kMaxForkBytes) + ")");
+    invalid(fmt::format("resource fork: its data of {} bytes is larger than max ({})", bytes,
+                        kMaxForkBytes));
   return offset + bytes;
 }
 
@@ -119,8 +122,7 @@ void each_record(ByteSpan fork, const std::function<void(ByteSpan)>& record) {
     const auto bytes = load_be<uint32_t>(left, 0);
     left = left.subspan(4);
     if (bytes == 0 || bytes > left.size())
-      invalid(place + " has " + std::to_string(bytes) + " bytes; " + std::to_string(left.size()) +
-              " are left");
+      invalid(fmt::format("{} has {} bytes; {} are left", place, bytes, left.size()));
     record(left.first(bytes));
     left = left.subspan(bytes);
   }

@@ -1,5 +1,7 @@
 #include "format/dmg/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -153,7 +155,7 @@ void DmgNode::cover(uint64_t sectors) {
   uint64_t at = 0;
   for (const Run& run : runs_) {
     if (run.begin < at)
-      invalid("chunks overlap: two have sector " + std::to_string(run.begin) + " of the disk");
+      invalid(fmt::format("chunks overlap: two have sector {} of the disk", run.begin));
     if (run.begin > at) covered.push_back({.begin = at, .end = run.begin});
     covered.push_back(run);
     at = run.end;
@@ -192,8 +194,7 @@ Task<Mapping> DmgNode::map(uint64_t offset, uint64_t length) {
 }
 
 std::string DmgNode::name_of(uint64_t number) const {
-  return "chunk " + std::to_string(number) + " (" +
-         std::string(kKindNames[static_cast<size_t>(runs_[number].kind)]) + ")";
+  return fmt::format("chunk {} ({})", number, kKindNames[static_cast<size_t>(runs_[number].kind)]);
 }
 
 Task<EncodedChunk> DmgNode::chunk(uint64_t number) {
@@ -203,8 +204,8 @@ Task<EncodedChunk> DmgNode::chunk(uint64_t number) {
   if (run.kind == Kind::kZero || run.kind == Kind::kRaw) co_return result;
   if (run.kind >= Kind::kUnknown)
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint(filename() + ": " + name_of(number) + ", at byte " +
-              std::to_string(run.begin * kSector) + " of the disk, cannot be read.");
+        .hint(fmt::format("{}: {}, at byte {} of the disk, cannot be read.", filename(),
+                          name_of(number), run.begin * kSector));
   result.offset = run.begin * kSector;
   result.bytes = (run.end - run.begin) * kSector;
   result.host_offset = run.host_offset;

@@ -1,5 +1,7 @@
 #include "format/dmg/plist.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <pugixml.hpp>
 #include <string>
@@ -29,7 +31,7 @@ class Plist : pugi::xml_tree_walker {
   void read() {
     if (std::count_if(text_.begin(), text_.end(), [](char c) { return c == '<' || c == '='; }) >
         kMaxMarks)
-      refuse(0, "it has more than " + std::to_string(kMaxMarks) + " elements and attributes");
+      refuse(0, fmt::format("it has more than {} elements and attributes", kMaxMarks));
     const pugi::xml_parse_result result = document_.load_buffer(
         text_.data(), text_.size(), pugi::parse_default | pugi::parse_doctype);
     if (result.status == pugi::status_end_element_mismatch) refuse(result.offset, "mismatched tag");
@@ -68,9 +70,8 @@ class Plist : pugi::xml_tree_walker {
     const std::string_view before =
         text_.substr(0, static_cast<size_t>(std::max<ptrdiff_t>(offset, 0)));
     throw Error(ErrorKind::kInvalid,
-                "property list, line " +
-                    std::to_string(1 + std::count(before.begin(), before.end(), '\n')) + ": " +
-                    why);
+                fmt::format("property list, line {}: {}",
+                            1 + std::count(before.begin(), before.end(), '\n'), why));
   }
 
   std::string_view text_;

@@ -1,5 +1,7 @@
 #include "format/luks/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -47,8 +49,8 @@ Task<void> LuksNode::load(OpenContext& request) {
   const uint64_t end = align_up(file_->length(), 512);
   if (payload_offset_ > end || (size && *size > end - payload_offset_))
     throw Error(ErrorKind::kIo, "Could not refresh total sector count: Input/output error")
-        .hint("The payload, which begins at " + std::to_string(payload_offset_) +
-              ", is past the end of the file.");
+        .hint(fmt::format("The payload, which begins at {}, is past the end of the file.",
+                          payload_offset_));
   fixed_ = size.has_value();
   const uint32_t sector = cipher ? cipher->sector_bytes() : 512;
   set_length(align_down(size.value_or(end - payload_offset_), sector));

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -17,8 +19,8 @@ Task<void> OvaNode::load_directory(OpenContext& request) {
     throw Error(ErrorKind::kDenied, "the disk of an appliance is only read by its descriptor")
         .hint("Open the file of the disk itself.");
   if (file_->length() > kMostDescriptorBytes)
-    invalid("the OVF descriptor has " + std::to_string(file_->length()) + " bytes; " +
-            std::to_string(kMostDescriptorBytes) + " are read at most");
+    invalid(fmt::format("the OVF descriptor has {} bytes; {} are read at most", file_->length(),
+                        kMostDescriptorBytes));
   Member whole;
   whole.bytes = file_->length();
   descriptor_ = co_await text_of(whole, kMostDescriptorBytes);

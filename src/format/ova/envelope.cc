@@ -1,5 +1,7 @@
 #include "format/ova/envelope.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <map>
 #include <pugixml.hpp>
@@ -94,8 +96,8 @@ pugi::xml_document load(std::string_view text) {
   const pugi::xml_parse_result result =
       document.load_buffer(text.data(), text.size(), pugi::parse_default | pugi::parse_declaration);
   if (!result)
-    invalid("the OVF descriptor is not XML: " + std::string(result.description()) + " at byte " +
-            std::to_string(result.offset));
+    invalid(fmt::format("the OVF descriptor is not XML: {} at byte {}", result.description(),
+                        result.offset));
   return document;
 }
 
@@ -144,7 +146,7 @@ Envelope Envelope::parse(std::string_view text) {
   for (const pugi::xml_node node : section(root, "DiskSection").children()) {
     if (local(node.name()) != "Disk") continue;
     if (result.disks.size() == kMaxDisks)
-      invalid("the OVF descriptor has more than " + std::to_string(kMaxDisks) + " disks");
+      invalid(fmt::format("the OVF descriptor has more than {} disks", kMaxDisks));
     Disk disk;
     disk.id = value(node, "diskId");
     disk.format = value(node, "format");

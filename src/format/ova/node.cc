@@ -1,5 +1,7 @@
 #include "format/ova/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -64,8 +66,8 @@ Task<void> OvaNode::load(OpenContext& request) {
 
 Task<std::string> OvaNode::text_of(Member member, uint64_t most) {
   if (member.bytes > most)
-    invalid("'" + member.name + "' in the archive has " + std::to_string(member.bytes) +
-            " bytes; " + std::to_string(most) + " are read at most");
+    invalid(fmt::format("'{}' in the archive has {} bytes; {} are read at most", member.name,
+                        member.bytes, most));
   std::string text(member.bytes, '\0');
   co_await file_->read(member.offset, std::as_writable_bytes(std::span(text.data(), text.size())));
   co_return text;
@@ -84,7 +86,7 @@ std::string OvaNode::list() const {
   std::string text;
   for (size_t i = 0; i < envelope_.disks.size() && i < 20; ++i) {
     const Disk& disk = envelope_.disks[i];
-    text += (text.empty() ? "" : "\n") + std::to_string(i + 1) + ": " + disk.id;
+    text += fmt::format("{}{}: {}", text.empty() ? "" : "\n", i + 1, disk.id);
     if (!disk.file.empty()) text += ", " + disk.file;
     if (disk.capacity) text += ", " + human_size(*disk.capacity);
   }
@@ -96,8 +98,9 @@ void OvaNode::choose(const std::optional<std::string>& wanted, bool must) {
   const std::vector<Disk>& disks = envelope_.disks;
   if (!wanted) {
     if (disks.size() > 1 && must)
-      throw Error(ErrorKind::kInvalid, "the appliance has " + std::to_string(disks.size()) +
-                                           " disks: one must be chosen by the option 'disk'")
+      throw Error(ErrorKind::kInvalid,
+                  fmt::format("the appliance has {} disks: one must be chosen by the option 'disk'",
+                              disks.size()))
           .hint(list());
     // To be looked at: one that can be.
     while (chosen_ + 1 < disks.size() && !disks[chosen_].unusable.empty()) ++chosen_;

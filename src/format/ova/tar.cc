@@ -1,5 +1,7 @@
 #include "format/ova/tar.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -151,7 +153,7 @@ Task<std::vector<Member>> read_tar(Node& file) {
   uint64_t at = 0;
   for (unsigned headers = 0; at + kTarBlock <= file.length(); ++headers) {
     if (headers == kMaxHeaders)
-      invalid("the archive has more than " + std::to_string(kMaxHeaders) + " members");
+      invalid(fmt::format("the archive has more than {} members", kMaxHeaders));
     co_await file.read(at, block);
     std::optional<TarHeader> header;
     try {
@@ -166,12 +168,11 @@ Task<std::vector<Member>> read_tar(Node& file) {
     uint64_t bytes = header->bytes;
     if (!about_next && extra.bytes) bytes = *extra.bytes;
     if (bytes > file.length() - at)
-      invalid("the archive is cut: '" + header->name + "' has " + std::to_string(bytes) +
-              " bytes at " + std::to_string(at) + " and the file ends at " +
-              std::to_string(file.length()));
+      invalid(fmt::format("the archive is cut: '{}' has {} bytes at {} and the file ends at {}",
+                          header->name, bytes, at, file.length()));
     if (about_next) {
       if (bytes > kMaxExtraBytes)
-        invalid("a header of the archive has " + std::to_string(bytes) + " bytes");
+        invalid(fmt::format("a header of the archive has {} bytes", bytes));
       std::vector<std::byte> text(bytes);
       co_await file.read(at, text);
       const std::string_view view(reinterpret_cast<const char*>(text.data()), text.size());

@@ -1,5 +1,7 @@
 #include "format/packed/node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -59,10 +61,10 @@ void PackedNode::unpack_piece(Unpacker& unpacker, ByteSpan in, bool last) {
     try {
       unpacker.step(in, room, last);
     } catch (const Error& error) {
-      throw Error(error.kind(), "'" + filename() + "' cannot be unpacked: " + error.message() +
-                                    ", at byte " + std::to_string(begin + given - in.size()) +
-                                    ", after " + std::to_string(spool_->length()) +
-                                    " bytes of content")
+      throw Error(
+          error.kind(),
+          fmt::format("'{}' cannot be unpacked: {}, at byte {}, after {} bytes of content",
+                      filename(), error.message(), begin + given - in.size(), spool_->length()))
           .hint("The file is incomplete or damaged: get it again.");
     }
     const size_t made = buffer_.size() - room.size();

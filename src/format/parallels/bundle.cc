@@ -1,5 +1,7 @@
 #include "format/parallels/bundle.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <map>
@@ -95,9 +97,10 @@ void read_storage(const pugi::xml_node& data, BundleDescriptor& into) {
     at = part.end;
   }
   if (at != into.sectors)
-    bad_descriptor(into.parts.size() == 1 ? "the Storage does not cover the disk"
-                                          : "the parts end at sector " + std::to_string(at) +
-                                                ", the disk at " + std::to_string(into.sectors));
+    bad_descriptor(
+        into.parts.size() == 1
+            ? "the Storage does not cover the disk"
+            : fmt::format("the parts end at sector {}, the disk at {}", at, into.sectors));
 }
 
 // Every image has a shot, parents lead to the one root, and no name comes twice.
@@ -141,8 +144,7 @@ BundleDescriptor BundleDescriptor::parse(std::string_view text) {
   const pugi::xml_parse_result result =
       document.load_buffer(text.data(), text.size(), pugi::parse_default | pugi::parse_trim_pcdata);
   if (!result)
-    bad_descriptor("no XML: " + std::string(result.description()) + " at byte " +
-                   std::to_string(result.offset));
+    bad_descriptor(fmt::format("no XML: {} at byte {}", result.description(), result.offset));
   const pugi::xml_node root = document.document_element();
   if (root.name() != kRoot)
     bad_descriptor("the root is '" + std::string(root.name()).substr(0, 40) + "'");

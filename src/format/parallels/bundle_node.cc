@@ -1,5 +1,7 @@
 #include "format/parallels/bundle_node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -28,8 +30,8 @@ Task<void> ParallelsBundle::load(OpenContext& request) {
   set_read_only(!request.flags.writable);
   const uint64_t bytes = file()->length();
   if (bytes > kMaxDescriptorBytes)
-    throw Error(ErrorKind::kInvalid, "DiskDescriptor.xml has more than " +
-                                         std::to_string(kMaxDescriptorBytes) + " bytes");
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("DiskDescriptor.xml has more than {} bytes", kMaxDescriptorBytes));
   std::string text(bytes, '\0');
   co_await file()->read(0, std::as_writable_bytes(std::span(text.data(), text.size())));
   descriptor_ = BundleDescriptor::parse(text);
@@ -123,13 +125,13 @@ Task<NodePtr> ParallelsBundle::open_layer(OpenContext& request, const BundleImag
         0, MutableByteSpan(head).first(std::min<uint64_t>(head.size(), bytes->length())));
     const Header header = Header::decode(head, bytes->length());
     if (header.size() != length)
-      throw Error(ErrorKind::kInvalid, "the image has " + std::to_string(header.size()) +
-                                           " bytes, its part of the disk " +
-                                           std::to_string(length));
+      throw Error(
+          ErrorKind::kInvalid,
+          fmt::format("the image has {} bytes, its part of the disk {}", header.size(), length));
     if (header.tracks != descriptor_.cluster_sectors)
       throw Error(ErrorKind::kInvalid,
-                  "the image has clusters of " + std::to_string(header.tracks) +
-                      " sectors, the disk of " + std::to_string(descriptor_.cluster_sectors));
+                  fmt::format("the image has clusters of {} sectors, the disk of {}", header.tracks,
+                              descriptor_.cluster_sectors));
     NodePtr node = co_await request.open_over(bytes, "parallels", below);
     co_return node;
   } catch (Error& caught) {

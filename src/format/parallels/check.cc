@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -133,7 +135,7 @@ Task<CheckResult> ParallelsNode::examine(CheckRequest request) {
   };
   const auto numbered = [&](const std::vector<uint32_t>& indices, const char* before,
                             const char* behind) {
-    for (const uint32_t index : indices) corruption(before + std::to_string(index) + behind);
+    for (const uint32_t index : indices) corruption(fmt::format("{}{}{}", before, index, behind));
   };
   const Survey found = co_await survey_clusters();
   if (unclean_) corruption("image was not closed correctly");

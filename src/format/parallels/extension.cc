@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <unordered_set>
 
 #include "base/arith.h"
@@ -23,12 +25,14 @@ Task<void> ParallelsNode::load_extension() {
   std::exception_ptr error;
   try {
     if (cluster() > kMaxExtensionBytes)
-      throw Error(ErrorKind::kInvalid, "Format Extension of " + std::to_string(cluster()) +
-                                           " bytes is larger than 64 MiB");
+      throw Error(ErrorKind::kInvalid,
+                  fmt::format("Format Extension of {} bytes is larger than 64 MiB", cluster()));
     if (place + cluster() > align_up(file_->length(), kSector))
-      throw Error(ErrorKind::kInvalid, "Failed to read Format Extension cluster: it ends at " +
-                                           std::to_string(place + cluster()) +
-                                           ", past the end of the file");
+      throw Error(
+          ErrorKind::kInvalid,
+          fmt::format(
+              "Failed to read Format Extension cluster: it ends at {}, past the end of the file",
+              place + cluster()));
     std::vector<std::byte> bytes(cluster());
     try {
       co_await file_->read(place, bytes);
@@ -70,9 +74,9 @@ Task<void> ParallelsNode::load_bitmap(const BitmapFeature& feature) {
     if (sector <= 1) continue;
     // A sound image has every cluster once; so no more is read than the file has room for.
     const auto refuse = [&](const std::string& why) {
-      throw Error(ErrorKind::kCorrupt, "Failed to read bitmap data cluster: bitmap " +
-                                           bitmap->name() + ", sector " + std::to_string(sector) +
-                                           ": " + why);
+      throw Error(ErrorKind::kCorrupt,
+                  fmt::format("Failed to read bitmap data cluster: bitmap {}, sector {}: {}",
+                              bitmap->name(), sector, why));
     };
     if (sector >= kMaxSize / kSector || sector * kSector + cluster() > file_end)
       refuse("past the end of the file");

@@ -1,5 +1,7 @@
 #include "format/parallels/layout.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -36,13 +38,15 @@ std::string hex(uint64_t value) {
 
 BitmapFeature decode_bitmap(ByteSpan data, const Header& header) {
   if (data.size() < kBitmapHeaderBytes)
-    invalid("Too small Bitmap Feature area in Parallels Format Extension: " +
-            std::to_string(data.size()) + " bytes, expected at least 32 bytes");
+    invalid(
+        fmt::format("Too small Bitmap Feature area in Parallels Format Extension: {} bytes, "
+                    "expected at least 32 bytes",
+                    data.size()));
   const auto sectors = load_le<uint64_t>(data, 0);
   const uint64_t disk = header.size() / kSector;
   if (sectors != disk)
-    invalid("Bitmap size (in sectors) " + std::to_string(sectors) +
-            " differs from disk size in sectors " + std::to_string(disk));
+    invalid(fmt::format("Bitmap size (in sectors) {} differs from disk size in sectors {}", sectors,
+                        disk));
   BitmapFeature bitmap;
   std::copy_n(data.begin() + 8, bitmap.id.bytes.size(), bitmap.id.bytes.begin());
   const auto granularity = load_le<uint32_t>(data, 24);
@@ -50,15 +54,15 @@ BitmapFeature decode_bitmap(ByteSpan data, const Header& header) {
   if (uint64_t{entries} * 8 > data.size() - kBitmapHeaderBytes)
     invalid("Bitmaps feature corrupted: l1 table exceeds extension data_size");
   if (!is_power_of_two(granularity) || granularity > kMaxGranularitySectors)
-    invalid("Invalid bitmap granularity " + std::to_string(granularity) + " of bitmap " +
-            bitmap.id.text());
+    invalid(
+        fmt::format("Invalid bitmap granularity {} of bitmap {}", granularity, bitmap.id.text()));
   bitmap.granularity = granularity * kSector;
   const uint64_t bytes = div_ceil(div_ceil(disk, granularity), 64) * 8;
   const uint64_t expected = div_ceil(bytes, header.cluster_bytes());
   if (entries != expected)
-    invalid("Bitmap table size " + std::to_string(entries) +
-            " does not correspond to bitmap size and cluster size. Expected " +
-            std::to_string(expected));
+    invalid(fmt::format(
+        "Bitmap table size {} does not correspond to bitmap size and cluster size. Expected {}",
+        entries, expected));
   for (size_t i = 0; i < entries; ++i)
     bitmap.table.push_back(load_le<uint64_t>(data, kBitmapHeaderBytes + i * 8));
   return bitmap;
@@ -94,12 +98,12 @@ Header Header::decode(ByteSpan bytes, uint64_t file_bytes) {
     throw Error(ErrorKind::kTooLarge, "Could not refresh total sector count: File too large");
   // From here on stricter than QEMU.
   if (header.table_end() > kMaxTableBytes || header.table_end() > align_up(file_bytes, kSector))
-    invalid("Invalid image: the block table ends at " + std::to_string(header.table_end()) +
-            ", past the end of the file");
+    invalid(fmt::format("Invalid image: the block table ends at {}, past the end of the file",
+                        header.table_end()));
   if (uint64_t{header.entries} * header.tracks < header.size() / kSector)
-    invalid("Invalid image: BAT does not cover the disk (" + std::to_string(header.entries) +
-            " clusters of " + std::to_string(header.cluster_bytes()) + " bytes for " +
-            std::to_string(header.size()) + ")");
+    invalid(
+        fmt::format("Invalid image: BAT does not cover the disk ({} clusters of {} bytes for {})",
+                    header.entries, header.cluster_bytes(), header.size()));
   return header;
 }
 
@@ -162,8 +166,10 @@ Extension Extension::decode(ByteSpan cluster, const Header& header, bool skip_un
   for (uint64_t at = 24;;) {
     const uint64_t rest = cluster.size() - std::min<uint64_t>(at, cluster.size());
     if (rest < kSectionHeaderBytes)
-      invalid("Can not read feature header, as remaining bytes (" + std::to_string(rest) +
-              ") in Format Extension is less than Feature header size (24)");
+      invalid(
+          fmt::format("Can not read feature header, as remaining bytes ({}) in Format Extension is "
+                      "less than Feature header size (24)",
+                      rest));
     const auto feature = load_le<uint64_t>(cluster, at);
     const auto flags = load_le<uint64_t>(cluster, at + 8);
     const auto bytes = load_le<uint32_t>(cluster, at + 16);

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -68,10 +70,9 @@ Task<void> ParallelsNode::prepare_writing(bool for_check) {
   if (for_check || (found.sound() && !unclean_ && !data_off_wrong_)) co_return;
   // A repair would take what a file that was cut off lacks for zeroes.
   if (context().profile.past_end == PastEnd::kRefuse && !found.outside.empty())
-    throw Error(ErrorKind::kCorrupt, "Parallels: " + std::to_string(found.outside.size()) +
-                                         " clusters of the disk are past the end of the file (" +
-                                         std::to_string(file_->length()) +
-                                         " bytes); the file was cut off")
+    throw Error(ErrorKind::kCorrupt, fmt::format("Parallels: {} clusters of the disk are past the "
+                                                 "end of the file ({} bytes); the file was cut off",
+                                                 found.outside.size(), file_->length()))
         .hint(
             "Get the file again from where it came. `cairn check -r all` makes zeroes of what is "
             "missing.");

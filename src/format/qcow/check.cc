@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <unordered_set>
 
 #include "base/arith.h"
@@ -67,12 +69,12 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
       continue;
     }
     if (table > file_end - std::min(header_.l2_bytes(), file_end)) {
-      finding("the L2 table at " + std::to_string(table) + at_byte(begin) +
-              " is past the end of the file");
+      finding(
+          fmt::format("the L2 table at {}{} is past the end of the file", table, at_byte(begin)));
       continue;
     }
     if (!tables.insert(table).second || (used.knows() && !used.take(table, header_.l2_bytes()))) {
-      finding("the L2 table at " + std::to_string(table) + " has a second use" + at_byte(begin));
+      finding(fmt::format("the L2 table at {} has a second use{}", table, at_byte(begin)));
       continue;
     }
     result.image_end_offset = std::max(result.image_end_offset, table + header_.l2_bytes());
@@ -97,10 +99,10 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
       if (next != 0 && entry != next) ++result.fragmented_clusters;
       next = entry + cluster();
       if (entry % kSector != 0 || entry >= file_->length() || header_.overlaps(entry, cluster()))
-        finding("the cluster" + at_byte(at) + " cannot be at " + std::to_string(entry));
+        finding(fmt::format("the cluster{} cannot be at {}", at_byte(at), entry));
       else if (used.knows() && entry < file_end &&
                !used.take(entry, std::min(cluster(), file_end - entry)))
-        finding("the cluster" + at_byte(at) + " at " + std::to_string(entry) + " has a second use");
+        finding(fmt::format("the cluster{} at {} has a second use", at_byte(at), entry));
       else
         result.image_end_offset = std::max(result.image_end_offset, entry + cluster());
     }

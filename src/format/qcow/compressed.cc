@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <cstring>
 
 #include "base/buffer.h"
@@ -28,8 +30,11 @@ std::vector<std::byte> QcowNode::encode_cluster(ByteSpan plain) const {
 Task<void> QcowNode::read_encoded(const Mapping& mapping, uint64_t offset, MutableByteSpan out) {
   const CompressedPlace place = CompressedPlace::decode(mapping.token, header_.cluster_bits);
   if (place.offset > file_->length() || place.length > file_->length() - place.offset)
-    throw Error(ErrorKind::kIo, "the compressed cluster of byte " + std::to_string(offset) +
-                                    " of the disk extends past the end of the file");
+    throw Error(
+        ErrorKind::kIo,
+        fmt::format(
+            "the compressed cluster of byte {} of the disk extends past the end of the file",
+            offset));
   AlignedBuffer encoded(place.length);
   co_await file_->read(place.offset, encoded.span());
   if (out.size() == cluster()) {

@@ -1,5 +1,7 @@
 #include "format/qcow/layout.h"
 
+#include <fmt/core.h>
+
 #include "base/arith.h"
 #include "base/error.h"
 
@@ -49,7 +51,7 @@ Header Header::decode(ByteSpan bytes, const std::string& filename) {
     throw Error::system(EIO, "Could not open '" + filename + "'");
   if (header.l1_offset < kHeaderBytes)
     refuse(ErrorKind::kInvalid,
-           "the L1 table at " + std::to_string(header.l1_offset) + " overlaps the header");
+           fmt::format("the L1 table at {} overlaps the header", header.l1_offset));
   if (header.backing_offset != 0 && header.backing_bytes > kMostName)
     refuse(ErrorKind::kInvalid, "Backing file name too long");
   return header;

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -25,15 +27,17 @@ void QcowNode::check_table(uint64_t table, uint64_t index) const {
   if (table % kSector == 0 && table <= INT64_MAX - header_.l2_bytes() &&
       !header_.overlaps(table, header_.l2_bytes()))
     return;
-  throw Error(ErrorKind::kIo, "entry " + std::to_string(index) + " of the L1 table points to " +
-                                  std::to_string(table) + ", where no table can be");
+  throw Error(
+      ErrorKind::kIo,
+      fmt::format("entry {} of the L1 table points to {}, where no table can be", index, table));
 }
 
 void QcowNode::check_cluster(uint64_t place, uint64_t offset) const {
   if (place % kSector == 0 && place <= INT64_MAX - cluster()) return;
-  throw Error(ErrorKind::kIo, "the cluster of byte " + std::to_string(offset) +
-                                  " of the disk is said to be at " + std::to_string(place) +
-                                  ", where none can be");
+  throw Error(
+      ErrorKind::kIo,
+      fmt::format("the cluster of byte {} of the disk is said to be at {}, where none can be",
+                  offset, place));
 }
 
 Task<QcowNode::Slice> QcowNode::slice(uint64_t table, uint64_t offset) {
@@ -126,8 +130,10 @@ Task<Grant> QcowNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   place.host = file_;
   if (there.kind == Mapping::Kind::kChild) {
     if (header_.overlaps(there.host_offset, there.length))
-      throw Error(ErrorKind::kIo, "the cluster of byte " + std::to_string(offset) +
-                                      " of the disk overlaps the header or the L1 table");
+      throw Error(
+          ErrorKind::kIo,
+          fmt::format("the cluster of byte {} of the disk overlaps the header or the L1 table",
+                      offset));
     place.host_offset = there.host_offset;
     place.copy_begin = offset;
     place.copy_end = offset + place.length;

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -72,9 +74,10 @@ Task<void> QcowNode::load_l1() {
   const uint64_t there =
       header_.l1_offset < file_end ? std::min(whole, file_end - header_.l1_offset) : 0;
   if (!read_only() && there < whole)
-    invalid("the L1 table of " + std::to_string(whole) + " bytes at " +
-            std::to_string(header_.l1_offset) + " extends past the end of the file: the image " +
-            "can only be read");
+    invalid(
+        fmt::format("the L1 table of {} bytes at {} extends past the end of the file: the image "
+                    "can only be read",
+                    whole, header_.l1_offset));
   std::byte last[8];
   if (there < whole) co_await read_table(*file_, header_.l1_offset + whole - sizeof last, last);
   l1_ = std::vector<std::atomic<uint64_t>>(there / 8);
@@ -96,8 +99,10 @@ Task<void> QcowNode::load_l1() {
     const uint64_t table = l1_entry(i);
     if (table == 0 || table > INT64_MAX - header_.l2_bytes()) continue;
     if (table > far)
-      invalid("entry " + std::to_string(i) + " of the L1 table points to " + std::to_string(table) +
-              ", far past the end of the file: the image can only be read");
+      invalid(
+          fmt::format("entry {} of the L1 table points to {}, far past the end of the file: the "
+                      "image can only be read",
+                      i, table));
     end_ = std::max(end_, align_up(table + header_.l2_bytes(), kSector));
   }
 }

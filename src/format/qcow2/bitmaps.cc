@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "async/finally.h"
@@ -118,18 +120,17 @@ Task<void> Qcow2Node::load_bitmap(const BitmapEntry& entry, DirtyBitmap* into,
       DirtyBitmap::serialized_bytes(length(), uint64_t{1} << entry.granularity_bits);
   if (div_ceil(bytes, cluster()) != entry.table_entries)
     throw Error::system(EINVAL, "Could not read bitmap '" + entry.name + "' from image")
-        .hint("Its table has " + std::to_string(entry.table_entries) + " entries, but " +
-              std::to_string(div_ceil(bytes, cluster())) + " are needed.");
+        .hint(fmt::format("Its table has {} entries, but {} are needed.", entry.table_entries,
+                          div_ceil(bytes, cluster())));
   const uint64_t file_end = align_up(file_->length(), cluster());
   const auto claim = [&](uint64_t offset, uint64_t count) {
     if (into == nullptr) return;
     const auto end = checked_add(offset, count);
     if (!end || *end > file_end)
-      bad_table(entry, "The range " + std::to_string(offset) + "+" + std::to_string(count) +
-                           " is outside the file.");
+      bad_table(entry, fmt::format("The range {}+{} is outside the file.", offset, count));
     for (uint64_t c = offset / cluster(); c < div_ceil(*end, cluster()); ++c)
       if (!seen.insert(c).second)
-        bad_table(entry, "The cluster at " + std::to_string(c * cluster()) + " is used twice.");
+        bad_table(entry, fmt::format("The cluster at {} is used twice.", c * cluster()));
   };
   claim(entry.table_offset, uint64_t{entry.table_entries} * 8);
   const std::vector<uint64_t> table = co_await read_bitmap_table(entry);

@@ -1,5 +1,7 @@
 #include "format/qcow2/check.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
@@ -349,8 +351,7 @@ std::string Qcow2Checker::unaligned_block(uint64_t cluster) const {
 // What `check -r` would do, in words.
 void Qcow2Checker::write_plan() {
   const auto add = [this](uint64_t number, const char* mode, const char* what) {
-    if (number != 0)
-      result_.plan.push_back(std::string(mode) + ": " + std::to_string(number) + " " + what);
+    if (number != 0) result_.plan.push_back(fmt::format("{}: {} {}", mode, number, what));
   };
   if (must_rebuild_) {
     result_.plan.emplace_back(

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include "base/arith.h"
 #include "format/qcow2/check.h"
 
@@ -50,8 +52,9 @@ Task<void> Qcow2Checker::read_snapshots() {
                 number,
             "You can force-remove this extra metadata with qemu-img check -r all");
       if (request_.report)
-        request_.report("Discarding too much extra metadata in snapshot table entry " + number +
-                        " (" + std::to_string(extra) + " > 1024)");
+        request_.report(
+            fmt::format("Discarding too much extra metadata in snapshot table entry {} ({} > 1024)",
+                        number, extra));
       ++snapshots_incomplete_;
     }
     // The entry without the extra data that nobody keeps.

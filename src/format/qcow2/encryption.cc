@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <vector>
 
 #include "base/arith.h"
@@ -80,8 +82,8 @@ Task<void> Qcow2Node::adopt_encryption(Node& source) {
     const auto [begin, length] = *from->extensions_.crypto;
     const uint64_t file_end = align_up(from->file_->length(), from->cluster());
     if (begin >= file_end || length > file_end - begin || length > kMostLuksBytes)
-      invalid(from->filename() + ": the encryption header of " + std::to_string(length) +
-              " bytes at " + std::to_string(begin) + " cannot be copied");
+      invalid(fmt::format("{}: the encryption header of {} bytes at {} cannot be copied",
+                          from->filename(), length, begin));
     std::vector<std::byte> bytes(align_up(length, cluster()));
     co_await from->file_->read(begin, MutableByteSpan(bytes).first(length));
     const uint64_t place = co_await allocate(bytes.size() / cluster());
@@ -113,8 +115,8 @@ Task<void> Qcow2Node::open_encryption(OpenContext& request) {
     const auto [offset, length] = *extensions_.crypto;
     const auto end = checked_add(offset, length);
     if (!end || *end > static_cast<uint64_t>(INT64_MAX))
-      invalid("Encryption header of " + std::to_string(length) + " bytes at " +
-              std::to_string(offset) + " is outside every file");
+      invalid(
+          fmt::format("Encryption header of {} bytes at {} is outside every file", length, offset));
     const LuksArea area{.node = file_, .offset = offset, .length = length};
     luks_ = co_await LuksVolume::read(area, false);
   }

@@ -1,5 +1,7 @@
 #include "format/qcow2/layout.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -180,6 +182,32 @@ std::string describe_features(uint64_t bits, const std::string& table) {
   return text;
 }
 
+namespace {
+
+BitmapsExtension decode_bitmaps(ByteSpan data, const Header& header) {
+  BitmapsExtension bitmaps{.count = load_be<uint32_t>(data, 0),
+                           .directory_bytes = load_be<uint64_t>(data, 8),
+                           .directory_offset = load_be<uint64_t>(data, 16)};
+  if (load_be<uint32_t>(data, 4) != 0) invalid("bitmaps_ext: Reserved field is not zero");
+  if (bitmaps.count > kMaxBitmaps)
+    invalid(fmt::format(
+        "bitmaps_ext: Image has {} bitmaps, exceeding the QEMU supported maximum of 65535",
+        bitmaps.count));
+  if (bitmaps.count == 0) invalid("found bitmaps extension with zero bitmaps");
+  if (!is_aligned(bitmaps.directory_offset, header.cluster_bytes()) ||
+      bitmaps.directory_offset > static_cast<uint64_t>(INT64_MAX))
+    invalid("bitmaps_ext: invalid bitmap directory offset");
+  if (bitmaps.directory_bytes > kMaxBitmapDirectoryBytes)
+    invalid(
+        fmt::format("bitmaps_ext: bitmap directory size ({}) exceeds the maximum supported "
+                    "size (67107840)",
+                    bitmaps.directory_bytes));
+  if (bitmaps.directory_bytes == 0) invalid("Requested bitmap directory size is zero");
+  return bitmaps;
+}
+
+}  // namespace
+
 Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
   Extensions result;
   const uint64_t end = header.backing_offset != 0
@@ -199,7 +227,7 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
         break;
       case kExtBackingFormat:
         if (length >= 16)
-          invalid("ERROR: ext_backing_format: len=" + std::to_string(length) + " too large (>=16)");
+          invalid(fmt::format("ERROR: ext_backing_format: len={} too large (>=16)", length));
         result.backing_format = load_text(data, 0, length);
         break;
       case kExtFeatures:
@@ -212,38 +240,21 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
         if (header.crypt_method != 2)
           invalid("CRYPTO header extension only expected with LUKS encryption method");
         if (length != 16)
-          invalid("CRYPTO header extension size " + std::to_string(length) +
-                  ", but expected size 16");
+          invalid(fmt::format("CRYPTO header extension size {}, but expected size 16", length));
         result.crypto = {load_be<uint64_t>(data, 0), load_be<uint64_t>(data, 8)};
         if (!is_aligned(result.crypto->first, header.cluster_bytes()))
-          invalid("Encryption header offset '" + std::to_string(result.crypto->first) +
-                  "' is not a multiple of cluster size '" + std::to_string(header.cluster_bytes()) +
-                  "'");
+          invalid(
+              fmt::format("Encryption header offset '{}' is not a multiple of cluster size '{}'",
+                          result.crypto->first, header.cluster_bytes()));
         break;
-      case kExtBitmaps: {
+      case kExtBitmaps:
         if (length != 24) invalid("bitmaps_ext: Invalid extension length");
         if ((header.autoclear & kAutoclearBitmaps) == 0) {  // somebody wrote behind its back
           result.stale_bitmaps = true;
           break;
         }
-        BitmapsExtension bitmaps{.count = load_be<uint32_t>(data, 0),
-                                 .directory_bytes = load_be<uint64_t>(data, 8),
-                                 .directory_offset = load_be<uint64_t>(data, 16)};
-        if (load_be<uint32_t>(data, 4) != 0) invalid("bitmaps_ext: Reserved field is not zero");
-        if (bitmaps.count > kMaxBitmaps)
-          invalid("bitmaps_ext: Image has " + std::to_string(bitmaps.count) +
-                  " bitmaps, exceeding the QEMU supported maximum of 65535");
-        if (bitmaps.count == 0) invalid("found bitmaps extension with zero bitmaps");
-        if (!is_aligned(bitmaps.directory_offset, header.cluster_bytes()) ||
-            bitmaps.directory_offset > static_cast<uint64_t>(INT64_MAX))
-          invalid("bitmaps_ext: invalid bitmap directory offset");
-        if (bitmaps.directory_bytes > kMaxBitmapDirectoryBytes)
-          invalid("bitmaps_ext: bitmap directory size (" + std::to_string(bitmaps.directory_bytes) +
-                  ") exceeds the maximum supported size (67107840)");
-        if (bitmaps.directory_bytes == 0) invalid("Requested bitmap directory size is zero");
-        result.bitmaps = bitmaps;
+        result.bitmaps = decode_bitmaps(data, header);
         break;
-      }
       default:
         result.unknown.push_back({type, {data.begin(), data.end()}});
         break;

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -167,9 +169,11 @@ void Qcow2Node::configure(const Options& options) {
       options.size("l2-cache-entry-size")
           .value_or(l2_bytes >= full ? cluster() : std::min<uint64_t>(cluster(), 4096));
   if (!is_power_of_two(slice) || slice < 512 || slice > cluster())
-    throw Error(ErrorKind::kInvalid,
-                "L2 cache entry size must be a power of two between 512 and the cluster size (" +
-                    std::to_string(cluster()) + ")");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format(
+            "L2 cache entry size must be a power of two between 512 and the cluster size ({})",
+            cluster()));
   if (std::min(l2_bytes, full) / slice > INT32_MAX)
     throw Error(ErrorKind::kInvalid, "L2 cache size too big");
   if (refcount_bytes / cluster() > INT32_MAX)
@@ -239,8 +243,8 @@ Task<void> Qcow2Node::read_snapshots() {
   for (uint32_t i = 0; i < header_.snapshot_count; ++i) {
     const bool past = at >= end;
     if (past && context().profile.past_end == PastEnd::kRefuse)
-      throw Error(ErrorKind::kInvalid, "Snapshot table offset invalid: entry " + std::to_string(i) +
-                                           " is outside the file");
+      throw Error(ErrorKind::kInvalid,
+                  fmt::format("Snapshot table offset invalid: entry {} is outside the file", i));
     if (window_end < end && window_end - at < kLongestEntry) {
       window.resize(std::min(kWindowBytes, end - at));
       co_await file_->read(at, window);
@@ -255,8 +259,9 @@ Task<void> Qcow2Node::read_snapshots() {
     at += entry.encoded_bytes;
     if (at - header_.snapshots_offset > kMaxSnapshotTableBytes)
       throw Error(ErrorKind::kTooLarge, "Snapshot table is too big")
-          .hint("You can force-remove all " + std::to_string(header_.snapshot_count - i) +
-                " overhanging snapshots with qemu-img check -r all");
+          .hint(fmt::format(
+              "You can force-remove all {} overhanging snapshots with qemu-img check -r all",
+              header_.snapshot_count - i));
     // The last entry's padding may be missing.
     if (at > window_end) window_end = at;
     snapshots_.push_back(std::move(entry));

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -73,7 +75,7 @@ Error Qcow2Node::uncounted(uint64_t index, int delta) const {
   const Error error = delta < 0 ? Error(ErrorKind::kCorrupt, "Input/output error")
                       : block >= kMaxRefcountTableBytes / 8 ? Error::system(EFBIG)
                                                             : Error::system(EAGAIN);
-  return explained(error, "Cluster " + std::to_string(index) + " has no refcount.");
+  return explained(error, fmt::format("Cluster {} has no refcount.", index));
 }
 
 Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta) {
@@ -96,8 +98,8 @@ Task<void> Qcow2Node::change_refcount(uint64_t index, uint64_t count, int delta)
       const uint64_t old = get_refcount(ref.bytes(), at % per_block, order);
       if (delta > 0 ? old == most : old == 0)
         throw explained(Error::system(EINVAL),
-                        "The refcount of cluster " + std::to_string(at) +
-                            (delta > 0 ? " would overflow." : " is zero already."));
+                        fmt::format("The refcount of cluster {}{}", at,
+                                    delta > 0 ? " would overflow." : " is zero already."));
       const uint64_t now = delta > 0 ? old + 1 : old - 1;
       set_refcount(ref.bytes(), at % per_block, order, now);
       if (now != 0) continue;

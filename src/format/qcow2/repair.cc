@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -172,9 +174,9 @@ Task<void> Qcow2Checker::fix_version() {
   const bool sound = result_.corruptions == 0 && result_.check_errors == 0;
   const bool fix = fixes_all() && sound;
   if (request_.report)
-    request_.report((fix ? "Repairing " : "ERROR ") + std::to_string(entries) +
-                    " L2 entries with the zero flag, which version 2 does not have" +
-                    (fix ? ": the image becomes one of version 3" : ""));
+    request_.report(fmt::format(
+        "{}{} L2 entries with the zero flag, which version 2 does not have{}",
+        fix ? "Repairing " : "ERROR ", entries, fix ? ": the image becomes one of version 3" : ""));
   if (fix) {
     co_await node_.upgrade();
     result_.corruptions_fixed += entries;

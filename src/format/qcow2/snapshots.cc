@@ -1,3 +1,4 @@
+#include <fmt/core.h>
 #include <time.h>
 
 #include <algorithm>
@@ -233,9 +234,9 @@ Task<void> Qcow2Node::show_state(std::optional<size_t> which) {
   if (external_) throw Error::system(ENOTSUP);
   const SnapshotEntry& entry = snapshots_.at(*which);
   if (!is_aligned(entry.disk_bytes, 512) || entry.disk_bytes > header_.max_size())
-    throw Error(ErrorKind::kInvalid, filename() + ": the snapshot '" + entry.name +
-                                         "' has the impossible disk size " +
-                                         std::to_string(entry.disk_bytes));
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("{}: the snapshot '{}' has the impossible disk size {}", filename(),
+                            entry.name, entry.disk_bytes));
   std::vector<uint64_t> entries;
   try {
     entries = co_await read_l1(entry);

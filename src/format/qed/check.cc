@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <unordered_map>
 
 #include "base/arith.h"
@@ -99,8 +101,8 @@ class QedChecker {
           previous = entry;
         }
         if (!valid) {
-          finding(1, "entry " + std::to_string(index) + " of the " + name + " table points to " +
-                         std::to_string(entry) + ", which is outside the file");
+          finding(1, fmt::format("entry {} of the {} table points to {}, which is outside the file",
+                                 index, name, entry));
           if (!repairs()) continue;
           store_le<uint64_t>(bytes, i * 8, kUnallocated);
           if (is_l1 && index < image_.l1_count_) image_.l1_[index].store(kUnallocated);
@@ -109,8 +111,8 @@ class QedChecker {
         } else if (is_l1) {
           co_await visit_table(entry, index);
         } else if (!used_.take(entry / header_.cluster_size)) {
-          finding(1, "the cluster at " + std::to_string(entry) + " has a second use in entry " +
-                         std::to_string(index) + " of the " + name + " table");
+          finding(1, fmt::format("the cluster at {} has a second use in entry {} of the {} table",
+                                 entry, index, name));
         }
       }
       if (changed) co_await image_.file_->write(table + done, bytes);
@@ -124,11 +126,11 @@ class QedChecker {
     for (uint64_t i = 0; i < header_.table_size; ++i)
       if (!used_.take(table / header_.cluster_size + i)) ++shared;
     if (shared != 0) {
-      finding(shared, "the L2 table at " + std::to_string(table) + " of entry " +
-                          std::to_string(index) + " overlaps something else");
+      finding(shared,
+              fmt::format("the L2 table at {} of entry {} overlaps something else", table, index));
       co_return;
     }
-    co_await walk(table, "L2 (at " + std::to_string(table) + ")", false);
+    co_await walk(table, fmt::format("L2 (at {})", table), false);
   }
 
   QedNode& image_;

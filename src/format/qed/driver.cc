@@ -1,5 +1,7 @@
 #include "block/driver.h"
 
+#include <fmt/core.h>
+
 #include "base/arith.h"
 #include "block/open_format.h"
 #include "format/qed/node.h"
@@ -41,9 +43,11 @@ Header plan(uint64_t size, const Options& options) {
   // What QEMU's 64 bits make of entries² × cluster.
   const uint64_t most = header.entries() * header.entries() * cluster;
   if (size > most || size > header.max_size())
-    throw Error(ErrorKind::kInvalid,
-                "QED image size must be a non-zero multiple of cluster size and less than " +
-                    std::to_string(most) + " bytes");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format(
+            "QED image size must be a non-zero multiple of cluster size and less than {} bytes",
+            most));
   if (table == 1)
     throw Error(ErrorKind::kInvalid, "QED tables of one cluster cannot be opened by QEMU")
         .hint("Take table_size=2 or more.");

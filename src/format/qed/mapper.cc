@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -23,9 +25,9 @@ std::string hex(uint64_t value) {
 }
 
 [[noreturn]] void invalid_entry(const std::string& table, uint64_t index, uint64_t entry) {
-  throw Error::system(EINVAL).hint(
-      table + ": entry " + std::to_string(index) + " is " + hex(entry) +
-      ", which is not a cluster of the file; `check` lists what else is wrong.");
+  throw Error::system(EINVAL).hint(fmt::format(
+      "{}: entry {} is {}, which is not a cluster of the file; `check` lists what else is wrong.",
+      table, index, hex(entry)));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // The bytes of a file as they are, or a window of them (options offset and size).
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <string>
 
@@ -210,16 +212,14 @@ class RawDriver : public Driver {
   static void check_window(uint64_t length, uint64_t offset, std::optional<uint64_t> size) {
     if (offset > length)
       throw Error(ErrorKind::kInvalid,
-                  "Offset (" + std::to_string(offset) +
-                      ") cannot be greater than size of the containing file (" +
-                      std::to_string(length) + ")");
+                  fmt::format("Offset ({}) cannot be greater than size of the containing file ({})",
+                              offset, length));
     if (!size) return;
     if (*size > length - offset)
       throw Error(ErrorKind::kInvalid,
-                  "The sum of offset (" + std::to_string(offset) + ") and size (" +
-                      std::to_string(*size) +
-                      ") has to be smaller or equal to the  actual size of the containing file (" +
-                      std::to_string(length) + ")");
+                  fmt::format("The sum of offset ({}) and size ({}) has to be smaller or equal to "
+                              "the  actual size of the containing file ({})",
+                              offset, *size, length));
     if (!is_aligned(*size, kSector))
       throw Error(ErrorKind::kInvalid, "Specified size is not multiple of 512");
   }

@@ -1,5 +1,7 @@
 #include "format/split/node.h"
 
+#include <fmt/core.h>
+
 #include "async/runtime.h"
 #include "base/arith.h"
 #include "block/capabilities/storage_use.h"
@@ -44,9 +46,8 @@ Task<void> SplitNode::load(OpenContext& request) {
     }
     // All are of one size, but for the last one: a shorter one was cut off.
     if (i > 1 && before.length != pieces_.front().length)
-      invalid("piece '" + names[i - 1] + "' of the split disk has " +
-              std::to_string(before.length) + " bytes, the first one " +
-              std::to_string(pieces_.front().length));
+      invalid(fmt::format("piece '{}' of the split disk has {} bytes, the first one {}",
+                          names[i - 1], before.length, pieces_.front().length));
     const auto sum = checked_add(end, length);
     if (!sum || *sum > static_cast<uint64_t>(INT64_MAX) - 511)
       throw Error(ErrorKind::kTooLarge, "the split disk is too large");

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "block/context.h"
@@ -36,8 +38,7 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
   co_await each_used([&](uint64_t block, uint32_t physical) {
     report_work(context(), "check", block, header_.blocks, kReportedBlocks);
     if (physical >= header_.blocks) {
-      finding("block index " + std::to_string(block) + " too large, is " +
-              std::to_string(physical));
+      finding(fmt::format("block index {} too large, is {}", block, physical));
       if (all) outside.push_back(block);
       return;
     }
@@ -51,16 +52,17 @@ Task<CheckResult> VdiNode::check(CheckRequest request) {
     const uint64_t bytes = std::min(kBlockBytes, header_.size - block * kBlockBytes);
     if (context().profile.past_end == PastEnd::kRefuse &&
         host_of(physical) + bytes > file_->length()) {
-      finding("block index " + std::to_string(block) + " is past the end of the file (" +
-              std::to_string(file_->length()) + " bytes); the file was cut off");
+      finding(
+          fmt::format("block index {} is past the end of the file ({} bytes); the file was cut off",
+                      block, file_->length()));
       ++missing;
     }
   });
   report_work(context(), "check", header_.blocks, header_.blocks);
   const bool wrong_counter = count != header_.allocated;
   if (wrong_counter)
-    finding("allocated blocks mismatch, is " + std::to_string(count) + ", should be " +
-            std::to_string(header_.allocated));
+    finding(
+        fmt::format("allocated blocks mismatch, is {}, should be {}", count, header_.allocated));
   if (!all || result.corruptions == 0) co_return result;
 
   counter_trusted_ = true;

@@ -1,5 +1,7 @@
 #include "format/vdi/layout.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -43,8 +45,7 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool snapshots) {
     throw Error(ErrorKind::kInvalid, text);
   }
   if (number(68) != kVersion)
-    refuse("version " + std::to_string(number(68) >> 16) + "." +
-           std::to_string(number(68) & 0xffff));
+    refuse(fmt::format("version {}.{}", number(68) >> 16, number(68) & 0xffff));
   header.type = number(76);
   header.map_offset = number(340);
   header.data_offset = number(344);
@@ -54,24 +55,22 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool snapshots) {
   header.modified = Uuid::load_guid(sector, 408);
   if (header.map_offset % 512 != 0) refuse("unaligned block map offset " + hex(header.map_offset));
   if (header.data_offset % 512 != 0) refuse("unaligned data offset " + hex(header.data_offset));
-  if (number(360) != 512) refuse("sector size " + std::to_string(number(360)) + " is not 512");
+  if (number(360) != 512) refuse(fmt::format("sector size {} is not 512", number(360)));
   if (number(376) != kBlockBytes)
-    refuse("block size " + std::to_string(number(376)) + " is not " + std::to_string(kBlockBytes));
+    refuse(fmt::format("block size {} is not {}", number(376), kBlockBytes));
   const uint64_t room = uint64_t{header.blocks} * kBlockBytes;
   if (header.size > room)
-    refuse("disk size " + std::to_string(header.size) + ", image bitmap has room for " +
-           std::to_string(room));
+    refuse(fmt::format("disk size {}, image bitmap has room for {}", header.size, room));
   header.parent = Uuid::load_guid(sector, 424);
   header.parent_modified = Uuid::load_guid(sector, 440);
   const bool snapshot = snapshots && header.type > kStatic;
   if (!snapshot && header.has_parent()) refuse("non-NULL link UUID");
   if (!snapshot && !header.parent_modified.is_null()) refuse("non-NULL parent UUID");
   if (header.blocks > kMaxBlocks)
-    refuse("too many blocks " + std::to_string(header.blocks) + ", max is " +
-           std::to_string(kMaxBlocks));
+    refuse(fmt::format("too many blocks {}, max is {}", header.blocks, kMaxBlocks));
   // From here on stricter than QEMU: what lies in each other's way would be overwritten.
   if (number(380) != 0)
-    refuse("blocks begin with " + std::to_string(number(380)) + " bytes of private data");
+    refuse(fmt::format("blocks begin with {} bytes of private data", number(380)));
   if (header.type < 1 || header.type > 4) refuse("image type " + std::to_string(header.type));
   const uint64_t map_end = header.map_offset + uint64_t{header.blocks} * 4;
   if (header.map_offset < kHeaderBytes)

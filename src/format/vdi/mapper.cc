@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -55,9 +57,9 @@ Task<uint32_t> VdiNode::entry(uint64_t block) {
   if (value < kZero && value >= header_.blocks &&
       host_of(value) + kBlockBytes > align_up(file_->length(), 512))
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("The block map says that block " + std::to_string(block) + " of the disk is block " +
-              std::to_string(value) + " of the file, but there are " +
-              std::to_string(header_.blocks) + ".");
+        .hint(fmt::format("The block map says that block {} of the disk is block {} of the file, "
+                          "but there are {}.",
+                          block, value, header_.blocks));
   co_return value;
 }
 
@@ -123,8 +125,9 @@ Task<Grant> VdiNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   if (!exclusive) co_return Grant{};
   if (!counter_trusted_)
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("The header counts " + std::to_string(header_.allocated) + " blocks, but there are " +
-              std::to_string(header_.blocks) + "; `check -r all` corrects it.");
+        .hint(fmt::format(
+            "The header counts {} blocks, but there are {}; `check -r all` corrects it.",
+            header_.allocated, header_.blocks));
   const uint64_t start = align_down(offset, kBlockBytes);
   const uint64_t wanted = div_ceil(offset + there.length - start, kBlockBytes);
   uint32_t count = 0;

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -25,9 +27,9 @@ Task<void> VdiNode::do_resize(ResizeRequest request) {
                                              std::string(to_string(request.preallocation)) + "'");
   if (request.length > kMaxSize) Header::fresh(request.length, false);  // says how large it may be
   if (!counter_trusted_)
-    throw Error(ErrorKind::kCorrupt, "VDI: the header counts " + std::to_string(header_.allocated) +
-                                         " blocks of " + std::to_string(header_.blocks) +
-                                         ": repair the image first");
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("VDI: the header counts {} blocks of {}: repair the image first",
+                            header_.allocated, header_.blocks));
   RangeLock::Guard all;
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
   co_await flush_mapped();

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -71,13 +73,12 @@ Task<CheckResult> VhdxNode::check(CheckRequest request) {
   const bool blocks_good = result.corruptions == findings.untidy.size();
   if (journal_->other_damaged()) findings.error("One of the headers is damaged.");
   for (int i = 0; i < 2; ++i)
-    if (region_damaged_[i])
-      findings.error("Region table " + std::to_string(i + 1) + " is damaged.");
+    if (region_damaged_[i]) findings.error(fmt::format("Region table {} is damaged.", i + 1));
   if (log_damaged_) findings.error("The log is damaged.");
   // Others neither look for space that is lost nor give any back.
   if (request.extensions) result.leaks = co_await leaked_blocks();
   if (result.leaks != 0 && request.report)
-    request.report("Leaked space for " + std::to_string(result.leaks) + " blocks.");
+    request.report(fmt::format("Leaked space for {} blocks.", result.leaks));
 
   // Nothing is changed where blocks are wrong: no repair could know what was meant.
   if (repair && result.corruptions != 0 && blocks_good) {
@@ -109,10 +110,10 @@ Task<void> VhdxNode::check_table_entry(uint64_t index, Findings& findings) {
   if (!bitmap) ++findings.result.total_clusters;
   const bool data = bitmap ? entry.state() == kPresent : entry.has_data();
   if (bitmap && entry.state() != kPresent && entry.state() != kNotPresent)
-    findings.error(name + " of a sector bitmap has state " + std::to_string(entry.state()) + ".");
+    findings.error(fmt::format("{} of a sector bitmap has state {}.", name, entry.state()));
   if (!bitmap && (entry.state() == kReserved || entry.state() == kOldUnmapped ||
                   (entry.state() == kPartial && !parameters_.has_parent)))
-    findings.error(name + " has the invalid state " + std::to_string(entry.state()) + ".");
+    findings.error(fmt::format("{} has the invalid state {}.", name, entry.state()));
   if (entry.reserved_bits() || (entry.state() == kZeroBlock && entry.offset() != 0)) {
     findings.error(name + " has reserved bits set.");
     findings.untidy.push_back(index);
@@ -137,9 +138,9 @@ bool VhdxNode::check_place(const std::string& name, Room place, uint64_t needed,
                            Findings& findings) const {
   const uint64_t file_end = file_->length();
   const auto past_end = [&](const char* which, uint64_t offset) {
-    findings.error(name + " " + which + " offset " + std::to_string(offset) +
-                   " points after end of file (" + std::to_string(file_end) +
-                   "). Image has probably been truncated.");
+    findings.error(fmt::format(
+        "{} {} offset {} points after end of file ({}). Image has probably been truncated.", name,
+        which, offset, file_end));
   };
   const uint64_t begin = place.offset;
   if (begin > static_cast<uint64_t>(INT64_MAX) - place.bytes) {
@@ -157,7 +158,7 @@ void VhdxNode::check_overlaps(const std::string& name, Room place, Findings& fin
   const uint64_t end = place.offset + place.bytes;
   const auto check_region = [&](uint64_t from, uint64_t length) {
     if (place.offset < from + length && from < end)
-      findings.error(name + " overlaps with the region at " + std::to_string(from) + ".");
+      findings.error(fmt::format("{} overlaps with the region at {}.", name, from));
   };
   check_region(journal_->header().log_offset, journal_->header().log_length);
   for (const Region& region : regions_.regions) check_region(region.offset, region.length);

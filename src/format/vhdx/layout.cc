@@ -1,5 +1,7 @@
 #include "format/vhdx/layout.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <set>
 
@@ -69,7 +71,7 @@ CurrentHeader choose_header(ByteSpan first, ByteSpan second) {
   std::string why;
   for (std::optional<Header>& header : headers) {
     if (!header || header->version == 1) continue;
-    why = ": version " + std::to_string(header->version) + " is not supported";
+    why = fmt::format(": version {} is not supported", header->version);
     header.reset();
   }
   if (!headers[0] && !headers[1])
@@ -80,9 +82,11 @@ CurrentHeader choose_header(ByteSpan first, ByteSpan second) {
   }
   if (headers[0]->sequence == headers[1]->sequence) {
     if (!std::equal(first.begin(), first.begin() + 80, second.begin()))
-      throw Error(ErrorKind::kInvalid,
-                  "No valid VHDX header found: both have the sequence number " +
-                      std::to_string(headers[0]->sequence) + " and different content");
+      throw Error(
+          ErrorKind::kInvalid,
+          fmt::format(
+              "No valid VHDX header found: both have the sequence number {} and different content",
+              headers[0]->sequence));
     return {*headers[0], 0, false};
   }
   const unsigned slot = headers[1]->sequence > headers[0]->sequence ? 1 : 0;
@@ -91,16 +95,15 @@ CurrentHeader choose_header(ByteSpan first, ByteSpan second) {
 
 void check_log_place(const Header& header) {
   if (header.log_version != 0)
-    bad("log version " + std::to_string(header.log_version) + " in the header is not supported");
+    bad(fmt::format("log version {} in the header is not supported", header.log_version));
   if (header.log_offset < kMiB || !is_aligned(header.log_offset, kMiB))
-    bad("log offset " + std::to_string(header.log_offset) +
-        " in the header is not a multiple of 1 MiB after the first one");
+    bad(fmt::format("log offset {} in the header is not a multiple of 1 MiB after the first one",
+                    header.log_offset));
   if (!is_aligned(header.log_length, kMiB))
-    bad("log length " + std::to_string(header.log_length) +
-        " in the header is not a multiple of 1 MiB");
+    bad(fmt::format("log length {} in the header is not a multiple of 1 MiB", header.log_length));
   if (!checked_add(header.log_offset, header.log_length) ||
       header.log_offset > static_cast<uint64_t>(INT64_MAX) - header.log_length)
-    bad("log offset " + std::to_string(header.log_offset) + " in the header is too large");
+    bad(fmt::format("log offset {} in the header is too large", header.log_offset));
   if (!header.log_guid.is_null() && header.log_length == 0)
     bad("the header names a log without length");
 }
@@ -138,9 +141,8 @@ void RegionTable::encode(MutableByteSpan bytes) const {
 
 void check_disjoint(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end) {
   if (a < b_end && b < a_end)
-    throw Error(ErrorKind::kInvalid, "VHDX region " + std::to_string(a) + "-" +
-                                         std::to_string(a_end) + " overlaps with region " +
-                                         std::to_string(b) + "-" + std::to_string(b_end));
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("VHDX region {}-{} overlaps with region {}-{}", a, a_end, b, b_end));
 }
 
 void RegionTable::check(uint64_t file_bytes, const Header& header) const {
@@ -156,11 +158,11 @@ void RegionTable::check(uint64_t file_bytes, const Header& header) const {
       throw Error(ErrorKind::kUnsupported, "VHDX: the required region " + name + " is not known");
     if (region.offset < kMiB || !is_aligned(region.offset, kMiB) ||
         !is_aligned(region.length, kMiB))
-      bad("the region " + name + " of " + std::to_string(region.length) + " bytes at " +
-          std::to_string(region.offset) + " is not aligned to 1 MiB");
+      bad(fmt::format("the region {} of {} bytes at {} is not aligned to 1 MiB", name,
+                      region.length, region.offset));
     if (region.offset > file_bytes || region.length > file_bytes - region.offset)
-      bad("the region " + name + " of " + std::to_string(region.length) + " bytes at " +
-          std::to_string(region.offset) + " extends past the end of the file");
+      bad(fmt::format("the region {} of {} bytes at {} extends past the end of the file", name,
+                      region.length, region.offset));
     places.emplace_back(region.offset, region.offset + region.length);
   }
   for (const Uuid& id : {kBatRegion, kMetadataRegion})

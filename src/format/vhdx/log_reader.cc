@@ -1,5 +1,7 @@
 #include "format/vhdx/log_reader.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -17,8 +19,7 @@ constexpr uint64_t kFirstTarget = 192 << 10;
 constexpr uint64_t kMaxTargets = 16 << 20;
 
 [[noreturn]] void refuse(const LogEntry& entry, const std::string& text) {
-  throw Error(ErrorKind::kInvalid,
-              "VHDX: log entry " + std::to_string(entry.sequence) + ": " + text);
+  throw Error(ErrorKind::kInvalid, fmt::format("VHDX: log entry {}: {}", entry.sequence, text));
 }
 
 }  // namespace
@@ -157,13 +158,13 @@ Task<void> LogReader::each_target(const LogEntry& entry,
 Task<void> LogReader::check_targets(const std::vector<LogEntry>& entries) {
   const uint64_t last = entries.back().last_file;
   if (last > std::max(kMaxFile, file_.length()))
-    refuse(entries.back(), "the file is to become " + std::to_string(last) + " bytes long");
+    refuse(entries.back(), fmt::format("the file is to become {} bytes long", last));
   uint64_t zeroes = 0;
   uint64_t count = 0;
   for (const LogEntry& entry : entries) {
     if (entry.flushed_file > file_.length())
-      refuse(entry, "the file has been truncated: it had " + std::to_string(entry.flushed_file) +
-                        " bytes, now there are " + std::to_string(file_.length()));
+      refuse(entry, fmt::format("the file has been truncated: it had {} bytes, now there are {}",
+                                entry.flushed_file, file_.length()));
     count += entry.descriptors;
     if (count > kMaxTargets) refuse(entry, "there are too many changes");
     co_await each_target(entry, [&](const LogDescriptor& descriptor, uint64_t) -> Task<void> {
@@ -171,9 +172,8 @@ Task<void> LogReader::check_targets(const std::vector<LogEntry>& entries) {
       if (descriptor.zero) zeroes += std::min(descriptor.length, kMaxFile);
       const bool in_log = end && descriptor.offset<offset_ + length_&& * end> offset_;
       if (!end || descriptor.offset < kFirstTarget || *end > last || in_log || zeroes > last)
-        refuse(entry, "it changes " + std::to_string(descriptor.length) + " bytes at " +
-                          std::to_string(descriptor.offset) +
-                          ", where a log must not change anything");
+        refuse(entry, fmt::format("it changes {} bytes at {}, where a log must not change anything",
+                                  descriptor.length, descriptor.offset));
       co_return;
     });
   }

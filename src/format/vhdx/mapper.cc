@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -36,7 +38,7 @@ void VhdxNode::check_entry(uint64_t block, Entry entry) const {
     wrong = "space that another block has as well";
   if (!wrong.empty())
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("Block " + std::to_string(block) + " of the disk has " + wrong + ".");
+        .hint(fmt::format("Block {} of the disk has {}.", block, wrong));
 }
 
 // The place of the bitmap block for BLOCK's chunk; 0 when there is none.
@@ -47,7 +49,7 @@ Task<uint64_t> VhdxNode::bitmap_of(uint64_t block) {
   if (entry.state() != kPresent || entry.offset() < kMiB || entry.reserved_bits() ||
       shared_.contains(entry.offset()))
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("Entry " + std::to_string(index) + " of the block allocation table is not a bitmap.");
+        .hint(fmt::format("Entry {} of the block allocation table is not a bitmap.", index));
   co_return entry.offset();
 }
 
@@ -57,7 +59,7 @@ Task<bool> VhdxNode::sectors_here(uint64_t block, uint64_t begin, uint64_t end, 
   const uint64_t bitmap = co_await bitmap_of(block);
   if (bitmap == 0)
     throw Error(ErrorKind::kCorrupt, "Input/output error")
-        .hint("Block " + std::to_string(block) + " is present in part, without a bitmap.");
+        .hint(fmt::format("Block {} is present in part, without a bitmap.", block));
   const uint64_t sector_bytes = parameters_.logical_sector;
   const uint64_t first = block % geometry_.chunk_blocks * block_bytes() / sector_bytes;
   bool here = false;

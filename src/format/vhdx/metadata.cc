@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <set>
 
@@ -69,8 +71,8 @@ std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
     if (item.length > kMaxItem ||
         (item.length != 0 && (item.offset < kTableBytes || item.offset > region_length ||
                               item.length > region_length - item.offset)))
-      bad_metadata("the metadata item " + name + " of " + std::to_string(item.length) +
-                   " bytes at " + std::to_string(item.offset) + " is not inside of its region");
+      bad_metadata(fmt::format("the metadata item {} of {} bytes at {} is not inside of its region",
+                               name, item.length, item.offset));
     if (item.length != 0) places.emplace_back(item.offset, uint64_t{item.offset} + item.length);
     if (known == kKnown.end() || user) {
       if ((flags & kRequiredItem) != 0)
@@ -79,8 +81,7 @@ std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
       continue;
     }
     if (item.length < std::max(known->length, 1u))
-      bad_metadata("the metadata item " + name + " has only " + std::to_string(item.length) +
-                   " bytes");
+      bad_metadata(fmt::format("the metadata item {} has only {} bytes", name, item.length));
     result[known->id] = item;
   }
   std::sort(places.begin(), places.end());
@@ -96,19 +97,16 @@ std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length) {
 
 void Parameters::check() const {
   if (block_bytes < kMiB || block_bytes > kMaxBlock || !is_power_of_two(block_bytes))
-    bad_metadata("block size " + std::to_string(block_bytes) +
-                 " is not a power of two from 1 to 256 MiB");
+    bad_metadata(fmt::format("block size {} is not a power of two from 1 to 256 MiB", block_bytes));
   if (logical_sector != 512 && logical_sector != 4096)
-    bad_metadata("logical sector size " + std::to_string(logical_sector) +
-                 " is neither 512 nor 4096");
+    bad_metadata(fmt::format("logical sector size {} is neither 512 nor 4096", logical_sector));
   if (physical_sector != 512 && physical_sector != 4096)
-    bad_metadata("physical sector size " + std::to_string(physical_sector) +
-                 " is neither 512 nor 4096");
+    bad_metadata(fmt::format("physical sector size {} is neither 512 nor 4096", physical_sector));
   if (size > kMaxDisk)
-    bad_metadata("the disk of " + std::to_string(size) + " bytes is larger than 64 TiB");
+    bad_metadata(fmt::format("the disk of {} bytes is larger than 64 TiB", size));
   if (!is_aligned(size, logical_sector))
-    bad_metadata("the disk of " + std::to_string(size) +
-                 " bytes does not consist of whole sectors of " + std::to_string(logical_sector));
+    bad_metadata(fmt::format("the disk of {} bytes does not consist of whole sectors of {}", size,
+                             logical_sector));
 }
 
 std::vector<std::byte> encode_metadata(const Parameters& parameters, ByteSpan locator) {
@@ -149,8 +147,8 @@ std::map<std::string, std::string> decode_locator(ByteSpan item) {
   const auto text = [&](uint32_t offset, uint16_t length) {
     if (offset == 0 || length == 0 || length % 2 != 0 || offset > item.size() ||
         length > item.size() - offset)
-      bad_metadata("a text of the parent locator, " + std::to_string(length) + " bytes at " +
-                   std::to_string(offset) + ", is not inside of it");
+      bad_metadata(fmt::format("a text of the parent locator, {} bytes at {}, is not inside of it",
+                               length, offset));
     return from_utf16(item.subspan(offset, length), false);
   };
   for (size_t i = 0; i < count; ++i) {

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -56,8 +58,8 @@ Task<CurrentHeader> VhdxNode::load_header(bool salvage) {
   for (int i = 0; i < 2; ++i) co_await file_->read(kHeaderOffsets[i], both[i]);
   const CurrentHeader result = choose_header(both[0], both[1]);
   if (result.other_damaged)
-    context().warn("VHDX: header " + std::to_string(2 - result.slot) +
-                   " is damaged; the other one counts");
+    context().warn(
+        fmt::format("VHDX: header {} is damaged; the other one counts", 2 - result.slot));
   check_log_place(result.header);
   const bool outside = result.header.log_offset > file_->length() ||
                        result.header.log_length > file_->length() - result.header.log_offset;
@@ -69,8 +71,8 @@ Task<CurrentHeader> VhdxNode::load_header(bool salvage) {
   }
   if (outside && (!read_only() || !result.header.log_guid.is_null()))
     throw Error(ErrorKind::kInvalid,
-                "VHDX: the log of " + std::to_string(result.header.log_length) + " bytes at " +
-                    std::to_string(result.header.log_offset) + " extends past the end of the file");
+                fmt::format("VHDX: the log of {} bytes at {} extends past the end of the file",
+                            result.header.log_length, result.header.log_offset));
   co_return result;
 }
 
@@ -182,9 +184,10 @@ Task<void> VhdxNode::load_metadata() {
   }
   geometry_ = Geometry::of(parameters_);
   if (geometry_.entries * 8 > table_.length)
-    throw Error(ErrorKind::kInvalid,
-                "VHDX: the block allocation table of " + std::to_string(table_.length) +
-                    " bytes is too small for " + std::to_string(geometry_.entries) + " entries");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("VHDX: the block allocation table of {} bytes is too small for {} entries",
+                    table_.length, geometry_.entries));
 }
 
 // Every block lies in the file and in nobody's way. A block of which only what is behind the end of
@@ -227,12 +230,13 @@ Task<void> VhdxNode::scan_table(bool tolerant) {
       if (begin > static_cast<uint64_t>(INT64_MAX) - bytes)
         wrong = name + " offset overflow.";
       else if (begin >= file_end)
-        wrong = name + " start offset " + std::to_string(begin) + " points after end of file (" +
-                std::to_string(file_end) + "). Image has probably been truncated.";
+        wrong = fmt::format(
+            "{} start offset {} points after end of file ({}). Image has probably been truncated.",
+            name, begin, file_end);
       else if (begin + needed > file_end)
-        wrong = name + " end offset " + std::to_string(begin + bytes) +
-                " points after end of file (" + std::to_string(file_end) +
-                "). Image has probably been truncated.";
+        wrong = fmt::format(
+            "{} end offset {} points after end of file ({}). Image has probably been truncated.",
+            name, begin + bytes, file_end);
       if (!wrong.empty()) {
         if (!tolerant) throw Error(ErrorKind::kInvalid, wrong);
         damage_ = wrong;

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -44,7 +46,7 @@ class VmdkChecker {
     if (request_.report) request_.report("Leaked: " + text);
   }
   std::string where(uint64_t grain) const {
-    return part_->name + ": sector " + std::to_string(grain * part_->grain / kSector);
+    return fmt::format("{}: sector {}", part_->name, grain * part_->grain / kSector);
   }
   bool repairs_all() const { return request_.repair == CheckRequest::Repair::kAll; }
   void repaired() {
@@ -57,8 +59,8 @@ class VmdkChecker {
     uint64_t end = 0;
     VmdkNode::Part& part = *node_.parts_.front();
     const uint64_t grains = co_await node_.scan_stream(part, false, &end);
-    corruption("the stream has no footer: " + std::to_string(grains) +
-               " grains were found before byte " + std::to_string(end));
+    corruption(
+        fmt::format("the stream has no footer: {} grains were found before byte {}", grains, end));
     if (!repairs_all() || !part.writable) co_return;
     co_await node_.rescue_stream();
     repaired();
@@ -216,8 +218,8 @@ class VmdkChecker {
       const Marker marker = Marker::decode(head);
       bytes = marker.bytes + uint64_t{Marker::kDataOffset};
       if (marker.value != grain * part_->grain / kSector)
-        corruption(where(grain) + ": the marker before the data names sector " +
-                   std::to_string(marker.value));
+        corruption(fmt::format("{}: the marker before the data names sector {}", where(grain),
+                               marker.value));
       if (marker.bytes == 0 || bytes > 2 * part_->grain) bytes = kSector;
     }
     const uint64_t from = grain * part_->grain;
@@ -238,8 +240,8 @@ class VmdkChecker {
     for (size_t i = 1; i < grains_.size(); ++i) {
       const auto& before = grains_[i - 1];
       if (grains_[i].first >= before.first + before.second) continue;
-      corruption(part_->name + ": two grains share the file's sector " +
-                 std::to_string(grains_[i].first));
+      corruption(
+          fmt::format("{}: two grains share the file's sector {}", part_->name, grains_[i].first));
     }
     const uint64_t table_sectors = div_ceil(part_->table_bytes, kSector);
     for (const uint64_t table : tables_) {
@@ -249,8 +251,8 @@ class VmdkChecker {
       if (behind == grains_.begin()) continue;
       const auto& grain = *std::prev(behind);
       if (grain.first + grain.second > table)
-        corruption(part_->name + ": the grain at the file's sector " + std::to_string(grain.first) +
-                   " overlaps a grain table");
+        corruption(fmt::format("{}: the grain at the file's sector {} overlaps a grain table",
+                               part_->name, grain.first));
     }
   }
 
@@ -267,8 +269,8 @@ class VmdkChecker {
     uint64_t end = std::max(part_->header.overhead, div_ceil(part_->data_begin, kSector));
     for (const auto& [first, sectors] : used) {
       if (first > end && (first - end) / step != 0)
-        leak((first - end) / step, part_->name + ": " + std::to_string((first - end) / step) +
-                                       " grains from the file's sector " + std::to_string(end));
+        leak((first - end) / step, fmt::format("{}: {} grains from the file's sector {}",
+                                               part_->name, (first - end) / step, end));
       end = std::max(end, first + sectors);
     }
     const uint64_t file_end = part_->file->length() / kSector;
@@ -281,7 +283,7 @@ class VmdkChecker {
       part_->next = align_up(end * kSector, part_->grain);
     }
     if (!repairs() || !part_->writable) {
-      leak(count, part_->name + ": " + std::to_string(count) + " grains at the end of the file");
+      leak(count, fmt::format("{}: {} grains at the end of the file", part_->name, count));
       co_return;
     }
     co_await part_->file->resize({.length = part_->next});

@@ -1,5 +1,6 @@
 #include "format/vmdk/create.h"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -178,8 +179,8 @@ Task<void> create_disk(Context& context, CreateRequest request) {
   if (name.stem.empty() && name.suffix.empty())
     throw Error(ErrorKind::kInvalid, "No filename provided");
   if (!shape.flat && !shape.split) {
-    plan.extent_lines.push_back("RW " + std::to_string(plan.sectors) + " SPARSE \"" + name.stem +
-                                name.suffix + "\"");
+    plan.extent_lines.push_back(
+        fmt::format("RW {} SPARSE \"{}{}\"", plan.sectors, name.stem, name.suffix));
     const SparseHeader header = SparseHeader::fresh(plan.sectors, shape.stream, zeroed);
     co_await write_sparse(*request.file, header, compose(plan));
     co_return;
@@ -194,9 +195,9 @@ Task<void> create_disk(Context& context, CreateRequest request) {
       const bool there = ::access((name.folder + file).c_str(), F_OK) == 0;
       if (!there) made.push_back(name.folder + file);
       co_await create_extent(context, name.folder + file, bytes, shape, zeroed, request.overwrite);
-      plan.extent_lines.push_back("RW " + std::to_string(bytes / kSector) +
-                                  (shape.flat ? " FLAT \"" : " SPARSE \"") + file +
-                                  (shape.flat ? "\" 0" : "\""));
+      plan.extent_lines.push_back(fmt::format("RW {}{}{}{}", bytes / kSector,
+                                              shape.flat ? " FLAT \"" : " SPARSE \"", file,
+                                              shape.flat ? "\" 0" : "\""));
       at += bytes;
     }
     const std::string text = compose(plan);

@@ -1,5 +1,6 @@
 #include "format/vmdk/descriptor.h"
 
+#include <fmt/core.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -198,7 +199,7 @@ Descriptor Descriptor::parse(std::string text, bool embedded) {
         std::string_view(result.text_).substr(at.begin, at.end - at.begin);
     if (!embedded && is_extent_line(line)) {
       if (result.extents_.size() == kMaxExtents)
-        invalid("The descriptor has more than " + std::to_string(kMaxExtents) + " extents");
+        invalid(fmt::format("The descriptor has more than {} extents", kMaxExtents));
       result.extents_.push_back(parse_extent(line));
       continue;
     }
@@ -292,8 +293,8 @@ std::string compose(const DescriptorPlan& plan) {
   for (const std::string& line : plan.extent_lines) text += line + "\n";
   text += "\n# The Disk Data Base\n#DDB\n\n";
   text += "ddb.virtualHWVersion = \"" + plan.hardware_version + "\"\n";
-  text += "ddb.geometry.cylinders = \"" + std::to_string(plan.sectors / (63 * heads)) + "\"\n";
-  text += "ddb.geometry.heads = \"" + std::to_string(heads) + "\"\n";
+  text += fmt::format("ddb.geometry.cylinders = \"{}\"\n", plan.sectors / (63 * heads));
+  text += fmt::format("ddb.geometry.heads = \"{}\"\n", heads);
   text += "ddb.geometry.sectors = \"63\"\n";
   text += "ddb.adapterType = \"" + plan.adapter + "\"\n";
   text += "ddb.toolsVersion = \"" + plan.tools_version + "\"\n";

@@ -1,5 +1,7 @@
 #include "format/vmdk/layout.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -86,10 +88,9 @@ void SparseHeader::check(uint64_t file_bytes) const {
   check_sizes(file_bytes);
   if (gd_offset == kGdAtEnd) invalid("Invalid footer");
   if (directory_inside(file_bytes) || (redundant() && redundant_inside(file_bytes))) return;
-  invalid("The grain directory (sector " + std::to_string(gd_offset) + ") is outside the file" +
-          (redundant()
-               ? ", and so does the redundant one (sector " + std::to_string(rgd_offset) + ")"
-               : ""));
+  invalid(fmt::format(
+      "The grain directory (sector {}) is outside the file{}", gd_offset,
+      redundant() ? fmt::format(", and so does the redundant one (sector {})", rgd_offset) : ""));
 }
 
 void SparseHeader::encode(MutableByteSpan bytes) const {
@@ -139,12 +140,11 @@ CowdHeader CowdHeader::decode(ByteSpan bytes, uint64_t file_bytes) {
     invalid("Invalid granularity, image may be corrupt");
   const uint64_t needed = div_ceil(header.sectors, uint64_t{kEntries} * header.grain);
   if (header.directory_entries < needed)
-    invalid("The grain directory has " + std::to_string(header.directory_entries) +
-            " entries, the capacity needs " + std::to_string(needed));
+    invalid(fmt::format("The grain directory has {} entries, the capacity needs {}",
+                        header.directory_entries, needed));
   if (needed > kMaxTables) invalid("L1 size too big");
   if (header.gd_offset < 4 || !inside(header.gd_offset, div_ceil(needed * 4, kSector), file_bytes))
-    invalid("The grain directory (sector " + std::to_string(header.gd_offset) +
-            ") is outside the file");
+    invalid(fmt::format("The grain directory (sector {}) is outside the file", header.gd_offset));
   return header;
 }
 

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -104,7 +106,7 @@ uint64_t VmdkNode::table_sector(const Part& part, uint64_t table) const {
   const uint64_t entry = part.gd[table].load(std::memory_order_acquire);
   if (part.kind != Kind::kSeSparse || entry == 0) return entry;
   if (entry >> 32 != 0x10000000)
-    corrupt(part, "entry " + std::to_string(table) + " of the grain directory makes no sense");
+    corrupt(part, fmt::format("entry {} of the grain directory makes no sense", table));
   return part.sesparse.tables_offset + (entry & 0xffffffff) * SeSparseHeader::kTableSectors;
 }
 
@@ -115,8 +117,8 @@ Task<TableCache::Ref> VmdkNode::table_block(Part& part, uint64_t sector, uint64_
   // The last sector of a file may be short.
   if (table < part.data_begin || table > part.file->length() ||
       table + part.table_bytes > align_up(part.file->length(), kSector))
-    corrupt(part, "the grain table at sector " + std::to_string(sector) +
-                      " is outside the file or over its header");
+    corrupt(part, fmt::format("the grain table at sector {} is outside the file or over its header",
+                              sector));
   const uint64_t at = table + align_down(in_table, part.tables->block_bytes());
   TableCache::Ref ref = part.tables->try_get(at);
   if (!ref) ref = co_await part.tables->get(at);
@@ -135,9 +137,8 @@ Task<TableCache::Ref> VmdkNode::readable_block(Part& part, uint64_t sector, uint
   if (ref) co_return ref;
   ref = co_await table_block(part, copy, grain);
   if (!told_lost_.exchange(true))
-    context().warn("VMDK: " + part.name + ": grain table " +
-                   std::to_string(grain / part.per_table) +
-                   " cannot be read; the redundant one counts");
+    context().warn(fmt::format("VMDK: {}: grain table {} cannot be read; the redundant one counts",
+                               part.name, grain / part.per_table));
   co_return ref;
 }
 
@@ -155,7 +156,7 @@ uint64_t VmdkNode::load_entry(const Part& part, const TableCache::Ref& ref, uint
 
 VmdkNode::Place VmdkNode::decode(const Part& part, uint64_t entry, uint64_t grain) const {
   const auto bad = [&](const char* what) {
-    corrupt(part, "the entry of grain " + std::to_string(grain) + " " + what);
+    corrupt(part, fmt::format("the entry of grain {} {}", grain, what));
   };
   Place place;
   if (entry == 0) return place;
@@ -254,8 +255,8 @@ Task<void> VmdkNode::read_encoded(const Mapping& mapping, uint64_t offset, Mutab
     begin = Marker::kDataOffset;
     bytes = begin + marker.bytes;
     if (marker.bytes == 0 || bytes > most)
-      corrupt(part, "compressed grain " + std::to_string(grain) + " has a wrong size of " +
-                        std::to_string(marker.bytes) + " bytes");
+      corrupt(part,
+              fmt::format("compressed grain {} has a wrong size of {} bytes", grain, marker.bytes));
   }
   if (bytes > first)
     co_await part.file->read(mapping.token + first, buffer.span().subspan(first, bytes - first));
@@ -263,7 +264,7 @@ Task<void> VmdkNode::read_encoded(const Mapping& mapping, uint64_t offset, Mutab
   // Deflate cannot make more of it: no memory for promises.
   const uint64_t needed = std::min(part.grain, part.length - grain * part.grain);
   if (encoded.size() * 1040 < needed)
-    corrupt(part, "compressed grain " + std::to_string(grain) + " is too short");
+    corrupt(part, fmt::format("compressed grain {} is too short", grain));
   AlignedBuffer whole;
   MutableByteSpan plain = out;
   if (out.size() != part.grain) {
@@ -272,7 +273,7 @@ Task<void> VmdkNode::read_encoded(const Mapping& mapping, uint64_t offset, Mutab
   }
   const size_t made = decompress_zlib(encoded, plain);
   // The last grain of the disk may have been stored short.
-  if (made < needed) corrupt(part, "compressed grain " + std::to_string(grain) + " is too short");
+  if (made < needed) corrupt(part, fmt::format("compressed grain {} is too short", grain));
   if (out.size() != part.grain)
     std::memcpy(out.data(), plain.data() + relative % part.grain, out.size());
 }

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -238,10 +240,9 @@ Task<void> VmdkNode::load_part(Part& part) {
     part.file_offset = part.line.offset * kSector;
     any_flat_ = true;
     if (part.file_offset + part.length > align_up(part.file->length(), kSector)) {
-      const std::string text = "Extent '" + part.line.file +
-                               "' is shorter than its line in the "
-                               "descriptor says: " +
-                               std::to_string(part.file->length()) + " bytes";
+      const std::string text =
+          fmt::format("Extent '{}' is shorter than its line in the descriptor says: {} bytes",
+                      part.line.file, part.file->length());
       if (part.writable) invalid(text);
       // Where it reads as zeroes a warning follows when the rest is read.
       if (context().profile.past_end == PastEnd::kRefuse) context().warn("VMDK: " + text);
@@ -336,10 +337,10 @@ Task<void> VmdkNode::load_directories(Part& part) {
   part.lost = first ? Part::Lost::kRedundant : Part::Lost::kPrimary;
   part.redundant = false;
   if (!first) part.gd = std::move(part.rgd);
-  const std::string text = std::string("The ") + (first ? "redundant " : "") +
-                           "grain directory (sector " +
-                           std::to_string(first ? part.header.rgd_offset : part.header.gd_offset) +
-                           ") " + (error ? "cannot be read" : "is outside the file");
+  const std::string text =
+      fmt::format("The {}grain directory (sector {}) {}", first ? "redundant " : "",
+                  first ? part.header.rgd_offset : part.header.gd_offset,
+                  error ? "cannot be read" : "is outside the file");
   if (part.writable && !for_check_)
     throw Error(ErrorKind::kDenied,
                 text + ": until `check -r all` rebuilds it the image can only be read");
@@ -385,8 +386,8 @@ void VmdkNode::finish_part(Part& part, uint64_t bytes) {
   if (!part.embedded) {
     const uint64_t told = part.line.sectors * kSector;
     if (bytes < told)
-      invalid("The header says " + std::to_string(bytes / kSector) + " sectors, the descriptor " +
-              std::to_string(part.line.sectors));
+      invalid(fmt::format("The header says {} sectors, the descriptor {}", bytes / kSector,
+                          part.line.sectors));
     if (bytes != told)
       context().warn("VMDK: extent '" + part.line.file +
                      "' is larger than its line in the descriptor says");

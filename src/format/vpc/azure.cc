@@ -1,5 +1,7 @@
 #include "format/vpc/azure.h"
 
+#include <fmt/core.h>
+
 #include "base/arith.h"
 #include "format/vpc/layout.h"
 
@@ -10,7 +12,7 @@ Task<std::vector<std::string>> azure_findings(Node& file) {
   const uint64_t length = file.length();
   std::vector<std::byte> sector(kFooterBytes);
   if (length < kFooterBytes + kAzureUnit) {
-    findings.push_back("the file has " + std::to_string(length) + " bytes, too few for a disk");
+    findings.push_back(fmt::format("the file has {} bytes, too few for a disk", length));
     co_return findings;
   }
   co_await file.read(length - kFooterBytes, sector);
@@ -31,11 +33,11 @@ Task<std::vector<std::string>> azure_findings(Node& file) {
   const uint64_t size = footer.current_size;
   expect(footer.kind == Kind::kFixed, "the disk is not fixed");
   expect(footer.header_offset == kNoOffset, "the footer points to a header");
-  expect(size == length - kFooterBytes, "the footer says " + std::to_string(size) + " bytes, but " +
-                                            std::to_string(length - kFooterBytes) +
-                                            " are before it");
+  expect(
+      size == length - kFooterBytes,
+      fmt::format("the footer says {} bytes, but {} are before it", size, length - kFooterBytes));
   expect(is_aligned(size, kAzureUnit),
-         "the disk of " + std::to_string(size) + " bytes is not a whole number of MiB");
+         fmt::format("the disk of {} bytes is not a whole number of MiB", size));
   expect(footer.original_size == size, "original and current size differ");
   expect(size <= kMaxSectors * kSector && footer.disk_bytes(SizeRule::kByCreator) == size,
          "programs that go by the geometry see another size");

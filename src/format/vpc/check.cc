@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -29,7 +31,7 @@ Task<CheckResult> VpcNode::check(CheckRequest request) {
   if (fixed()) co_return result;
   co_await file_->read(end, sector);
   if (sector != expected) {
-    finding("the footer at " + std::to_string(end) + " is not the one at the start of the file");
+    finding(fmt::format("the footer at {} is not the one at the start of the file", end));
     if (repair) {
       Mutex::Guard guard = co_await end_mutex_.lock();
       co_await write_footer(end_);

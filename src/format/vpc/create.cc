@@ -1,5 +1,6 @@
 #include "format/vpc/create.h"
 
+#include <fmt/core.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -87,9 +88,9 @@ Task<Parent> look_at_parent(Context& context, const CreateRequest& request) {
   }
   co_await node->close();
   if (result.bytes != request.size)
-    throw Error(ErrorKind::kInvalid, "A differencing image has the size of its parent, " +
-                                         std::to_string(result.bytes) + " bytes, not " +
-                                         std::to_string(request.size));
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("A differencing image has the size of its parent, {} bytes, not {}",
+                            result.bytes, request.size));
   co_return result;
 }
 
@@ -182,9 +183,10 @@ Task<void> create(Context& context, CreateRequest request) {
   }
   // Elsewhere only a disk that is copied is warned of: an empty one loses nothing.
   if (what.bytes > align_up(request.size, kSector) && context.profile.exact_sizes)
-    context.warn("the VHD disk grows from " + std::to_string(request.size) + " to " +
-                 std::to_string(what.bytes) +
-                 " bytes, the next CHS geometry; -o force_size=on keeps the size");
+    context.warn(
+        fmt::format("the VHD disk grows from {} to {} bytes, the next CHS geometry; -o "
+                    "force_size=on keeps the size",
+                    request.size, what.bytes));
   const Footer footer = Footer::fresh(what.fixed ? Kind::kFixed : Kind::kDynamic, what.bytes,
                                       what.geometry, what.exact);
   if (what.fixed)

@@ -1,5 +1,7 @@
 #include "format/vpc/layout.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <ctime>
 
@@ -135,13 +137,12 @@ DynamicHeader DynamicHeader::decode(ByteSpan bytes, uint64_t disk_bytes) {
   if (!is_power_of_two(header.block_bytes) || header.block_bytes < kSector)
     throw Error(ErrorKind::kInvalid, "Invalid block size " + std::to_string(header.block_bytes));
   if (header.entries > kMaxEntries)
-    throw Error(ErrorKind::kInvalid, "Max Table Entries too large (" +
-                                         std::to_string(static_cast<int32_t>(header.entries)) +
-                                         ")");
+    throw Error(ErrorKind::kInvalid, fmt::format("Max Table Entries too large ({})",
+                                                 static_cast<int32_t>(header.entries)));
   // Smaller ones leave no room for a bitmap that says something.
   if (header.block_bytes < 4096)
     throw Error(ErrorKind::kUnsupported,
-                "blocks of " + std::to_string(header.block_bytes) + " bytes are not supported");
+                fmt::format("blocks of {} bytes are not supported", header.block_bytes));
   if (uint64_t{header.entries} * header.block_bytes < disk_bytes)
     throw Error(ErrorKind::kInvalid, "Page table too small");
   return header;

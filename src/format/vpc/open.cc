@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -64,9 +66,9 @@ Task<void> VpcNode::load(OpenContext& request) {
 
 Task<void> VpcNode::load_fixed(OpenContext&) {
   if (this->length() > end_)
-    throw Error(ErrorKind::kInvalid, "the disk of " + std::to_string(this->length()) +
-                                         " bytes extends past the footer at " +
-                                         std::to_string(end_));
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("the disk of {} bytes extends past the footer at {}", this->length(), end_));
   co_return;
 }
 
@@ -78,8 +80,7 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
   co_await file_->read(at, bytes);
   header_ = DynamicHeader::decode(bytes, length());
   if (!header_.checksum_good)
-    context().warn("VHD: the checksum of the dynamic header at " + std::to_string(at) +
-                   " is wrong");
+    context().warn(fmt::format("VHD: the checksum of the dynamic header at {} is wrong", at));
   if (header_.table_offset > static_cast<uint64_t>(INT64_MAX) - header_.table_bytes())
     throw Error(ErrorKind::kInvalid, "Error reading pagetable");
   const uint64_t file_end = align_up(file_->length(), kSector);
@@ -87,9 +88,9 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
     throw Error(ErrorKind::kInvalid, kTruncated);
   if (header_.table_offset < kFooterBytes || (header_.table_offset < at + kHeaderBytes &&
                                               at < header_.table_offset + header_.table_bytes()))
-    throw Error(ErrorKind::kInvalid, "the block allocation table at " +
-                                         std::to_string(header_.table_offset) +
-                                         " overlaps with the headers");
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("the block allocation table at {} overlaps with the headers",
+                            header_.table_offset));
   set_unit(header_.block_bytes);
   make_table();
   bitmaps_ = std::make_unique<TableCache>(this, *file_, kCacheBlockBytes, kBitmapBlocks);
@@ -136,9 +137,9 @@ Task<void> VpcNode::check_table() {
       const uint64_t begin = uint64_t{entry} * kSector;
       if (begin + block > file_end) throw Error(ErrorKind::kInvalid, kTruncated);
       if (begin < least || (begin < table_end && begin + block > header_.table_offset))
-        throw Error(ErrorKind::kInvalid, "block " + std::to_string(done + i) + " at " +
-                                             std::to_string(begin) +
-                                             " overlaps with the headers or the table");
+        throw Error(
+            ErrorKind::kInvalid,
+            fmt::format("block {} at {} overlaps with the headers or the table", done + i, begin));
       if (!read_only()) places.push_back(entry);
     }
     done += count;

@@ -1,3 +1,5 @@
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -41,9 +43,10 @@ Task<void> VpcNode::adopt_parent(Node* parent) {
   if (below == nullptr)
     throw Error(ErrorKind::kUnsupported, "The parent of a VHD image must be one, too");
   if (below->length() != length())
-    throw Error(ErrorKind::kInvalid, "VHD: a differencing image has the size of its parent, " +
-                                         std::to_string(below->length()) + " bytes, not " +
-                                         std::to_string(length()));
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("VHD: a differencing image has the size of its parent, {} bytes, not {}",
+                    below->length(), length()));
   header_.parent_id = below->footer_.id;
   co_return;
 }
