@@ -73,7 +73,7 @@ inline Grant grant_in_place(uint64_t offset, const Mapping& there) {
 }
 
 // A write of LENGTH bytes at OFFSET into new space for the bytes [BEGIN, END) of the disk around
-// them, which lies at HOST_OFFSET of HOST and takes all of them.
+// them, which is at HOST_OFFSET of HOST and takes all of them.
 inline Grant grant_new(uint64_t offset, uint64_t length, uint64_t begin, uint64_t end, Node* host,
                        uint64_t host_offset) {
   Grant grant;

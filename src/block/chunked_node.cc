@@ -141,7 +141,7 @@ Task<void> ChunkedNode::decode_ahead(uint64_t number, [[maybe_unused]] RwLock::G
     if (closing_ || asked.bytes == 0 || asked.bytes > kCacheBytes / (2 * kAhead)) co_return;
     co_await fill(number, asked, entry_of(number, asked.bytes, true), true);
   } catch (const std::exception&) {
-    // Whoever reads the chunk meets the same error and is told.
+    // Those who read the chunk meet the same error and report it.
   }
 }
 

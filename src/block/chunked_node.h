@@ -30,7 +30,7 @@ struct EncodedChunk {
 // A chunk that a request asks for entirely is decoded into the request's own memory. Others are
 // decoded into a cache of kCacheBytes, once however many ask at a time; a reader that goes through
 // the disk with one request at a time has the next chunks decoded ahead of it, on the pool.
-// Memory beside the cache: what is encoded and decoded at a time is bounded by kWorkBytes, but for
+// Memory outside the cache: what is encoded and decoded at a time is bounded by kWorkBytes, but for
 // a single chunk that is larger.
 class ChunkedNode : public FormatNode {
  public:
@@ -61,7 +61,7 @@ class ChunkedNode : public FormatNode {
   Task<void> do_close() override;
 
  private:
-  // A chunk in the cache: decoded, or to be decoded by whoever takes the lock first.
+  // A chunk in the cache: decoded, or to be decoded by the one that takes the lock first.
   struct Decoded {
     explicit Decoded(uint64_t bytes) : content(bytes) {}
     Mutex filling;

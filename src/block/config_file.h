@@ -15,7 +15,7 @@ struct ConfigSection {
 };
 
 // The sections of TEXT, the content of a configuration file of QEMU's emulator: headers, lines
-// key = "value", comments and empty lines, with blanks in front of any. Throws kInvalid, naming
+// key = "value", comments and empty lines, with blanks before any. Throws kInvalid, naming
 // NAME and the line, for others.
 std::vector<ConfigSection> parse_config(std::string_view text, const std::string& name);
 

@@ -22,7 +22,7 @@
 namespace cairn {
 
 // What one user of the library works in: the workers, the drivers, named objects. There are no
-// globals beside it.
+// other globals.
 class Context {
  public:
   explicit Context(RuntimeOptions options = {});

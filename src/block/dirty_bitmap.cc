@@ -108,7 +108,7 @@ void DirtyBitmap::set_bits(uint64_t first, uint64_t end) {
   while (first < end) {
     const uint64_t chunk = first / kChunkBits;
     if (first % kChunkBits == 0 && end - first >= kChunkBits) {
-      // Whole chunks are one piece, with the piece in front of them.
+      // Whole chunks are one piece, with the piece before them.
       const uint64_t count = (end - first) / kChunkBits;
       drop(chunk, chunk + count);
       const auto before = chunk == 0 ? pieces_.end() : piece_at(chunk - 1);

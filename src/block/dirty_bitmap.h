@@ -59,7 +59,7 @@ class DirtyBitmap {
   bool changed() const { return changed_.load(std::memory_order_relaxed); }
   void set_unchanged() { changed_.store(false, std::memory_order_relaxed); }
 
-  // Marks, or cleans, every granule that the range touches; what lies behind the end is ignored.
+  // Marks, or cleans, every granule that the range touches; what is past the end is ignored.
   void mark(uint64_t offset, uint64_t length);
   void clean(uint64_t offset, uint64_t length);
   void clear();
@@ -84,10 +84,10 @@ class DirtyBitmap {
   // byte i / 8; the rest of the last byte is zero.
   static uint64_t serialized_bytes(uint64_t length, uint64_t granularity);
   uint64_t serialized_bytes() const { return serialized_bytes(length(), granularity()); }
-  // Writes the bytes from FIRST on (a multiple of 8) into OUT, zeroes behind the last one. False
+  // Writes the bytes from FIRST on (a multiple of 8) into OUT, zeroes after the last one. False
   // when all are zero; OUT is not touched then.
   bool serialize(uint64_t first, MutableByteSpan out) const;
-  // Marks what these bytes mark; bits behind the end are ignored.
+  // Marks what these bytes mark; bits past the end are ignored.
   void deserialize(uint64_t first, ByteSpan in);
   // As deserialize() of COUNT bytes of ones.
   void deserialize_ones(uint64_t first, uint64_t count);

@@ -16,7 +16,7 @@
 namespace cairn {
 
 struct ProbeInput {
-  ByteSpan head;  // at least the first 2048 bytes, zero-padded behind the end
+  ByteSpan head;  // at least the first 2048 bytes, zero-padded past the end
   ByteSpan tail;  // the last 512 bytes of a file with as many, else empty; only for extensions
   uint64_t length = 0;
   std::string_view filename;
@@ -120,7 +120,7 @@ struct DriverTraits {
   bool remote = false;
   // A protocol whose files are written once, by upload(), and never changed.
   bool written_once = false;
-  // Options of opening beside the generic ones, of creation (with "size"), and of amend. Those of
+  // Options of opening besides the generic ones, of creation (with "size"), and of amend. Those of
   // creation are in the order in which `create` announces them.
   OptionSchema open_options = {};
   OptionSchema create_options = {};
@@ -129,7 +129,7 @@ struct DriverTraits {
   std::vector<Sample> samples = {};
 };
 
-// One format, protocol or filter, registered as data from its own folder.
+// One format, protocol or filter, registered as data from its own directory.
 class Driver {
  public:
   explicit Driver(DriverTraits traits) : traits_(std::move(traits)) {}

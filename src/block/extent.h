@@ -8,12 +8,12 @@ class Node;
 
 // What a node says about the bytes from some offset on. All lengths in bytes.
 struct Extent {
-  uint64_t length = 0;     // how far the rest holds; never 0 within the node
-  bool data = false;       // bytes are stored (true beside zero: stored, and known to be zeroes)
+  uint64_t length = 0;     // up to where the rest holds; never 0 within the node
+  bool data = false;       // bytes are stored (true with zero: stored, and known to be zeroes)
   bool zero = false;       // reads as zeroes
   bool allocated = false;  // decided by this layer rather than by the one below
   bool compressed = false;
-  Node* host = nullptr;  // where the bytes lie verbatim, or null (none, compressed, encrypted)
+  Node* host = nullptr;  // where the bytes are verbatim, or null (none, compressed, encrypted)
   uint64_t host_offset = 0;
   unsigned depth = 0;  // which layer of the backing chain decided; 0 is the node asked
 };

@@ -59,7 +59,7 @@ bool has_ending(std::string_view name, std::string_view ending) {
       .hint(std::string(advice) + "\nTo read the bytes of the file as they are, give -f raw.");
 }
 
-// A flat extent has no mark: only its name tells that its disk may be larger, or another one.
+// A flat extent has no mark: only its name shows that its disk may be larger, or another one.
 void refuse_extent(const ProbeInput& input) {
   const std::string name(input.filename);
   if (!has_ending(name, ".vmdk") || descriptor_of_extent(name).empty()) return;

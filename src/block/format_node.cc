@@ -142,7 +142,7 @@ Task<Extent> FormatNode::do_extent(uint64_t offset, uint64_t max) {
   }
   if (extent.host != nullptr &&
       (extent.host->driver().kind() != DriverKind::kProtocol || data_may_be_sparse())) {
-    // The bytes lie deeper: in what the child is made of.
+    // The bytes are deeper: in what the child is made of.
     const Extent deeper = co_await extent.host->layer_extent_at(extent.host_offset, extent.length);
     extent.length = std::min(extent.length, deeper.length);
     if (deeper.host != nullptr || extent.host->driver().kind() != DriverKind::kProtocol) {
@@ -222,7 +222,7 @@ Task<void> FormatNode::write_granted(const Grant& place, ByteSpan in) {
   uint64_t tail = place.copy_end - end;
   // Stored zeroes are zeroes of the guest only where nothing is encrypted.
   const bool host_is_zero = place.host_is_zero && !cipher_;
-  // What is behind the end of the disk is nobody's content: it only has to be zero.
+  // What is past the end of the disk is nobody's content: it only has to be zero.
   if (head != 0 && host_is_zero) {
     const bool zero = co_await guest_reads_zero(place.copy_begin, place.offset);
     if (zero) head = 0;

@@ -14,7 +14,7 @@ namespace cairn {
 
 class SectorCipher;
 
-// Where a guest range lies, from the offset that was asked on.
+// Where a guest range is, from the offset that was asked on.
 struct Mapping {
   enum class Kind : uint8_t {
     kChild,    // verbatim at host_offset of host
@@ -37,14 +37,14 @@ struct Mapping {
 
 // Room for a write. Guest bytes [offset, offset + length) go to host_offset of host. The request
 // layer fills the copy-up ranges [copy_begin, offset) and [offset + length, copy_end) with what the
-// guest saw before: they lie around the payload in the host as well.
+// guest saw before: they are around the payload in the host as well.
 struct Grant {
   uint64_t offset = 0;
   uint64_t length = 0;
   Node* host = nullptr;
   uint64_t host_offset = 0;
   uint64_t copy_begin = 0;  // = offset when nothing is to be copied before
-  uint64_t copy_end = 0;    // = offset + length when nothing is to be copied behind
+  uint64_t copy_end = 0;    // = offset + length when nothing is to be copied after
   // True: the write is in place, nothing to publish, no exclusive lock needed.
   bool in_place = true;
   // True: the host area was never written and reads as zeroes; copy-up of zeroes is not written.

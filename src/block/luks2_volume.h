@@ -17,7 +17,7 @@ class Luks2Volume {
  public:
   // True when FILE begins with a header of version 2, or has a sound second copy of one.
   static Task<bool> is_there(Node& file);
-  // Reads both copies and takes the newer sound one. DETACHED: the payload lies in another file.
+  // Reads both copies and takes the newer sound one. DETACHED: the payload is in another file.
   // Throws kInvalid, kUnsupported.
   static Task<Luks2Volume> read(Node& file, bool detached);
 

@@ -79,7 +79,7 @@ Task<std::unique_ptr<LuksVolume>> LuksVolume::read(LuksArea area, bool detached)
     invalid("Request for data outside of extension header");
   if (area.length < Header::kBytes) invalid("Request for data outside of extension header");
   if (area.node->length() < area.offset + Header::kBytes) {
-    // Too short to be one; what is there tells whether it claims to be.
+    // Too short to be one; what is there shows whether it claims to be.
     const uint64_t there =
         area.node->length() > area.offset ? area.node->length() - area.offset : 0;
     co_await area.node->read(area.offset, MutableByteSpan(bytes, there));

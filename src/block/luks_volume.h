@@ -15,11 +15,11 @@ namespace cairn {
 class Context;
 class Secret;
 
-// Where a LUKS header lies: at the start of a file, or in the window that another format gave it.
+// Where a LUKS header is: at the start of a file, or in the window that another format gave it.
 struct LuksArea {
   Node* node = nullptr;
   uint64_t offset = 0;
-  // Bytes of the window; nothing is read or written behind them.
+  // Bytes of the window; nothing is read or written after them.
   uint64_t length = UINT64_MAX;
 };
 
@@ -44,7 +44,7 @@ struct LuksCreation {
 // it active, and the header that makes it inactive is on disk before the material is overwritten.
 class LuksVolume {
  public:
-  // Reads and checks the header. DETACHED: the payload lies in another file. Throws what QEMU says.
+  // Reads and checks the header. DETACHED: the payload is in another file. Throws what QEMU says.
   static Task<std::unique_ptr<LuksVolume>> read(LuksArea area, bool detached);
   // Makes a header with PASSPHRASE in slot 0, and writes it.
   static Task<std::unique_ptr<LuksVolume>> create(LuksArea area, const LuksCreation& how,

@@ -36,7 +36,7 @@ bool is_part_of_vmdk(const std::string& name) {
   return !descriptor_of_extent(name).empty() || name.ends_with("-ctk.vmdk");
 }
 
-// The disks that the machine in DIRECTORY, of the kind that ENDING tells, keeps in PLACE.
+// The disks that the machine in DIRECTORY, of the kind that ENDING names, keeps in PLACE.
 void add_disks(const fs::path& place, const std::string& ending, std::vector<std::string>& disks) {
   std::error_code error;
   size_t seen = 0;

@@ -7,11 +7,11 @@
 
 namespace cairn {
 
-// Throws kExists when PATH, a file that an image needs beside its own, is a regular file with
+// Throws kExists when PATH, a file that an image needs besides its own, is a regular file with
 // content: no two files can take the place of old ones at the same moment, so none is replaced.
 void refuse_existing_part(const std::string& path);
 
-// A file beside the image that a format makes while it creates the image, such as a data file. An
+// A file next to the image that a format makes while it creates the image, such as a data file. An
 // old one is emptied, under QEMU's locks; a new one goes again when the creation fails.
 class NewFile {
  public:

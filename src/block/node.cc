@@ -86,7 +86,7 @@ Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_writable();
   if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
   // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
-  // out of it where it has none, as what people use lies above.
+  // out of it where it has none, as what people use is above.
   if (!storage_ || !dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
   return write_inside(offset, in, flags);
 }
@@ -234,7 +234,7 @@ Task<void> Node::flush() {
 Task<Extent> Node::layer_extent_at(uint64_t offset, uint64_t max) {
   const uint64_t end = length();
   if (offset >= end || max == 0) {
-    // Behind the end: what an unbounded node reads there.
+    // Past the end: what an unbounded node reads there.
     Extent beyond;
     beyond.length = max;
     beyond.zero = true;

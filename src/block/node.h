@@ -77,8 +77,8 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   // The state of the bytes from OFFSET on, at most MAX of them, as this layer knows it: not
   // allocated means that the layer below decides.
   Task<Extent> layer_extent_at(uint64_t offset, uint64_t max);
-  // The same through the whole backing chain: depth tells which layer decided, host where the
-  // bytes lie verbatim in a storage node. Zero areas inside data that the storage knows count too.
+  // The same through the whole backing chain: depth says which layer decided, host where the
+  // bytes are verbatim in a storage node. Zero areas inside data that the storage knows count too.
   Task<Extent> extent_at(uint64_t offset, uint64_t max);
   // Changes the size. Throws kUnsupported where the driver cannot.
   Task<void> resize(ResizeRequest request);
@@ -97,7 +97,7 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
 
-  // --- for what a node does beside its requests: drivers, and functions of capabilities ---
+  // --- for what a node does besides its requests: drivers, and functions of capabilities ---
   // Throws where the range leaves the node.
   void check_range(uint64_t offset, uint64_t length) const;
   // Throws kDenied when the node is read-only.

@@ -56,8 +56,8 @@ struct OpenRequest {
   bool image_opts = false;   // filename is empty and options describe the tree
   std::string display;       // how errors name the image when there is no filename
   bool bare_errors = false;  // errors do not say which image it was: the caller does
-  // An open node to lie on, instead of what the image or the options name; belongs to the new node,
-  // which closes it. When opening fails it is still the caller's.
+  // An open node as backing, instead of what the image or the options name; belongs to the new
+  // node, which closes it. When opening fails it is still the caller's.
   NodePtr backing;
   // The same for the child "file": how a filter is put over what is open already.
   NodePtr file;
@@ -91,8 +91,8 @@ struct OpenContext {
   // The same for a child that is an image rather than bytes: its format is looked for.
   Task<NodePtr> open_image(std::string_view name);
   // Opens the image whose file is BYTES, which then belongs to it; its format is looked for when
-  // FORMAT is empty. It may refer to nothing, but lie on BACKING. On failure both are still the
-  // caller's.
+  // FORMAT is empty. It may refer to nothing, but have BACKING below it. On failure both are still
+  // the caller's.
   Task<NodePtr> open_over(NodePtr bytes, std::string_view format, NodePtr backing = nullptr);
   // Opens the backing file: options backing.* win over the name stored in the image. Null when
   // there is none, it is overridden by null or flags say not to. Relative names are resolved
@@ -123,7 +123,7 @@ std::string resolve_backing_name(const Node& image, std::string_view reference);
 // The name of that file, by which a relative name is resolved; json:… when there is no such file.
 std::string file_name_below(const Node& node);
 
-// The name of what is opened when FILENAME is a folder that a format knows as one disk, else
+// The name of what is opened when FILENAME is a directory that a format knows as one disk, else
 // FILENAME.
 std::string image_in_folder(const Context& context, const std::string& filename);
 
@@ -148,7 +148,7 @@ struct CreateOptions {
   bool backing_unchecked = false;  // -u
   // Called with QEMU's "Formatting '…', …" line (no newline) before the driver starts.
   std::function<void(std::string_view)> announce;
-  // The caller opens the image right away: a backing file that is missing is told as then.
+  // The caller opens the image right away: a backing file that is missing is reported as then.
   bool opened_next = false;
   // Files with content may be emptied; under QEMU's names they always may.
   bool overwrite = false;

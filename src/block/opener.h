@@ -25,7 +25,7 @@ class Opener {
     const OpenAncestors* ancestors = nullptr;
     Permissions permissions;      // for protocols
     bool protocol_level = false;  // the name stands for bytes, not for an image
-    NodePtr backing;              // to lie on
+    NodePtr backing;              // of the image, already open
     NodePtr file;                 // to be put over
   };
 

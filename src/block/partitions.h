@@ -18,7 +18,7 @@ class Node;
 struct Partition {
   unsigned number = 0;  // as Linux counts: from 1; logical ones from 5
   uint64_t offset = 0;  // bytes
-  uint64_t length = 0;  // bytes, not 0; the partition lies within the disk
+  uint64_t length = 0;  // bytes, not 0; the partition is within the disk
   std::string type;     // for people: "Linux" or the type's number
   std::string name;     // of GPT and APM, without control characters; may be empty
 };

@@ -22,7 +22,7 @@ const Node& storage_of(const Node& host) {
   }
 }
 
-// The length of HOST as it is now. Only reading tells that others have made a file longer.
+// The length of HOST as it is now. Only reading shows that others have made a file longer.
 Task<uint64_t> current_length(Node& host, uint64_t wanted) {
   const Node& storage = storage_of(host);
   if (storage.length() < wanted) {

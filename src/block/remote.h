@@ -6,7 +6,7 @@
 
 namespace cairn {
 
-// Whether requests to NODE, or to what lies below it, travel.
+// Whether requests to NODE, or to what is below it, travel.
 inline bool is_remote(const Node& node) {
   if (node.limits().remote) return true;
   return std::any_of(node.children().begin(), node.children().end(),

@@ -28,7 +28,7 @@ std::string read_file(const std::string& path) {
   char buffer[4096];
   ssize_t got = 0;
   while (content.size() <= kMostBytes && (got = ::read(fd, buffer, sizeof buffer)) > 0) {
-    // Growing moves bytes: what stays behind is wiped.
+    // Growing moves bytes: what remains is wiped.
     if (content.size() + static_cast<size_t>(got) > content.capacity()) {
       std::string larger;
       larger.reserve(2 * content.capacity() + sizeof buffer);

@@ -7,7 +7,7 @@
 
 namespace cairn {
 
-// Files that stand beside the file in which an image lies, named after it.
+// Files next to the file in which an image is, named after it.
 
 // The name of FILE's companion with SUFFIX; empty when FILE is not a plain file (filters are seen
 // through).

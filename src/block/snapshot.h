@@ -18,7 +18,7 @@ struct SnapshotRecord {
   uint64_t vm_state_bytes = 0;  // of the machine's state that is kept with it
   uint64_t disk_bytes = 0;
   std::optional<uint64_t> icount;  // instructions that the machine had executed
-  std::vector<std::byte> extra;    // what else the format keeps with it, as it stands in the image
+  std::vector<std::byte> extra;    // what else the format keeps with it, as it is in the image
 };
 
 }  // namespace cairn

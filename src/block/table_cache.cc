@@ -25,8 +25,8 @@ std::chrono::steady_clock::time_point coarse_now() {
 }
 
 // Copies a block that others may be changing. Entries are machine words that change as a whole, so
-// the copy holds old or new entries, never halves; a change behind our back marks the block dirty
-// again and it is written once more.
+// the copy holds old or new entries, never halves; a change that we do not see marks the block
+// dirty again and it is written once more.
 #if defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize_thread))
 #elif defined(__has_feature)

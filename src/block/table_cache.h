@@ -45,7 +45,7 @@ class TableCache {
     Block* block_ = nullptr;
   };
 
-  // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) beside those held. What
+  // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) besides those held. What
   // is read is a table of OWNER, up to END: see FormatNode::read_table() for a file that was cut
   // off. OWNER null: bytes past the end of the file are zero.
   TableCache(FormatNode* owner, Node& file, uint32_t block_bytes, size_t max_blocks,

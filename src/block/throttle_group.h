@@ -43,7 +43,7 @@ class ThrottleGroup : public Object, public std::enable_shared_from_this<Throttl
   ThrottleLimits limits() const;
   void set_limits(ThrottleLimits limits);
 
-  // Returns when a request of BYTES by MEMBER may start, and counts it. MEMBER only tells nodes
+  // Returns when a request of BYTES by MEMBER may start, and counts it. MEMBER only keeps nodes
   // apart. The group must outlive the wait.
   Task<void> admit(const void* member, bool write, uint64_t bytes);
 

@@ -10,15 +10,15 @@
 
 namespace cairn {
 
-UnnamedFile::UnnamedFile(const std::string& folder, const std::string& what) {
-  fd_ = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+UnnamedFile::UnnamedFile(const std::string& directory, const std::string& what) {
+  fd_ = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
     // File systems without such files: a named one, for a moment.
-    std::string name = folder + "/cairn-XXXXXX";
+    std::string name = directory + "/cairn-XXXXXX";
     fd_ = ::mkostemp(name.data(), O_CLOEXEC);
     if (fd_ >= 0) ::unlink(name.c_str());
   }
-  if (fd_ < 0) throw Error::system(errno, what + " in '" + folder + "'");
+  if (fd_ < 0) throw Error::system(errno, what + " in '" + directory + "'");
 }
 
 UnnamedFile::~UnnamedFile() { ::close(fd_); }

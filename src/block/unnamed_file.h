@@ -8,8 +8,8 @@ namespace cairn {
 // does.
 class UnnamedFile {
  public:
-  // In FOLDER. Throws what the system says, after WHAT ("Could not make …").
-  UnnamedFile(const std::string& folder, const std::string& what);
+  // In DIRECTORY. Throws what the system says, after WHAT ("Could not make …").
+  UnnamedFile(const std::string& directory, const std::string& what);
   UnnamedFile(const UnnamedFile&) = delete;
   UnnamedFile& operator=(const UnnamedFile&) = delete;
   ~UnnamedFile();

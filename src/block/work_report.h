@@ -7,7 +7,7 @@
 
 namespace cairn {
 
-// Tells Context::progress how far long work is, once in so many steps.
+// Calls Context::progress during long work, once in so many steps.
 inline void report_work(const Context& context, std::string_view phase, uint64_t done,
                         uint64_t total, uint64_t steps = 1) {
   if (context.progress && (done % steps == 0 || done == total))

@@ -125,7 +125,7 @@ TEST(DirtyBitmap, MergesAcrossGranularities) {
             "can't be merged");
 }
 
-TEST(DirtyBitmap, OnesBehindTheEndAreIgnored) {
+TEST(DirtyBitmap, OnesPastTheEndAreIgnored) {
   DirtyBitmap bitmap("b", 512 * 11, 512);
   std::vector<std::byte> ones(64, std::byte{0xff});
   bitmap.deserialize(0, ones);

@@ -51,7 +51,7 @@ class Repair : public testing::TestWithParam<Damage> {
     damaged_ = read_file(disk_);
     const uint64_t cluster = uint64_t{1} << load_be<uint32_t>(damaged_, 20);
     const uint64_t block = load_be<uint64_t>(damaged_, load_be<uint64_t>(damaged_, 48));
-    // Two leaks behind the end, and counters of used clusters that are wrong; 16 bits each.
+    // Two leaks past the end, and counters of used clusters that are wrong; 16 bits each.
     const uint64_t end = (damaged_.size() + cluster - 1) / cluster;
     damaged_.resize((end + 2) * cluster);
     for (uint64_t c = end; c < end + 2 && c < cluster / 2; ++c)

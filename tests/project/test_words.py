@@ -29,7 +29,7 @@ def test_messages(room):
 
 
 # Rooms whose comments are plain as well.
-COMMENTED = ("async", "codec", "crypto", "export", "filter", "job", "net")
+COMMENTED = ("async", "block", "codec", "crypto", "export", "filter", "format", "job", "net")
 
 
 @pytest.mark.parametrize("room", COMMENTED)

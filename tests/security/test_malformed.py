@@ -198,7 +198,7 @@ OPENING = [
         for v in (65537, MAX64 - 65535)
     ],
     (
-        "34: refcount table behind the end",
+        "34: refcount table past the end",
         fields(reftable_offset=1 << 50),
         "Reference count table offset invalid",
     ),
@@ -217,7 +217,7 @@ OPENING = [
         for v in (65537, MAX64 - 65535)
     ],
     (
-        "20: snapshots behind the end",
+        "20: snapshots past the end",
         fields(snapshots=60000, snapshots_offset=1 << 40),
         "napshot table",
     ),
@@ -226,7 +226,7 @@ OPENING = [
         (f"22: L1 at {v}", fields(l1_offset=v), "Active L1 table offset invalid")
         for v in (196609, MAX64 - 65535)
     ],
-    ("34: L1 behind the end", fields(l1_offset=1 << 50), "Active L1 table offset invalid"),
+    ("34: L1 past the end", fields(l1_offset=1 << 50), "Active L1 table offset invalid"),
     ("35: L1 in the header", fields(l1_offset=0), "Active L1 table offset invalid"),
     ("23: short L1", fields(l1_size=0), "L1 table is too small"),
     ("24: size 2^62", fields(size=1 << 62), "too"),
@@ -294,7 +294,7 @@ TABLES = [
         "write",
     ),
     (
-        "32: compressed data behind the end",
+        "32: compressed data past the end",
         lambda i: i.put(l2_table(i) + 128, "Q", COMPRESSED | (1 << 40)),
         "readc",
     ),
@@ -524,7 +524,7 @@ LUKS_DAMAGE = {
     "key size 2^32-1": (108, "I", 0xFFFFFFFF, ""),
     "IV generator unknown": (40, "32s", b"xts-lmk", "IV generator 'lmk' not supported"),
     "ESSIV without a hash": (40, "32s", b"xts-essiv", "Missing IV generator hash specification"),
-    "payload behind the end": (
+    "payload past the end": (
         104,
         "I",
         0xFFFFFFFF,

@@ -394,7 +394,7 @@ REFUSED = [
         "exceeds the maximum supported size (67107840)",
     ),
     ("directory unaligned", put(0, 16, "Q", 65537), "bitmaps_ext: invalid bitmap directory offset"),
-    ("directory behind the end", put(0, 16, "Q", 1 << 50), "itmap"),
+    ("directory past the end", put(0, 16, "Q", 1 << 50), "itmap"),
     ("extension too short", put(0, -4, "I", 16), "bitmaps_ext: Invalid extension length"),
     ("one more", put(0, 0, "I", 3), "Less bitmaps found than specified in header extension"),
     ("one less", put(0, 0, "I", 1), "More bitmaps found than specified in header extension"),
@@ -429,8 +429,8 @@ REFUSED = [
 ]
 # Where QEMU reads zeroes, or the wrong bits, and goes on.
 STRICTER = [
-    ("table behind the end", put(1, 0, "Q", 1 << 40)),
-    ("data behind the end", put(2, 0, "Q", 1 << 40)),
+    ("table past the end", put(1, 0, "Q", 1 << 40)),
+    ("data past the end", put(2, 0, "Q", 1 << 40)),
     ("two tables in one", lambda data, e, d, t: struct.pack_into(">Q", data, d + 32, t)),
 ]
 

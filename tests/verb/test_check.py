@@ -17,14 +17,14 @@ MODES = {"": [], "leaks": ["-r", "leaks"], "all": ["-r", "all"]}
 BETTER = {
     "block not aligned": (0, 0),
     "block reserved bits": (0, 0),
-    "block far behind the end": (0, 0),
+    "block far past the end": (0, 0),
 }
 # Opening these, QEMU tries to store bitmaps that it has not understood, and may mark the image corrupt over that: what is
 # found, counted and returned is compared, not what it says about storing nor the mark.
 BITMAPS = {
     "bitmap directory not counted",
     "bitmaps without their bit",
-    "bitmap data behind the end",
+    "bitmap data past the end",
     "bitmap table of noise",
 }
 STORING = re.compile(
@@ -315,7 +315,7 @@ def test_overlap_checks(folder, bases, cairn, part, words, place, base):
         "no refcount table, small",
         "snapshot without its disk size",
         "data shared by two entries",
-        "first block behind the end",
+        "first block past the end",
     ],
 )
 def test_interrupted_at_every_write(folder, bases, cairn, name):

@@ -38,7 +38,7 @@ class BackingLink {
   // request may be under way.
   virtual Task<bool> make_empty();
   // The same for whole units of limits().zero_alignment from OFFSET on. Says how many bytes were
-  // done: 0 where it is not possible. From any worker, beside requests.
+  // done: 0 where it is not possible. From any worker, during requests.
   virtual Task<uint64_t> unmap(uint64_t offset, uint64_t length);
 
  protected:

@@ -1,5 +1,5 @@
 // src/block/capabilities: what a node may be able to do beyond being a block device, one interface
-// a header, and beside it the functions by which it is used: they say what a node without the
+// a header, and with it the functions by which it is used: they say what a node without the
 // capability answers, and do what the request layer does for reads and writes (ranges, read-only
 // nodes, dirty marks). Jobs and verbs call these functions and never an interface's methods, unless
 // they keep the interface that they asked for. May include src/block and below.

@@ -11,7 +11,7 @@ namespace cairn {
 class Node;
 
 // The area of an image, after the disk, in which a machine's state is kept. Offsets are counted
-// from its begin. From any worker, beside requests to the disk.
+// from its begin. From any worker, during requests to the disk.
 class VmStateArea {
  public:
   static constexpr CapabilityTag kCapability{"vm-state-area"};

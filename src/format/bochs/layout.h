@@ -16,7 +16,7 @@ inline constexpr uint32_t kFree = 0xffffffff;  // the extent was never written
 
 enum class Kind {
   kGrowing,   // what was never written is zero
-  kUndoable,  // lies in the base; kept between runs
+  kUndoable,  // is in the base; kept between runs
   kVolatile,  // the same, for one run
 };
 

@@ -121,7 +121,7 @@ Task<bool> BochsNode::is_whole(uint64_t begin, uint64_t end) {
   co_return true;
 }
 
-// Two places of the disk must not share an extent, and none may lie behind the end of the file.
+// Two places of the disk must not share an extent, and none may be past the end of the file.
 Task<CheckResult> BochsNode::check(CheckRequest request) {
   CheckResult result;
   uint64_t lines = 0;

@@ -18,7 +18,7 @@ class CloopDriver : public FormatDriver<CloopNode> {
                       .page = "formats/cloop.md",
                       .abilities = {.read_only = true}}) {}
 
-  // QEMU knows one preamble; those of other versions, of FreeBSD, and at the end are known beside.
+  // QEMU knows one preamble; those of other versions, of FreeBSD, and at the end are known too.
   ProbeResult probe(const ProbeInput& input) const override {
     if (is_known_to_qemu(input.head)) return {.score = 2};
     if (version_of(input.head)) return {.score = 2, .extension = true};

@@ -14,7 +14,7 @@ inline constexpr size_t kHeaderBytes = 136;  // preamble, block size, number of 
 inline constexpr uint32_t kMaxBlockBytes = 64 << 20;
 inline constexpr uint64_t kMaxTableBytes = 512 << 20;
 
-// How blocks are compressed, and who tells.
+// How blocks are compressed, and where that is written.
 enum class Version : uint8_t {
   kZlib,   // "V1.0", "V2.0", and every preamble that says nothing
   kXz,     // "L3.0": all blocks are xz or lzma streams

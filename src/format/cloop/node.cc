@@ -32,7 +32,7 @@ Task<void> CloopNode::load(OpenContext& request) {
   set_length(header_.size());
 }
 
-// Version 4 may have its header at the end of the file, behind the table.
+// Version 4 may have its header at the end of the file, after the table.
 Task<void> CloopNode::find_header() {
   const uint64_t end = file().length();
   if (end < kHeaderBytes)
@@ -151,7 +151,7 @@ void CloopNode::decode(const EncodedChunk& chunk, ByteSpan encoded, MutableByteS
       throw Error(ErrorKind::kCorrupt, "Input/output error")
           .hint(fmt::format("No compressor has the number {}.", chunk.token));
   }
-  // Only the last block may be stored short of what is behind the end of the data.
+  // Only the last block may be stored short of what is past the end of the data.
   const bool last = chunk.offset + chunk.bytes == length();
   if (encoded.size() > out.size() || (encoded.size() < out.size() && !last))
     throw Error(ErrorKind::kCorrupt, "Input/output error")

@@ -62,7 +62,7 @@ struct Chunk {
   ChunkType type = ChunkType::kZero;
   uint64_t first_sector = 0;  // within its table's part of the disk
   uint64_t sectors = 0;
-  uint64_t offset = 0;  // within the data fork, behind the table's data_start
+  uint64_t offset = 0;  // within the data fork, after the table's data_start
   uint64_t bytes = 0;   // stored
 };
 

@@ -128,7 +128,7 @@ void DmgNode::add_chunk(const Chunk& chunk, const BlockTable& table, const Trail
                    ", accessing them will result in I/O errors");
     warned_ = true;
   }
-  // What lies behind the end of the disk is not reached.
+  // What is past the end of the disk is not reached.
   const auto begin = checked_add(table.first_sector, chunk.first_sector);
   if (!begin || *begin >= trailer.sectors) return;
   run.begin = *begin;

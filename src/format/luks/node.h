@@ -11,7 +11,7 @@
 
 namespace cairn {
 
-// An open LUKS image. It maps every byte to the same place behind the payload offset; the request
+// An open LUKS image. It maps every byte to the same place after the payload offset; the request
 // layer encrypts, by the offset in the disk.
 //
 // What a crash may leave behind: data that was being written and not flushed. Nothing else changes

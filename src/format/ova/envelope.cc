@@ -307,7 +307,7 @@ std::string plain_name(std::string_view name) {
                        c == '-' || c == '_' || c == '.';
     if (!plain) c = '_';
   }
-  // Not hidden, and never the folder above.
+  // Not hidden, and never the directory above.
   if (result.empty() || result.front() == '.') result.insert(0, "disk");
   return result;
 }

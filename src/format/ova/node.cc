@@ -175,7 +175,7 @@ Task<Extent> OvaNode::do_extent(uint64_t offset, uint64_t max) {
   extent.allocated = true;
   if (disk_ == nullptr) co_return extent;
   extent = co_await disk_->layer_extent_at(offset, max);
-  // Nothing lies below an appliance.
+  // Nothing is below an appliance.
   if (!extent.allocated) extent.zero = true;
   extent.allocated = true;
   co_return extent;

@@ -20,14 +20,14 @@
 
 namespace cairn {
 
-// One disk of an appliance. Reads go to where the disk lies in the archive, or to the file beside a
+// One disk of an appliance. Reads go to where the disk is in the archive, or to the file next to a
 // descriptor that is not packed.
 //
 // An appliance is written once, as a whole: one that was just created has a disk without content.
-// What is written then goes to a stream in a file without a name in the appliance's folder, as its
-// size and the descriptor's have to stand in front of it. Closing writes the archive from its start
-// to its end. A crash before that leaves the empty appliance, one in the middle a cut archive,
-// which is refused.
+// What is written then goes to a stream in a file without a name in the appliance's directory, as
+// its size and the descriptor's have to be before it. Closing writes the archive from its start to
+// its end. A crash before that leaves the empty appliance, one in the middle a cut archive, which
+// is refused.
 class OvaNode : public Node,
                 public ImageInfo,
                 public StorageUse,
@@ -65,7 +65,7 @@ class OvaNode : public Node,
   Task<void> do_close() override;
 
  private:
-  // directory.cc: an appliance that is not packed, its descriptor beside its disks
+  // directory.cc: an appliance that is not packed, its descriptor next to its disks
   Task<void> load_directory(OpenContext& request);
   Task<NodePtr> open_beside(OpenContext& request, const ova::Disk& disk);
   // unpack.cc: the content of the gzip file PACKED, in a file without a name

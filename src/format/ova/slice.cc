@@ -12,7 +12,7 @@ SliceNode::SliceNode(Node& file, uint64_t offset, uint64_t bytes, std::string na
   set_filename(std::move(name));
 }
 
-// What follows in the file is not ours to show: behind the end there are zeroes, as of any file.
+// What follows in the file is not ours to show: past the end there are zeroes, as of any file.
 Task<void> SliceNode::do_read(uint64_t offset, MutableByteSpan out) {
   const size_t inside =
       offset < length() ? std::min<uint64_t>(out.size(), length() - offset) : size_t{0};

@@ -63,7 +63,7 @@ void put_octal(MutableByteSpan block, size_t at, size_t width, uint64_t value) {
   store_text(block, at, std::string_view(text).substr(0, width - 1));
 }
 
-// What the headers in front of a file's own say about it.
+// What the headers before a file's own say about it.
 struct Extra {
   std::optional<std::string> name;
   std::optional<uint64_t> bytes;

@@ -7,7 +7,7 @@
 
 #include "base/uuid.h"
 
-// The DiskDescriptor.xml of a bundle folder, free of I/O. Source: the description that Virtuozzo
+// The DiskDescriptor.xml of a bundle directory, free of I/O. Source: the description that Virtuozzo
 // publishes with its tool ploop; docs/formats/parallels.md lists the elements.
 namespace cairn::parallels {
 

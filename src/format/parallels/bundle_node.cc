@@ -99,7 +99,7 @@ bool ParallelsBundle::is_inside(const std::string& path) const {
   std::error_code error;
   const auto target = std::filesystem::canonical(path, error);
   if (error) return false;
-  // Without the slash: looking behind it takes a system call that the sandbox does not allow.
+  // Without the slash: looking past it takes a system call that the sandbox does not allow.
   const auto folder = std::filesystem::path(folder_).parent_path();
   const auto root = std::filesystem::canonical(folder.empty() ? "." : folder, error);
   if (error) return false;

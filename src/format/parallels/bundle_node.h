@@ -13,9 +13,9 @@
 
 namespace cairn {
 
-// The disk that a bundle folder describes: the state on top of its snapshots, or one of them. It
-// has no structure of its own beside the list of its images, which lie on each other as backing
-// files do. Only the uppermost is written.
+// The disk that a bundle directory describes: the state on top of its snapshots, or one of them. It
+// has no structure of its own besides the list of its images, which are on top of each other as
+// backing files do. Only the uppermost is written.
 class ParallelsBundle : public JoinedNode,
                         public ImageInfo,
                         public StorageUse,

@@ -79,7 +79,7 @@ Task<ParallelsNode::Survey> ParallelsNode::survey_clusters() {
   co_return found;
 }
 
-// A wrong beginning of the data is replaced by the lowest one that lets clusters lie where they do.
+// A wrong beginning of the data is replaced by the lowest one that lets clusters be where they are.
 void ParallelsNode::settle_data_begin(const Survey& found) {
   if (!data_off_wrong_ && found.below.empty()) return;
   data_begin_ = header_.least_data();
@@ -116,7 +116,7 @@ Task<CheckResult> ParallelsNode::check(CheckRequest request) {
   co_return co_await examine(std::move(request));
 }
 
-// Lines and counts are those of QEMU, and beside them what QEMU does not see.
+// Lines and counts are those of QEMU, and besides them what QEMU does not see.
 Task<CheckResult> ParallelsNode::examine(CheckRequest request) {
   const bool all = request.repair == CheckRequest::Repair::kAll;
   const bool leaks = all || request.repair == CheckRequest::Repair::kLeaks;
@@ -209,7 +209,7 @@ Task<void> ParallelsNode::drop_tail(uint64_t end) {
   if (virgin_ != UINT64_MAX) virgin_ = std::min(virgin_, std::max(end, end_));
 }
 
-// Gives every cluster that lies where another one does a copy of its own.
+// Gives every cluster that shares its place with another one a copy of its own.
 Task<void> ParallelsNode::separate(const std::vector<uint32_t>& shared) {
   AlignedBuffer part(std::min(kCopyBytes, cluster()));
   for (const uint32_t index : shared) {

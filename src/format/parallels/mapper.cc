@@ -121,7 +121,7 @@ Task<Mapping> ParallelsNode::map(uint64_t offset, uint64_t length) {
 
 // --- room ---
 
-// Clusters must lie inside of the file before an entry says so. In larger steps than asked for, as
+// Clusters must be inside of the file before an entry says so. In larger steps than asked for, as
 // the file system then keeps the file in one piece: by as much again as there is, up to what the
 // option says. Closing cuts the rest off.
 Task<void> ParallelsNode::make_long_enough(uint64_t end) {
@@ -224,7 +224,7 @@ Task<void> ParallelsNode::abandon(Grant place) {
 
 // --- zeroes ---
 
-// Clusters from FIRST on that lie in a row.
+// Clusters from FIRST on that are in a row.
 Task<void> ParallelsNode::give_up(uint64_t first, uint64_t count) {
   const Range range{host_of(co_await entry(first)), count * cluster()};
   co_await set_entries(first, count, 0, 0);
@@ -232,7 +232,7 @@ Task<void> ParallelsNode::give_up(uint64_t first, uint64_t count) {
   given_up_.push_back(range);
 }
 
-// There is no mark for zeroes: a cluster without an entry has them, or what lies below.
+// There is no mark for zeroes: a cluster without an entry has them, or what is below.
 Task<uint64_t> ParallelsNode::zero_mapped(uint64_t offset, uint64_t length, bool) {
   if (backing() != nullptr) co_return 0;
   const Mapping there = co_await map(offset, length);

@@ -1,8 +1,8 @@
 // src/format/parallels: the disks of Parallels and Virtuozzo. layout.h holds the header and the
-// format extension as pure types, bundle.h the descriptor of a folder; node.h is one open image
+// format extension as pure types, bundle.h the descriptor of a directory; node.h is one open image
 // (open.cc: opening, extension.cc: what follows the header, mapper.cc: mapping and room for writes,
-// check.cc), bundle_node.h the disk of a folder with its snapshots; driver.cc registers the format.
-// May include src/block, src/crypto and below.
+// check.cc), bundle_node.h the disk of a directory with its snapshots; driver.cc registers the
+// format. May include src/block, src/crypto and below.
 #pragma once
 
 #include <atomic>
@@ -70,9 +70,9 @@ class ParallelsNode : public FormatOf<ImageInfo, Checkable> {
   // but for those that the file cuts.
   struct Survey {
     std::vector<uint64_t> clusters;  // by place: entry << 32 | index
-    std::vector<uint32_t> outside;   // end behind the end of the file
+    std::vector<uint32_t> outside;   // end past the end of the file
     std::vector<uint32_t> below;     // begin before the data
-    std::vector<uint32_t> shared;    // lie where another one does
+    std::vector<uint32_t> shared;    // are where another one is
     uint64_t end = 0;                // of the last cluster
     uint64_t allocated = 0;
     uint64_t fragmented = 0;

@@ -20,7 +20,7 @@ class UsedSectors {
   explicit UsedSectors(uint64_t file_bytes)
       : bits_(file_bytes <= kMostBytes ? div_ceil(file_bytes, kSector) : 0) {}
   bool knows() const { return !bits_.empty(); }
-  // False when one of them was in use already, or lies behind the end.
+  // False when one of them was in use already, or is past the end.
   bool take(uint64_t offset, uint64_t length) {
     bool fresh = true;
     for (uint64_t i = offset / kSector; i < div_ceil(offset + length, kSector); ++i) {
@@ -56,7 +56,7 @@ Task<CheckResult> QcowNode::check(CheckRequest request) {
   result.image_end_offset = std::min(header_.l1_end(), file_end);
   if (used.knows()) used.take(0, std::min(align_up(header_.l1_end(), kSector), file_end));
   std::unordered_set<uint64_t> tables;
-  uint64_t next = 0;  // where the cluster behind the one before would lie
+  uint64_t next = 0;  // where the cluster after the one before would be
   for (uint64_t index = 0; index < l1_.size(); ++index) {
     const uint64_t table = l1_entry(index);
     if (table == 0) continue;

@@ -30,7 +30,7 @@ struct Header {
   uint64_t l1_offset = 0;  // bytes
 
   // Throws kInvalid, kUnsupported or kTooLarge with QEMU's words, and kIo for a table that QEMU
-  // cannot read or that lies over the header.
+  // cannot read or that overlaps the header.
   // FILENAME is for the message that has no other words.
   static Header decode(ByteSpan bytes, const std::string& filename);
   void encode(MutableByteSpan bytes) const;
@@ -51,14 +51,14 @@ struct Header {
   bool overlaps(uint64_t offset, uint64_t length) const;
 };
 
-// An L2 entry that says where a compressed cluster lies: exact bytes, anywhere in the file.
+// An L2 entry that says where a compressed cluster is: exact bytes, anywhere in the file.
 struct CompressedPlace {
   static constexpr uint64_t kFlag = uint64_t{1} << 63;
   uint64_t offset = 0;
   uint64_t length = 0;  // 0 … cluster - 1
 
   static CompressedPlace decode(uint64_t entry, unsigned cluster_bits);
-  // 0 when OFFSET does not fit beside the length.
+  // 0 when OFFSET does not fit with the length.
   uint64_t encode(unsigned cluster_bits) const;
 };
 

@@ -164,7 +164,7 @@ Task<void> QcowNode::publish(Grant place) {
   l2_->mark_dirty(held.ref);
 }
 
-// There is no mark for zeroes; what nothing lies below needs none.
+// There is no mark for zeroes; what has nothing below it needs none.
 Task<uint64_t> QcowNode::zero_mapped(uint64_t offset, uint64_t length, bool) {
   if (backing() != nullptr) co_return 0;
   const Mapping there = co_await map(offset, length);

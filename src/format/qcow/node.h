@@ -75,9 +75,9 @@ class QcowNode : public FormatOf<ImageInfo, BackingName, BackingLink, Compressed
   Task<void> open_encryption(OpenContext& request);
   Task<void> load_l1();
   void make_cache();
-  // Throws kIo, with the place, when a table cannot lie at TABLE.
+  // Throws kIo, with the place, when a table cannot be at TABLE.
   void check_table(uint64_t table, uint64_t index) const;
-  // Throws kIo when a plain cluster cannot lie at PLACE.
+  // Throws kIo when a plain cluster cannot be at PLACE.
   void check_cluster(uint64_t place, uint64_t offset) const;
   // The entries for OFFSET of a table that is there.
   Task<Slice> slice(uint64_t table, uint64_t offset);

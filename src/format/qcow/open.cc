@@ -67,7 +67,7 @@ Task<void> QcowNode::open_encryption(OpenContext& request) {
   set_payload_cipher(make_legacy_aes(bytes_of(passphrase.bytes())), CipherOffset::kGuest);
 }
 
-// No more of the table is kept than the file holds: behind its end everything is zero.
+// No more of the table is kept than the file holds: past its end everything is zero.
 Task<void> QcowNode::load_l1() {
   const uint64_t whole = header_.l1_entries() * 8;
   const uint64_t file_end = align_up(file_->length(), kSector);

@@ -59,7 +59,7 @@ Changes read_changes(const Options& options, const Header& header, const Extensi
   }
   const auto name = options.string("backing_file");
   const auto format = options.string("backing_fmt");
-  // Whoever names one of the two has to name both as they are.
+  // Who names one of the two has to name both as they are.
   if ((name || format) && (name.value_or("") != extensions.backing_name ||
                            format.value_or("") != extensions.backing_format ||
                            (name && name->empty()) || (format && format->empty())))
@@ -132,7 +132,7 @@ Task<void> Qcow2Node::amend(AmendRequest request) {
   if (changes.version == 2u && header_.version >= 3) co_await downgrade(request);
 }
 
-// Version 3 wants the size of the disk in every snapshot: the table is written anew before the
+// Version 3 wants the size of the disk in every snapshot: the table is written again before the
 // header says so.
 Task<void> Qcow2Node::upgrade() {
   RangeLock::Guard all;

@@ -13,7 +13,7 @@ using namespace qcow2;
 // others get a cluster full of zeroes, all while the image still is a version 3 one; the header
 // changes last.
 
-// Every L2 table once, whoever shares it.
+// Every L2 table once, no matter what shares it.
 Task<Qcow2Node::L2Tables> Qcow2Node::all_l2_tables() {
   L2Tables tables;
   for (uint64_t i = 0; i < l1_count_; ++i)

@@ -10,7 +10,7 @@ namespace cairn {
 
 using namespace qcow2;
 
-// Another width for all counters: blocks and table are written anew behind what is in use, counted
+// Another width for all counters: blocks and table are written again after what is in use, counted
 // by the old ones meanwhile; then the header switches table and width in one write. The new
 // counters know nothing of the old table and its blocks, which so become free with the switch.
 

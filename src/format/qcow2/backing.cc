@@ -5,7 +5,7 @@ namespace cairn {
 
 using namespace qcow2;
 
-// The first cluster holds header, extensions and name: it changes as a whole, behind a flush of
+// The first cluster holds header, extensions and name: it changes as a whole, after a flush of
 // everything that relies on the old name. Extensions stand before the name, so a cut write leaves a
 // readable header with the old or the new offset.
 Task<void> Qcow2Node::change_backing(std::string name, std::string format) {

@@ -16,7 +16,7 @@ using namespace qcow2;
 // Order, so that a crash never leaves a bitmap that looks complete and is not: all are marked in
 // use before the image is written for the first time; what is stored goes to clusters of its own,
 // is flushed, and only then does the header point to it; then the former clusters are freed. A
-// directory changes in place only in flags, each of which lies within one sector.
+// directory changes in place only in flags, each of which is within one sector.
 
 namespace {
 

@@ -52,7 +52,7 @@ class ZeroedArray {
   size_t size_ = 0;
 };
 
-// What one stretch of an L1 table had to tell. Stretches are walked side by side and told in order.
+// What one stretch of an L1 table has shown. Stretches are walked at once and reported in order.
 struct Findings {
   // An L2 entry that is replaced.
   struct Fix {
@@ -70,7 +70,7 @@ struct Findings {
   __attribute__((format(printf, 2, 3))) void corruption(const char* format, ...);
 };
 
-// Counts every reference anew, compares with what the image says, and repairs what differs.
+// Counts every reference again, compares with what the image says, and repairs what differs.
 //
 // The counts take a byte a cluster of the file and two bits for what the image says. A repair
 // writes through a RepairJournal, so that one that was interrupted is undone by the next. The
@@ -176,7 +176,7 @@ class Qcow2Checker {
   ZeroedArray<uint64_t> is_one_;  // a bit per cluster whose stored refcount is one
   AlignedBuffer said_;            // the refcount block that was asked last
   uint64_t said_block_ = 0;
-  std::vector<uint64_t> table_;                      // the refcount table as it stands in the file
+  std::vector<uint64_t> table_;                      // the refcount table as it is in the file
   std::atomic<uint64_t> overflow_told_{UINT64_MAX};  // a cluster
   std::atomic<bool> copied_differs_{false};
   std::atomic<uint64_t> old_zeroes_{0};  // zero flags in an image of version 2

@@ -96,13 +96,13 @@ Task<void> Qcow2Checker::read_snapshots() {
   tell(told_);
 }
 
-// A new table in place of the one that was incomplete. Written as snapshots are: behind everything
+// A new table in place of the one that was incomplete. Written as snapshots are: after everything
 // that it relies on, and switched to in one write of the header.
 Task<void> Qcow2Checker::fix_snapshots() {
   if (snapshots_wrong_ == 0 || !fixes_all()) co_return;
   co_await commit();
   if (snapshots_incomplete_ == 0) {
-    // The first ones are as they should be: the table ends behind them.
+    // The first ones are as they should be: the table ends after them.
     std::byte field[4];
     store_be<uint32_t>(field, 0, static_cast<uint32_t>(snapshots_.size()));
     co_await node_.write_header_field(60, field);

@@ -12,7 +12,7 @@ namespace cairn {
 using namespace qcow2;
 
 // The walk over L1 and L2 tables: references are counted, entries looked at. Workers take stretches
-// of an L1 table; what they find is told in the order of the table.
+// of an L1 table; what they find is reported in the order of the table.
 
 Task<void> Qcow2Checker::walk_snapshot(const SnapshotEntry& snapshot) {
   const auto end = checked_add(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * 8);
@@ -122,7 +122,7 @@ Task<void> Qcow2Checker::walk_entry(L1Walk& walk, uint64_t entry, MutableByteSpa
 void Qcow2Checker::walk_l2(ByteSpan table, uint64_t place, bool active, Findings& findings) {
   const unsigned width = header_.l2_entry_bytes();
   const bool counted_here = (header_.incompatible & kIncompatDataFile) == 0;
-  uint64_t next_host = 0;  // behind the last plain cluster of this table
+  uint64_t next_host = 0;  // after the last plain cluster of this table
   for (size_t at = 0; at < cluster_; at += width) {
     const uint64_t entry = load_be<uint64_t>(table, at);
     const uint64_t bitmap = width == 16 ? load_be<uint64_t>(table, at + 8) : 0;
@@ -137,7 +137,7 @@ void Qcow2Checker::walk_l2(ByteSpan table, uint64_t place, bool active, Findings
     const uint64_t known = kOffsetMask | kCopied | kZeroFlag;
     if (entry & ~known)
       findings.corruption("ERROR found l2 entry with reserved bits set: %llx", ull(entry));
-    // With a data file, its first cluster lies at 0.
+    // With a data file, its first cluster is at 0.
     if (host == 0 && (counted_here || (entry & kCopied) == 0)) {
       if ((bitmap & 0xffffffff) != 0)
         findings.corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map");

@@ -43,7 +43,7 @@ Task<void> Qcow2Node::read_encoded(const Mapping& mapping, uint64_t offset, Muta
   std::memcpy(out.data(), plain.data() + offset % cluster(), out.size());
 }
 
-// Packs clusters one behind the other; every host cluster counts those that touch it.
+// Packs clusters one after the other; every host cluster counts those that touch it.
 Task<void> Qcow2Node::store_encoded(uint64_t offset, ByteSpan encoded) {
   if (external_) throw Error::system(ENOTSUP);
   const Slice held = co_await writable_slice(offset);

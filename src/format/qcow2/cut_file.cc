@@ -9,7 +9,7 @@ namespace cairn {
 using namespace qcow2;
 
 // A file that was cut off is not opened for writing: the first allocation would make it longer, and
-// what is missing zeroes. The reference counts tell cheaply whether clusters are missing. After a
+// what is missing zeroes. The reference counts show cheaply whether clusters are missing. After a
 // crash such clusters may be in use by nobody, so the tables decide.
 
 Task<void> Qcow2Node::refuse_cut_file() {

@@ -8,8 +8,8 @@ namespace cairn {
 
 using namespace qcow2;
 
-// Images whose guest data lies in a file of its own, each byte at its guest offset. What is there
-// is told by COPIED, since the offset 0 is a place like any other; no counters are kept for it.
+// Images whose guest data is in a file of its own, each byte at its guest offset. What is there
+// is shown by COPIED, since the offset 0 is a place like any other; no counters are kept for it.
 //
 // Order: the data file is flushed before any L2 block is written. With data_file_raw the file alone
 // is the disk: what reads as zeroes is zeroes there first.

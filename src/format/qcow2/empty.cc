@@ -9,9 +9,9 @@ namespace cairn {
 using namespace qcow2;
 
 // An image becomes as it was made: header, refcount table, one block, an empty L1 table, and
-// nothing behind them. For images that lie as fresh ones do and have nothing beside guest data;
-// false for others. The L1 table is emptied first, so that what a crash leaves are clusters that
-// are counted and belong to nobody.
+// nothing after them. For images that are laid out as fresh ones and have nothing besides guest
+// data; false for others. The L1 table is emptied first, so that what a crash leaves are clusters
+// that are counted and belong to nobody.
 Task<bool> Qcow2Node::start_over() {
   const uint64_t l1_clusters = div_ceil(l1_count_ * 8, cluster());
   const uint64_t kept = 3 + l1_clusters;

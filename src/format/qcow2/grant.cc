@@ -17,7 +17,7 @@ uint64_t bits(uint64_t from, uint64_t to) {
 }
 }  // namespace
 
-// As much as may be overwritten where it lies: plain data that nobody shares, contiguous in the
+// As much as may be overwritten where it is: plain data that nobody shares, contiguous in the
 // file.
 Grant Qcow2Node::grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length) {
   const uint64_t unit = cluster() / subclusters();
@@ -112,7 +112,7 @@ Task<Grant> Qcow2Node::grant(uint64_t offset, uint64_t length, bool exclusive) {
     if (is_aligned(table, cluster())) held.ref = try_slice(table, offset);
     if (!held.ref) held = co_await slice(table, offset);
     const Grant place = grant_in_place(held.ref, offset, length);
-    // Where what follows has its place right behind, all of it is one request.
+    // Where what follows has its place right after, all of it is one request.
     bool goes_on = false;
     const uint64_t end = place.offset + place.length;
     if (place.length != 0 && place.length < length && slice_index(end) > slice_index(offset)) {

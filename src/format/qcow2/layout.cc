@@ -166,7 +166,7 @@ std::string describe_features(uint64_t bits, const std::string& table) {
     if (!text.empty()) text += ", ";
     text += name;
   };
-  // The last entry may be cut short behind its name.
+  // The last entry may be cut short after its name.
   for (size_t at = 0; at + 2 < table.size() && bits != 0; at += kFeatureBytes) {
     const auto bit = static_cast<uint8_t>(table[at + 1]);
     if (table[at + 2] == 0) break;
@@ -249,7 +249,7 @@ Extensions Extensions::decode(const Header& header, ByteSpan cluster) {
         break;
       case kExtBitmaps:
         if (length != 24) invalid("bitmaps_ext: Invalid extension length");
-        if ((header.autoclear & kAutoclearBitmaps) == 0) {  // somebody wrote behind its back
+        if ((header.autoclear & kAutoclearBitmaps) == 0) {  // changed without them
           result.stale_bitmaps = true;
           break;
         }

@@ -64,13 +64,13 @@ struct Header {
   uint32_t refcount_order = 4;
   uint32_t header_length = kBytesV3;
   uint8_t compression_type = 0;    // 0 deflate, 1 zstd
-  std::vector<std::byte> unknown;  // header bytes behind those we know, kept
+  std::vector<std::byte> unknown;  // header bytes after those we know, kept
 
   // Decodes the start of an image. Throws kInvalid or kUnsupported with QEMU's wording when the
   // fields up to the compression type make no sense; UNKNOWN feature bits are the caller's.
   static Header decode(ByteSpan bytes);
   void encode(MutableByteSpan bytes) const;
-  // The checks that need no more than the header, in QEMU's order, behind decode(). FILE_BYTES is
+  // The checks that need no more than the header, in QEMU's order, after decode(). FILE_BYTES is
   // the length of the file. FOR_CHECK leaves out what `check` reports itself.
   void validate(uint64_t file_bytes, bool for_check) const;
 
@@ -138,7 +138,7 @@ struct SnapshotEntry {
   uint64_t vm_state_bytes = 0;
   uint64_t disk_bytes = 0;
   std::optional<uint64_t> icount;
-  std::vector<std::byte> unknown;  // extra data behind what we know, kept
+  std::vector<std::byte> unknown;  // extra data after what we know, kept
   size_t encoded_bytes = 0;        // with padding
   // Decodes entry NUMBER at the start of BYTES. Throws kInvalid.
   static SnapshotEntry decode(ByteSpan bytes, size_t number, uint64_t current_size);

@@ -127,7 +127,7 @@ Task<Mapping> Qcow2Node::map(uint64_t offset, uint64_t length) {
   uint64_t index = offset / range;
   uint64_t table = l1_entry(index) & kOffsetMask;
   if (table == 0) {
-    // Nothing below this L1 entry, nor below those behind it that are empty as well.
+    // Nothing below this L1 entry, nor below those after it that are empty as well.
     uint64_t end = (index + 1) * range;
     while (end < offset + length && (l1_entry(++index) & kOffsetMask) == 0) end += range;
     result.kind = Mapping::Kind::kBelow;

@@ -9,7 +9,7 @@ using namespace qcow2;
 
 // The marks in the header that say what is known to be wrong: dirty (counters may be stale) and
 // corrupt (tables are damaged). Other workers read header_ meanwhile, so what is set while the
-// image is in use is kept beside it.
+// image is in use is kept next to it.
 
 namespace {
 Task<void> set_in_background([[maybe_unused]] NodePtr keep, Task<void> marking, Semaphore& ended) {

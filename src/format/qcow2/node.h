@@ -59,7 +59,7 @@ const Secret& encryption_secret(Context& context, const Options& options, const 
 //  4. What is unmapped keeps its refcount, and so its space, until the L2 blocks that gave it up
 //  are
 //     flushed; only then are counters lowered.
-//  5. Header fields that belong together change in one write inside of one sector, behind a flush.
+//  5. Header fields that belong together change in one write inside of one sector, after a flush.
 class Qcow2Node
     : public FormatOf<SnapshotView, SnapshotStore, VmStateArea, ImageInfo, BackingName, BackingLink,
                       CompressedWriter, BitmapStore, Checkable, Amendable, EncryptionSource> {
@@ -81,7 +81,7 @@ class Qcow2Node
   std::string backing_name() const override { return extensions_.backing_name; }
   std::string backing_format() const override { return extensions_.backing_format; }
   bool reads_zero_when_created() const override;
-  // Compressed clusters would lie in the file in clear text.
+  // Compressed clusters would be in the file in clear text.
   bool supports_compression() const override { return header_.crypt_method == 0; }
   void set_compression_level(uint64_t level) override;
   bool supports_bitmaps() const override { return header_.version >= 3; }
@@ -106,7 +106,7 @@ class Qcow2Node
 
   const qcow2::Header& header() const { return header_; }
 
-  // Machine states lie behind the disk, from the next L2 table on.
+  // Machine states are after the disk, from the next L2 table on.
   uint64_t vm_state_offset() const override;
   Task<void> read_vm_state(uint64_t offset, MutableByteSpan out) override;
   Task<void> write_vm_state(uint64_t offset, ByteSpan in) override;
@@ -153,9 +153,9 @@ class Qcow2Node
   struct HostRange {
     uint64_t offset;
     uint64_t length;
-    bool discard = false;  // the file is told that nothing is there any more
+    bool discard = false;  // the file learns that nothing is there any more
   };
-  // Why space is given up; the options say of which the file is told.
+  // Why space is given up; the options say of which the file learns.
   enum class Freed : uint8_t { kReplaced, kRequest, kSnapshot, kTables, kForGood };
 
   // open.cc
@@ -241,7 +241,7 @@ class Qcow2Node
   Grant grant_in_place(const TableCache::Ref& ref, uint64_t offset, uint64_t length);
   bool reusable(Entry entry) const;
   std::pair<uint64_t, uint64_t> moved_units(Entry entry) const;
-  // Where a request that was granted in part goes on.
+  // Where a request that was granted in part continues.
   struct GoesOn {
     uint64_t offset = 0;
     uint64_t length = 0;
@@ -354,7 +354,7 @@ class Qcow2Node
   std::vector<qcow2::BitmapEntry> bitmaps_;     // the directory, as it is on disk
   std::vector<DirtyBitmapPtr> loaded_bitmaps_;  // what was loaded for each of its entries
   bool bitmaps_loaded_ = false;                 // they are stored when the image is closed
-  Node* data_ = nullptr;   // where guest data lies: the file, or a file of its own
+  Node* data_ = nullptr;   // where guest data is: the file, or a file of its own
   bool external_ = false;  // a file of its own
   bool metadata_only_ = false;
   bool discard_no_unref_ = false;
@@ -384,10 +384,10 @@ class Qcow2Node
   GoesOn goes_on_;
   std::vector<uint64_t> refcount_table_;
   uint64_t free_cursor_ = 0;                 // where the next search begins
-  std::vector<Run>* became_free_ = nullptr;  // told of clusters whose counter becomes zero
+  std::vector<Run>* became_free_ = nullptr;  // receives clusters whose counter becomes zero
   uint64_t virgin_ = 0;                      // host offsets from here on were never written
   int compression_level_ = 0;                // of write_compressed(); 0: the codec's choice
-  uint64_t compressed_cursor_ = 0;           // byte behind the last packed cluster, 0: none
+  uint64_t compressed_cursor_ = 0;           // byte after the last packed cluster, 0: none
   // For the overlap checks, by cluster: L2 tables, refcount blocks, tables of snapshots.
   std::unordered_set<uint64_t> table_clusters_;
   std::unordered_set<uint64_t> block_clusters_;
@@ -406,7 +406,7 @@ class Qcow2Node
   std::atomic<bool> corrupt_reported_{false};
   std::atomic<bool> unusable_{false};
   Semaphore corrupt_marked_{0};     // released when the mark for that is on disk, or could not be
-  std::atomic<uint64_t> marks_{0};  // dirty and corrupt, as they stand in the header
+  std::atomic<uint64_t> marks_{0};  // dirty and corrupt, as they are in the header
   Mutex marks_mutex_;
   std::atomic<bool> wrote_compressed_{false};
 };

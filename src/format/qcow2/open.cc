@@ -220,7 +220,7 @@ Task<void> Qcow2Node::read_tables() {
   for (const uint64_t block : refcount_table_)
     if (block != 0) block_clusters_.insert(block / cluster());
   co_await note_inactive_tables();
-  // Only what grows by itself is known to be zero behind its end.
+  // Only what grows by itself is known to be zero past its end.
   virgin_ = file_->reads_zero_when_created() ? align_up(file_->length(), cluster()) : UINT64_MAX;
   const bool no_bitmaps = (header_.autoclear & kAutoclearBitmaps) != 0 && !extensions_.bitmaps;
   if ((header_.autoclear & ~kAutoclearKnown) || extensions_.stale_bitmaps || no_bitmaps) {

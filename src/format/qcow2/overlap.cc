@@ -50,7 +50,7 @@ uint32_t overlap_parts(const Options& options) {
 using namespace qcow2;
 
 namespace {
-// More of snapshots' L1 tables than this, beside what the file's size explains, is not read for
+// More of snapshots' L1 tables than this, besides what the file's size explains, is not read for
 // the check of inactive L2 tables.
 constexpr uint64_t kMaxInactiveBytes = 64 << 20;
 }  // namespace
@@ -115,7 +115,7 @@ Task<void> Qcow2Node::note_inactive_tables() {
   for (const SnapshotEntry& one : snapshots_) {
     const uint64_t bytes = uint64_t{one.l1_entries} * 8;
     const auto end = checked_add(one.l1_offset, bytes);
-    // What lies nowhere cannot be hit; it is refused when the snapshot is used.
+    // What is nowhere cannot be hit; it is refused when the snapshot is used.
     if (bytes > kMaxL1Bytes || !end || *end > align_up(file_->length(), cluster()) ||
         !is_aligned(one.l1_offset, cluster()))
       continue;

@@ -8,10 +8,10 @@ namespace cairn {
 
 using namespace qcow2;
 
-// Space of its own for everything that is added: one run of clusters behind all others, in front of
+// Space of its own for everything that is added: one run of clusters after all others, before
 // it the refcount blocks and the new refcount table that count it. The layout is QEMU's.
 
-// The first cluster behind the file and everything that is counted.
+// The first cluster after the file and everything that is counted.
 Task<uint64_t> Qcow2Node::end_of_clusters() {
   const uint64_t per_block = header_.refcounts_per_block();
   uint64_t end = div_ceil(file_->length(), cluster());

@@ -21,7 +21,7 @@ constexpr uint64_t kMaxWaitingBytes = 64 << 20;
 // every 100 ms.
 constexpr int64_t kMostReuses = 32;
 constexpr std::chrono::milliseconds kReuseInterval{100};
-// Pieces of what a snapshot gives up that the file is told of; it is a hint.
+// Pieces of what a snapshot gives up of which the file learns; it is a hint.
 constexpr size_t kMaxDiscards = 1 << 16;
 
 // Adds DELTA to COUNT counters of 16 bits; false, and nothing done, where one would overflow or
@@ -43,7 +43,7 @@ bool shift_counters(MutableByteSpan block, uint64_t first, uint64_t count, int d
 }
 }  // namespace
 
-// Where the block with INDEX lies; 0: there is none.
+// Where the block with INDEX is; 0: there is none.
 uint64_t Qcow2Node::refcount_block(uint64_t index) {
   if (index >= refcount_table_.size()) return 0;
   const uint64_t place = refcount_table_[index];
@@ -146,7 +146,7 @@ Task<Qcow2Node::Run> Qcow2Node::find_free(uint64_t least, uint64_t most) {
 Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most, const char* fault) {
   const uint64_t per_block = header_.refcounts_per_block();
   if (least >= per_block) {
-    // New blocks would lie in the way of a run that is longer than what one of them counts.
+    // New blocks would be in the way of a run that is longer than what one of them counts.
     const uint64_t first = co_await make_area(least);
     co_return Run{.first = first, .count = least};
   }
@@ -172,7 +172,7 @@ Task<Qcow2Node::Run> Qcow2Node::allocate_locked(uint64_t least, uint64_t most, c
 }
 
 // Makes the block that counts clusters from BLOCK_INDEX * refcounts per block on; false when it is
-// there. No counter of its range is set, so it can lie in its own range and count itself.
+// there. No counter of its range is set, so it can be in its own range and count itself.
 Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index, uint64_t wanted_place) {
   if (block_index >= refcount_table_.size()) co_await grow_refcount_table(block_index);
   if (refcount_table_[block_index] != 0) co_return false;
@@ -215,7 +215,7 @@ Task<bool> Qcow2Node::make_refcount_block(uint64_t block_index, uint64_t wanted_
   co_return true;
 }
 
-// COUNT clusters behind everything that is counted so far, with the blocks that count them in
+// COUNT clusters after everything that is counted so far, with the blocks that count them in
 // front.
 Task<uint64_t> Qcow2Node::make_area(uint64_t count) {
   const uint64_t per_block = header_.refcounts_per_block();
@@ -365,8 +365,8 @@ void Qcow2Node::free_later(uint64_t offset, uint64_t length, Freed why) {
     frees_.push_back({offset, length, discard});
 }
 
-// Tells the file of those clusters that nobody uses. Under the allocator's lock: none of them can
-// have been given to somebody meanwhile.
+// Discards those clusters of the file that nobody uses. Under the allocator's lock: none of them
+// can have been given to somebody meanwhile.
 Task<void> Qcow2Node::discard_unused(uint64_t first, uint64_t count) {
   Run run{.first = first, .count = 0};
   for (uint64_t at = first; at < first + count; ++at) {

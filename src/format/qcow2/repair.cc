@@ -13,7 +13,7 @@ using namespace qcow2;
 
 namespace {
 constexpr uint64_t kPieceBytes = 1 << 20;
-// A refcount block that lies further behind the end than this is not reached by making the file
+// A refcount block that is further past the end than this is not reached by making the file
 // longer.
 constexpr uint64_t kMaxGrowth = uint64_t{1} << 30;
 }  // namespace
@@ -33,7 +33,7 @@ Task<void> Qcow2Checker::write(uint64_t offset, ByteSpan bytes) {
 
 Task<void> Qcow2Checker::commit() { co_await journal_->commit(); }
 
-// A block behind the end of the file: `-r all` makes the file long enough. True when the block can
+// A block past the end of the file: `-r all` makes the file long enough. True when the block can
 // be counted now.
 Task<bool> Qcow2Checker::include_block(uint64_t index, uint64_t offset) {
   const auto end = checked_add(offset, cluster_);
@@ -45,7 +45,7 @@ Task<bool> Qcow2Checker::include_block(uint64_t index, uint64_t offset) {
     co_return false;
   }
   told_.line("Repairing refcount block %llu is outside image", ull(index));
-  // The last byte is enough; what lies before reads as zeroes.
+  // The last byte is enough; what is before reads as zeroes.
   const std::byte zero[1] = {};
   co_await write(*end - 1, zero);
   co_await commit();
@@ -55,7 +55,7 @@ Task<bool> Qcow2Checker::include_block(uint64_t index, uint64_t offset) {
   co_return true;
 }
 
-// --- the refcount structures anew ---
+// --- the refcount structures, rebuilt ---
 
 // CLUSTERS free ones in a row, the lowest from FIRST on, counted as used from now on.
 uint64_t Qcow2Checker::take_free(uint64_t first, uint64_t clusters) {

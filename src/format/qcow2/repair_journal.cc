@@ -198,7 +198,7 @@ Task<void> RepairJournal::start() {
     co_await side_->write(0, std::as_const(sector).span());
     end_ = kSector;
   } catch (const Error& error) {
-    // What names no folder that could be written to has no place for one.
+    // What names no directory that could be written to has no place for one.
     if (error.kind() != ErrorKind::kDenied && error.kind() != ErrorKind::kNotFound &&
         error.error_number() != EROFS)
       throw;

@@ -9,16 +9,16 @@
 
 namespace cairn {
 
-// What a repair overwrites is kept in a file beside the image until the repair is complete.
+// What a repair overwrites is kept in a file next to the image until the repair is complete.
 //
 // write() queues; commit() appends old and new content of what is queued to the journal, flushes it
 // and then writes the image. So whatever the image lost is in the journal: the next repair finds
 // it, makes sure that it belongs to the image as it is (every sector holds its old or a new
-// content), puts the old content back, and begins anew. The layout is described in
+// content), puts the old content back, and begins again. The layout is described in
 // docs/formats/qcow2.md.
 class RepairJournal {
  public:
-  // IMAGE is the file that is repaired. It has no journal when it lies in no plain file.
+  // IMAGE is the file that is repaired. It has no journal when it is in no plain file.
   explicit RepairJournal(Node& image);
 
   // Undoes what an interrupted repair of IMAGE did. True when there was something to undo. Throws

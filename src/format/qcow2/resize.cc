@@ -238,7 +238,7 @@ Task<void> Qcow2Node::drop_unused_blocks() {
   }
 }
 
-// Gives the end of the file back where nothing lies any more.
+// Gives the end of the file back where nothing is any more.
 Task<void> Qcow2Node::cut_tail(uint64_t) {
   Mutex::Guard guard = co_await alloc_mutex_.lock();
   uint64_t last = div_ceil(file_->length(), cluster());

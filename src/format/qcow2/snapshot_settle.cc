@@ -169,7 +169,7 @@ Task<void> SnapshotSwitch::settle() {
   try {
     placed = co_await place_back(roots, active, snapshots);
   } catch (const Error&) {
-    // What was asked for is done; only where it lies is another matter.
+    // What was asked for is done; only its place is another matter.
   }
   if (!placed) co_return;
   co_await write_roots(roots, snapshots.size());

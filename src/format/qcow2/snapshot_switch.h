@@ -13,7 +13,7 @@ namespace cairn {
 //
 // Everything that changes (refcount table and blocks, L1 tables, L2 tables whose COPIED flags
 // differ, the snapshot table) is written to an area that the old state does not count. The fields
-// of the header that name the roots and the disk's size lie in one sector; one write of it
+// of the header that name the roots and the disk's size are in one sector; one write of it
 // switches. A crash before leaves the old state as it was, one after it the new state: exact
 // counters and flags, no leak.
 //

@@ -14,7 +14,7 @@ using namespace qcow2;
 // Internal snapshots: L1 tables of former times, which share L2 tables and clusters with the active
 // one by their refcounts.
 //
-// What changes is written beside the old state, and one write of the header switches
+// What changes is written next to the old state, and one write of the header switches
 // (snapshot_switch.h): a crash leaves one state or the other.
 
 namespace {

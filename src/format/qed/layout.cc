@@ -78,7 +78,7 @@ uint64_t Header::max_size() const {
 }
 
 bool Header::valid_cluster(uint64_t offset, uint64_t file_bytes) const {
-  // A file's length counts in sectors; what is left of it behind whole clusters is nobody's.
+  // A file's length counts in sectors; what is left of it after whole clusters is nobody's.
   const uint64_t rounded = checked_add(file_bytes, 511).value_or(UINT64_MAX) / 512 * 512;
   return is_aligned(offset, cluster_size) && offset >= data_begin() &&
          offset < align_down(rounded, cluster_size);

@@ -46,14 +46,14 @@ struct Header {
   uint64_t entries() const { return table_bytes() / 8; }
   // Bytes of the disk that one L2 table describes.
   uint64_t table_range() const { return entries() * cluster_size; }
-  // Nothing but the header lies below. A header of no clusters takes one all the same.
+  // Nothing but the header is below. A header of no clusters takes one all the same.
   uint64_t data_begin() const {
     return uint64_t{header_size == 0 ? 1 : header_size} * cluster_size;
   }
   // The largest virtual size, at most 2^63 - 1.
   uint64_t max_size() const;
 
-  // Whether a cluster, or all of a table, lies behind the header, at a multiple of the cluster and
+  // Whether a cluster, or all of a table, is after the header, at a multiple of the cluster and
   // inside of a file of FILE_BYTES.
   bool valid_cluster(uint64_t offset, uint64_t file_bytes) const;
   bool valid_table(uint64_t offset, uint64_t file_bytes) const;

@@ -86,7 +86,7 @@ Task<Mapping> QedNode::locate(uint64_t offset, uint64_t length, uint64_t file_by
 }
 
 // BYTES, whole clusters, at the end of the file, which is as long then unless the caller FILLS all
-// of them. What was taken before lies in front of the new end: no change of the length cuts it off.
+// of them. What was taken before is before the new end: no change of the length cuts it off.
 Task<uint64_t> QedNode::take(uint64_t bytes, bool fills, bool* virgin) {
   Mutex::Guard guard = co_await taking_.lock();
   const uint64_t place = end_;

@@ -26,7 +26,7 @@ namespace cairn {
 // has no counters, and the order below needs no check afterwards; the mark NEED_CHECK is set all
 // the same, as other programs do, while an image without a backing file is being changed.
 //  1. NEED_CHECK is on disk before the first cluster is allocated, and is taken back when the image
-//     is closed, behind a flush of everything else; not while known damage is left.
+//     is closed, after a flush of everything else; not while known damage is left.
 //  2. A cluster's data, copied-up parts included, is flushed before an L2 entry points to it, and
 //     the file is long enough for all of the cluster.
 //  3. A new L2 table is written, as zeroes, and flushed before the L1 table points to it.
@@ -102,7 +102,7 @@ class QedNode : public FormatOf<BackingName, BackingLink, Checkable> {
   std::vector<uint64_t> tables_;  // offsets of the L2 tables, ascending; for writing only
 
   Mutex mark_mutex_;
-  std::atomic<bool> marked_{false};  // NEED_CHECK stands in the header
+  std::atomic<bool> marked_{false};  // NEED_CHECK is in the header
   bool keep_mark_ = false;           // closing the image does not take it back
 };
 

@@ -107,7 +107,7 @@ Task<void> QedNode::repair_at_opening() {
     throw Error(ErrorKind::kIo, "Image corrupted").hint("A table of the image cannot be read.");
 }
 
-// --- changes of the header: all of it lies in one sector ---
+// --- changes of the header: all of it is in one sector ---
 
 Task<void> QedNode::write_header() {
   std::vector<std::byte> bytes(kHeaderBytes);
@@ -173,7 +173,7 @@ Task<void> QedNode::do_resize(ResizeRequest request) {
   set_length(request.length);
 }
 
-// Header and name change in one write, behind a flush of everything that relies on the old name.
+// Header and name change in one write, after a flush of everything that relies on the old name.
 Task<void> QedNode::change_backing(std::string name, std::string format) {
   if (read_only()) throw Error::system(EACCES);
   // Bits that we do not know may belong to the name.

@@ -7,8 +7,8 @@
 
 namespace cairn::split {
 
-// True when FILENAME is that of a first piece, `.001` or `.000`, and the next one is beside it, or
-// of a later one with its first piece beside it. Blocks.
+// True when FILENAME is that of a first piece, `.001` or `.000`, and the next one is next to it, or
+// of a later one with its first piece next to it. Blocks.
 bool is_piece(std::string_view filename);
 
 // All pieces of the disk whose first one is FIRST, in order. Throws kInvalid when FIRST is not the

@@ -43,7 +43,7 @@ class VdiDriver : public FormatDriver<VdiNode> {
     std::vector<std::byte> sector(kHeaderBytes);
     header.encode(sector);
     co_await request.file->write(0, sector);
-    // The map in pieces: it may be large, and what lies behind its last entry is zero.
+    // The map in pieces: it may be large, and what is after its last entry is zero.
     constexpr uint64_t kPiece = 256 << 10;
     std::vector<std::byte> piece;
     for (uint64_t block = 0; block < header.blocks; block += kPiece) {

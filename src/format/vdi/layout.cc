@@ -68,7 +68,7 @@ Header Header::decode(ByteSpan sector, uint64_t file_bytes, bool snapshots) {
   if (!snapshot && !header.parent_modified.is_null()) refuse("non-NULL parent UUID");
   if (header.blocks > kMaxBlocks)
     refuse(fmt::format("too many blocks {}, max is {}", header.blocks, kMaxBlocks));
-  // From here on stricter than QEMU: what lies in each other's way would be overwritten.
+  // From here on stricter than QEMU: what is in each other's way would be overwritten.
   if (number(380) != 0)
     refuse(fmt::format("blocks begin with {} bytes of private data", number(380)));
   if (header.type < 1 || header.type > 4) refuse("image type " + std::to_string(header.type));

@@ -17,8 +17,8 @@ namespace cairn::vhdx {
 //     what earlier entries changed, is durable), an entry of the log written and flushed, and only
 //     then the changes are made in place. Every entry is thus a sequence of its own.
 //  3. The headers name the log after its first entry is durable, so that they never name an empty
-//     one; and no longer when all is in place: on closing, and before the log begins anew. It never
-//     wraps with one identifier.
+//     one; and no longer when all is in place: on closing, and before the log begins again. It
+//     never wraps with one identifier.
 class Journal {
  public:
   Journal(Node& file, Pages& pages, CurrentHeader header);

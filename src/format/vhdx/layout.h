@@ -83,7 +83,7 @@ struct Item {
 extern const Uuid kParentLocatorItem;
 enum class ItemId { kParameters, kSize, kDiskId, kLogicalSector, kPhysicalSector, kParent };
 
-// Where the known items lie. Throws for everything that is wrong with the table.
+// Where the known items are. Throws for everything that is wrong with the table.
 std::map<ItemId, Item> decode_items(ByteSpan table, uint64_t region_length);
 
 struct Parameters {
@@ -99,7 +99,7 @@ struct Parameters {
   void check() const;
 };
 
-// The metadata table and its items behind it, from the start of a new region on; LOCATOR is the
+// The metadata table and its items after it, from the start of a new region on; LOCATOR is the
 // parent's, empty for none.
 std::vector<std::byte> encode_metadata(const Parameters& parameters, ByteSpan locator);
 

@@ -190,7 +190,7 @@ Task<void> VhdxNode::load_metadata() {
                     table_.length, geometry_.entries));
 }
 
-// Every block lies in the file and in nobody's way. A block of which only what is behind the end of
+// Every block is in the file and in nobody's way. A block of which only what is past the end of
 // the disk is missing is whole.
 Task<void> VhdxNode::scan_table(bool tolerant) {
   std::vector<std::pair<uint64_t, uint64_t>> taken;

@@ -5,7 +5,7 @@
 
 namespace cairn::vhdx {
 
-// It passes for the file: what it shows lies there, at the same offsets.
+// It passes for the file: what it shows is there, at the same offsets.
 OverlayNode::OverlayNode(Context& context, NodePtr file, const Header& header)
     : Node(context, file->driver()), file_(std::move(file)), reader_(*file_, header) {
   set_filename(file_->filename());

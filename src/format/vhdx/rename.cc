@@ -51,7 +51,7 @@ Task<void> VhdxNode::adopt_parent(Node* parent) {
   co_return;
 }
 
-// A longer locator goes behind the other items; table and locator change in one step of the log.
+// A longer locator goes after the other items; table and locator change in one step of the log.
 Task<void> VhdxNode::store_locator(const std::map<std::string, std::string>& values) {
   const std::vector<std::byte> locator = encode_locator(values);
   const Region region = regions_.get(kMetadataRegion);

@@ -57,7 +57,7 @@ Task<std::vector<PagePtr>> VhdxNode::region_pages(const RegionTable& table,
 }
 
 Task<void> VhdxNode::store_size(uint64_t size) {
-  // The item may lie across two pages.
+  // The item may be across two pages.
   std::vector<std::byte> bytes(8);
   store_le<uint64_t>(bytes, 0, size);
   const uint64_t at = align_down(size_item_, kSectorBytes);
@@ -77,7 +77,7 @@ Task<void> VhdxNode::grow(uint64_t size) {
   Parameters larger = parameters_;
   larger.size = size;
   const Geometry after = Geometry::of(larger);
-  // Behind the old end anything may be in the last block.
+  // Past the old end anything may be in the last block.
   if (before % block_bytes() != 0) {
     const Entry last = co_await entry(before / block_bytes());
     if (last.has_data()) {
@@ -167,7 +167,7 @@ Task<void> VhdxNode::move_table(const Geometry& larger, uint64_t size) {
   pages_->forget(old.offset, old.length);
 }
 
-// First the size: entries behind it mean nothing. Then their space is free.
+// First the size: entries after it mean nothing. Then their space is free.
 Task<void> VhdxNode::shrink(uint64_t size) {
   Parameters smaller = parameters_;
   smaller.size = size;

@@ -12,7 +12,7 @@ constexpr uint32_t kNewLogBytes = 1 << 20;
 constexpr size_t kMaxChanges = 100;
 }  // namespace
 
-// What lies between USED is free.
+// What is between USED is free.
 void VhdxNode::note_used(std::vector<Room> used) {
   std::sort(used.begin(), used.end(),
             [](const Room& a, const Room& b) { return a.offset < b.offset; });

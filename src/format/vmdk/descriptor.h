@@ -13,7 +13,7 @@ enum class Access : uint8_t { kReadWrite, kReadOnly, kNone };
 enum class ExtentType : uint8_t { kFlat, kVmfs, kSparse, kVmfsSparse, kSeSparse, kZero };
 std::string_view to_string(ExtentType type);
 
-// One piece of the disk as its line in the descriptor tells.
+// One piece of the disk as its line in the descriptor has it.
 struct ExtentLine {
   Access access = Access::kReadWrite;
   uint64_t sectors = 0;

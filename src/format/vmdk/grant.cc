@@ -25,7 +25,7 @@ Task<void> VmdkNode::begin_change() {
   changed_.store(true, std::memory_order_release);
 }
 
-// The descriptor is replaced in one write where it lies; NULs fill the room behind it.
+// The descriptor is replaced in one write where it is; NULs fill the room after it.
 Task<void> VmdkNode::store_descriptor() {
   const std::string& text = descriptor_.text();
   const uint64_t room = descriptor_bytes_;
@@ -306,7 +306,7 @@ Task<void> VmdkNode::change_backing(std::string name, std::string format) {
   if (error) std::rethrow_exception(error);
 }
 
-// Also tells the child that it belongs to the parent as it is now: committing changed that.
+// Also notes in the child that it belongs to the parent as it is now: committing changed that.
 Task<bool> VmdkNode::make_empty() {
   if (any_flat_ || stream_) co_return false;
   RangeLock::Guard all;

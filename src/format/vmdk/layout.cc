@@ -21,7 +21,7 @@ bool begins_with(ByteSpan head, std::string_view magic) {
   return head.size() >= magic.size() && std::memcmp(head.data(), magic.data(), magic.size()) == 0;
 }
 
-// True when SECTORS sectors at sector OFFSET lie inside of the file.
+// True when SECTORS sectors at sector OFFSET are inside of the file.
 bool inside(uint64_t offset, uint64_t sectors, uint64_t file_bytes) {
   const auto end = checked_add(offset, sectors);
   return end && *end <= div_ceil(file_bytes, kSector);

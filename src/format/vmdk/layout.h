@@ -55,7 +55,7 @@ struct SparseHeader {
   // Reads the fields; throws kInvalid when the magic is another's.
   static SparseHeader decode(ByteSpan bytes);
   // Throws kInvalid in QEMU's words when the fields cannot be used for a file of FILE_BYTES: its
-  // sizes; then that there is a directory in it, where two are told of at least one.
+  // sizes; then that there is a directory in it, where two are announced at least one.
   void check_sizes(uint64_t file_bytes) const;
   void check(uint64_t file_bytes) const;
   bool directory_inside(uint64_t file_bytes) const;
@@ -66,7 +66,7 @@ struct SparseHeader {
   uint64_t directory_sectors() const;
   uint64_t table_sectors() const;
 };
-// Where the unclean-shutdown byte lies in the header.
+// Where the unclean-shutdown byte is in the header.
 constexpr uint64_t kUncleanOffset = 72;
 
 // An ESX sparse extent. Offsets are sectors.
@@ -101,12 +101,12 @@ struct SeSparseHeader {
   static void check_volatile(ByteSpan bytes);
 };
 
-// Precedes what lies in a stream. A marker with bytes is a grain and its data begins at
+// Precedes what is in a stream. A marker with bytes is a grain and its data begins at
 // kDataOffset.
 struct Marker {
   static constexpr size_t kDataOffset = 12;
   enum Type : uint32_t { kEnd = 0, kTable = 1, kDirectory = 2, kFooter = 3 };
-  uint64_t value = 0;  // first sector of the grain, or sectors of the item behind it
+  uint64_t value = 0;  // first sector of the grain, or sectors of the item after it
   uint32_t bytes = 0;  // of compressed data; 0: no grain
   uint32_t type = kEnd;
   static Marker decode(ByteSpan bytes);

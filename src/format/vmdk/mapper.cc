@@ -54,7 +54,7 @@ void VmdkNode::check_parent() {
                       "' was changed after this image was made on it, or is another one.");
 }
 
-// As FormatNode does it, without a look at the parent: what is known of this layer is told also
+// As FormatNode does it, without a look at the parent: what is known of this layer is said also
 // when the parent is the wrong one.
 Task<Extent> VmdkNode::do_extent(uint64_t offset, uint64_t max) {
   const Mapping mapping = co_await locate(offset, max);

@@ -28,7 +28,7 @@ namespace cairn {
 
 // An open VMware disk: one descriptor and the extents that it names.
 //
-// What a crash may leave behind: grains that nobody points to, and entries that stand in only one
+// What a crash may leave behind: grains that nobody points to, and entries that are in only one
 // of the two copies of a table; neither costs data.
 //  1. The new content ID, and in the extents the mark of an open disk, are on disk before the first
 //     change: no parent changes under the ID that its children know.
@@ -36,7 +36,7 @@ namespace cairn {
 //  3. A new grain table is written and flushed before the directories point to it.
 //  4. The mark is taken back after everything else, when the disk is closed.
 //  5. A stream is written forward only; without its footer it is refused. A stream that has grains
-//     already and its tables behind them loses those tables on the first write until it is closed.
+//     already and its tables after them loses those tables on the first write until it is closed.
 class VmdkNode : public FormatOf<ImageInfo, BackingName, BackingLink, CompressedWriter, Checkable> {
  public:
   using FormatOf::FormatOf;
@@ -92,7 +92,7 @@ class VmdkNode : public FormatOf<ImageInfo, BackingName, BackingLink, Compressed
   struct Part {
     Kind kind = Kind::kZero;
     vmdk::ExtentLine line;
-    bool embedded = false;  // lies in the file of the descriptor
+    bool embedded = false;  // is in the file of the descriptor
     uint64_t begin = 0;     // in the disk
     uint64_t length = 0;
     Node* file = nullptr;
@@ -107,14 +107,14 @@ class VmdkNode : public FormatOf<ImageInfo, BackingName, BackingLink, Compressed
     uint64_t grain = 0;
     uint64_t per_table = 0;
     uint64_t table_bytes = 0;
-    uint64_t data_begin = 0;  // nothing of the guest lies below in the file
+    uint64_t data_begin = 0;  // nothing of the guest is below in the file
     uint64_t gd_offset = 0;
     uint64_t rgd_offset = 0;
     bool compressed = false;
     bool markers = false;
     bool zeroed = false;
     bool redundant = false;
-    bool footer = false;  // the tables stand behind the grains
+    bool footer = false;  // the tables are after the grains
     // Which of two directories cannot be read: the other one counts.
     enum class Lost : uint8_t { kNone, kPrimary, kRedundant } lost = Lost::kNone;
     uint64_t table_count = 0;
@@ -223,7 +223,7 @@ class VmdkNode : public FormatOf<ImageInfo, BackingName, BackingLink, Compressed
 
   // Of streams.
   bool stream_ = false;
-  std::atomic<bool> forward_{false};  // the tables are written behind the grains, by us
+  std::atomic<bool> forward_{false};  // the tables are written after the grains, by us
   int compression_level_ = 0;
   Mutex stream_mutex_;
   mutable std::mutex pending_mutex_;

@@ -14,7 +14,7 @@ using namespace vmdk;
 namespace {
 
 constexpr uint64_t kMaxDescriptorBytes = 1 << 20;
-// How far behind the end of a stream its footer is looked for: transfer tools pad files.
+// The most bytes past the end of a stream before its footer: transfer tools pad files.
 constexpr uint64_t kMaxPadding = 1 << 20;
 constexpr size_t kTableCacheBytes = 16 << 20;
 // All directories of a disk together.
@@ -122,7 +122,7 @@ Task<SparseHeader> VmdkNode::read_sparse_header(Node& file, bool* footer) {
   co_return header;
 }
 
-// The footer is the last sector that is not zero: the end-of-stream marker behind it is, and so is
+// The footer is the last sector that is not zero: the end-of-stream marker after it is, and so is
 // what transfer tools append.
 Task<SparseHeader> VmdkNode::read_footer(Node& file) {
   const uint64_t end = align_down(file.length(), kSector);
@@ -199,7 +199,7 @@ Task<void> VmdkNode::open_parts(OpenContext& request) {
     if (part->kind == Kind::kSeSparse && !read_only())
       throw Error(ErrorKind::kUnsupported, "No write support for seSparse images available");
     if (part->kind != Kind::kZero && !names_only) {
-      // Several pieces may lie in one raw file: it is opened and locked once.
+      // Several pieces may be in one raw file: it is opened and locked once.
       const std::string path = part_path(request, line.file);
       part->name = path;
       const auto known = std::find_if(flat_files_.begin(), flat_files_.end(),

@@ -21,7 +21,7 @@ Task<uint64_t> VmdkNode::copy_table(Part& part, uint64_t from) {
   co_return place / kSector;
 }
 
-// One copy of TABLE cannot be read: it is made anew from the other one.
+// One copy of TABLE cannot be read: it is made again from the other one.
 Task<void> VmdkNode::renew_table(Part& part, uint64_t table, bool second) {
   co_await begin_change();
   part.touched.store(true, std::memory_order_release);
@@ -102,7 +102,7 @@ Task<uint64_t> VmdkNode::scan_stream(Part& part, bool keep, uint64_t* end) {
   co_return count;
 }
 
-// Cuts off what is not whole, and writes tables, directory and footer behind the grains.
+// Cuts off what is not whole, and writes tables, directory and footer after the grains.
 Task<void> VmdkNode::rescue_stream() {
   Part& part = *parts_.front();
   uint64_t end = 0;

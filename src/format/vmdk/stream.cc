@@ -81,7 +81,7 @@ Task<void> VmdkNode::store_grain(Part& part, uint64_t offset, ByteSpan encoded) 
   marker.encode(buffer);
   std::memcpy(buffer.data() + Marker::kDataOffset, encoded.data(), encoded.size());
   if (forward_) {
-    // The tables of what lies before are complete, as the order is ascending as a rule.
+    // The tables of what is before are complete, as the order is ascending as a rule.
     while (true) {
       uint64_t table = 0;
       {
@@ -102,7 +102,7 @@ Task<void> VmdkNode::append(Part& part, ByteSpan bytes) {
   part.next += bytes.size();
 }
 
-// The entry of GRAIN: in the file's tables, or in those that will be written behind the grains.
+// The entry of GRAIN: in the file's tables, or in those that will be written after the grains.
 Task<void> VmdkNode::point(Part& part, uint64_t grain, uint32_t sector) {
   const uint64_t table = grain / part.per_table;
   if (!forward_) {
@@ -150,7 +150,7 @@ Task<uint64_t> VmdkNode::zero_stream(Part& part, uint64_t offset, uint64_t lengt
 
 // --- the ends of a stream ---
 
-// What is empty becomes a stream whose tables are written behind the grains; such a stream is cut
+// What is empty becomes a stream whose tables are written after the grains; such a stream is cut
 // where its directory begins; what has its tables in front keeps them there.
 Task<void> VmdkNode::begin_stream(Part& part) {
   if (part.touched.load(std::memory_order_acquire)) co_return;
@@ -243,7 +243,7 @@ Task<void> VmdkNode::finish_stream() {
   const Marker last{.value = 1, .bytes = 0, .type = Marker::kFooter};
   last.encode(MutableByteSpan(bytes).subspan(at));
   footer.encode(MutableByteSpan(bytes).subspan(at + kSector, kSector));
-  // Nothing is told of a stream before all of it is on the disk.
+  // Nothing is reported of a stream before all of it is on the disk.
   co_await part.file->flush();
   co_await append(part, bytes);
   if (part.file->length() != part.next) co_await part.file->resize({.length = part.next});

@@ -16,7 +16,7 @@ constexpr uint64_t kReportedBlocks = 1024;
 }  // namespace
 
 // What opening lets pass: the copies of the footer must agree and checksums be right. A repair
-// writes both anew. QEMU cannot check this format.
+// writes both again. QEMU cannot check this format.
 Task<CheckResult> VpcNode::check(CheckRequest request) {
   CheckResult result;
   const auto finding = [&](const std::string& text) {

@@ -94,8 +94,8 @@ Task<Parent> look_at_parent(Context& context, const CreateRequest& request) {
   co_return result;
 }
 
-// Names the parent twice in HEADER: by the way from the child's folder, which is what programs
-// follow first, and from the root. Gives what is to be written behind the header.
+// Names the parent twice in HEADER: by the way from the child's directory, which is what programs
+// follow first, and from the root. Gives what is to be written after the header.
 std::vector<std::byte> add_locators(DynamicHeader& header, const Parent& parent,
                                     const std::string& child) {
   namespace fs = std::filesystem;

@@ -61,7 +61,7 @@ inline constexpr uint32_t kRelativeWindows = 0x57327275;  // "W2ru"
 inline constexpr uint32_t kAbsoluteWindows = 0x57326b75;  // "W2ku"
 inline constexpr uint32_t kMacUrl = 0x4d616358;           // "MacX"
 
-// What a dynamic or differencing image has beside the footer.
+// What a dynamic or differencing image has besides the footer.
 struct DynamicHeader {
   uint64_t table_offset = 0;
   uint32_t entries = 0;
@@ -78,7 +78,7 @@ struct DynamicHeader {
   void encode(MutableByteSpan bytes) const;
 
   uint64_t table_bytes() const { return (uint64_t{entries} * 4 + 511) / 512 * 512; }
-  // Bytes of the bitmap in front of each block.
+  // Bytes of the bitmap before each block.
   uint64_t bitmap_bytes() const { return (block_bytes / kSector / 8 + 511) / 512 * 512; }
 };
 

@@ -115,7 +115,7 @@ Task<Grant> VpcNode::grant(uint64_t offset, uint64_t length, bool exclusive) {
   co_await file_->write(host, ones);
   bitmaps_->forget(host, bitmap_bytes);
   Grant place = grant_new(offset, length, start, start + bytes, file_, host + bitmap_bytes);
-  // The footer that was here has gone under the bitmap; nothing else lies behind it.
+  // The footer that was here has gone under the bitmap; nothing else is after it.
   place.host_is_zero = virgin_ <= host + bitmap_bytes && file_->length() <= host + bitmap_bytes;
   end_ = host + bitmap_bytes + bytes;
   virgin_ = std::max(virgin_, end_);

@@ -23,7 +23,7 @@ namespace cairn {
 //
 // What a crash may leave behind: space that no block uses, and a file without the footer at its
 // end; the copy at its start then counts.
-//  1. A new block's bitmap, its data and the footer behind it are written and flushed before the
+//  1. A new block's bitmap, its data and the footer after it are written and flushed before the
 //     block allocation table points to it.
 //  2. In differencing images data is flushed before the bitmap says that it is there.
 //  3. A table in another place is written before the header that names it, the header before the

@@ -28,7 +28,7 @@ SizeRule size_rule(const Options& options) {
   throw Error(ErrorKind::kInvalid, "Invalid size calculation mode: '" + *mode + "'");
 }
 
-// The part behind the last slash or backslash.
+// The part after the last slash or backslash.
 std::string last_part(const std::string& path) {
   const size_t at = path.find_last_of("/\\:");
   return at == std::string::npos ? path : path.substr(at + 1);
@@ -101,7 +101,7 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
       throw Error(ErrorKind::kUnsupported,
                   "the block allocation table does not begin at a sector: the image can only be "
                   "read");
-    // Blocks go where the footer is; behind what else may lie there.
+    // Blocks go where the footer is; after what else may be there.
     std::vector<std::byte> tail(kFooterBytes);
     co_await file_->read(end_, tail);
     if (!Footer::has_cookie(tail)) end_ = file_end;
@@ -118,7 +118,7 @@ void VpcNode::make_table() {
       this, *file_, header_.table_offset, header_.entries, kCacheBlockBytes, kTableBlocks);
 }
 
-// Every block lies in the file, and behind the headers; where two share space nothing is written.
+// Every block is in the file, and after the headers; where two share space nothing is written.
 Task<void> VpcNode::check_table() {
   const uint64_t block = header_.bitmap_bytes() + header_.block_bytes;
   const uint64_t table_end = header_.table_offset + header_.table_bytes();
@@ -152,7 +152,7 @@ Task<void> VpcNode::check_table() {
                 "two blocks share space in the file: the image can only be read");
 }
 
-// The parent as a path that this system understands, or else its bare name beside the image.
+// The parent as a path that this system understands, or else its bare name next to the image.
 Task<std::string> VpcNode::parent_path() {
   for (const uint32_t wanted : {kRelativeWindows, kAbsoluteWindows}) {
     for (const ParentLocator& locator : header_.locators) {

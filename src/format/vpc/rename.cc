@@ -51,7 +51,7 @@ Task<void> VpcNode::adopt_parent(Node* parent) {
   co_return;
 }
 
-// The names go behind the last block, the footer behind them; the header makes them true.
+// The names go after the last block, the footer after them; the header makes them true.
 Task<void> VpcNode::change_backing(std::string name, std::string format) {
   namespace fs = std::filesystem;
   if (read_only()) throw Error::system(EACCES);

@@ -18,7 +18,7 @@ Task<void> VpcNode::do_resize(ResizeRequest request) {
   co_await ranges().acquire(all, 0, UINT64_MAX / 2, true);
   co_await flush_mapped();
   const uint64_t before = length();
-  // From now on the size counts, whoever made the image.
+  // From now on the size counts, no matter what made the image.
   footer_.current_size = request.length;
   footer_.geometry = kLargest;
   footer_.creator = "qem2";

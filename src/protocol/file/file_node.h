@@ -22,7 +22,7 @@ namespace cairn {
 // What a name must lead to.
 enum class FileKind { kRegular, kDevice, kCdrom };
 
-// An open file or device. Reads behind the end give zeroes; a file grows when it is written there.
+// An open file or device. Reads past the end give zeroes; a file grows when it is written there.
 class FileNode : public Node,
                  public ImageInfo,
                  public StorageUse,

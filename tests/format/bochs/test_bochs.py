@@ -242,7 +242,7 @@ def test_headers_and_catalogs_that_the_file_cuts(folder, cairn, length):
     assert cairn("info", "-f", "bochs", "a.bochs", ok=False).code == 1
 
 
-def test_extents_behind_the_end(folder, cairn, patch):
+def test_extents_past_the_end(folder, cairn, patch):
     redolog("a.bochs", extents={0: (0, {1: 9})})
     for number in (1, 0xFFFFFFFE):
         patch("a.bochs", 512 + 4 * 9, "I", number)

@@ -339,7 +339,7 @@ def test_a_cluster_that_the_file_cuts_is_kept(filled, cairn, qemu):
     cairn("io", "-f", "parallels", "-c", f"read -P 4 3M {MIB - 1024}", "a.hdd")
 
 
-def test_an_entry_behind_the_end_is_dropped(filled, cairn, qemu, patch):
+def test_an_entry_past_the_end_is_dropped(filled, cairn, qemu, patch):
     patch("a.hdd", 68, "I", 4711)
     result = cairn("check", "a.hdd", ok=False)
     assert result.code == 2 and "ERROR cluster 1 is outside image" in result.err

@@ -311,7 +311,7 @@ def test_malformed_backing_name_length(folder, ours, qemu, patch, length):
     assert mine.code == 1 and "Backing file name too long" in mine.err and mine.err == theirs.err
 
 
-def test_malformed_backing_name_behind_the_end(folder, ours, qemu, patch):
+def test_malformed_backing_name_past_the_end(folder, ours, qemu, patch):
     qemu("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 8, "QI", 1 << 40, 10)
     assert ours("info", "a.qcow").out == qemu("info", "a.qcow").out
@@ -324,7 +324,7 @@ def test_malformed_size_below_a_sector(folder, ours, qemu, patch):
     assert "virtual size: 0 B" in ours("info", "a.qcow").out
 
 
-def test_malformed_l1_behind_the_end(folder, cairn, ours, patch):
+def test_malformed_l1_past_the_end(folder, cairn, ours, patch):
     cairn("create", "-q", "-f", "qcow", "a.qcow", "8M")
     patch("a.qcow", 40, "Q", 1 << 40)
     for words, why in (
@@ -369,7 +369,7 @@ def test_malformed_l1_entry(image, cairn, patch, entry):
     assert "where no table can be" in cairn("check", image, ok=False).err
 
 
-def test_malformed_l1_entry_behind_the_end(image, cairn, ours, patch):
+def test_malformed_l1_entry_past_the_end(image, cairn, ours, patch):
     patch(image, 48, "Q", 1 << 40)
     refused = cairn("io", "-r", "-f", "qcow", "-c", "read -P 0 4k 4k", image, ok=False)
     assert refused.code == 1
@@ -407,7 +407,7 @@ def test_malformed_l2_entry_over_the_header(image, cairn, patch):
         COMPRESSED | 3 << 51 | 0x3000,
         COMPRESSED | 64 << 51 | 1 << 40,
     ],
-    ids=["empty", "garbage", "short", "behind_the_end"],
+    ids=["empty", "garbage", "short", "past_the_end"],
 )
 def test_malformed_compressed_cluster(image, cairn, patch, entry):
     patch(image, 0x1000 + 16 * 8, "Q", entry)
