@@ -206,21 +206,20 @@ bool Session::write_out() {
 
 // Reads what has come. Whether something has.
 bool Session::read_in() {
-  constexpr size_t kPart = 256 << 10;
+  constexpr uint32_t kPart = 256 << 10;
+  part_.resize(kPart);
   if (in_done_ != 0) {
     in_.erase(in_.begin(), in_.begin() + static_cast<ptrdiff_t>(in_done_));
     in_done_ = 0;
   }
-  const size_t before = in_.size();
-  in_.resize(before + kPart);
-  const int got = ssh_.channel_read_nonblocking_(channel_, in_.data() + before, kPart, 0);
-  in_.resize(before + static_cast<size_t>(std::max(got, 0)));
+  const int got = ssh_.channel_read_nonblocking_(channel_, part_.data(), kPart, 0);
   if (got == SSH_ERROR) lost("the connection was lost");
   if (got <= 0) {
     if (ssh_.channel_is_eof_(channel_) != 0 || ssh_.channel_is_closed_(channel_) != 0)
       throw Error(ErrorKind::kIo, "the server closed the connection");
     return false;
   }
+  in_.insert(in_.end(), part_.begin(), part_.begin() + got);
   heard_ = Clock::now();
   return true;
 }

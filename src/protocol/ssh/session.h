@@ -180,6 +180,8 @@ class Session : public LibraryThread {
   size_t flying_ = 0;  // bytes of all pieces
   std::vector<std::byte> out_;
   size_t out_done_ = 0;
+  // What was read last: kept, since each new one would be zeroed first.
+  std::vector<std::byte> part_;
   std::vector<std::byte> in_;
   size_t in_done_ = 0;
   Clock::time_point heard_{};
