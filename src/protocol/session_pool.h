@@ -79,7 +79,7 @@ class SessionPool {
 
   SessionPtr least_busy() {
     const std::lock_guard lock(state_);
-    const auto first_broken = std::stable_partition(
+    const auto first_broken = std::partition(
         sessions_.begin(), sessions_.end(), [](const SessionPtr& each) { return !each->broken(); });
     ended_.insert(ended_.end(), first_broken, sessions_.end());
     sessions_.erase(first_broken, sessions_.end());
