@@ -14,6 +14,8 @@ TOP = Path(__file__).resolve().parent.parent
 BUILD = TOP / "build"
 CALLED_FROM = Path(os.environ.get("CAIRN_CALLED_FROM", "."))
 JOBS = str(os.cpu_count() or 2)
+# Tests of programs wait for servers and signals for a good part of their time.
+PROGRAM_JOBS = str(int(JOBS) + (int(JOBS) + 1) // 2)
 
 
 class Totals:
@@ -247,7 +249,7 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
         "pytest",
         "-q",
         "-n",
-        JOBS,
+        PROGRAM_JOBS,
         "--dist",
         "loadfile",
         *(["-x"] if "--stop" in sys.argv else []),

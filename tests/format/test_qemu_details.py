@@ -177,7 +177,9 @@ def snapshots(place, extra, count=None):
     (place / "a").write_bytes(data.ljust(16 << 20, b"\0") if count else data)
 
 
-@pytest.mark.parametrize("extra,count", [(65536, None), (2000, None), (None, 70000)])
+@pytest.mark.parametrize(
+    "extra,count", [(65536, None), (2000, None), pytest.param(None, 70000, marks=pytest.mark.slow)]
+)
 def test_repair_of_a_snapshot_table(tmp_path, extra, count):
     mine, theirs = both(
         tmp_path,

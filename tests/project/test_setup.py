@@ -248,6 +248,7 @@ def owners(program):
     return names
 
 
+@pytest.mark.slow
 def test_programs_that_tests_start_belong_to_listed_packages():
     needs, reached, provides = installed_packages()
     waiting = listed_packages() | reached

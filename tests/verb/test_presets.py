@@ -52,6 +52,7 @@ def test_a_preset_makes_what_its_maker_takes(disk, cairn, name, target, fmt, sub
     cairn("compare", "-f", "raw", disk, target)
 
 
+@pytest.mark.slow
 def test_google_takes_a_tar_archive(disk, cairn, folder):
     assert "disk.raw of whole GiB" in cairn("convert", "--for", "gcp", disk, "image.tar.gz").out
     assert subprocess.run(["gzip", "-t", "image.tar.gz"]).returncode == 0
@@ -69,6 +70,7 @@ def test_google_takes_a_tar_archive(disk, cairn, folder):
     assert head[257:265] == b"ustar  \0"  # GNU's old layout
 
 
+@pytest.mark.slow
 def test_several_sources_make_one_archive(folder, cairn):
     for name in ("a.raw", "b.raw"):
         sparse_disk(name, 700 * MIB, seed=len(name), pieces=3)

@@ -269,7 +269,7 @@ def listen(says):
         b"",
         b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10,
         b"\xff" * 200,
-        bytes(200_000),
+        pytest.param(bytes(200_000), marks=pytest.mark.slow),  # waits until the login is given up
         b"\x23" + b"\xff" * 300,
         bytes([0x23, 0x87, 0, 0, 0, 0xFF, 0xFF, 0xFF]) + bytes(40) + b"a" * 1000,
     ],

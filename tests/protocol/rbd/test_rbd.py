@@ -13,7 +13,8 @@ import rbd
 from conftest import CAIRN, sparse_disk
 from support.ceph import shared_ceph, wait_for
 
-pytestmark = pytest.mark.any_engine
+# What a cluster may do wrong is tried with every build elsewhere.
+pytestmark = [pytest.mark.any_engine, pytest.mark.slow]
 SIZE = 64 << 20
 
 

@@ -15,7 +15,8 @@ from support.ceph import shared_ceph
 from support.rgw import REGION, SECRET_KEY, Gateway
 from support.s3 import presigned
 
-pytestmark = pytest.mark.any_engine
+# What a cluster may do wrong is tried with every build elsewhere.
+pytestmark = [pytest.mark.any_engine, pytest.mark.slow]
 SIZE = 13 * 1024 * 1024 + 512
 
 
