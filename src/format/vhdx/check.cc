@@ -110,10 +110,12 @@ Task<void> VhdxNode::check_table_entry(uint64_t index, Findings& findings) {
   if (!bitmap) ++findings.result.total_clusters;
   const bool data = bitmap ? entry.state() == kPresent : entry.has_data();
   if (bitmap && entry.state() != kPresent && entry.state() != kNotPresent)
-    findings.error(fmt::format("{} of a sector bitmap has state {}.", name, entry.state()));
+    findings.error(fmt::format("{} of a sector bitmap has state {}.", name,
+                               static_cast<unsigned>(entry.state())));
   if (!bitmap && (entry.state() == kReserved || entry.state() == kOldUnmapped ||
                   (entry.state() == kPartial && !parameters_.has_parent)))
-    findings.error(fmt::format("{} has the invalid state {}.", name, entry.state()));
+    findings.error(
+        fmt::format("{} has the invalid state {}.", name, static_cast<unsigned>(entry.state())));
   if (entry.reserved_bits() || (entry.state() == kZeroBlock && entry.offset() != 0)) {
     findings.error(name + " has reserved bits set.");
     findings.untidy.push_back(index);
