@@ -79,10 +79,18 @@ Task<void> SheepdogNode::load(uint32_t vdi) {
   set_length(inode.size);
 }
 
+// Somebody may have made the VDI smaller while a request waited.
+void SheepdogNode::check_entry(uint64_t number) const {
+  if (number >= index_.size())
+    throw Error(ErrorKind::kIo, "The VDI '" + name_.name + "' has shrunk");
+}
+
 uint32_t SheepdogNode::entry(uint64_t number) {
+  check_entry(number);
   return std::atomic_ref(index_[number]).load(std::memory_order_acquire);
 }
 void SheepdogNode::set_entry(uint64_t number, uint32_t vdi) {
+  check_entry(number);
   std::atomic_ref(index_[number]).store(vdi, std::memory_order_release);
 }
 

@@ -74,6 +74,7 @@ class SheepdogNode : public Node,
   Piece piece_at(uint64_t offset, uint64_t length) const;
   uint64_t object_bytes() const { return uint64_t{1} << shift_; }
   // The entry of an object in the index; may be read and set by several workers.
+  void check_entry(uint64_t number) const;
   uint32_t entry(uint64_t number);
   void set_entry(uint64_t number, uint32_t vdi);
 
