@@ -42,7 +42,7 @@ Settings settings_of(const Options& options) {
   const auto log_file = options.string("logfile");
   const bool asked = log_file || options.has("debug");
   settings.debug = static_cast<int>(std::min(options.number("debug").value_or(4), kMostDebug));
-  // Two lines for each connection would disturb whoever did not ask for them.
+  // Two lines for each connection would disturb people who did not ask for them.
   settings.log_file = log_file ? *log_file : asked ? "-" : "/dev/null";
   settings.timeout = std::chrono::seconds(bounded_option(options, "timeout", 1, 100'000, 60));
   return settings;

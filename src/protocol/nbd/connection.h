@@ -59,7 +59,7 @@ class Connection {
   const std::string& reason() const { return reason_; }
   // Says goodbye and waits for the listener.
   Task<void> close();
-  // Breaks off; whoever waits is told. Does not wait.
+  // Breaks off; those that wait get an error. Does not wait.
   void abort();
 
  private:

@@ -128,7 +128,7 @@ Task<void> Link::lock_again(std::shared_ptr<Connection> connection) {
   operation.header = vdi_header(Opcode::kLockVdi, {});
   operation.data = name;
   const bool answered = co_await connection->perform(operation);
-  // Whoever follows the VDI to another number locks that then.
+  // What follows the VDI to another number locks that then.
   const uint32_t got = operation.response.vdi;
   if (!answered || operation.response.result != Result::kSuccess || got == locked_vdi_) co_return;
   Operation release;

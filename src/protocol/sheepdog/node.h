@@ -19,7 +19,7 @@ namespace cairn::sheepdog {
 // A VDI as a disk.
 //
 // Order of writes: a new object is created before the index names it, by a message that has the
-// whole first write, since a second creation would replace the object. So whoever writes to an
+// whole first write, since a second creation would replace the object. So what writes to an
 // object that the VDI has not itself holds it exclusively until its entry is written; all others
 // share it. What was made a snapshot by somebody else is read-only to the cluster: the node then
 // continues with the new working VDI.
