@@ -45,7 +45,7 @@ void warn_of_lost(const Session& session, const operation::ConversionResult& don
   }
   if (shown != done.lost_bytes)
     session.warning("in further places " + std::to_string(done.lost_bytes - shown) +
-                    " bytes became zeroes; --output json lists them");
+                    " bytes became zeroes" + (session.json ? "" : "; --output json lists them"));
 }
 
 }  // namespace

@@ -103,24 +103,6 @@ Description describe(Context& context, Options& options, const CacheMode& cache)
   return result;
 }
 
-// Opens a session for the file alone, which is made, and sizes it.
-Task<void> make_file(Context& context, Target target, uint64_t size) {
-  Session session(target, true, true, context.cancel);
-  std::exception_ptr error;
-  try {
-    co_await session.open();
-    if (size != 0) {
-      Operation operation = Operation::resize(size);
-      co_await session.perform(operation);
-      if (operation.error()) std::rethrow_exception(operation.error());
-    }
-  } catch (...) {
-    error = std::current_exception();
-  }
-  co_await run_blocking([&session] { session.stop(); });
-  if (error) std::rethrow_exception(error);
-}
-
 class NfsDriver : public Driver {
  public:
   NfsDriver()
@@ -155,7 +137,8 @@ class NfsDriver : public Driver {
     Options options;
     parse_filename(request.filename, options);
     Description description = describe(context, options, {});
-    co_await make_file(context, std::move(description.target), align_up(request.size, 512));
+    co_await make_remote_file<Session, Operation>(std::move(description.target),
+                                                  align_up(request.size, 512), context.cancel);
   }
 };
 
