@@ -170,23 +170,58 @@ def test_each_signal_counts(folder, mute, which):
     assert not os.path.exists("target.qcow2")
 
 
-@pytest.mark.parametrize("mode", ["full", "falloc"])
-def test_preallocation_listens(folder, cairn, mode):
-    cairn("create", "-f", "raw", "a.raw", "1M")
-    process = start("resize", "-f", "raw", f"--preallocation={mode}", "a.raw", "1T")
-    time.sleep(0.3)
-    if process.poll() is not None:
-        process.communicate()
-        return  # this file system answers at once, be it with an error
+def stops_preallocating(process):
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=10)
     assert time.monotonic() - begin < 1.3, err
-    if process.returncode == 1:  # it was full before the signal was seen
-        assert "No space left on device" in err
-        return
     assert process.returncode == 128 + signal.SIGTERM
     assert "'a.raw' is incomplete: the work was not finished." in err
+
+
+def test_writing_zeroes_listens(folder, cairn):
+    cairn("create", "-f", "raw", "a.raw", "1M")
+    process = start("resize", "-f", "raw", "--preallocation=full", "a.raw", "1T")
+    time.sleep(0.3)
+    stops_preallocating(process)
+
+
+def test_allocating_listens(folder, cairn):
+    """Each call allocates at most 64 MiB; here strace makes it last, as a slow file system does."""
+    cairn("create", "-f", "raw", "a.raw", "1M")
+    slow = ["strace", "-D", "-f", "-qq", "-o", "calls", "-e", "trace=fallocate"]
+    slow += ["-e", "inject=fallocate:delay_enter=100ms"]
+    words = ["resize", "-f", "raw", "--preallocation=falloc", "a.raw", "2G"]
+    process = subprocess.Popen(
+        [*slow, CAIRN, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+    )
+    calls = folder / "calls"
+    deadline = time.monotonic() + 20
+    while not calls.exists() or "fallocate" not in calls.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stops_preallocating(process)
+    assert os.path.getsize("a.raw") == 1 << 20
+
+
+@pytest.mark.parametrize("words", [["resize", "a.raw"], ["create", "b.raw"]])
+def test_allocating_more_than_is_free_begins_nothing(folder, cairn, words):
+    """A file system that is nearly full is not filled up first for the others that use it."""
+    cairn("create", "-f", "raw", "a.raw", "1M")
+    verb, name = words
+    how = ["--preallocation=falloc"] if verb == "resize" else ["-o", "preallocation=falloc"]
+    done = subprocess.run(
+        ["strace", "-f", "-e", "trace=fallocate", CAIRN, verb, "-f", "raw", *how, name, "1P"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+    )
+    assert done.returncode == 1 and "No space left on device" in done.stderr
+    assert "fallocate(" not in done.stderr
+    assert os.path.getsize("a.raw") == 1 << 20 and not os.path.exists("b.raw")
 
 
 def test_creating_with_preallocation_removes_the_target(folder):

@@ -5,6 +5,7 @@
 #include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -308,6 +309,18 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
 
 constexpr uint64_t kAllocatedAtATime = uint64_t{64} << 20;
 
+namespace {
+
+// Whether the file system of FD says that LENGTH bytes more do not fit, so that a file that cannot
+// be allocated anyway does not fill it up first. Some file systems say nothing: these are tried.
+bool surely_full(int fd, uint64_t length) {
+  struct statvfs found = {};
+  if (::fstatvfs(fd, &found) != 0 || found.f_blocks == 0 || found.f_frsize == 0) return false;
+  return found.f_bfree < length / found.f_frsize;
+}
+
+}  // namespace
+
 void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mode,
                  const Context& context) {
   if (mode != Preallocation::kOff && length < old_length)
@@ -324,6 +337,7 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
       break;
     case Preallocation::kFalloc:
       if (length == old_length) return;
+      if (surely_full(fd, length - old_length)) error = ENOSPC;
       for (uint64_t at = old_length; at < length && error == 0 && !cancelled();
            at += kAllocatedAtATime) {
         report_work(context, "preallocate", at - old_length, length - old_length);
