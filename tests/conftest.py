@@ -49,6 +49,12 @@ def traced(calls, *words):
     return done.stderr
 
 
+def allow_leaks_of(library, folder, monkeypatch):
+    """Blocks that LIBRARY (a file name's beginning) itself loses are not reported as ours."""
+    (folder / "leaks").write_text(f"leak:{library}\n")
+    monkeypatch.setenv("LSAN_OPTIONS", f"suppressions={folder}/leaks:print_suppressions=0")
+
+
 @pytest.fixture
 def cairn():
     return lambda *words, **more: call(CAIRN, *words, **more)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, Result, call, sparse_disk
+from conftest import CAIRN, Result, allow_leaks_of, call, sparse_disk
 from support.ganesha import Ganesha
 from support.odd_nfs import READ, OddNfs
 
@@ -19,8 +19,7 @@ pytestmark = pytest.mark.any_engine
 @pytest.fixture(autouse=True)
 def leaks_of_the_library(tmp_path, monkeypatch):
     """libnfs 4.0 keeps the name of each file that it opened by version 4."""
-    (tmp_path / "leaks").write_text("leak:libnfs.so\n")
-    monkeypatch.setenv("LSAN_OPTIONS", f"suppressions={tmp_path}/leaks:print_suppressions=0")
+    allow_leaks_of("libnfs.so", tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
