@@ -1,7 +1,10 @@
 #include "protocol/driver_options.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "block/context.h"
+#include "block/node.h"
 
 namespace cairn {
 
@@ -14,9 +17,14 @@ unsigned bounded_option(const Options& options, const char* key, unsigned low, u
                         unsigned usual) {
   const uint64_t value = options.number(key).value_or(usual);
   if (value < low || value > high)
-    invalid("The option '" + std::string(key) + "' must be between " + std::to_string(low) +
-            " and " + std::to_string(high));
+    invalid(fmt::format("The option '{}' must be between {} and {}", key, low, high));
   return static_cast<unsigned>(value);
+}
+
+void refuse_preallocation(Preallocation mode) {
+  if (mode != Preallocation::kOff)
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("Unsupported preallocation mode '{}'", to_string(mode)));
 }
 
 }  // namespace cairn

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <string>
+#include <utility>
 
 #include "async/task.h"
 #include "base/options.h"
@@ -9,6 +10,7 @@
 namespace cairn {
 
 class Context;
+enum class Preallocation;
 
 // The bytes of the secret whose ID the option KEY gives; empty without the option. Throws "No
 // secret with id 'ID'".
@@ -18,6 +20,9 @@ std::string secret_option(const Context& context, const Options& options, const 
 // HIGH.
 unsigned bounded_option(const Options& options, const char* key, unsigned low, unsigned high,
                         unsigned usual);
+
+// Throws kUnsupported unless MODE is kOff: for storage whose space cannot be asked for beforehand.
+void refuse_preallocation(Preallocation mode);
 
 // Awaits NODE.connect(), and closes the node when that fails.
 template <class NodeClass>
@@ -31,6 +36,19 @@ Task<void> connect_or_close(NodeClass& node) {
   if (!error) co_return;
   co_await node.close();
   std::rethrow_exception(error);
+}
+
+// Awaits WORK, then THING.close(), also when WORK fails. Throws what either threw.
+template <class ThingClass>
+Task<void> work_and_close(ThingClass& thing, Task<void> work) {
+  std::exception_ptr error;
+  try {
+    co_await std::move(work);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await thing.close();
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace cairn

@@ -110,23 +110,4 @@ class SessionPool {
   std::atomic<bool> crowded_{false};  // a session is being opened since all are busy
 };
 
-// Makes a file at a server, by a session for it alone, and gives it SIZE bytes. Throws.
-template <class SessionClass, class OperationClass, class Target>
-Task<void> make_remote_file(Target target, uint64_t size, const CancelSource* cancel) {
-  SessionClass session(target, true, true, cancel);
-  std::exception_ptr error;
-  try {
-    co_await session.open();
-    if (size != 0) {
-      OperationClass operation = OperationClass::resize(size);
-      co_await session.perform(operation);
-      if (operation.error()) std::rethrow_exception(operation.error());
-    }
-  } catch (...) {
-    error = std::current_exception();
-  }
-  co_await run_blocking([&session] { session.stop(); });
-  if (error) std::rethrow_exception(error);
-}
-
 }  // namespace cairn

@@ -6,6 +6,7 @@
 #include "block/open.h"
 #include "protocol/driver_options.h"
 #include "protocol/gluster/node.h"
+#include "protocol/server_driver.h"
 
 namespace cairn {
 namespace {
@@ -32,7 +33,6 @@ const OptionSchema kCreateOptions = {
     {"logfile", OptionType::kString, "", "Logfile path of libgfapi"},
 };
 
-constexpr std::string_view kOfUri[] = {"volume", "path"};
 // What of the options does not shape the disk, and is not shown in its name.
 constexpr std::string_view kNotShown[] = {"debug", "logfile", "timeout"};
 constexpr uint64_t kMostDebug = 9;
@@ -65,28 +65,17 @@ std::string shown_name(const Profile& profile, const Options& options) {
   return "json:" + tree.compact(profile.json_order);
 }
 
-class GlusterDriver : public Driver {
+class GlusterDriver : public ServerDriver {
  public:
   GlusterDriver()
-      : Driver({.name = "gluster",
-                .title = "files of GlusterFS volumes",
-                .kind = DriverKind::kProtocol,
-                .prefixes = {"gluster", "gluster+tcp", "gluster+unix", "gluster+rdma"},
-                .abilities = {.create = true, .resize = true},
-                .capabilities = GlusterNode::Capabilities::ids(),
-                .verbatim = true,
-                .remote = true,
-                .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-
-  void parse_filename(std::string_view filename, Options& options) const override {
-    for (const std::string_view key : kOfUri)
-      if (options.has(key))
-        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
-    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
-    add_options(parse_uri(filename), options);
-    options.set(kUri, std::string(filename));
-  }
+      : ServerDriver({.name = "gluster",
+                      .title = "files of GlusterFS volumes",
+                      .prefixes = {"gluster", "gluster+tcp", "gluster+unix", "gluster+rdma"},
+                      .abilities = {.create = true, .resize = true},
+                      .capabilities = GlusterNode::Capabilities::ids(),
+                      .open_options = kOpenOptions,
+                      .create_options = kCreateOptions},
+                     {"volume", "path"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     Context& context = request.context;
@@ -110,14 +99,15 @@ class GlusterDriver : public Driver {
     auto node = std::make_shared<GlusterNode>(context, *this, volumes_, location,
                                               settings_of(request.options), true, false);
     node->set_name(std::move(name));
-    std::exception_ptr error;
-    try {
-      co_await node->create(align_up(request.size, 512), preallocation);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await node->close();
-    if (error) std::rethrow_exception(error);
+    co_await work_and_close(*node, node->create(align_up(request.size, 512), preallocation));
+  }
+
+ protected:
+  Options parse_name(std::string_view filename) const override {
+    Options options;
+    add_options(parse_uri(filename), options);
+    options.set(kUri, std::string(filename));
+    return options;
   }
 
  private:

@@ -8,7 +8,9 @@
 #include "block/object_types.h"
 #include "block/open.h"
 #include "net/nbd_uri.h"
+#include "protocol/driver_options.h"
 #include "protocol/nbd/node.h"
+#include "protocol/server_driver.h"
 
 namespace cairn {
 namespace {
@@ -149,29 +151,18 @@ Description describe(Context& context, Options& options, bool from_image) {
   return result;
 }
 
-class NbdDriver : public Driver {
+class NbdDriver : public ServerDriver {
  public:
   NbdDriver()
-      : Driver({.name = "nbd",
-                .title = "disks that an NBD server exports",
-                .kind = DriverKind::kProtocol,
-                .prefixes = {"nbd", "nbd+tcp", "nbd+unix", "nbd+vsock", "nbds", "nbds+tcp",
-                             "nbds+unix", "nbds+vsock"},
-                .abilities = {.create = true},
-                .capabilities = NbdNode::Capabilities::ids(),
-                .verbatim = true,
-                .fixed_size = true,
-                .remote = true,
-                .open_options = kOpenOptions}) {}
-
-  void parse_filename(std::string_view filename, Options& options) const override {
-    for (const char* key : {"host", "port", "path", "export"})
-      if (options.has(key))
-        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
-    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
-    parse_location(filename);
-    options.set("filename", std::string(filename));
-  }
+      : ServerDriver({.name = "nbd",
+                      .title = "disks that an NBD server exports",
+                      .prefixes = {"nbd", "nbd+tcp", "nbd+unix", "nbd+vsock", "nbds", "nbds+tcp",
+                                   "nbds+unix", "nbds+vsock"},
+                      .abilities = {.create = true},
+                      .capabilities = NbdNode::Capabilities::ids(),
+                      .fixed_size = true,
+                      .open_options = kOpenOptions},
+                     {"host", "port", "path", "export"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     Description description =
@@ -202,18 +193,18 @@ class NbdDriver : public Driver {
     if (length < request.size) throw Error(ErrorKind::kUnsupported, "Cannot grow NBD nodes");
   }
 
+ protected:
+  Options parse_name(std::string_view filename) const override {
+    parse_location(filename);
+    Options options;
+    options.set("filename", std::string(filename));
+    return options;
+  }
+
  private:
   static Task<void> connect(NbdNode& node) {
-    std::exception_ptr error;
     try {
-      co_await node.connect();
-    } catch (...) {
-      error = std::current_exception();
-    }
-    if (!error) co_return;
-    co_await node.close();
-    try {
-      std::rethrow_exception(error);
+      co_await connect_or_close(node);
     } catch (Error& cause) {
       if (!node.context().profile.explanations || !cause.message().starts_with("No hostname"))
         throw;

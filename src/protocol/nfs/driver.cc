@@ -3,6 +3,7 @@
 #include "block/open.h"
 #include "protocol/driver_options.h"
 #include "protocol/nfs/node.h"
+#include "protocol/server_driver.h"
 
 namespace cairn {
 namespace {
@@ -31,9 +32,6 @@ const OptionSchema kCreateOptions = {
     {"size", OptionType::kSize, "", "Virtual disk size"},
 };
 
-constexpr std::string_view kOfUri[] = {
-    "path",    "user",    "group",     "tcp-syn-count", "readahead-size", "page-cache-size",
-    "version", "nfsport", "mountport", "debug"};
 constexpr unsigned kMostReadahead = 1 << 20, kMostPages = 8 << 10, kMostDebug = 2;
 constexpr unsigned kMostId = 0xffff'fffe, kMostPort = 65535;
 
@@ -103,27 +101,18 @@ Description describe(Context& context, Options& options, const CacheMode& cache)
   return result;
 }
 
-class NfsDriver : public Driver {
+class NfsDriver : public ServerDriver {
  public:
   NfsDriver()
-      : Driver({.name = "nfs",
-                .title = "files of an NFS server, without mounting them",
-                .kind = DriverKind::kProtocol,
-                .prefixes = {"nfs"},
-                .abilities = {.create = true, .resize = true},
-                .capabilities = NfsNode::Capabilities::ids(),
-                .verbatim = true,
-                .remote = true,
-                .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-
-  void parse_filename(std::string_view filename, Options& options) const override {
-    for (const std::string_view key : kOfUri)
-      if (options.has(key))
-        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
-    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
-    for (const auto& [key, value] : parse_uri(filename).items()) options.set(key, value);
-  }
+      : ServerDriver({.name = "nfs",
+                      .title = "files of an NFS server, without mounting them",
+                      .prefixes = {"nfs"},
+                      .abilities = {.create = true, .resize = true},
+                      .capabilities = NfsNode::Capabilities::ids(),
+                      .open_options = kOpenOptions,
+                      .create_options = kCreateOptions},
+                     {"path", "user", "group", "tcp-syn-count", "readahead-size", "page-cache-size",
+                      "version", "nfsport", "mountport", "debug"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     Description description = describe(request.context, request.options, request.flags.cache);
@@ -137,9 +126,12 @@ class NfsDriver : public Driver {
     Options options;
     parse_filename(request.filename, options);
     Description description = describe(context, options, {});
-    co_await make_remote_file<Session, Operation>(std::move(description.target),
-                                                  align_up(request.size, 512), context.cancel);
+    Session session(description.target, true, true, context.cancel);
+    co_await make_remote_file(session, align_up(request.size, 512));
   }
+
+ protected:
+  Options parse_name(std::string_view filename) const override { return parse_uri(filename); }
 };
 
 }  // namespace

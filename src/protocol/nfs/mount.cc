@@ -185,7 +185,7 @@ void Session::open_file() {
   attributes_ = attributes_of(all);
 }
 
-Attributes attributes_of(const nfs_stat_64& all) {
+FileAttributes attributes_of(const nfs_stat_64& all) {
   // Servers that count in other units say nothing of bytes.
   return {.device = all.nfs_dev,
           .inode = all.nfs_ino,

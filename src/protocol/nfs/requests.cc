@@ -37,26 +37,26 @@ nfs_fh3 Session::file_handle() const {
 }
 
 int Session::send_version_3(Piece& piece) {
-  using Kind = Operation::Kind;
+  using Kind = FileOperation::Kind;
   rpc_context* rpc = nfs_.nfs_get_rpc_context(context_);
   const nfs_fh3 file = file_handle();
-  const Operation* operation = piece.operation;
-  if (operation == nullptr || operation->kind_ == Kind::kRead) {
+  const FileOperation* operation = piece.operation;
+  if (operation == nullptr || operation->kind == Kind::kRead) {
     READ3args read{};
     read.file = file;
-    read.offset = operation == nullptr ? 0 : operation->offset_ + piece.at;
+    read.offset = operation == nullptr ? 0 : operation->offset + piece.at;
     read.count = operation == nullptr ? 1 : static_cast<count3>(piece.length);
     return nfs_.rpc_nfs3_read_async(rpc, &on_reply, &read, &piece);
   }
-  if (operation->kind_ == Kind::kWrite) {
+  if (operation->kind == Kind::kWrite) {
     WRITE3args write{};
     write.file = file;
-    write.offset = operation->offset_ + piece.at;
+    write.offset = operation->offset + piece.at;
     write.count = static_cast<count3>(piece.length);
     write.stable = UNSTABLE;
     write.data.data_len = static_cast<u_int>(piece.length);
     write.data.data_val =
-        const_cast<char*>(reinterpret_cast<const char*>(operation->in_.data() + piece.at));
+        const_cast<char*>(reinterpret_cast<const char*>(operation->in.data() + piece.at));
     return nfs_.rpc_nfs3_write_async(rpc, &on_reply, &write, &piece);
   }
   // All of the file.
@@ -66,22 +66,22 @@ int Session::send_version_3(Piece& piece) {
 }
 
 int Session::send_version_4(Piece& piece) {
-  using Kind = Operation::Kind;
-  const Operation* operation = piece.operation;
+  using Kind = FileOperation::Kind;
+  const FileOperation* operation = piece.operation;
   if (operation == nullptr) return nfs_.nfs_pread_async(context_, file_, 0, 1, &on_answer, &piece);
-  if (operation->kind_ == Kind::kRead)
-    return nfs_.nfs_pread_async(context_, file_, operation->offset_ + piece.at, piece.length,
+  if (operation->kind == Kind::kRead)
+    return nfs_.nfs_pread_async(context_, file_, operation->offset + piece.at, piece.length,
                                 &on_answer, &piece);
-  if (operation->kind_ == Kind::kWrite) return send_write(piece);
+  if (operation->kind == Kind::kWrite) return send_write(piece);
   return nfs_.nfs_fsync_async(context_, file_, &on_answer, &piece);
 }
 
 // libnfs 4.0 makes writes of version 4 that are short of 4 KiB only, and says so when it encodes
 // one: what it takes is found by trying. The rest of the piece follows the answer.
 int Session::send_write(Piece& piece) {
-  const std::byte* data = piece.operation->in_.data() + piece.at;
+  const std::byte* data = piece.operation->in.data() + piece.at;
   for (size_t part = std::min(piece.length, most_write_);; part /= 2) {
-    const int result = nfs_.nfs_pwrite_async(context_, file_, piece.operation->offset_ + piece.at,
+    const int result = nfs_.nfs_pwrite_async(context_, file_, piece.operation->offset + piece.at,
                                              part, data, &on_answer, &piece);
     if (result == 0 || part <= kLeastWrite) return result;
     most_write_ = part / 2;
@@ -96,12 +96,12 @@ void Session::on_reply(rpc_context*, int status, void* data, void* piece) {
     session.failures_.push_back({&each, EIO, says_why ? static_cast<const char*>(data) : ""});
     return;
   }
-  const Operation* operation = each.operation;
+  const FileOperation* operation = each.operation;
   if (operation == nullptr)
     session.end_piece(each, nullptr);
-  else if (operation->kind_ == Operation::Kind::kRead)
+  else if (operation->kind == FileOperation::Kind::kRead)
     session.answered_read(each, *static_cast<const READ3res*>(data));
-  else if (operation->kind_ == Operation::Kind::kWrite)
+  else if (operation->kind == FileOperation::Kind::kWrite)
     session.answered_write(each, *static_cast<const WRITE3res*>(data));
   else
     session.answered_commit(each, *static_cast<const COMMIT3res*>(data));
@@ -129,16 +129,16 @@ void Session::answered_read(Piece& piece, const READ3res& result) {
 void Session::answered_write(Piece& piece, const WRITE3res& result) {
   if (!succeeded(piece, result.status)) return;
   const WRITE3resok& written = result.WRITE3res_u.resok;
-  Operation& operation = *piece.operation;
+  FileOperation& operation = *piece.operation;
   const uint64_t verifier = verifier_of(written.verf);
-  if (operation.verifier_.value_or(verifier) != verifier) operation.verifiers_differ_ = true;
-  operation.verifier_ = verifier;
+  if (operation.given.value_or(verifier) != verifier) operation.verifiers_differ = true;
+  operation.given = verifier;
   answered_data(piece, written.count, nullptr);
 }
 
 void Session::answered_commit(Piece& piece, const COMMIT3res& result) {
   if (!succeeded(piece, result.status)) return;
-  piece.operation->verifier_ = verifier_of(result.COMMIT3res_u.resok.verf);
+  piece.operation->given = verifier_of(result.COMMIT3res_u.resok.verf);
   end_piece(piece, nullptr);
 }
 

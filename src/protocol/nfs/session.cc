@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "async/runtime.h"
-
 namespace cairn::nfs {
 namespace {
 
@@ -40,29 +38,8 @@ bool is_forgotten(const std::string& text) {
 
 }  // namespace
 
-struct Session::Doing {
-  Session& session;
-  Operation& operation;
-  bool await_ready() const noexcept { return false; }
-  bool await_suspend(std::coroutine_handle<> handle) {
-    operation.worker_ = Worker::current();
-    operation.handle_ = handle;
-    const std::lock_guard lock(session.mutex_);
-    if (session.over_) {
-      operation.lost_ = true;
-      operation.error_ = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
-      return false;
-    }
-    session.load_ += operation.length();
-    session.submitted_.push_back(&operation);
-    session.wake();
-    return true;
-  }
-  void await_resume() const noexcept {}
-};
-
 Session::Session(const Target& target, bool writable, bool create, const CancelSource* cancel)
-    : LibraryThread("cairn-nfs", cancel),
+    : FileSession("cairn-nfs", cancel),
       nfs_(NfsLibrary::get()),
       target_(target),
       writable_(writable),
@@ -70,15 +47,13 @@ Session::Session(const Target& target, bool writable, bool create, const CancelS
 
 Session::~Session() { stop(); }
 
-Task<void> Session::perform(Operation& operation) { co_await Doing{*this, operation}; }
-
 void Session::finish(const Error& why, bool connected) {
   // The library frees a file where it is closed, and nowhere else; what its upper interface has
   // under way still needs it.
   const bool needed = std::any_of(pieces_.begin(), pieces_.end(), [this](const Piece& piece) {
-    const Operation* operation = piece.operation;
+    const FileOperation* operation = piece.operation;
     return target_.version != 3 || (operation != nullptr && !operation->has_data() &&
-                                    operation->kind_ != Operation::Kind::kSync);
+                                    operation->kind != FileOperation::Kind::kSync);
   });
   const bool reached = !connected || why.kind() == ErrorKind::kCancelled;
   if (context_ != nullptr && file_ != nullptr && !needed) close_file(reached && pieces_.empty());
@@ -91,9 +66,9 @@ void Session::serve() {
     take_work();
     send_later_ones();
     while (!queue_.empty() && flying_ < kMostFlying && pieces_.size() < kMostPieces) {
-      Operation& operation = *queue_.front();
+      FileOperation& operation = *queue_.front();
       advance(operation);
-      if (operation.all_asked_) queue_.pop_front();
+      if (operation.all_asked) queue_.pop_front();
     }
     keep_alive();
     check_deadlines();
@@ -102,25 +77,19 @@ void Session::serve() {
   }
 }
 
-void Session::take_work() {
-  const std::lock_guard lock(mutex_);
-  queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
-  submitted_.clear();
-}
-
 // Makes the next request of OPERATION.
-void Session::advance(Operation& operation) {
-  const size_t left = operation.length() - operation.asked_;
-  const size_t most = operation.kind_ == Operation::Kind::kRead ? most_read_ : most_write_;
+void Session::advance(FileOperation& operation) {
+  const size_t left = operation.length() - operation.asked;
+  const size_t most = operation.kind == FileOperation::Kind::kRead ? most_read_ : most_write_;
   const size_t part = std::min(left, most);
-  const size_t at = operation.asked_;
-  operation.asked_ += part;
-  operation.all_asked_ = operation.asked_ == operation.length();
-  ++operation.pending_;
+  const size_t at = operation.asked;
+  operation.asked += part;
+  operation.all_asked = operation.asked == operation.length();
+  ++operation.pending;
   start(&operation, at, part);
 }
 
-void Session::start(Operation* operation, size_t at, size_t length) {
+void Session::start(FileOperation* operation, size_t at, size_t length) {
   pieces_.push_back({.session = this,
                      .operation = operation,
                      .at = at,
@@ -132,12 +101,12 @@ void Session::start(Operation* operation, size_t at, size_t length) {
 }
 
 void Session::send(Piece& piece) {
-  const Operation* operation = piece.operation;
+  const FileOperation* operation = piece.operation;
   if (operation == nullptr || operation->has_data()) last_use_ = Clock::now();
   int result = 0;
-  if (operation != nullptr && operation->kind_ == Operation::Kind::kResize)
-    result = nfs_.nfs_ftruncate_async(context_, file_, operation->offset_, &on_answer, &piece);
-  else if (operation != nullptr && operation->kind_ == Operation::Kind::kAttributes)
+  if (operation != nullptr && operation->kind == FileOperation::Kind::kResize)
+    result = nfs_.nfs_ftruncate_async(context_, file_, operation->offset, &on_answer, &piece);
+  else if (operation != nullptr && operation->kind == FileOperation::Kind::kAttributes)
     result = nfs_.nfs_fstat64_async(context_, file_, &on_answer, &piece);
   else
     result = target_.version == 3 ? send_version_3(piece) : send_version_4(piece);
@@ -180,29 +149,30 @@ void Session::answered(Piece& piece, int result, const void* data) {
     failures_.push_back({&piece, -result, error_text()});
     return;
   }
-  Operation* operation = piece.operation;
+  FileOperation* operation = piece.operation;
   if (operation != nullptr && operation->has_data()) {
     answered_data(piece, static_cast<size_t>(result), data);
     return;
   }
-  if (operation != nullptr && operation->kind_ == Operation::Kind::kAttributes && data != nullptr)
-    operation->attributes_ = attributes_of(*static_cast<const nfs_stat_64*>(data));
+  if (operation != nullptr && operation->kind == FileOperation::Kind::kAttributes &&
+      data != nullptr)
+    operation->attributes = attributes_of(*static_cast<const nfs_stat_64*>(data));
   end_piece(piece, nullptr);
 }
 
 // COUNT bytes of the piece are done; the rest is asked for again.
 void Session::answered_data(Piece& piece, size_t count, const void* data) {
-  Operation& operation = *piece.operation;
-  const bool reads = operation.kind_ == Operation::Kind::kRead;
+  FileOperation& operation = *piece.operation;
+  const bool reads = operation.kind == FileOperation::Kind::kRead;
   const auto fail = [&](const std::string& text) {
     end_piece(piece, std::make_exception_ptr(Error(ErrorKind::kIo, "NFS: " + text)));
   };
   if (count > piece.length) return fail("the server answered with more than was asked for");
   if (count == 0 && reads)
-    return fail("the file ends at byte " + std::to_string(operation.offset_ + piece.at) +
+    return fail("the file ends at byte " + std::to_string(operation.offset + piece.at) +
                 ", before its size");
   if (count == 0) return fail("the server wrote nothing");
-  if (reads) std::memcpy(operation.out_.data() + piece.at, data, count);
+  if (reads) std::memcpy(operation.out.data() + piece.at, data, count);
   if (count == piece.length) return end_piece(piece, nullptr);
   piece.at += count;
   piece.length -= count;
@@ -228,32 +198,24 @@ void Session::settle_failures() {
 }
 
 void Session::end_piece(Piece& piece, std::exception_ptr error, bool lost) {
-  Operation* operation = piece.operation;
+  FileOperation* operation = piece.operation;
   flying_ -= piece.length;
   pieces_.erase(piece.self);
   if (operation == nullptr) return;
-  if (error && !operation->error_) operation->error_ = error;
-  if (lost) operation->lost_ = true;
+  if (error && !operation->error) operation->error = error;
+  if (lost) operation->lost = true;
   // After a failure nothing more is asked for.
-  if (error && !operation->all_asked_) {
-    operation->all_asked_ = true;
+  if (error && !operation->all_asked) {
+    operation->all_asked = true;
     std::erase(queue_, operation);
   }
-  if (--operation->pending_ != 0 || !operation->all_asked_) return;
-  load_ -= operation->length();
-  operation->worker_->post(operation->handle_);
+  if (--operation->pending != 0 || !operation->all_asked) return;
+  finish_operation(*operation);
 }
 
 // The session is over: what the library has goes, then operations that wait fail.
 void Session::drop_all(const Error& why) {
-  broken_.store(true, std::memory_order_release);
-  {
-    const std::lock_guard lock(mutex_);
-    over_ = true;
-    why_over_ = why.message();
-    queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
-    submitted_.clear();
-  }
+  end_work(why);
   // It calls back for each request.
   if (context_ != nullptr) nfs_.nfs_destroy_context(std::exchange(context_, nullptr));
   failures_.clear();
@@ -262,14 +224,12 @@ void Session::drop_all(const Error& why) {
   const std::exception_ptr error = std::make_exception_ptr(why);
   pieces_.splice(pieces_.end(), later_);
   while (!queue_.empty()) {
-    Operation* operation = queue_.front();
+    FileOperation* operation = queue_.front();
     queue_.pop_front();
-    operation->all_asked_ = true;
-    operation->error_ = error;
-    operation->lost_ = lost;
-    if (operation->pending_ != 0) continue;
-    load_ -= operation->length();
-    operation->worker_->post(operation->handle_);
+    operation->all_asked = true;
+    operation->error = error;
+    operation->lost = lost;
+    if (operation->pending == 0) finish_operation(*operation);
   }
   while (!pieces_.empty()) end_piece(pieces_.front(), error, lost);
 }

@@ -1,12 +1,8 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
-#include <coroutine>
 #include <cstdint>
-#include <deque>
 #include <list>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,14 +10,9 @@
 #include "async/task.h"
 #include "base/bytes.h"
 #include "base/error.h"
-#include "protocol/library_thread.h"
+#include "protocol/file_session.h"
 #include "protocol/nfs/location.h"
 #include "protocol/nfs/nfs_library.h"
-
-namespace cairn {
-class CancelSource;
-class Worker;
-}  // namespace cairn
 
 namespace cairn::nfs {
 
@@ -41,95 +32,23 @@ struct Target {
   unsigned retries = 3;
 };
 
-// What the server says of the file.
-struct Attributes {
-  uint64_t device = 0, inode = 0;
-  uint64_t size = 0;  // bytes
-  uint64_t used = 0;  // bytes on its disk
-  uint64_t modified = 0, modified_ns = 0;
-};
-
-Attributes attributes_of(const nfs_stat_64& all);
-
-// A piece of work on the open file.
-class Operation {
- public:
-  enum class Kind : uint8_t { kRead, kWrite, kSync, kResize, kAttributes };
-  explicit Operation(Kind kind) : kind_(kind) {}
-  static Operation read(uint64_t offset, MutableByteSpan out) {
-    Operation result(Kind::kRead);
-    result.offset_ = offset;
-    result.out_ = out;
-    return result;
-  }
-  static Operation write(uint64_t offset, ByteSpan in) {
-    Operation result(Kind::kWrite);
-    result.offset_ = offset;
-    result.in_ = in;
-    return result;
-  }
-  static Operation resize(uint64_t length) {
-    Operation result(Kind::kResize);
-    result.offset_ = length;
-    return result;
-  }
-
-  // When it was done: what went wrong, or null.
-  const std::exception_ptr& error() const { return error_; }
-  // There was no answer, since the connection broke.
-  bool lost() const { return lost_; }
-  // Of kAttributes.
-  const Attributes& attributes() const { return attributes_; }
-  // Of writes and syncs, version 3: what the server gave for them. It gives another when it may
-  // have lost what it had in its memory; nothing when that happened during a write.
-  std::optional<uint64_t> verifier() const { return verifiers_differ_ ? std::nullopt : verifier_; }
-  size_t length() const { return kind_ == Kind::kRead ? out_.size() : in_.size(); }
-
- private:
-  friend class Session;
-  bool has_data() const { return kind_ == Kind::kRead || kind_ == Kind::kWrite; }
-
-  Kind kind_;
-  uint64_t offset_ = 0;  // kResize: the new length
-  MutableByteSpan out_;
-  ByteSpan in_;
-  Attributes attributes_;
-  std::exception_ptr error_;
-  bool lost_ = false;
-  std::optional<uint64_t> verifier_;
-  bool verifiers_differ_ = false;
-  size_t asked_ = 0;      // bytes for which requests were made
-  unsigned pending_ = 0;  // requests without an answer
-  bool all_asked_ = false;
-  Worker* worker_ = nullptr;
-  std::coroutine_handle<> handle_;
-};
+FileAttributes attributes_of(const nfs_stat_64& all);
 
 // A mounted export with one open file. open() throws with QEMU's words. Many requests are under way
 // at a time. The library's own reconnection is off: it would not say that something may be missing.
-class Session : public LibraryThread {
+class Session : public FileSession {
  public:
   // CREATE: an empty file is made or emptied first.
   Session(const Target& target, bool writable, bool create, const CancelSource* cancel);
   ~Session() override;
 
-  // Does OPERATION; what went wrong is in it. From any worker; OPERATION lives until then.
-  Task<void> perform(Operation& operation);
-
-  // What was known when the file was opened.
-  const Attributes& attributes() const { return attributes_; }
-  // How many bytes are asked for or wait to be.
-  size_t load() const { return load_.load(std::memory_order_relaxed); }
-  bool broken() const { return broken_.load(std::memory_order_acquire); }
-
  private:
   using Clock = std::chrono::steady_clock;
-  struct Doing;
   struct Answer;
   // A request to the server. Without an operation it only shows that we are still here.
   struct Piece {
     Session* session;
-    Operation* operation;
+    FileOperation* operation;
     size_t at;  // in the operation's buffer
     size_t length;
     Clock::time_point deadline;
@@ -155,9 +74,8 @@ class Session : public LibraryThread {
   // Ends the context as well. WAITS, a moment at most, for the server to know it.
   void close_file(bool waits);
 
-  void take_work();
-  void advance(Operation& operation);
-  void start(Operation* operation, size_t at, size_t length);
+  void advance(FileOperation& operation);
+  void start(FileOperation* operation, size_t at, size_t length);
   void send(Piece& piece);
   int send_write(Piece& piece);
   nfs_fh3 file_handle() const;
@@ -185,25 +103,16 @@ class Session : public LibraryThread {
   const Target target_;
   const bool writable_;
   const bool create_;
-  std::atomic<size_t> load_{0};
-  std::atomic<bool> broken_{false};
-
-  std::mutex mutex_;
-  std::deque<Operation*> submitted_;
-  bool over_ = false;  // nobody takes operations any more
-  std::string why_over_;
 
   // Of the opening, then not changed.
-  Attributes attributes_;
   size_t most_read_ = 0;  // bytes of a request
 
   // The thread's own.
   nfs_context* context_ = nullptr;
   size_t most_write_ = 0;  // bytes of a request
   nfsfh* file_ = nullptr;
-  std::deque<Operation*> queue_;  // not all of whose requests were made
-  std::list<Piece> pieces_;       // that have no answer
-  std::list<Piece> later_;        // to be sent again
+  std::list<Piece> pieces_;  // that have no answer
+  std::list<Piece> later_;   // to be sent again
   struct Failure {
     Piece* piece;
     int error;

@@ -7,6 +7,7 @@
 #include "block/context.h"
 #include "block/open.h"
 #include "protocol/driver_options.h"
+#include "protocol/server_driver.h"
 #include "protocol/sheepdog/node.h"
 
 namespace cairn {
@@ -32,8 +33,6 @@ const OptionSchema kCreateOptions = {
     {"redundancy", OptionType::kString, "", "N copies, or D:P strips of data and parity"},
     {"object_size", OptionType::kSize, "", "bytes of an object, a power of two from 1 MiB on"},
 };
-
-constexpr std::string_view kOfName[] = {"vdi", "snap-id", "tag"};
 
 struct Description {
   Target target;
@@ -109,8 +108,9 @@ void check_size(const NewVdi& wanted) {
       .hint("Choose larger objects with object_size.");
 }
 
-// Makes the VDI that WISHES describe.
+// Connects CLUSTER, and makes the VDI that WISHES describe.
 Task<void> make(Cluster& cluster, std::string name, uint64_t size, Wishes wishes) {
+  co_await cluster.open();
   NewVdi wanted;
   wanted.name = std::move(name);
   wanted.size = size;
@@ -161,27 +161,17 @@ Task<void> fill(SheepdogNode& node) {
   }
 }
 
-class SheepdogDriver : public Driver {
+class SheepdogDriver : public ServerDriver {
  public:
   SheepdogDriver()
-      : Driver({.name = "sheepdog",
-                .title = "VDIs of a Sheepdog cluster",
-                .kind = DriverKind::kProtocol,
-                .prefixes = {"sheepdog", "sheepdog+tcp", "sheepdog+unix"},
-                .abilities = {.create = true, .resize = true},
-                .capabilities = SheepdogNode::Capabilities::ids(),
-                .verbatim = true,
-                .remote = true,
-                .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-
-  void parse_filename(std::string_view filename, Options& options) const override {
-    for (const std::string_view key : kOfName)
-      if (options.has(key))
-        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
-    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
-    for (const auto& [key, value] : parse_name(filename).items()) options.set(key, value);
-  }
+      : ServerDriver({.name = "sheepdog",
+                      .title = "VDIs of a Sheepdog cluster",
+                      .prefixes = {"sheepdog", "sheepdog+tcp", "sheepdog+unix"},
+                      .abilities = {.create = true, .resize = true},
+                      .capabilities = SheepdogNode::Capabilities::ids(),
+                      .open_options = kOpenOptions,
+                      .create_options = kCreateOptions},
+                     {"vdi", "snap-id", "tag"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     Description description = describe(request.context, request.options);
@@ -201,16 +191,14 @@ class SheepdogDriver : public Driver {
     Wishes wishes = wishes_of(request.options);
     const bool full = wishes.full;
     Cluster cluster(context.runtime(), description.target);
-    std::exception_ptr error;
-    try {
-      co_await cluster.open();
-      co_await make(cluster, description.vdi.name, request.size, std::move(wishes));
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await cluster.close();
-    if (error) std::rethrow_exception(error);
+    co_await work_and_close(cluster,
+                            make(cluster, description.vdi.name, request.size, std::move(wishes)));
     if (full) co_await preallocate(context, std::move(description));
+  }
+
+ protected:
+  Options parse_name(std::string_view filename) const override {
+    return sheepdog::parse_name(filename);
   }
 
  private:
@@ -219,14 +207,7 @@ class SheepdogDriver : public Driver {
                                                std::move(description.vdi), true,
                                                std::move(description.name));
     co_await connect_or_close(*node);
-    std::exception_ptr error;
-    try {
-      co_await fill(*node);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    co_await node->close();
-    if (error) std::rethrow_exception(error);
+    co_await work_and_close(*node, fill(*node));
   }
 };
 

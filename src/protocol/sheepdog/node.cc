@@ -6,6 +6,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "protocol/driver_options.h"
 
 namespace cairn::sheepdog {
 namespace {
@@ -403,9 +404,7 @@ Task<void> SheepdogNode::grow(uint64_t length) {
 
 Task<void> SheepdogNode::do_resize(ResizeRequest request) {
   const bool full = request.preallocation == Preallocation::kFull;
-  if (request.preallocation != Preallocation::kOff && !full)
-    throw Error(ErrorKind::kUnsupported, "Unsupported preallocation mode '" +
-                                             std::string(to_string(request.preallocation)) + "'");
+  if (!full) refuse_preallocation(request.preallocation);
   const uint64_t before = length();
   if (request.length < before) {
     if (!request.exact) co_return;

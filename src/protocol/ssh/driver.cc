@@ -9,6 +9,7 @@
 #include "block/context.h"
 #include "block/open.h"
 #include "protocol/driver_options.h"
+#include "protocol/server_driver.h"
 #include "protocol/ssh/location.h"
 #include "protocol/ssh/node.h"
 
@@ -41,8 +42,6 @@ const OptionSchema kOpenOptions = {
 const OptionSchema kCreateOptions = {
     {"size", OptionType::kSize, "", "Virtual disk size"},
 };
-
-constexpr std::string_view kOfUri[] = {"host", "port", "path", "user", "host_key_check"};
 
 HostKeyCheck check_of(Options& options) {
   if (const auto text = options.string("host_key_check")) return HostKeyCheck::parse(*text);
@@ -137,32 +136,17 @@ Description describe(Context& context, Options& options) {
   return result;
 }
 
-class SshDriver : public Driver {
+class SshDriver : public ServerDriver {
  public:
   SshDriver()
-      : Driver({.name = "ssh",
-                .title = "files of an SSH server, by SFTP",
-                .kind = DriverKind::kProtocol,
-                .prefixes = {"ssh"},
-                .abilities = {.create = true, .resize = true},
-                .capabilities = SshNode::Capabilities::ids(),
-                .verbatim = true,
-                .remote = true,
-                .open_options = kOpenOptions,
-                .create_options = kCreateOptions}) {}
-
-  void parse_filename(std::string_view filename, Options& options) const override {
-    for (const std::string_view key : kOfUri)
-      if (options.has(key))
-        invalid("Option '" + std::string(key) + "' cannot be used with a file name");
-    if (options.has_tree("server")) invalid("Option 'server' cannot be used with a file name");
-    std::string left_out;
-    const Options parts = parse_uri(filename, [&](const std::string& line) {
-      left_out += (left_out.empty() ? "" : "\n") + line;
-    });
-    for (const auto& [key, value] : parts.items()) options.set(key, value);
-    if (!left_out.empty()) options.set(kLeftOut, left_out);
-  }
+      : ServerDriver({.name = "ssh",
+                      .title = "files of an SSH server, by SFTP",
+                      .prefixes = {"ssh"},
+                      .abilities = {.create = true, .resize = true},
+                      .capabilities = SshNode::Capabilities::ids(),
+                      .open_options = kOpenOptions,
+                      .create_options = kCreateOptions},
+                     {"host", "port", "path", "user", "host_key_check"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     tell_left_out(request.context, request.options);
@@ -178,8 +162,18 @@ class SshDriver : public Driver {
     parse_filename(request.filename, options);
     tell_left_out(context, options);
     Description description = describe(context, options);
-    co_await make_remote_file<Session, Operation>(std::move(description.target),
-                                                  align_up(request.size, 512), context.cancel);
+    Session session(description.target, true, true, context.cancel);
+    co_await make_remote_file(session, align_up(request.size, 512));
+  }
+
+ protected:
+  Options parse_name(std::string_view filename) const override {
+    std::string left_out;
+    Options options = parse_uri(filename, [&](const std::string& line) {
+      left_out += (left_out.empty() ? "" : "\n") + line;
+    });
+    if (!left_out.empty()) options.set(kLeftOut, left_out);
+    return options;
   }
 
  private:

@@ -267,12 +267,14 @@ void Session::open_file() {
   reply = transact(id, FrameWriter(FrameType::kFstat, id).string(handle_).finish());
   if (static_cast<FrameType>(reply[0]) != FrameType::kAttributes)
     throw Error(ErrorKind::kIo, "failed to read file attributes");
-  attributes_ = FrameReader(ByteSpan(reply).subspan(5)).attributes();
+  const Attributes said = FrameReader(ByteSpan(reply).subspan(5)).attributes();
   constexpr uint32_t kTypeMask = 0170000, kDirectory = 0040000;
-  if (attributes_.permissions && (*attributes_.permissions & kTypeMask) == kDirectory)
+  if (said.permissions && (*said.permissions & kTypeMask) == kDirectory)
     throw Error(ErrorKind::kInvalid, "'" + target_.path + "' is a directory");
-  if (!attributes_.size || *attributes_.size > static_cast<uint64_t>(INT64_MAX))
+  if (!said.size || *said.size > static_cast<uint64_t>(INT64_MAX))
     throw Error(ErrorKind::kIo, "the server does not say how long the file is");
+  attributes_.size = *said.size;
+  attributes_.modified = said.modified.value_or(0);
 }
 
 }  // namespace cairn::ssh

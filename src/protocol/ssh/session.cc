@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "async/runtime.h"
-
 namespace cairn::ssh {
 namespace {
 
@@ -19,37 +17,14 @@ constexpr size_t kMostQueuedOut = 1 << 20;
 
 }  // namespace
 
-struct Session::Doing {
-  Session& session;
-  Operation& operation;
-  bool await_ready() const noexcept { return false; }
-  bool await_suspend(std::coroutine_handle<> handle) {
-    operation.worker_ = Worker::current();
-    operation.handle_ = handle;
-    const std::lock_guard lock(session.mutex_);
-    if (session.over_) {
-      operation.lost_ = true;
-      operation.error_ = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
-      return false;
-    }
-    session.load_ += operation.length();
-    session.submitted_.push_back(&operation);
-    session.wake();
-    return true;
-  }
-  void await_resume() const noexcept {}
-};
-
 Session::Session(const Target& target, bool writable, bool create, const CancelSource* cancel)
-    : LibraryThread("cairn-ssh", cancel),
+    : FileSession("cairn-ssh", cancel),
       ssh_(SshLibrary::get()),
       target_(target),
       writable_(writable),
       create_(create) {}
 
 Session::~Session() { stop(); }
-
-Task<void> Session::perform(Operation& operation) { co_await Doing{*this, operation}; }
 
 void Session::connect() {
   start_session();
@@ -103,9 +78,9 @@ void Session::serve() {
       while (next_frame(&frame)) answer(frame);
       while (!queue_.empty() && flying_ < kMostFlying && pieces_.size() < kMostPieces &&
              out_.size() - out_done_ < kMostQueuedOut) {
-        Operation& operation = *queue_.front();
+        FileOperation& operation = *queue_.front();
         advance(operation);
-        if (operation.sent_ || operation.asked_ == operation.length()) queue_.pop_front();
+        if (operation.all_asked) queue_.pop_front();
       }
       moved = write_out() || moved;
     }
@@ -118,55 +93,48 @@ void Session::serve() {
   }
 }
 
-void Session::take_work() {
-  const std::lock_guard lock(mutex_);
-  for (Operation* each : submitted_) queue_.push_back(each);
-  submitted_.clear();
-}
-
 // Sends a request of OPERATION.
-void Session::advance(Operation& operation) {
-  using Kind = Operation::Kind;
-  if (operation.kind_ == Kind::kRead || operation.kind_ == Kind::kWrite) {
-    const size_t most = operation.kind_ == Kind::kRead ? limits_.read : limits_.write;
-    const size_t part = std::min(operation.length() - operation.asked_, most);
-    send_piece(operation, operation.asked_, part);
-    operation.asked_ += part;
+void Session::advance(FileOperation& operation) {
+  using Kind = FileOperation::Kind;
+  if (operation.has_data()) {
+    const size_t most = operation.kind == Kind::kRead ? limits_.read : limits_.write;
+    const size_t part = std::min(operation.length() - operation.asked, most);
+    send_piece(operation, operation.asked, part);
+    operation.asked += part;
+    operation.all_asked = operation.asked == operation.length();
     return;
   }
   const uint32_t id = next_id_++;
-  operation.sent_ = true;
-  ++operation.pending_;
+  operation.all_asked = true;
+  ++operation.pending;
   pieces_[id] = {&operation, 0, 0};
-  if (operation.kind_ == Kind::kSync)
+  if (operation.kind == Kind::kSync)
     send(
         FrameWriter(FrameType::kExtended, id).string("fsync@openssh.com").string(handle_).finish());
-  else if (operation.kind_ == Kind::kResize)
+  else
     send(FrameWriter(FrameType::kFsetstat, id)
              .string(handle_)
              .u32(1)
-             .u64(operation.offset_)
+             .u64(operation.offset)
              .finish());
-  else
-    send(FrameWriter(FrameType::kFstat, id).string(handle_).finish());
 }
 
-void Session::send_piece(Operation& operation, size_t at, size_t length) {
+void Session::send_piece(FileOperation& operation, size_t at, size_t length) {
   const uint32_t id = next_id_++;
-  ++operation.pending_;
+  ++operation.pending;
   pieces_[id] = {&operation, at, length};
   flying_ += length;
-  if (operation.kind_ == Operation::Kind::kRead)
+  if (operation.kind == FileOperation::Kind::kRead)
     send(FrameWriter(FrameType::kRead, id)
              .string(handle_)
-             .u64(operation.offset_ + at)
+             .u64(operation.offset + at)
              .u32(static_cast<uint32_t>(length))
              .finish());
   else
     send(FrameWriter(FrameType::kWrite, id)
              .string(handle_)
-             .u64(operation.offset_ + at)
-             .string(operation.in_.subspan(at, length))
+             .u64(operation.offset + at)
+             .string(operation.in.subspan(at, length))
              .finish());
 }
 
@@ -247,77 +215,59 @@ void Session::answer(ByteSpan frame) {
   const Piece piece = found->second;
   pieces_.erase(found);
   flying_ -= piece.length;
-  --piece.operation->pending_;
+  --piece.operation->pending;
   answer_piece(piece, type, reader);
-  Operation& operation = *piece.operation;
-  const bool all_asked = operation.sent_ || operation.asked_ == operation.length();
-  if (operation.pending_ != 0) return;
-  if (all_asked) return finish_operation(operation);
+  FileOperation& operation = *piece.operation;
+  if (operation.pending != 0) return;
+  if (operation.all_asked) return finish_operation(operation);
   // After an error nothing more is asked.
-  if (!operation.error_) return;
+  if (!operation.error) return;
   std::erase(queue_, &operation);
   finish_operation(operation);
 }
 
 void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reader) {
-  Operation& operation = *piece.operation;
-  using Kind = Operation::Kind;
+  FileOperation& operation = *piece.operation;
+  using Kind = FileOperation::Kind;
   if (type == FrameType::kStatus) {
     const uint32_t code = reader.u32();
-    if (operation.kind_ == Kind::kRead && code == kEndOfFile) {
+    if (operation.kind == Kind::kRead && code == kEndOfFile) {
       // Only what is inside of the file is asked for.
-      if (!operation.error_)
-        operation.error_ = std::make_exception_ptr(
+      if (!operation.error)
+        operation.error = std::make_exception_ptr(
             Error(ErrorKind::kIo, "the file became shorter on the server: it ends before byte " +
-                                      std::to_string(operation.offset_ + piece.at + piece.length)));
+                                      std::to_string(operation.offset + piece.at + piece.length)));
       return;
     }
-    const bool fine =
-        code == kOk && operation.kind_ != Kind::kRead && operation.kind_ != Kind::kAttributes;
-    if (!fine && !operation.error_)
-      operation.error_ = std::make_exception_ptr(Error::system(errno_of_status(code)));
+    const bool fine = code == kOk && operation.kind != Kind::kRead;
+    if (!fine && !operation.error)
+      operation.error = std::make_exception_ptr(Error::system(errno_of_status(code)));
     return;
   }
-  if (type == FrameType::kData && operation.kind_ == Kind::kRead) {
+  if (type == FrameType::kData && operation.kind == Kind::kRead) {
     const ByteSpan data = reader.string();
     if (data.empty() || data.size() > piece.length)
       throw Error(ErrorKind::kIo, "the server sent " + std::to_string(data.size()) + " bytes for " +
                                       std::to_string(piece.length));
-    std::memcpy(operation.out_.data() + piece.at, data.data(), data.size());
+    std::memcpy(operation.out.data() + piece.at, data.data(), data.size());
     if (data.size() < piece.length)
       send_piece(operation, piece.at + data.size(), piece.length - data.size());
-    return;
-  }
-  if (type == FrameType::kAttributes && operation.kind_ == Kind::kAttributes) {
-    operation.attributes_ = reader.attributes();
     return;
   }
   throw Error(ErrorKind::kIo, "the server sent an answer of another kind");
 }
 
-void Session::finish_operation(Operation& operation) {
-  load_ -= operation.length();
-  operation.worker_->post(operation.handle_);
-}
-
 // The session is over: what has no answer will not have one.
 void Session::drop_all(const Error& why) {
-  broken_.store(true, std::memory_order_release);
-  std::vector<Operation*> all(queue_.begin(), queue_.end());
+  end_work(why);
+  std::vector<FileOperation*> all(queue_.begin(), queue_.end());
   for (const auto& [id, piece] : pieces_)
     if (std::find(all.begin(), all.end(), piece.operation) == all.end())
       all.push_back(piece.operation);
-  {
-    const std::lock_guard lock(mutex_);
-    over_ = true;
-    why_over_ = why.message();
-    all.insert(all.end(), submitted_.begin(), submitted_.end());
-    submitted_.clear();
-  }
   const bool lost = why.kind() != ErrorKind::kCancelled;
-  for (Operation* each : all) {
-    each->lost_ = lost;
-    each->error_ = std::make_exception_ptr(why);
+  for (FileOperation* each : all) {
+    each->lost = lost;
+    each->error = std::make_exception_ptr(why);
     finish_operation(*each);
   }
 }

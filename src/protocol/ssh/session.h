@@ -1,13 +1,9 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
-#include <coroutine>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -18,15 +14,10 @@
 #include "base/error.h"
 #include "base/own_fd.h"
 #include "net/address.h"
-#include "protocol/library_thread.h"
+#include "protocol/file_session.h"
 #include "protocol/ssh/frames.h"
 #include "protocol/ssh/host_key.h"
 #include "protocol/ssh/ssh_library.h"
-
-namespace cairn {
-class CancelSource;
-class Worker;
-}  // namespace cairn
 
 namespace cairn::ssh {
 
@@ -45,79 +36,21 @@ struct Target {
   unsigned retries = 3;
 };
 
-// A piece of work on the open file.
-class Operation {
- public:
-  enum class Kind : uint8_t { kRead, kWrite, kSync, kResize, kAttributes };
-  explicit Operation(Kind kind) : kind_(kind) {}
-  static Operation read(uint64_t offset, MutableByteSpan out) {
-    Operation result(Kind::kRead);
-    result.offset_ = offset;
-    result.out_ = out;
-    return result;
-  }
-  static Operation write(uint64_t offset, ByteSpan in) {
-    Operation result(Kind::kWrite);
-    result.offset_ = offset;
-    result.in_ = in;
-    return result;
-  }
-  static Operation resize(uint64_t length) {
-    Operation result(Kind::kResize);
-    result.offset_ = length;
-    return result;
-  }
-
-  // When it was done: what went wrong, or null.
-  const std::exception_ptr& error() const { return error_; }
-  // There was no answer, since the connection broke.
-  bool lost() const { return lost_; }
-  // Of kAttributes.
-  const Attributes& attributes() const { return attributes_; }
-  size_t length() const { return kind_ == Kind::kRead ? out_.size() : in_.size(); }
-
- private:
-  friend class Session;
-  Kind kind_;
-  uint64_t offset_ = 0;  // kResize: the new length
-  MutableByteSpan out_;
-  ByteSpan in_;
-  Attributes attributes_;
-  std::exception_ptr error_;
-  bool lost_ = false;
-  size_t asked_ = 0;      // bytes for which requests were sent
-  unsigned pending_ = 0;  // requests without an answer
-  bool sent_ = false;     // a request without data was
-  Worker* worker_ = nullptr;
-  std::coroutine_handle<> handle_;
-};
-
 // A login at a server with one open file. open() connects, checks the host's key, logs in and opens
 // the file, and throws with QEMU's words. Requests of SFTP are pipelined in both directions.
-class Session : public LibraryThread {
+class Session : public FileSession {
  public:
   // CREATE: an empty file is made or emptied first.
   Session(const Target& target, bool writable, bool create, const CancelSource* cancel);
   ~Session() override;
 
-  // Does OPERATION; what went wrong is in it. From any worker; OPERATION lives until then.
-  Task<void> perform(Operation& operation);
-
-  // What was known when the file was opened.
-  const Attributes& attributes() const { return attributes_; }
-  bool can_sync() const { return can_sync_; }
-  // How many bytes are asked for or wait to be.
-  size_t load() const { return load_.load(std::memory_order_relaxed); }
-  bool broken() const { return broken_.load(std::memory_order_acquire); }
-
  private:
   using Clock = std::chrono::steady_clock;
   struct Piece {
-    Operation* operation;
+    FileOperation* operation;
     size_t at;  // in the operation's buffer
     size_t length;
   };
-  struct Doing;
 
   void connect() override;
   [[noreturn]] void serve() override;
@@ -139,9 +72,8 @@ class Session : public LibraryThread {
   void start_sftp();
   void open_file();
 
-  void take_work();
-  void advance(Operation& operation);
-  void send_piece(Operation& operation, size_t at, size_t length);
+  void advance(FileOperation& operation);
+  void send_piece(FileOperation& operation, size_t at, size_t length);
   void send(std::vector<std::byte> frame);
   bool write_out();
   bool read_in();
@@ -149,7 +81,6 @@ class Session : public LibraryThread {
   void answer(ByteSpan frame);
   void answer_piece(const Piece& piece, FrameType type, FrameReader reader);
   std::vector<std::byte> transact(uint32_t id, std::vector<std::byte> frame);
-  void finish_operation(Operation& operation);
   void drop_all(const Error& why);
   [[noreturn]] void lost(const std::string& what) const;
 
@@ -157,17 +88,6 @@ class Session : public LibraryThread {
   const Target target_;
   const bool writable_;
   const bool create_;
-  std::atomic<size_t> load_{0};
-  std::atomic<bool> broken_{false};
-
-  std::mutex mutex_;
-  std::deque<Operation*> submitted_;
-  bool over_ = false;  // nobody takes operations any more
-  std::string why_over_;
-
-  // Of the opening, then not changed.
-  Attributes attributes_;
-  bool can_sync_ = false;
 
   // The thread's own.
   ssh_session session_ = nullptr;
@@ -175,7 +95,6 @@ class Session : public LibraryThread {
   TransferLimits limits_;
   std::string handle_;
   uint32_t next_id_ = 1;
-  std::deque<Operation*> queue_;  // not all of whose requests were sent
   std::unordered_map<uint32_t, Piece> pieces_;
   size_t flying_ = 0;  // bytes of all pieces
   std::vector<std::byte> out_;

@@ -1,0 +1,74 @@
+#include "protocol/file_session.h"
+
+#include <utility>
+
+#include "async/runtime.h"
+
+namespace cairn {
+
+struct FileSession::Doing {
+  FileSession& session;
+  FileOperation& operation;
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    operation.worker = Worker::current();
+    operation.handle = handle;
+    const std::lock_guard lock(session.mutex_);
+    if (session.over_) {
+      operation.lost = true;
+      operation.error = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
+      return false;
+    }
+    session.load_ += operation.length();
+    session.submitted_.push_back(&operation);
+    session.wake();
+    return true;
+  }
+  void await_resume() const noexcept {}
+};
+
+FileSession::FileSession(std::string name, const CancelSource* cancel)
+    : LibraryThread(std::move(name), cancel) {}
+
+FileSession::~FileSession() = default;
+
+Task<void> FileSession::perform(FileOperation& operation) { co_await Doing{*this, operation}; }
+
+void FileSession::take_work() {
+  const std::lock_guard lock(mutex_);
+  queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
+  submitted_.clear();
+}
+
+void FileSession::finish_operation(FileOperation& operation) {
+  load_ -= operation.length();
+  operation.worker->post(operation.handle);
+}
+
+void FileSession::end_work(const Error& why) {
+  broken_.store(true, std::memory_order_release);
+  {
+    const std::lock_guard lock(mutex_);
+    over_ = true;
+    why_over_ = why.message();
+  }
+  take_work();
+}
+
+Task<void> make_remote_file(FileSession& session, uint64_t size) {
+  std::exception_ptr error;
+  try {
+    co_await session.open();
+    if (size != 0) {
+      FileOperation operation = FileOperation::resize(size);
+      co_await session.perform(operation);
+      if (operation.error) std::rethrow_exception(operation.error);
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  co_await run_blocking([&session] { session.stop(); });
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace cairn

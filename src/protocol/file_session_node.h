@@ -1,0 +1,68 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "block/capabilities/image_info.h"
+#include "block/capabilities/storage_use.h"
+#include "block/node.h"
+#include "protocol/file_session.h"
+#include "protocol/session_pool.h"
+
+namespace cairn {
+
+// A file of a server as a disk. Further sessions are opened when one has much to do. When a session
+// is lost, its requests are repeated in a new one if the file is the same. A protocol says how a
+// session is made, and what writing, flushing and resizing mean at its servers. Discards are
+// ignored: such servers have nothing to give space back with.
+class FileSessionNode : public Node, public ImageInfo, public StorageUse {
+ public:
+  using Capabilities = CapabilityList<ImageInfo, StorageUse>;
+
+  ~FileSessionNode() override;
+
+  // Opens the first session. On failure nothing is left open. Throws.
+  Task<void> connect();
+
+  Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
+  std::optional<bool> dirty_flag() const override { return std::nullopt; }
+
+ protected:
+  using SessionPtr = std::shared_ptr<FileSession>;
+
+  // SESSIONS: how many are open at a time, at most. RETRIES: how often perform() repeats a request.
+  FileSessionNode(Context& context, const Driver& driver, std::string name, unsigned sessions,
+                  unsigned retries);
+
+  // A session for the file of this node, not opened yet.
+  virtual SessionPtr make_session() const = 0;
+
+  // Does what REQUEST says, in other sessions when one is lost; gives it back when it is done.
+  // Throws. From any worker, as is choose().
+  Task<FileOperation> perform(FileOperation request);
+  // A session for an operation that is not repeated. Throws.
+  Task<SessionPtr> choose() { return sessions_.choose(); }
+  // How many sessions were lost until now.
+  uint64_t losses() { return sessions_.losses(); }
+  // From here on the file changes by what this node writes.
+  void note_change() { changed_ = true; }
+  bool changed() const { return changed_; }
+
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
+  Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_close() override;
+
+ private:
+  Task<SessionPtr> open_session();
+  void check_same(const FileAttributes& now) const;
+
+  const unsigned retries_;
+  SessionPool<FileSession> sessions_;
+  FileAttributes first_;  // of the open file
+  std::atomic<bool> opened_{false};
+  std::atomic<bool> changed_{false};
+};
+
+}  // namespace cairn
