@@ -48,7 +48,7 @@ void cover(Operation& operation, uint64_t begin, uint64_t end) {
   }
 }
 
-bool complete(const Operation& operation) {
+bool covers_all(const Operation& operation) {
   return operation.covered.size() == 1 && operation.covered[0].begin == operation.offset &&
          operation.covered[0].end == operation.offset + operation.length;
 }
@@ -56,112 +56,50 @@ bool complete(const Operation& operation) {
 }  // namespace
 
 Connection::Connection(std::unique_ptr<Stream> stream, const Agreement& agreed)
-    : stream_(std::move(stream)), agreed_(agreed), slots_(kMostUnderWay) {}
+    : PipelinedConnection(std::move(stream), kBroken), agreed_(agreed) {}
 Connection::~Connection() = default;
 
-void Connection::start() { listener_.spawn(listen()); }
-
-struct Connection::Answered {
-  Operation& operation;
-  bool await_ready() const noexcept { return operation.ended; }
-  void await_suspend(std::coroutine_handle<> handle) noexcept { operation.waiter = handle; }
-  void await_resume() const noexcept {}
-};
-
 Task<bool> Connection::perform(Operation& operation) {
-  co_await slots_free_.acquire();
-  if (lost_ || closing_) {
-    slots_free_.release();
-    co_return false;
-  }
-  size_t index = 0;
-  while (slots_[index].operation != nullptr) ++index;
-  Slot& slot = slots_[index];
-  slot.operation = &operation;
-  ++slot.generation;
-  operation.lost = operation.ended = operation.status_seen = false;
+  operation.status_seen = false;
   operation.error = 0;
   operation.covered.clear();
   operation.extents.clear();
+  return transact(operation, operation.payload);
+}
 
-  Bytes header;
+void Connection::encode(const PipelinedRequest& waiting, uint32_t index, uint32_t generation,
+                        Bytes& header) const {
+  const auto& operation = static_cast<const Operation&>(waiting);
   Request request;
   request.flags = operation.flags;
   request.command = operation.command;
-  request.cookie = uint64_t{slot.generation} << 32 | index;
+  request.cookie = uint64_t{generation} << 32 | index;
   request.offset = operation.offset;
   request.length = operation.length;
   if (agreed_.extended && operation.command == Command::kWrite) request.flags |= kCmdPayloadLen;
   request.encode(header, agreed_.extended);
-  try {
-    auto guard = co_await sending_.lock();
-    if (!lost_ && !operation.ended) {
-      std::array<iovec, 2> parts = {
-          iovec{header.data(), header.size()},
-          iovec{const_cast<std::byte*>(operation.payload.data()), operation.payload.size()}};
-      const size_t count = operation.payload.empty() ? 1 : 2;
-      co_await stream_->write_all(std::span(parts).first(count));
-    }
-  } catch (const Error& error) {
-    if (reason_.empty()) reason_ = error.message();
-    // The listener finds out, and tells everybody.
-    abort();
-  }
-  // The listener may be storing into the buffers: it has the last word.
-  Answered answered{operation};
-  co_await answered;
-  slot.operation = nullptr;
-  slots_free_.release();
-  co_return !operation.lost;
 }
 
-Operation& Connection::find(uint64_t cookie) {
+Operation& Connection::find(uint64_t cookie) const {
   const uint64_t index = cookie & 0xffffffff;
-  if (index >= slots_.size() || slots_[index].operation == nullptr ||
-      slots_[index].generation != cookie >> 32 || slots_[index].operation->ended)
+  if (index >= slots().size() || !slots()[index].waits() ||
+      slots()[index].generation != cookie >> 32)
     broken("a reply to a request that was not made");
-  return *slots_[index].operation;
+  return static_cast<Operation&>(*slots()[index].request);
 }
 
-void Connection::finish(uint64_t, Operation& operation) {
-  if (operation.command == Command::kRead && operation.error == 0 && !complete(operation))
+void Connection::complete(Operation& operation) const {
+  if (operation.command == Command::kRead && operation.error == 0 && !covers_all(operation))
     broken("a read was answered in part only");
   if (operation.command == Command::kBlockStatus && operation.error == 0 && !operation.status_seen)
     broken("a block status without extents");
-  operation.ended = true;
-  if (operation.waiter) Worker::current()->post(std::exchange(operation.waiter, nullptr));
-}
-
-void Connection::fail_all() {
-  for (Slot& slot : slots_) {
-    Operation* operation = slot.operation;
-    if (operation == nullptr || operation->ended) continue;
-    operation->lost = operation->ended = true;
-    if (operation->waiter) Worker::current()->post(std::exchange(operation->waiter, nullptr));
-  }
+  finish(operation);
 }
 
 Task<void> Connection::read(MutableByteSpan out) {
   if (out.empty()) co_return;
-  const bool there = co_await stream_->read_exact(out);
+  const bool there = co_await stream().read_exact(out);
   if (!there) throw Error(ErrorKind::kIo, "the NBD server closed the connection");
-}
-
-Task<void> Connection::listen() {
-  try {
-    while (true) co_await receive_one();
-  } catch (const Error& error) {
-    if (reason_.empty() || error.kind() != ErrorKind::kIo) reason_ = error.message();
-    if (error.kind() == ErrorKind::kInvalid) {
-      if (!reason_.starts_with(kBroken)) reason_ = kBroken + reason_;
-      violation_ = reason_;
-    }
-  } catch (const std::bad_alloc&) {
-    reason_ = "out of memory";
-  }
-  lost_ = true;
-  stream_->abort();
-  fail_all();
 }
 
 Task<void> Connection::receive_one() {
@@ -175,7 +113,7 @@ Task<void> Connection::receive_one() {
     const SimpleReply reply = SimpleReply::decode(all.first(SimpleReply::kBytes));
     Operation& operation = find(reply.cookie);
     co_await receive_simple(all.first(SimpleReply::kBytes), operation);
-    finish(reply.cookie, operation);
+    complete(operation);
     co_return;
   }
   const bool extended = magic == kExtendedReplyMagic;
@@ -189,7 +127,7 @@ Task<void> Connection::receive_one() {
   if (extended && header.offset != operation.offset)
     broken("a reply with the offset of another request");
   co_await receive_chunk(header, operation);
-  if (header.done()) finish(header.cookie, operation);
+  if (header.done()) complete(operation);
 }
 
 Task<void> Connection::receive_simple(ByteSpan head, Operation& operation) {
@@ -287,26 +225,23 @@ Task<void> Connection::receive_error(const ChunkHeader& header, Operation& opera
   operation.error_text = printable(payload.text, kMaxString);
 }
 
-void Connection::abort() { stream_->abort(); }
-
 Task<void> Connection::close() {
-  closing_ = true;
-  if (!lost_) {
+  shut();
+  if (!lost()) {
     try {
       Bytes goodbye;
       Request request;
       request.command = Command::kDisconnect;
       request.encode(goodbye, agreed_.extended);
-      stream_->set_deadline(std::chrono::steady_clock::now() + std::chrono::seconds(1));
-      auto guard = co_await sending_.lock();
-      co_await stream_->write_all(ByteSpan(goodbye));
-      co_await stream_->finish();
+      stream().set_deadline(std::chrono::steady_clock::now() + std::chrono::seconds(1));
+      auto guard = co_await sending().lock();
+      co_await stream().write_all(ByteSpan(goodbye));
+      co_await stream().finish();
     } catch (const Error&) {
-      // Who leaves does not mind how the other side takes it.
+      // How the other side takes it does not matter any more.
     }
   }
-  stream_->abort();
-  co_await listener_.join();
+  co_await end();
 }
 
 }  // namespace cairn::nbd::client

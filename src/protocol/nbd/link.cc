@@ -25,7 +25,7 @@ Task<void> Link::connect() {
   Agreement agreed;
   std::exception_ptr error;
   try {
-    if (closing_) throw Error::system(ECANCELED);
+    if (closing()) throw Error::system(ECANCELED);
     agreed = co_await shake_hands(*stream, target_.wish);
     accept_(agreed);
   } catch (...) {
@@ -34,15 +34,15 @@ Task<void> Link::connect() {
   attempt_ = nullptr;
   if (error) std::rethrow_exception(error);
   stream->set_deadline(kNoDeadline);
-  connection_ = std::make_shared<Connection>(std::move(stream), agreed);
-  connection_->start();
-  opened_ = true;
+  auto connection = std::make_shared<Connection>(std::move(stream), agreed);
+  connection->start();
+  use(std::move(connection));
 }
 
 Task<void> Link::open() {
   const Deadline until = Clock::now() + target_.open_timeout;
   std::chrono::milliseconds pause{50};
-  tried_ = true;
+  note_attempt();
   while (true) {
     std::exception_ptr failure;
     try {
@@ -57,24 +57,10 @@ Task<void> Link::open() {
   }
 }
 
-Task<bool> Link::open_once() {
-  if (tried_ && opened_) co_return true;
-  auto guard = co_await opening_.lock();
-  if (tried_) co_return opened_;
-  tried_ = true;
-  try {
-    co_await connect();
-  } catch (const Error& error) {
-    // The server may have set a limit: the others do the work.
-    reason_ = error.message();
-  }
-  co_return opened_;
-}
-
 Task<void> Link::perform(Operation& operation) {
   while (true) {
     const std::shared_ptr<Connection> connection = connection_;
-    if (connection && !closing_) {
+    if (connection && !closing()) {
       const bool answered = co_await connection->perform(operation);
       if (answered) {
         // A server that goes down wants to be left.
@@ -85,23 +71,14 @@ Task<void> Link::perform(Operation& operation) {
       continue;
     }
     if (!fatal_.empty()) throw Error(ErrorKind::kIo, fatal_);
-    if (closing_ || Clock::now() >= give_up_)
+    if (closing() || Clock::now() >= give_up_)
       throw Error(ErrorKind::kIo, "there is no connection to the NBD server: " + reason_);
     co_await arrived_->wait(give_up_);
   }
 }
 
 void Link::lose(const std::shared_ptr<Connection>& connection) {
-  if (connection_ != connection) return;
-  connection_.reset();
-  reason_ = connection->reason();
-  if (!connection->violation().empty()) fatal_ = connection->violation();
-  if (!arrived_) {
-    arrived_ = std::make_unique<Gate>();
-    stop_ = std::make_unique<Gate>();
-  }
-  arrived_->shut();
-  if (!fatal_.empty()) arrived_->open();
+  if (!drop(connection)) return;
   give_up_ = Clock::now() + target_.reconnect_delay;
   background_.spawn(reconnect(connection));
 }
@@ -110,7 +87,7 @@ Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
   co_await old->close();
   old.reset();
   std::chrono::seconds pause{1};
-  while (!closing_ && fatal_.empty()) {
+  while (!closing() && fatal_.empty()) {
     try {
       co_await connect();
       break;
@@ -118,7 +95,7 @@ Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
       reason_ = error.message();
       if (error.kind() == ErrorKind::kInvalid) fatal_ = error.message();
     }
-    if (!fatal_.empty() || closing_) break;
+    if (!fatal_.empty() || closing()) break;
     co_await stop_->wait(Clock::now() + pause);
     pause = std::min(pause * 2, kLongestPause);
   }
@@ -126,15 +103,9 @@ Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
 }
 
 Task<void> Link::close() {
-  closing_ = true;
+  stop_repairs();
   if (attempt_ != nullptr) attempt_->abort();
-  if (stop_) {
-    stop_->open();
-    arrived_->open();
-  }
-  co_await background_.join();
-  if (connection_) co_await connection_->close();
-  connection_.reset();
+  co_await RepairedLink::close();
 }
 
 }  // namespace cairn::nbd::client

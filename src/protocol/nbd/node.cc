@@ -10,7 +10,6 @@
 namespace cairn::nbd::client {
 namespace {
 
-constexpr size_t kMostLinks = 16;
 // Extents of one answer are believed for so long: others may write to the export.
 constexpr std::chrono::milliseconds kExtentsAge{1000};
 // How far one question about extents looks.
@@ -24,26 +23,20 @@ constexpr uint64_t kStatusBytes = uint64_t{1} << 30;
 
 NbdNode::NbdNode(Context& context, const Driver& driver, Target target, bool writable,
                  std::string name)
-    : Node(context, driver), target_(std::move(target)), writable_(writable) {
+    : Node(context, driver),
+      target_(std::move(target)),
+      writable_(writable),
+      links_([this](Worker& worker) {
+        return std::make_unique<Link>(target_, worker,
+                                      [this](const Agreement& agreed) { accept(agreed); });
+      }) {
   set_filename(std::move(name));
 }
 NbdNode::~NbdNode() = default;
 
 Task<void> NbdNode::connect() {
-  home_ = &Worker::current()->home();
-  Runtime& runtime = context().runtime();
-  const unsigned own = home_->resident_index().value();
-  links_.resize(std::max<size_t>(std::min<size_t>(runtime.worker_count(), kMostLinks), own + 1));
-  links_[own] =
-      std::make_unique<Link>(target_, *home_, [this](const Agreement& agreed) { accept(agreed); });
-  main_ = links_[own].get();
-  co_await run_on(*home_, main_->open());
-  if (!offers(kMultiConn)) co_return;
-  for (unsigned i = 0; i < links_.size(); ++i)
-    if (!links_[i])
-      links_[i] = std::make_unique<Link>(target_, runtime.worker(i),
-                                         [this](const Agreement& agreed) { accept(agreed); });
-  several_ = true;
+  co_await links_.open(context().runtime());
+  if (offers(kMultiConn)) links_.add_others(context().runtime());
 }
 
 // The first connection decides what the disk is; the others must fit.
@@ -92,22 +85,7 @@ void NbdNode::apply_limits(const Agreement& agreed) {
 }
 
 Task<void> NbdNode::perform(Operation& operation) {
-  Worker* here = Worker::current();
-  const size_t index = here->resident_index().value_or(links_.size());
-  if (several_.load(std::memory_order_relaxed) && here != home_ && index < links_.size()) {
-    Link& own = *links_[index];
-    const bool there = co_await own.open_once();
-    if (there) {
-      co_await own.perform(operation);
-      here = nullptr;
-    }
-  }
-  if (here != nullptr) {
-    if (here == home_)
-      co_await main_->perform(operation);
-    else
-      co_await run_on(*home_, main_->perform(operation));
-  }
+  co_await links_.perform(operation);
   if (operation.error == 0) co_return;
   throw Error::system(operation.error, operation.error_text.empty()
                                            ? std::string()
@@ -304,15 +282,6 @@ Task<void> NbdNode::do_resize(ResizeRequest request) {
   co_return;
 }
 
-Task<void> NbdNode::do_close() {
-  several_ = false;
-  for (const std::unique_ptr<Link>& link : links_) {
-    if (!link) continue;
-    if (&link->worker() == Worker::current())
-      co_await link->close();
-    else
-      co_await run_on(link->worker(), link->close());
-  }
-}
+Task<void> NbdNode::do_close() { co_await links_.close(); }
 
 }  // namespace cairn::nbd::client

@@ -1,8 +1,6 @@
 // Disks that an NBD server exports.
 #pragma once
 
-#include <atomic>
-#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -11,6 +9,7 @@
 #include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "protocol/nbd/link.h"
+#include "protocol/worker_links.h"
 
 namespace cairn::nbd::client {
 
@@ -60,11 +59,7 @@ class NbdNode : public Node, public ImageInfo, public StorageUse, public Prefetc
 
   const Target target_;
   const bool writable_;
-  Worker* home_ = nullptr;  // a resident one
-  Link* main_ = nullptr;    // its link
-  // By resident worker; those of other workers connect when they are first used.
-  std::vector<std::unique_ptr<Link>> links_;
-  std::atomic<bool> several_{false};
+  WorkerLinks<Link> links_;
   std::mutex first_mutex_;
   bool has_first_ = false;
   Agreement first_;  // not changed after the first connection

@@ -1,11 +1,9 @@
 #pragma once
 
-#include <atomic>
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "protocol/sheepdog/link.h"
+#include "protocol/worker_links.h"
 
 namespace cairn::sheepdog {
 
@@ -13,7 +11,7 @@ namespace cairn::sheepdog {
 // first one. Methods are called on any worker.
 class Cluster {
  public:
-  Cluster(Runtime& runtime, Target target) : runtime_(runtime), target_(std::move(target)) {}
+  Cluster(Runtime& runtime, Target target);
 
   // Connects. Throws; close() is to be awaited also then.
   Task<void> open();
@@ -26,17 +24,14 @@ class Cluster {
   Task<void> keep_lock(std::string name, uint32_t vdi);
   // No connection is made any more: what can still be asked is asked quickly or not at all.
   Task<void> stop_repairs();
-  Task<void> close();
+  Task<void> close() { return links_.close(); }
 
   const Target& target() const { return target_; }
 
  private:
-  Task<void> send(Operation& operation);
-
   Runtime& runtime_;
   const Target target_;
-  Link* main_ = nullptr;
-  std::vector<std::unique_ptr<Link>> links_;  // by resident worker
+  WorkerLinks<Link> links_;
 };
 
 }  // namespace cairn::sheepdog

@@ -29,34 +29,19 @@ Task<void> Link::connect() {
       auto connection = std::make_shared<Connection>(std::move(stream), stall());
       connection->start();
       server_ = number;
-      connection_ = std::move(connection);
-      opened_ = true;
+      use(std::move(connection));
       co_return;
     } catch (const Error&) {
       failure = std::current_exception();
     }
-    if (closing_) break;
+    if (closing()) break;
   }
   std::rethrow_exception(failure);
 }
 
 Task<void> Link::open() {
-  tried_ = true;
+  note_attempt();
   co_await connect();
-}
-
-Task<bool> Link::open_once() {
-  if (tried_ && opened_) co_return true;
-  auto guard = co_await opening_.lock();
-  if (tried_) co_return opened_;
-  tried_ = true;
-  try {
-    co_await connect();
-  } catch (const Error& error) {
-    // The daemon may have set a limit: the other links do the work.
-    reason_ = error.message();
-  }
-  co_return opened_;
 }
 
 Task<void> Link::perform(Operation& operation) {
@@ -77,23 +62,14 @@ Task<void> Link::perform(Operation& operation) {
       continue;
     }
     if (!fatal_.empty()) throw Error(ErrorKind::kIo, fatal_);
-    if (closing_ || Clock::now() >= deadline || !arrived_)
+    if (closing() || Clock::now() >= deadline || !arrived_)
       throw Error(ErrorKind::kIo, "there is no connection to the Sheepdog cluster: " + reason_);
     co_await arrived_->wait(deadline);
   }
 }
 
 void Link::lose(const std::shared_ptr<Connection>& connection) {
-  if (connection_ != connection) return;
-  connection_.reset();
-  reason_ = connection->reason();
-  if (!connection->violation().empty()) fatal_ = connection->violation();
-  if (!arrived_) {
-    arrived_ = std::make_unique<Gate>();
-    stop_ = std::make_unique<Gate>();
-  }
-  arrived_->shut();
-  if (!fatal_.empty() || closing_) arrived_->open();
+  if (!drop(connection)) return;
   // One that has answered before is tried again at once.
   if (connection->has_answered()) pause_ = std::chrono::milliseconds(0);
   // It may have been silent rather than dead: the next one has its turn.
@@ -104,10 +80,10 @@ void Link::lose(const std::shared_ptr<Connection>& connection) {
 Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
   co_await old->close();
   old.reset();
-  while (!closing_ && fatal_.empty()) {
+  while (!closing() && fatal_.empty()) {
     if (pause_.count() != 0) co_await stop_->wait(Clock::now() + pause_);
     pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
-    if (closing_) break;
+    if (closing()) break;
     try {
       co_await connect();
       break;
@@ -117,7 +93,7 @@ Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
   }
   if (connection_ && !locked_.empty()) co_await lock_again(connection_);
   // It may be lost again by now, and another repair be under way.
-  if (connection_ || closing_ || !fatal_.empty()) arrived_->open();
+  if (connection_ || closing() || !fatal_.empty()) arrived_->open();
 }
 
 // A daemon keeps the lock of a client that comes back; another daemon may refuse it until the first
@@ -134,20 +110,6 @@ Task<void> Link::lock_again(std::shared_ptr<Connection> connection) {
   Operation release;
   release.header = vdi_header(Opcode::kReleaseVdi, {.vdi = got});
   static_cast<void>(co_await connection->perform(release));
-}
-
-void Link::stop_repairs() {
-  closing_ = true;
-  if (!stop_) return;
-  stop_->open();
-  arrived_->open();
-}
-
-Task<void> Link::close() {
-  stop_repairs();
-  co_await background_.join();
-  if (connection_) co_await connection_->close();
-  connection_.reset();
 }
 
 }  // namespace cairn::sheepdog
