@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/percent.h"
+#include "protocol/uri_text.h"
 
 namespace cairn::gluster {
 namespace {
@@ -25,14 +26,6 @@ std::string usage_of_options() {
          "file.path=/path/a.qcow2[,file.debug=9][,file.logfile=/path/filename.log],"
          "file.server.0.type=inet,file.server.0.host=1.2.3.4,file.server.0.port=24007,"
          "file.server.1.transport=unix,file.server.1.path=/var/run/glusterd.socket ...";
-}
-
-// Takes what is before MARK off TEXT; all of it when there is none.
-std::string_view cut(std::string_view* text, char mark) {
-  const size_t at = std::min(text->find(mark), text->size());
-  const std::string_view part = text->substr(0, at);
-  text->remove_prefix(std::min(at + 1, text->size()));
-  return part;
 }
 
 std::optional<int> port_of(std::string_view text) {

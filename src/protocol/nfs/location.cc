@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "base/error.h"
-#include "base/percent.h"
+#include "protocol/uri_text.h"
 
 namespace cairn::nfs {
 namespace {
@@ -26,20 +26,6 @@ constexpr Parameter kParameters[] = {
     {"nfsport", "nfsport"},
     {"mountport", "mountport"},
 };
-
-std::string decoded(std::string_view text) {
-  std::string result = percent_decoded(text);
-  if (result.find('\0') != std::string::npos) invalid("the URI has a zero byte");
-  return result;
-}
-
-// Takes what is before MARK off TEXT; all of it when there is none.
-std::string_view cut(std::string_view* text, char mark) {
-  const size_t at = std::min(text->find(mark), text->size());
-  const std::string_view part = text->substr(0, at);
-  text->remove_prefix(std::min(at + 1, text->size()));
-  return part;
-}
 
 std::string_view host_of(std::string_view authority) {
   if (const size_t at = authority.rfind('@'); at != std::string_view::npos)
@@ -70,9 +56,9 @@ Options parse_uri(std::string_view uri) {
   std::string_view query = uri;
   const std::string_view place = cut(&query, '?');
   const size_t slash = std::min(place.find('/'), place.size());
-  const std::string host = decoded(host_of(place.substr(0, slash)));
+  const std::string host = decoded_part(host_of(place.substr(0, slash)));
   if (host.empty()) invalid("missing hostname in URI");
-  const std::string path = decoded(place.substr(slash));
+  const std::string path = decoded_part(place.substr(slash));
   if (path.empty() || path == "/") invalid("missing file path in URI");
   options.set("server.type", "inet");
   options.set("server.host", host);
@@ -80,8 +66,8 @@ Options parse_uri(std::string_view uri) {
   while (!query.empty()) {
     std::string_view value = cut(&query, '&');
     const bool has_value = value.find('=') != std::string_view::npos;
-    const std::string name = decoded(cut(&value, '='));
-    if (!name.empty() && has_value) add_parameter(name, decoded(value), options);
+    const std::string name = decoded_part(cut(&value, '='));
+    if (!name.empty() && has_value) add_parameter(name, decoded_part(value), options);
   }
   return options;
 }

@@ -5,26 +5,9 @@
 #include <cstdint>
 
 #include "base/error.h"
-#include "base/percent.h"
+#include "protocol/uri_text.h"
 
 namespace cairn::ssh {
-namespace {
-
-std::string decoded(std::string_view text) {
-  std::string result = percent_decoded(text);
-  if (result.find('\0') != std::string::npos) invalid("the URI has a zero byte");
-  return result;
-}
-
-// Takes what is before MARK off TEXT; all of it when there is none.
-std::string_view cut(std::string_view* text, char mark) {
-  const size_t at = std::min(text->find(mark), text->size());
-  const std::string_view part = text->substr(0, at);
-  text->remove_prefix(std::min(at + 1, text->size()));
-  return part;
-}
-
-}  // namespace
 
 Options parse_uri(std::string_view uri, const std::function<void(const std::string&)>& warn) {
   Options options;
@@ -35,13 +18,13 @@ Options parse_uri(std::string_view uri, const std::function<void(const std::stri
   std::string_view place = cut(&query, '?');
   const size_t slash = std::min(place.find('/'), place.size());
   std::string_view authority = place.substr(0, slash);
-  const std::string path = decoded(place.substr(slash));
+  const std::string path = decoded_part(place.substr(slash));
   if (const size_t at = authority.rfind('@'); at != std::string_view::npos) {
     std::string_view user = authority.substr(0, at);
     authority.remove_prefix(at + 1);
     const std::string_view name = cut(&user, ':');
     if (!user.empty()) warn("A password in the URI is not used; see the option password-secret");
-    if (!name.empty()) options.set("user", decoded(name));
+    if (!name.empty()) options.set("user", decoded_part(name));
   }
   std::string_view host = authority;
   std::string_view port;
@@ -57,7 +40,7 @@ Options parse_uri(std::string_view uri, const std::function<void(const std::stri
   }
   if (host.empty()) invalid("missing hostname in URI");
   if (path.empty()) invalid("missing remote path in URI");
-  options.set("host", decoded(host));
+  options.set("host", decoded_part(host));
   if (!port.empty()) {
     uint16_t number = 0;
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
@@ -68,9 +51,9 @@ Options parse_uri(std::string_view uri, const std::function<void(const std::stri
   options.set("path", path);
   while (!query.empty()) {
     std::string_view value = cut(&query, '&');
-    const std::string name = decoded(cut(&value, '='));
+    const std::string name = decoded_part(cut(&value, '='));
     if (name == "host_key_check")
-      options.set(name, decoded(value));
+      options.set(name, decoded_part(value));
     else if (!name.empty())
       warn("Unsupported parameter '" + name + "' in URI");
   }
