@@ -273,6 +273,14 @@ Task<void> FileSystem::seek(fuse_req_t request, const View& view, uint64_t offse
 
 // --- attributes ---
 
+void FileSystem::reply_attributes(fuse_req_t request, fuse_ino_t inode, int error) {
+  const struct stat result = attributes(inode);
+  if (error == 0)
+    library_.reply_attr(request, &result, attribute_seconds());
+  else
+    library_.reply_err(request, error);
+}
+
 Task<void> FileSystem::get_attributes(fuse_req_t request, fuse_ino_t inode) {
   int error = 0;
   try {
@@ -280,11 +288,7 @@ Task<void> FileSystem::get_attributes(fuse_req_t request, fuse_ino_t inode) {
   } catch (...) {
     error = error_number();
   }
-  const struct stat result = attributes(inode);
-  if (error == 0)
-    library_.reply_attr(request, &result, attribute_seconds());
-  else
-    library_.reply_err(request, error);
+  reply_attributes(request, inode, error);
 }
 
 Task<void> FileSystem::set_attributes(fuse_req_t request, fuse_ino_t inode, struct stat wanted,
@@ -305,11 +309,7 @@ Task<void> FileSystem::set_attributes(fuse_req_t request, fuse_ino_t inode, stru
   } catch (...) {
     error = error_number();
   }
-  const struct stat result = attributes(inode);
-  if (error == 0)
-    library_.reply_attr(request, &result, attribute_seconds());
-  else
-    library_.reply_err(request, error);
+  reply_attributes(request, inode, error);
 }
 
 }  // namespace cairn::fuse

@@ -42,6 +42,8 @@ class FileSystem {
   fuse_ino_t inode_of(size_t index) const { return index + (is_folder() ? 2 : 1); }
   uint64_t length_of(const View& view) const { return view.whole ? node_->length() : view.length; }
   struct stat attributes(fuse_ino_t inode) const;
+  // The attributes of INODE, or ERROR when it is not 0.
+  void reply_attributes(fuse_req_t request, fuse_ino_t inode, int error);
   double attribute_seconds() const;
   void touched();
 
