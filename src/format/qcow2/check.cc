@@ -25,22 +25,24 @@ std::string formatted(const char* format, va_list arguments) {
 }
 }  // namespace
 
-void Findings::line(const char* format, ...) {
+void Findings::keep(const char* format, va_list arguments) {
   if (lines.size() > kMaxKeptLines) return;
-  va_list arguments;
-  va_start(arguments, format);
   lines.push_back(lines.size() == kMaxKeptLines ? "More findings are counted and not listed"
                                                 : formatted(format, arguments));
+}
+
+void Findings::line(const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  keep(format, arguments);
   va_end(arguments);
 }
 
 void Findings::corruption(const char* format, ...) {
   ++corruptions;
-  if (lines.size() > kMaxKeptLines) return;
   va_list arguments;
   va_start(arguments, format);
-  lines.push_back(lines.size() == kMaxKeptLines ? "More findings are counted and not listed"
-                                                : formatted(format, arguments));
+  keep(format, arguments);
   va_end(arguments);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdarg>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -65,7 +66,9 @@ struct Findings {
   uint64_t corruptions = 0;
   uint64_t allocated = 0, compressed = 0, fragmented = 0;
 
-  // Adds a line, and with corruption() counts it.
+  // Adds a line, unless there are very many.
+  void keep(const char* format, va_list arguments);
+  // The same, and with corruption() counts it.
   __attribute__((format(printf, 2, 3))) void line(const char* format, ...);
   __attribute__((format(printf, 2, 3))) void corruption(const char* format, ...);
 };
