@@ -170,9 +170,23 @@ TableCache::Ref TableCache::try_get(uint64_t offset) {
   if (found == state_->blocks.end()) return {};
   Block* block = found->second.get();
   if (!block->ready.load(std::memory_order_acquire)) return {};
-  block->refs.fetch_add(1, std::memory_order_relaxed);
+  return hold(block);
+}
+
+TableCache::Block* TableCache::place_for(uint64_t offset) {
+  std::unique_ptr<Block>& slot = state_->blocks[offset];
+  if (!slot) {
+    slot = std::make_unique<Block>();
+    slot->offset = offset;
+    slot->place = state_->by_use.insert(state_->by_use.end(), slot.get());
+  }
+  return slot.get();
+}
+
+TableCache::Ref TableCache::hold(Block* block) {
   block->recent = true;
   block->period = state_->period;
+  block->refs.fetch_add(1, std::memory_order_relaxed);
   return Ref(block);
 }
 
@@ -183,17 +197,8 @@ Task<TableCache::Ref> TableCache::get(uint64_t offset) {
   bool fresh = false;
   {
     std::lock_guard lock(state_->mutex);
-    std::unique_ptr<Block>& slot = state_->blocks[offset];
-    if (!slot) {
-      slot = std::make_unique<Block>();
-      slot->offset = offset;
-      slot->place = state_->by_use.insert(state_->by_use.end(), slot.get());
-      fresh = true;
-    }
-    slot->recent = true;
-    slot->period = state_->period;
-    slot->refs.fetch_add(1, std::memory_order_relaxed);
-    ref = Ref(slot.get());
+    fresh = !state_->blocks.contains(offset);
+    ref = hold(place_for(offset));
   }
   if (!ref.block_->ready.load(std::memory_order_acquire)) co_await load(ref.block_);
   if (fresh) co_await make_room();
@@ -216,17 +221,8 @@ Task<TableCache::Ref> TableCache::get_new(uint64_t offset) {
   Ref ref;
   {
     std::lock_guard lock(state_->mutex);
-    std::unique_ptr<Block>& slot = state_->blocks[offset];
-    if (!slot) {
-      slot = std::make_unique<Block>();
-      slot->offset = offset;
-      slot->place = state_->by_use.insert(state_->by_use.end(), slot.get());
-    }
-    Block* block = slot.get();
-    block->recent = true;
-    block->period = state_->period;
-    block->refs.fetch_add(1, std::memory_order_relaxed);
-    ref = Ref(block);
+    Block* block = place_for(offset);
+    ref = hold(block);
     if (block->bytes.size() == 0) block->bytes = AlignedBuffer(block_bytes_);
     std::memset(block->bytes.data(), 0, block_bytes_);
     block->ready.store(true, std::memory_order_release);

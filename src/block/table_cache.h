@@ -94,6 +94,10 @@ class TableCache {
  private:
   struct Group;
   struct State;
+  // With the mutex of state_ held: the block at OFFSET, a new one where there is none; and a
+  // reference to BLOCK, which counts as a use of it.
+  Block* place_for(uint64_t offset);
+  Ref hold(Block* block);
   Task<void> load(Block* block);
   void clean_if_due();
   Task<void> make_room();
