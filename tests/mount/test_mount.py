@@ -357,15 +357,15 @@ mount -t tmpfs -o mode=777 none /mnt; cp {CAIRN} /mnt/cairn
 exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -ec '
 cd /mnt; truncate -s 1M d.raw
 ./cairn mount -w -q -f raw d.raw seen.raw & job=$!
-n=0; while ! grep -q seen.raw /proc/mounts; do sleep 0.05; n=$((n+1)); test $n -lt 100; done
+n=0; while ! grep -q seen.raw /proc/mounts; do sleep 0.05; n=$((n+1)); test $n -lt 600; done
 printf nobody | dd of=seen.raw conv=notrunc,fsync
 test "$(head -c 6 seen.raw)" = nobody
 fusermount3 -u seen.raw; wait $job
 ./cairn mount -w -q -f raw d.raw seen.raw & job=$!
-n=0; while ! grep -q seen.raw /proc/mounts; do sleep 0.05; n=$((n+1)); test $n -lt 100; done
+n=0; while ! grep -q seen.raw /proc/mounts; do sleep 0.05; n=$((n+1)); test $n -lt 600; done
 kill -TERM $job; wait $job; ! grep seen.raw /proc/mounts
 head -c 6 d.raw'"""
-    assert run("unshare", "-m", "sh", "-c", script, timeout=60).stdout == "nobody"
+    assert run("unshare", "-m", "sh", "-c", script, timeout=120).stdout == "nobody"
 
 
 def test_the_image_is_locked(mount, qemu, cairn, ours, folder):

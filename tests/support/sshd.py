@@ -102,12 +102,18 @@ Subsystem sftp {sftp}
         self.job.wait(timeout=20)
 
 
+def listens(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
 class Agent:
     def __init__(self, folder, *keys):
         self.path = str(folder / "agent.sock")
         self.job = subprocess.Popen(["ssh-agent", "-D", "-a", self.path], stdout=subprocess.DEVNULL)
         until = time.monotonic() + 20
-        while not os.path.exists(self.path):
+        # The socket is there before the agent listens.
+        while not listens(self.path):
             assert time.monotonic() < until
             time.sleep(0.02)
         for key in keys:
