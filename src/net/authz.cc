@@ -94,7 +94,7 @@ class ListFile : public Authorization {
   bool allows(std::string_view identity) const override {
     std::lock_guard lock(mutex_);
     if (refresh_ && stamp() != stamp_) {
-      // A file that became unreadable or wrong lets nobody in.
+      // A file that became unreadable or wrong lets no client in.
       try {
         rules_ = read();
       } catch (const Error&) {

@@ -1,7 +1,7 @@
 // src/net: what speaks to other machines and knows nothing of images: addresses, sockets, streams
 // with or without TLS, authorisation lists, and the wire types of NBD as pure encoders and
 // decoders. The NBD server (src/export/nbd) and client stand on it. May include src/async and
-// src/base. GnuTLS is loaded when TLS is first asked for, so that nobody else pays for it.
+// src/base. GnuTLS is loaded when TLS is first asked for, so that nothing else pays for it.
 #pragma once
 
 #include "net/address.h"

@@ -149,7 +149,7 @@ std::string distinguished_name(const GnuTls& gnutls, const gnutls_datum_t& certi
   if (gnutls.x509_crt_import(parsed, &certificate, GNUTLS_X509_FMT_DER) >= 0) {
     size_t length = 0;
     gnutls.x509_crt_get_dn(parsed, nullptr, &length);
-    // A name beyond this is nobody's.
+    // No real name is longer than this.
     if (length > 0 && length <= 65536) {
       name.resize(length);
       if (gnutls.x509_crt_get_dn(parsed, name.data(), &length) < 0) length = 0;

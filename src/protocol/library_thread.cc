@@ -64,7 +64,7 @@ void LibraryThread::work() {
     error_ = std::current_exception();
   }
   const bool connected = !error_;
-  // Who opens may go on, and end this thread.
+  // What opens may continue, and end this thread.
   opener_->post(handle_);
   Error why(ErrorKind::kIo, "the connection could not be opened");
   if (connected) {

@@ -21,7 +21,7 @@ class Worker;
 // their own threads.
 class LibraryThread {
  public:
-  // NAME is the thread's, 15 bytes at most. CANCEL, when not null, is looked at by check_stop().
+  // NAME is the thread's, 15 bytes at most. CANCEL, when not null, is checked by check_stop().
   LibraryThread(std::string name, const CancelSource* cancel);
   LibraryThread(const LibraryThread&) = delete;
   // The derived class has called stop().

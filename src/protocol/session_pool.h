@@ -30,8 +30,8 @@ class SessionPool {
   // MOST: how many sessions there are at a time.
   SessionPool(unsigned most, Opener open) : most_(most), open_(std::move(open)) {}
 
-  // A session for the next operation. Who finds all of them busy opens another one; the others go
-  // on meanwhile. Throws when there is none and none can be opened. From any worker.
+  // A session for the next operation. What finds all of them busy opens another one; the others
+  // continue meanwhile. Throws when there is none and none can be opened. From any worker.
   Task<SessionPtr> choose() {
     SessionPtr session = least_busy();
     bool more = false;

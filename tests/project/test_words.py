@@ -29,7 +29,18 @@ def test_messages(room):
 
 
 # Rooms whose comments are plain as well.
-COMMENTED = ("async", "block", "codec", "crypto", "export", "filter", "format", "job", "net")
+COMMENTED = (
+    "async",
+    "block",
+    "codec",
+    "crypto",
+    "export",
+    "filter",
+    "format",
+    "job",
+    "net",
+    "protocol",
+)
 
 
 @pytest.mark.parametrize("room", COMMENTED)

@@ -65,7 +65,7 @@ class Channel {
   AlignedBuffer request_;
   std::vector<AlignedBuffer> spare_;
   unsigned under_way_ = 0;
-  // Who waits until fewer than so many are under way.
+  // What waits until fewer than so many are under way.
   std::coroutine_handle<> waiting_;
   unsigned waiting_for_ = 0;
 };

@@ -26,7 +26,7 @@ using fuse::Library;
 
 namespace {
 
-// So many requests are taken between two looks at what else there is to do.
+// So many requests are taken before it is checked what else there is to do.
 constexpr unsigned kBurst = 16;
 // A helper that was woken so often without finding a request goes home.
 constexpr unsigned kPatience = 16;

@@ -65,7 +65,7 @@ Task<void> Handshake::reply(Option option, OptionReply type, ByteSpan data) {
   co_await stream_.write_all(out);
 }
 
-// Who leaves need not wait for the answer.
+// A client that leaves need not wait for the answer.
 Task<void> Handshake::say_goodbye() {
   try {
     co_await reply(Option::kAbort, OptionReply::kAck);
@@ -84,7 +84,7 @@ Task<bool> Handshake::greet() {
   Greeting{.flags = kFixedNewstyle | kNoZeroes}.encode(greeting);
   co_await stream_.write_all(greeting);
   std::array<std::byte, 4> answer{};
-  // Who leaves without a word was looking for an open port.
+  // A client that leaves without a word only checked for an open port.
   const bool some = co_await stream_.read_exact(answer);
   if (!some) co_return false;
   const auto flags = load_be<uint32_t>(answer, 0);
@@ -219,7 +219,7 @@ Task<Handshake::Next> Handshake::start_tls(uint32_t length) {
     co_await stream_.skip(length);
     std::string told = "option 'starttls' has zero length";
     co_await refuse(kOption, OptionReply::kErrInvalid, std::move(told));
-    // A client that cannot ask for TLS properly must not go on in clear.
+    // A client that cannot ask for TLS properly must not continue in clear.
     co_return tls_missing() ? Next::kLeave : Next::kGoOn;
   }
   if (stream_.tls() != nullptr) {
@@ -296,7 +296,7 @@ Task<Handshake::Next> Handshake::go(OptionHeader header) {
   const bool asked = request.asks_for(Info::kBlockSize);
   BlockSizeInfo sizes = exported->block_sizes();
   const bool picky = sizes.minimum > 1;
-  // A client that will not look at the sizes may send anything.
+  // A client that ignores the sizes may send anything.
   if (option == Option::kGo && !asked) sizes.minimum = 1;
   Bytes block_info;
   sizes.encode(block_info);

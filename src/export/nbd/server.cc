@@ -109,9 +109,9 @@ void Server::began_work(Connection& connection) {
   ++working_;
 }
 
-// Clients that begin and do not go on must not keep others out: where they take all places, the
+// Clients that begin and do not continue must not keep others out: where they take all places, the
 // oldest one of the address that has most of them goes.
-// False when nobody can go.
+// False when no client can go.
 bool Server::make_room() {
   std::lock_guard lock(mutex_);
   if (leaving_ != 0) return true;

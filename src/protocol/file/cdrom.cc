@@ -39,8 +39,8 @@ class HostCdromDrive : public CdromDrive {
   }
 
   bool medium_changed() override {
-    // Only this question makes the kernel ask the drive, but whoever else asks takes the answer
-    // away; the one with a time does not ask, and keeps the answer for everybody.
+    // Only this question makes the kernel ask the drive, but any other process that asks takes the
+    // answer away; the one with a time does not ask, and keeps the answer for everybody.
     const bool answered = ::ioctl(fd_, CDROM_MEDIA_CHANGED, CDSL_CURRENT) == 1;
 #ifdef CDROM_TIMED_MEDIA_CHANGE
     cdrom_timed_media_change_info since = {};

@@ -9,7 +9,7 @@
 
 namespace cairn {
 
-// What a CD-ROM drive tells about itself. The drives of the host are asked by ioctl; tests play
+// What a CD-ROM drive reports about itself. The drives of the host are asked by ioctl; tests play
 // one.
 class CdromDrive {
  public:
@@ -38,7 +38,7 @@ class CdromNode : public FileNode {
         drive_(std::move(drive)) {}
 
   void inspect(bool direct) override;
-  // `info` has nothing more to tell of a drive, as with QEMU.
+  // `info` has nothing more to print of a drive, as with QEMU.
   Value specific_info() const override { return {}; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
 

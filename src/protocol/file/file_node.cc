@@ -90,7 +90,7 @@ void FileNode::probe_alignment() {
   uint32_t request = is_device() ? logical_block_bytes(fd_).value_or(0) : 0;
   for (uint32_t size : kSizes) {
     if (request != 0) break;
-    // Success with one byte tells nothing about what the device underneath wants.
+    // Success with one byte says nothing about what the device underneath wants.
     if (works(0, size)) request = size == 1 ? kMost : size;
   }
   uint32_t memory = 0;
@@ -121,7 +121,7 @@ Task<void> FileNode::set_permissions(Permissions permissions) {
 }
 
 Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
-  // Others may have made the file longer: what is read shows how far it goes now.
+  // Others may have made the file longer: what is read shows where it ends now.
   const bool past_end = !is_device() && offset + out.size() > length();
   RwLock::Guard guard;
   if (past_end) guard = co_await end_lock_.shared();
@@ -217,7 +217,7 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
   if (flags.may_unmap) {
     done =
         co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
-    // Punching does not move the end of a file. Others may be writing behind it: it only grows.
+    // Punching does not move the end of a file. Others may be writing past it: it only grows.
     if (done && !is_device() && end > this->length()) {
       if (::fallocate(fd_, 0, static_cast<off_t>(end - 1), 1) != 0)
         throw Error::system(errno, path_);
@@ -389,7 +389,7 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
   }
   forget_extent();
   const RwLock::Guard guard = co_await end_lock_.exclusive();
-  // Who only needs room must not cut off what others have written meanwhile.
+  // What only needs room must not cut off what others have written meanwhile.
   if (!request.exact && request.length <= length()) co_return;
   co_await run_blocking(
       [&] { resize_file(fd_, length(), request.length, request.preallocation, context()); });

@@ -62,7 +62,8 @@ void ImageLocks::change(Permissions wanted) {
       return take(wanted);
     } catch (const Error& error) {
       // The kernel may keep the files of a killed process for a moment: its requests come first.
-      // Nobody has them open then. Who waits holds nothing, so that two do not wait for each other.
+      // No process has them open then. What waits holds nothing, so that two do not wait for each
+      // other.
       if (error.kind() != ErrorKind::kLocked || patience <= patience.zero() || !holder().empty())
         throw;
     }

@@ -18,8 +18,8 @@ class ImageLocks {
 
   // Makes WANTED the locks that are held. What is new is taken and tested before anything is given
   // up; on a conflict the locks are as before, and kLocked is thrown with the words of QEMU, and
-  // the holder's name where /proc tells it. Where nobody has the file open, blocks for up to 200 ms
-  // until the kernel has let go of it.
+  // the holder's name where /proc has it. Where no process has the file open, blocks for up to 200
+  // ms until the kernel has let go of it.
   void change(Permissions wanted);
   const Permissions& held() const { return held_; }
 
@@ -27,7 +27,7 @@ class ImageLocks {
   void take(Permissions wanted);
   void set(int byte, bool lock) const;
   void test(int byte, const std::string& message) const;
-  // Who else has the file open, as far as /proc tells; empty: nobody.
+  // The other process that has the file open, as far as /proc shows; empty: none.
   std::string holder() const;
   int fd_;
   std::string filename_;

@@ -78,7 +78,7 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
   int flags = (mode.writable ? O_RDWR : O_RDONLY) | O_CLOEXEC;
   if (mode.direct) flags |= O_DIRECT;
   if (mode.exclusive && block) flags |= O_EXCL;
-  // A floppy drive looks at its medium only when it is opened without.
+  // A floppy drive examines its medium only when it is opened without.
   if (!block || (kind == FileKind::kCdrom && !mode.medium)) flags |= O_NONBLOCK;
   OwnFd fd(::open(path.c_str(), flags));
   if (!fd) {

@@ -14,7 +14,7 @@ std::string_view name_of(FileKind kind);
 struct OpenMode {
   bool writable = false;
   bool direct = false;
-  bool exclusive = false;  // of block devices: nobody else has claimed it, the kernel included
+  bool exclusive = false;  // of block devices: nothing else has claimed it, the kernel included
   bool medium = false;     // of CD-ROM drives: fail when there is none
 };
 

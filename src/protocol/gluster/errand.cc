@@ -11,7 +11,7 @@
 namespace cairn::gluster {
 namespace {
 
-// How often deadlines and cancellation are looked at.
+// How often deadlines and cancellation are checked.
 constexpr auto kMoment = std::chrono::milliseconds(100);
 
 }  // namespace
@@ -32,7 +32,7 @@ struct Watch::Waiting {
   bool await_ready() const noexcept { return false; }
   void await_suspend(std::coroutine_handle<> handle) {
     const ErrandPtr mine = errand;
-    // Who waits may be resumed, and gone, as soon as the library has the errand.
+    // What waits may be resumed, and gone, as soon as the library has the errand.
     const Start begin = start;
     mine->worker_ = Worker::current();
     mine->handle_ = handle;

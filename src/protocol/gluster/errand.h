@@ -24,7 +24,7 @@ class Worker;
 namespace cairn::gluster {
 
 // Something that the library is asked to do. It may answer late or never, on a thread of its own,
-// so that what it uses belongs to the errand, and who waits may go before.
+// so that what it uses belongs to the errand, and what waits may end before.
 class Errand {
  public:
   // BYTES: of the buffer.

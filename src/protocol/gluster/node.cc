@@ -336,7 +336,7 @@ Task<void> GlusterNode::do_close() {
   };
   const auto errand = std::make_shared<Errand>();
   co_await volumes_.watch().call(errand, close, settings_.timeout, nullptr);
-  // What was written behind, and could not be stored.
+  // What the library had taken, and could not store.
   if (errand->result() < 0 && writable_) fail(errand->error(), "closing the file");
 }
 

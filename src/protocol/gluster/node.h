@@ -14,7 +14,7 @@
 namespace cairn::gluster {
 
 // A file of a GlusterFS volume as a disk. The library answers on threads of its own, and serves all
-// workers at once. After a write without an answer, or a flush that failed, nobody knows what is
+// workers at once. After a write without an answer, or a flush that failed, it is not known what is
 // stored: then everything is refused until the disk is opened again.
 class GlusterNode : public Node, public ImageInfo, public StorageUse {
  public:

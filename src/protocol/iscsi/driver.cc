@@ -48,7 +48,7 @@ constexpr std::string_view kShown[] = {"lun",
 // The login is of a URL, or of the environment: a configuration file has precedence.
 constexpr std::string_view kLoginOfUrl = "login-of-url";
 
-// What a URL, and the environment beside it, say. Throws "Failed to parse URL : URL".
+// What a URL, and the environment, say. Throws "Failed to parse URL : URL".
 void add_url(const std::string& url, Options& options) {
   const IscsiLibrary& library = IscsiLibrary::get();
   const std::unique_ptr<iscsi_context, decltype(library.iscsi_destroy_context)> context(

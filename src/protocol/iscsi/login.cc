@@ -64,7 +64,7 @@ void Session::log_in() {
   library_.iscsi_set_header_digest(context_, target_.digest);
   library_.iscsi_set_timeout(context_, static_cast<int>(target_.timeout));
   library_.iscsi_set_reconnect_max_retries(context_, kMostReconnects);
-  // The library does not say why nobody answers.
+  // The library does not say why there is no answer.
   if (!target_.iser)
     connect_now(portal_address(target_.portal), Clock::now() + kMostSilence,
                 [this] { check_stop(); });

@@ -52,7 +52,7 @@ void IscsiNode::apply_limits() {
   const uint64_t blocks = unit_.long_addresses() ? kMostLongBlocks : kMostShortBlocks;
   const uint64_t most = unit_.most_transfer == 0 ? blocks : std::min(unit_.most_transfer, blocks);
   limits.max_transfer = std::max<uint64_t>(std::min(most * block, kMostTransferBytes), block);
-  // What is no power of two helps nobody.
+  // What is no power of two is of no use.
   const uint64_t unit = std::has_single_bit(unit_.unmap_unit) ? unit_.unmap_unit * block : block;
   if (unit > (uint64_t{1} << 30)) return;
   limits.zero_alignment = unit_.same_unmaps ? unit : block;

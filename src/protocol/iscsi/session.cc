@@ -11,7 +11,7 @@
 namespace cairn::iscsi {
 namespace {
 
-// How often a cancellation is looked for, and the library gets its turn.
+// How often it is checked for a cancellation, and the library gets its turn.
 constexpr int kMomentMs = 150;
 constexpr auto kNopPeriod = std::chrono::seconds(5);
 constexpr int kMostNops = 3;
@@ -100,7 +100,7 @@ void Session::finish(const Error& why, bool connected) {
   library_.iscsi_destroy_context(context_);
 }
 
-// A target that does not answer the farewell is left.
+// A target that does not answer the logout is left.
 void Session::log_out() {
   bool left = false;
   library_.iscsi_logout_async(

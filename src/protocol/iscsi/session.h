@@ -153,7 +153,7 @@ class Session : public LibraryThread {
 
   std::mutex mutex_;
   std::deque<Command*> submitted_;
-  bool over_ = false;  // nobody takes commands any more
+  bool over_ = false;  // no commands are taken any more
   std::string why_over_;
 
   // Of the opening, then not changed.

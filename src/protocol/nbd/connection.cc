@@ -20,7 +20,7 @@ const std::string kBroken = "the NBD server breaks the protocol: ";
   throw Error(ErrorKind::kInvalid, kBroken + what);
 }
 
-// Whether OFFSET+LENGTH lies within the request.
+// Whether LENGTH bytes from OFFSET on are within the request.
 bool inside(const Operation& operation, uint64_t offset, uint64_t length) {
   return offset >= operation.offset && length <= operation.length &&
          offset - operation.offset <= operation.length - length;

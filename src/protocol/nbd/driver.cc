@@ -59,7 +59,7 @@ std::shared_ptr<const TlsCredentials> credentials_of(const Location& location,
   if (type == "psk") {
     const std::string& file = location.tls_psk_file;
     if (file.empty()) invalid("TLS with a key needs tls-psk-file=FILE in the URL");
-    // The object wants a folder with keys.psk: what libnbd calls the file.
+    // The object wants a directory with keys.psk: what libnbd calls the file.
     const size_t slash = file.rfind('/');
     if (file.substr(slash == std::string::npos ? 0 : slash + 1) != "keys.psk")
       invalid("The file of tls-psk-file must be named keys.psk");

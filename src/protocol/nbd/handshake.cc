@@ -101,7 +101,7 @@ class Handshake {
     if (!data.empty()) co_await read(data);
   }
 
-  // Sends an option without data that is answered with ACK or an error; tells which.
+  // Sends an option without data that is answered with ACK or an error; returns which.
   Task<bool> ask(Option option) {
     co_await send(option, {});
     const Reply reply = co_await receive(option, 0);

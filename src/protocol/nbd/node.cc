@@ -12,7 +12,7 @@ namespace {
 
 // Extents of one answer are believed for so long: others may write to the export.
 constexpr std::chrono::milliseconds kExtentsAge{1000};
-// How far one question about extents looks.
+// The most that one question about extents covers.
 constexpr uint64_t kStatusBytes = uint64_t{1} << 30;
 
 [[noreturn]] void refuse(const std::string& what) {
@@ -268,7 +268,7 @@ Task<Extent> NbdNode::do_extent(uint64_t offset, uint64_t max) {
   if (target_.wish.context == "qemu:allocation-depth") flags = std::min<uint64_t>(flags, 2);
   extent.data = (flags & kStateHole) == 0;
   extent.zero = (flags & kStateZero) != 0;
-  // Neither: a hole whose content nobody promises.
+  // Neither: a hole whose content is not defined.
   if (!extent.data && !extent.zero) extent.host = nullptr;
   co_return extent;
 }

@@ -63,7 +63,7 @@ std::optional<unsigned> id_of(const Options& options, const char* key) {
 
 struct Description {
   Target target;
-  std::string name;  // as people know it
+  std::string name;  // as it is shown
 };
 
 Description describe(Context& context, Options& options, const CacheMode& cache) {

@@ -100,7 +100,7 @@ void Session::prepare() {
   }
 }
 
-// The library does not say why nobody answers, and its look-up of names cannot be broken off.
+// The library does not say why there is no answer, and its look-up of names cannot be interrupted.
 void Session::reach_server() {
   unsigned port = target_.nfs_port;
   if (port == 0) port = target_.version == 4 ? kNfsPort : kPortMapper;
@@ -211,7 +211,7 @@ void Session::turn(int most_ms) {
   }
 }
 
-// A server that does not answer the farewell is left.
+// The answer is not waited for longer than a moment.
 void Session::close_file(bool waits) {
   Answer closed;
   const int result =

@@ -8,7 +8,7 @@
 namespace cairn::nfs {
 namespace {
 
-// How often deadlines and cancellation are looked at.
+// How often deadlines and cancellation are checked.
 constexpr int kMomentMs = 100;
 // The library copies what it sends and receives: this much is a session's memory.
 constexpr size_t kMostFlying = 8 << 20;

@@ -30,7 +30,7 @@ void check(int result, const std::string& what) {
 }
 
 std::shared_ptr<Cluster> Cluster::get(const Access& access) {
-  // Not destroyed: a call that nobody waits for any more may still be in here when the process
+  // Not destroyed: a call that nothing waits for any more may still be in here when the process
   // ends.
   static auto& mutex = *new std::mutex;
   static auto& all = *new std::map<std::string, std::weak_ptr<Cluster>>;

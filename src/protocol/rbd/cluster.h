@@ -13,7 +13,7 @@ namespace cairn::rbd {
 
 // How one gets into a cluster.
 struct Access {
-  std::optional<std::string> conf;  // a file; else the usual places are looked at
+  std::optional<std::string> conf;  // a file; else it is searched for in the usual places
   std::string user;                 // without "client."; empty: admin
   std::vector<Setting> settings;
   std::string monitors;  // mon_host; empty: as the configuration says

@@ -14,14 +14,14 @@
 namespace cairn::rbd {
 namespace {
 
-// How often cancellations and late requests are looked for.
+// How often it is checked for cancellations and late requests.
 constexpr int kMomentMs = 150;
 // What may belong to requests that are never answered.
 constexpr uint64_t kMostLostBytes = 32 << 20;
 constexpr std::chrono::steady_clock::duration kNoLimit = std::chrono::hours(24 * 365);
 // What requests under way own. The library copies what is written once more.
 constexpr uint64_t kMostFlyingBytes = 8 << 20;
-// Who was interrupted does not wait for the library.
+// What was interrupted does not wait for the library.
 constexpr auto kMostFarewell = std::chrono::milliseconds(300);
 
 rbd_encryption_options_t options_of(rbd_encryption_luks1_format_options_t& options) {
@@ -246,7 +246,7 @@ bool Image::begin(const std::shared_ptr<Request>& request) {
   rbd_completion_t completion = nullptr;
   uint64_t number = 0;
   try {
-    // Kept until the request is submitted, so that nobody closes it before.
+    // Kept until the request is submitted, so that nothing closes it before.
     const auto open = image();
     request->owner_ = this;
     request->deadline_ = Clock::now() + limit();

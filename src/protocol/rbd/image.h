@@ -108,7 +108,7 @@ class Image : public LibraryThread {
 
   std::mutex mutex_;
   std::shared_ptr<OpenImage> open_;
-  bool over_ = false;  // nobody takes requests any more
+  bool over_ = false;  // no requests are taken any more
   std::string why_over_;
   ErrorKind kind_over_ = ErrorKind::kIo;
 };

@@ -19,7 +19,7 @@
 namespace cairn::rbd {
 namespace {
 
-// How often a cancellation is looked for.
+// How often it is checked for a cancellation.
 constexpr auto kMoment = std::chrono::milliseconds(100);
 
 struct Call {

@@ -12,7 +12,7 @@ class CancelSource;
 namespace cairn::rbd {
 
 // Runs WORK on a thread of its own and waits for its end; throws what it throws. When CHECK throws,
-// or after LIMIT with ETIMEDOUT, nobody waits any more: WORK must own all that it touches. Blocks.
+// or after LIMIT with ETIMEDOUT, nothing waits any more: WORK must own all that it touches. Blocks.
 void call_library(std::function<void()> work, std::chrono::steady_clock::duration limit,
                   const std::function<void()>& check);
 

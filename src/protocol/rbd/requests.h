@@ -51,7 +51,7 @@ class Request {
   const bool thick_;
   std::unique_ptr<std::byte[]> bytes_;
   std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::time_point::max();
-  // Set by the first of the answer and of who gives up waiting, then read by who waits.
+  // Set by the first of the answer and of what gives up waiting, then read by what waits.
   std::atomic<bool> decided_{false};
   int64_t result_ = 0;
   std::exception_ptr error_;
@@ -62,7 +62,7 @@ class Request {
 };
 
 // The requests of all images that the library has not answered. The library gets a number for each,
-// so that an answer which comes twice, or when nobody waits any more, does no harm.
+// so that an answer which comes twice, or when nothing waits any more, does no harm.
 class Flights {
  public:
   static Flights& all();
@@ -72,7 +72,7 @@ class Flights {
   std::shared_ptr<Request> take(uint64_t number);
   // Ends the waiting for requests of OWNER whose deadline is before NOW.
   void give_up(const void* owner, std::chrono::steady_clock::time_point now, const Error& why);
-  // Bytes of requests that nobody waits for any more.
+  // Bytes of requests that nothing waits for any more.
   uint64_t lost_bytes() const { return lost_bytes_.load(std::memory_order_relaxed); }
   // Called by the library.
   static void on_answer(rbd_completion_t completion, void* number);

@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kMostAnswerBytes = 1 << 20;
 constexpr auto kLongestAskedWait = std::chrono::seconds(60);
 
-// Resumes who waits for one request, on its own worker.
+// Resumes what waits for one request, on its own worker.
 struct Wait {
   std::unique_ptr<Request> request = nullptr;
   Worker* home = nullptr;

@@ -10,7 +10,7 @@
 
 namespace cairn::s3 {
 
-// Who asks. Without an access key requests are not signed.
+// The account that asks. Without an access key requests are not signed.
 struct Credentials {
   std::string access_key, secret_key;
   std::string session_token;  // of temporary keys; else empty

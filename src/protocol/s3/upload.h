@@ -81,7 +81,7 @@ class Upload : public ByteSink {
   std::vector<std::string> etags_;  // by their number, from 1 on
   std::vector<Bytes> spare_;        // buffers of parts that were sent
   std::exception_ptr error_;
-  size_t enough_ = 0;  // who waits goes on when so many are on their way
+  size_t enough_ = 0;  // what waits continues when so many are on their way
   Worker* home_ = nullptr;
   std::coroutine_handle<> waiter_;
 

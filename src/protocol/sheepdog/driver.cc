@@ -37,7 +37,7 @@ const OptionSchema kCreateOptions = {
 struct Description {
   Target target;
   VdiName vdi;
-  std::string name;  // as people know it
+  std::string name;  // as it is shown
 };
 
 Description describe(const Context& context, Options& options) {

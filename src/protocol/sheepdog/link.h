@@ -11,7 +11,7 @@
 
 namespace cairn::sheepdog {
 
-// Where a cluster is reached, and how long its silence is borne.
+// Where a cluster is reached, and for how long it may be silent.
 struct Target {
   std::vector<SocketAddress> servers;  // daemons of one cluster, in the order of their use
   std::chrono::milliseconds timeout{30'000};

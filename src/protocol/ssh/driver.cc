@@ -70,7 +70,7 @@ std::string local_user() {
 
 struct Description {
   Target target;
-  std::string name;  // as people know it
+  std::string name;  // as it is shown
 };
 
 void check_port(const std::string& port, const char* otherwise) {

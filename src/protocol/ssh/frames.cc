@@ -106,7 +106,7 @@ TransferLimits parse_limits(ByteSpan reply) {
   const uint64_t packet = reader.u64();
   const uint64_t read = reader.u64();
   const uint64_t write = reader.u64();
-  // 0 means that the server does not say. A frame has some bytes beside the data.
+  // 0 means that the server does not say. A frame has some bytes besides the data.
   constexpr uint64_t kLeast = 4 << 10, kMost = 255 << 10, kBeside = 1024;
   const TransferLimits usual;
   const uint64_t room = packet > kBeside ? packet - kBeside : kMost;

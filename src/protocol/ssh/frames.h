@@ -77,7 +77,7 @@ class FrameReader {
   ByteSpan rest_;
 };
 
-// What the server announced: the extensions with their data, by name. BYTES begins behind the type.
+// What the server announced: the extensions with their data, by name. BYTES begins after the type.
 // Throws kIo.
 std::map<std::string, std::string> parse_version(ByteSpan bytes);
 

@@ -8,7 +8,7 @@
 namespace cairn::ssh {
 namespace {
 
-// How often a cancellation is looked for while something is under way.
+// How often it is checked for a cancellation while something is under way.
 constexpr int kMomentMs = 150;
 // Enough for 2 ms at several Gbit/s; a window's worth of memory.
 constexpr size_t kMostFlying = 4 << 20;

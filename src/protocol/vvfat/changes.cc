@@ -51,7 +51,7 @@ class Comparison {
       if (!result_.is_new(i)) continue;
       const Entry& entry = now_.entries[i];
       const auto found = by_cluster_.find(entry.first_cluster);
-      // A place that was given up and written anew says nothing while the name is there.
+      // A place that was given up and written again says nothing while the name is there.
       const bool reused = written_(entry.first_cluster) && by_name(i) != kNoEntry;
       if (found != by_cluster_.end() && result_.is_gone(found->second) && !reused &&
           same_kind(old_.entries[found->second], entry))
@@ -225,7 +225,7 @@ class Refusal {
   const Tree& old_;
   const Tree& now_;
   const Changes& changes_;
-  std::unordered_set<std::string> names_;  // by their folder
+  std::unordered_set<std::string> names_;  // by their directory
 };
 
 }  // namespace

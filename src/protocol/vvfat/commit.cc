@@ -108,7 +108,7 @@ void Commit::check_free(uint32_t i) {
 }
 
 void Commit::check_host() {
-  // Children first: a folder may go when all that it holds goes.
+  // Children first: a directory may go when all that it holds goes.
   for (uint32_t i = static_cast<uint32_t>(old_.entries.size()); i-- > 1;) {
     const Entry& old = old_.entries[i];
     const uint32_t now = changes_.now_of[i];
@@ -129,7 +129,7 @@ void Commit::check_host() {
 
 void Commit::open_staging() {
   if (staging_made_) return;
-  // Nobody else looks at contents before they have the mode of their file.
+  // No other user reads contents before they have the mode of their file.
   folder_.make_folder(kStaging, 0700);
   staging_made_ = true;
 }
@@ -151,7 +151,7 @@ void Commit::staged(uint32_t now, const OwnFd& file) {
     // Only the administrator may give files away; who may not owns both.
     if (::fchown(file.get(), status.st_uid, status.st_gid) != 0 && errno != EPERM)
       throw Error::system(errno, path);
-    // What a guest wrote runs with nobody's rights but those of who runs it.
+    // What a guest wrote runs with no rights but those of the user who runs it.
     if (::fchmod(file.get(), status.st_mode & 0777) != 0) throw Error::system(errno, path);
   }
   const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
@@ -224,7 +224,7 @@ void Commit::plan() {
   go_to(staging(), {.parent = 0, .name = kStaging});
   for (uint32_t i = 1; i < old_.entries.size(); ++i)
     if (!stays_[i]) go_to(i, {.parent = old_.entries[i].parent, .name = old_.entries[i].name});
-  // Folders stand before what they hold: where something goes is there already.
+  // Directories come before what they hold: where something goes is there already.
   for (uint32_t i = 1; i < now_.entries.size(); ++i) {
     const Entry& entry = now_.entries[i];
     const Thing thing = thing_of(i);
@@ -249,7 +249,7 @@ void Commit::plan() {
   for (uint32_t i = 1; i < old_.entries.size(); ++i) {
     const uint32_t parent = old_.entries[i].parent;
     if (!changes_.is_gone(i) || stays_[i] || places_[i].parent == staging()) continue;
-    if (changes_.is_gone(parent)) continue;  // went with its folder
+    if (changes_.is_gone(parent)) continue;  // went with its directory
     put_aside(i);
   }
 }

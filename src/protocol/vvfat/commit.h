@@ -15,7 +15,7 @@ namespace cairn::vvfat {
 
 // Brings a guest's changes to the host, all or none:
 //  1. what they touch is as it was when host and guest last agreed;
-//  2. new contents are written and flushed below kStagingName, where nobody sees them;
+//  2. new contents are written and flushed below kStagingName, where no program expects them;
 //  3. the list of all steps that follow is written and flushed there too;
 //  4. the steps, of which each moves one thing to where nothing is; what is replaced or gone ends
 //     below kStagingName. When one fails, those before it are undone;
@@ -23,7 +23,7 @@ namespace cairn::vvfat {
 // undo_interrupted() takes back what 4 had done when the program was killed.
 //
 // All of it blocks. The order of calls is check_host(), stage() of every entry that
-// needs_content(), apply(). One that is destroyed before apply() leaves nothing behind.
+// needs_content(), apply(). One that is destroyed before apply() leaves no trace.
 class Commit {
  public:
   // OLD and NOW are those of CHANGES, and stay while this does.
@@ -34,14 +34,14 @@ class Commit {
   ~Commit();
 
   // Throws kDenied when something is in the way. Files that both sides changed become conflicting
-  // and are left out, which is told of; files that are gone on the host as well are forgotten.
+  // and are left out, with a warning; files that are gone on the host as well are forgotten.
   void check_host();
   bool needs_content(uint32_t now) const { return changes_.content[now]; }
   // An empty file for the bytes of the entry NOW.
   OwnFd stage(uint32_t now);
   // FILE holds them.
   void staged(uint32_t now, const OwnFd& file);
-  // Afterwards NOW tells what is on the host. Throws; then the host is as before.
+  // Afterwards NOW has what is on the host. Throws; then the host is as before.
   void apply();
 
  private:

@@ -53,8 +53,8 @@ class VvfatDriver : public Driver {
                 .open_options = kOpenOptions}) {}
   bool shapes_disk(std::string_view) const override { return true; }
 
-  // fat:word:…:folder. As QEMU does, words that nobody knows are passed over, and one letter in
-  // front of the last colon is a drive that belongs to the folder.
+  // fat:word:…:directory. As QEMU does, unknown words are passed over, and one letter before
+  // the last colon is a drive that belongs to the directory.
   void parse_filename(std::string_view filename, Options& options) const override {
     size_t split = filename.rfind(':');
     if (split == std::string_view::npos || !filename.starts_with("fat:"))

@@ -37,7 +37,7 @@ class Table {
   }
   bool ends_chain(uint32_t value) const { return value >= geometry_.end_of_chain() - 7; }
   bool is_bad(uint32_t value) const { return value == geometry_.end_of_chain() - 8; }
-  // The first cluster that is taken and belongs to nobody; 0: there is none.
+  // The first cluster that is taken and belongs to no file; 0: there is none.
   uint32_t lost() const {
     for (uint32_t n = 2; n < used_.size(); ++n) {
       if (used_[n]) continue;

@@ -48,7 +48,7 @@ OwnFd HostFolder::open(const std::string& relative, int flags, Links links, unsi
 }
 
 void HostFolder::lock() const {
-  // Where folders cannot be locked nobody can be kept out.
+  // Where directories cannot be locked no other process can be kept out.
   if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
     throw Error(ErrorKind::kLocked, path_ + " is shown as a disk that can be written already");
 }

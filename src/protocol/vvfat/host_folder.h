@@ -11,26 +11,27 @@ struct stat;
 
 namespace cairn::vvfat {
 
-// A folder of the host, and the only way to what lies in it: the kernel resolves every path beneath
-// it (openat2, RESOLVE_BENEATH), whatever links there are and whoever moves them meanwhile.
+// A directory of the host, and the only way to what is in it: the kernel resolves every path
+// beneath it (openat2, RESOLVE_BENEATH), whatever links there are and whatever moves them
+// meanwhile.
 class HostFolder {
  public:
-  // Throws with QEMU's words when PATH is no folder that may be read.
+  // Throws with QEMU's words when PATH is no directory that may be read.
   explicit HostFolder(std::string path);
 
   const std::string& path() const { return path_; }
   int fd() const { return fd_.get(); }
-  // RELATIVE as people know it.
+  // RELATIVE as it is shown.
   std::string full_path(const std::string& relative) const;
 
   enum class Links : bool { kRefuse, kFollow };
-  // As open(2) of RELATIVE (empty: the folder itself). Without a descriptor errno tells why: EXDEV
-  // when a link leads outside, ELOOP for a link that is refused.
+  // As open(2) of RELATIVE (empty: the directory itself). Without a descriptor errno says why:
+  // EXDEV when a link leads outside, ELOOP for a link that is refused.
   OwnFd open(const std::string& relative, int flags, Links links, unsigned mode = 0) const;
-  // What the folder RELATIVE holds. Throws with QEMU's words, also for more than MOST.
+  // What the directory RELATIVE holds. Throws with QEMU's words, also for more than MOST.
   std::vector<std::string> names_in(const std::string& relative, Links links, size_t most) const;
 
-  // Changes of what lies in the folder. None of them follows a link or overwrites anything; all
+  // Changes of what is in the directory. None of them follows a link or overwrites anything; all
   // throw what the system says, naming RELATIVE.
   //
   // No second program may make such changes at the same time: throws kLocked.
@@ -40,14 +41,14 @@ class HostFolder {
   void move(const std::string& from, const std::string& to) const;
   // As lstat(2); false when nothing is there.
   bool look_at(const std::string& relative, struct stat& status) const;
-  // A file, a link, or a folder with all that it holds; fine when it is not there.
+  // A file, a link, or a directory with all that it holds; fine when it is not there.
   void remove(const std::string& relative) const;
   void set_written(const std::string& relative, int64_t seconds) const;
   // All that was changed is on stable storage.
   void flush() const;
 
  private:
-  // The folder in which RELATIVE is, and its name there.
+  // The directory in which RELATIVE is, and its name there.
   std::pair<OwnFd, std::string> place_of(const std::string& relative) const;
   std::string path_;
   OwnFd fd_;

@@ -23,7 +23,7 @@ uint64_t clusters_of(const Tree& tree, const Geometry& g) {
   return sum;
 }
 
-// As large as QEMU's disk, or what the folder takes and a quarter more, for a guest to write.
+// As large as QEMU's disk, or what the directory takes and a quarter more, for a guest to write.
 Geometry choose_fat32(const ImageOptions& options, const Tree& tree) {
   Geometry g;
   g.type = FatType::k32;
@@ -219,7 +219,7 @@ void Image::read_reserved(uint64_t offset, MutableByteSpan out) const {
   }
 }
 
-// Bytes of the table from OFFSET on, made from the runs: a chain is the numbers behind each other.
+// Bytes of the table from OFFSET on, made from the runs: a chain is the numbers in a row.
 void Image::read_table(uint64_t offset, MutableByteSpan out) const {
   const Geometry& g = geometry_;
   const uint64_t bits = static_cast<uint64_t>(g.type);
@@ -234,7 +234,7 @@ void Image::read_table(uint64_t offset, MutableByteSpan out) const {
     if (run == runs_.end() || n < run->first) return 0;
     return n + 1 == run->first + run->count ? g.end_of_chain() : n + 1;
   };
-  // Nibbles, so that one loop serves all widths; most of it is skipped behind the last cluster.
+  // Nibbles, so that one loop serves all widths; most of it is skipped after the last cluster.
   const uint32_t last = runs_.empty() ? 1 : runs_.back().first + runs_.back().count - 1;
   std::memset(out.data(), 0, out.size());
   const uint64_t nibbles = bits / 4;

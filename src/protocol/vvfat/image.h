@@ -17,7 +17,7 @@ struct ImageOptions {
   unsigned fat_type = 0;         // 12, 16, 32; 0: what suits the disk
   bool floppy = false;
   std::string label = "QEMU VVFAT";
-  // FAT32 only; nothing: as large as the folder asks for.
+  // FAT32 only; nothing: as large as the directory asks for.
   std::optional<uint64_t> disk_bytes;
   std::optional<uint64_t> cluster_bytes;
 };
@@ -25,15 +25,15 @@ struct ImageOptions {
 // Throws kInvalid for combinations that make no file system. The size of a FAT32 follows from TREE.
 Geometry choose_geometry(const ImageOptions& options, const Tree& tree);
 
-// COUNT clusters from FIRST on hold a file or folder.
+// COUNT clusters from FIRST on hold a file or directory.
 struct ClusterRun {
   uint32_t first = 0;
   uint32_t count = 0;
   uint32_t entry = 0;  // of Tree::entries
-  uint32_t skip = 0;   // clusters of the file in front of these
+  uint32_t skip = 0;   // clusters of the file before these
 };
 
-// Everything on the disk but the bytes of files, as it was when the folder was read. Does not
+// Everything on the disk but the bytes of files, as it was when the directory was read. Does not
 // change afterwards; any number of threads may read.
 class Image {
  public:
@@ -42,11 +42,12 @@ class Image {
         const ImageOptions& options, const std::function<void(std::string_view)>& warn);
 
   const Geometry& geometry() const { return geometry_; }
-  // Every file and folder that has clusters, in their order; without gaps from the first one on.
+  // Every file and directory that has clusters, in their order; without gaps from the first one on.
   const std::vector<ClusterRun>& runs() const { return runs_; }
-  // What lies in front of the clusters: OUT must not reach beyond Geometry::data_offset().
+  // What is before the clusters: OUT must not reach beyond Geometry::data_offset().
   void read_front(uint64_t offset, MutableByteSpan out) const;
-  // The directory of the folder that is entry ENTRY; zeroes follow it up to the end of its cluster.
+  // The entries, as FAT has them, of the directory that is entry ENTRY; zeroes follow it up to the
+  // end of its cluster.
   ByteSpan directory(uint32_t entry) const;
 
  private:
@@ -60,7 +61,7 @@ class Image {
   std::vector<ClusterRun> runs_;
   std::vector<std::pair<uint64_t, Sector>> reserved_;  // by sector; others are zero
   std::vector<std::byte> directories_;
-  // Of the entries that are folders: where in directories_ it begins, and how long it is.
+  // Of the entries that are directories: where in directories_ it begins, and how long it is.
   std::vector<std::pair<size_t, size_t>> places_;
 };
 

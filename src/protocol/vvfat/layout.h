@@ -19,8 +19,8 @@ constexpr size_t kLabelBytes = 11;
 
 enum class FatType : uint8_t { k12 = 12, k16 = 16, k32 = 32 };
 
-// Where everything is. FAT12 and FAT16 lie as QEMU lays them, so that what both show differs in the
-// order of names only.
+// Where everything is. FAT12 and FAT16 are laid out as QEMU does it, so that what both show differs
+// in the order of names only.
 struct Geometry {
   FatType type = FatType::k16;
   bool floppy = false;
@@ -32,7 +32,7 @@ struct Geometry {
   uint32_t reserved_sectors = 1;
   uint32_t fat_sectors = 0;      // of each of the two tables
   uint32_t root_entries = 0;     // 0: the root is a chain of clusters
-  uint32_t usable_clusters = 0;  // what a folder may fill
+  uint32_t usable_clusters = 0;  // what a directory may fill
   uint32_t clusters = 0;         // what a file system driver finds: numbers 2 to clusters + 1
 
   static Geometry disk(FatType type);  // FAT12 or FAT16
@@ -64,14 +64,14 @@ using Sector = std::array<std::byte, kSectorBytes>;
 Sector encode_mbr(const Geometry& geometry);
 // Of LABEL the first 11 bytes count.
 Sector encode_boot_sector(const Geometry& geometry, std::string_view label);
-// The sector that tells how much is free; FAT32 only.
+// The sector that says how much is free; FAT32 only.
 Sector encode_fs_info(uint32_t free_clusters, uint32_t next_free);
 
 // A moment as directories keep it: steps of two seconds from 1980 to 2107, without a zone.
 struct DosTime {
   uint16_t date = 0;
   uint16_t time = 0;
-  // Of seconds since 1970 on the local clock; clamped to what can be told.
+  // Of seconds since 1970 on the local clock; clamped to what FAT can hold.
   static DosTime from_local(int64_t local_seconds);
   // Seconds since 1970 on the local clock; parts that make no date are clamped.
   int64_t to_local() const;
@@ -90,7 +90,7 @@ constexpr uint8_t kArchive = 0x20;
 
 struct DirectoryEntry {
   // What the first byte of a slot says instead of a name.
-  static constexpr uint8_t kEnd = 0x00;  // this slot and those behind it were never used
+  static constexpr uint8_t kEnd = 0x00;  // this slot and those after it were never used
   static constexpr uint8_t kDeleted = 0xe5;
   static constexpr uint8_t kForE5 = 0x05;  // the name begins with the character 0xe5
   // Of case_flags: how Windows NT says that a part of the short name is meant in lower case.

@@ -23,7 +23,7 @@ constexpr std::u16string_view kCodePage =
     u"αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0";
 static_assert(kCodePage.size() == 128);
 
-// The next code point of TEXT at AT, which moves behind it; nothing (and one byte on) when the
+// The next code point of TEXT at AT, which moves past it; nothing (and one byte on) when the
 // bytes are no UTF-8.
 std::optional<char32_t> next_code_point(std::string_view text, size_t& at) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };

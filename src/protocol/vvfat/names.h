@@ -44,7 +44,7 @@ struct MangledName {
 };
 MangledName mangle(std::string_view host_name);
 
-// The short names of one folder.
+// The short names of one directory.
 class ShortNames {
  public:
   // False when NAME is taken already.

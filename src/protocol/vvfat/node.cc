@@ -21,13 +21,13 @@ void zero(MutableByteSpan out) {
   if (!out.empty()) std::memset(out.data(), 0, out.size());
 }
 
-// The first byte behind everything that the disk holds.
+// The first byte after everything that the disk holds.
 uint64_t end_of_content(const Geometry& g, const std::vector<ClusterRun>& runs) {
   if (runs.empty()) return g.data_offset();
   return g.cluster_offset(runs.back().first + runs.back().count);
 }
 
-// The run that holds CLUSTER, or the first one behind it.
+// The run that holds CLUSTER, or the first one after it.
 std::vector<ClusterRun>::const_iterator run_at(const std::vector<ClusterRun>& runs,
                                                uint32_t cluster) {
   return std::partition_point(runs.begin(), runs.end(), [cluster](const ClusterRun& run) {

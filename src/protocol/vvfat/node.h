@@ -1,9 +1,9 @@
-// src/protocol/vvfat: a folder of the host, shown as a disk with a FAT file system. layout.h holds
-// the structures of FAT as pure types, names.h turns names of the host into those of FAT and back,
-// host_folder.h reaches what is in the folder and nothing else, tree.h reads it, image.h lays it
-// out on the disk, node.h is the open disk; driver.cc registers it. What a guest writes:
+// src/protocol/vvfat: a directory of the host, shown as a disk with a FAT file system. layout.h
+// holds the structures of FAT as pure types, names.h turns names of the host into those of FAT and
+// back, host_folder.h reaches what is in the directory and nothing else, tree.h reads it, image.h
+// lays it out on the disk, node.h is the open disk; driver.cc registers it. What a guest writes:
 // write_node.h takes it, guest.h reads it as a file system, changes.h finds out what was done, and
-// commit.h does that to the folder. May include src/block and below.
+// commit.h does that to the directory. May include src/block and below.
 #pragma once
 
 #include <functional>
@@ -24,16 +24,16 @@
 
 namespace cairn::vvfat {
 
-// What a folder looked like when it was opened.
+// What a directory looked like when it was opened.
 struct Snapshot {
   HostFolder folder;
   Tree tree;
   Image image;
 };
 
-// The disk. Its structure stays as it was when the folder was read; the bytes of files are read
+// The disk. Its structure stays as it was when the directory was read; the bytes of files are read
 // from the host when they are asked for. What a file lost meanwhile reads as zeroes, and a file
-// that became another one is told of, once.
+// that became another one is reported, once.
 class VvfatNode : public Node, public ImageInfo, public StorageUse {
  public:
   using Capabilities = CapabilityList<ImageInfo, StorageUse>;
@@ -43,9 +43,9 @@ class VvfatNode : public Node, public ImageInfo, public StorageUse {
   const Snapshot& snapshot() const { return *snapshot_; }
   // The file to which CLUSTER belongs; null when there is none. Until follow() is called.
   const Entry* file_at(uint32_t cluster) const;
-  // Calls CHANGE, which makes the folder what TREE says, while nobody reads; from then on the bytes
-  // of files are found by TREE, and directories and the structure are nowhere: those must lie in a
-  // layer above. What CHANGE throws leaves all as it was. Blocks.
+  // Calls CHANGE, which makes the directory what TREE says, while no request reads; from then on
+  // the bytes of files are found by TREE, and directories and the structure are nowhere: those must
+  // be in a layer above. What CHANGE throws leaves all as it was. Blocks.
   void follow(Tree& tree, const std::function<void()>& change);
 
   void set_name(std::string name) { set_filename(std::move(name)); }

@@ -24,7 +24,7 @@ constexpr size_t kMaxEntries = 4'000'000;
 constexpr size_t kMaxWarnings = 20;
 constexpr size_t kMaxThreads = 8;
 
-// How far the clock on the wall is ahead of UTC.
+// How many seconds the local clock is ahead of UTC.
 int64_t distance_at(int64_t seconds) {
   const time_t moment = seconds;
   struct tm local = {};
@@ -58,7 +58,7 @@ void describe(Entry& entry, const struct stat& status, LocalClock& clock) {
   entry.written = clock(status.st_mtim.tv_sec);
 }
 
-// Reads one folder. Several may run at the same time: the tree does not change meanwhile.
+// Reads one directory. Several may run at the same time: the tree does not change meanwhile.
 class FolderScan {
  public:
   FolderScan(const HostFolder& folder, const ScanRequest& request, const Tree& tree, uint32_t index)
@@ -97,7 +97,7 @@ class FolderScan {
     children_.reserve(names.size());
     for (std::string& name : names) {
       struct stat status = {};
-      // What went since the folder was listed was not there when it was looked at.
+      // What went since the directory was listed was not there when it was examined.
       if (::fstatat(fd.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
       Entry entry;
       entry.parent = index_;
@@ -125,7 +125,7 @@ class FolderScan {
                 " names need more than the 65536 slots that a directory has on FAT.");
   }
 
-  // What a link in the folder leads to; false when it is not shown.
+  // What a link in the directory leads to; false when it is not shown.
   bool follow(const std::string& path, struct stat& status) {
     const OwnFd target = folder_.open(path, O_PATH, HostFolder::Links::kFollow);
     if (!target) {
@@ -261,7 +261,7 @@ class Scanner {
     LocalClock clock;
     describe(root, status, clock);
     tree_.entries.push_back(std::move(root));
-    // Folder by folder, and those that lie equally deep together.
+    // Directory by directory, and those that are equally deep together.
     for (size_t begin = 0; begin < tree_.entries.size();) {
       std::vector<FolderScan> scans;
       for (const size_t end = tree_.entries.size(); begin < end; ++begin)

@@ -24,29 +24,30 @@ struct FileStamp {
   bool operator==(const FileStamp&) const = default;
 };
 
-// Clusters behind each other on the disk.
+// Clusters in a row on the disk.
 struct ClusterPiece {
   uint32_t first = 0;
   uint32_t count = 0;
   bool operator==(const ClusterPiece&) const = default;
 };
 
-// Something in the folder: a file, a folder, or what is neither and is shown as an empty file.
+// Something in the directory: a file, a directory, or what is neither and is shown as an empty
+// file.
 struct Entry {
   enum class Kind : uint8_t { kFolder, kFile, kSpecial };
 
-  std::string name;  // on the host; empty: the folder that is shown
+  std::string name;  // on the host; empty: the directory that is shown
   uint32_t parent = 0;
   Kind kind = Kind::kFile;
   bool linked = false;           // a symbolic link, or below one
-  bool write_protected = false;  // nobody has the permission to write
+  bool write_protected = false;  // no user has the permission to write
   bool conflicting = false;      // changed on the host and by the guest: is left as it is
   FileStamp stamp;
   DosTime created;
   DosTime written;
   std::u16string shown;  // the long name; empty: there is only the short one
   ShortName short_name{};
-  // Folders: what they hold stands together in Tree::entries.
+  // Directories: what they hold is together in Tree::entries.
   uint32_t first_child = 0;
   uint32_t children = 0;
   uint32_t slots = 0;  // of the directory
@@ -64,11 +65,11 @@ struct Entry {
   uint64_t bytes() const { return kind == Kind::kFile ? stamp.bytes : 0; }
 };
 
-// What the folder holds, breadth first: entry 0 is the folder itself. In each folder names stand in
-// the order of their bytes, so that the same folder gives the same disk.
+// What the directory holds, breadth first: entry 0 is the directory itself. In each directory names
+// are in the order of their bytes, so that the same directory gives the same disk.
 struct Tree {
   std::vector<Entry> entries;
-  // Relative to the folder.
+  // Relative to the directory.
   std::string path_of(uint32_t index) const;
 };
 
@@ -84,9 +85,9 @@ struct ScanRequest {
   std::function<void(std::string_view)> warn;
 };
 
-// Reads FOLDER, and nothing outside of it: links that lead out, nowhere or in circles are left out
-// and told of. Blocks. Throws with QEMU's words when a folder cannot be read or a file is too
-// large.
+// Reads a directory, and nothing outside of it: links that lead out, nowhere or in circles are left
+// out, with a warning. Blocks. Throws with QEMU's words when a directory cannot be read or a file
+// is too large.
 Tree scan(const HostFolder& folder, const ScanRequest& request);
 
 }  // namespace cairn::vvfat

@@ -21,7 +21,8 @@ constexpr auto kQuiet = std::chrono::seconds(2);
 constexpr size_t kStateByte = 37;
 constexpr size_t kStateByte32 = 65;
 
-// The structure of the disk does not follow what happens to the folder: it must lie in the overlay.
+// The structure of the disk does not follow what happens to the directory: it must be in the
+// overlay.
 Task<void> copy_directories(const VvfatNode& base, NodePtr overlay) {
   const Image& image = base.snapshot().image;
   const Geometry& g = image.geometry();

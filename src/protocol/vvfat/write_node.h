@@ -17,14 +17,14 @@ namespace cairn::vvfat {
 
 // The disk, for a guest to write. What it writes is kept in a temporary overlay. On a flush, when
 // nothing was written for a while, and on closing, the file system is read; when it is whole, what
-// it says is done to the folder (see Commit). The overlay keeps its content, so that the guest sees
-// what it has written whatever happens on the host.
+// it says is done to the directory (see Commit). The overlay keeps its content, so that the guest
+// sees what it has written whatever happens on the host.
 class VvfatWriteNode : public Node, public ImageInfo, public StorageUse {
  public:
   using Capabilities = CapabilityList<ImageInfo, StorageUse>;
 
-  // Over BASE, which nobody else uses. STRICT: closing fails when something that was written could
-  // not be brought to the folder; else that is only told.
+  // Over BASE, which nothing else uses. STRICT: closing fails when something that was written could
+  // not be brought to the directory; else there is only a warning.
   static Task<NodePtr> open(std::shared_ptr<VvfatNode> base, bool strict);
 
   VvfatWriteNode(std::shared_ptr<VvfatNode> base, NodePtr overlay, bool strict);
@@ -72,7 +72,7 @@ class VvfatWriteNode : public Node, public ImageInfo, public StorageUse {
   bool changed_ = false;           // anything was written since
   uint64_t writes_ = 0;
   std::string trouble_;    // why the last commit did nothing
-  std::string complaint_;  // the refusal that was told already
+  std::string complaint_;  // the refusal that was reported already
   std::shared_ptr<Watch> watch_;
 };
 

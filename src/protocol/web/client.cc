@@ -8,7 +8,7 @@
 namespace cairn::web {
 namespace {
 
-// How often a cancellation is looked for while something is under way.
+// How often it is checked for a cancellation while something is under way.
 constexpr int kCancelPeriodMs = 150;
 constexpr int kIdleMs = 60'000;
 

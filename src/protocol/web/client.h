@@ -49,7 +49,7 @@ class Client {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // CANCEL, when not null, is looked at several times a second.
+  // CANCEL, when not null, is checked several times a second.
   Client(unsigned connections, const CancelSource* cancel);
   ~Client();
   Client(const Client&) = delete;

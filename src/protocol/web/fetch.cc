@@ -8,7 +8,7 @@ namespace cairn::web {
 namespace {
 
 constexpr size_t kProgressBytes = 64 << 10;
-// Answers with some of the bytes that are borne for one piece.
+// How many answers with only some of the bytes are accepted for one piece.
 constexpr unsigned kMostPieces = 64;
 constexpr unsigned kMostRedirects = 10;
 constexpr unsigned kMostReturns = 5;
@@ -106,7 +106,7 @@ bool Fetch::body(ByteSpan bytes) {
 }
 
 Fetch::Body Fetch::judge() {
-  // What libcurl tells of a file by FTP looks like a body.
+  // What libcurl reports of a file by FTP looks like a body.
   if (file_.settings_.is_ftp()) return kind_ == Kind::kOpen ? Body::kSkip : Body::kTake;
   const unsigned status = response_.status;
   if (status < 200 || status > 299) return Body::kSkip;
@@ -348,7 +348,7 @@ void Fetch::changed() {
            .hint("Start again when it does not change any more."));
 }
 
-// Who waits may destroy this object at once.
+// What waits may destroy this object at once.
 void Fetch::complete() {
   const Finished finished = finished_;
   finished();

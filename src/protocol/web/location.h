@@ -5,7 +5,7 @@
 
 namespace cairn::web {
 
-// A URL with what it says about who asks taken out.
+// A URL with the user and the password taken out.
 struct Location {
   std::string url;       // without user and password
   std::string user;      // decoded
@@ -20,8 +20,8 @@ Location parse_url(std::string_view url);
 // URL with "***" in the place of its password, for messages and names.
 std::string masked(std::string_view url);
 
-// Whether both URLs reach the same server by the same scheme, so that what one may be told may be
-// told to the other. URLs without a user.
+// Whether both URLs reach the same server by the same scheme, so that what one may know the
+// other may know as well. URLs without a user.
 bool same_origin(std::string_view a, std::string_view b);
 
 }  // namespace cairn::web

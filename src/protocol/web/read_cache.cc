@@ -108,7 +108,7 @@ uint64_t ReadCache::next_begin(uint64_t offset) const {
   return after == segments_.end() ? size_ : after->first;
 }
 
-// BEGIN may be inside of a segment before it, END is not behind the next one.
+// BEGIN may be inside of a segment before it, END is not past the next one.
 ReadCache::SegmentPtr ReadCache::add(uint64_t begin, uint64_t end,
                                      std::vector<SegmentPtr>* started) {
   const auto after = segments_.upper_bound(end - 1);
@@ -185,7 +185,7 @@ void ReadCache::finished(Segment& segment) {
     self = found->second;
     segment.ready = true;
     segment.error = segment.fetch->error();
-    // Who reads there again tries again.
+    // A later read there tries again.
     if (segment.error) {
       held_ -= segment.bytes.size();
       segments_.erase(found);

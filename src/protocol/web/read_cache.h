@@ -18,7 +18,7 @@ class Worker;
 namespace cairn::web {
 
 // What was read of a remote file, and what will soon be. Short reads go through it, and what
-// follows one is fetched ahead when reads go on from byte to byte; long ones go straight to the
+// follows one is fetched ahead when reads continue from byte to byte; long ones go straight to the
 // caller's buffer. Its memory is bounded. From any worker.
 class ReadCache {
  public:
@@ -48,7 +48,7 @@ class ReadCache {
     uint64_t end() const { return begin + bytes.size(); }
   };
   using SegmentPtr = std::shared_ptr<Segment>;
-  // Readers that go on from where they were.
+  // Readers that continue from where they were.
   struct Stream {
     uint64_t next = UINT64_MAX;
     uint64_t window = 0;

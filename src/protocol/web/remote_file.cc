@@ -32,7 +32,7 @@ class Batch {
     handle_ = handle;
     pending_ = fetches_.size();
     // The last of them may have ended before the loop has: then this object is still there, since
-    // who waits is resumed on this thread.
+    // what waits is resumed on this thread.
     for (const auto& fetch : fetches_) fetch->start();
   }
   // Throws what the first one threw.

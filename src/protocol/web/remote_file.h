@@ -126,7 +126,7 @@ class RemoteFile {
   // Whether bytes from any place can be asked for.
   bool ranges() const { return ranges_; }
   // Reads OUT.size() bytes inside of the file, in several pieces at once when they are many. Throws
-  // kIo when the server refuses, lies or has another file by now.
+  // kIo when the server refuses, contradicts itself or has another file by now.
   Task<void> read(uint64_t offset, MutableByteSpan out);
   // Reads the file from its first byte to its last.
   Task<void> read_all(std::function<void(ByteSpan)> sink);
