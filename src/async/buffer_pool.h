@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "async/sync.h"
-#include "base/buffer.h"
+#include "base/large_buffer.h"
 
 namespace cairn {
 
@@ -35,7 +35,7 @@ class BufferPool {
     friend class BufferPool;
     explicit Loan(BufferPool* pool) : pool_(pool) {}
     BufferPool* pool_ = nullptr;
-    AlignedBuffer buffer_;
+    LargeBuffer buffer_;
   };
 
   BufferPool(size_t bytes, unsigned count) : bytes_(bytes), free_(count) { idle_.reserve(count); }
@@ -52,12 +52,12 @@ class BufferPool {
         idle_.pop_back();
       }
     }
-    if (loan.buffer_.size() == 0) loan.buffer_ = AlignedBuffer(bytes_);
+    if (loan.buffer_.size() == 0) loan.buffer_ = LargeBuffer(bytes_);
     co_return loan;
   }
 
  private:
-  void take_back(AlignedBuffer buffer) {
+  void take_back(LargeBuffer buffer) {
     {
       const std::lock_guard lock(state_);
       idle_.push_back(std::move(buffer));
@@ -68,7 +68,7 @@ class BufferPool {
   const size_t bytes_;
   Semaphore free_;
   std::mutex state_;
-  std::vector<AlignedBuffer> idle_;
+  std::vector<LargeBuffer> idle_;
 };
 
 }  // namespace cairn

@@ -28,7 +28,7 @@ constexpr uint64_t kConvertUnitBytes = 512 << 10;
 constexpr unsigned kRemoteRequests = 32;
 constexpr uint64_t kConvertRemoteUnitBytes = 2 << 20;
 constexpr uint64_t kRemoteOwnBytes = 256 << 10;
-constexpr uint64_t kRemoteBytes = 32 << 20;  // of the large ones
+constexpr uint64_t kRemoteBytes = 16 << 20;  // of the large ones
 constexpr uint64_t kShortestUnitBytes = 64 << 10;
 // Of zeroes: servers take no more in one request, and several requests go side by side.
 constexpr uint64_t kRemoteZeroBytes = 32 << 20;

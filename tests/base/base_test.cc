@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
 #include <vector>
+
+#include "base/large_buffer.h"
 
 namespace cairn {
 namespace {
@@ -111,6 +115,23 @@ TEST(Arith, OverflowIsNoResult) {
   EXPECT_EQ(checked_mul(3, 4), 12u);
   EXPECT_EQ(align_up(513, 512), 1024u);
   EXPECT_EQ(div_ceil(UINT64_MAX, 512), UINT64_MAX / 512 + 1);
+}
+
+TEST(LargeBuffer, IsAlignedZeroAndMoves) {
+  for (const size_t size : {size_t{1}, size_t{4096}, size_t{2} << 20, (size_t{4} << 20) + 1}) {
+    LargeBuffer buffer(size);
+    const MutableByteSpan bytes = buffer.span();
+    ASSERT_EQ(bytes.size(), size);
+    const auto place = reinterpret_cast<uintptr_t>(bytes.data());
+    EXPECT_TRUE(is_aligned(place, size == 2 << 20 ? 2 << 20 : 4096)) << size;
+    EXPECT_TRUE(is_zero(bytes));
+    std::fill(bytes.begin(), bytes.end(), std::byte{7});
+    LargeBuffer other(std::move(buffer));
+    EXPECT_EQ(other.span().data(), bytes.data());
+    buffer = std::move(other);
+    EXPECT_EQ(buffer.span().back(), std::byte{7});
+  }
+  EXPECT_TRUE(LargeBuffer().span().empty());
 }
 
 }  // namespace

@@ -11,9 +11,11 @@ namespace {
 
 constexpr uint64_t kBlockBytes = 64 << 10;    // the least that is fetched
 constexpr uint64_t kDirectBytes = 256 << 10;  // reads from here on need no cache
-constexpr uint64_t kMostAhead = 16 << 20;
-constexpr uint64_t kMostHeld = 32 << 20;
+constexpr uint64_t kMostAhead = 8 << 20;
+constexpr uint64_t kMostHeld = 16 << 20;
 constexpr uint64_t kAheadPieceBytes = 2 << 20;
+// Who reads long pieces several at a time has a moment with a single one now and then.
+constexpr unsigned kAloneReads = 4;
 
 }  // namespace
 
@@ -40,9 +42,11 @@ void ReadCache::put(uint64_t offset, std::vector<std::byte> bytes) {
   const std::lock_guard lock(state_);
   auto segment = std::make_shared<Segment>();
   segment->begin = offset;
-  segment->bytes = std::move(bytes);
+  segment->size = bytes.size();
+  segment->bytes = std::make_unique_for_overwrite<std::byte[]>(bytes.size());
+  std::memcpy(segment->bytes.get(), bytes.data(), bytes.size());
   segment->ready = true;
-  held_ += segment->bytes.size();
+  held_ += segment->size;
   segments_.emplace(offset, std::move(segment));
 }
 
@@ -80,8 +84,8 @@ Task<void> ReadCache::read(uint64_t offset, MutableByteSpan out) {
         co_await Arrival{*this, *segment};
         if (segment->error) std::rethrow_exception(segment->error);
         const size_t skip = offset - segment->begin;
-        part = std::min(out.size(), segment->bytes.size() - skip);
-        std::memcpy(out.data(), segment->bytes.data() + skip, part);
+        part = std::min(out.size(), segment->size - skip);
+        std::memcpy(out.data(), segment->bytes.get() + skip, part);
       }
       offset += part;
       out = out.subspan(part);
@@ -115,12 +119,14 @@ ReadCache::SegmentPtr ReadCache::add(uint64_t begin, uint64_t end,
   if (after != segments_.begin()) begin = std::max(begin, std::prev(after)->second->end());
   auto segment = std::make_shared<Segment>();
   segment->begin = begin;
-  segment->bytes.resize(end - begin);
+  segment->size = end - begin;
+  segment->bytes = std::make_unique_for_overwrite<std::byte[]>(segment->size);
   segment->last_use = ++clock_;
   Segment* raw = segment.get();
-  segment->fetch = std::make_unique<Fetch>(file_, Fetch::Kind::kRange, begin, segment->bytes,
+  segment->fetch = std::make_unique<Fetch>(file_, Fetch::Kind::kRange, begin,
+                                           MutableByteSpan(segment->bytes.get(), segment->size),
                                            [this, raw] { finished(*raw); });
-  held_ += segment->bytes.size();
+  held_ += segment->size;
   segments_.emplace(begin, segment);
   started->push_back(segment);
   make_room();
@@ -142,7 +148,9 @@ void ReadCache::follow(uint64_t offset, uint64_t length, std::vector<SegmentPtr>
   stream->next = offset + length;
   stream->last_use = ++clock_;
   // Several long reads at once are ahead of each other already.
-  if (!goes_on || ahead == 0 || (length >= kDirectBytes && readers_ > 1)) return;
+  const bool is_long = length >= kDirectBytes;
+  stream->alone = is_long && readers_ == 1 && goes_on ? stream->alone + 1 : 0;
+  if (!goes_on || ahead == 0 || (is_long && stream->alone < kAloneReads)) return;
   read_ahead(stream->next, stream->window, started);
 }
 
@@ -169,7 +177,7 @@ void ReadCache::make_room() {
           (oldest == segments_.end() || at->second->last_use < oldest->second->last_use))
         oldest = at;
     if (oldest == segments_.end()) return;
-    held_ -= oldest->second->bytes.size();
+    held_ -= oldest->second->size;
     segments_.erase(oldest);
   }
 }
@@ -187,7 +195,7 @@ void ReadCache::finished(Segment& segment) {
     segment.error = segment.fetch->error();
     // A later read there tries again.
     if (segment.error) {
-      held_ -= segment.bytes.size();
+      held_ -= segment.size;
       segments_.erase(found);
     }
     waiters.swap(segment.waiters);

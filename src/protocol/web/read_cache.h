@@ -39,13 +39,15 @@ class ReadCache {
   // A piece of the file, in memory or on its way.
   struct Segment {
     uint64_t begin = 0;
-    std::vector<std::byte> bytes;
+    // Not filled with zeroes first: a segment that waits for its turn takes no memory.
+    std::unique_ptr<std::byte[]> bytes;
+    size_t size = 0;
     bool ready = false;
     std::exception_ptr error;
     std::vector<Waiter> waiters;
     std::unique_ptr<Fetch> fetch;
     uint64_t last_use = 0;
-    uint64_t end() const { return begin + bytes.size(); }
+    uint64_t end() const { return begin + size; }
   };
   using SegmentPtr = std::shared_ptr<Segment>;
   // Readers that continue from where they were.
@@ -53,6 +55,7 @@ class ReadCache {
     uint64_t next = UINT64_MAX;
     uint64_t window = 0;
     uint64_t last_use = 0;
+    unsigned alone = 0;  // long reads in a row, each of them the only one at its time
   };
   struct Arrival;
 

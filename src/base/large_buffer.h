@@ -1,0 +1,64 @@
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <new>
+#include <utility>
+
+#include "base/arith.h"
+#include "base/bytes.h"
+
+namespace cairn {
+
+// Memory for many bytes that are moved at a time: page-aligned, zeroes at first, given back to the
+// system when it goes. Large pages are asked for where it is a whole number of them: one page fault
+// takes the place of 512.
+class LargeBuffer {
+ public:
+  LargeBuffer() = default;
+  explicit LargeBuffer(size_t size) : size_(size) {
+    if (size == 0) return;
+    mapped_ = align_up(size, kPageBytes);
+    const bool large = mapped_ % kLargePageBytes == 0;
+    // The system aligns to small pages only: what is too much at both ends is given back.
+    const size_t more = large ? kLargePageBytes : 0;
+    void* const all =
+        ::mmap(nullptr, mapped_ + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED) throw std::bad_alloc();
+    data_ = static_cast<std::byte*>(all);
+    if (!large) return;
+    const size_t past = reinterpret_cast<uintptr_t>(all) % kLargePageBytes;
+    const size_t before = past == 0 ? 0 : kLargePageBytes - past;
+    if (before != 0) ::munmap(data_, before);
+    data_ += before;
+    if (before != more) ::munmap(data_ + mapped_, more - before);
+    // Without large pages it is slower.
+    ::madvise(data_, mapped_, MADV_HUGEPAGE);
+  }
+  LargeBuffer(LargeBuffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        mapped_(std::exchange(other.mapped_, 0)) {}
+  LargeBuffer& operator=(LargeBuffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(mapped_, other.mapped_);
+    return *this;
+  }
+  ~LargeBuffer() {
+    if (data_ != nullptr) ::munmap(data_, mapped_);
+  }
+
+  MutableByteSpan span() { return {data_, size_}; }
+  size_t size() const { return size_; }
+
+ private:
+  static constexpr size_t kPageBytes = 4096, kLargePageBytes = 2 << 20;
+
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  size_t mapped_ = 0;
+};
+
+}  // namespace cairn
