@@ -11,6 +11,12 @@
 #include "async/thread.h"
 
 namespace cairn {
+namespace {
+
+// Others go on with so many bytes while the thread takes the next ones.
+constexpr size_t kManyBytes = 64 << 10;
+
+}  // namespace
 
 struct LibraryThread::Opening {
   LibraryThread& thread;
@@ -42,6 +48,8 @@ void LibraryThread::stop() {
 }
 
 void LibraryThread::wake() {
+  // Many hand over something between two looks of the thread: one of them makes the call.
+  if (awake_.exchange(true)) return;
   const uint64_t one = 1;
   // The counter can only refuse when it is set.
   [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
@@ -50,6 +58,20 @@ void LibraryThread::wake() {
 void LibraryThread::take_wake() {
   uint64_t count = 0;
   [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof count);
+  // After the read: who writes from now on wakes the thread once more.
+  awake_.exchange(false);
+}
+
+void LibraryThread::resume(Worker& worker, std::coroutine_handle<> handle, size_t length) {
+  if (length >= kManyBytes)
+    worker.post(handle);
+  else
+    answered_.emplace_back(&worker, handle);
+}
+
+void LibraryThread::resume_all() {
+  for (const auto& [worker, handle] : answered_) worker->post(handle);
+  answered_.clear();
 }
 
 void LibraryThread::check_stop() const {
@@ -75,6 +97,7 @@ void LibraryThread::work() {
     }
   }
   finish(why, connected);
+  resume_all();
 }
 
 }  // namespace cairn

@@ -2,9 +2,12 @@
 
 #include <atomic>
 #include <coroutine>
+#include <cstddef>
 #include <exception>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "async/task.h"
 #include "base/error.h"
@@ -39,11 +42,17 @@ class LibraryThread {
   [[noreturn]] virtual void serve() = 0;
   virtual void finish(const Error& why, bool connected) = 0;
 
-  // Makes wake_fd() readable. From any thread.
+  // Makes wake_fd() readable, if it is not. From any thread.
   void wake();
   int wake_fd() const { return wake_.get(); }
-  // Makes it unreadable again.
+  // Makes it unreadable again. What was handed over before a wake() is looked for afterwards.
   void take_wake();
+  // Resumes HANDLE on WORKER: at once after LENGTH bytes that are many, else with the next
+  // resume_all(). A worker that is woken for each short answer costs more than the answers. Called
+  // on the thread.
+  void resume(Worker& worker, std::coroutine_handle<> handle, size_t length);
+  // Called before the thread waits; the last one, after finish(), is made by itself.
+  void resume_all();
   // Throws kCancelled when the thread is to end.
   void check_stop() const;
 
@@ -54,7 +63,9 @@ class LibraryThread {
   const std::string name_;
   const CancelSource* cancel_;
   OwnFd wake_;
+  std::atomic<bool> awake_{false};  // wake_ was written, or is about to be
   std::atomic<bool> stopping_{false};
+  std::vector<std::pair<Worker*, std::coroutine_handle<>>> answered_;  // the thread's own
   std::thread thread_;
   std::exception_ptr error_;
   Worker* opener_ = nullptr;
