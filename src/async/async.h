@@ -12,4 +12,5 @@
 #include "async/sync.h"
 #include "async/task.h"
 #include "async/task_group.h"
+#include "async/thread.h"
 #include "async/write_turns.h"

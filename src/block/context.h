@@ -17,6 +17,7 @@
 #include "block/profile.h"
 #include "block/rate_limit.h"
 #include "block/secrets.h"
+#include "block/server_watch.h"
 #include "crypto/key_budget.h"
 
 namespace cairn {
@@ -73,6 +74,8 @@ class Context {
     std::mutex taking_;
   };
   Unpacking unpacking;
+  // The servers of open images: who wants to say that one is waited for asks here.
+  Servers servers;
   // How fast all storage together is read and written: what protocols transfer. Null: no limit.
   std::unique_ptr<RateLimit> read_limit, write_limit;
   // Disks on servers are not opened: this process must not reach them.

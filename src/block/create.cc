@@ -323,7 +323,16 @@ class Creation {
                        .file = nullptr,
                        .backing_size = std::nullopt};
     check_reach(context_, *protocol_);
-    co_await protocol_->create(context_, std::move(bare));
+    std::shared_ptr<ServerWatch> server;
+    if (protocol_->traits().remote) {
+      Options place;
+      protocol_->parse_filename(written, place);
+      server = context_.servers.add(server_name(*protocol_, std::move(place)));
+    }
+    {
+      const ServerRequest waiting(server.get());
+      co_await protocol_->create(context_, std::move(bare));
+    }
     if (raw() && !protocol_->traits().fixed_size) co_return nullptr;
     OpenRequest empty;
     empty.filename = written;

@@ -62,6 +62,15 @@ Task<void> Node::read_limited(uint64_t offset, MutableByteSpan out) {
 }
 
 Task<void> Node::read_inside(uint64_t offset, MutableByteSpan out) {
+  return server_ ? read_watched(offset, out) : read_fitting(offset, out);
+}
+
+Task<void> Node::read_watched(uint64_t offset, MutableByteSpan out) {
+  const ServerRequest waiting(server_.get());
+  co_await read_fitting(offset, out);
+}
+
+Task<void> Node::read_fitting(uint64_t offset, MutableByteSpan out) {
   if (is_aligned(offset | out.size(), limits_.request_alignment) &&
       memory_fits(out.data(), limits_) &&
       (limits_.max_transfer == 0 || out.size() <= limits_.max_transfer))
@@ -110,6 +119,15 @@ Task<void> Node::write_marking(uint64_t offset, ByteSpan in, WriteFlags flags) {
 }
 
 Task<void> Node::write_inside(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  return server_ ? write_watched(offset, in, flags) : write_fitting(offset, in, flags);
+}
+
+Task<void> Node::write_watched(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  const ServerRequest waiting(server_.get());
+  co_await write_fitting(offset, in, flags);
+}
+
+Task<void> Node::write_fitting(uint64_t offset, ByteSpan in, WriteFlags flags) {
   if (detect_zeroes_ == DetectZeroes::kOff && !write_through_ && !flags.fua && !probed_raw_ &&
       limits_.request_alignment == 1 && memory_fits(in.data(), limits_) &&
       (limits_.max_transfer == 0 || in.size() <= limits_.max_transfer))
@@ -146,6 +164,7 @@ Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags
 }
 
 Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags) {
+  const ServerRequest waiting(server_.get());
   const bool wanted = flags.fua || write_through_;
   flags.fua = wanted && limits_.native_fua && !no_flush_;
   const bool stable = wanted && !flags.fua;
@@ -205,6 +224,7 @@ Task<void> Node::discard(uint64_t offset, uint64_t length) {
   check_range(offset, length);
   check_writable();
   if (!discard_unmap_) co_return;
+  const ServerRequest waiting(server_.get());
   const uint64_t unit = limits_.discard_alignment;
   const uint64_t begin = align_up(offset, unit);
   const uint64_t end =
@@ -222,6 +242,7 @@ Task<void> Node::discard(uint64_t offset, uint64_t length) {
 
 Task<void> Node::flush() {
   if (no_flush_) co_return;
+  const ServerRequest waiting(server_.get());
   if (DebugPort* port = debug_below()) {
     co_await port->event(DebugEvent::kFlushToOs);
     co_await port->event(DebugEvent::kFlushToDisk);
@@ -241,6 +262,7 @@ Task<Extent> Node::layer_extent_at(uint64_t offset, uint64_t max) {
     co_return beyond;
   }
   max = std::min(max, end - offset);
+  const ServerRequest waiting(server_.get());
   Extent extent = co_await do_extent(offset, max);
   extent.length = std::min(extent.length, max);
   co_return extent;
@@ -275,6 +297,7 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
 Task<void> Node::resize(ResizeRequest request) {
   check_writable();
   dirty_bitmaps_.check_resize(request.length);
+  const ServerRequest waiting(server_.get());
   if (driver_.traits().extensions.resize && !context_.profile.extensions)
     co_await Node::do_resize(request);
   else

@@ -127,10 +127,14 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   void guard_block_zero(uint64_t offset, ByteSpan in) const;
   Task<void> write_marking(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_inside(uint64_t offset, ByteSpan in, WriteFlags flags);
+  Task<void> write_watched(uint64_t offset, ByteSpan in, WriteFlags flags);
+  Task<void> write_fitting(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_checked(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags);
   Task<void> read_limited(uint64_t offset, MutableByteSpan out);
   Task<void> read_inside(uint64_t offset, MutableByteSpan out);
+  Task<void> read_watched(uint64_t offset, MutableByteSpan out);
+  Task<void> read_fitting(uint64_t offset, MutableByteSpan out);
   Task<void> read_unaligned(uint64_t offset, MutableByteSpan out);
   Task<void> write_limited(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_unaligned(uint64_t offset, ByteSpan in, WriteFlags flags);

@@ -16,6 +16,7 @@ class Context;
 class DebugPort;
 class Driver;
 class Node;
+class ServerWatch;
 using NodePtr = std::shared_ptr<Node>;
 
 // What a child is for.
@@ -83,6 +84,8 @@ class NodeBase {
   // The driver splits write_zeroes into data and zero parts itself. Otherwise the request layer
   // does, at the granularity of limits().zero_alignment.
   void set_splits_zeroes() { splits_zeroes_ = true; }
+  // The server of a remote protocol, once the node is open: for Reconnecting.
+  const std::shared_ptr<ServerWatch>& server() const { return server_; }
   // The fault filter below, to which drivers report points that they reach: null almost always.
   DebugPort* debug_below() const { return debug_port_; }
 
@@ -102,6 +105,7 @@ class NodeBase {
   std::vector<Child> children_;
   Node* backing_ = nullptr;
   Node* filtered_ = nullptr;
+  std::shared_ptr<ServerWatch> server_;  // null: not remote
   DebugPort* debug_port_ = nullptr;
   DebugPort* own_debug_port_ = nullptr;
 };

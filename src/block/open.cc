@@ -185,7 +185,8 @@ OpenContext context_of(Context& context, const Driver& driver, const Opener::Spo
           .permissions = spot.permissions,
           .ancestors = spot.ancestors,
           .probed_file = spot.file,
-          .given_backing = spot.backing};
+          .given_backing = spot.backing,
+          .server = nullptr};
 }
 
 // Throws when REQUEST has an option that the driver did not use, or GIVEN one that is not offered.
@@ -202,6 +203,12 @@ void refuse_unused(const OpenContext& request, const Options& given) {
                                        : "Block format '" + std::string(driver.name()) +
                                              "' does not support the option '" + unused.front() +
                                              "'");
+}
+
+Task<NodePtr> open_at_server(OpenContext& request) {
+  const ServerRequest opening(request.server.get());
+  NodePtr node = co_await request.driver.open(request);
+  co_return node;
 }
 
 }  // namespace
@@ -264,7 +271,9 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
 
   const Options given = request.options;
   check_reach(context, *driver);
-  NodePtr node = co_await driver->open(request);
+  if (driver->traits().remote)
+    request.server = context.servers.add(server_name(*driver, request.options));
+  NodePtr node = co_await open_at_server(request);
   co_await on_failure(
       [&]() -> Task<void> {
         refuse_unused(request, given);
@@ -272,6 +281,7 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
       },
       [&] { return node->close(); });
 
+  node->server_ = request.server;
   node->read_only_ = !spot.flags.writable;
   node->no_flush_ = spot.flags.cache.no_flush;
   node->write_through_ = spot.depth == 0 && spot.flags.cache.write_through;

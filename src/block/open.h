@@ -13,6 +13,8 @@
 
 namespace cairn {
 
+class ServerWatch;
+
 // Which references found inside images (backing files, data files, extents, json: names) may be
 // opened.
 struct ReferencePolicy {
@@ -80,6 +82,8 @@ struct OpenContext {
   NodePtr probed_file;
   // OpenRequest::backing; open_backing() hands it out.
   NodePtr given_backing;
+  // The server of a remote protocol; drivers that connect again say so there. Null for others.
+  std::shared_ptr<ServerWatch> server;
 
   // What this node, used as the flags say, needs of its file.
   Permissions file_permissions() const;

@@ -21,6 +21,7 @@
 #include "cli/signals.h"
 #include "cli/trace.h"
 #include "cli/verbs.h"
+#include "cli/waiting.h"
 #include "drivers.h"
 #include "operation/configuration.h"
 #include "qemu/profile.h"
@@ -329,10 +330,14 @@ int run_program(int argc, char** argv) {
         .program = program, .manners = manners, .context = context, .cancel = cancellation};
     context.cancel = &cancellation;
     context.warn = [&session](std::string_view line) { session.warning(line); };
+    WaitNotes wait_notes(context, manners.bars);
+    session.wait_notes = &wait_notes;
     context.tell = [](std::string_view line) {
+      wipe_wait_note();
       std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
     };
     context.show = [](std::string_view line) {
+      wipe_wait_note();
       std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
       std::fflush(stdout);
     };

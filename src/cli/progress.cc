@@ -11,6 +11,8 @@
 #include <string>
 
 #include "base/size.h"
+#include "cli/escape.h"
+#include "cli/waiting.h"
 #include "qemu/json_order.h"
 
 namespace cairn::cli {
@@ -24,6 +26,9 @@ constexpr auto kBetweenLines = 100ms;
 constexpr auto kRateWindow = 1s;
 // Work that takes no longer shows no bar where Start::kWhenSlow was asked for.
 constexpr auto kSlow = 1s;
+constexpr auto kBetweenWaits = 1s;
+// So that a line for programs stays short.
+constexpr size_t kMostServerBytes = 100;
 
 int descriptor_of(std::string_view text) {
   if (text == "json") return STDERR_FILENO;
@@ -93,6 +98,8 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
   if (style_ == Style::kBar && late && !wanted) quiet_until_ = Clock::now() + kSlow;
   own_phase_ = phase_ = session.verb;
   if (!session.manners.bars) return;
+  notes_ = session.wait_notes;
+  if (notes_ != nullptr) notes_->show_in(this);
   session.context.progress = [this](std::string_view phase, uint64_t done, uint64_t total) {
     report(phase, done, total);
   };
@@ -101,6 +108,7 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
 
 Progress::~Progress() {
   if (detach_) detach_();
+  if (notes_ != nullptr) notes_->show_in(nullptr);
   finish();
 }
 
@@ -143,6 +151,13 @@ void Progress::line(std::string_view state, bool must) {
   out.set("elapsed-ms",
           static_cast<uint64_t>(
               std::chrono::duration_cast<std::chrono::milliseconds>(now - started_).count()));
+  if (waiting_) {
+    Value server = Value::object();
+    server.set("server", shown(waiting_->server).substr(0, kMostServerBytes));
+    server.set("ms", static_cast<uint64_t>(waiting_->time.count()));
+    server.set("reconnecting", waiting_->reconnecting);
+    out.set("waiting", std::move(server));
+  }
   const std::string text = out.compact(qemu::json_order) + "\n";
   pollfd ready{.fd = fd_, .events = POLLOUT, .revents = 0};
   if (!must && ::poll(&ready, 1, 0) != 1) return;
@@ -156,6 +171,41 @@ void Progress::line(std::string_view state, bool must) {
     if (written < 0) return;
     rest.remove_prefix(static_cast<size_t>(written));
   }
+}
+
+bool Progress::wait(const Servers::Waiting& waiting, const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  if (style_ == Style::kLines) {
+    waiting_ = waiting;
+    if (Clock::now() - waited_ < kBetweenWaits) return true;
+    waited_ = Clock::now();
+    line("running", false);
+    return true;
+  }
+  const bool bar = style_ == Style::kBar;
+  if (!bar && (style_ != Style::kPercent || !::isatty(STDOUT_FILENO))) return false;
+  const std::string percent = shown_ >= 0 ? fmt::format("{:5.1f} %  ", shown_) : "";
+  std::FILE* out = bar ? stderr : stdout;
+  std::fprintf(out, "\r%s%s\033[K", percent.c_str(), text.c_str());
+  std::fflush(out);
+  wait_drawn_ = true;
+  return true;
+}
+
+void Progress::go_on() {
+  const std::lock_guard lock(mutex_);
+  waiting_.reset();
+  wipe_wait();
+}
+
+// The next update draws the bar again.
+void Progress::wipe_wait() {
+  if (!wait_drawn_) return;
+  wait_drawn_ = drawn_ = false;
+  shown_ = -1;
+  std::FILE* out = style_ == Style::kBar ? stderr : stdout;
+  std::fprintf(out, "\r\033[K");
+  std::fflush(out);
 }
 
 void Progress::update(uint64_t done, uint64_t total) { report({}, done, total); }
@@ -192,6 +242,7 @@ void Progress::report(std::string_view phase, uint64_t done, uint64_t total) {
 }
 
 void Progress::draw(double percent, uint64_t done, uint64_t total) {
+  wipe_wait();
   shown_ = percent;
   drawn_ = true;
   if (style_ == Style::kPercent) {
@@ -212,6 +263,7 @@ void Progress::draw(double percent, uint64_t done, uint64_t total) {
 void Progress::draw_amount(uint64_t done) {
   if (style_ != Style::kBar || Clock::now() - told_ < kBetweenLines) return;
   told_ = Clock::now();
+  wipe_wait();
   drawn_ = true;
   std::fprintf(stderr, "\r%s: %s \033[K", phase_.c_str(), human_size(done).c_str());
   std::fflush(stderr);
@@ -219,6 +271,8 @@ void Progress::draw_amount(uint64_t done) {
 
 void Progress::finish() {
   const std::lock_guard lock(mutex_);
+  waiting_.reset();
+  wipe_wait();
   if (style_ == Style::kPercent) {
     std::printf("\n");
     std::fflush(stdout);

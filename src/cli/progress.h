@@ -38,6 +38,11 @@ class Progress {
   void update(uint64_t done, uint64_t total);
   // What follows counts from nothing again.
   void begin_phase(std::string_view name);
+  // A server is WAITING for; TEXT says so. Shown in the line, or to programs. False where this
+  // progress is for nobody. From any thread.
+  bool wait(const Servers::Waiting& waiting, const std::string& text);
+  // No server is waited for: takes back what was shown.
+  void go_on();
   // Ends the line; nothing is printed afterwards.
   void finish();
 
@@ -49,12 +54,17 @@ class Progress {
   void draw(double percent, uint64_t done, uint64_t total);
   void draw_amount(uint64_t done);
   void line(std::string_view state, bool must);
+  void wipe_wait();
   Style style_ = Style::kNone;
   double step_;
   double shown_ = -1;
   std::function<void()> detach_;
+  WaitNotes* notes_ = nullptr;
   std::string own_phase_;  // of the verb: what update() is about
   bool drawn_ = false;
+  bool wait_drawn_ = false;  // instead of the bar or the percent
+  std::optional<Servers::Waiting> waiting_;
+  Clock::time_point waited_{};       // when programs were last told
   Clock::time_point quiet_until_{};  // nothing is drawn before
   // For programs:
   int fd_ = -1;

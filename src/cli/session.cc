@@ -15,6 +15,7 @@
 #include "cli/help.h"
 #include "cli/progress.h"
 #include "cli/size_text.h"
+#include "cli/waiting.h"
 #include "operation/create.h"
 #include "operation/objects.h"
 
@@ -43,6 +44,7 @@ const Flag kBudgetFlag{kBudget, "budget", "memory=SIZE,cpu=SECONDS,output=SIZE",
                        "limits for an untrusted image (1G, 600, 100 times its size)"};
 
 void Session::error(std::string_view text) const {
+  wipe_wait_note();
   std::fflush(stdout);
   std::fprintf(stderr, "%s: %s\n", program.c_str(), shown_lines(text).c_str());
 }
@@ -101,6 +103,7 @@ void fail(const Session& session, std::string_view text, int code) {
 }
 
 void print(std::string_view text) {
+  wipe_wait_note();
   const std::string safe = shown_lines(text);
   if (std::fwrite(safe.data(), 1, safe.size(), stdout) != safe.size())
     throw Error::system(errno, "standard output");

@@ -15,6 +15,7 @@
 namespace cairn::cli {
 
 class Progress;
+class WaitNotes;
 using operation::close_all;
 
 // One run of the program.
@@ -33,6 +34,9 @@ struct Session {
 
   // What receives the target while the work is shut in; the program outside completes it.
   std::shared_ptr<FileReplacement> replacement = {};
+
+  WaitNotes* wait_notes =
+      nullptr;  // where the progress of a verb hears that a server is waited for
 
   // Who asks for what the verb does: what is said on the way is printed, and PROGRESS, which must
   // outlive it, shows how far the work is.

@@ -30,6 +30,7 @@ FileSessionNode::~FileSessionNode() = default;
 Task<void> FileSessionNode::connect() { co_await sessions_.choose(); }
 
 Task<FileSessionNode::SessionPtr> FileSessionNode::open_session() {
+  const Reconnecting repair(opened_ && losses() != 0 ? server() : nullptr);
   const SessionPtr session = make_session();
   co_await session->open();
   // One session is opened at a time.

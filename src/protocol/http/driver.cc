@@ -124,6 +124,7 @@ class HttpDriver : public Driver {
     Settings settings = settings_of(request.context, name(), request.options);
     if (request.flags.writable)
       throw Error(ErrorKind::kDenied, "curl driver does not support writes");
+    settings.server = request.server;
     auto node = std::make_shared<RemoteNode>(
         request, std::move(settings), shown_name(request.context.profile, name(), request.options));
     co_await connect_or_close(*node);

@@ -167,6 +167,7 @@ class NbdDriver : public ServerDriver {
   Task<NodePtr> open(OpenContext& request) const override {
     Description description =
         describe(request.context, request.options, request.ancestors != nullptr);
+    description.target.server = request.server;
     auto node = std::make_shared<NbdNode>(request.context, *this, std::move(description.target),
                                           request.flags.writable, std::move(description.name));
     co_await connect(*node);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "block/server_watch.h"
 #include "net/address.h"
 #include "protocol/nbd/connection.h"
 #include "protocol/nbd/handshake.h"
@@ -17,6 +18,7 @@ struct Target {
   Wish wish;
   std::chrono::seconds reconnect_delay{0};
   std::chrono::seconds open_timeout{0};
+  std::shared_ptr<ServerWatch> server = {};  // where reconnecting is said
 };
 
 // One line to the server that is repaired when it breaks. When a connection is lost, requests wait

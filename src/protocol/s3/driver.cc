@@ -90,6 +90,7 @@ class S3Driver : public Driver {
     settings.dialect = target.account;
     settings.shown = target.account->shown();
     settings.location.url = target.account->url();
+    settings.server = request.server;
     settings.readahead = request.options.size("readahead").value_or(settings.readahead);
     auto node = std::make_shared<web::RemoteNode>(
         request, std::move(settings),

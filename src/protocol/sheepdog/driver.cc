@@ -175,6 +175,7 @@ class SheepdogDriver : public ServerDriver {
 
   Task<NodePtr> open(OpenContext& request) const override {
     Description description = describe(request.context, request.options);
+    description.target.server = request.server;
     auto node = std::make_shared<SheepdogNode>(
         request.context, *this, std::move(description.target), std::move(description.vdi),
         request.flags.writable, std::move(description.name));

@@ -78,6 +78,7 @@ void Link::lose(const std::shared_ptr<Connection>& connection) {
 }
 
 Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
+  const Reconnecting repair(target_.server);
   co_await old->close();
   old.reset();
   while (!closing() && fatal_.empty()) {

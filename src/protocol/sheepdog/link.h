@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "block/server_watch.h"
 #include "net/address.h"
 #include "protocol/repaired_link.h"
 #include "protocol/sheepdog/connection.h"
@@ -15,6 +16,7 @@ namespace cairn::sheepdog {
 struct Target {
   std::vector<SocketAddress> servers;  // daemons of one cluster, in the order of their use
   std::chrono::milliseconds timeout{30'000};
+  std::shared_ptr<ServerWatch> server = {};  // where reconnecting is said
 };
 
 // One line to a cluster that is repaired when it breaks. Requests of a lost connection are sent

@@ -74,6 +74,7 @@ void Fetch::prepare(CURL* easy) {
 }
 
 bool Fetch::head_line(std::string_view line) {
+  repair_.reset();
   if (response_.add_line(line)) return true;
   fail(Error(ErrorKind::kIo, file_.shown_ + ": the head of the server's answer is too long"));
   return false;
@@ -299,6 +300,7 @@ void Fetch::lost(CURLcode code, const char* text) {
   // Where something came the rest is asked for at once.
   std::optional<std::chrono::seconds> wait;
   if (moved) wait = std::chrono::seconds(0);
+  if (!repair_) repair_.emplace(file_.settings_.server);
   const bool sent_less = code == CURLE_OK || code == CURLE_PARTIAL_FILE;
   again(sent_less ? "the server sent fewer bytes than it was asked for" : text, wait);
 }

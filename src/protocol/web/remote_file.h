@@ -10,6 +10,7 @@
 
 #include "async/task.h"
 #include "base/bytes.h"
+#include "block/server_watch.h"
 #include "protocol/web/client.h"
 #include "protocol/web/dialect.h"
 #include "protocol/web/location.h"
@@ -34,6 +35,7 @@ struct Settings {
   std::string certificate, key;
   // Null: plain HTTP or FTP. With one, the file must be the same by its ETag (If-Match).
   std::shared_ptr<Dialect> dialect;
+  std::shared_ptr<ServerWatch> server = {};  // where reconnecting is said
   std::string shown;  // the name for messages; empty: the URL without its password
 
   bool is_ftp() const { return scheme.starts_with("ftp"); }
@@ -108,6 +110,7 @@ class Fetch : public Transfer {
   unsigned returns_ = 0;  // to the URL as it was given, or as the dialect has it by now
   std::exception_ptr error_;
   curl_slist* headers_ = nullptr;
+  std::optional<Reconnecting> repair_;
 
  public:
   ~Fetch() override;
