@@ -21,6 +21,11 @@ unsigned bounded_option(const Options& options, const char* key, unsigned low, u
   return static_cast<unsigned>(value);
 }
 
+const OptionSchema& size_option() {
+  static const OptionSchema schema = {{"size", OptionType::kSize, "", "Virtual disk size"}};
+  return schema;
+}
+
 void refuse_preallocation(Preallocation mode) {
   if (mode != Preallocation::kOff)
     throw Error(ErrorKind::kUnsupported,

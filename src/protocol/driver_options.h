@@ -1,6 +1,7 @@
 #pragma once
 
 #include <exception>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -10,6 +11,7 @@
 namespace cairn {
 
 class Context;
+class Node;
 enum class Preallocation;
 
 // The bytes of the secret whose ID the option KEY gives; empty without the option. Throws "No
@@ -24,18 +26,34 @@ unsigned bounded_option(const Options& options, const char* key, unsigned low, u
 // Throws kUnsupported unless MODE is kOff: for storage whose space cannot be asked for beforehand.
 void refuse_preallocation(Preallocation mode);
 
-// Awaits NODE.connect(), and closes the node when that fails.
-template <class NodeClass>
-Task<void> connect_or_close(NodeClass& node) {
+// Options of creation where there is nothing to choose but the size.
+const OptionSchema& size_option();
+
+// Awaits WORK, and THING.close() when WORK fails. Throws what WORK threw.
+template <class ThingClass>
+Task<void> work_or_close(ThingClass& thing, Task<void> work) {
   std::exception_ptr error;
   try {
-    co_await node.connect();
+    co_await std::move(work);
   } catch (...) {
     error = std::current_exception();
   }
   if (!error) co_return;
-  co_await node.close();
+  co_await thing.close();
   std::rethrow_exception(error);
+}
+
+// Awaits NODE.connect(), and closes the node when that fails.
+template <class NodeClass>
+Task<void> connect_or_close(NodeClass& node) {
+  return work_or_close(node, node.connect());
+}
+
+// NODE, connected; closed when that fails. Throws.
+template <class NodeClass>
+Task<std::shared_ptr<Node>> connected(std::shared_ptr<NodeClass> node) {
+  co_await connect_or_close(*node);
+  co_return node;
 }
 
 // Awaits WORK, then THING.close(), also when WORK fails. Throws what either threw.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <coroutine>
 #include <cstddef>
 #include <exception>
@@ -36,6 +37,8 @@ class LibraryThread {
   void stop();
 
  protected:
+  using Clock = std::chrono::steady_clock;
+
   // Called on the thread, in this order; serve() only after a connect() that did not throw, and
   // ends by throwing. finish() gets the reason: it fails what waits, and frees everything.
   virtual void connect() = 0;

@@ -18,6 +18,12 @@ DriverTraits completed(DriverTraits traits) {
 ServerDriver::ServerDriver(DriverTraits traits, std::vector<std::string_view> of_name)
     : Driver(completed(std::move(traits))), of_name_(std::move(of_name)) {}
 
+Options ServerDriver::named(std::string_view filename) const {
+  Options options;
+  parse_filename(filename, options);
+  return options;
+}
+
 void ServerDriver::parse_filename(std::string_view filename, Options& options) const {
   const auto refuse = [](std::string_view key) {
     invalid(fmt::format("Option '{}' cannot be used with a file name", key));

@@ -1,5 +1,7 @@
 #include "protocol/uri_text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -18,6 +20,20 @@ std::string_view cut(std::string_view* text, char mark) {
   const std::string_view part = text->substr(0, at);
   text->remove_prefix(std::min(at + 1, text->size()));
   return part;
+}
+
+std::string escaped_path(std::string_view path) {
+  std::string result;
+  for (const char c : path)
+    if (c == '%' || c == '?' || c == '#')
+      result += fmt::format("%{:02X}", c);
+    else
+      result += c;
+  return result;
+}
+
+std::string bracketed(std::string_view host) {
+  return host.find(':') != std::string_view::npos ? fmt::format("[{}]", host) : std::string(host);
 }
 
 }  // namespace cairn

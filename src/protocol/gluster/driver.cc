@@ -92,8 +92,7 @@ class GlusterDriver : public ServerDriver {
 
   Task<void> create(Context& context, CreateRequest request) const override {
     const Preallocation preallocation = preallocation_of(request.options);
-    Options options;
-    parse_filename(request.filename, options);
+    Options options = named(request.filename);
     std::string name = take_name(context, options);
     const Location location = location_of(options);
     auto node = std::make_shared<GlusterNode>(context, *this, volumes_, location,

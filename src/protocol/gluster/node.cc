@@ -258,12 +258,7 @@ Task<int64_t> GlusterNode::seek(uint64_t offset, int whence) {
 }
 
 Task<Extent> GlusterNode::do_extent(uint64_t offset, uint64_t max) {
-  Extent extent;
-  extent.length = max;
-  extent.data = true;
-  extent.allocated = true;
-  extent.host = this;
-  extent.host_offset = offset;
+  Extent extent = co_await Node::do_extent(offset, max);
   if (!can_seek_) co_return extent;
   uint64_t begin = 0, end = 0;
   bool data = true;

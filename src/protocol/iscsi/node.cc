@@ -8,6 +8,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "protocol/driver_options.h"
 
 namespace cairn::iscsi {
 namespace {
@@ -133,12 +134,7 @@ Task<void> IscsiNode::do_flush() {
 }
 
 Task<Extent> IscsiNode::do_extent(uint64_t offset, uint64_t max) {
-  Extent extent;
-  extent.length = max;
-  extent.data = true;
-  extent.allocated = true;
-  extent.host = this;
-  extent.host_offset = offset;
+  Extent extent = co_await Node::do_extent(offset, max);
   if (!unit_.thin || !unit_.unmapped_zero || !can_ask_provisioning_) co_return extent;
   const uint64_t first = offset / unit_.block_bytes;
   Command command(Command::Kind::kProvisioning, first);
@@ -162,9 +158,7 @@ Task<Extent> IscsiNode::do_extent(uint64_t offset, uint64_t max) {
 }
 
 Task<void> IscsiNode::do_resize(ResizeRequest request) {
-  if (request.preallocation != Preallocation::kOff)
-    throw Error(ErrorKind::kUnsupported, "Unsupported preallocation mode '" +
-                                             std::string(to_string(request.preallocation)) + "'");
+  refuse_preallocation(request.preallocation);
   Command command(Command::Kind::kCapacity);
   co_await perform(command);
   const uint64_t now = command.blocks() * unit_.block_bytes;

@@ -252,12 +252,7 @@ Task<void> NbdNode::ask_extents(uint64_t offset, KnownExtent* found) {
 }
 
 Task<Extent> NbdNode::do_extent(uint64_t offset, uint64_t max) {
-  Extent extent;
-  extent.length = max;
-  extent.allocated = true;
-  extent.data = true;
-  extent.host = this;
-  extent.host_offset = offset;
+  Extent extent = co_await Node::do_extent(offset, max);
   if (!first_.context) co_return extent;
   KnownExtent found{};
   const bool known = known_extent(offset, &found);

@@ -28,10 +28,6 @@ const OptionSchema kOpenOptions = {
     {"retries", OptionType::kNumber, "3", "how often a lost connection is opened again", true},
 };
 
-const OptionSchema kCreateOptions = {
-    {"size", OptionType::kSize, "", "Virtual disk size"},
-};
-
 constexpr unsigned kMostReadahead = 1 << 20, kMostPages = 8 << 10, kMostDebug = 2;
 constexpr unsigned kMostId = 0xffff'fffe, kMostPort = 65535;
 
@@ -110,21 +106,19 @@ class NfsDriver : public ServerDriver {
                       .abilities = {.create = true, .resize = true},
                       .capabilities = NfsNode::Capabilities::ids(),
                       .open_options = kOpenOptions,
-                      .create_options = kCreateOptions},
+                      .create_options = size_option()},
                      {"path", "user", "group", "tcp-syn-count", "readahead-size", "page-cache-size",
                       "version", "nfsport", "mountport", "debug"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     Description description = describe(request.context, request.options, request.flags.cache);
-    auto node = std::make_shared<NfsNode>(request.context, *this, std::move(description.target),
-                                          request.flags.writable, std::move(description.name));
-    co_await connect_or_close(*node);
-    co_return node;
+    co_return co_await connected(
+        std::make_shared<NfsNode>(request.context, *this, std::move(description.target),
+                                  request.flags.writable, std::move(description.name)));
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {
-    Options options;
-    parse_filename(request.filename, options);
+    Options options = named(request.filename);
     Description description = describe(context, options, {});
     Session session(description.target, true, true, context.cancel);
     co_await make_remote_file(session, align_up(request.size, 512));

@@ -1,5 +1,7 @@
 #include "protocol/nfs/location.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
@@ -79,20 +81,8 @@ Place split_path(std::string_view path) {
 }
 
 std::string make_uri(std::string_view host, std::string_view path, std::string_view query) {
-  const bool v6 = host.find(':') != std::string_view::npos;
-  std::string result = "nfs://";
-  result += v6 ? "[" + std::string(host) + "]" : std::string(host);
-  for (const char c : path)
-    if (c == '%' || c == '?' || c == '#') {
-      constexpr std::string_view kDigits = "0123456789ABCDEF";
-      result += '%';
-      result += kDigits[static_cast<unsigned char>(c) >> 4];
-      result += kDigits[static_cast<unsigned char>(c) & 15];
-    } else {
-      result += c;
-    }
-  if (!query.empty()) result += "?" + std::string(query);
-  return result;
+  return fmt::format("nfs://{}{}{}{}", bracketed(host), escaped_path(path),
+                     query.empty() ? "" : "?", query);
 }
 
 }  // namespace cairn::nfs

@@ -43,7 +43,6 @@ class Session : public FileSession {
   ~Session() override;
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Answer;
   // A request to the server. Without an operation it only shows that we are still here.
   struct Piece {

@@ -198,18 +198,6 @@ int order_of(const Options& options) {
   return std::countr_zero(bytes);
 }
 
-Task<void> look_inside(RbdNode& node) {
-  std::exception_ptr error;
-  try {
-    co_await node.learn_container();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  if (!error) co_return;
-  co_await node.close();
-  std::rethrow_exception(error);
-}
-
 class RbdDriver : public Driver {
  public:
   RbdDriver()
@@ -248,7 +236,7 @@ class RbdDriver : public Driver {
     target.lock = lock == "auto" && target.writable && !request.flags.force_share;
     auto node = std::make_shared<RbdNode>(context, *this, std::move(target), std::move(shown));
     co_await connect_or_close(*node);
-    if (request.flags.metadata_only) co_await look_inside(*node);
+    if (request.flags.metadata_only) co_await work_or_close(*node, node->learn_container());
     co_return node;
   }
 

@@ -9,6 +9,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "protocol/driver_options.h"
 
 namespace cairn::rbd {
 namespace {
@@ -162,12 +163,7 @@ Task<void> RbdNode::learn_extents() {
 }
 
 Task<Extent> RbdNode::do_extent(uint64_t offset, uint64_t max) {
-  Extent extent;
-  extent.length = max;
-  extent.data = true;
-  extent.allocated = true;
-  extent.host = this;
-  extent.host_offset = offset;
+  Extent extent = co_await Node::do_extent(offset, max);
   // The map is of the container, whose offsets are others.
   if (image_.target().encryption || max == 0) co_return extent;
   co_await learn_extents();
@@ -198,9 +194,7 @@ Task<void> RbdNode::grow_to(uint64_t length) {
 }
 
 Task<void> RbdNode::do_resize(ResizeRequest request) {
-  if (request.preallocation != Preallocation::kOff)
-    throw Error(ErrorKind::kUnsupported, "Unsupported preallocation mode '" +
-                                             std::string(to_string(request.preallocation)) + "'");
+  refuse_preallocation(request.preallocation);
   if (request.length < length() && !request.exact) co_return;
   const auto guard = co_await sizing_.lock();
   const bool shrinks = request.length < length();

@@ -176,16 +176,13 @@ class SheepdogDriver : public ServerDriver {
   Task<NodePtr> open(OpenContext& request) const override {
     Description description = describe(request.context, request.options);
     description.target.server = request.server;
-    auto node = std::make_shared<SheepdogNode>(
+    co_return co_await connected(std::make_shared<SheepdogNode>(
         request.context, *this, std::move(description.target), std::move(description.vdi),
-        request.flags.writable, std::move(description.name));
-    co_await connect_or_close(*node);
-    co_return node;
+        request.flags.writable, std::move(description.name)));
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {
-    Options options;
-    parse_filename(request.filename, options);
+    Options options = named(request.filename);
     Description description = describe(context, options);
     if (description.vdi.is_snapshot())
       invalid("A snapshot cannot be created by its name: create the VDI, and use `snapshot -c`");

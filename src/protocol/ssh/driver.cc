@@ -39,10 +39,6 @@ const OptionSchema kOpenOptions = {
     {"retries", OptionType::kNumber, "3", "how often a lost connection is opened again", true},
 };
 
-const OptionSchema kCreateOptions = {
-    {"size", OptionType::kSize, "", "Virtual disk size"},
-};
-
 HostKeyCheck check_of(Options& options) {
   if (const auto text = options.string("host_key_check")) return HostKeyCheck::parse(*text);
   HostKeyCheck check;
@@ -145,21 +141,19 @@ class SshDriver : public ServerDriver {
                       .abilities = {.create = true, .resize = true},
                       .capabilities = SshNode::Capabilities::ids(),
                       .open_options = kOpenOptions,
-                      .create_options = kCreateOptions},
+                      .create_options = size_option()},
                      {"host", "port", "path", "user", "host_key_check"}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     tell_left_out(request.context, request.options);
     Description description = describe(request.context, request.options);
-    auto node = std::make_shared<SshNode>(request.context, *this, std::move(description.target),
-                                          request.flags.writable, std::move(description.name));
-    co_await connect_or_close(*node);
-    co_return node;
+    co_return co_await connected(
+        std::make_shared<SshNode>(request.context, *this, std::move(description.target),
+                                  request.flags.writable, std::move(description.name)));
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {
-    Options options;
-    parse_filename(request.filename, options);
+    Options options = named(request.filename);
     tell_left_out(context, options);
     Description description = describe(context, options);
     Session session(description.target, true, true, context.cancel);

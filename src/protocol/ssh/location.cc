@@ -1,5 +1,7 @@
 #include "protocol/ssh/location.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
@@ -62,21 +64,8 @@ Options parse_uri(std::string_view uri, const std::function<void(const std::stri
 
 std::string make_uri(const std::string& user, const std::string& host, const std::string& port,
                      const std::string& path, const std::string& check) {
-  const bool v6 = host.find(':') != std::string::npos;
-  std::string result = "ssh://";
-  if (!user.empty()) result += user + "@";
-  result += (v6 ? "[" + host + "]" : host) + ":" + port;
-  for (const char c : path)
-    if (c == '%' || c == '?' || c == '#') {
-      constexpr std::string_view kDigits = "0123456789ABCDEF";
-      result += '%';
-      result += kDigits[static_cast<unsigned char>(c) >> 4];
-      result += kDigits[static_cast<unsigned char>(c) & 15];
-    } else {
-      result += c;
-    }
-  if (!check.empty()) result += "?host_key_check=" + check;
-  return result;
+  return fmt::format("ssh://{}{}{}:{}{}{}{}", user, user.empty() ? "" : "@", bracketed(host), port,
+                     escaped_path(path), check.empty() ? "" : "?host_key_check=", check);
 }
 
 }  // namespace cairn::ssh

@@ -45,7 +45,6 @@ class Session : public FileSession {
   ~Session() override;
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Piece {
     FileOperation* operation;
     size_t at;  // in the operation's buffer

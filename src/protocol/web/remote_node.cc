@@ -61,16 +61,6 @@ Task<void> RemoteNode::do_read(uint64_t offset, MutableByteSpan out) {
     std::memcpy(out.data(), whole_.data() + offset, inside);
 }
 
-Task<Extent> RemoteNode::do_extent(uint64_t offset, uint64_t max) {
-  Extent extent;
-  extent.length = max;
-  extent.data = true;
-  extent.allocated = true;
-  extent.host = this;
-  extent.host_offset = offset;
-  co_return extent;
-}
-
 // To fetch what is read later than the cache keeps would be in vain.
 Task<void> RemoteNode::prefetch_range(uint64_t offset, uint64_t length) {
   constexpr uint64_t kMost = 8 << 20;

@@ -33,7 +33,6 @@ class RemoteNode : public Node, public ImageInfo, public StorageUse, public Pref
  protected:
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
-  Task<Extent> do_extent(uint64_t offset, uint64_t max) override;
   Task<void> do_close() override;
 
  private:
