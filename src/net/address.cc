@@ -1,5 +1,7 @@
 #include "net/address.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 
 namespace cairn {
@@ -103,7 +105,7 @@ std::string SocketAddress::text() const {
     case Kind::kUnix:
       return abstract ? "@" + path : path;
     case Kind::kVsock:
-      return "vsock:" + cid + ":" + port;
+      return fmt::format("vsock:{}:{}", cid, port);
     case Kind::kFd:
       return "fd:" + descriptor;
   }

@@ -1,5 +1,6 @@
 #include "net/authz.h"
 
+#include <fmt/format.h>
 #include <fnmatch.h>
 #include <sys/stat.h>
 
@@ -43,7 +44,7 @@ Rules parse_rules(const Options& options) {
   Rules rules;
   rules.allow = parse_policy(options.string("policy").value_or("deny"));
   for (unsigned i = 0;; ++i) {
-    const std::string key = "rules." + std::to_string(i);
+    const std::string key = fmt::format("rules.{}", i);
     if (!options.has_tree(key)) break;
     Rule rule;
     const auto match = options.string(key + ".match");
@@ -65,7 +66,7 @@ void refuse_unknown(std::string_view type, const Options& options) {
   options.mark_used("id");
   if (const auto unknown = options.unused(); !unknown.empty())
     throw Error(ErrorKind::kInvalid,
-                "Property '" + std::string(type) + "." + unknown.front() + "' not found");
+                fmt::format("Property '{}.{}' not found", type, unknown.front()));
 }
 
 class Simple : public Authorization {

@@ -1,5 +1,6 @@
 #include "net/connect_now.h"
 
+#include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -43,8 +44,8 @@ OwnFd connect_now(const SocketAddress& address, Deadline deadline,
   addrinfo* list = nullptr;
   const int failed = ::getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
   if (failed != 0)
-    throw Error(ErrorKind::kIo,
-                "address resolution failed for " + address.text() + ": " + ::gai_strerror(failed));
+    throw Error(ErrorKind::kIo, fmt::format("address resolution failed for {}: {}", address.text(),
+                                            ::gai_strerror(failed)));
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
   int reason = ECONNREFUSED;
   for (const addrinfo* each = list; each != nullptr; each = each->ai_next) {

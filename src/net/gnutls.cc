@@ -1,6 +1,7 @@
 #include "net/gnutls.h"
 
 #include <dlfcn.h>
+#include <fmt/format.h>
 
 #include <string>
 
@@ -15,7 +16,7 @@ constexpr const char* kLibrary = "libgnutls.so.30";
 void* symbol(void* library, const char* name) {
   void* found = ::dlsym(library, name);
   if (found == nullptr)
-    throw Error(ErrorKind::kUnsupported, std::string("TLS: ") + kLibrary + " has no " + name);
+    throw Error(ErrorKind::kUnsupported, fmt::format("TLS: {} has no {}", kLibrary, name));
   return found;
 }
 

@@ -108,7 +108,7 @@ Error OptionReplyHeader::refusal(const std::string& text) const {
       message = "Server shutting down before" + what;
       break;
     default:
-      message = "Server refused" + what + ": " + std::string(name_of(type));
+      message = fmt::format("Server refused{}: {}", what, name_of(type));
   }
   Error error(kind, message);
   if (type == OptionReply::kErrTlsRequired) error.hint("Did you forget a valid tls-creds?");

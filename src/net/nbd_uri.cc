@@ -1,5 +1,7 @@
 #include "net/nbd_uri.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cctype>
 #include <charconv>
@@ -164,8 +166,7 @@ Location parse_uri(std::string_view scheme, std::string_view rest) {
 }
 
 [[noreturn]] void reject_address(std::string_view kind, std::string_view text) {
-  throw Error(ErrorKind::kInvalid,
-              "error parsing " + std::string(kind) + " '" + printable(text) + "'");
+  throw Error(ErrorKind::kInvalid, fmt::format("error parsing {} '{}'", kind, printable(text)));
 }
 
 // What follows "nbd:" in the older spelling, with the words of QEMU, whose own this is.
@@ -220,12 +221,12 @@ std::string format_uri(const SocketAddress& server, std::string_view export_name
   const std::string scheme = tls ? "nbds" : "nbd";
   const std::string path = export_name.empty() ? "" : encode(export_name);
   if (server.kind == SocketAddress::Kind::kUnix)
-    return scheme + "+unix:///" + path + "?socket=" + (server.abstract ? "%00" : "") +
-           encode(server.path);
+    return fmt::format("{}+unix:///{}?socket={}{}", scheme, path, server.abstract ? "%00" : "",
+                       encode(server.path));
   std::string host = server.kind == SocketAddress::Kind::kVsock ? server.cid : server.host;
   if (host.find(':') != std::string::npos) host = "[" + host + "]";
-  std::string uri =
-      scheme + (server.kind == SocketAddress::Kind::kVsock ? "+vsock" : "") + "://" + host;
+  std::string uri = fmt::format("{}{}://{}", scheme,
+                                (server.kind == SocketAddress::Kind::kVsock ? "+vsock" : ""), host);
   if (server.port != std::to_string(kPort)) uri += ":" + server.port;
   return uri + "/" + path;
 }

@@ -35,7 +35,7 @@ uint32_t number_of(const std::string& text, std::string_view what, uint32_t most
   uint32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value > most)
-    throw Error(ErrorKind::kInvalid, "Invalid " + std::string(what) + " '" + text + "'");
+    throw Error(ErrorKind::kInvalid, fmt::format("Invalid {} '{}'", what, text));
   return value;
 }
 
@@ -52,8 +52,8 @@ std::vector<Target> resolve_inet(const SocketAddress& address, bool passive) {
   const char* host = address.host.empty() ? nullptr : address.host.c_str();
   const int error = ::getaddrinfo(host, address.port.c_str(), &hints, &list);
   if (error != 0)
-    throw Error(ErrorKind::kIo,
-                "address resolution failed for " + address.text() + ": " + ::gai_strerror(error));
+    throw Error(ErrorKind::kIo, fmt::format("address resolution failed for {}: {}", address.text(),
+                                            ::gai_strerror(error)));
   std::vector<Target> targets;
   for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
     Target target{.length = entry->ai_addrlen, .family = entry->ai_family};

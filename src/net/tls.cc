@@ -1,5 +1,6 @@
 #include "net/tls.h"
 
+#include <fmt/format.h>
 #include <string.h>
 
 #include <cerrno>
@@ -63,7 +64,7 @@ class Credentials : public TlsCredentials {
       check(gnutls_.certificate_set_x509_key_file2(x509_, files.certificate.c_str(),
                                                    files.key.c_str(), GNUTLS_X509_FMT_PEM,
                                                    password.empty() ? nullptr : secret.c_str(), 0),
-            "Cannot load certificate '" + files.certificate + "' & key '" + files.key + "'");
+            fmt::format("Cannot load certificate '{}' & key '{}'", files.certificate, files.key));
     }
     if (!files.crl.empty())
       check(gnutls_.certificate_set_x509_crl_file(x509_, files.crl.c_str(), GNUTLS_X509_FMT_PEM),
@@ -148,7 +149,8 @@ class Credentials : public TlsCredentials {
     ::explicit_bzero(text.data(), text.size());
     while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.pop_back();
     if (key.empty())
-      throw Error(ErrorKind::kInvalid, "Username " + user + " not found in PSK file " + path);
+      throw Error(ErrorKind::kInvalid,
+                  fmt::format("Username {} not found in PSK file {}", user, path));
     return key;
   }
 
@@ -339,7 +341,7 @@ std::shared_ptr<TlsCredentials> TlsCredentials::load(std::string_view type,
   if (kind == Kind::kX509) properties.mark_used("passwordid");
   if (const auto unknown = properties.unused(); !unknown.empty())
     throw Error(ErrorKind::kInvalid,
-                "Property '" + std::string(type) + "." + unknown.front() + "' not found");
+                fmt::format("Property '{}.{}' not found", type, unknown.front()));
   if (directory.empty() && kind != Kind::kAnonymous)
     throw Error(ErrorKind::kInvalid, "Missing 'dir' property value");
   if (user && endpoint == Endpoint::kServer)

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,8 +27,8 @@ class Certificates {
         gnutls.x509_crt_list_import(list_.data(), &count_, &data, GNUTLS_X509_FMT_PEM, 0);
     if (error < 0) {
       count_ = 0;
-      throw Error(ErrorKind::kInvalid,
-                  "Unable to import certificates " + path + ": " + gnutls.strerror(error));
+      throw Error(ErrorKind::kInvalid, fmt::format("Unable to import certificates {}: {}", path,
+                                                   gnutls.strerror(error)));
     }
   }
   Certificates(const Certificates&) = delete;
@@ -44,7 +45,7 @@ class Certificates {
 };
 
 [[noreturn]] void reject(const std::string& path, const std::string& why) {
-  throw Error(ErrorKind::kInvalid, "The certificate " + path + " " + why);
+  throw Error(ErrorKind::kInvalid, fmt::format("The certificate {} {}", path, why));
 }
 
 void check_dates(const GnuTls& gnutls, gnutls_x509_crt_t certificate, const std::string& path) {

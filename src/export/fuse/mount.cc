@@ -1,6 +1,7 @@
 #include "export/fuse/mount.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -69,8 +70,8 @@ void read_further_ahead(const std::string& mount_point) {
   struct statx status = {};
   // Attributes as they are known: asking for them would be a request to ourselves.
   if (::statx(AT_FDCWD, mount_point.c_str(), AT_STATX_DONT_SYNC, STATX_TYPE, &status) != 0) return;
-  const std::string knob = "/sys/class/bdi/" + std::to_string(status.stx_dev_major) + ":" +
-                           std::to_string(status.stx_dev_minor) + "/read_ahead_kb";
+  const std::string knob =
+      fmt::format("/sys/class/bdi/{}:{}/read_ahead_kb", status.stx_dev_major, status.stx_dev_minor);
   const int fd = ::open(knob.c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return;
   const std::string text = std::to_string(kReadAhead >> 10);
@@ -160,8 +161,8 @@ void FuseMount::Impl::mount() {
   if (!mounted) {
     while (!heard.empty() && heard.back() == '\n') heard.pop_back();
     if (session_ != nullptr) library_.session_destroy(std::exchange(session_, nullptr));
-    Error error(ErrorKind::kIo, "Could not mount '" + options.mount_point +
-                                    "': " + (heard.empty() ? "libfuse gave no reason" : heard));
+    Error error(ErrorKind::kIo, fmt::format("Could not mount '{}': {}", options.mount_point,
+                                            (heard.empty() ? "libfuse gave no reason" : heard)));
     if (::access("/dev/fuse", F_OK) != 0)
       error.hint("The kernel's FUSE is not there: try `modprobe fuse`.");
     else if (::access("/dev/fuse", R_OK | W_OK) != 0)

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -106,8 +108,7 @@ Task<std::optional<Agreement>> Handshake::run() {
     if (!some) co_return std::nullopt;
     const OptionHeader header = OptionHeader::decode(raw);
     if (header.length > kMaxOptionBytes)
-      throw Error(ErrorKind::kInvalid,
-                  "option data of " + std::to_string(header.length) + " bytes");
+      throw Error(ErrorKind::kInvalid, fmt::format("option data of {} bytes", header.length));
     const Next next = co_await answer(header);
     if (next == Next::kLeave) co_return std::nullopt;
     if (next == Next::kTransmit) co_return agreement_;

@@ -1,5 +1,6 @@
 #include "export/nbd/server.h"
 
+#include <fmt/format.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -58,7 +59,7 @@ Task<void> Connection::run() {
     trouble = error.what();
   }
   if (!trouble.empty() && !server_.stopping())
-    server_.log("client " + peer_ + ": " + printable(trouble));
+    server_.log(fmt::format("client {}: {}", peer_, printable(trouble)));
   std::lock_guard lock(server_.mutex_);
   server_.connections_.erase(this);
   std::erase(server_.half_open_, this);
@@ -163,8 +164,8 @@ void Server::drop_stalled() {
     if (most == nullptr || one->held.load() > most->held.load()) most = one;
   }
   if (most == nullptr) return;
-  log("client " + most->peer_ + ": dropped: it holds " + std::to_string(most->held.load() >> 10) +
-      " KiB that others need, and takes no data");
+  log(fmt::format("client {}: dropped: it holds {} KiB that others need, and takes no data",
+                  most->peer_, most->held.load() >> 10));
   most->abort();
   most->progress_at_ = now;
 }

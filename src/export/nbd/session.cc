@@ -1,5 +1,7 @@
 #include "export/nbd/session.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -179,7 +181,7 @@ Task<void> Session::take_payload(Job& job, bool payload_follows) {
   const uint64_t length = request.length;
   if (length > sizes_.maximum) {
     if (agreement_.extended || length > kMostDropped)
-      throw Error(ErrorKind::kInvalid, "payload of " + std::to_string(length) + " bytes");
+      throw Error(ErrorKind::kInvalid, fmt::format("payload of {} bytes", length));
     co_await stream_.skip(length);
     co_return;
   }

@@ -1,6 +1,7 @@
 #include "protocol/file/file_node.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
@@ -106,7 +107,7 @@ void FileNode::probe_alignment() {
 void FileNode::open_tail() {
   const int flags = ::fcntl(fd_, F_GETFL);
   if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY) return;
-  const std::string same = "/proc/self/fd/" + std::to_string(fd_);
+  const std::string same = fmt::format("/proc/self/fd/{}", fd_);
   tail_fd_ = OwnFd(::open(same.c_str(), O_WRONLY | O_CLOEXEC));
 }
 
@@ -129,15 +130,14 @@ Task<void> FileNode::do_read(uint64_t offset, MutableByteSpan out) {
     const iovec buffer{out.data(), out.size()};
     const ssize_t got = co_await io_readv(io_, {&buffer, 1}, offset);
     if (got < 0)
-      throw Error::system(static_cast<int>(-got), path_ + ": reading " +
-                                                      std::to_string(out.size()) + " bytes at " +
-                                                      std::to_string(offset));
+      throw Error::system(static_cast<int>(-got),
+                          fmt::format("{}: reading {} bytes at {}", path_, out.size(), offset));
     if (got == 0) {
       // A file that others cut off reads as zeroes; a device does not lose its end but by a fault.
       if (is_device() && offset < length())
-        throw Error(ErrorKind::kIo, path_ + ": the device now ends before byte " +
-                                        std::to_string(offset) + ", it was opened with " +
-                                        std::to_string(length()));
+        throw Error(ErrorKind::kIo,
+                    fmt::format("{}: the device now ends before byte {}, it was opened with {}",
+                                path_, offset, length()));
       std::memset(out.data(), 0, out.size());
       co_return;
     }
@@ -166,9 +166,11 @@ Task<void> FileNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   co_await write_part(io_, offset, in.first(in.size() - tail));
   if (tail == 0) co_return;
   if (!tail_fd_)
-    throw Error(ErrorKind::kUnsupported,
-                path_ + ": the last " + std::to_string(tail) +
-                    " bytes cannot be written: they are less than a block of direct I/O")
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format(
+            "{}: the last {} bytes cannot be written: they are less than a block of direct I/O",
+            path_, tail))
         .hint("Use another cache mode, such as writeback.");
   IoFile buffered = io_;
   buffered.fd = tail_fd_.get();
@@ -185,8 +187,8 @@ Task<void> FileNode::write_part(IoFile file, uint64_t offset, ByteSpan in) {
     else
       put = co_await io_writev(file, {&buffer, 1}, offset);
     if (put < 0)
-      throw Error::system(static_cast<int>(-put), path_ + ": writing " + std::to_string(in.size()) +
-                                                      " bytes at " + std::to_string(offset));
+      throw Error::system(static_cast<int>(-put),
+                          fmt::format("{}: writing {} bytes at {}", path_, in.size(), offset));
     if (put == 0) throw Error::system(EINVAL, path_ + ": nothing was written");
     offset += static_cast<uint64_t>(put);
     in = in.subspan(static_cast<size_t>(put));
@@ -206,7 +208,7 @@ Task<bool> FileNode::allocate(int mode, uint64_t offset, uint64_t length,
     co_return false;
   }
   if (-result == EINVAL || -result == EBUSY) co_return false;
-  throw Error::system(-result, path_ + ": allocating at " + std::to_string(offset));
+  throw Error::system(-result, fmt::format("{}: allocating at {}", path_, offset));
 }
 
 Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
@@ -249,7 +251,7 @@ Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
       if (not_there(error))
         can_discard_.store(false, std::memory_order_relaxed);
       else if (error != 0)
-        throw Error::system(error, path_ + ": discarding at " + std::to_string(offset));
+        throw Error::system(error, fmt::format("{}: discarding at {}", path_, offset));
     }
     co_return;
   }

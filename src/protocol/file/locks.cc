@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -39,7 +40,7 @@ bool refused(int error) { return error == EAGAIN || error == EACCES; }
 void ImageLocks::set(int byte, bool lock) const {
   struct flock request = record(byte, lock ? F_RDLCK : F_UNLCK);
   if (::fcntl(fd_, F_OFD_SETLK, &request) == 0 || !lock) return;
-  const std::string text = "Failed to lock byte " + std::to_string(byte);
+  const std::string text = fmt::format("Failed to lock byte {}", byte);
   if (refused(errno)) throw Error(ErrorKind::kLocked, text);
   throw Error::system(errno, text);
 }

@@ -1,6 +1,7 @@
 #include "protocol/file/open_file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/fs.h>
 #include <linux/major.h>
 #include <sys/ioctl.h>
@@ -19,7 +20,7 @@ namespace {
 
 // Where DEVICE is mounted; empty when it is not.
 std::string mount_point(dev_t device) {
-  const std::string number = std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  const std::string number = fmt::format("{}:{}", major(device), minor(device));
   std::ifstream mounts("/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     std::istringstream words(line);
@@ -32,16 +33,16 @@ std::string mount_point(dev_t device) {
 Error in_use(FileKind kind, const std::string& path, dev_t device) {
   Error error = Error::system(EBUSY, "Could not open '" + path + "'");
   if (const std::string point = mount_point(device); !point.empty())
-    error.hint("It is mounted on '" + point + "': unmount it first (umount " + point + ").");
+    error.hint(fmt::format("It is mounted on '{}': unmount it first (umount {}).", point, point));
   else
     error.hint(
         "It, or a part of it, is mounted, swap, a member of an array or volume group, or open in "
         "another program: `lsblk " +
         path + "` lists.");
   return error.hint(
-      "To write to it nevertheless, which can destroy what is on it: --image-opts "
-      "driver=raw,file.driver=" +
-      std::string(name_of(kind)) + ",file.filename=" + path + ",file.exclusive=off");
+      fmt::format("To write to it nevertheless, which can destroy what is on it: --image-opts "
+                  "driver=raw,file.driver={},file.filename={},file.exclusive=off",
+                  name_of(kind), path));
 }
 
 }  // namespace
@@ -69,8 +70,9 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
     throw Error(ErrorKind::kInvalid, "'file' driver requires '" + path + "' to be a regular file");
   const bool block = S_ISBLK(status.st_mode);
   if (kind != FileKind::kRegular && !block && !S_ISCHR(status.st_mode))
-    throw Error(ErrorKind::kInvalid, "'" + std::string(name_of(kind)) + "' driver requires '" +
-                                         path + "' to be either a character or block device");
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("'{}' driver requires '{}' to be either a character or block device",
+                            name_of(kind), path));
   if (S_ISCHR(status.st_mode) && major(status.st_rdev) == SCSI_GENERIC_MAJOR)
     throw Error(ErrorKind::kUnsupported,
                 "'" + path + "' passes SCSI commands on, which is not supported")

@@ -1,5 +1,7 @@
 #include "protocol/gluster/location.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
@@ -64,7 +66,7 @@ bool has_zero(const Location& location) {
 
 [[noreturn]] void refuse_server(size_t index, const std::string& text) {
   throw Error(ErrorKind::kInvalid, text)
-      .hint("hint: check in 'server' array index '" + std::to_string(index) + "'")
+      .hint(fmt::format("hint: check in 'server' array index '{}'", index))
       .hint(usage_of_options());
 }
 
@@ -139,9 +141,9 @@ Location parse_uri(std::string_view uri) {
 Location location_of(Options& options) {
   Location location;
   constexpr size_t kMostServers = 64;
-  for (size_t i = 0; options.has_tree("server." + std::to_string(i)); ++i) {
+  for (size_t i = 0; options.has_tree(fmt::format("server.{}", i)); ++i) {
     if (i == kMostServers) invalid("too many servers");
-    const Options one = options.take_tree("server." + std::to_string(i));
+    const Options one = options.take_tree(fmt::format("server.{}", i));
     location.servers.push_back(server_of(one, i));
   }
   const auto need = [&options](const char* key) {
@@ -163,7 +165,7 @@ void add_options(const Location& location, Options& options) {
   options.set("path", location.path);
   for (size_t i = 0; i < location.servers.size(); ++i) {
     const Server& server = location.servers[i];
-    const std::string start = "server." + std::to_string(i) + ".";
+    const std::string start = fmt::format("server.{}.", i);
     options.set(start + "type", server.local ? "unix" : "inet");
     options.set(start + (server.local ? "path" : "host"), server.host);
     if (!server.local) options.set(start + "port", std::to_string(server.port));

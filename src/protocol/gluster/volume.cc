@@ -1,5 +1,7 @@
 #include "protocol/gluster/volume.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
 
 #include "async/cancel.h"
@@ -54,16 +56,19 @@ glfs_t* connect_now(const GfapiLibrary& library, const Location& location,
 
 // EXPLAIN: with the system's words, which QEMU leaves out.
 Error failure(const Location& location, int error, bool explain) {
-  const std::string text = "Gluster connection for volume " + location.volume + ", path " +
-                           location.path + " failed to connect";
+  const std::string text =
+      fmt::format("Gluster connection for volume {}, path {} failed to connect", location.volume,
+                  location.path);
   Error result = Error::system(error, text);
   if (!explain) result = Error(result.kind(), text);
   for (const Server& server : location.servers)
-    result.hint(server.local ? "hint: failed on socket " + server.host +
-                                   " Please refer to gluster logs for more info"
-                             : "hint: failed on host " + server.host + " and port " +
-                                   std::to_string(server.port) +
-                                   " Please refer to gluster logs for more info");
+    result.hint(
+        server.local
+            ? fmt::format("hint: failed on socket {} Please refer to gluster logs for more info",
+                          server.host)
+            : fmt::format(
+                  "hint: failed on host {} and port {} Please refer to gluster logs for more info",
+                  server.host, server.port));
   return result;
 }
 

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/value.h"
@@ -46,13 +48,12 @@ Settings settings_of(Context& context, std::string_view scheme, const Options& o
   if (!url) invalid("curl block driver requires an 'url' option");
   const std::string start = std::string(scheme) + "://";
   if (!url->starts_with(start))
-    invalid(std::string(scheme) + " curl driver cannot handle the URL '" + masked(*url) +
-            "' (does not start with '" + start + "')");
+    invalid(fmt::format("{} curl driver cannot handle the URL '{}' (does not start with '{}')",
+                        scheme, masked(*url), start));
   settings.location = parse_url(*url);
   settings.readahead = options.size("readahead").value_or(settings.readahead);
   if (settings.readahead % 512 != 0)
-    invalid("HTTP_READAHEAD_SIZE " + std::to_string(settings.readahead) +
-            " is not a multiple of 512");
+    invalid(fmt::format("HTTP_READAHEAD_SIZE {} is not a multiple of 512", settings.readahead));
   constexpr uint64_t kMostSeconds = 10'000;
   const uint64_t timeout = options.number("timeout").value_or(30);
   if (timeout > kMostSeconds) invalid("timeout parameter is too large or negative");

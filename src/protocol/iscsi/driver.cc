@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
 #include <memory>
@@ -140,7 +142,7 @@ Target target_of(Context& context, Options& options) {
   target.name = *name;
   const uint64_t lun = options.number("lun").value_or(0);
   constexpr uint64_t kMostLuns = 0x3fff;
-  if (lun > kMostLuns) invalid("LUN " + std::to_string(lun) + " is larger than 16383");
+  if (lun > kMostLuns) invalid(fmt::format("LUN {} is larger than 16383", lun));
   target.lun = static_cast<int>(lun);
   add_login(context, options, target);
   target.initiator = options.string("initiator-name").value_or(kInitiator);

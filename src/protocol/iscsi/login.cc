@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -194,11 +196,12 @@ void Session::learn_capacity() {
   if (unit_.blocks == 0) unit_.block_bytes = std::max<uint32_t>(unit_.block_bytes, 512);
   if (unit_.block_bytes == 0 || unit_.block_bytes % 512 != 0 ||
       (unit_.block_bytes & (unit_.block_bytes - 1)) != 0 || unit_.block_bytes > kMostBlockBytes)
-    throw Error(ErrorKind::kInvalid, "iSCSI: the target returned an invalid block size of " +
-                                         std::to_string(unit_.block_bytes) + ".");
+    throw Error(
+        ErrorKind::kInvalid,
+        fmt::format("iSCSI: the target returned an invalid block size of {}.", unit_.block_bytes));
   if (unit_.blocks > static_cast<uint64_t>(INT64_MAX) / unit_.block_bytes)
     throw Error(ErrorKind::kTooLarge,
-                "iSCSI: the target returned a size of " + std::to_string(unit_.blocks) + " blocks");
+                fmt::format("iSCSI: the target returned a size of {} blocks", unit_.blocks));
 }
 
 void Session::learn_pages() {

@@ -1,5 +1,7 @@
 #include "protocol/nbd/connection.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -168,7 +170,7 @@ Task<void> Connection::receive_chunk(const ChunkHeader& header, Operation& opera
   }
   // Kinds of error may be added to the protocol.
   if ((static_cast<uint16_t>(header.type) & 0x8000) == 0)
-    broken("an unknown chunk of type " + std::to_string(static_cast<uint16_t>(header.type)));
+    broken(fmt::format("an unknown chunk of type {}", static_cast<uint16_t>(header.type)));
   co_await receive_error(header, operation);
 }
 
@@ -202,7 +204,7 @@ Task<void> Connection::receive_status(const ChunkHeader& header, Operation& oper
     broken("a block status that was not asked for");
   if (operation.status_seen) broken("two block status chunks for one context");
   if (header.length > StatusPayload::kMaxExtents * 16 + 8)
-    broken("a block status of " + std::to_string(header.length) + " bytes");
+    broken(fmt::format("a block status of {} bytes", header.length));
   Bytes raw(header.length);
   co_await read(raw);
   StatusPayload payload = StatusPayload::decode(raw, extended);
@@ -214,7 +216,7 @@ Task<void> Connection::receive_status(const ChunkHeader& header, Operation& oper
 
 Task<void> Connection::receive_error(const ChunkHeader& header, Operation& operation) {
   if (header.length < 6 || header.length > kMostErrorBytes)
-    broken("an error chunk of " + std::to_string(header.length) + " bytes");
+    broken(fmt::format("an error chunk of {} bytes", header.length));
   Bytes raw(header.length);
   co_await read(raw);
   const ErrorPayload payload = ErrorPayload::decode(raw, header.type);

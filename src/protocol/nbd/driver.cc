@@ -1,5 +1,6 @@
 #include "block/driver.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -79,9 +80,10 @@ std::string canonical_name(const SocketAddress& server, const std::string& name,
   const std::string scheme = tls ? "nbds" : "nbd";
   const bool plain = !server.ipv4 && !server.ipv6 && !server.to;
   if (server.kind == SocketAddress::Kind::kInet && plain)
-    return scheme + "://" + server.text() + (name.empty() ? "" : "/" + name);
+    return fmt::format("{}://{}{}", scheme, server.text(), (name.empty() ? "" : "/" + name));
   if (server.kind == SocketAddress::Kind::kUnix && !server.abstract)
-    return scheme + "+unix://" + (name.empty() ? "" : "/" + name) + "?socket=" + server.path;
+    return fmt::format("{}+unix://{}?socket={}", scheme, (name.empty() ? "" : "/" + name),
+                       server.path);
   Value tree = Value::object();
   tree.set("driver", "nbd");
   if (!name.empty()) tree.set("export", name);

@@ -1,5 +1,7 @@
 #include "protocol/nbd/handshake.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -82,15 +84,15 @@ class Handshake {
     Reply reply;
     reply.header = OptionReplyHeader::decode(raw);
     if (reply.header.option != option)
-      broken_handshake("a reply to an option that was not asked for (" +
-                       std::to_string(static_cast<uint32_t>(reply.header.option)) + ")");
+      broken_handshake(fmt::format("a reply to an option that was not asked for ({})",
+                                   static_cast<uint32_t>(reply.header.option)));
     if (reply.header.length > kMaxOptionBytes)
-      broken_handshake("an option reply of " + std::to_string(reply.header.length) + " bytes");
+      broken_handshake(fmt::format("an option reply of {} bytes", reply.header.length));
     if (reply.header.type == OptionReply::kAck && reply.header.length != 0)
       broken_handshake("an ACK with data");
     if (reply.failed()) most = kMaxString;
     if (reply.header.length > most && !reply.failed())
-      broken_handshake("an option reply of " + std::to_string(reply.header.length) + " bytes");
+      broken_handshake(fmt::format("an option reply of {} bytes", reply.header.length));
     reply.data.resize(std::min<size_t>(reply.header.length, most));
     co_await read_data(reply.data);
     if (reply.header.length > reply.data.size())
@@ -257,11 +259,10 @@ Task<Agreement> shake_hands(Stream& stream, const Wish& wish) {
   Handshake handshake(stream, wish);
   Agreement agreed = co_await handshake.run();
   if (agreed.size > static_cast<uint64_t>(INT64_MAX))
-    broken_handshake("an export of " + std::to_string(agreed.size) + " bytes");
+    broken_handshake(fmt::format("an export of {} bytes", agreed.size));
   if (agreed.blocks && !is_aligned(agreed.size, agreed.blocks->minimum))
-    broken_handshake("export size " + std::to_string(agreed.size) +
-                     " is not a multiple of the minimum block size " +
-                     std::to_string(agreed.blocks->minimum));
+    broken_handshake(fmt::format("export size {} is not a multiple of the minimum block size {}",
+                                 agreed.size, agreed.blocks->minimum));
   if (wish.context_required && !agreed.context)
     throw Error(ErrorKind::kInvalid, "requested x-dirty-bitmap " + wish.context + " not found");
   co_return agreed;

@@ -1,5 +1,7 @@
 #include "protocol/nbd/node.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -55,8 +57,7 @@ void NbdNode::accept(const Agreement& agreed) {
   static constexpr uint16_t kUsed =
       kSendFlush | kSendFua | kSendTrim | kSendWriteZeroes | kSendFastZero;
   if (agreed.size < length())
-    refuse("it has shrunk from " + std::to_string(length()) + " to " + std::to_string(agreed.size) +
-           " bytes");
+    refuse(fmt::format("it has shrunk from {} to {} bytes", length(), agreed.size));
   if (writable_ && agreed.offers(kReadOnly)) refuse("it is read-only now");
   if ((first_.flags & kUsed & ~agreed.flags) != 0 || (first_.extended && !agreed.extended) ||
       (first_.context && !agreed.context))

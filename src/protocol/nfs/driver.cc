@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/open.h"
@@ -48,7 +50,7 @@ std::string host_of(Options& options) {
 unsigned limited(Context& context, const Options& options, const char* key, unsigned most,
                  const char* what) {
   const uint64_t value = options.number(key).value_or(0);
-  if (value > most) context.warn(what + std::to_string(most));
+  if (value > most) context.warn(fmt::format("{}{}", what, most));
   return static_cast<unsigned>(std::min<uint64_t>(value, most));
 }
 
@@ -92,7 +94,7 @@ Description describe(Context& context, Options& options, const CacheMode& cache)
   std::string query;
   for (const char* key : {"version", "nfsport", "mountport"})
     if (const auto value = options.number(key))
-      query += (query.empty() ? "" : "&") + std::string(key) + "=" + std::to_string(*value);
+      query += fmt::format("{}{}={}", query.empty() ? "" : "&", key, *value);
   result.name = make_uri(target.host, *path, query);
   return result;
 }

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,7 +31,7 @@ size_t transfer_size(uint64_t said) {
 std::string fresh_name() {
   std::random_device source;
   std::string name = "cairn";
-  for (int i = 0; i < 4; ++i) name += "-" + std::to_string(source());
+  for (int i = 0; i < 4; ++i) name += fmt::format("-{}", source());
   return name;
 }
 
@@ -79,9 +80,9 @@ void Session::prepare() {
   context_ = nfs_.nfs_init_context();
   if (context_ == nullptr) throw Error(ErrorKind::kNoMemory, "Failed to init NFS context");
   // Only a URL sets the ports.
-  std::string url = "nfs://host/?version=" + std::to_string(target_.version);
-  if (target_.nfs_port != 0) url += "&nfsport=" + std::to_string(target_.nfs_port);
-  if (target_.mount_port != 0) url += "&mountport=" + std::to_string(target_.mount_port);
+  std::string url = fmt::format("nfs://host/?version={}", target_.version);
+  if (target_.nfs_port != 0) url += fmt::format("&nfsport={}", target_.nfs_port);
+  if (target_.mount_port != 0) url += fmt::format("&mountport={}", target_.mount_port);
   nfs_url* parsed = nfs_.nfs_parse_url_incomplete(context_, url.c_str());
   if (parsed == nullptr) throw Error(ErrorKind::kInvalid, "Invalid URL specified");
   nfs_.nfs_destroy_url(parsed);
@@ -177,11 +178,11 @@ void Session::open_file() {
       {.what = "Failed to fstat file: "});
   const nfs_stat_64& all = answer.attributes;
   if ((all.nfs_mode & S_IFMT) != 0 && (all.nfs_mode & S_IFMT) != S_IFREG)
-    throw Error(ErrorKind::kInvalid, "'" + target_.place.directory + target_.place.file +
-                                         "' is no regular file on the server");
+    throw Error(ErrorKind::kInvalid, fmt::format("'{}{}' is no regular file on the server",
+                                                 target_.place.directory, target_.place.file));
   if (all.nfs_size > static_cast<uint64_t>(INT64_MAX))
     throw Error(ErrorKind::kTooLarge,
-                "the server returned a size of " + std::to_string(all.nfs_size) + " bytes");
+                fmt::format("the server returned a size of {} bytes", all.nfs_size));
   attributes_ = attributes_of(all);
 }
 

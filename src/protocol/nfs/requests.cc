@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -119,10 +121,11 @@ void Session::answered_read(Piece& piece, const READ3res& result) {
   const READ3resok& read = result.READ3res_u.resok;
   // What the library has of the data is as long as the shorter of both says.
   if (read.count != read.data.data_len)
-    return end_piece(piece, std::make_exception_ptr(Error(
-                                ErrorKind::kIo, "NFS: the server says that it sent " +
-                                                    std::to_string(read.count) + " bytes, and " +
-                                                    "sent " + std::to_string(read.data.data_len))));
+    return end_piece(
+        piece,
+        std::make_exception_ptr(Error(
+            ErrorKind::kIo, fmt::format("NFS: the server says that it sent {} bytes, and sent {}",
+                                        read.count, read.data.data_len))));
   answered_data(piece, read.count, read.data.data_val);
 }
 

@@ -1,5 +1,7 @@
 #include "protocol/nfs/session.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -169,8 +171,8 @@ void Session::answered_data(Piece& piece, size_t count, const void* data) {
   };
   if (count > piece.length) return fail("the server answered with more than was asked for");
   if (count == 0 && reads)
-    return fail("the file ends at byte " + std::to_string(operation.offset + piece.at) +
-                ", before its size");
+    return fail(
+        fmt::format("the file ends at byte {}, before its size", operation.offset + piece.at));
   if (count == 0) return fail("the server wrote nothing");
   if (reads) std::memcpy(operation.out.data() + piece.at, data, count);
   if (count == piece.length) return end_piece(piece, nullptr);

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <memory>
@@ -100,12 +102,14 @@ std::string monitors_of(Options& options) {
     const auto host = server.string("host");
     const auto port = server.string("port");
     for (const char* part : {"host", "port"})
-      if (!server.has(part)) invalid("Parameter 'server." + index + "." + part + "' is missing");
+      if (!server.has(part))
+        invalid(fmt::format("Parameter 'server.{}.{}' is missing", index, part));
     const auto unused = server.unused();
     if (!unused.empty())
-      invalid("Parameter 'server." + index + "." + unused[0] + "' is unexpected");
+      invalid(fmt::format("Parameter 'server.{}.{}' is unexpected", index, unused[0]));
     const bool bare_v6 = host->find(':') != std::string::npos && host->front() != '[';
-    result += (i == 0 ? "" : ";") + (bare_v6 ? "[" + *host + "]" : *host) + ":" + *port;
+    result +=
+        fmt::format("{}{}:{}", i == 0 ? "" : ";", (bare_v6 ? "[" + *host + "]" : *host), *port);
   }
   return result;
 }

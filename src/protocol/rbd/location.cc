@@ -1,5 +1,7 @@
 #include "protocol/rbd/location.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 
 namespace cairn::rbd {
@@ -65,7 +67,7 @@ Location parse_name(std::string_view name) {
 std::string join_settings(const std::vector<Setting>& settings) {
   std::string result;
   for (const auto& [key, value] : settings)
-    result += (result.empty() ? "" : ":") + escaped(key) + "=" + escaped(value);
+    result += fmt::format("{}{}={}", result.empty() ? "" : ":", escaped(key), escaped(value));
   return result;
 }
 

@@ -1,5 +1,7 @@
 #include "protocol/s3/account.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -31,10 +33,10 @@ bool is_region(std::string_view text) {
 std::string authority_of(const Place& place, const std::string& region) {
   if (!place.endpoint.empty()) return place.endpoint;
   const std::string host =
-      "s3." + region + ".amazonaws.com" + (region.starts_with("cn-") ? ".cn" : "");
+      fmt::format("s3.{}.amazonaws.com{}", region, (region.starts_with("cn-") ? ".cn" : ""));
   // The service's certificate is for one label before its name.
   if (place.bucket.find('.') != std::string::npos) return "https://" + host;
-  return "https://" + place.bucket + "." + host;
+  return fmt::format("https://{}.{}", place.bucket, host);
 }
 
 // Whether the bucket is in the path rather than in the host.
@@ -83,7 +85,7 @@ Place parse_name(std::string_view name) {
 }
 
 std::string name_of(const Place& place) {
-  std::string name = std::string(kPrefix) + place.bucket + "/" + place.key;
+  std::string name = fmt::format("{}{}/{}", kPrefix, place.bucket, place.key);
   if (!place.version.empty()) name += std::string(kVersion) + place.version;
   return name;
 }
@@ -153,7 +155,7 @@ std::vector<std::string> Account::head(std::string_view method, const std::strin
 web::Dialect::Refusal Account::refused(const web::Response& response, std::string_view body) {
   Refusal refusal;
   const ServerError error = parse_error(body).value_or(ServerError{});
-  refusal.text = "the server refused: " + std::to_string(response.status);
+  refusal.text = fmt::format("the server refused: {}", response.status);
   if (!error.code.empty()) refusal.text += " " + error.code;
   if (!error.message.empty()) refusal.text += ": " + error.message;
   const std::string& region = error.region.empty() ? response.region : error.region;

@@ -1,5 +1,7 @@
 #include "protocol/s3/request.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <coroutine>
 #include <utility>
@@ -96,7 +98,8 @@ void Request::ended(CURL* easy, CURLcode code, const char* text) {
       if (error->code == "InternalError" || error->code == "SlowDown" ||
           error->code == "ServiceUnavailable")
         return again("the server answered " + error->code, web::pause_after(attempt_, random_));
-      fail(Error(ErrorKind::kIo, "the server refused: " + error->code + ": " + error->message));
+      fail(Error(ErrorKind::kIo,
+                 fmt::format("the server refused: {}: {}", error->code, error->message)));
     }
     answer_.etag = response_.etag;
     if (response_.range) answer_.total = response_.range->total;
@@ -132,14 +135,14 @@ void Request::refused(CURL* easy) {
 void Request::again(const std::string& why, std::chrono::milliseconds wait) {
   const unsigned retries = call_.retries.value_or(service_.transport.retries);
   if (attempt_ >= retries) {
-    fail(Error(ErrorKind::kIo, why + " (after " + std::to_string(attempt_ + 1) +
-                                   (attempt_ == 0 ? " attempt)" : " attempts)")));
+    fail(Error(ErrorKind::kIo, fmt::format("{} (after {}{}", why, attempt_ + 1,
+                                           (attempt_ == 0 ? " attempt)" : " attempts)"))));
     return complete();
   }
   ++attempt_;
-  service_.report(service_.account.shown() + ": " + why + "; trying again in " +
-                  std::to_string((wait.count() + 999) / 1000) + " s (attempt " +
-                  std::to_string(attempt_ + 1) + " of " + std::to_string(retries + 1) + ")");
+  service_.report(fmt::format("{}: {}; trying again in {} s (attempt {} of {})",
+                              service_.account.shown(), why, (wait.count() + 999) / 1000,
+                              attempt_ + 1, retries + 1));
   service_.client.submit(*this, web::Client::Clock::now() + wait);
 }
 

@@ -1,5 +1,7 @@
 #include "protocol/s3/sign.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <ctime>
@@ -91,7 +93,7 @@ std::string authorization(const SignedParts& request, const Credentials& who,
   canonical.append("\n").append(names).append("\n").append(request.payload_hash);
 
   const std::string date(when.substr(0, 8));
-  const std::string scope = date + '/' + std::string(region) + "/s3/aws4_request";
+  const std::string scope = fmt::format("{}/{}/s3/aws4_request", date, region);
   std::string text(kAlgorithm);
   text.append("\n").append(when).append("\n").append(scope).append("\n");
   text += sha256_of(bytes_of(canonical));
@@ -100,8 +102,8 @@ std::string authorization(const SignedParts& request, const Credentials& who,
   const Mac of_region = mac(of_date, region);
   const Mac of_service = mac(of_region, "s3");
   const Mac key = mac(of_service, "aws4_request");
-  return std::string(kAlgorithm) + " Credential=" + who.access_key + '/' + scope +
-         ",SignedHeaders=" + names + ",Signature=" + hexadecimal(mac(key, text));
+  return fmt::format("{} Credential={}/{},SignedHeaders={},Signature={}", kAlgorithm,
+                     who.access_key, scope, names, hexadecimal(mac(key, text)));
 }
 
 }  // namespace cairn::s3

@@ -1,5 +1,7 @@
 #include "protocol/s3/upload.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -54,8 +56,9 @@ uint64_t part_bytes(uint64_t length, uint64_t asked) {
   if (asked < kLeastPartBytes || asked > kMostPartBytes)
     invalid("The option 'part-size' must be between 5M and 5G");
   if (length / asked >= kMostParts)
-    invalid("An object has at most 10000 parts: the option 'part-size' must be " +
-            std::to_string(needed >> 20) + "M or more");
+    invalid(
+        fmt::format("An object has at most 10000 parts: the option 'part-size' must be {}M or more",
+                    needed >> 20));
   return asked;
 }
 
@@ -240,9 +243,8 @@ void Upload::finished(std::list<Part>::iterator part, std::exception_ptr error) 
     if (!error) etag = std::move(part->request->answer().etag);
     if (!error_ && etag.empty())
       error_ = std::make_exception_ptr(
-          Error(ErrorKind::kIo, target_.account->shown() +
-                                    ": the server does not say what it stored as part " +
-                                    std::to_string(part->number)));
+          Error(ErrorKind::kIo, fmt::format("{}: the server does not say what it stored as part {}",
+                                            target_.account->shown(), part->number)));
     etags_[part->number - 1] = std::move(etag);
     spare_.push_back(std::move(part->bytes));
     if (waiter_ && (parts_.size() <= enough_ || error_)) {
@@ -290,7 +292,7 @@ Task<void> Upload::complete() {
 // which is the end of the ETag.
 Task<bool> Upload::is_there() {
   const Answer found = co_await perform(service_, look_up());
-  const std::string parts = "-" + std::to_string(etags_.size()) + "\"";
+  const std::string parts = fmt::format("-{}\"", etags_.size());
   co_return found.total == length_&& found.etag.ends_with(parts);
 }
 
@@ -309,8 +311,9 @@ void Upload::discard(Error& why) {
   }
   aside_->start(abort_upload(id_));
   if (aside_->wait_until(until) && !aside_->request->error()) return;
-  why.hint("The parts that were sent are still at the server, as the upload '" + id_ + "' of " +
-           target_.account->shown() + ": end it there.");
+  why.hint(fmt::format(
+      "The parts that were sent are still at the server, as the upload '{}' of {}: end it there.",
+      id_, target_.account->shown()));
 }
 
 }  // namespace cairn::s3

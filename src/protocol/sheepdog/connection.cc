@@ -1,5 +1,7 @@
 #include "protocol/sheepdog/connection.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <new>
@@ -59,8 +61,8 @@ Task<void> Connection::receive_one() {
   if (response.opcode != opcode_of(operation.header))
     broken("it answers with the code of another operation");
   if (response.length > operation.out.size())
-    broken("it sends " + std::to_string(response.length) + " bytes where " +
-           std::to_string(operation.out.size()) + " were asked for");
+    broken(fmt::format("it sends {} bytes where {} were asked for", response.length,
+                       operation.out.size()));
   const bool failed = response.result != Result::kSuccess;
   // Zeroes around the data may have been left out. They all may: then there are no data at all.
   const bool shifted = opcode_of(operation.header) == Opcode::kReadObject && !failed;
@@ -102,8 +104,8 @@ Task<void> Connection::watch() {
   while (!lost() && !watching_.woken()) {
     co_await watching_.sleep_for(moment);
     if (lost() || !stalled()) continue;
-    abort_for("the Sheepdog daemon has not answered for " +
-              std::to_string((stall_.count() + 999) / 1000) + " seconds");
+    abort_for(fmt::format("the Sheepdog daemon has not answered for {} seconds",
+                          (stall_.count() + 999) / 1000));
     break;
   }
 }

@@ -1,5 +1,7 @@
 #include "block/driver.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -96,15 +98,15 @@ VdiName base_named(const std::string& name) {
   if (!base.is_snapshot())
     throw Error(ErrorKind::kInvalid, "cannot clone from the VDI '" + base.name +
                                          "', which is written: it must be a snapshot")
-        .hint("Make one: snapshot -c TAG " + name + ", and name it: " + name + "#TAG");
+        .hint(fmt::format("Make one: snapshot -c TAG {}, and name it: {}#TAG", name, name));
   return base;
 }
 
 void check_size(const NewVdi& wanted) {
   if (wanted.size <= kMaxObjects << wanted.shift) return;
   throw Error(ErrorKind::kTooLarge,
-              "A VDI with objects of " + std::to_string(uint64_t{1} << wanted.shift) +
-                  " bytes has at most " + std::to_string(kMaxObjects << wanted.shift) + " bytes")
+              fmt::format("A VDI with objects of {} bytes has at most {} bytes",
+                          uint64_t{1} << wanted.shift, kMaxObjects << wanted.shift))
       .hint("Choose larger objects with object_size.");
 }
 
@@ -122,7 +124,7 @@ Task<void> make(Cluster& cluster, std::string name, uint64_t size, Wishes wishes
       invalid("cannot clone from the VDI '" + base_name.name + "': it is no snapshot");
     if (align_up(inode.size, 512) != size)
       throw Error(ErrorKind::kInvalid,
-                  "A clone has the size of its snapshot, " + std::to_string(inode.size) + " bytes")
+                  fmt::format("A clone has the size of its snapshot, {} bytes", inode.size))
           .hint("Leave the size out, and grow the clone with `resize`.");
     if (wishes.redundancy || (wishes.shift && *wishes.shift != inode.shift))
       invalid("A clone has the redundancy and the object size of its snapshot");

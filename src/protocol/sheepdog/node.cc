@@ -1,5 +1,7 @@
 #include "protocol/sheepdog/node.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -164,8 +166,8 @@ Task<void> SheepdogNode::do_read(uint64_t offset, MutableByteSpan out) {
       const Result result = co_await read_object(piece, out.subspan(done, piece.length), &used);
       if (result == Result::kSuccess) break;
       if (!is_outdated(result) || attempt == kMostReloads)
-        throw_result(result, "Object " + std::to_string(piece.number) + " of the VDI '" +
-                                 name_.name + "' cannot be read");
+        throw_result(result, fmt::format("Object {} of the VDI '{}' cannot be read", piece.number,
+                                         name_.name));
       co_await reload(used);
     }
     done += piece.length;
@@ -217,8 +219,8 @@ Task<void> SheepdogNode::write_piece(Piece piece, ByteSpan in) {
     const Result result = co_await write_object(piece, in, &used);
     if (result == Result::kSuccess) co_return;
     if (!is_outdated(result) || attempt == kMostReloads)
-      throw_result(result, "Object " + std::to_string(piece.number) + " of the VDI '" + name_.name +
-                               "' cannot be written");
+      throw_result(result, fmt::format("Object {} of the VDI '{}' cannot be written", piece.number,
+                                       name_.name));
     co_await reload(used);
   }
 }
@@ -372,9 +374,9 @@ Task<std::optional<uint64_t>> SheepdogNode::allocated_bytes() {
 Task<void> SheepdogNode::grow_held(uint64_t length) {
   if (length <= this->length()) co_return;
   if (length > kMaxObjects << shift_)
-    throw Error(ErrorKind::kTooLarge, "A VDI with objects of " + std::to_string(object_bytes()) +
-                                          " bytes has at most " +
-                                          std::to_string(kMaxObjects << shift_) + " bytes");
+    throw Error(ErrorKind::kTooLarge,
+                fmt::format("A VDI with objects of {} bytes has at most {} bytes", object_bytes(),
+                            kMaxObjects << shift_));
   std::array<std::byte, 8> raw;
   store_le<uint64_t>(raw, 0, length);
   // A snapshot must not be changed.

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -198,8 +200,9 @@ Task<void> SheepdogNode::apply_snapshot(std::string which) {
   try {
     co_await delete_vdi(cluster_, std::move(replaced), old.vdi);
   } catch (Error& error) {
-    throw error.hint("The snapshot was applied. The disk as it was is still there, as snapshot " +
-                     std::to_string(old.snapshot) + ".");
+    throw error.hint(
+        fmt::format("The snapshot was applied. The disk as it was is still there, as snapshot {}.",
+                    old.snapshot));
   }
 }
 

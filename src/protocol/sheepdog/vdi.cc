@@ -1,5 +1,7 @@
 #include "protocol/sheepdog/vdi.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -23,17 +25,17 @@ constexpr size_t kMostVdis = 1 << 20;  // of a cluster whose snapshots are liste
 std::string described(const VdiName& name) {
   std::string text = "VDI '" + name.name + "'";
   if (!name.tag.empty())
-    text = "Snapshot '" + name.tag + "' of " + text;
+    text = fmt::format("Snapshot '{}' of {}", name.tag, text);
   else if (name.snapshot != 0)
-    text = "Snapshot " + std::to_string(name.snapshot) + " of " + text;
+    text = fmt::format("Snapshot {} of {}", name.snapshot, text);
   return text;
 }
 
 uint32_t checked_vdi(const Operation& operation) {
   const uint32_t vdi = operation.response.vdi;
   if (vdi == 0 || vdi >= kVdis)
-    throw Error(ErrorKind::kCorrupt, "The Sheepdog daemon names the VDI " + std::to_string(vdi) +
-                                         ", which cannot exist");
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("The Sheepdog daemon names the VDI {}, which cannot exist", vdi));
   return vdi;
 }
 

@@ -1,5 +1,7 @@
 #include "protocol/sheepdog/wire.h"
 
+#include <fmt/format.h>
+
 #include <bit>
 #include <charconv>
 #include <cstring>
@@ -89,8 +91,8 @@ void throw_result(Result result, const std::string& what) {
   for (const Meaning& meaning : kMeanings)
     if (meaning.result == static_cast<uint32_t>(result))
       throw Error(meaning.kind, what + ": " + std::string(meaning.text));
-  throw Error(ErrorKind::kIo, what + ": the daemon answers with error " +
-                                  std::to_string(static_cast<uint32_t>(result)));
+  throw Error(ErrorKind::kIo, fmt::format("{}: the daemon answers with error {}", what,
+                                          static_cast<uint32_t>(result)));
 }
 
 Header object_header(Opcode opcode, const ObjectFields& fields) {
@@ -171,16 +173,16 @@ Inode Inode::decode(ByteSpan bytes) {
 
 void Inode::check(uint32_t wanted) const {
   const auto corrupt = [&](const std::string& what) {
-    throw Error(ErrorKind::kCorrupt, "The inode of the VDI " + std::to_string(wanted) + " " + what);
+    throw Error(ErrorKind::kCorrupt, fmt::format("The inode of the VDI {} {}", wanted, what));
   };
-  if (vdi != wanted) corrupt("is that of the VDI " + std::to_string(vdi));
+  if (vdi != wanted) corrupt(fmt::format("is that of the VDI {}", vdi));
   if (store_policy != 0)
     throw Error(ErrorKind::kUnsupported,
                 "The VDI '" + name + "' is a hyper volume, whose index is not supported");
   if (shift < kMinShift || shift > kMaxShift)
-    corrupt("has objects of 2^" + std::to_string(shift) + " bytes; 2^20 to 2^31 are possible");
+    corrupt(fmt::format("has objects of 2^{} bytes; 2^20 to 2^31 are possible", shift));
   if (size > kMaxObjects << shift)
-    corrupt("has a size of " + std::to_string(size) + " bytes, more than its index can hold");
+    corrupt(fmt::format("has a size of {} bytes, more than its index can hold", size));
 }
 
 std::vector<uint32_t> decode_index(ByteSpan bytes) {
@@ -188,8 +190,9 @@ std::vector<uint32_t> decode_index(ByteSpan bytes) {
   for (size_t i = 0; i < index.size(); ++i) {
     index[i] = load_le<uint32_t>(bytes, i * 4);
     if (index[i] >= kVdis)
-      throw Error(ErrorKind::kCorrupt, "An entry of the index names the VDI " +
-                                           std::to_string(index[i]) + ", which cannot exist");
+      throw Error(
+          ErrorKind::kCorrupt,
+          fmt::format("An entry of the index names the VDI {}, which cannot exist", index[i]));
   }
   return index;
 }
@@ -214,8 +217,8 @@ Redundancy Redundancy::parse(std::string_view text) {
 uint8_t shift_of(uint64_t object_bytes) {
   if (!std::has_single_bit(object_bytes) || object_bytes < uint64_t{1} << kMinShift ||
       object_bytes > uint64_t{1} << kMaxShift)
-    invalid("Invalid object size " + std::to_string(object_bytes) +
-            ": it is a power of two of 1 MiB to 2 GiB");
+    invalid(fmt::format("Invalid object size {}: it is a power of two of 1 MiB to 2 GiB",
+                        object_bytes));
   return static_cast<uint8_t>(std::countr_zero(object_bytes));
 }
 

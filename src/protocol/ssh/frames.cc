@@ -1,5 +1,7 @@
 #include "protocol/ssh/frames.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -92,7 +94,7 @@ std::map<std::string, std::string> parse_version(ByteSpan bytes) {
   const uint32_t version = reader.u32();
   if (version != kProtocolVersion)
     throw Error(ErrorKind::kUnsupported,
-                "the server speaks version " + std::to_string(version) + " of SFTP, not 3");
+                fmt::format("the server speaks version {} of SFTP, not 3", version));
   std::map<std::string, std::string> extensions;
   while (!reader.empty() && extensions.size() < kMostExtensions) {
     std::string name = reader.text();

@@ -1,4 +1,5 @@
 
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -107,9 +108,8 @@ void Session::check_host_key() {
     for (const std::byte each : hash)
       for (const int shift : {4, 0})
         digits += "0123456789abcdef"[(static_cast<int>(each) >> shift) & 15];
-    deny("remote host " + type + " key fingerprint '" +
-         std::string(to_string(target_.host_key.type)) + ":" + digits +
-         "' does not match host_key_check '" + target_.host_key.text + "'");
+    deny(fmt::format("remote host {} key fingerprint '{}:{}' does not match host_key_check '{}'",
+                     type, to_string(target_.host_key.type), digits, target_.host_key.text));
   }
   switch (ssh_.session_is_known_server_(session_)) {
     case SSH_KNOWN_HOSTS_OK:
@@ -121,8 +121,10 @@ void Session::check_host_key() {
           reinterpret_cast<unsigned char*>(const_cast<std::byte*>(hash.data())), hash.size());
       const std::string text = print != nullptr ? print : "";
       if (print != nullptr) ssh_.string_free_char_(print);
-      deny("host key (" + type + " key with fingerprint " + text +
-           ") does not match the one in known_hosts; this may be a possible attack");
+      deny(
+          fmt::format("host key ({} key with fingerprint {}) does not match the one in "
+                      "known_hosts; this may be a possible attack",
+                      type, text));
       break;
     }
     case SSH_KNOWN_HOSTS_OTHER:
@@ -252,9 +254,9 @@ void Session::open_file() {
     const uint32_t code = reader.u32();
     const std::string text = reader.empty() ? "" : reader.text();
     Error error = Error::system(errno_of_status(code));
-    throw Error(error.kind(),
-                "failed to open remote file '" + target_.path + "': SFTP server: " + text +
-                    " (libssh error code: 1, sftp error code: " + std::to_string(code) + ")");
+    throw Error(error.kind(), fmt::format("failed to open remote file '{}': SFTP server: {} "
+                                          "(libssh error code: 1, sftp error code: {})",
+                                          target_.path, text, code));
   }
   if (type != FrameType::kHandle)
     throw Error(ErrorKind::kIo, "the server sent an answer of another kind");
@@ -262,7 +264,7 @@ void Session::open_file() {
   constexpr size_t kLongestHandle = 256;
   if (handle_.empty() || handle_.size() > kLongestHandle)
     throw Error(ErrorKind::kIo,
-                "the server sent a handle of " + std::to_string(handle_.size()) + " bytes");
+                fmt::format("the server sent a handle of {} bytes", handle_.size()));
   id = next_id_++;
   reply = transact(id, FrameWriter(FrameType::kFstat, id).string(handle_).finish());
   if (static_cast<FrameType>(reply[0]) != FrameType::kAttributes)

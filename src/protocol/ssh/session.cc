@@ -1,5 +1,6 @@
 #include "protocol/ssh/session.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -198,7 +199,7 @@ bool Session::next_frame(std::vector<std::byte>* frame) {
   if (rest.size() < 4) return false;
   const uint32_t length = load_be<uint32_t>(rest, 0);
   if (length == 0 || length > kMostFrameBytes)
-    throw Error(ErrorKind::kIo, "the server sent a frame of " + std::to_string(length) + " bytes");
+    throw Error(ErrorKind::kIo, fmt::format("the server sent a frame of {} bytes", length));
   if (rest.size() - 4 < length) return false;
   frame->assign(rest.begin() + 4, rest.begin() + 4 + length);
   in_done_ += 4 + length;
@@ -235,8 +236,9 @@ void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reade
       // Only what is inside of the file is asked for.
       if (!operation.error)
         operation.error = std::make_exception_ptr(
-            Error(ErrorKind::kIo, "the file became shorter on the server: it ends before byte " +
-                                      std::to_string(operation.offset + piece.at + piece.length)));
+            Error(ErrorKind::kIo,
+                  fmt::format("the file became shorter on the server: it ends before byte {}",
+                              operation.offset + piece.at + piece.length)));
       return;
     }
     const bool fine = code == kOk && operation.kind != Kind::kRead;
@@ -247,8 +249,8 @@ void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reade
   if (type == FrameType::kData && operation.kind == Kind::kRead) {
     const ByteSpan data = reader.string();
     if (data.empty() || data.size() > piece.length)
-      throw Error(ErrorKind::kIo, "the server sent " + std::to_string(data.size()) + " bytes for " +
-                                      std::to_string(piece.length));
+      throw Error(ErrorKind::kIo,
+                  fmt::format("the server sent {} bytes for {}", data.size(), piece.length));
     std::memcpy(operation.out.data() + piece.at, data.data(), data.size());
     if (data.size() < piece.length)
       send_piece(operation, piece.at + data.size(), piece.length - data.size());

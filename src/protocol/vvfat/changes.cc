@@ -1,5 +1,7 @@
 #include "protocol/vvfat/changes.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <unordered_map>
@@ -171,7 +173,7 @@ class Refusal {
 
   void check_unique(uint32_t i) {
     const Entry& now = now_.entries[i];
-    if (!names_.emplace(std::to_string(now.parent) + "/" + now.name).second)
+    if (!names_.emplace(fmt::format("{}/{}", now.parent, now.name)).second)
       refuse(now_.path_of(i), "a guest gave the name to two files");
   }
 

@@ -1,6 +1,7 @@
 #include "protocol/vvfat/commit.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,7 +17,7 @@ const std::string kStaging(kStagingName);
 const std::string kList = kStaging + "/steps";
 const std::string kDone = kStaging + "/done";
 
-std::string staged_name(uint32_t now) { return "new-" + std::to_string(now); }
+std::string staged_name(uint32_t now) { return fmt::format("new-{}", now); }
 
 void write_all(int fd, std::string_view text, const std::string& path) {
   while (!text.empty()) {
@@ -90,9 +91,9 @@ void Commit::check_vanishing_folder(uint32_t i) {
   for (const std::string& name :
        folder_.names_in(old_.path_of(i), HostFolder::Links::kRefuse, SIZE_MAX))
     if (!known.contains(name))
-      throw Error(ErrorKind::kDenied, folder_.full_path(old_.path_of(i)) +
-                                          ": a guest removed it, but the host keeps " + name +
-                                          " there");
+      throw Error(ErrorKind::kDenied,
+                  fmt::format("{}: a guest removed it, but the host keeps {} there",
+                              folder_.full_path(old_.path_of(i)), name));
 }
 
 // Nothing that the guest does not know may stand where something goes.
@@ -197,7 +198,7 @@ void Commit::move(Thing thing, const Place& from, const Place& to) {
 }
 
 std::string Commit::key(const Place& place) {
-  return std::to_string(place.parent) + "/" + place.name;
+  return fmt::format("{}/{}", place.parent, place.name);
 }
 
 // Without a step: for what is there, and for what one step brings.
@@ -209,7 +210,7 @@ void Commit::go_to(Thing thing, Place place) {
 }
 
 void Commit::put_aside(Thing thing) {
-  const Place place{.parent = staging(), .name = "old-" + std::to_string(thing)};
+  const Place place{.parent = staging(), .name = fmt::format("old-{}", thing)};
   move(thing, places_[thing], place);
   go_to(thing, place);
 }
@@ -242,7 +243,7 @@ void Commit::plan() {
       go_to(thing, place);
     }
     if (changes_.content[i]) {
-      move(thing, place, {.parent = staging(), .name = "old-" + std::to_string(thing)});
+      move(thing, place, {.parent = staging(), .name = fmt::format("old-{}", thing)});
       move(made(i), fresh, place);
     }
   }

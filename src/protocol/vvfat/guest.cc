@@ -1,5 +1,7 @@
 #include "protocol/vvfat/guest.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <unordered_set>
 #include <utility>
@@ -108,7 +110,7 @@ class GuestReader {
     }
     if (trouble_.empty())
       if (const uint32_t lost = table_.lost(); lost != 0)
-        trouble_ = "cluster " + std::to_string(lost) + " is taken and belongs to no file";
+        trouble_ = fmt::format("cluster {} is taken and belongs to no file", lost);
     GuestReading reading;
     reading.tree = std::move(tree_);
     reading.trouble = std::move(trouble_);
@@ -138,7 +140,7 @@ class GuestReader {
     while (!ended) {
       if (!table_.holds(cluster)) return fail(index, "leads outside of the disk");
       if (table_.used(cluster))
-        return fail(index, "shares cluster " + std::to_string(cluster) + " with another");
+        return fail(index, fmt::format("shares cluster {} with another", cluster));
       if (entry.clusters >= most) return fail(index, "has more clusters than its size needs");
       table_.use(cluster);
       append(entry, cluster);

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/openat2.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -21,7 +22,7 @@ HostFolder::HostFolder(std::string path)
       fd_(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK)) {
   if (!fd_)
     throw Error(kind_of(errno), "Could not read directory " + path_)
-        .hint(path_ + ": " + Error::system(errno).cause() + ".");
+        .hint(fmt::format("{}: {}.", path_, Error::system(errno).cause()));
   if (const OwnFd probe = open("", O_PATH, Links::kRefuse); !probe)
     throw Error::system(errno,
                         "a directory is shown as a disk only where the kernel has openat2 "
@@ -82,7 +83,8 @@ void HostFolder::move(const std::string& from, const std::string& to) const {
       error = errno;
   }
   if (error != 0)
-    throw Error::system(error, "Could not move " + full_path(from) + " to " + full_path(to));
+    throw Error::system(error,
+                        fmt::format("Could not move {} to {}", full_path(from), full_path(to)));
 }
 
 bool HostFolder::look_at(const std::string& relative, struct stat& status) const {
@@ -109,7 +111,7 @@ std::vector<std::string> HostFolder::names_in(const std::string& relative, Links
     if (name != "." && name != "..") names.emplace_back(name);
     if (names.size() > most)
       throw Error(ErrorKind::kTooLarge, what)
-          .hint("It holds more than " + std::to_string(most) + " files.");
+          .hint(fmt::format("It holds more than {} files.", most));
     errno = 0;
   }
   if (errno != 0) throw Error::system(errno, what);

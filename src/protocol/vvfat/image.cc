@@ -1,5 +1,7 @@
 #include "protocol/vvfat/image.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/arith.h"
@@ -66,7 +68,7 @@ Geometry choose_geometry(const ImageOptions& options, const Tree& tree) {
   if (options.floppy) {
     if (options.fat_type == 16 || options.fat_type == 32)
       throw Error(ErrorKind::kInvalid,
-                  "a floppy has too few clusters for FAT" + std::to_string(options.fat_type))
+                  fmt::format("a floppy has too few clusters for FAT{}", options.fat_type))
           .hint("Leave the type out, or say 12.");
     return Geometry::floppy_disk(options.fat_type == 12);
   }
@@ -113,8 +115,8 @@ void Image::place(Tree& tree, const std::string& folder,
       const uint64_t hundredths = (g.volume_sectors() + 10) / 20;  // of QEMU's megabytes
       const std::string cents = std::to_string(hundredths % 100 + 100).substr(1);
       Error error(ErrorKind::kTooLarge,
-                  "Directory does not fit in FAT" + std::to_string(static_cast<unsigned>(g.type)) +
-                      " (capacity " + std::to_string(hundredths / 100) + "." + cents + " MB)");
+                  fmt::format("Directory does not fit in FAT{} (capacity {}.{} MB)",
+                              static_cast<unsigned>(g.type), hundredths / 100, cents));
       if (g.type != FatType::k32) error.hint("FAT32 (fat:32:…) grows with the directory.");
       throw error;
     }

@@ -1,5 +1,7 @@
 #include "protocol/vvfat/layout.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 
@@ -69,10 +71,9 @@ Geometry Geometry::fat32(uint64_t total_sectors, uint32_t sectors_per_cluster) {
   const uint64_t tables = 2 * uint64_t{g.fat_sectors};
   const uint64_t clusters = rest > tables ? (rest - tables) / each : 0;
   if (clusters < 65525 || clusters > 0x0ffffff6)
-    throw Error(ErrorKind::kInvalid, "A disk of " + std::to_string(g.disk_bytes()) + " bytes has " +
-                                         std::to_string(clusters) + " clusters of " +
-                                         std::to_string(g.cluster_bytes()) +
-                                         " bytes; FAT32 needs 65525 to 268435446 of them");
+    throw Error(ErrorKind::kInvalid, fmt::format("A disk of {} bytes has {} clusters of {} bytes; "
+                                                 "FAT32 needs 65525 to 268435446 of them",
+                                                 g.disk_bytes(), clusters, g.cluster_bytes()));
   g.clusters = g.usable_clusters = static_cast<uint32_t>(clusters);
   return g;
 }

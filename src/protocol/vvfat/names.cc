@@ -1,5 +1,6 @@
 #include "protocol/vvfat/names.h"
 
+#include <fmt/format.h>
 #include <locale.h>
 #include <wctype.h>
 
@@ -207,11 +208,11 @@ ShortName ShortNames::take_numbered(const MangledName& mangled) {
   for (size_t digits = 1; digits <= 6; ++digits, first *= 10) {
     const std::string stem = mangled.base.substr(0, 8 - 1 - digits);
     uint32_t& next =
-        next_.try_emplace(stem + "~" + std::to_string(digits) + mangled.extension, first)
+        next_.try_emplace(fmt::format("{}~{}{}", stem, digits, mangled.extension), first)
             .first->second;
     while (next < first * 10) {
       MangledName numbered = mangled;
-      numbered.base = stem + "~" + std::to_string(next++);
+      numbered.base = fmt::format("{}~{}", stem, next++);
       const ShortName name = numbered.name();
       if (take(name)) return name;
     }

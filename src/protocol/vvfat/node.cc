@@ -1,6 +1,7 @@
 #include "protocol/vvfat/node.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -139,8 +140,10 @@ void VvfatNode::read_file(uint32_t index, uint64_t offset, MutableByteSpan out) 
           ::pread(fd.get(), out.data() + done, wanted - done, static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0)
-        throw Error::system(errno, snapshot_->folder.full_path(snapshot_->tree.path_of(index)) +
-                                       ": reading at " + std::to_string(offset + done));
+        throw Error::system(errno,
+                            fmt::format("{}: reading at {}",
+                                        snapshot_->folder.full_path(snapshot_->tree.path_of(index)),
+                                        offset + done));
       if (got == 0) break;
       done += static_cast<size_t>(got);
     }
@@ -151,8 +154,8 @@ void VvfatNode::read_file(uint32_t index, uint64_t offset, MutableByteSpan out) 
 void VvfatNode::report(uint32_t entry, const std::string& what) {
   const std::lock_guard lock(reporting_);
   if (reported_.size() >= kMaxReports || !reported_.insert(entry).second) return;
-  context().warn("vvfat: " + snapshot_->folder.full_path(snapshot_->tree.path_of(entry)) + " " +
-                 what);
+  context().warn(fmt::format("vvfat: {} {}",
+                             snapshot_->folder.full_path(snapshot_->tree.path_of(entry)), what));
 }
 
 Task<Extent> VvfatNode::do_extent(uint64_t offset, uint64_t max) {

@@ -1,6 +1,7 @@
 #include "protocol/vvfat/tree.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -112,7 +113,8 @@ class FolderScan {
 
   [[noreturn]] void refuse_large(const std::string& path) {
     const bool small = request_.max_file_bytes < UINT32_MAX;
-    last_words_ = "File " + folder_.full_path(path) + " is larger than " + (small ? "2GB" : "4GB");
+    last_words_ =
+        fmt::format("File {} is larger than {}", folder_.full_path(path), small ? "2GB" : "4GB");
     Error error(ErrorKind::kTooLarge, "Could not read directory " + folder_.path());
     if (small) error.hint("FAT32 (fat:32:…) holds files of up to 4 GB.");
     throw error;
@@ -121,8 +123,9 @@ class FolderScan {
   void check_slots() const {
     if (uint64_t{slots_} * kSlotBytes > kMaxFolderBytes)
       throw Error(ErrorKind::kTooLarge, "Could not read directory " + folder_.full_path(path_))
-          .hint("Its " + std::to_string(children_.size()) +
-                " names need more than the 65536 slots that a directory has on FAT.");
+          .hint(fmt::format(
+              "Its {} names need more than the 65536 slots that a directory has on FAT.",
+              children_.size()));
   }
 
   // What a link in the directory leads to; false when it is not shown.
@@ -171,8 +174,9 @@ class FolderScan {
       Entry& child = children[i];
       const std::u16string shown = distinct(child.shown, known);
       text[i] = utf8_of(shown);
-      warn(folder_.full_path(path_) + ": '" + child.name + "' is shown as '" + text[i] +
-           "', for FAT sees no difference between upper and lower case");
+      warn(fmt::format(
+          "{}: '{}' is shown as '{}', for FAT sees no difference between upper and lower case",
+          folder_.full_path(path_), child.name, text[i]));
       child.shown = shown;
     }
     give_short_names(children, text);
@@ -274,8 +278,8 @@ class Scanner {
       for (FolderScan& scan : scans) take(scan);
     }
     if (warnings_ > kMaxWarnings)
-      request_.warn("vvfat: " + std::to_string(warnings_ - kMaxWarnings) +
-                    " more things of that kind in " + folder_.path());
+      request_.warn(fmt::format("vvfat: {} more things of that kind in {}",
+                                warnings_ - kMaxWarnings, folder_.path()));
     return std::move(tree_);
   }
 
@@ -291,7 +295,7 @@ class Scanner {
     folder.slots = scan.slots();
     if (tree_.entries.size() + folder.children > kMaxEntries)
       throw Error(ErrorKind::kTooLarge,
-                  folder_.path() + " holds more than " + std::to_string(kMaxEntries) + " files");
+                  fmt::format("{} holds more than {} files", folder_.path(), kMaxEntries));
     tree_.entries.insert(tree_.entries.end(), std::move_iterator(scan.children().begin()),
                          std::move_iterator(scan.children().end()));
     scan.children() = {};

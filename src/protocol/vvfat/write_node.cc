@@ -1,5 +1,6 @@
 #include "protocol/vvfat/write_node.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -270,8 +271,8 @@ Task<void> VvfatWriteNode::do_close() {
     lost = refused.message();
   }
   if (!lost.empty())
-    lost = base_->snapshot().folder.path() + ": " + std::to_string(written_clusters_) +
-           " clusters that a guest wrote are lost, for " + lost;
+    lost = fmt::format("{}: {} clusters that a guest wrote are lost, for {}",
+                       base_->snapshot().folder.path(), written_clusters_, lost);
   try {
     co_await overlay_->close();
   } catch (...) {
