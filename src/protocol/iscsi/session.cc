@@ -1,5 +1,6 @@
 #include "protocol/iscsi/session.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -276,9 +277,9 @@ void Session::answered(Command& command, int status, scsi_task* task) {
     command.refused_ = sense && task->sense.key == SCSI_SENSE_ILLEGAL_REQUEST;
     std::string text = library_.iscsi_get_error(context_);
     while (!text.empty() && text.back() == '\n') text.pop_back();
-    command.error_ = std::make_exception_ptr(
-        Error::system(error).hint("iSCSI, at block " + std::to_string(command.block_) + ": " +
-                                  (text.empty() ? "status " + std::to_string(status) : text)));
+    command.error_ = std::make_exception_ptr(Error::system(error).hint(
+        fmt::format("iSCSI, at block {}: {}", command.block_,
+                    text.empty() ? fmt::format("status {}", status) : text)));
   }
   if (task != nullptr) library_.scsi_free_scsi_task(task);
   finish_command(command);

@@ -135,8 +135,8 @@ void Request::refused(CURL* easy) {
 void Request::again(const std::string& why, std::chrono::milliseconds wait) {
   const unsigned retries = call_.retries.value_or(service_.transport.retries);
   if (attempt_ >= retries) {
-    fail(Error(ErrorKind::kIo, fmt::format("{} (after {}{}", why, attempt_ + 1,
-                                           (attempt_ == 0 ? " attempt)" : " attempts)"))));
+    fail(Error(ErrorKind::kIo, fmt::format("{} (after {} attempt{})", why, attempt_ + 1,
+                                           attempt_ == 0 ? "" : "s")));
     return complete();
   }
   ++attempt_;

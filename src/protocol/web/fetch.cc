@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -16,9 +18,7 @@ constexpr unsigned kMostReturns = 5;
 constexpr size_t kMostSkippedBytes = 64 << 10;
 constexpr auto kLongestAskedWait = std::chrono::seconds(60);
 
-std::string place(uint64_t first, uint64_t last) {
-  return std::to_string(first) + "-" + std::to_string(last);
-}
+std::string place(uint64_t first, uint64_t last) { return fmt::format("{}-{}", first, last); }
 
 }  // namespace
 
@@ -129,8 +129,8 @@ Fetch::Body Fetch::judge_part() {
   }
   const ContentRange::Place sent = *response_.range->place;
   if (sent.first != first || sent.last > last) {
-    fail(Error(ErrorKind::kIo, file_.shown_ + ": the server returned range " +
-                                   place(sent.first, sent.last) + " for " + place(first, last)));
+    fail(Error(ErrorKind::kIo, fmt::format("{}: the server returned range {} for {}", file_.shown_,
+                                           place(sent.first, sent.last), place(first, last))));
     return Body::kStop;
   }
   if (kind_ == Kind::kOpen) {
@@ -188,8 +188,8 @@ void Fetch::ended(CURL* easy, CURLcode code, const char* text) {
   } else if (kind_ == Kind::kWhole) {
     const bool whole = code == CURLE_OK && (!file_.size_ || got_ == *file_.size_);
     if (!whole) {
-      fail(Error(ErrorKind::kIo, file_.shown_ + ": the server sent " + std::to_string(got_) +
-                                     " bytes of the file only: " + text));
+      fail(Error(ErrorKind::kIo, fmt::format("{}: the server sent {} bytes of the file only: {}",
+                                             file_.shown_, got_, text)));
       return complete();
     }
   } else if (got_ != out_.size()) {
@@ -211,12 +211,12 @@ bool Fetch::redirected(CURL* easy, unsigned status) {
   const bool plain = target_.starts_with("http://");
   if (++redirects_ > kMostRedirects) {
     fail(Error(ErrorKind::kIo,
-               where() + "Maximum (" + std::to_string(kMostRedirects) + ") redirects followed"));
+               fmt::format("{}Maximum ({}) redirects followed", where(), kMostRedirects)));
   } else if ((!plain && !target_.starts_with("https://")) ||
              (plain && from.starts_with("https://"))) {
     // Never from an encrypted line to one that is not, nor to files.
-    fail(Error(ErrorKind::kDenied,
-               where() + "the server leads to " + masked(target_) + ", which is not followed"));
+    fail(Error(ErrorKind::kDenied, fmt::format("{}the server leads to {}, which is not followed",
+                                               where(), masked(target_))));
   }
   if (error_)
     complete();
@@ -227,7 +227,7 @@ bool Fetch::redirected(CURL* easy, unsigned status) {
 
 // The server answered, but not with bytes.
 void Fetch::refused(CURL* easy, unsigned status) {
-  std::string text = "The requested URL returned error: " + std::to_string(status);
+  std::string text = fmt::format("The requested URL returned error: {}", status);
   if (status == 416 && kind_ == Kind::kOpen) {
     // No first byte: an empty file.
     if (response_.range && response_.range->total == uint64_t{0}) {
@@ -307,16 +307,16 @@ void Fetch::lost(CURLcode code, const char* text) {
 
 void Fetch::again(const std::string& why, std::optional<std::chrono::seconds> wait) {
   if (attempt_ >= file_.settings_.transport.retries) {
-    const Error error(ErrorKind::kIo, where() + why + " (after " + std::to_string(attempt_ + 1) +
-                                          (attempt_ == 0 ? " attempt)" : " attempts)"));
+    const Error error(ErrorKind::kIo, fmt::format("{}{} (after {} attempt{})", where(), why,
+                                                  attempt_ + 1, attempt_ == 0 ? "" : "s"));
     // What waits for its turn would fail in the same way, after as long a time.
     file_.client_.drop_waiting(error);
     fail(error);
     return complete();
   }
   if (wait && *wait > kLongestAskedWait) {
-    fail(Error(ErrorKind::kIo, where() + why + ", and to come back in " +
-                                   std::to_string(wait->count()) + " seconds"));
+    fail(Error(ErrorKind::kIo,
+               fmt::format("{}{}, and to come back in {} seconds", where(), why, wait->count())));
     return complete();
   }
   const auto pause = wait ? std::chrono::milliseconds(*wait) : file_.back_off(attempt_);
@@ -324,9 +324,9 @@ void Fetch::again(const std::string& why, std::optional<std::chrono::seconds> wa
   target_.clear();
   redirects_ = 0;
   if (pause.count() != 0)
-    file_.report(why + "; trying again in " + std::to_string((pause.count() + 999) / 1000) +
-                 " s (attempt " + std::to_string(attempt_ + 1) + " of " +
-                 std::to_string(file_.settings_.transport.retries + 1) + ")");
+    file_.report(fmt::format("{}; trying again in {} s (attempt {} of {})", why,
+                             (pause.count() + 999) / 1000, attempt_ + 1,
+                             file_.settings_.transport.retries + 1));
   if (kind_ == Kind::kOpen) got_ = 0;
   file_.client_.submit(*this, Client::Clock::now() + pause);
 }
