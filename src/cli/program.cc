@@ -8,6 +8,7 @@
 
 #include "base/unfinished.h"
 #include "cli/cli.h"
+#include "cli/configuration.h"
 #include "cli/environment.h"
 #include "cli/escape.h"
 #include "cli/help.h"
@@ -23,7 +24,6 @@
 #include "cli/verbs.h"
 #include "cli/waiting.h"
 #include "drivers.h"
-#include "operation/configuration.h"
 #include "qemu/profile.h"
 
 namespace cairn {
@@ -202,9 +202,10 @@ bool check_tool_line(Session& session, const Tool& tool, int argc, char** argv) 
 int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
   try {
     std::vector<char*> words(argv, argv + argc);
+    take_configuration(session, tool.flags(), words);
     if (session.manners.own_words) {
       session.verb = tool.verb;
-      if (check_tool_line(session, tool, argc, argv)) return 0;
+      if (check_tool_line(session, tool, static_cast<int>(words.size()), words.data())) return 0;
       take_key_file(session, words);
       if (knows(tool.flags(), kOutput)) take_out(words, "--output");
     }
@@ -238,22 +239,6 @@ int help_on(Session& session, int argc, char** argv) {
   for (const Tool& tool : tools())
     if (tool.verb == name) return run_tool(session, tool, 2, line);
   return usage(session, {unknown_verb(session, name)}, 1);
-}
-
-// WORD as one of the options -readconfig and -iscsi of QEMU's emulator, with one dash or two; empty
-// when it is none.
-std::string_view configuration_option(std::string_view word) {
-  word.remove_prefix(word.starts_with("--") ? 2 : 1);
-  return word == "readconfig" || word == "iscsi" ? word : std::string_view();
-}
-
-void configure(const Session& session, std::string_view option, const std::string& value) {
-  if (option == "iscsi") return operation::add_iscsi_section(session.context, value);
-  try {
-    operation::read_configuration(session.context, value, session.context.tell);
-  } catch (Error& error) {
-    throw error.context("-readconfig " + value);
-  }
 }
 
 // Global options stand before the verb.
