@@ -54,4 +54,20 @@ struct Caller {
   }
 };
 
+// While it exists, the end of a server is not that of its disks: a cancellation stops what serves,
+// and requests are finished and tables written within the time limits of their protocols.
+class DisksOutliveServer {
+ public:
+  explicit DisksOutliveServer(Context& context) : context_(context), cancel_(context.cancel) {
+    context.cancel = nullptr;
+  }
+  ~DisksOutliveServer() { context_.cancel = cancel_; }
+  DisksOutliveServer(const DisksOutliveServer&) = delete;
+  DisksOutliveServer& operator=(const DisksOutliveServer&) = delete;
+
+ private:
+  Context& context_;
+  const CancelSource* cancel_;
+};
+
 }  // namespace cairn::operation

@@ -74,6 +74,7 @@ void choose_partitions(const Caller& caller, const PartitionTable& table, FuseOp
 
 Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
                  std::function<void(const Mounted&)> ready) {
+  const DisksOutliveServer unhurried(caller.context);
   NodePtr node = co_await open_image(caller.context, std::move(request), options.snapshot);
   co_await finally(
       [&]() -> Task<void> {

@@ -205,6 +205,7 @@ Task<std::vector<Socket>> listen_labelled(ServePlan& plan) {
 }  // namespace
 
 Task<void> serve(Caller& caller, ServePlan plan) {
+  const DisksOutliveServer unhurried(caller.context);
   std::vector<NodePtr> nodes;
   co_await finally(
       [&]() -> Task<void> {
