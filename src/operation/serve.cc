@@ -12,6 +12,7 @@
 #include <string>
 
 #include "async/finally.h"
+#include "async/runtime.h"
 #include "base/arith.h"
 #include "net/nbd_uri.h"
 #include "operation/nodes.h"
@@ -21,6 +22,8 @@ namespace cairn::operation {
 namespace {
 
 using namespace std::chrono_literals;
+
+constexpr auto kPidFileWait = 2s;
 
 Task<NodePtr> open_planned(Caller& caller, const ImagePlan& plan) {
   NodePtr node;
@@ -70,14 +73,26 @@ class HeldBitmap {
   DirtyBitmapPtr bitmap_;
 };
 
-// The file is locked until the program ends: two servers do not share it.
-void write_pid(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) throw Error::system(errno, "Could not create '" + path + "'");
+// A server that is ending keeps the lock of its file until it has closed its images: waits for
+// that, a moment.
+Task<void> lock_pid_file(int fd) {
   struct flock whole {};
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
-  if (::fcntl(fd, F_SETLK, &whole) != 0) throw Error::system(errno, "Cannot lock pid file");
+  const auto until = std::chrono::steady_clock::now() + kPidFileWait;
+  while (::fcntl(fd, F_SETLK, &whole) != 0) {
+    const int error = errno;
+    if ((error != EAGAIN && error != EACCES) || std::chrono::steady_clock::now() >= until)
+      throw Error::system(error, "Cannot lock pid file");
+    co_await sleep_for(10ms);
+  }
+}
+
+// The file stays locked until the process ends: two servers do not share it.
+Task<void> write_pid(std::string path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) throw Error::system(errno, "Could not create '" + path + "'");
+  co_await lock_pid_file(fd);
   const std::string text = std::to_string(::getpid()) + "\n";
   if (::ftruncate(fd, 0) != 0 ||
       ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
@@ -116,7 +131,7 @@ Task<void> serve_connected(nbd::server::Server& server, int fd) {
 
 Task<void> serve_on(Caller& caller, ServePlan& plan, std::vector<Socket> listeners) {
   nbd::server::Server server(caller.context, plan.server);
-  if (!plan.pid_file.empty()) write_pid(plan.pid_file);
+  if (!plan.pid_file.empty()) co_await write_pid(plan.pid_file);
   SocketAddress where = plan.address;
   if (!listeners.empty()) {
     const SocketAddress bound = listeners.front().local_address();
