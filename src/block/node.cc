@@ -11,6 +11,7 @@
 #include "block/context.h"
 #include "block/debug.h"
 #include "block/driver.h"
+#include "block/fixed_storage.h"
 #include "block/unaligned.h"
 
 namespace cairn {
@@ -24,9 +25,10 @@ constexpr uint64_t kZeroBufferBytes = 1 << 20;
 Node::Node(Context& context, const Driver& driver)
     : NodeBase(context, driver), storage_(driver.kind() == DriverKind::kProtocol) {}
 
-// What an image has in memory cannot be written here, where nothing may wait.
+// What an image has in memory cannot be written here, where nothing may wait. One without a name
+// was never there: its creation failed.
 Node::~Node() {
-  if (closed_ || storage_ || !changed_.load(std::memory_order_relaxed)) return;
+  if (closed_ || storage_ || filename_.empty() || !changed_.load(std::memory_order_relaxed)) return;
   try {
     context_.warn(filename_ +
                   ": the image was not closed: what was written to it last may be lost");
@@ -41,6 +43,16 @@ void Node::check_range(uint64_t offset, uint64_t length) const {
     throw Error(ErrorKind::kIo, "Input/output error")
         .hint(fmt::format("The range {}+{} leaves the disk of {} bytes.", offset, length,
                           this->length()));
+}
+
+// What people write past the end is their mistake. A format that does has found no room for what it
+// was to store.
+void Node::check_room(uint64_t offset, uint64_t length) const {
+  const auto end = checked_add(offset, length);
+  if (stores_another_ && !unbounded_ && end && *end <= static_cast<uint64_t>(INT64_MAX) &&
+      *end > this->length())
+    throw is_full(context_, this->length(), *end);
+  check_range(offset, length);
 }
 
 void Node::check_writable() {
@@ -91,7 +103,7 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 }
 
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  check_range(offset, in.size());
+  check_room(offset, in.size());
   check_writable();
   if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
   // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
@@ -158,7 +170,7 @@ Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
 }
 
 Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
-  check_range(offset, length);
+  check_room(offset, length);
   check_writable();
   return write_zeroes_checked(offset, length, flags);
 }
@@ -338,7 +350,7 @@ Task<void> Node::close() {
 
 Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t offset,
                                  uint64_t length) {
-  check_range(offset, length);
+  check_room(offset, length);
   source.check_range(source_offset, length);
   check_writable();
   std::exception_ptr error;

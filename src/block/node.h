@@ -100,6 +100,8 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   // --- for what a node does besides its requests: drivers, and functions of capabilities ---
   // Throws where the range leaves the node.
   void check_range(uint64_t offset, uint64_t length) const;
+  // The same before writing: kNoSpace where the node stores another one and cannot grow.
+  void check_room(uint64_t offset, uint64_t length) const;
   // Throws kDenied when the node is read-only.
   void check_writable();
   // The range was changed.

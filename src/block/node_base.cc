@@ -19,6 +19,7 @@ void NodeBase::add_child(std::string name, NodePtr node, ChildRole role) {
     backing_ = node.get();
   else if (name == "file")
     debug_port_ = node->debug_port();
+  if (role != ChildRole::kBacking) node->stores_another_ = true;
   children_.push_back({std::move(name), std::move(node), role});
 }
 

@@ -100,6 +100,7 @@ class NodeBase {
   bool read_only_ = true;
   bool unbounded_;
   bool splits_zeroes_ = false;
+  bool stores_another_ = false;  // a node above, such as a format, chooses what is written where
   std::string filename_;
   std::string node_name_;
   std::vector<Child> children_;

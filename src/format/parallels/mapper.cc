@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "block/block_table.h"
+#include "block/fixed_storage.h"
 #include "format/parallels/node.h"
 
 namespace cairn {
@@ -75,7 +76,7 @@ Task<void> ParallelsNode::do_close() {
         const auto last = std::prev(holes_.end());
         if (last->first + last->second == end_) end_ = last->first;
       }
-      if (file_->length() > end_) co_await file_->resize({.length = end_});
+      if (file_->length() > end_) co_await file_->resize({.length = end_, .exact = false});
       co_await file_->flush();
       clear_mark_ = true;
     }
@@ -142,7 +143,7 @@ Task<void> ParallelsNode::make_long_enough(uint64_t end) {
     } catch (const Error&) {
     }
   }
-  co_await file_->resize({.length = end, .exact = false});
+  co_await make_room(*file_, end);
 }
 
 // Between one and WANTED clusters in a row: what is free below the end first, the lowest of it.

@@ -5,6 +5,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/debug.h"
+#include "block/fixed_storage.h"
 #include "format/qcow/node.h"
 
 namespace cairn {
@@ -116,7 +117,7 @@ Task<uint64_t> QcowNode::take(uint64_t bytes, uint64_t unit) {
   Mutex::Guard guard = co_await taking_.lock();
   const uint64_t place = align_up(end_, unit);
   if (place > INT64_MAX - bytes) throw Error::system(E2BIG);
-  co_await file_->resize({.length = place + bytes, .exact = false});
+  co_await make_room(*file_, place + bytes);
   // The next one begins at a sector, as the length of a file is counted in them.
   end_ = align_up(place + bytes, kSector);
   co_return place;

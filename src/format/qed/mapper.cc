@@ -6,6 +6,7 @@
 #include "base/arith.h"
 #include "block/block_table.h"
 #include "block/debug.h"
+#include "block/fixed_storage.h"
 #include "format/qed/node.h"
 
 namespace cairn {
@@ -92,7 +93,7 @@ Task<uint64_t> QedNode::take(uint64_t bytes, bool fills, bool* virgin) {
   const uint64_t place = end_;
   if (bytes > static_cast<uint64_t>(INT64_MAX) - place)
     throw Error::system(EFBIG, file_->filename());
-  if (!fills) co_await file_->resize({.length = place + bytes, .exact = false});
+  if (!fills) co_await make_room(*file_, place + bytes);
   end_ = place + bytes;
   *virgin = place >= virgin_;
   co_return place;

@@ -120,6 +120,7 @@ class RawNode : public Node,
     co_return extent;
   }
   Task<void> do_resize(ResizeRequest request) override {
+    if (fixed_ && !request.exact && request.length <= length()) co_return;
     if (fixed_) throw Error(ErrorKind::kInvalid, "Cannot resize fixed-size raw disks");
     const auto end = checked_add(request.length, offset_);
     if (!end || *end > static_cast<uint64_t>(INT64_MAX))

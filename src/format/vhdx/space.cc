@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/arith.h"
+#include "block/fixed_storage.h"
 #include "format/vhdx/node.h"
 
 namespace cairn {
@@ -46,8 +47,7 @@ Task<uint64_t> VhdxNode::take_room(uint64_t bytes) {
   if (!reused) place = end_;
   std::exception_ptr error;
   try {
-    if (file_->length() < place + bytes)
-      co_await file_->resize({.length = place + bytes, .exact = false});
+    if (file_->length() < place + bytes) co_await make_room(*file_, place + bytes);
     if (reused || !file_->reads_zero_when_created())
       co_await file_->write_zeroes(place, bytes, {.may_unmap = true});
   } catch (...) {

@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/block_table.h"
 #include "block/context.h"
+#include "block/fixed_storage.h"
 #include "format/vmdk/node.h"
 
 namespace cairn {
@@ -237,7 +238,7 @@ Task<void> VmdkNode::flush_mapped() {
         std::lock_guard lock(part->allocating);
         end = part->next;
       }
-      if (part->file->length() < end) co_await part->file->resize({.length = end, .exact = false});
+      if (part->file->length() < end) co_await make_room(*part->file, end);
     } else if (part->kind == Kind::kSparse && !forward_) {
       co_await part->tables->write_back();
     }

@@ -10,6 +10,7 @@
 #include "async/runtime.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/fixed_storage.h"
 #include "block/open.h"
 #include "protocol/file/cdrom.h"
 #include "protocol/file/file_node.h"
@@ -169,7 +170,7 @@ class FileDriver : public Driver {
     if (kind_ != FileKind::kRegular) {
       const uint64_t size = request.size;
       const bool claim = context.profile.claim_devices;
-      co_await run_blocking([&] { check_device(path, size, mode, claim); });
+      co_await run_blocking([&] { check_device(context, path, size, mode, claim); });
       co_return;
     }
     struct stat status = {};
@@ -209,7 +210,8 @@ class FileDriver : public Driver {
   }
 
   // A device cannot be made: it must be there and large enough.
-  void check_device(const std::string& path, uint64_t size, Preallocation mode, bool claim) const {
+  void check_device(const Context& context, const std::string& path, uint64_t size,
+                    Preallocation mode, bool claim) const {
     if (mode != Preallocation::kOff)
       throw Error(ErrorKind::kUnsupported,
                   "Unsupported preallocation mode '" + std::string(to_string(mode)) + "'");
@@ -230,8 +232,9 @@ class FileDriver : public Driver {
         throw no_medium(drive_status, "No medium inserted");
     }
     const off_t end = ::lseek(fd.get(), 0, SEEK_END);
-    if (end < 0 || static_cast<uint64_t>(end) < size)
-      throw Error(ErrorKind::kInvalid, "Cannot grow device files");
+    const uint64_t length = end < 0 ? 0 : static_cast<uint64_t>(end);
+    if (length < size)
+      throw too_small(context, ErrorKind::kInvalid, "Cannot grow device files", length, size);
   }
 
   // FD was opened without waiting for a medium.

@@ -21,6 +21,7 @@
 #include "base/buffer.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/fixed_storage.h"
 #include "block/work_report.h"
 
 namespace cairn {
@@ -386,7 +387,9 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
                                                "' unsupported for this non-regular file");
     if (request.exact && request.length != length())
       throw Error(ErrorKind::kUnsupported, "Cannot resize device files");
-    if (request.length > length()) throw Error(ErrorKind::kInvalid, "Cannot grow device files");
+    if (request.length > length())
+      throw too_small(context(), ErrorKind::kInvalid, "Cannot grow device files", length(),
+                      request.length);
     co_return;
   }
   forget_extent();

@@ -6,6 +6,7 @@
 
 #include "base/value.h"
 #include "block/context.h"
+#include "block/fixed_storage.h"
 #include "block/open.h"
 #include "protocol/driver_options.h"
 #include "protocol/iscsi/node.h"
@@ -204,7 +205,9 @@ class IscsiDriver : public Driver {
     co_await connect_or_close(*node);
     const uint64_t length = node->length();
     co_await node->close();
-    if (length < request.size) throw Error(ErrorKind::kInvalid, "Cannot grow iSCSI devices");
+    if (length < request.size)
+      throw too_small(context, ErrorKind::kInvalid, "Cannot grow iSCSI devices", length,
+                      request.size);
   }
 };
 

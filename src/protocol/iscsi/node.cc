@@ -8,6 +8,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/fixed_storage.h"
 #include "protocol/driver_options.h"
 
 namespace cairn::iscsi {
@@ -166,7 +167,9 @@ Task<void> IscsiNode::do_resize(ResizeRequest request) {
     set_length(now);
   if (request.exact && request.length != length())
     throw Error(ErrorKind::kUnsupported, "Cannot resize iSCSI devices");
-  if (request.length > length()) throw Error(ErrorKind::kInvalid, "Cannot grow iSCSI devices");
+  if (request.length > length())
+    throw too_small(context(), ErrorKind::kInvalid, "Cannot grow iSCSI devices", length(),
+                    request.length);
 }
 
 Task<void> IscsiNode::do_close() {

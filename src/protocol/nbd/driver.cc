@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "block/context.h"
+#include "block/fixed_storage.h"
 #include "block/object_types.h"
 #include "block/open.h"
 #include "net/nbd_uri.h"
@@ -193,7 +194,9 @@ class NbdDriver : public ServerDriver {
     }
     const uint64_t length = node->length();
     co_await node->close();
-    if (length < request.size) throw Error(ErrorKind::kUnsupported, "Cannot grow NBD nodes");
+    if (length < request.size)
+      throw too_small(context, ErrorKind::kUnsupported, "Cannot grow NBD nodes", length,
+                      request.size);
   }
 
  protected:

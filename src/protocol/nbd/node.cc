@@ -8,6 +8,7 @@
 
 #include "base/arith.h"
 #include "block/context.h"
+#include "block/fixed_storage.h"
 
 namespace cairn::nbd::client {
 namespace {
@@ -274,7 +275,9 @@ Task<Extent> NbdNode::do_extent(uint64_t offset, uint64_t max) {
 Task<void> NbdNode::do_resize(ResizeRequest request) {
   if (request.length != length() && request.exact)
     throw Error(ErrorKind::kUnsupported, "Cannot resize NBD nodes");
-  if (request.length > length()) throw Error(ErrorKind::kUnsupported, "Cannot grow NBD nodes");
+  if (request.length > length())
+    throw too_small(context(), ErrorKind::kUnsupported, "Cannot grow NBD nodes", length(),
+                    request.length);
   co_return;
 }
 
