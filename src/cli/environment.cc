@@ -6,9 +6,20 @@
 namespace cairn::cli {
 namespace {
 
-constexpr const char* kForDrivers[] = {
-    "AWS_ACCESS_KEY_ID", "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION",    "AWS_ENDPOINT_URL",
-    "AWS_PROFILE",       "AWS_REGION",    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"};
+constexpr const char* kForDrivers[] = {"AWS_ACCESS_KEY_ID",
+                                       "AWS_CA_BUNDLE",
+                                       "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+                                       "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+                                       "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                                       "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                                       "AWS_DEFAULT_REGION",
+                                       "AWS_EC2_METADATA_DISABLED",
+                                       "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+                                       "AWS_ENDPOINT_URL",
+                                       "AWS_PROFILE",
+                                       "AWS_REGION",
+                                       "AWS_SECRET_ACCESS_KEY",
+                                       "AWS_SESSION_TOKEN"};
 
 std::string_view variable(const char* name) {
   const char* value = std::getenv(name);

@@ -107,7 +107,8 @@ class S3Server:
     def __init__(self, token=None, tls=None):
         self.objects, self.uploads, self.asked, self.aborted = {}, {}, [], []
         self.marks = {}  # ETags that are no digest of the whole
-        self.token, self.lock = token, threading.Lock()
+        # Session tokens, one of which a request must have; none: requests need none.
+        self.tokens, self.lock = {token} if token else set(), threading.Lock()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -204,9 +205,9 @@ class S3Server:
                 access, _, region = credential.split("/")[:3]
                 if access != ACCESS_KEY:
                     raise Refused(403, "InvalidAccessKeyId")
-                if outer.token and head.get("x-amz-security-token") != outer.token:
+                if outer.tokens and head.get("x-amz-security-token") not in outer.tokens:
                     raise Refused(403, "InvalidToken")
-                if outer.token and "x-amz-security-token" not in signed:
+                if outer.tokens and "x-amz-security-token" not in signed:
                     raise Refused(403, "AccessDenied")
                 if given != signature(
                     SECRET_KEY,

@@ -44,13 +44,16 @@ bool in_path(const Place& place) {
   return !place.endpoint.empty() || place.bucket.find('.') != std::string::npos;
 }
 
+bool is_expired(const ServerError& error) {
+  return error.code == "ExpiredToken" || error.code == "InvalidToken" ||
+         error.code == "TokenRefreshRequired";
+}
+
 // What people can do about it, where something can be done.
 std::string advice(const ServerError& error) {
   if (error.code == "RequestTimeTooSkewed")
     return "The clock of this machine differs too much from the server's: set it.";
-  if (error.code == "ExpiredToken" || error.code == "InvalidToken" ||
-      error.code == "TokenRefreshRequired")
-    return "The session token is not valid any more: get new credentials.";
+  if (is_expired(error)) return "The session token is not valid any more: get new credentials.";
   if (error.code == "InvalidAccessKeyId")
     return "The server does not know this access key: look at the endpoint and at the credentials.";
   if (error.code == "SignatureDoesNotMatch")
@@ -90,9 +93,10 @@ std::string name_of(const Place& place) {
   return name;
 }
 
-Account::Account(Place place, Credentials who)
+Account::Account(Place place, Credentials who, std::shared_ptr<InstanceCredentials> instance)
     : place_(std::move(place)),
       who_(std::move(who)),
+      instance_(std::move(instance)),
       shown_(name_of(place_)),
       region_(place_.region) {
   const std::string& bucket = place_.bucket;
@@ -131,7 +135,8 @@ std::vector<std::string> Account::head(const std::string& target) const {
 std::vector<std::string> Account::head(std::string_view method, const std::string& target,
                                        const std::string& payload_hash) const {
   std::vector<std::string> lines;
-  if (who_.anonymous()) return lines;
+  const Credentials who = instance_ ? instance_->current() : who_;
+  if (who.anonymous()) return lines;
   const std::string when = timestamp(std::chrono::system_clock::now());
   const std::string_view url = target;
   const size_t begin = url.find("://") + 3;
@@ -144,11 +149,11 @@ std::vector<std::string> Account::head(std::string_view method, const std::strin
                              {"x-amz-content-sha256", payload_hash},
                              {"x-amz-date", when}},
                     .payload_hash = payload_hash};
-  if (!who_.session_token.empty())
-    parts.head.emplace_back("x-amz-security-token", who_.session_token);
+  if (!who.session_token.empty())
+    parts.head.emplace_back("x-amz-security-token", who.session_token);
   for (size_t i = 1; i < parts.head.size(); ++i)
     lines.push_back(parts.head[i].first + ": " + parts.head[i].second);
-  lines.push_back("Authorization: " + authorization(parts, who_, region(), when));
+  lines.push_back("Authorization: " + authorization(parts, who, region(), when));
   return lines;
 }
 
@@ -166,11 +171,15 @@ web::Dialect::Refusal Account::refused(const web::Response& response, std::strin
     refusal.again = true;
     const std::lock_guard lock(mutex_);
     region_ = region;
+  } else if (instance_ && is_expired(error)) {
+    instance_->refused();
+    refusal.later = true;
+    return refusal;
   } else if (const std::string hint = advice(error); !hint.empty()) {
     refusal.final = Error(kind_of(error), refusal.text).hint(hint);
   } else if (response.status < 500 && kind_of(error) == ErrorKind::kNotFound) {
     refusal.final = Error(ErrorKind::kNotFound, refusal.text);
-  } else if (response.status == 403 && who_.anonymous()) {
+  } else if (response.status == 403 && !instance_ && who_.anonymous()) {
     refusal.final =
         Error(ErrorKind::kDenied, refusal.text).hint("The object is not public: name credentials.");
   }

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "protocol/s3/instance.h"
 #include "protocol/s3/sign.h"
 #include "protocol/web/dialect.h"
 
@@ -29,7 +31,9 @@ class Account : public web::Dialect {
  public:
   using Query = std::vector<std::pair<std::string, std::string>>;
 
-  Account(Place place, Credentials who);
+  // Signs as WHO, or with the newest credentials of INSTANCE, which is open before the first
+  // request.
+  Account(Place place, Credentials who, std::shared_ptr<InstanceCredentials> instance = nullptr);
 
   const std::string& shown() const { return shown_; }
   std::string url(Query query) const;
@@ -47,6 +51,7 @@ class Account : public web::Dialect {
 
   const Place place_;
   const Credentials who_;
+  const std::shared_ptr<InstanceCredentials> instance_;
   const std::string shown_;
   mutable std::mutex mutex_;
   std::string region_;

@@ -84,6 +84,7 @@ class S3Driver : public Driver {
     if (request.flags.writable)
       throw Error(ErrorKind::kDenied, target.account->shown() + ": an object cannot be changed")
           .hint("Copy it to a file with `cairn convert`, change that, and convert it back.");
+    if (target.instance) co_await target.instance->open();
     web::Settings settings;
     settings.scheme = "https";
     settings.transport = target.transport;
@@ -105,6 +106,7 @@ class S3Driver : public Driver {
     if (options.has("version-id"))
       invalid(request.filename + ": a new object gets a version from the service");
     Target target = target_of(context, options);
+    if (target.instance) co_await target.instance->open();
     const uint64_t part = part_bytes(request.length, options.size("part-size").value_or(0));
     auto upload = std::make_shared<Upload>(context, std::move(target), part);
     if (!request.overwrite) co_await upload->refuse_existing();

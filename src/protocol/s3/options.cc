@@ -51,16 +51,23 @@ UserProfile read_profile(const Context& context, const std::string& name) {
   return profile;
 }
 
-std::string variable(const Context& context, std::string_view name) {
-  const auto at = context.variables.find(name);
-  return at == context.variables.end() ? std::string() : at->second;
-}
-
 // The first one that is not empty.
 std::string first_of(std::initializer_list<std::string> texts) {
   for (const std::string& text : texts)
     if (!text.empty()) return text;
   return {};
+}
+
+// Whether the credentials are those of the machine's role: nothing else that says who asks counts.
+bool wants_instance(const Options& options) {
+  const std::string source = options.string("credentials").value_or("user");
+  if (source == "user") return false;
+  if (source != "instance") invalid("The option 'credentials' must be user or instance");
+  for (const char* other :
+       {"access-key-id", "secret-key-secret", "session-token-secret", "profile", "anonymous"})
+    if (options.has(other))
+      invalid("The options credentials=instance and " + std::string(other) + " exclude each other");
+  return true;
 }
 
 Credentials credentials_of(const Context& context, const Options& options,
@@ -87,8 +94,8 @@ Credentials credentials_of(const Context& context, const Options& options,
     throw Error(ErrorKind::kDenied, name + ": there are no credentials")
         .hint(
             "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write them to ~/.aws/credentials, or "
-            "give the options access-key-id and secret-key-secret. The option anonymous=on reads "
-            "public objects.");
+            "give the options access-key-id and secret-key-secret. credentials=instance takes "
+            "those of this machine's role, anonymous=on reads public objects.");
   for (const std::string* text : {&who.access_key, &who.session_token})
     if (text->find_first_of("\r\n") != std::string::npos)
       invalid("The access key and the session token must be one line each");
@@ -115,6 +122,11 @@ std::string endpoint_of(const Context& context, const Options& options,
 
 }  // namespace
 
+std::string variable(const Context& context, std::string_view name) {
+  const auto at = context.variables.find(name);
+  return at == context.variables.end() ? std::string() : at->second;
+}
+
 const OptionSchema& object_options() {
   static const OptionSchema options = {
       {"endpoint", OptionType::kString, "", "http(s)://HOST[:PORT] of the service"},
@@ -124,6 +136,8 @@ const OptionSchema& object_options() {
       {"session-token-secret", OptionType::kString, "",
        "ID of a secret that holds the token of temporary keys"},
       {"profile", OptionType::kString, "", "section of ~/.aws/credentials"},
+      {"credentials", OptionType::kString, "",
+       "instance: those of the role that this machine or container has (user)"},
       {"anonymous", OptionType::kBool, "", "ask without credentials (off)"},
       {"connections", OptionType::kNumber, "", "how many connections are used at most (4)"},
       {"retries", OptionType::kNumber, "", "how often a failed request is repeated (5)"},
@@ -142,6 +156,7 @@ Target target_of(Context& context, const Options& options) {
   place.bucket = *bucket;
   place.key = *key;
   place.version = options.string("version-id").value_or("");
+  const bool by_instance = wants_instance(options);
   const std::string name = first_of(
       {options.string("profile").value_or(""), variable(context, "AWS_PROFILE"), "default"});
   const UserProfile profile = read_profile(context, name);
@@ -159,8 +174,12 @@ Target target_of(Context& context, const Options& options) {
   target.transport.verify = options.boolean("sslverify").value_or(true);
   target.transport.ca_file =
       first_of({options.string("cafile").value_or(""), variable(context, "AWS_CA_BUNDLE")});
-  Credentials who = credentials_of(context, options, profile, name_of(place));
-  target.account = std::make_shared<Account>(std::move(place), std::move(who));
+  Credentials who;
+  if (by_instance)
+    target.instance = std::make_shared<InstanceCredentials>(context, metadata_service(context));
+  else
+    who = credentials_of(context, options, profile, name_of(place));
+  target.account = std::make_shared<Account>(std::move(place), std::move(who), target.instance);
   return target;
 }
 

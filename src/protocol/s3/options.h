@@ -15,9 +15,12 @@ namespace cairn::s3 {
 // What options, the environment and the files of ~/.aws say about an object, in this order.
 struct Target {
   std::shared_ptr<Account> account;
+  std::shared_ptr<InstanceCredentials> instance;  // to be opened before the first request; or null
   web::Transport transport;
 };
 
+// The environment's variable NAME; empty when it is not set.
+std::string variable(const Context& context, std::string_view name);
 // The options of opening and creating, without those of the name.
 const OptionSchema& object_options();
 // Blocks, briefly. Throws kInvalid; kDenied when there are no credentials.
