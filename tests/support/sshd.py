@@ -11,8 +11,41 @@ import time
 from support.web import free_port
 
 
+# A user data base and a PAM configuration of the server's own; the account is that of the tests, by another name.
+WITH_PASSWORD = """
+set -e
+mount --bind "$1/passwd" /etc/passwd
+mount --bind "$1/shadow" /etc/shadow
+mount --bind "$1/pam" /etc/pam.d/sshd
+shift
+exec "$@"
+"""
+
+
+def add_account(folder, user, password):
+    """The files of WITH_PASSWORD."""
+    word = subprocess.run(
+        ["perl", "-e", "print crypt($ARGV[0], q($6$saltsalt$))", password],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    with open("/etc/passwd") as known:
+        lines = [line for line in known if line.split(":")[0] != user]
+    account = f"{user}:x:{os.geteuid()}:{os.getegid()}:test:/:/bin/sh\n"
+    # The first name of a number counts.
+    (folder / "passwd").write_text("".join([account, *lines]))
+    (folder / "shadow").write_text(f"{user}:{word}:19000:0:99999:7:::\n")
+    (folder / "shadow").chmod(0o600)
+    (folder / "pam").write_text(
+        "auth required pam_unix.so nodelay\naccount required pam_permit.so\nsession required pam_permit.so\n"
+    )
+
+
 class Sshd:
-    def __init__(self, folder, sftp="internal-sftp", more=""):
+    """PASSWORD: that of the account "tester", which the server has beside the keys; needs the rights of root."""
+
+    def __init__(self, folder, sftp="internal-sftp", more="", password=None):
         self.folder, self.port, self.user = folder, free_port(), getpass.getuser()
         folder.mkdir(exist_ok=True)
         if os.geteuid() == 0:
@@ -40,6 +73,7 @@ HostKey {folder}/host_rsa
 AuthorizedKeysFile {folder}/authorized_keys
 PidFile none
 StrictModes no
+{more}
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -47,12 +81,15 @@ PermitRootLogin prohibit-password
 MaxStartups 100
 MaxSessions 100
 Subsystem sftp {sftp}
-{more}
 """
         )
-        self.job = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")]
-        )
+        words = ["/usr/sbin/sshd", "-D", "-f", folder / "sshd_config", "-E", folder / "log"]
+        if password is not None:
+            self.user = "tester"
+            add_account(folder, self.user, password)
+            root = [] if os.geteuid() == 0 else ["sudo"]
+            words = [*root, "unshare", "-m", "sh", "-c", WITH_PASSWORD, "sh", folder, *words]
+        self.job = subprocess.Popen([str(word) for word in words])
         until = time.monotonic() + 30
         while True:
             try:
