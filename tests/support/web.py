@@ -15,9 +15,9 @@ def free_port():
 
 
 class Nginx:
-    """Serves the directory www below FOLDER: plain, /auth/ with me:secret, /noranges/, /redir/, and by TLS."""
+    """Serves the directory www below FOLDER: plain, /auth/ with me:secret, /noranges/, /redir/, and by TLS. MORE: further servers."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, more=""):
         self.folder, self.port, self.tls_port = folder, free_port(), free_port()
         (folder / "www").mkdir()
         subprocess.run(
@@ -62,7 +62,8 @@ http {{ log_format seen '$request|$http_range|$http_cookie|$http_authorization|$
   location /auth/ {{ alias {folder}/www/; auth_basic x; auth_basic_user_file {folder}/pw; }}
   location /noranges/ {{ alias {folder}/www/; max_ranges 0; }}
   location /down/ {{ return 302 http://127.0.0.1:{self.port}/disk.raw; }}
-  location /redir/ {{ rewrite ^/redir/(.*)$ /$1 redirect; }} }} }}
+  location /redir/ {{ rewrite ^/redir/(.*)$ /$1 redirect; }} }}
+ {more} }}
 """
         )
         self.job = subprocess.Popen(
