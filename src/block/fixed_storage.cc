@@ -23,14 +23,29 @@ Error is_full(const Context& context, uint64_t length, uint64_t needed) {
   return too_small(context, ErrorKind::kNoSpace, Error::system(ENOSPC).message(), length, needed);
 }
 
+namespace {
+
+// Whether ERROR may be how storage of a fixed length refuses another one.
+bool is_refusal(const Error& error) {
+  return error.kind() == ErrorKind::kInvalid || error.kind() == ErrorKind::kUnsupported;
+}
+
+}  // namespace
+
 Task<void> make_room(Node& host, uint64_t length) {
   try {
     co_await host.resize({.length = length, .exact = false});
   } catch (const Error& error) {
-    const bool fixed =
-        error.kind() == ErrorKind::kInvalid || error.kind() == ErrorKind::kUnsupported;
-    if (!fixed || length <= host.length()) throw;
+    if (!is_refusal(error) || length <= host.length()) throw;
     throw is_full(host.context(), host.length(), length);
+  }
+}
+
+Task<void> trim(Node& host, uint64_t length) {
+  try {
+    co_await host.resize({.length = length});
+  } catch (const Error& error) {
+    if (!is_refusal(error)) throw;
   }
 }
 

@@ -21,5 +21,7 @@ Error is_full(const Context& context, uint64_t length, uint64_t needed);
 // Makes HOST, where a new part of an image goes, LENGTH bytes long at least. Throws is_full() where
 // it has a length of its own.
 Task<void> make_room(Node& host, uint64_t length);
+// Cuts HOST off at LENGTH, unless it has a length of its own.
+Task<void> trim(Node& host, uint64_t length);
 
 }  // namespace cairn

@@ -76,7 +76,7 @@ Task<void> ParallelsNode::do_close() {
         const auto last = std::prev(holes_.end());
         if (last->first + last->second == end_) end_ = last->first;
       }
-      if (file_->length() > end_) co_await file_->resize({.length = end_, .exact = false});
+      if (file_->length() > end_) co_await trim(*file_, end_);
       co_await file_->flush();
       clear_mark_ = true;
     }
