@@ -19,7 +19,13 @@ void NodeBase::add_child(std::string name, NodePtr node, ChildRole role) {
     backing_ = node.get();
   else if (name == "file")
     debug_port_ = node->debug_port();
-  if (role != ChildRole::kBacking) node->stores_another_ = true;
+  // A filter has no room of its own: what is full is below it.
+  const auto mark = [](const auto& self, NodeBase& store) -> void {
+    store.stores_another_ = true;
+    for (const Child& below : store.children_)
+      if (below.role == ChildRole::kFiltered) self(self, *below.node);
+  };
+  if (role != ChildRole::kBacking && driver_.kind() == DriverKind::kFormat) mark(mark, *node);
   children_.push_back({std::move(name), std::move(node), role});
 }
 

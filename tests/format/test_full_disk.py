@@ -86,3 +86,16 @@ def test_past_the_end_of_a_disk(folder, cairn):
         more = ["-f", "raw"] if name == "disk" else []
         failed = call(TOOLS / "qemu-io", *more, "-c", "write 1M 512", name, ok=False)
         assert failed.code == 1 and FULL not in failed.out + failed.err
+
+
+def test_filters(folder, cairn):
+    """A filter alone is a disk; below a format it is the format's storage."""
+    raw = {"driver": "raw", "size": 1 << 20, "file": {"driver": "file", "filename": "store"}}
+    filtered = {"driver": "blkdebug", "image": raw}
+    cairn("create", "-f", "qcow2", "store", DISK)
+    with open("store", "r+b") as out:
+        out.truncate(1 << 20)
+    fill("json:" + json.dumps({"driver": "qcow2", "file": filtered}))
+    for tool in TOOLS / "qemu-io", "qemu-io":
+        failed = call(tool, "-c", "write 1M 512", "json:" + json.dumps(filtered), ok=False)
+        assert failed.out == "write failed: Input/output error\n"
