@@ -1,6 +1,9 @@
 #include "base/crc32c.h"
 
 #include <array>
+#ifdef __x86_64__
+#include <nmmintrin.h>
+#endif
 
 namespace cairn {
 
@@ -20,9 +23,33 @@ constexpr auto kTables = [] {
   return tables;
 }();
 
+#ifdef __x86_64__
+// With the instruction that most processors have for it, ten times as fast.
+__attribute__((target("sse4.2"))) uint32_t by_instruction(ByteSpan bytes, uint32_t so_far) {
+  uint64_t sum = ~so_far;
+  const std::byte* at = bytes.data();
+  size_t left = bytes.size();
+  for (; left >= 8; left -= 8, at += 8) {
+    uint64_t word;
+    std::memcpy(&word, at, sizeof word);
+    sum = _mm_crc32_u64(sum, word);
+  }
+  auto last = static_cast<uint32_t>(sum);
+  for (; left != 0; --left, ++at) last = _mm_crc32_u8(last, std::to_integer<uint8_t>(*at));
+  return ~last;
+}
+#endif
+
 }  // namespace
 
 uint32_t crc32c(ByteSpan bytes, uint32_t so_far) {
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("sse4.2")) return by_instruction(bytes, so_far);
+#endif
+  return crc32c_by_tables(bytes, so_far);
+}
+
+uint32_t crc32c_by_tables(ByteSpan bytes, uint32_t so_far) {
   uint32_t sum = ~so_far;
   for (; bytes.size() >= 8; bytes = bytes.subspan(8)) {
     const uint64_t word = load_le<uint64_t>(bytes, 0) ^ sum;
