@@ -74,6 +74,13 @@ class Context {
     std::mutex taking_;
   };
   Unpacking unpacking;
+  // Where what is read of images on servers is kept, by the filter "disk-cache".
+  struct ServerCache {
+    std::string directory;         // empty: nowhere
+    std::optional<uint64_t> size;  // bytes; nothing: the filter's default
+    bool trust_names = false;      // also where the server does not say when a disk changes
+  };
+  ServerCache server_cache;
   // The servers of open images: who wants to say that one is waited for asks here.
   Servers servers;
   // How fast all storage together is read and written: what protocols transfer. Null: no limit.

@@ -100,6 +100,10 @@ Task<const Driver*> Opener::probe(Context& context, Node& file) {
 // A name by which the same node can be opened again: the file's own where only the file was named.
 std::string Opener::canonical_name(const Node& node, const Options& own, bool plain) {
   const Node* file = node.file();
+  // A filter that is called as what is below it is no part of a name.
+  while (file != nullptr && file->driver().kind() == DriverKind::kFilter &&
+         file->file() != nullptr && file->file()->filename() == file->filename())
+    file = file->file();
   if (plain && own.empty() && file != nullptr && !file->filename().starts_with("json:"))
     return file->filename();
   Options tree = own;
@@ -291,7 +295,25 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   if (node->filename_.empty())
     node->filename_ = shown_name(*node, given, named.empty() ? "" : spot.filename);
   if (probed && spot.flags.writable && driver->name() == "raw") guard_probed_raw(*node, spot.flags);
+  const bool cached = driver->traits().remote && !spot.flags.writable && !spot.flags.cached &&
+                      !context.server_cache.directory.empty();
+  if (cached) node = co_await put_cache_over(context, spot.flags, std::move(node));
   co_return node;
+}
+
+// The cache that the context wants for disks on servers. Closes NODE when that fails.
+Task<NodePtr> Opener::put_cache_over(Context& context, const OpenFlags& flags, NodePtr node) {
+  const Context::ServerCache& cache = context.server_cache;
+  Spot spot;
+  spot.flags = flags;
+  spot.format = "disk-cache";
+  spot.options.set("dir", cache.directory);
+  if (cache.size) spot.options.set("size", std::to_string(*cache.size));
+  if (cache.trust_names) spot.options.set("trust-name", "on");
+  spot.file = node;
+  NodePtr over = co_await on_failure([&] { return open(context, std::move(spot)); },
+                                     [&] { return node->close(); });
+  co_return over;
 }
 
 // A guest that writes the header of another format into what seems to be a raw disk would decide

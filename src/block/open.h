@@ -45,6 +45,7 @@ struct OpenFlags {
   bool discard_unmap = false;  // default of the discard option
   bool quiet_probe = false;    // no warning that writes are limited where raw was only detected
   bool for_check = false;      // `check`: open what other openings refuse
+  bool cached = false;         // a cache is above: remote nodes need none of their own
   bool salvage = false;        // read what is left: a file that was cut off is opened
   CacheMode cache;
   ReferencePolicy references;

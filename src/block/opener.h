@@ -37,6 +37,7 @@ class Opener {
   static Task<const Driver*> probe(Context& context, Node& file);
   static Task<const Driver*> format_on(Context& context, NodePtr bytes);
   static std::string shown_name(const Node& node, const Options& given, const std::string& name);
+  static Task<NodePtr> put_cache_over(Context& context, const OpenFlags& flags, NodePtr node);
   static void guard_probed_raw(Node& node, const OpenFlags& flags);
 };
 

@@ -50,9 +50,9 @@ struct Subject {
 const std::vector<Subject>& subjects() {
   static const std::vector<Subject> list = {
       {"Opening images",
-       {"a-format", "b-format", "backing-format", "cache", "disk", "force-share", "format",
-        "image-opts", "key-file", "object", "source-cache", "source-format", "source-image-opts",
-        "target-cache", "target-image-opts"}},
+       {"a-format", "b-format", "backing-format", "cache", "cache-dir", "cache-size",
+        "cache-trust-name", "disk", "force-share", "format", "image-opts", "key-file", "object",
+        "source-cache", "source-format", "source-image-opts", "target-cache", "target-image-opts"}},
       {"NBD clients",
        {"allocation-depth", "bind", "bitmap", "connect", "description", "disconnect", "export-name",
         "handshake-limit", "list", "memory", "once", "persistent", "port", "selinux-label",

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/unfinished.h"
+#include "cli/cache_dir.h"
 #include "cli/cli.h"
 #include "cli/configuration.h"
 #include "cli/environment.h"
@@ -115,6 +116,8 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
   if (session.manners.own_words) {
     for (const Flag& flag : verb.own_flags) flags.push_back(flag);
     if (knows(flags, kObject)) flags.push_back(kKeyFileFlag);
+    if (knows(flags, kObject))
+      flags.insert(flags.end(), cache_flags().begin(), cache_flags().end());
     flags.push_back(kUntrustedFlag);
     if (!knows(flags, kOutput)) flags.push_back(kOutputFlag);
     if (knows(flags, kObject)) flags.push_back(kKeyBudgetFlag);
@@ -146,6 +149,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
       return 0;
     }
     if (session.manners.own_words) take_key_budget(arguments, session.context);
+    if (session.manners.own_words) use_cache(session, arguments);
     check_pipes(session, verb, arguments);
     session.untrusted = arguments.has(kUntrusted);
     if (const auto file = arguments.value(kKeyFile)) use_key_file(session, *file);
@@ -184,6 +188,7 @@ bool check_tool_line(Session& session, const Tool& tool, int argc, char** argv) 
   flags.push_back({'h', "help", nullptr, "print this help"});
   flags.push_back({'V', "version", nullptr, "print the version"});
   flags.push_back(kKeyFileFlag);
+  flags.insert(flags.end(), cache_flags().begin(), cache_flags().end());
   const Arguments arguments = Arguments::parse(flags, argc, argv, LongNames::kWhole);
   session.json = json_output(session, arguments);
   if (session.json && knows(flags, 'L') && !arguments.has('L'))
@@ -207,6 +212,7 @@ int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
       session.verb = tool.verb;
       if (check_tool_line(session, tool, static_cast<int>(words.size()), words.data())) return 0;
       take_key_file(session, words);
+      take_cache(session, words);
       if (knows(tool.flags(), kOutput)) take_out(words, "--output");
     }
     argc = static_cast<int>(words.size());

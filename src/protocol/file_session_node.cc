@@ -1,5 +1,7 @@
 #include "protocol/file_session_node.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -42,6 +44,14 @@ Task<FileSessionNode::SessionPtr> FileSessionNode::open_session() {
   set_length(first_.size);
   opened_ = true;
   co_return session;
+}
+
+std::optional<ContentIdentity::State> FileSessionNode::content_state() const {
+  // A server that does not say the time.
+  if (changed_ || first_.modified == 0) return std::nullopt;
+  return State{.text = fmt::format("modified {}.{:09}, file {}:{}", first_.modified,
+                                   first_.modified_ns, first_.device, first_.inode),
+               .modified = static_cast<int64_t>(first_.modified)};
 }
 
 // What others have written meanwhile is not what was read before.

@@ -10,6 +10,7 @@
 #include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/checkable.h"
 #include "block/capabilities/compressed_writer.h"
+#include "block/capabilities/content_identity.h"
 #include "block/capabilities/encryption_source.h"
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/lockable.h"

@@ -10,6 +10,7 @@
 
 #include "async/task.h"
 #include "base/bytes.h"
+#include "block/capabilities/content_identity.h"
 #include "block/server_watch.h"
 #include "protocol/web/client.h"
 #include "protocol/web/dialect.h"
@@ -135,6 +136,9 @@ class RemoteFile {
   Task<void> read_all(std::function<void(ByteSpan)> sink);
   // Ends what is under way. Blocks, briefly.
   void stop() { client_.stop(); }
+
+  // What the server says of the file's state; nothing where that is not enough to know it again.
+  std::optional<ContentIdentity::State> state() const;
 
   const Settings& settings() const { return settings_; }
   Client& client() { return client_; }

@@ -16,9 +16,13 @@ namespace cairn::web {
 
 // A file of a server as a read-only disk. One that the server sends from its first byte on only is
 // kept in a temporary file.
-class RemoteNode : public Node, public ImageInfo, public StorageUse, public Prefetcher {
+class RemoteNode : public Node,
+                   public ImageInfo,
+                   public StorageUse,
+                   public Prefetcher,
+                   public ContentIdentity {
  public:
-  using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher>;
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher, ContentIdentity>;
 
   RemoteNode(OpenContext& request, Settings settings, std::string name);
   ~RemoteNode() override;
@@ -29,6 +33,7 @@ class RemoteNode : public Node, public ImageInfo, public StorageUse, public Pref
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
   Task<void> prefetch_range(uint64_t offset, uint64_t length) override;
+  std::optional<State> content_state() const override { return file_.state(); }
 
  protected:
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
