@@ -42,7 +42,7 @@ void FileSession::take_work() {
 
 void FileSession::finish_operation(FileOperation& operation) {
   load_ -= operation.length();
-  operation.worker->post(operation.handle);
+  resume(*operation.worker, operation.handle, operation.length());
 }
 
 void FileSession::end_work(const Error& why) {

@@ -63,7 +63,7 @@ void LibraryThread::take_wake() {
 }
 
 void LibraryThread::resume(Worker& worker, std::coroutine_handle<> handle, size_t length) {
-  if (length >= kManyBytes)
+  if (ending_ || length >= kManyBytes)
     worker.post(handle);
   else
     answered_.emplace_back(&worker, handle);
@@ -96,8 +96,9 @@ void LibraryThread::work() {
       why = error;
     }
   }
-  finish(why, connected);
+  ending_ = true;
   resume_all();
+  finish(why, connected);
 }
 
 }  // namespace cairn

@@ -54,7 +54,7 @@ class LibraryThread {
   // resume_all(). A worker that is woken for each short answer costs more than the answers. Called
   // on the thread.
   void resume(Worker& worker, std::coroutine_handle<> handle, size_t length);
-  // Called before the thread waits; the last one, after finish(), is made by itself.
+  // Called before the thread waits. From finish() on nothing waits for it.
   void resume_all();
   // Throws kCancelled when the thread is to end.
   void check_stop() const;
@@ -69,6 +69,7 @@ class LibraryThread {
   std::atomic<bool> awake_{false};  // wake_ was written, or is about to be
   std::atomic<bool> stopping_{false};
   std::vector<std::pair<Worker*, std::coroutine_handle<>>> answered_;  // the thread's own
+  bool ending_ = false;                                                // of the thread too
   std::thread thread_;
   std::exception_ptr error_;
   Worker* opener_ = nullptr;

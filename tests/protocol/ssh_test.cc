@@ -25,6 +25,12 @@ TEST(SshFrames, WrittenAndRead) {
   EXPECT_THROW(reader.u8(), Error);
 }
 
+TEST(SshFrames, LengthCountsWhatIsSentAfter) {
+  const auto frame = FrameWriter(FrameType::kWrite, 7).string("h").u64(0).string_after(9).finish();
+  FrameReader reader(frame);
+  EXPECT_EQ(reader.u32(), frame.size() - 4 + 9);
+}
+
 TEST(SshFrames, AttributesInTheirOrder) {
   FrameWriter writer(FrameType::kAttributes, 1);
   const auto frame = writer.u32(1 | 2 | 4 | 8 | 0x80000000)

@@ -198,6 +198,7 @@ FileAttributes attributes_of(const nfs_stat_64& all) {
 
 // Waits for the server or for work, a moment at most.
 void Session::turn(int most_ms) {
+  resume_all();
   check_stop();
   // The descriptor changes while an export is being mounted.
   pollfd fds[2] = {

@@ -50,8 +50,13 @@ FrameWriter& FrameWriter::string(ByteSpan bytes) {
   return *this;
 }
 
+FrameWriter& FrameWriter::string_after(uint32_t bytes) {
+  after_ = bytes;
+  return u32(bytes);
+}
+
 std::vector<std::byte> FrameWriter::finish() {
-  store_be<uint32_t>(bytes_, 0, static_cast<uint32_t>(bytes_.size() - 4));
+  store_be<uint32_t>(bytes_, 0, static_cast<uint32_t>(bytes_.size() - 4 + after_));
   return std::move(bytes_);
 }
 

@@ -53,11 +53,14 @@ class FrameWriter {
   FrameWriter& u64(uint64_t value);
   FrameWriter& string(std::string_view text);
   FrameWriter& string(ByteSpan bytes);
+  // The length of a last string, whose bytes are sent after the frame.
+  FrameWriter& string_after(uint32_t bytes);
   // The frame, with its length filled in. Once.
   std::vector<std::byte> finish();
 
  private:
   std::vector<std::byte> bytes_;
+  size_t after_ = 0;  // bytes that are sent after these
 };
 
 // Reads the payload of a frame. Everything throws kIo when the frame ends before it.

@@ -198,8 +198,8 @@ void Session::log_in() {
 }
 
 // Sends FRAME and waits for its answer; only during the opening.
-std::vector<std::byte> Session::transact(uint32_t id, std::vector<std::byte> frame) {
-  send(std::move(frame));
+std::vector<std::byte> Session::transact(uint32_t id, ByteSpan frame) {
+  send(frame);
   const auto deadline = Clock::now() + target_.timeout;
   std::vector<std::byte> reply;
   for (;;) {

@@ -44,6 +44,7 @@ void Session::finish(const Error& why, bool connected) {
 }
 
 void Session::wait(short events, Clock::time_point deadline, const char* what) {
+  resume_all();
   check_stop();
   const auto now = Clock::now();
   if (now >= deadline) {
@@ -87,8 +88,9 @@ void Session::serve() {
     }
     const bool idle = pieces_.empty();
     if (idle) heard_ = Clock::now();
-    const bool blocked =
-        out_done_ < out_.size() || (ssh_.get_poll_flags_(session_) & SSH_WRITE_PENDING) != 0;
+    // What waits for the server's window waits for an answer, not for the socket.
+    const bool more = out_done_ < out_.size() && ssh_.channel_window_size_(channel_) != 0;
+    const bool blocked = more || (ssh_.get_poll_flags_(session_) & SSH_WRITE_PENDING) != 0;
     wait(static_cast<short>(POLLIN | (blocked ? POLLOUT : 0)), heard_ + target_.timeout,
          "the server does not answer");
   }
@@ -125,28 +127,17 @@ void Session::send_piece(FileOperation& operation, size_t at, size_t length) {
   ++operation.pending;
   pieces_[id] = {&operation, at, length};
   flying_ += length;
-  if (operation.kind == FileOperation::Kind::kRead)
-    send(FrameWriter(FrameType::kRead, id)
-             .string(handle_)
-             .u64(operation.offset + at)
-             .u32(static_cast<uint32_t>(length))
-             .finish());
-  else
-    send(FrameWriter(FrameType::kWrite, id)
-             .string(handle_)
-             .u64(operation.offset + at)
-             .string(operation.in.subspan(at, length))
-             .finish());
+  const auto bytes = static_cast<uint32_t>(length);
+  const uint64_t place = operation.offset + at;
+  if (operation.kind == FileOperation::Kind::kRead) {
+    send(FrameWriter(FrameType::kRead, id).string(handle_).u64(place).u32(bytes).finish());
+    return;
+  }
+  send(FrameWriter(FrameType::kWrite, id).string(handle_).u64(place).string_after(bytes).finish());
+  send(operation.in.subspan(at, length));
 }
 
-void Session::send(std::vector<std::byte> frame) {
-  if (out_done_ == out_.size()) {
-    out_ = std::move(frame);
-    out_done_ = 0;
-  } else {
-    out_.insert(out_.end(), frame.begin(), frame.end());
-  }
-}
+void Session::send(ByteSpan frame) { out_.insert(out_.end(), frame.begin(), frame.end()); }
 
 // Writes what the server's window has room for. Whether something was written.
 bool Session::write_out() {

@@ -73,13 +73,13 @@ class Session : public FileSession {
 
   void advance(FileOperation& operation);
   void send_piece(FileOperation& operation, size_t at, size_t length);
-  void send(std::vector<std::byte> frame);
+  void send(ByteSpan frame);
   bool write_out();
   bool read_in();
   bool next_frame(std::vector<std::byte>* frame);
   void answer(ByteSpan frame);
   void answer_piece(const Piece& piece, FrameType type, FrameReader reader);
-  std::vector<std::byte> transact(uint32_t id, std::vector<std::byte> frame);
+  std::vector<std::byte> transact(uint32_t id, ByteSpan frame);
   void drop_all(const Error& why);
   [[noreturn]] void lost(const std::string& what) const;
 
