@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "async/task.h"
+#include "protocol/byte_stock.h"
 
 namespace cairn {
 class CancelSource;
@@ -28,7 +29,7 @@ namespace cairn::gluster {
 class Errand {
  public:
   // BYTES: of the buffer.
-  explicit Errand(size_t bytes = 0) : buffer(bytes), vector{buffer.data(), bytes} {}
+  explicit Errand(size_t bytes = 0) : buffer(bytes), vector{buffer.span().data(), bytes} {}
   Errand(const Errand&) = delete;
 
   // The answer; the first one counts. From any thread.
@@ -37,7 +38,7 @@ class Errand {
   ssize_t result() const { return result_; }
   int error() const { return error_; }
 
-  std::vector<std::byte> buffer;
+  ByteStock::Bytes buffer;
   const iovec vector;  // all of the buffer
 
  private:

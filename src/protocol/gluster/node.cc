@@ -15,8 +15,6 @@
 namespace cairn::gluster {
 namespace {
 
-// The library gets a copy: this much for each request.
-constexpr uint64_t kMostTransfer = 4 << 20;
 // Bricks write zeroes as data where their file systems cannot do better, and answer afterwards.
 constexpr uint64_t kZeroedAtATime = 64 << 20, kDiscardedAtATime = 1 << 30;
 
@@ -35,7 +33,7 @@ GlusterNode::GlusterNode(Context& context, const Driver& driver, Volumes& volume
       direct_(direct) {
   Limits& limits = mutable_limits();
   limits.remote = true;
-  limits.max_transfer = kMostTransfer;
+  limits.max_transfer = RequestRoom::kMostTransferBytes;
   if (direct_) limits.request_alignment = limits.memory_alignment = 4096;
 }
 
@@ -136,7 +134,10 @@ Task<void> GlusterNode::do_read(uint64_t offset, MutableByteSpan out) {
   check_usable();
   size_t done = 0;
   while (done < out.size()) {
-    const auto errand = std::make_shared<Errand>(out.size() - done);
+    const size_t left = out.size() - done;
+    co_await room_.acquire(left);
+    const RequestRoom::Place place(room_, left);
+    const auto errand = std::make_shared<Errand>(left);
     const auto at = static_cast<off_t>(offset + done);
     const Watch::Start start = [this, &errand, at](void* data) {
       return library_.glfs_preadv_async(file_, &errand->vector, 1, at, 0, &on_done, data);
@@ -144,10 +145,10 @@ Task<void> GlusterNode::do_read(uint64_t offset, MutableByteSpan out) {
     co_await send(errand, start);
     if (errand->result() < 0) fail(errand->error(), nullptr);
     const auto got = static_cast<size_t>(errand->result());
-    if (got > errand->buffer.size())
+    if (got > errand->vector.iov_len)
       throw Error(ErrorKind::kIo, "GlusterFS: the volume answered with more than was asked for");
     if (got == 0) break;
-    std::memcpy(out.data() + done, errand->buffer.data(), got);
+    std::memcpy(out.data() + done, errand->vector.iov_base, got);
     done += got;
   }
   // Zeroes are past the end of the file alone.
@@ -160,8 +161,11 @@ Task<void> GlusterNode::do_read(uint64_t offset, MutableByteSpan out) {
 Task<void> GlusterNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   for (size_t done = 0; done < in.size();) {
     check_usable();
-    const auto errand = std::make_shared<Errand>(in.size() - done);
-    std::memcpy(errand->buffer.data(), in.data() + done, in.size() - done);
+    const size_t left = in.size() - done;
+    co_await room_.acquire(left);
+    const RequestRoom::Place place(room_, left);
+    const auto errand = std::make_shared<Errand>(left);
+    std::memcpy(errand->vector.iov_base, in.data() + done, left);
     const auto at = static_cast<off_t>(offset + done);
     const Watch::Start start = [this, &errand, at](void* data) {
       return library_.glfs_pwritev_async(file_, &errand->vector, 1, at, 0, &on_done, data);
@@ -172,10 +176,10 @@ Task<void> GlusterNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
       fail(errand->error(), nullptr);
     }
     const auto written = static_cast<size_t>(errand->result());
-    if (written == 0 || written > errand->buffer.size())
+    if (written == 0 || written > errand->vector.iov_len)
       throw Error(ErrorKind::kIo, "GlusterFS: the volume says that it wrote " +
                                       std::to_string(written) + " bytes of " +
-                                      std::to_string(errand->buffer.size()));
+                                      std::to_string(errand->vector.iov_len));
     done += written;
   }
   forget_extents();

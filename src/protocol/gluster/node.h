@@ -69,6 +69,7 @@ class GlusterNode : public Node, public ImageInfo, public StorageUse {
   const bool writable_;
   const bool direct_;
   glfs_fd_t* file_ = nullptr;
+  RequestRoom room_;
   std::atomic<bool> can_zero_{true};
   std::atomic<bool> can_discard_{true};
   bool can_seek_ = false;

@@ -19,8 +19,6 @@ constexpr int kMomentMs = 150;
 // What may belong to requests that are never answered.
 constexpr uint64_t kMostLostBytes = 32 << 20;
 constexpr std::chrono::steady_clock::duration kNoLimit = std::chrono::hours(24 * 365);
-// What requests under way own. The library copies what is written once more.
-constexpr uint64_t kMostFlyingBytes = 8 << 20;
 // What was interrupted does not wait for the library.
 constexpr auto kMostFarewell = std::chrono::milliseconds(300);
 
@@ -169,10 +167,7 @@ struct Image::Doing {
 };
 
 Image::Image(Target target, const CancelSource* cancel)
-    : LibraryThread("cairn-rbd", cancel),
-      target_(std::move(target)),
-      cancel_(cancel),
-      room_(kMostFlyingBytes) {}
+    : LibraryThread("cairn-rbd", cancel), target_(std::move(target)), cancel_(cancel) {}
 
 Image::~Image() { stop(); }
 

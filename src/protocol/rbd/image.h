@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 
-#include "async/sync.h"
 #include "async/task.h"
 #include "base/bytes.h"
 #include "base/error.h"
@@ -80,8 +79,8 @@ class Image : public LibraryThread {
   uint64_t first_size() const { return first_size_; }
   uint64_t object_bytes() const { return object_bytes_; }
 
-  // Bytes that requests may have at a time: taken before a request is made, given back after it.
-  Semaphore& room() { return room_; }
+  // Taken before a request with bytes is made.
+  RequestRoom& room() { return room_; }
   // Does REQUEST, and throws what went wrong. From any worker.
   Task<void> perform(std::shared_ptr<Request> request);
   using Work = std::function<void(const OpenImage&)>;
@@ -102,7 +101,7 @@ class Image : public LibraryThread {
 
   const Target target_;
   const CancelSource* const cancel_;
-  Semaphore room_;
+  RequestRoom room_;
   uint64_t first_size_ = 0;
   uint64_t object_bytes_ = 0;
 

@@ -14,20 +14,7 @@
 namespace cairn::rbd {
 namespace {
 
-constexpr uint64_t kMostTransferBytes = 4 << 20;
 constexpr uint64_t kMostZeroBytes = 1 << 30;
-
-// Gives back the room of a request.
-class Room {
- public:
-  Room(Semaphore& all, uint64_t bytes) : all_(all), bytes_(bytes) {}
-  ~Room() { all_.release(bytes_); }
-  Room(const Room&) = delete;
-
- private:
-  Semaphore& all_;
-  const uint64_t bytes_;
-};
 
 // Called by the library for each range with data.
 int on_range(uint64_t offset, size_t length, int exists, void* map) {
@@ -52,7 +39,7 @@ Task<void> RbdNode::connect() {
   const uint64_t object = image_.object_bytes();
   Limits& limits = mutable_limits();
   limits.remote = true;
-  limits.max_transfer = kMostTransferBytes;
+  limits.max_transfer = RequestRoom::kMostTransferBytes;
   if (is_power_of_two(object) && object <= (uint64_t{1} << 40)) limits.cluster_bytes = object;
 }
 
@@ -82,7 +69,7 @@ Task<void> RbdNode::do_read(uint64_t offset, MutableByteSpan out) {
   const uint64_t inside = std::min<uint64_t>(out.size(), length() - offset);
   if (inside != 0) {
     co_await image_.room().acquire(inside);
-    const Room room(image_.room(), inside);
+    const RequestRoom::Place place(image_.room(), inside);
     const auto request = std::make_shared<Request>(Request::Kind::kRead, offset, inside);
     co_await image_.perform(request);
     std::memcpy(out.data(), request->bytes().data(), inside);
@@ -95,7 +82,7 @@ Task<void> RbdNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   if (offset + in.size() > length()) co_await grow_to(offset + in.size());
   const ExtentMap::Change change(*extents_, ExtentMap::Change::Kind::kWrite, offset, in.size());
   co_await image_.room().acquire(in.size());
-  const Room room(image_.room(), in.size());
+  const RequestRoom::Place place(image_.room(), in.size());
   const auto request = std::make_shared<Request>(Request::Kind::kWrite, offset, in.size());
   std::memcpy(request->bytes().data(), in.data(), in.size());
   co_await image_.perform(request);

@@ -30,14 +30,13 @@ const char* verb_of(Request::Kind kind) {
 
 Request::Request(Kind kind, uint64_t offset, uint64_t length, bool thick)
     : kind_(kind), offset_(offset), length_(length), thick_(thick) {
-  if (kind == Kind::kRead || kind == Kind::kWrite)
-    bytes_ = std::make_unique_for_overwrite<std::byte[]>(length);
+  if (kind == Kind::kRead || kind == Kind::kWrite) bytes_.emplace(static_cast<size_t>(length));
 }
 
 void Request::submit(rbd_image_t image, rbd_completion_t completion) {
   const RbdLibrary& library = RbdLibrary::get();
   int result = 0;
-  auto* const text = reinterpret_cast<char*>(bytes_.get());
+  auto* const text = reinterpret_cast<char*>(bytes().data());
   switch (kind_) {
     case Kind::kRead:
       result = library.rbd_aio_read(image, offset_, length_, text, completion);

@@ -7,11 +7,13 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "protocol/byte_stock.h"
 #include "protocol/rbd/rbd_library.h"
 
 namespace cairn {
@@ -32,7 +34,7 @@ class Request {
   Kind kind() const { return kind_; }
   uint64_t length() const { return length_; }
   // Of reads and writes.
-  MutableByteSpan bytes() { return {bytes_.get(), static_cast<size_t>(length_)}; }
+  MutableByteSpan bytes() { return bytes_ ? bytes_->span() : MutableByteSpan{}; }
 
   // Hands the request to the library. Throws when it does not take it. COMPLETION is released
   // by who gets the answer.
@@ -49,7 +51,7 @@ class Request {
   const Kind kind_;
   const uint64_t offset_, length_;
   const bool thick_;
-  std::unique_ptr<std::byte[]> bytes_;
+  std::optional<ByteStock::Bytes> bytes_;
   std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::time_point::max();
   // Set by the first of the answer and of what gives up waiting, then read by what waits.
   std::atomic<bool> decided_{false};
