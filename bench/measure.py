@@ -8,6 +8,12 @@ import time
 from pathlib import Path
 
 
+HEAD = (
+    "| work | ratio min / median / max | CPU ratio | ours / theirs | peak memory | target |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
 def measure(words, cwd, limit=None):
     """Wall and CPU seconds, peak memory in MiB, and what was printed; None when it did not end within LIMIT seconds."""
     begin = time.monotonic()
