@@ -11,8 +11,8 @@ namespace {
 
 constexpr uint64_t kBlockBytes = 64 << 10;    // the least that is fetched
 constexpr uint64_t kDirectBytes = 256 << 10;  // reads from here on need no cache
-constexpr uint64_t kMostAhead = 8 << 20;
-constexpr uint64_t kMostHeld = 16 << 20;
+constexpr uint64_t kMostAhead = 6 << 20;
+constexpr uint64_t kMostHeld = 12 << 20;
 constexpr uint64_t kAheadPieceBytes = 2 << 20;
 // Who reads long pieces several at a time has a moment with a single one now and then.
 constexpr unsigned kAloneReads = 4;
