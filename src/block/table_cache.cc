@@ -345,7 +345,6 @@ Task<void> TableCache::write_back() {
 Task<void> TableCache::write_back_locked() {
   AlignedBuffer batch;
   std::vector<uint64_t> offsets;
-  bool announced = false;
   while (true) {
     offsets.clear();
     {
@@ -374,8 +373,8 @@ Task<void> TableCache::write_back_locked() {
     std::exception_ptr error;
     size_t written = 0;
     try {
-      if (!announced && before_write_) co_await before_write_();
-      announced = true;
+      // For each batch: later ones have entries that did not exist before.
+      if (before_write_) co_await before_write_();
       co_await honour_dependencies_locked();
       while (written < offsets.size()) {
         size_t run = 1;
