@@ -84,8 +84,10 @@ Task<CheckResult> Qcow2Checker::examine() {
       if (request_.report) request_.report("ERROR need to rebuild refcount structures");
       throw Error::system(EIO);
     }
-    if (result_.leaks != 0 || result_.corruptions != 0) {
+    if (result_.leaks != 0 || result_.corruptions != 0 || past_end_ != 0) {
       const CheckResult before = result_;
+      // What refers to a place past the end is corrupt.
+      drops_past_end_ = before.corruptions == 0 && before.check_errors == 0;
       result_.leaks = 0;
       result_.corruptions = 0;
       const uint64_t others = before.corruptions - plan_.raised;
@@ -303,12 +305,30 @@ Task<void> Qcow2Checker::compare(Repair repair) {
       compare_cluster(i,
                       present ? get_refcount(block.span(), i - begin, header_.refcount_order) : 0,
                       readable, repair, block.span(), i - begin);
-    const bool changed = plan_.raised != before.raised || plan_.lowered != before.lowered;
+    bool changed = plan_.raised != before.raised || plan_.lowered != before.lowered;
+    if (present && request_.extensions && drop_past_end(begin, block.span(), repair))
+      changed = true;
     if (repair != Repair::kNone && present && changed)
       co_await write(offset, std::as_const(block).span());
   }
   tell(told_);
   if (repair != Repair::kNone) co_await commit();
+}
+
+// Counters in the BLOCK of the clusters from BEGIN on that are past the end of the file, and have
+// no reference: what a program that was killed had taken and not yet written. Once the file is
+// longer they are leaks. Tells whether any was changed.
+bool Qcow2Checker::drop_past_end(uint64_t begin, MutableByteSpan block, Repair repair) {
+  const uint64_t end = begin + header_.refcounts_per_block();
+  bool changed = false;
+  for (uint64_t i = std::max(begin, div_ceil(file_bytes_, cluster_)); i < end; ++i) {
+    if (get_refcount(block, i - begin, header_.refcount_order) == 0 || counted(i) != 0) continue;
+    ++past_end_;
+    if (repair == Repair::kNone || !drops_past_end_) continue;
+    set_refcount(block, i - begin, header_.refcount_order, 0);
+    changed = true;
+  }
+  return changed;
 }
 
 // Counter AT of BLOCK belongs to cluster INDEX and IS so much; a repair corrects it there.

@@ -130,6 +130,7 @@ class Qcow2Checker {
   Task<void> compare(Repair repair);
   void compare_cluster(uint64_t index, uint64_t is, bool readable, Repair repair,
                        MutableByteSpan block, uint64_t at);
+  bool drop_past_end(uint64_t begin, MutableByteSpan block, Repair repair);
   std::string unaligned_block(uint64_t cluster) const;
   void write_plan();
 
@@ -185,6 +186,8 @@ class Qcow2Checker {
   std::atomic<uint64_t> old_zeroes_{0};  // zero flags in an image of version 2
   bool must_rebuild_ = false;
   bool warned_unaligned_ = false;
+  uint64_t past_end_ = 0;  // counters of clusters past the end of the file
+  bool drops_past_end_ = false;
   bool marked_ = false;  // the repair has begun to write
   std::vector<qcow2::SnapshotEntry> snapshots_;
   uint64_t snapshot_bytes_ = 0;
