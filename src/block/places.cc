@@ -66,6 +66,7 @@ void Places::give_up(uint32_t place) {
 }
 
 Task<bool> Places::free_after(Task<void> storing) {
+  const Mutex::Guard guard = co_await freeing_.lock();
   std::vector<uint32_t> freed;
   {
     const std::lock_guard lock(mutex_);

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "async/sync.h"
 #include "async/task.h"
 
 namespace cairn {
@@ -33,14 +34,15 @@ class Places {
   void give_back(uint32_t first, uint32_t count);
   // No table names PLACE any longer; it is free when free_after() has been called.
   void give_up(uint32_t place);
-  // Awaits STORING, which makes the tables durable. What was given up before is free then; gives
-  // whether there was any.
+  // Awaits STORING, which makes the tables durable. What was given up before is free then, also
+  // what another call had begun to free; gives whether this one freed any.
   Task<bool> free_after(Task<void> storing);
 
  private:
   void free_locked(uint32_t place);
 
   const Next next_;
+  Mutex freeing_;
   mutable std::mutex mutex_;  // guards what follows
   std::vector<bool> used_;
   uint32_t end_ = 0;
