@@ -16,6 +16,7 @@
 #include "block/offered.h"
 #include "block/open.h"
 #include "block/spool.h"
+#include "block/takes_back.h"
 #include "block/work_report.h"
 
 namespace cairn {
@@ -306,13 +307,17 @@ class Creation {
     }
     if (!error) co_return;
     const bool removed = cleanup.failed();
+    Error why(ErrorKind::kIo, "");
     try {
       std::rethrow_exception(error);
-    } catch (Error& why) {
-      if (why.kind() == ErrorKind::kCancelled && removed && context_.profile.explanations)
-        why.hint("The incomplete target '" + path_ + "' was removed.");
-      throw;
+    } catch (const Error& caught) {
+      why = caught;
     }
+    if (why.kind() == ErrorKind::kCancelled && removed && context_.profile.explanations)
+      why.hint("The incomplete target '" + path_ + "' was removed.");
+    if (protocol_made_ && takes_back(*protocol_) != nullptr && context_.profile.explanations)
+      co_await take_back(context_, *protocol_, request_.filename, protocol_options_, &why);
+    throw why;
   }
 
   // Has the protocol make the file WRITTEN, and opens it when there is something to write.
@@ -332,6 +337,7 @@ class Creation {
     {
       const ServerRequest waiting(server.get());
       co_await protocol_->create(context_, std::move(bare));
+      protocol_made_ = true;
     }
     if (raw() && !protocol_->traits().fixed_size) co_return nullptr;
     OpenRequest empty;
@@ -361,7 +367,7 @@ class Creation {
                         .file = file,
                         .backing_size = backing_size_,
                         .preallocation = preallocation_,
-                        .overwrite = context_.profile.replace_files};
+                        .overwrite = request_.overwrite_parts || context_.profile.replace_files};
     co_await format_->create(context_, std::move(image));
   }
 
@@ -371,6 +377,7 @@ class Creation {
   Options options_;  // of the request, less "size"
   const Driver* format_ = nullptr;
   const Driver* protocol_ = nullptr;
+  bool protocol_made_ = false;
   bool clones_ = false;  // the protocol can make the file a clone of another one
   std::string path_;     // of the image, as it may name itself
   uint64_t size_ = 0;

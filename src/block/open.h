@@ -157,6 +157,8 @@ struct CreateOptions {
   bool opened_next = false;
   // Files with content may be emptied; under QEMU's names they always may.
   bool overwrite = false;
+  // The same for files that the format makes besides.
+  bool overwrite_parts = false;
   // The file that receives the bytes, when the image gets FILENAME as its name later on.
   std::string written_to = {};
 };

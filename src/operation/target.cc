@@ -6,6 +6,7 @@
 
 #include "block/capabilities/lockable.h"
 #include "block/driver.h"
+#include "block/takes_back.h"
 #include "operation/nodes.h"
 
 namespace cairn::operation {
@@ -26,7 +27,7 @@ Error renamed(const Error& error, const std::string& path, const std::string& na
 
 Target::Target(Caller& caller, std::string name, bool overwrite, std::string_view format,
                const Options& options)
-    : caller_(caller), name_(std::move(name)), written_(name_) {
+    : caller_(caller), name_(std::move(name)), written_(name_), options_(options) {
   if (protocol_of(caller.context, name_).name() != "file") return;
   struct stat status = {};
   if (::lstat(name_.c_str(), &status) != 0) unfinished_.emplace(name_, Unfinished::Fate::kRemoved);
@@ -118,6 +119,9 @@ void Target::failed(Error& error, bool created, const std::vector<std::string>& 
     return;
   }
   if (!created) return;
+  const Driver& protocol = protocol_of(caller_.context, name_);
+  if (takes_back(protocol) != nullptr)
+    return caller_.run(take_back(caller_.context, protocol, name_, options_, &error));
   struct stat status = {};
   const bool file = active_ && ::stat(name_.c_str(), &status) == 0 && S_ISREG(status.st_mode);
   if (file && !existed_ && ::unlink(name_.c_str()) == 0) {

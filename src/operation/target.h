@@ -35,7 +35,8 @@ class Target {
   // The image is complete and closed: it takes its name.
   void commit();
   // Making the image failed: what was made goes, with the files PARTS, and ERROR gets a line about
-  // what is left. CREATED: create_image() had returned.
+  // what is left; on a server as well, where the protocol takes it back. CREATED: create_image()
+  // had returned. Blocks.
   void failed(Error& error, bool created, const std::vector<std::string>& parts);
 
  private:
@@ -44,6 +45,7 @@ class Target {
   Caller& caller_;
   std::string name_;
   std::string written_;
+  Options options_;
   bool active_ = false;
   bool overwrite_ = false;
   bool existed_ = false;

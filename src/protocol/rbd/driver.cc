@@ -8,6 +8,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "block/takes_back.h"
 #include "protocol/driver_options.h"
 #include "protocol/rbd/library_call.h"
 #include "protocol/rbd/location.h"
@@ -202,7 +203,7 @@ int order_of(const Options& options) {
   return std::countr_zero(bytes);
 }
 
-class RbdDriver : public Driver {
+class RbdDriver : public Driver, public TakesBack {
  public:
   RbdDriver()
       : Driver({.name = "rbd",
@@ -253,6 +254,14 @@ class RbdDriver : public Driver {
       create_image(target, size, order);
     };
     co_await library_call(std::move(work), std::chrono::hours(24), context.cancel);
+  }
+
+  Task<void> take_back(Context& context, std::string filename, Options options) const override {
+    add_name(filename, options);
+    std::function<void()> work = [target = target_of(context, options, true)] {
+      remove_image(target);
+    };
+    co_await library_call(std::move(work), std::chrono::hours(1), nullptr);
   }
 };
 

@@ -132,6 +132,11 @@ uint64_t OpenImage::object_bytes() const {
   return info.obj_size;
 }
 
+void remove_image(const Target& target) {
+  const RadosPool pool(target.access, target.pool, target.name_space);
+  check(RbdLibrary::get().rbd_remove(pool.handle(), target.image.c_str()), "error rbd remove");
+}
+
 void create_image(const Target& target, uint64_t size, int order) {
   const RbdLibrary& library = RbdLibrary::get();
   const RadosPool pool(target.access, target.pool, target.name_space);

@@ -63,6 +63,8 @@ class OpenImage {
   uint64_t header_bytes_ = 0;  // of an encrypted image; not part of the disk
 };
 
+// Removes the image that TARGET names, which nobody has open. Blocks. Throws the library's words.
+void remove_image(const Target& target);
 // Makes the image that TARGET names, of SIZE bytes for what is stored and objects of 2^ORDER bytes;
 // 0: as the cluster is configured. Blocks. Throws QEMU's words.
 void create_image(const Target& target, uint64_t size, int order);

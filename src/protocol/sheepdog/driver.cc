@@ -8,6 +8,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "block/takes_back.h"
 #include "protocol/driver_options.h"
 #include "protocol/server_driver.h"
 #include "protocol/sheepdog/node.h"
@@ -149,6 +150,12 @@ Task<void> make(Cluster& cluster, std::string name, uint64_t size, Wishes wishes
   }
 }
 
+Task<void> remove(Cluster& cluster, VdiName name) {
+  co_await cluster.open();
+  const uint32_t vdi = co_await find_vdi(cluster, name);
+  co_await delete_vdi(cluster, std::move(name), vdi);
+}
+
 // Writes every byte with what it is.
 Task<void> fill(SheepdogNode& node) {
   std::vector<std::byte> buffer(1 << 20);
@@ -163,7 +170,7 @@ Task<void> fill(SheepdogNode& node) {
   }
 }
 
-class SheepdogDriver : public ServerDriver {
+class SheepdogDriver : public ServerDriver, public TakesBack {
  public:
   SheepdogDriver()
       : ServerDriver({.name = "sheepdog",
@@ -193,7 +200,25 @@ class SheepdogDriver : public ServerDriver {
     Cluster cluster(context.runtime(), description.target);
     co_await work_and_close(cluster,
                             make(cluster, description.vdi.name, request.size, std::move(wishes)));
-    if (full) co_await preallocate(context, std::move(description));
+    if (!full) co_return;
+    std::optional<Error> failure;
+    try {
+      co_await preallocate(context, std::move(description));
+    } catch (const Error& error) {
+      failure = error;
+    }
+    if (!failure) co_return;
+    if (context.profile.explanations)
+      co_await cairn::take_back(context, *this, request.filename, {}, &*failure);
+    throw *failure;
+  }
+
+  Task<void> take_back(Context& context, std::string filename, Options) const override {
+    Options options;
+    parse_filename(filename, options);
+    const Description description = describe(context, options);
+    Cluster cluster(context.runtime(), description.target);
+    co_await work_and_close(cluster, remove(cluster, description.vdi));
   }
 
  protected:

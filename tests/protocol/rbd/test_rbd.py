@@ -156,6 +156,24 @@ def test_create(ceph, cairn, qemu):
     assert again.code == 1 and "File exists" in again.err
 
 
+def test_a_copy_that_fails_leaves_nothing(ceph, folder, disk, cairn):
+    (folder / "faults").write_text(
+        '[inject-error]\nevent = "none"\nonce = "off"\nerrno = "5"\nsector = "4096"\n'
+    )
+    with open(disk, "r+b") as file:
+        file.seek(2 << 20)
+        file.write(b"x" * 512)
+    source = f"driver=blkdebug,config=faults,image.driver=file,image.filename={disk}"
+    words = ["convert", "--image-opts", "-O", "qcow2", source, "rbd:rbd/broken"]
+    failed = cairn(*words, ok=False)
+    assert failed.code == 1 and "Input/output error" in failed.err
+    assert "The incomplete target 'rbd:rbd/broken' was removed." in failed.err
+    assert cairn("info", "rbd:rbd/broken", ok=False).code == 1
+    cairn("create", "-f", "raw", "rbd:rbd/broken", "1M")
+    assert "removed" not in cairn(*words, ok=False).err
+    cairn("info", "rbd:rbd/broken")
+
+
 def test_formats(ceph, disk, cairn, qemu):
     """An image format in an image of the cluster, which grows, and an overlay on it."""
     cairn("convert", "-O", "qcow2", disk, "rbd:rbd/inner")

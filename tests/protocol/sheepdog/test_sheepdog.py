@@ -631,3 +631,36 @@ def test_served(cluster, image, folder, cairn):
     finally:
         job.kill()
         job.wait()
+
+
+BROKEN = [
+    *("convert", "--image-opts", "-O", "raw"),
+    "driver=blkdebug,config=faults,image.driver=file,image.filename=disk.raw",
+]
+
+
+@pytest.fixture
+def faults(folder, image):
+    """A sector near the end of the image cannot be read."""
+    sector = SIZE // 512 - 8
+    with open(image, "r+b") as file:
+        file.seek(sector * 512)
+        file.write(b"x" * 512)
+    (folder / "faults").write_text(
+        f'[inject-error]\nevent = "none"\nonce = "off"\nerrno = "5"\nsector = "{sector}"\n'
+    )
+
+
+def test_a_copy_that_fails_leaves_nothing(cluster, faults, cairn):
+    failed = cairn(*BROKEN, cluster.url("disk"), ok=False)
+    assert failed.code == 1 and "Input/output error" in failed.err
+    assert f"The incomplete target '{cluster.url('disk')}' was removed." in failed.err
+    assert all(cluster.store.name(vdi) != "disk" for vdi in cluster.store.vdis)
+    cairn("create", "-f", "raw", cluster.url("disk"), "1M")
+
+
+def test_a_copy_that_fails_leaves_what_was_there(cluster, faults, cairn):
+    cairn("create", "-f", "raw", cluster.url("disk"), SIZE)
+    assert "removed" not in cairn(*BROKEN, cluster.url("disk"), ok=False).err
+    assert "removed" not in cairn(*BROKEN[:1], "-n", *BROKEN[1:], cluster.url("disk"), ok=False).err
+    cairn("info", cluster.url("disk"))

@@ -1,0 +1,24 @@
+#include "block/takes_back.h"
+
+#include "block/driver.h"
+
+namespace cairn {
+
+const TakesBack* takes_back(const Driver& protocol) {
+  return dynamic_cast<const TakesBack*>(&protocol);
+}
+
+Task<void> take_back(Context& context, const Driver& protocol, std::string filename,
+                     Options options, Error* error) {
+  Options known;
+  for (const OptionSpec& spec : protocol.create_options())
+    if (const auto value = options.string(spec.name)) known.set(spec.name, *value);
+  try {
+    co_await takes_back(protocol)->take_back(context, filename, std::move(known));
+    error->hint("The incomplete target '" + filename + "' was removed.");
+  } catch (const Error& left) {
+    error->hint("The incomplete target '" + filename + "' could not be removed: " + left.message());
+  }
+}
+
+}  // namespace cairn
