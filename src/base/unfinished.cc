@@ -12,7 +12,19 @@ namespace {
 constexpr int kSlots = 16;
 constexpr size_t kNameBytes = 4096;
 
-enum State : int { kFree, kFilling, kRemoves, kStays };
+enum State : int { kFree, kFilling, kRemoves, kStays, kContinues };
+
+int state_of(Unfinished::Fate fate) {
+  switch (fate) {
+    case Unfinished::Fate::kRemoved:
+      return kRemoves;
+    case Unfinished::Fate::kGoesOn:
+      return kContinues;
+    case Unfinished::Fate::kIncomplete:
+      break;
+  }
+  return kStays;
+}
 
 // Static, because a signal handler has no other place to look.
 struct Slot {
@@ -49,7 +61,7 @@ Unfinished::Unfinished(const std::string& path, Fate fate) {
     int expected = kFree;
     if (!slots[i].state.compare_exchange_strong(expected, kFilling)) continue;
     std::memcpy(slots[i].name, path.c_str(), path.size() + 1);
-    slots[i].state.store(fate == Fate::kRemoved ? kRemoves : kStays);
+    slots[i].state.store(state_of(fate));
     slot_ = i;
     return;
   }
@@ -66,11 +78,16 @@ void Unfinished::abandon_all(int descriptor) noexcept {
   for (Slot& slot : slots) {
     const int state = slot.state.exchange(kFilling);
     struct stat status = {};
-    if ((state != kRemoves && state != kStays) || ::lstat(slot.name, &status) != 0) continue;
+    if (state == kFree || state == kFilling || ::lstat(slot.name, &status) != 0) continue;
     const bool removed = state == kRemoves && S_ISREG(status.st_mode) && ::unlink(slot.name) == 0;
     tell(descriptor, removed ? "The incomplete target " : "");
     tell_name(descriptor, slot.name);
-    tell(descriptor, removed ? " was removed.\n" : " is incomplete: the work was not finished.\n");
+    if (removed)
+      tell(descriptor, " was removed.\n");
+    else if (state == kContinues)
+      tell(descriptor, " is incomplete: the same command continues with it.\n");
+    else
+      tell(descriptor, " is incomplete: the work was not finished.\n");
   }
 }
 

@@ -19,6 +19,11 @@ UsageError unrecognized(const std::vector<Flag>& flags, const std::string& token
   return {message + did_you_mean(token.substr(0, token.find('=')), known)};
 }
 
+int takes_value(const Flag& flag) {
+  if (flag.value_name == nullptr) return no_argument;
+  return *flag.value_name == '[' ? optional_argument : required_argument;
+}
+
 }  // namespace
 
 Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv, LongNames names) {
@@ -32,8 +37,7 @@ Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv
       if (flag.value_name != nullptr) letters.push_back(':');
     }
     if (flag.long_name != nullptr)
-      longs.push_back({flag.long_name, flag.value_name != nullptr ? required_argument : no_argument,
-                       nullptr, flag.id});
+      longs.push_back({flag.long_name, takes_value(flag), nullptr, flag.id});
   }
   longs.push_back({nullptr, 0, nullptr, 0});
   Arguments result;

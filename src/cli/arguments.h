@@ -18,7 +18,7 @@ struct UsageError {
 struct Flag {
   int id = 0;
   const char* long_name = nullptr;   // null: none
-  const char* value_name = nullptr;  // null: takes no value
+  const char* value_name = nullptr;  // null: takes no value; "[=NAME]": may take one (long only)
   const char* help = "";
 };
 

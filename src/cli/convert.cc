@@ -24,7 +24,8 @@ int convert_images(Session& session, const Arguments& arguments, ConvertPlan pla
                              .preset = plan.preset,
                              .image = plan.image,
                              .quiet = plan.quiet,
-                             .salvaged = arguments.has(kSalvage)};
+                             .salvaged = arguments.has(kSalvage),
+                             .resumable = arguments.has(kResume)};
   if (plan.take_output) {
     // Before anything is printed there.
     operation::PipeTarget::check(plan.format, plan.create_options);
@@ -83,7 +84,8 @@ int run_convert(Session& session, Arguments& arguments) {
     plan.format = format_for_target(session, plan.target);
   if (add_objects(session, arguments)) return 0;
   plan.target_cache =
-      cache_mode(session, arguments.value_or('t', "unsafe"), "Invalid cache option");
+      cache_mode(session, arguments.value_or('t', arguments.has(kResume) ? "writeback" : "unsafe"),
+                 "Invalid cache option");
   const CacheMode source_cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   plan.given_zero = arguments.has(kTargetIsZero);
@@ -116,6 +118,7 @@ int run_convert(Session& session, Arguments& arguments) {
     request.display = plan.target;
   }
   plan_pipes(session, arguments, plan);
+  if (arguments.has(kResume)) plan_resumption(session, arguments, plan);
   return convert_images(session, arguments, std::move(plan));
 }
 
@@ -170,6 +173,9 @@ Verb convert_verb() {
            kOverwriteFlag,
            kLimitRateFlag,
            {kHash, "hash", "NAME", "print a checksum of the content: sha256, sha512, blake2b, …"},
+           {kResume, "resume", "[=FILE]",
+            "leave the target when the work ends early, and go on with it next time; the journal "
+            "is FILE, or TARGET.cairn-resume"},
            {kVerify, "verify", nullptr, "read the target back and compare it with the source"}},
       .run = run_convert};
 }

@@ -136,6 +136,23 @@ void plan_pipes(const Session& session, const Arguments& arguments, ConvertPlan&
       plain && (to_pipe || (!device && protocol_of(session.context, plan.target).name() == "file"));
 }
 
+void plan_resumption(const Session& session, const Arguments& arguments, ConvertPlan& plan) {
+  const auto refuse = [&](const std::string& what, const std::string& why) {
+    fail(session, what + " cannot be used with --resume: " + why);
+  };
+  if (session.untrusted) refuse("--untrusted", "it keeps a file next to the target");
+  if (arguments.has(kHash))
+    refuse("--hash", "it needs all bytes in one run; `cairn hash` reads them from the target");
+  if (arguments.has(kBitmaps)) refuse("--bitmaps", "they are stored after the data");
+  if (arguments.has(kAllSnapshots)) refuse("--all-snapshots", "it copies one after the other");
+  if (plan.target_cache.no_flush) refuse("-t unsafe", "what is done has to be on stable storage");
+  if (plan.take_output) refuse("standard output", "what was sent cannot be sent again");
+  for (const OpenRequest& source : plan.sources)
+    if (is_pipe(session, source.filename)) refuse("standard input", "it cannot be read again");
+  plan.streamed = false;
+  plan.resume = arguments.value_or(kResume, "");
+}
+
 void plan_preset(const Session& session, const Arguments& arguments, Options& options,
                  ConvertPlan& plan) {
   plan.preset = &operation::find_preset(arguments.value_or(kFor, ""));

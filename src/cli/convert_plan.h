@@ -16,6 +16,8 @@ void plan_creation(Session& session, const Arguments& arguments, Options options
 // Whether standard input, if a raw disk comes from it, can go on as it comes. Fails at options that
 // standard output as the target cannot have.
 void plan_pipes(const Session& session, const Arguments& arguments, ConvertPlan& plan);
+// What --resume asks for. Fails at what cannot go on later.
+void plan_resumption(const Session& session, const Arguments& arguments, ConvertPlan& plan);
 // The format and its options that --for asks for.
 void plan_preset(const Session& session, const Arguments& arguments, Options& options,
                  ConvertPlan& plan);

@@ -29,6 +29,7 @@ void report_json(const Session& session, const ConvertReport& asked,
     out.set("lost", std::move(lost));
     out.set("lost-bytes", done.lost_bytes);
   }
+  if (asked.resumable) out.set("resumed-at", done.resumed_at);
   if (asked.preset != nullptr) out.set("preset", asked.preset->name);
   print_report(session, out);
 }

@@ -16,7 +16,8 @@ struct ConvertReport {
   const operation::Preset* preset = nullptr;  // of --for
   const operation::PresetImage* image = nullptr;
   bool quiet = false;
-  bool salvaged = false;  // --salvage
+  bool salvaged = false;   // --salvage
+  bool resumable = false;  // --resume
 };
 
 // Prints what was done for people, or as the object of --output json.

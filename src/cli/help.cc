@@ -85,7 +85,8 @@ std::string names_of(const Flag& flag) {
   std::string names = flag.id < 256 ? std::string("-") + static_cast<char>(flag.id) : "   ";
   if (flag.long_name != nullptr)
     names += (flag.id < 256 ? ", --" : " --") + std::string(flag.long_name);
-  if (flag.value_name != nullptr) names += " " + std::string(flag.value_name);
+  if (flag.value_name != nullptr)
+    names += (*flag.value_name == '[' ? "" : " ") + std::string(flag.value_name);
   return names;
 }
 

@@ -46,6 +46,7 @@ enum OwnId : int {
   kHash,
   kFor,
   kVerify,
+  kResume,
   kAllSnapshots,
   kAlgorithm,
   kForce,

@@ -57,6 +57,9 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
       target_(std::move(target)),
       options_(options),
       cancel_(cancel),
+      position_(options.begin),
+      done_(options.begin),
+      copied_(options.begin),
       writes_(options.rate) {
   remote_ =
       is_remote(*target_) || std::any_of(sources.begin(), sources.end(),
@@ -113,6 +116,7 @@ Task<void> Convert::run() {
   work_ = total_;
   if (options_.count_data && progress) co_await count_work();
   steps_.report = [this](uint64_t bytes) { advance(bytes); };
+  if (options_.begin != 0) advance(0);
   unsigned count = std::max(1u, options_.parallel);
   if (remote_ && !options_.compress && count == ConvertOptions{}.parallel) count = kRemoteRequests;
   const unsigned workers = std::min(count, context_.runtime().worker_count());
@@ -237,10 +241,12 @@ Task<Convert::Chunk> Convert::next_chunk(BufferPool::Loan& large) {
     chunk.host = extent_.host;
     chunk.host_offset = extent_.host_offset + (position_ - extent_.offset);
   }
+  if (options_.log != nullptr && chunk.state == State::kData) co_await options_.log->begins(end);
   // In the order of the disk: what others wait for never waits for them.
   if (read && chunk.length > own_bytes_) large = co_await large_->borrow();
   chunk.number = numbers_++;
   chunk.step = steps_.take(position_, known);
+  copied_.begin(position_, end);
   position_ = end;
   if (position_ >= total_) steps_.end();
   co_return chunk;
@@ -276,6 +282,9 @@ Task<void> Convert::work() {
     }
     if (error) std::rethrow_exception(error);
     steps_.done(*chunk.step, !options_.count_data || is_work(chunk.state) ? chunk.length : 0);
+    // After a failure elsewhere this chunk may have been left out.
+    if (options_.log != nullptr && !failed_)
+      co_await options_.log->reached(copied_.end(chunk.offset));
   }
 }
 

@@ -11,9 +11,11 @@
 #include "block/context.h"
 #include "block/node.h"
 #include "block/rate_limit.h"
+#include "job/copy_log.h"
 #include "job/data_budget.h"
 #include "job/hash.h"
 #include "job/lost_ranges.h"
+#include "job/low_water.h"
 #include "job/progress_steps.h"
 
 namespace cairn {
@@ -35,6 +37,8 @@ struct ConvertOptions {
   // Only what the top layer of the source holds is copied: the target has a backing file that
   // has the rest, of this many bytes.
   std::optional<uint64_t> backing_bytes;
+  uint64_t begin = 0;      // everything before it was copied earlier; a boundary that LOG was given
+  CopyLog* log = nullptr;  // learns which part is copied; null: none
 };
 
 // Copies one or several disks, one after the other, to the start of another.
@@ -62,6 +66,7 @@ class Convert {
   uint64_t stored() const { return stored_.load(); }
   // What salvage met, on the joined disk; empty where WARN was given it.
   const LostRanges& lost() const { return lost_; }
+  LostRanges& lost() { return lost_; }
 
  private:
   enum class State { kData, kZero, kSkip };
@@ -134,6 +139,7 @@ class Convert {
   std::atomic<bool> failed_{false};
   std::atomic<bool> offload_{false};
   LostRanges lost_;
+  LowWater copied_;
   RateLimit writes_;
 };
 

@@ -13,6 +13,7 @@
 #include "job/history.h"
 #include "operation/cloud_archive.h"
 #include "operation/data_budget.h"
+#include "operation/resumption.h"
 #include "operation/snapshot.h"
 #include "operation/target.h"
 
@@ -21,9 +22,11 @@ namespace {
 
 class Conversion {
  public:
-  // OUT: null when no file is created. PIPE: null when the target is a file.
-  Conversion(Caller& caller, ConversionOptions plan, Target* out, PipeTarget* pipe)
-      : caller_(caller), plan_(std::move(plan)), out_(out), pipe_(pipe) {}
+  // OUT: null when no file is created. PIPE: null when the target is a file. RESUMPTION: null when
+  // the work is done at once.
+  Conversion(Caller& caller, ConversionOptions plan, Target* out, PipeTarget* pipe,
+             Resumption* resumption)
+      : caller_(caller), plan_(std::move(plan)), out_(out), pipe_(pipe), resumption_(resumption) {}
 
   Task<void> run() {
     std::exception_ptr error;
@@ -38,6 +41,7 @@ class Conversion {
         co_return co_await close_all(std::move(sources_), nullptr);
       }
       if (plan_.bitmaps) check_bitmaps();
+      if (resumption_ != nullptr) co_await resumption_->begin(sources_);
       co_await open_target();
       co_await copy();
       if (plan_.bitmaps) copy_bitmaps();
@@ -127,7 +131,9 @@ class Conversion {
       size = (sources_[0]->length() + 511) / 512 * 512;
       co_await show_state(*sources_[0], {});
     }
-    if (plan_.create) {
+    const bool made = resumption_ != nullptr && resumption_->target_is_made();
+    if (made) co_await resumption_->repair(target_request());
+    if (plan_.create && !made) {
       try {
         CreateOptions image{.filename = plan_.target,
                             .format = plan_.format,
@@ -135,21 +141,23 @@ class Conversion {
                             .size = plan_.preset != nullptr ? size_for(*plan_.preset, size) : size,
                             .announce = {},
                             .opened_next = true};
-        out_->prepare(image);
+        if (out_ != nullptr) out_->prepare(image);
+        image.overwrite_parts = resumption_ != nullptr && resumption_->begins_again();
         co_await create_image(caller_.context, std::move(image));
       } catch (Error& caught) {
         if (caught.message().starts_with("Could not open '" + plan_.target + "': Could not open b"))
           throw;
         throw caught.context(plan_.target + ": error while converting " + plan_.format);
       }
-      created_ = true;
     }
+    created_ = created_ || plan_.create;
     OpenRequest request = target_request();
     request.flags.writable = true;
     request.flags.discard_unmap = true;
     request.flags.cache = plan_.target_cache;
     // The backing file is read where a cluster is filled in part.
     target_ = co_await open_written(std::move(request));
+    if (resumption_ != nullptr) co_await resumption_->opened(target_);
     for (const Child& child : target_->children())
       if (child.role == ChildRole::kExtent && child.node->driver().name() == "file")
         parts_.push_back(child.node->filename());
@@ -236,6 +244,7 @@ class Conversion {
       co_return;
     }
     options.in_order = pipe_ != nullptr;
+    if (resumption_ != nullptr) co_await resumption_->ready(options);
     Convert job(caller_.context, sources_, target_, options, caller_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) {
       caller_.progress(done, total);
@@ -245,10 +254,25 @@ class Conversion {
     // bound of its own, which is met first.
     if (sources_.size() == 1) co_await bound_data(caller_, sources_[0], source_, job.budget, 2);
     if (!plan_.quiet) job.warn = caller_.warn;
-    co_await job.run();
+    if (resumption_ != nullptr)
+      co_await run_resumable(job);
+    else
+      co_await job.run();
     lost_ = job.lost().list();
     lost_bytes_ = job.lost().bytes();
     if (digest) digest_ = digest->finish();
+  }
+
+  Task<void> run_resumable(Convert& job) {
+    resumption_->watch(job.lost());
+    std::exception_ptr error;
+    try {
+      co_await job.run();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await resumption_->ended(error != nullptr);
+    if (error) std::rethrow_exception(error);
   }
 
   Task<void> verify_preset() {
@@ -337,6 +361,7 @@ class Conversion {
   ConversionOptions plan_;
   Target* out_;
   PipeTarget* pipe_;
+  Resumption* resumption_;
   std::vector<NodePtr> sources_;
   std::string source_;  // what people call the first one
   NodePtr earlier_;     // the source once more, where its snapshots are copied
@@ -382,25 +407,33 @@ ConversionResult convert(Caller& caller, ConversionOptions options) {
     pipe.emplace(caller, std::move(upload), options.format, options.create_options,
                  options.job.compress, options.quiet);
   }
+  std::optional<Resumption> resumption;
+  if (options.resume) resumption.emplace(caller, options);
   std::optional<Target> target;
-  if (options.create && !pipe)
+  if (options.create && !pipe && !resumption)
     target.emplace(caller, options.target, options.overwrite, options.format,
                    options.create_options);
   Conversion conversion(caller, std::move(options), target ? &*target : nullptr,
-                        pipe ? &*pipe : nullptr);
+                        pipe ? &*pipe : nullptr, resumption ? &*resumption : nullptr);
   try {
     caller.run(conversion.run());
   } catch (Error& error) {
     if (target) target->failed(error, conversion.created(), conversion.parts());
     if (pipe) pipe->explain(error);
+    if (resumption) resumption->failed(error);
+    throw;
+  } catch (const TargetDiffers&) {
+    if (resumption) resumption->complete();
     throw;
   }
   if (target) target->commit();
+  if (resumption) resumption->complete();
   return {.format = conversion.target_format(),
           .bytes = conversion.target_bytes(),
           .digest = conversion.digest(),
           .lost = conversion.take_lost(),
-          .lost_bytes = conversion.lost_bytes()};
+          .lost_bytes = conversion.lost_bytes(),
+          .resumed_at = resumption ? resumption->resumed_at() : 0};
 }
 
 }  // namespace cairn::operation

@@ -37,7 +37,10 @@ struct ConversionOptions {
   std::optional<uint64_t> level;        // of compression
   const Preset* preset = nullptr;       // for whom the target is made, and
   const PresetImage* image = nullptr;   // which of its images
-  PipeTarget::Take take_output = {};    // set: the target is standard output, which it gives
+  // A run that ends early leaves the target, and the same run goes on with it: the file that keeps
+  // how far it is, empty for one beside the target.
+  std::optional<std::string> resume = {};
+  PipeTarget::Take take_output = {};  // set: the target is standard output, which it gives
 };
 
 struct ConversionResult {
@@ -47,6 +50,7 @@ struct ConversionResult {
   // With salvage: what became zeroes, on the disk of the target; LostRanges says how many at most.
   std::vector<LostRanges::Range> lost = {};
   uint64_t lost_bytes = 0;  // altogether
+  uint64_t resumed_at = 0;  // bytes that an earlier run had copied
 };
 
 // Verifying found that the target is not what was written. It stays.

@@ -12,6 +12,7 @@
 #include "block/capabilities/compressed_writer.h"
 #include "block/capabilities/content_identity.h"
 #include "block/capabilities/encryption_source.h"
+#include "block/capabilities/identified.h"
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/lockable.h"
 #include "block/capabilities/parent_link.h"

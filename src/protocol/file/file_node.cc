@@ -407,6 +407,15 @@ Task<std::optional<uint64_t>> FileNode::allocated_bytes() {
   co_return is_device() ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
 }
 
+// The number of the file system is another one after a new start of the machine.
+Identity FileNode::identity() const {
+  struct stat status = {};
+  if (is_device() || ::fstat(fd_, &status) != 0) return {};
+  return {
+      .object = "inode " + std::to_string(status.st_ino),
+      .state = modified_at(status.st_mtim.tv_sec, static_cast<uint32_t>(status.st_mtim.tv_nsec))};
+}
+
 Value FileNode::specific_info() const {
   Value data = Value::object();
   struct fsxattr attributes = {};

@@ -10,6 +10,7 @@
 #include "async/sync.h"
 #include "async/write_turns.h"
 #include "base/own_fd.h"
+#include "block/capabilities/identified.h"
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/lockable.h"
 #include "block/capabilities/range_copier.h"
@@ -27,9 +28,10 @@ class FileNode : public Node,
                  public ImageInfo,
                  public StorageUse,
                  public Lockable,
-                 public RangeCopier {
+                 public RangeCopier,
+                 public Identified {
  public:
-  using Capabilities = CapabilityList<ImageInfo, StorageUse, Lockable, RangeCopier>;
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Lockable, RangeCopier, Identified>;
 
   FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind);
   ~FileNode() override;
@@ -42,6 +44,7 @@ class FileNode : public Node,
   Task<void> set_permissions(Permissions permissions) override;
   Task<std::optional<uint64_t>> allocated_bytes() override;
   Value specific_info() const override;
+  Identity identity() const override;
   std::string_view specific_type() const override { return "file"; }
   Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
                         uint64_t length) override;

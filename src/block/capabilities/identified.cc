@@ -1,0 +1,31 @@
+#include "block/capabilities/identified.h"
+
+#include <fmt/core.h>
+
+#include <ctime>
+#include <utility>
+
+#include "block/capabilities/content_identity.h"
+#include "block/node.h"
+
+namespace cairn {
+
+Identity identity_of(const Node& node) {
+  if (const auto* known = node.as<Identified>()) return known->identity();
+  Identity identity;
+  if (const auto* server = node.as<ContentIdentity>())
+    if (auto state = server->content_state()) identity.state = std::move(state->text);
+  return identity;
+}
+
+std::string modified_at(int64_t seconds, uint32_t nanoseconds) {
+  const time_t when = seconds;
+  struct tm parts = {};
+  if (::gmtime_r(&when, &parts) == nullptr)
+    return fmt::format("modified {}.{:09} s after 1970", seconds, nanoseconds);
+  return fmt::format("modified {:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:09} UTC",
+                     int64_t{parts.tm_year} + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec, nanoseconds);
+}
+
+}  // namespace cairn

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "job/lost_ranges.h"
+
+namespace cairn::operation {
+
+// What a journal says about a copy that may go on later. As text a line for each item: eight
+// hexadecimal digits of CRC-32C, over the line and those before it, a space, and words of printable
+// characters with others as "%XX":
+//   cairn-resume 1         the first line
+//   fact WHAT =VALUE       any number
+//   target =OBJECT         ends the head
+//   made BYTES             the target was made, a disk of so many bytes
+//   lost OFFSET BYTES =CAUSE   any number
+//   at DONE BEGUN          the last one holds
+// The head, `made` and `lost` are written at once; `at` is appended. A last line that is not whole
+// is left out: nothing was done that it would have recorded.
+struct CopyRecord {
+  struct Fact {
+    std::string what, value;
+    bool operator==(const Fact&) const = default;
+  };
+  std::vector<Fact> facts;  // what has to be the same when the copy goes on, in this order
+  std::string object;       // Identity::object of the target; empty: not known
+  std::optional<uint64_t> target_bytes;
+  std::vector<LostRanges::Range> lost;  // before DONE
+  uint64_t done = 0;                    // everything before it is on stable storage
+  uint64_t begun = 0;                   // no data was written from here on
+
+  // The most that is read or written.
+  static constexpr size_t kMostBytes = 64 << 20;
+};
+
+// Makes the text of a record line by line.
+class CopyRecordWriter {
+ public:
+  // The lines of all of RECORD.
+  std::string whole(const CopyRecord& record);
+  // The line to append next.
+  std::string at(uint64_t done, uint64_t begun);
+
+ private:
+  std::string line(const std::string& words);
+  uint32_t sum_ = 0;
+};
+
+// Throws kInvalid where TEXT is no journal at all, kCorrupt where it is damaged. Of untrusted text.
+CopyRecord parse_copy_record(std::string_view text);
+
+}  // namespace cairn::operation
