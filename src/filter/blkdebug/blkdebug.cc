@@ -24,7 +24,7 @@ namespace {
 using blkdebug::Machine;
 using blkdebug::Rules;
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kBlkdebugOptions = {
     {"config", OptionType::kString, "", "file of rules"},
     {"x-image", OptionType::kString, "", "name of the image, as blkdebug:CONFIG:NAME gives it"},
     {"align", OptionType::kSize, "", "request alignment"},
@@ -255,7 +255,7 @@ class BlkdebugDriver : public Driver {
                 .abilities = {.resize = true},
                 .capabilities = BlkdebugNode::Capabilities::ids(),
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kBlkdebugOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {
     if (!filename.starts_with("blkdebug:")) {

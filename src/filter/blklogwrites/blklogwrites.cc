@@ -11,7 +11,7 @@
 namespace cairn {
 namespace {
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kBlklogwritesOptions = {
     {"log-sector-size", OptionType::kSize, "512", "unit of offsets and lengths in the log"},
     {"log-append", OptionType::kBool, "off", "append to what the log has"},
     {"log-super-update-interval", OptionType::kNumber, "4096",
@@ -129,7 +129,7 @@ class BlklogwritesDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .abilities = {.resize = true},
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kBlklogwritesOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     const auto given = request.options.size("log-sector-size");
     uint64_t sector = given.value_or(512);

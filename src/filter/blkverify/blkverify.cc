@@ -16,7 +16,7 @@
 namespace cairn {
 namespace {
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kBlkverifyOptions = {
     {"x-raw", OptionType::kString, "", "name of the raw disk, as blkverify:RAW:TEST gives it"},
     {"x-image", OptionType::kString, "", "name of the image that is tested"},
 };
@@ -116,7 +116,7 @@ class BlkverifyDriver : public Driver {
                 .abilities = {.resize = true},
                 .capabilities = BlkverifyNode::Capabilities::ids(),
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kBlkverifyOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {
     if (filename.starts_with("blkverify:")) filename.remove_prefix(10);

@@ -13,7 +13,7 @@
 namespace cairn {
 namespace {
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kCopyOnReadOptions = {
     {"bottom", OptionType::kString, "", "node name of the deepest layer that is copied from"},
 };
 
@@ -119,7 +119,7 @@ class CopyOnReadDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .abilities = {.resize = true},
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kCopyOnReadOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     if (!request.flags.writable) throw Error(ErrorKind::kDenied, "Block node is read-only");
     const auto bottom = request.options.string("bottom");

@@ -9,7 +9,7 @@
 namespace cairn {
 namespace {
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kFaultOptions = {
     {"on", OptionType::kString, "any", "what fails: read, write, flush or any"},
     {"after", OptionType::kNumber, "0", "so many of them go well first"},
     {"once", OptionType::kBool, "off", "only one fails"},
@@ -72,7 +72,7 @@ class FaultDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .abilities = {.resize = true},
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kFaultOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     Plan plan;
     const std::string on = request.options.string("on").value_or("any");

@@ -18,7 +18,7 @@
 namespace cairn {
 namespace {
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kQuorumOptions = {
     {"children", OptionType::kString, "", "the disks, as children.0, children.1, …"},
     {"vote-threshold", OptionType::kNumber, "", "how many disks must agree"},
     {"blkverify", OptionType::kBool, "off", "two disks: a difference is an error"},
@@ -304,7 +304,7 @@ class QuorumDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .capabilities = QuorumNode::Capabilities::ids(),
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kQuorumOptions}) {}
 
   Task<NodePtr> open(OpenContext& request) const override {
     const Options given = request.options;

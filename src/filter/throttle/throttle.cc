@@ -9,7 +9,7 @@
 namespace cairn {
 namespace {
 
-const OptionSchema kOpenOptions = {
+const OptionSchema kThrottleOptions = {
     {"throttle-group", OptionType::kString, "", "id of the group whose limits apply"},
 };
 
@@ -48,7 +48,7 @@ class ThrottleDriver : public Driver {
                 .kind = DriverKind::kFilter,
                 .abilities = {.resize = true},
                 .verbatim = true,
-                .open_options = kOpenOptions}) {}
+                .open_options = kThrottleOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {
     const auto id = request.options.string("throttle-group");
     if (!id) throw Error(ErrorKind::kInvalid, "Please specify a throttle group");
