@@ -77,7 +77,7 @@ inline ByteSpan bytes_of(std::string_view text) {
 // True when every byte is zero. Vectorised; the cost is one pass over memory.
 bool is_zero(ByteSpan bytes);
 // How many bytes at the start of BYTES, counted in whole UNITs (a power of two; the last unit may
-// be short), are alike: all zero or none entirely zero. Tells which in ZERO.
+// be short), are alike: all zero or none entirely zero. Sets ZERO to which.
 size_t zero_run(ByteSpan bytes, size_t unit, bool* zero);
 
 }  // namespace cairn

@@ -94,7 +94,7 @@ Error Error::behind(std::string text) const {
   Error result(kind_, std::move(text));
   result.errno_ = errno_;
   if (message_ != cause()) result.hint(message_);
-  for (const std::string& line : hints_) result.hint(line);
+  for (const Hint& line : hints_) result.hint(line);
   return result;
 }
 
@@ -104,8 +104,8 @@ Error& Error::context(std::string_view prefix) & {
 }
 
 // An empty line, which a caller gives that has nothing to add, is no hint.
-Error& Error::hint(std::string line) & {
-  if (!line.empty()) hints_.push_back(std::move(line));
+Error& Error::hint(std::string text, std::string setting) & {
+  if (!text.empty()) hints_.push_back({std::move(text), std::move(setting)});
   return *this;
 }
 

@@ -8,7 +8,7 @@
 
 namespace cairn {
 
-// What users must be able to tell apart. Every kind has one errno, which the C ABI, the JSON
+// What users must be able to distinguish. Every kind has one errno, which the C ABI, the JSON
 // outputs and the QEMU-named tools report.
 enum class ErrorKind {
   kInvalid,      // EINVAL: a wrong argument, or a header that makes no sense
@@ -27,6 +27,14 @@ enum class ErrorKind {
   kForked,       // ENOTRECOVERABLE: what a forked child has of its parent's images is dead
 };
 
+// What to do next. SETTING is the option of the library that it is about, with a value where one
+// helps ("overwrite", "key-budget time=20"); empty where there is none. A command line adds how
+// it spells that.
+struct Hint {
+  std::string text;
+  std::string setting;
+};
+
 // The only exception type that crosses Cairn's interfaces.
 class Error : public std::exception {
  public:
@@ -41,8 +49,8 @@ class Error : public std::exception {
   const std::string& message() const { return message_; }
   // The system's words for error_number(): what a tool prints where it names only the cause.
   std::string cause() const;
-  // Lines that tell what to do next; printed below the message.
-  const std::vector<std::string>& hints() const { return hints_; }
+  // Lines that are printed below the message.
+  const std::vector<Hint>& hints() const { return hints_; }
 
   // An error of the same kind that says TEXT; this one's words become hints.
   Error behind(std::string text) const;
@@ -50,8 +58,11 @@ class Error : public std::exception {
   // Prepends "PREFIX: ".
   Error& context(std::string_view prefix) &;
   Error&& context(std::string_view prefix) && { return std::move(context(prefix)); }
-  Error& hint(std::string line) &;
-  Error&& hint(std::string line) && { return std::move(hint(std::move(line))); }
+  Error& hint(std::string text, std::string setting = {}) &;
+  Error&& hint(std::string text, std::string setting = {}) && {
+    return std::move(hint(std::move(text), std::move(setting)));
+  }
+  Error& hint(const Hint& line) & { return hint(line.text, line.setting); }
 
   const char* what() const noexcept override { return message_.c_str(); }
 
@@ -59,7 +70,7 @@ class Error : public std::exception {
   ErrorKind kind_;
   int errno_;
   std::string message_;
-  std::vector<std::string> hints_;
+  std::vector<Hint> hints_;
 };
 
 // Throws an Error of the kind kInvalid.

@@ -21,7 +21,7 @@ class Unfinished {
   // The work has ended; the same as destruction.
   void done();
 
-  // Removes the new files, and tells on DESCRIPTOR, a line each, what became of all. For signal
+  // Removes the new files, and writes what became of all to DESCRIPTOR, a line each. For signal
   // handlers: calls only what may be called there. Nothing else may be done afterwards but to end.
   static void abandon_all(int descriptor) noexcept;
 

@@ -8,7 +8,7 @@
 namespace cairn {
 
 namespace {
-// Where byte I of the text form stands in a GUID.
+// The position in a GUID of byte I of the text form.
 constexpr size_t kGuidOrder[16] = {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15};
 
 int digit(char c) {

@@ -10,7 +10,7 @@
 namespace cairn {
 namespace {
 
-// The scanners give the offset of some block in which the first byte that is not zero lies, or
+// The scanners give the offset of some block that has the first byte that is not zero, or
 // SIZE. What they step over is zero; the caller looks closer. Data is mostly found in the first
 // bytes, so the callers test those before they come here.
 

@@ -78,7 +78,7 @@ Task<void> ChunkedNode::decode_into(uint64_t number, EncodedChunk chunk, Mutable
     Error told(cause.kind(), cause.message());
     const std::string place =
         fmt::format("{}: {}, at byte {} of the disk", filename(), name_of(number), chunk.offset);
-    for (const std::string& line : cause.hints()) told.hint(place + ": " + line);
+    for (const Hint& line : cause.hints()) told.hint(place + ": " + line.text, line.setting);
     if (cause.hints().empty()) told.hint(place + " could not be read.");
     error = std::make_exception_ptr(std::move(told));
   } catch (...) {

@@ -1,5 +1,7 @@
 #include "block/config_file.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -45,7 +47,7 @@ class Parser {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    invalid(name_ + ":" + std::to_string(number_) + ": " + what);
+    invalid(fmt::format("{}:{}: {}", name_, number_, what));
   }
 
   // What is in quotes at the front of LINE.

@@ -17,7 +17,7 @@ bool has_content(const std::string& path) {
 void refuse_existing(const std::string& path) {
   if (!has_content(path)) return;
   throw Error(ErrorKind::kExists, "'" + path + "' exists already")
-      .hint("Give another name, or replace the file with --overwrite.");
+      .hint("Give another name, or allow the file to be replaced.", "overwrite");
 }
 
 void refuse_existing_part(const std::string& path) {

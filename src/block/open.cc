@@ -56,7 +56,8 @@ void Opener::take_generic(Spot& spot, Node::DetectZeroes* detect, std::string* n
   }
   if (const auto value = options.boolean("force-share")) {
     if (flags.force_share && !*value)
-      throw Error(ErrorKind::kInvalid, "--force-share/-U conflicts with image options");
+      throw Error(ErrorKind::kInvalid,
+                  "force-share=off conflicts with the sharing that was asked for");
     flags.force_share = *value;
   }
   if (flags.force_share && flags.writable)

@@ -346,7 +346,8 @@ Task<PartitionTable> read_partitions(PartitionSource& source) {
     std::optional<PartitionTable> apple = co_await read_apple_partitions(source);
     if (apple) co_return std::move(*apple);
     throw Error(ErrorKind::kInvalid, "No partition table was found")
-        .hint("The whole disk can be mounted on a file, without --partitions.");
+        .hint("The whole disk can be mounted on a file; only its partitions need a directory.",
+              "partitions");
   }
   for (const MbrEntry& entry : mbr->entries) {
     if (entry.type != 0xee) continue;

@@ -83,7 +83,8 @@ void refuse_lost_parent(const std::string& what, const Uuid& parent) {
   throw Error(ErrorKind::kNotFound, what + ": the parent image with UUID {" + parent.text() +
                                         "} was not found in the directory of the image, its "
                                         "Snapshots directory, or the directory above")
-      .hint("Name it: --image-opts driver=FORMAT,file.filename=IMAGE,backing.file.filename=PARENT");
+      .hint("Name it: driver=FORMAT,file.filename=IMAGE,backing.file.filename=PARENT",
+            "image-opts");
 }
 
 }  // namespace cairn

@@ -46,7 +46,7 @@ void Spool::add(ByteSpan bytes) {
     throw Error(
         ErrorKind::kTooLarge,
         fmt::format("the content of {} is more than {} bytes, which is the budget", what_, *most_))
-        .hint("--budget output=SIZE allows more.");
+        .hint("A larger budget allows more.", "budget output=SIZE");
   if (length_ + bytes.size() > static_cast<uint64_t>(INT64_MAX))
     throw Error(ErrorKind::kTooLarge, "the content of " + what_ + " is too large");
   while (!bytes.empty()) {

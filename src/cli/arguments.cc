@@ -27,8 +27,8 @@ int takes_value(const Flag& flag) {
 }  // namespace
 
 Arguments Arguments::parse(const std::vector<Flag>& flags, int argc, char** argv, LongNames names) {
-  // A leading '-' makes getopt hand out words in their place as option 1; ':' tells a missing value
-  // apart from an unknown option.
+  // A leading '-' makes getopt hand out words in their place as option 1; ':' distinguishes a
+  // missing value apart from an unknown option.
   std::string letters = "-:";
   std::vector<option> longs;
   for (const Flag& flag : flags) {

@@ -1,5 +1,7 @@
 #include "cli/convert_report.h"
 
+#include <fmt/core.h>
+
 #include "cli/report.h"
 
 namespace cairn::cli {
@@ -40,13 +42,14 @@ void warn_of_lost(const Session& session, const operation::ConversionResult& don
   uint64_t shown = 0;
   for (size_t i = 0; i < std::min(done.lost.size(), kRangesShown); ++i) {
     const LostRanges::Range& range = done.lost[i];
-    session.warning("error while reading offset " + std::to_string(range.offset) + ": " +
-                    range.cause + " (" + std::to_string(range.bytes) + " bytes became zeroes)");
+    session.warning(fmt::format("error while reading offset {}: {} ({} bytes became zeroes)",
+                                range.offset, range.cause, range.bytes));
     shown += range.bytes;
   }
   if (shown != done.lost_bytes)
-    session.warning("in further places " + std::to_string(done.lost_bytes - shown) +
-                    " bytes became zeroes" + (session.json ? "" : "; --output json lists them"));
+    session.warning(fmt::format("in further places {} bytes became zeroes{}",
+                                done.lost_bytes - shown,
+                                session.json ? "" : "; --output json lists them"));
 }
 
 }  // namespace

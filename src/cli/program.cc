@@ -41,7 +41,7 @@ int usage(const Session& session, const UsageError& error, int code) {
   return code;
 }
 
-// Whoever lists the processes sees the command line: secrets in it are readable no longer than it
+// The command line is shown in lists of processes: secrets in it are readable no longer than it
 // took to get here.
 void hide_secrets(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {

@@ -166,7 +166,7 @@ void Progress::line(std::string_view state, bool must) {
     const ssize_t written = ::write(fd_, rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EAGAIN && ::poll(&ready, 1, -1) == 1) continue;
-    // Whoever looked has gone: the work goes on without.
+    // The reader has closed the other end: the work continues without it.
     if (written < 0) style_ = Style::kNone;
     if (written < 0) return;
     rest.remove_prefix(static_cast<size_t>(written));

@@ -17,7 +17,7 @@ namespace cairn::cli {
 // when none is named. Nothing when it is not there. Throws UsageError.
 std::optional<int> take_json_progress(std::vector<char*>& words);
 
-// Shows how far a job is: QEMU's percent line, a bar on a terminal for people, or lines for
+// Shows the progress of a job: QEMU's percent line, a bar on a terminal for people, or lines for
 // programs (docs/progress.md). Update may be called from any thread.
 class Progress {
  public:

@@ -10,7 +10,7 @@
 
 namespace cairn::cli {
 
-// What an image of a stranger may cost.
+// What an untrusted image may cost.
 struct Budget {
   uint64_t memory = uint64_t{1} << 30;  // bytes
   uint64_t cpu_seconds = 600;
@@ -30,13 +30,13 @@ struct Reach {
 // What the command line of VERB names.
 Reach reach_of(const Verb& verb, const Arguments& arguments);
 
-// Verbs that read images of strangers.
+// Verbs that read untrusted images.
 bool can_be_sandboxed(std::string_view verb);
 
 // Runs WORK in a child process that is shut in: landlock lets it open REACH alone, seccomp takes
 // away every system call that reading and writing files does not need, and limits bound memory and
-// processor time. Gives WORK's exit code, or 1 after telling what ended the child. What the kernel
-// cannot do leads to a warning. Before the first thread is started.
+// processor time. Gives WORK's exit code, or 1 after an error that names what ended the child. What
+// the kernel cannot do leads to a warning. Before the first thread is started.
 int run_sandboxed(Session& session, Reach reach, const Budget& budget,
                   const std::function<int()>& work);
 

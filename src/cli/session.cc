@@ -52,6 +52,13 @@ void Session::say(std::string_view text) const {
   if (!json) print(text);
 }
 void Session::warning(std::string_view text) const { error("warning: " + std::string(text)); }
+// HINT with the flag that sets what it is about.
+static std::string with_flag(const Hint& hint) {
+  if (hint.setting.empty()) return hint.text;
+  const bool sentence = hint.text.ends_with('.');
+  return hint.text.substr(0, hint.text.size() - (sentence ? 1 : 0)) + " (--" + hint.setting +
+         (sentence ? ")." : ")");
+}
 void Session::error(const Error& caught) const {
   std::string text = caught.message();
   // Each layer says what it could not open; people need to read it once.
@@ -63,8 +70,8 @@ void Session::error(const Error& caught) const {
         text.erase(0, opening.size());
   }
   error(shown(text));
-  for (const std::string& line : caught.hints())
-    std::fprintf(stderr, "%s\n", shown_lines(line).c_str());
+  for (const Hint& line : caught.hints())
+    std::fprintf(stderr, "%s\n", shown_lines(with_flag(line)).c_str());
 }
 void Session::error(std::string_view prefix, const Error& caught) const {
   Error whole = caught;

@@ -39,7 +39,7 @@ struct Session {
       nullptr;  // where the progress of a verb hears that a server is waited for
 
   // Who asks for what the verb does: what is said on the way is printed, and PROGRESS, which must
-  // outlive it, shows how far the work is.
+  // outlive it, shows the progress of the work.
   operation::Caller caller() const;
   operation::Caller caller(Progress& progress) const;
   // Prints TEXT, which is for people: nothing after --output json.

@@ -11,7 +11,7 @@ namespace cairn::cli {
 CancelSource& catch_signals(const char* program);
 // The signal that asked for the end; 0: none did.
 int interrupted_by();
-// What goes on until it is ended and then has to finish the work of others, such as a server,
+// What runs until it is ended and then has to finish the work of others, such as a server,
 // takes the time that this needs.
 void take_time_to_end();
 

@@ -1,5 +1,6 @@
 #include "codec/codec.h"
 
+#include <fmt/core.h>
 #include <libdeflate.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -124,10 +125,9 @@ void check_level(Compression kind, uint64_t level) {
   const LevelRange range = levels_of(kind);
   if (level >= static_cast<uint64_t>(range.least) && level <= static_cast<uint64_t>(range.most))
     return;
-  throw Error(ErrorKind::kInvalid, std::string("compression_level for ") +
-                                       (kind == Compression::kZstd ? "zstd" : "zlib") +
-                                       " must be between " + std::to_string(range.least) + " and " +
-                                       std::to_string(range.most));
+  throw Error(ErrorKind::kInvalid,
+              fmt::format("compression_level for {} must be between {} and {}",
+                          kind == Compression::kZstd ? "zstd" : "zlib", range.least, range.most));
 }
 
 std::vector<std::byte> compress(Compression kind, ByteSpan plain, size_t limit, int level) {

@@ -32,7 +32,7 @@ void KeyWork::spend(std::string_view what, std::string_view need, double seconds
               fmt::format("{} asks for {} to derive the key; with the key slots before it that "
                           "would take {} seconds here, and the limit is {}",
                           what, need, whole, budget_.seconds))
-      .hint(fmt::format("If you trust the image, --key-budget time={} allows it.", whole * 2));
+      .hint("If you trust the image, allow more.", fmt::format("key-budget time={}", whole * 2));
 }
 
 void KeyWork::pbkdf2(std::string_view what, HashAlgorithm hash, size_t output_bytes,
@@ -54,8 +54,8 @@ void KeyWork::argon2(std::string_view what, const Argon2Parameters& parameters) 
                 std::string(what) + " asks for " + human_size(memory) +
                     " of memory to derive the key (Argon2), and the limit is " +
                     human_size(budget_.memory_bytes))
-        .hint(fmt::format("If you trust the image, --key-budget memory={}M allows it.",
-                          (memory + (1 << 20) - 1) >> 20));
+        .hint("If you trust the image, allow more.",
+              fmt::format("key-budget memory={}M", (memory + (1 << 20) - 1) >> 20));
   const uint64_t work = uint64_t{parameters.memory_kib} * parameters.passes;
   if (work <= kQuickKib || parameters.lanes == 0) return;
   SecureBytes out(32);

@@ -24,7 +24,7 @@ Error at_byte(const Error& cause, uint64_t offset) {
   Error error(cause.kind(),
               fmt::format("error while reading at byte {}: {}", offset, cause.cause()));
   if (cause.message() != cause.cause()) error.hint(cause.message());
-  for (const std::string& line : cause.hints()) error.hint(line);
+  for (const Hint& line : cause.hints()) error.hint(line);
   return error;
 }
 

@@ -1,6 +1,6 @@
 #include "net/authz.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <fnmatch.h>
 #include <sys/stat.h>
 

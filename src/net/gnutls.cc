@@ -1,7 +1,7 @@
 #include "net/gnutls.h"
 
 #include <dlfcn.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 

@@ -1,6 +1,6 @@
 #include "net/nbd_uri.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <cctype>

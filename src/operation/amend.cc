@@ -40,7 +40,7 @@ void check_bitmaps_stay(const Caller& caller, const Node& node, const AmendReque
   if (caller.guarded && !changes.force)
     throw Error(ErrorKind::kInvalid,
                 "compat=0.10 has no dirty bitmaps: " + names + " would be lost")
-        .hint("Nothing was changed. --force loses them.");
+        .hint("Nothing was changed. The bitmaps can be given up.", "force");
   caller.warn("compat=0.10 has no dirty bitmaps: " + names + " will be lost");
 }
 

@@ -37,7 +37,7 @@ struct Caller {
   // What the work is called where Context::progress hears of it.
   std::string name = {};
   bool pipes = false;  // the name "-" is standard input
-  // Images of strangers: references in them are not followed, and what they make us read and write
+  // Untrusted images: references in them are not followed, and what they make us read and write
   // is bounded, by OUTPUT_BUDGET bytes when that is given.
   bool untrusted = false;
   std::optional<uint64_t> output_budget = {};

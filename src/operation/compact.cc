@@ -32,7 +32,7 @@ constexpr std::string_view kFixed[] = {"backing_file", "backing_fmt", "size", "e
                                        "preallocation"};
 constexpr std::string_view kSecret = "encrypt.key-secret";
 
-// Writes the top layer of an image anew, in guest order, and proves that the guest sees the same
+// Rewrites the top layer of an image, in guest order, and proves that the guest sees the same
 // before anything takes the old one's place.
 class Compaction {
  public:
@@ -80,7 +80,7 @@ class Compaction {
     if (at == std::string::npos) return caught;
     text.replace(at, path_.size(), "the new file for " + new_name());
     Error error(caught.kind(), text);
-    for (const std::string& line : caught.hints()) error.hint(line);
+    for (const Hint& line : caught.hints()) error.hint(line);
     return error;
   }
   // The name that the new image will have.
@@ -191,7 +191,8 @@ class Compaction {
     const int fd = ::open(plan_.target.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
       Error error = Error::system(errno, "Could not create '" + plan_.target + "'");
-      if (errno == EEXIST) error.hint("The new file must not exist yet; --overwrite replaces it.");
+      if (errno == EEXIST)
+        error.hint("The new file must not exist yet, unless it may be replaced.", "overwrite");
       throw error;
     }
     ::close(fd);

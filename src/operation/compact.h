@@ -29,7 +29,7 @@ struct CompactResult {
 // kept.
 void check_compact_options(const Options& given);
 
-// Writes a qcow2 image anew, in the order of the disk, and compares before the new one takes any
+// Rewrites a qcow2 image, in the order of the disk, and compares before the new one takes any
 // place. Throws what went wrong; the old image is untouched then.
 Task<CompactResult> compact(Caller& caller, CompactOptions options);
 

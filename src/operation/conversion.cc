@@ -224,7 +224,9 @@ class Conversion {
       options.backing_bytes = below->length();
     if (plan_.given_zero && target_->backing() != nullptr) {
       // QEMU's tool reports success here, or leaves the backing file's data between its own.
-      invalid("Cannot use --target-is-zero when the destination image has a backing file");
+      throw Error(ErrorKind::kInvalid,
+                  "The target has a backing file, so it does not read as zeroes")
+          .hint("Nothing was changed.", "target-is-zero");
     }
     options.zero_target = plan_.given_zero || (created_ && target_->backing() == nullptr &&
                                                target_->reads_zero_when_created());
@@ -291,7 +293,7 @@ class Conversion {
     reached_by_.erase("part-size");
   }
 
-  // Opens the target anew, past the page cache where the file system lets it, so that what is
+  // Opens the target again, past the page cache where the file system lets it, so that what is
   // compared is what the storage gives back.
   Task<void> verify() {
     caller_.phase("verify");

@@ -33,7 +33,7 @@ struct ConversionOptions {
   std::optional<std::string> snapshot;  // which one of the source is read
   std::string hash;                     // the algorithm of a digest of the disk; empty: none
   bool verify = false;                  // the target is read back and compared
-  bool streamed = false;                // a raw disk from standard input goes on as it comes
+  bool streamed = false;                // a raw disk from standard input is copied as it comes
   std::optional<uint64_t> level;        // of compression
   const Preset* preset = nullptr;       // for whom the target is made, and
   const PresetImage* image = nullptr;   // which of its images

@@ -29,7 +29,7 @@ Task<void> bound_data(Caller& caller, NodePtr node, std::string name, DataBudget
       return;
     }
     throw Error(ErrorKind::kTooLarge, text)
-        .hint("If that is all right, --budget output=SIZE allows more.");
+        .hint("If that is all right, a larger budget allows it.", "budget output=SIZE");
   });
 }
 

@@ -13,6 +13,9 @@
 namespace cairn::operation {
 namespace {
 
+constexpr const char* kMountPoints =
+    "Partitions are mounted on a directory, the whole disk on a file.";
+
 // The file or directory on which the image will appear; made when it is missing, and removed again
 // when it goes.
 class MountPoint {
@@ -40,10 +43,10 @@ class MountPoint {
     if (::stat(resolved, &info) != 0) throw Error::system(errno, name);
     if (directory && !S_ISDIR(info.st_mode))
       throw Error(ErrorKind::kInvalid, "'" + name + "' is not a directory")
-          .hint("With --partitions the mount point is a directory, otherwise a file.");
+          .hint(kMountPoints, "partitions");
     if (!directory && !S_ISREG(info.st_mode))
       throw Error(ErrorKind::kInvalid, "'" + name + "' is not a regular file")
-          .hint("With --partitions the mount point is a directory, otherwise a file.");
+          .hint(kMountPoints, "partitions");
   }
   MountPoint(const MountPoint&) = delete;
   ~MountPoint() {
@@ -86,7 +89,10 @@ Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options
           choose_partitions(caller, table, options.fuse);
           if (options.fuse.files.empty())
             throw Error(ErrorKind::kInvalid, "The partition table has no partitions")
-                .hint("The whole disk can be mounted on a file, without --partitions.");
+                .hint(
+                    "The whole disk can be mounted on a file; only its partitions need a "
+                    "directory.",
+                    "partitions");
         }
         FuseMount mount(caller.context, node, options.fuse);
         mount.mount();

@@ -22,7 +22,7 @@ constexpr uint64_t kDiskSector = 512;
 // As probing looks at files.
 constexpr size_t kProbedHead = 2048;
 constexpr size_t kProbedTail = 512;
-// What is unpacked from a stranger's stream: a hundred times what came, and this.
+// What is unpacked from an untrusted stream: a hundred times what came, and this.
 constexpr uint64_t kUnpackedTimes = 100;
 constexpr uint64_t kUnpackedAlways = uint64_t{1} << 30;
 
@@ -72,7 +72,7 @@ Task<size_t> StandardInput::read(MutableByteSpan out) {
         ErrorKind::kTooLarge,
         fmt::format("the content of standard input is more than {} bytes, which is the budget",
                     *most))
-        .hint("--budget output=SIZE allows more.");
+        .hint("A larger budget allows more.", "budget output=SIZE");
   if (detect_) {
     const ByteSpan last = ByteSpan(out).first(got).last(std::min(got, kProbedTail));
     tail_.insert(tail_.end(), last.begin(), last.end());
@@ -83,7 +83,7 @@ Task<size_t> StandardInput::read(MutableByteSpan out) {
   co_return got;
 }
 
-// What comes packed from a stranger may unpack to any size.
+// What comes packed from an untrusted source may unpack to any size.
 std::optional<uint64_t> StandardInput::most_content() const {
   if (!caller_.untrusted) return std::nullopt;
   if (caller_.output_budget || !unpacked_) return caller_.output_budget;

@@ -155,7 +155,8 @@ const Preset& find_preset(const std::string& name) {
     if (preset.name == name) return preset;
     names += (names.empty() ? "" : ", ") + std::string(preset.name);
   }
-  invalid("--for knows " + names + "; '" + name + "' was given");
+  throw Error(ErrorKind::kInvalid, fmt::format("no cloud or hypervisor '{}' is known", name))
+      .hint(fmt::format("Known are {}.", names), "for");
 }
 
 const PresetImage& choose_image(const Preset& preset, const std::string& target,

@@ -52,7 +52,7 @@ const PresetImage& choose_image(const Preset& preset, const std::string& target,
 // SIZE as the maker wants it. Throws kTooLarge.
 uint64_t size_for(const Preset& preset, uint64_t size);
 
-// Looks at the finished, closed target as a stranger does, and throws what the maker would not
+// Opens the finished, closed target as another program does, and throws what the maker would not
 // take.
 Task<void> check_for(Context& context, const Preset& preset, const PresetImage& image,
                      OpenRequest target);

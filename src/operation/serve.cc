@@ -113,7 +113,7 @@ void warn_if_unprotected(const Caller& caller, const ServePlan& plan) {
   const std::string host = plan.address.host.empty() ? "every address" : plan.address.host;
   caller.warn("listening on " + host + " without TLS: everyone who can reach it can read" +
               (writable ? " and change" : "") +
-              " the disk; give --tls-creds, or -b 127.0.0.1 for this machine only");
+              " the disk; give TLS credentials, or listen on 127.0.0.1 for this machine only");
 }
 
 Task<void> tick(const ServePlan& plan, const nbd::server::Server& server, CancelSource& over) {

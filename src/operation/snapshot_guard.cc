@@ -15,7 +15,10 @@ void check_snapshots_stay(const Caller& caller, const Node& node, const std::str
                   count == 1 ? " internal snapshot that shows" : " internal snapshots that show");
   if (caller.guarded && !force)
     throw Error(ErrorKind::kInvalid, text)
-        .hint("Nothing was changed. Copy the snapshots first (cairn convert -l), or use --force.");
+        .hint(
+            "Nothing was changed. Copy the snapshots first with `cairn convert -l`, or give them "
+            "up.",
+            "force");
   caller.warn(text);
 }
 

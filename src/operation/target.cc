@@ -20,7 +20,7 @@ Error renamed(const Error& error, const std::string& path, const std::string& na
     return text;
   };
   Error result(error.kind(), plain(error.message()));
-  for (const std::string& line : error.hints()) result.hint(plain(line));
+  for (const Hint& line : error.hints()) result.hint(plain(line.text), line.setting);
   return result;
 }
 }  // namespace

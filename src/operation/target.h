@@ -30,7 +30,7 @@ class Target {
   // Opens what was created. Names in the image are relative to the directory that it will have:
   // its backing file, of OPTIONS, is found from there.
   Task<NodePtr> open(OpenRequest request, Options options) const;
-  // Tells create_image() where to write.
+  // Gives create_image() the place to write to.
   void prepare(CreateOptions& image) const;
   // The image is complete and closed: it takes its name.
   void commit();

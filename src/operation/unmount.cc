@@ -102,8 +102,8 @@ bool try_unmount(const std::string& path) {
 }
 
 [[noreturn]] void still_there(const std::string& name, const std::string& why,
-                              const std::string& instead) {
-  throw Error(ErrorKind::kLocked, "'" + name + "' " + why).hint(instead);
+                              const Hint& instead) {
+  throw Error(ErrorKind::kLocked, "'" + name + "' " + why).hint(instead.text, instead.setting);
 }
 
 void wait_for_server(const Caller& caller, const std::string& name, int server,
@@ -114,7 +114,7 @@ void wait_for_server(const Caller& caller, const std::string& name, int server,
     if (::poll(&ended, 1, 100) > 0) return;
     if (Clock::now() >= end)
       still_there(name, "is unmounted, but the program that served it still writes the image",
-                  "Wait for its end before the image is used, or give a longer --timeout.");
+                  {"Wait for its end before the image is used, or allow more time.", "timeout"});
   }
 }
 
@@ -135,9 +135,10 @@ std::string unmount(const Caller& caller, const std::string& name, std::chrono::
       still_there(
           name,
           fmt::format("is still in use after {} seconds, and stays mounted", patience.count()),
-          "Close the programs that use it (`fuser -v -m " + name +
-              "` lists them) and try again; only the user who mounted it, or root, may "
-              "unmount it.");
+          {"Close the programs that use it (`fuser -v -m " + name +
+               "` lists them) and try again; only the user who mounted it, or root, may "
+               "unmount it.",
+           {}});
     std::this_thread::sleep_for(kPause);
   }
   if (server.get() >= 0) wait_for_server(caller, name, server.get(), end);

@@ -1,6 +1,6 @@
 #include "protocol/driver_options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "base/error.h"
 #include "block/context.h"

@@ -1,6 +1,6 @@
 #include "protocol/server_driver.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 

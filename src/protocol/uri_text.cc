@@ -1,6 +1,6 @@
 #include "protocol/uri_text.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -147,3 +147,24 @@ def test_only_the_command_line_prints():
         if speaks.search(line)
     ]
     assert said == []
+
+
+# A program that embeds the library has no flags: hints name the option they are about (base/error.h). What stands here are
+# QEMU's own words, and commands of other programs and ours.
+WORDS_WITH_FLAGS = (
+    "Try --skip-broken-bitmaps, or use",
+    "--format RAW",
+    "`cairn convert --salvage`",
+)
+
+
+def test_only_the_command_line_names_flags():
+    flag = re.compile(r'"[^"]*--[a-z]')
+    wrong = [
+        (str(file.relative_to(TOP)), line.strip())
+        for file in SOURCES
+        if file.relative_to(TOP / "src").parts[0] not in ("cli", "qemu")
+        for line in file.read_text().splitlines()
+        if flag.search(line) and not any(words in line for words in WORDS_WITH_FLAGS)
+    ]
+    assert wrong == []

@@ -16,7 +16,10 @@ QUOTED = [line.strip() for line in PAGE.splitlines() if line.startswith("    ")]
 PRINTED = [
     (
         ["convert", "disk.raw", "disk.qcow2"],
-        ["'…' exists already", "Give another name, or replace the file with --overwrite."],
+        [
+            "'…' exists already",
+            "Give another name, or allow the file to be replaced (--overwrite).",
+        ],
     ),
     (["convert", "-O", "qocw2", "disk.raw", "new"], ["Unknown file format '…'; did you mean '…'?"]),
     (["convert", "disk.raw", "new.zip"], ["the ending '…' stands for no format that is known"]),
@@ -35,7 +38,7 @@ PRINTED = [
         ["commit", "overlay.qcow2"],
         [
             "internal snapshot that shows other content when its backing file changes",
-            "Nothing was changed. Copy the snapshots first (cairn convert -l), or use --force.",
+            "Nothing was changed. Copy the snapshots first with `cairn convert -l`, or give them up (--force).",
         ],
     ),
     (["resize", "disk.qcow2", "1k"], ["Use the --shrink option to perform a shrink operation."]),

@@ -85,7 +85,7 @@ def test_several_sources_make_one_archive(folder, cairn):
         (
             ["--for", "mars"],
             "a.raw",
-            "--for knows aws, azure, gcp, hyperv, openstack, proxmox, virtualbox, vsphere",
+            "Known are aws, azure, gcp, hyperv, openstack, proxmox, virtualbox, vsphere (--for).",
         ),
         (["--for", "gcp"], "a.raw", "takes tar.gz archives only"),
         (["--for", "gcp", "-O", "qcow2"], "a.tar.gz", "takes tar.gz archives only"),

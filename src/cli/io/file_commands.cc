@@ -147,7 +147,7 @@ Task<bool> info_command(Shell& shell, std::vector<std::string>) {
   const std::string name(node->driver().name());
   print("format name: " + name + "\n");
   if (node->driver().kind() == DriverKind::kProtocol) print("format name: " + name + "\n");
-  // A driver that does not answer the query has no more to tell.
+  // A driver that does not answer the query has nothing to add.
   if (!dirty_flag_of(*node)) co_return false;
   const uint64_t cluster =
       node->driver().kind() == DriverKind::kProtocol ? 0 : node->limits().cluster_bytes;

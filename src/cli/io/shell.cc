@@ -102,7 +102,7 @@ const Command* find_command(std::string_view name) {
 
 void Shell::print_usage(const Command& command) const {
   std::string line(command.name);
-  // A command whose arguments are told, but empty, shows it.
+  // A command whose arguments are given, but empty, shows it.
   if (!command.arguments.empty() || command.name == "map")
     line += " " + std::string(command.arguments);
   print(line + " -- " + std::string(command.summary) + "\n");
@@ -217,7 +217,7 @@ Task<bool> Shell::open_file(OpenHow how) {
     Error whole(problem->kind(), how.bare_errors ? text
                                  : name.empty()  ? "can't open: " + text
                                                  : "can't open device " + name + ": " + text);
-    for (const std::string& line : problem->hints()) whole.hint(line);
+    for (const Hint& line : problem->hints()) whole.hint(line);
     session.error(whole);
     co_return false;
   }

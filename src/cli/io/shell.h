@@ -43,7 +43,7 @@ struct Command {
   std::string_view name, alias;  // alias may be empty
   std::string_view arguments, summary;
   std::string_view help;    // more lines for `help NAME`; may be empty
-  int least = 0, most = 0;  // words behind the name, options included; -1: no limit
+  int least = 0, most = 0;  // words after the name, options included; -1: no limit
   bool needs_file = true;
   bool writes = false;
   // LINE[0] is the name. True when it went well.

@@ -56,7 +56,7 @@ char* next_command(const char* begin, int state) {
   return nullptr;
 }
 
-// Words behind the first one are completed as file names.
+// Words after the first one are completed as file names.
 char** complete(const char* text, int start, int) {
   if (start != 0) return nullptr;
   return library.completion_matches(text, next_command);

@@ -126,7 +126,7 @@ Error as_qemu(const std::string& title, const Error& error) {
   std::string cause = error.message();
   if (cause.starts_with(words)) cause.erase(0, words.size());
   Error told(error.kind(), "Failed to blk_new_open '" + title + "': " + cause);
-  for (const std::string& line : error.hints()) told.hint(line);
+  for (const Hint& line : error.hints()) told.hint(line);
   return told;
 }
 

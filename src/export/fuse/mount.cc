@@ -1,7 +1,7 @@
 #include "export/fuse/mount.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>

@@ -1,6 +1,6 @@
 #include "export/nbd/server.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/socket.h>
 
 #include <algorithm>

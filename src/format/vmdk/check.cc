@@ -191,7 +191,7 @@ class VmdkChecker {
       place = node_.decode(*part_, entry, grain);
     } catch (const Error& error) {
       corruption(where(grain) + ": " +
-                 (error.hints().empty() ? error.message() : error.hints().front()));
+                 (error.hints().empty() ? error.message() : error.hints().front().text));
       co_return;
     }
     if (place.kind != Place::Kind::kData) co_return;

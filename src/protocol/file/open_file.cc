@@ -1,7 +1,7 @@
 #include "protocol/file/open_file.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/fs.h>
 #include <linux/major.h>
 #include <sys/ioctl.h>
@@ -40,9 +40,10 @@ Error in_use(FileKind kind, const std::string& path, dev_t device) {
         "another program: `lsblk " +
         path + "` lists.");
   return error.hint(
-      fmt::format("To write to it nevertheless, which can destroy what is on it: --image-opts "
+      fmt::format("To write to it nevertheless, which can destroy what is on it: "
                   "driver=raw,file.driver={},file.filename={},file.exclusive=off",
-                  name_of(kind), path));
+                  name_of(kind), path),
+      "image-opts");
 }
 
 }  // namespace

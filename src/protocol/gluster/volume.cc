@@ -1,6 +1,6 @@
 #include "protocol/gluster/volume.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cerrno>
 

@@ -1,6 +1,6 @@
 #include "protocol/s3/request.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <coroutine>

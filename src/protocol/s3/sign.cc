@@ -1,6 +1,6 @@
 #include "protocol/s3/sign.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

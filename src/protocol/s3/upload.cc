@@ -1,6 +1,6 @@
 #include "protocol/s3/upload.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
@@ -141,8 +141,8 @@ Task<void> Upload::refuse_existing() {
     const bool empty = error.message().find(" 416") != std::string::npos;
     if (error.kind() == ErrorKind::kDenied)
       throw Error(error).hint(
-          "Whether the object is there is looked up before it is written; --overwrite does "
-          "not ask.");
+          "Whether the object exists is looked up before it is written, unless it may be replaced.",
+          "overwrite");
     if (error.kind() != ErrorKind::kNotFound && !empty) throw;
     // Without the bucket nothing can be written.
     if (error.message().find("NoSuchBucket") != std::string::npos) throw;
@@ -150,7 +150,7 @@ Task<void> Upload::refuse_existing() {
   }
   if (there)
     throw Error(ErrorKind::kExists, "'" + target_.account->shown() + "' exists already")
-        .hint("Give another name, or replace the object with --overwrite.");
+        .hint("Give another name, or allow the object to be replaced.", "overwrite");
 }
 
 Task<void> Upload::write(ByteSpan bytes) {

@@ -1,6 +1,6 @@
 #include "protocol/sheepdog/connection.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,6 @@
 #include "protocol/sheepdog/node.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cerrno>

@@ -1,6 +1,6 @@
 #include "protocol/sheepdog/wire.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <bit>
 #include <charconv>

@@ -1,6 +1,6 @@
 #include "protocol/ssh/frames.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cerrno>

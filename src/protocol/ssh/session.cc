@@ -1,6 +1,6 @@
 #include "protocol/ssh/session.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 
 #include <algorithm>

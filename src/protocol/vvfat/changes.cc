@@ -1,6 +1,6 @@
 #include "protocol/vvfat/changes.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <string>

@@ -1,6 +1,6 @@
 #include "protocol/vvfat/guest.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <unordered_set>

@@ -1,6 +1,6 @@
 #include "protocol/vvfat/image.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #include "protocol/vvfat/layout.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <string>

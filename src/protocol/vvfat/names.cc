@@ -1,6 +1,6 @@
 #include "protocol/vvfat/names.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <locale.h>
 #include <wctype.h>
 

@@ -1,6 +1,6 @@
 #include "protocol/vvfat/write_node.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

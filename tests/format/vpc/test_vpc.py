@@ -437,7 +437,7 @@ def test_for_azure(folder, cairn, qemu, size):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--for", "mars"], "--for knows aws, azure"),
+        (["--for", "mars"], "Known are aws, azure"),
         (["-c", "--for", "azure"], "no compressed"),
         (["-n", "--for", "azure"], "new image"),
         (["-O", "qcow2", "--for", "azure"], "VHD images only"),

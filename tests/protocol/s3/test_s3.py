@@ -380,7 +380,7 @@ def test_overwrite(cairn, server, folder):
     cairn("convert", "-f", "raw", "--overwrite", "in.raw", "s3://plain/old.raw")
     assert server.objects["plain", "old.raw"] == DATA
     hidden = cairn("convert", "-f", "raw", "in.raw", "s3://noise/new.raw", ok=False)
-    assert hidden.code == 1 and "--overwrite does not ask" in hidden.err
+    assert hidden.code == 1 and "unless it may be replaced (--overwrite)" in hidden.err
 
 
 @pytest.mark.parametrize(
