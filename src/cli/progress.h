@@ -64,7 +64,7 @@ class Progress {
   bool drawn_ = false;
   bool wait_drawn_ = false;  // instead of the bar or the percent
   std::optional<Servers::Waiting> waiting_;
-  Clock::time_point waited_{};       // when programs were last told
+  Clock::time_point waited_{};       // when programs last got a line
   Clock::time_point quiet_until_{};  // nothing is drawn before
   // For programs:
   int fd_ = -1;
