@@ -48,6 +48,7 @@ struct TableCache::Block {
   std::atomic<unsigned> refs{0};
   std::atomic<bool> ready{false};
   bool dirty = false;      // State::mutex
+  bool writing = false;    // a copy is on its way to the file, which has older bytes; State::mutex
   bool recent = false;     // used since the hand of the clock came by; State::mutex
   uint32_t period = 0;     // in which it was used last, by the cleaner's count; State::mutex
   bool forgotten = false;  // not in the map any more; State::mutex
@@ -60,6 +61,12 @@ struct TableCache::Group {
   Mutex writing;
 };
 
+// The lock under which a cache writes: its group may become another one while we wait.
+struct TableCache::Turn {
+  std::shared_ptr<Group> group;
+  Mutex::Guard guard;
+};
+
 struct TableCache::State {
   AdaptiveMutex mutex;
   std::unordered_map<uint64_t, std::unique_ptr<Block>> blocks;
@@ -67,6 +74,7 @@ struct TableCache::State {
   // Freed while somebody still held them.
   std::vector<std::unique_ptr<Block>> orphans;
   size_t dirty = 0;
+  size_t writing = 0;  // blocks whose copies are on their way
   std::chrono::steady_clock::duration clean_interval{0};
   std::chrono::steady_clock::time_point clean_at;
   uint32_t period = 0;
@@ -154,7 +162,8 @@ void TableCache::clean_if_due() {
   for (auto at = state.by_use.begin(); at != state.by_use.end();) {
     Block* block = *at++;
     const bool used = block->period == state.period && !long_ago;
-    if (used || block->dirty || block->refs.load(std::memory_order_acquire) != 0 ||
+    if (used || block->dirty || block->writing ||
+        block->refs.load(std::memory_order_acquire) != 0 ||
         !block->ready.load(std::memory_order_acquire))
       continue;
     state.by_use.erase(block->place);
@@ -280,7 +289,8 @@ Task<void> TableCache::make_room() {
            state_->blocks.size() > max_blocks_ && at != state_->by_use.end() && chances != 0;
            --chances) {
         Block* block = *at++;
-        const bool held = block->refs.load(std::memory_order_acquire) != 0;
+        // Whoever needed the block again would read what the file has until its copy arrives.
+        const bool held = block->writing || block->refs.load(std::memory_order_acquire) != 0;
         if (held || block->recent) {
           block->recent = false;
           state_->by_use.splice(state_->by_use.end(), state_->by_use, block->place);
@@ -302,6 +312,13 @@ Task<void> TableCache::make_room() {
 // --- writing ---
 
 Task<void> TableCache::write_after(TableCache& other) {
+  {
+    std::lock_guard lock(state_->mutex);
+    if (state_->after == &other) co_return;
+  }
+  // What is being written is written under the lock of the group that it began in.
+  Turn turn;
+  co_await take_turn(turn);
   bool opposite = false;
   {
     std::scoped_lock lock(state_->mutex, other.state_->mutex);
@@ -310,9 +327,8 @@ Task<void> TableCache::write_after(TableCache& other) {
     opposite = other.state_->after == this;
     if (!opposite) state_->after = &other;
   }
+  // Caches of which one is written after the other are in one group.
   if (!opposite) co_return;
-  const std::shared_ptr<Group> group = state_->group;
-  Mutex::Guard guard = co_await group->writing.lock();
   co_await other.write_back_locked();
   co_await other.file_.flush();
   std::scoped_lock lock(state_->mutex, other.state_->mutex);
@@ -331,14 +347,30 @@ Task<void> TableCache::flush() {
   co_await file_.flush();
 }
 
-Task<void> TableCache::write_back() {
-  std::shared_ptr<Group> group;
-  {
+Task<void> TableCache::take_turn(Turn& turn) {
+  while (true) {
+    std::shared_ptr<Group> group;
+    {
+      std::lock_guard lock(state_->mutex);
+      group = state_->group;
+    }
+    Mutex::Guard guard = co_await group->writing.lock();
     std::lock_guard lock(state_->mutex);
-    if (state_->dirty == 0) co_return;
-    group = state_->group;
+    if (state_->group != group) continue;
+    turn.group = std::move(group);
+    turn.guard = std::move(guard);
+    co_return;
   }
-  Mutex::Guard guard = co_await group->writing.lock();
+}
+
+Task<void> TableCache::write_back() {
+  {
+    // What somebody else writes just now is not in the file yet either.
+    std::lock_guard lock(state_->mutex);
+    if (state_->dirty == 0 && state_->writing == 0) co_return;
+  }
+  Turn turn;
+  co_await take_turn(turn);
   co_await write_back_locked();
 }
 
@@ -367,8 +399,10 @@ Task<void> TableCache::write_back_locked() {
                     block_bytes_);
         offsets.push_back(block->offset);
         block->dirty = false;
+        block->writing = true;
         --state_->dirty;
       }
+      state_->writing = offsets.size();
     }
     std::exception_ptr error;
     size_t written = 0;
@@ -390,16 +424,17 @@ Task<void> TableCache::write_back_locked() {
     }
     std::lock_guard lock(state_->mutex);
     state_->unflushed = true;
-    if (error) {
+    state_->writing = 0;
+    for (size_t i = 0; i < offsets.size(); ++i) {
+      const auto found = state_->blocks.find(offsets[i]);
+      if (found == state_->blocks.end()) continue;
+      found->second->writing = false;
       // What did not reach the disk is still to be written.
-      for (size_t i = written; i < offsets.size(); ++i) {
-        const auto found = state_->blocks.find(offsets[i]);
-        if (found == state_->blocks.end() || found->second->dirty) continue;
-        found->second->dirty = true;
-        ++state_->dirty;
-      }
-      std::rethrow_exception(error);
+      if (i < written || found->second->dirty) continue;
+      found->second->dirty = true;
+      ++state_->dirty;
     }
+    if (error) std::rethrow_exception(error);
   }
 }
 

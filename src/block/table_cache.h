@@ -85,7 +85,8 @@ class TableCache {
   // Runs before blocks are written, under the cache's write lock; formats set dirty bits here.
   void set_before_write(std::function<Task<void>()> hook) { before_write_ = std::move(hook); }
 
-  // Writes all dirty blocks, in the order that was asked for. Does not flush the file.
+  // Writes all dirty blocks, in the order that was asked for, and waits for those that others are
+  // writing. Does not flush the file.
   Task<void> write_back();
   // The same, and flushes it.
   Task<void> flush();
@@ -94,6 +95,7 @@ class TableCache {
  private:
   struct Group;
   struct State;
+  struct Turn;
   // With the mutex of state_ held: the block at OFFSET, a new one where there is none; and a
   // reference to BLOCK, which counts as a use of it.
   Block* place_for(uint64_t offset);
@@ -101,6 +103,7 @@ class TableCache {
   Task<void> load(Block* block);
   void clean_if_due();
   Task<void> make_room();
+  Task<void> take_turn(Turn& turn);
   Task<void> write_back_locked();
   Task<void> honour_dependencies_locked();
 

@@ -146,7 +146,7 @@ TEST_F(Chunked, DamageIsToldToWhoReadsIt) {
   } catch (const Error& error) {
     EXPECT_EQ(error.message(), "Input/output error");
     ASSERT_EQ(error.hints().size(), 1u);
-    EXPECT_NE(error.hints()[0].find("piece 701, at byte 45940736 of the disk: It is bad."),
+    EXPECT_NE(error.hints()[0].text.find("piece 701, at byte 45940736 of the disk: It is bad."),
               std::string::npos);
   }
   expect_read((kBad + 1) * kChunk, kChunk);

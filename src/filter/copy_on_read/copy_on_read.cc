@@ -18,7 +18,7 @@ const OptionSchema kCopyOnReadOptions = {
 };
 
 // How much one copy carries at most.
-constexpr uint64_t kMostBytes = 1 << 20;
+constexpr uint64_t kMostCopied = 1 << 20;
 
 class CopyOnReadNode : public FilterNode {
  public:
@@ -82,7 +82,7 @@ class CopyOnReadNode : public FilterNode {
   Task<size_t> copy_up(uint64_t offset, MutableByteSpan out) {
     const uint64_t cluster = unit();
     const uint64_t begin = align_down(offset, cluster);
-    const uint64_t most = std::max(kMostBytes, cluster);
+    const uint64_t most = std::max(kMostCopied, cluster);
     const uint64_t end = std::min({align_up(offset + out.size(), cluster), begin + most,
                                    std::max(length(), offset + out.size())});
     RangeLock::Guard guard;

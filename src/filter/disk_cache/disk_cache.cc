@@ -36,7 +36,7 @@ const OptionSchema kOpenOptions = {
 };
 
 // How much is looked up, fetched and kept at a time.
-constexpr uint64_t kMostBytes = 2 << 20;
+constexpr uint64_t kMostFetched = 2 << 20;
 // A file that changed later than this may change again within the second that its time names.
 constexpr int64_t kSettledSeconds = 60;
 
@@ -67,7 +67,7 @@ class DiskCacheNode : public FilterNode {
     }
     const uint64_t cluster = cache_->header().cluster_bytes();
     while (!out.empty()) {
-      const uint64_t end = std::min(align_down(offset, cluster) + std::max(kMostBytes, cluster),
+      const uint64_t end = std::min(align_down(offset, cluster) + std::max(kMostFetched, cluster),
                                     offset + out.size());
       const size_t part = end - offset;
       co_await read_part(offset, out.first(part));
@@ -107,7 +107,7 @@ class DiskCacheNode : public FilterNode {
     return end - at;
   }
 
-  // At most kMostBytes and a cluster.
+  // At most kMostFetched and a cluster.
   Task<void> read_part(uint64_t offset, MutableByteSpan out) {
     const Header& header = cache_->header();
     const uint64_t first = offset >> header.cluster_bits;
@@ -277,7 +277,7 @@ class DiskCacheDriver : public Driver {
     if (unknown_.insert(file.filename()).second)
       context.warn(file.filename() +
                    ": is not cached, as the server does not say when the disk changes "
-                   "(--cache-trust-name caches it by its name alone)");
+                   "(cache-trust-name caches it by its name alone)");
     return std::nullopt;
   }
 

@@ -27,7 +27,7 @@ const OptionSchema kQuorumOptions = {
 };
 
 // One request holds a buffer for each child.
-constexpr uint64_t kMostBytes = 16 << 20;
+constexpr uint64_t kMostTransferred = 16 << 20;
 constexpr size_t kMostChildren = 64;
 
 struct Manner {
@@ -90,7 +90,7 @@ class QuorumNode : public Node, public ImageInfo {
       limits.memory_alignment = std::max(limits.memory_alignment, its.memory_alignment);
       limits.remote = limits.remote || its.remote;
     }
-    limits.max_transfer = kMostBytes;
+    limits.max_transfer = kMostTransferred;
     set_length(disks.front()->length());
     set_unbounded(false);
     for (size_t i = 0; i < disks.size(); ++i) {

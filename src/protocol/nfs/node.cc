@@ -39,6 +39,8 @@ Task<void> NfsNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
 }
 
 Task<void> NfsNode::do_flush() {
+  // What another flush is about to put on stable storage is not there yet.
+  const Mutex::Guard turn = co_await flushing_.lock();
   std::optional<uint64_t> before;
   {
     // A write that ends from here on is the next flush's.

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "async/sync.h"
 #include "protocol/file_session_node.h"
 #include "protocol/nfs/session.h"
 
@@ -35,6 +36,7 @@ class NfsNode : public FileSessionNode {
   const Target target_;
   const bool writable_;
   std::mutex state_;
+  Mutex flushing_;
   bool unflushed_ = false;         // something was written since the last flush; guarded by state_
   std::optional<uint64_t> epoch_;  // when; nothing when there were several; guarded by state_
 };
