@@ -194,3 +194,22 @@ def test_what_failed_leaves_nothing(stream, folder, cairn, subformat):
     )
     assert done.code == 1 and "while reading" in done.err
     assert not list(folder.glob("out*"))
+
+
+def test_a_grain_that_only_the_second_table_names_is_kept(folder, cairn):
+    """As a loss of power leaves it: the repair takes the entry over, and does not cut off its data."""
+    sparse_disk("disk.raw", 4 << 20, pieces=40)
+    cairn("convert", "-f", "raw", "-O", "vmdk", "disk.raw", "a.vmdk")
+    with open("a.vmdk", "r+b") as image:
+        header = image.read(512)
+        directory = struct.unpack_from("<Q", header, 56)[0] * 512
+        image.seek(directory)
+        table = struct.unpack("<I", image.read(4))[0] * 512
+        image.seek(table)
+        image.write(bytes(64 * 4))  # the grains of the whole disk
+    checked = cairn("check", "a.vmdk", ok=False)
+    assert checked.code == 3 and "the two grain tables differ" in checked.err
+    assert "grains at the end of the file" not in checked.err
+    cairn("check", "-r", "leaks", "a.vmdk")
+    cairn("check", "a.vmdk")
+    cairn("compare", "-f", "raw", "-F", "vmdk", "disk.raw", "a.vmdk")
