@@ -84,6 +84,17 @@ Task<void> VmdkNode::make_table(Part& part, uint64_t table) {
   part.gd[table].store(place / kSector, std::memory_order_release);
 }
 
+// The last grain may have been written in part: nobody reads a grain that is not all in the file.
+Task<void> VmdkNode::complete_last_grain(Part& part) {
+  if (stream_) co_return;
+  uint64_t end = 0;
+  {
+    std::lock_guard lock(part.allocating);
+    end = part.next;
+  }
+  if (part.file->length() < end) co_await make_room(*part.file, end);
+}
+
 // COUNT entries from that of GRAIN on, all of one table: SECTOR, SECTOR + STEP, ….
 Task<void> VmdkNode::set_entries(Part& part, uint64_t grain, uint64_t count, uint64_t sector,
                                  uint64_t step) {
@@ -231,14 +242,8 @@ Task<void> VmdkNode::flush_mapped() {
   for (const auto& part : parts_) {
     if (!part->writable || !part->touched.load(std::memory_order_acquire)) continue;
     if (part->kind == Kind::kSparse && !stream_) {
+      co_await complete_last_grain(*part);
       co_await part->tables->write_back();
-      // The last grain may have been written in part: other programs want all of it in the file.
-      uint64_t end = 0;
-      {
-        std::lock_guard lock(part->allocating);
-        end = part->next;
-      }
-      if (part->file->length() < end) co_await make_room(*part->file, end);
     } else if (part->kind == Kind::kSparse && !forward_) {
       co_await part->tables->write_back();
     }

@@ -32,7 +32,8 @@ namespace cairn {
 // of the two copies of a table; neither costs data.
 //  1. The new content ID, and in the extents the mark of an open disk, are on disk before the first
 //     change: no parent changes under the ID that its children know.
-//  2. A grain's data, copied-up parts included, is flushed before a table points to it.
+//  2. A grain's data, copied-up parts included, is flushed before a table points to it, and so is
+//     the length of a file that ends with a grain of which less was written.
 //  3. A new grain table is written and flushed before the directories point to it.
 //  4. The mark is taken back after everything else, when the disk is closed.
 //  5. A stream is written forward only; without its footer it is refused. A stream that has grains
@@ -181,6 +182,7 @@ class VmdkNode : public FormatOf<ImageInfo, BackingName, BackingLink, Compressed
   Task<void> set_entries(Part& part, uint64_t grain, uint64_t count, uint64_t sector,
                          uint64_t step);
   Task<void> make_table(Part& part, uint64_t table);
+  Task<void> complete_last_grain(Part& part);
   uint64_t take(Part& part, uint64_t bytes, bool* virgin);
   Task<void> mark_unclean(bool unclean);
   Task<uint32_t> stored_cid(std::string name);

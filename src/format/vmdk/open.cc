@@ -397,6 +397,7 @@ void VmdkNode::finish_part(Part& part, uint64_t bytes) {
       kTableCacheBytes / std::max<size_t>(descriptor_.extents().size(), 1), 16 * block);
   part.tables =
       std::make_unique<TableCache>(this, *part.file, static_cast<uint32_t>(block), share / block);
+  part.tables->set_before_write([this, &part] { return complete_last_grain(part); });
   part.next = align_up(part.file->length(), part.grain);
   part.virgin = part.file->reads_zero_when_created() ? part.next : UINT64_MAX;
 }
