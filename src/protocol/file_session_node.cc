@@ -63,6 +63,12 @@ void FileSessionNode::check_same(const FileAttributes& now) const {
   throw Error(ErrorKind::kIo, filename() + ": the file changed on the server while it was used");
 }
 
+Task<RwLock::Guard> FileSessionNode::hold_end(uint64_t end) {
+  RwLock::Guard guard;
+  if (end > length()) guard = co_await end_lock_.shared();
+  co_return guard;
+}
+
 Task<FileOperation> FileSessionNode::perform(FileOperation request) {
   for (unsigned attempt = 0;; ++attempt) {
     FileOperation operation = request;

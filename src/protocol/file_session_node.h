@@ -48,6 +48,11 @@ class FileSessionNode : public Node, public ImageInfo, public StorageUse, public
   Task<SessionPtr> choose() { return sessions_.choose(); }
   // How many sessions were lost until now.
   uint64_t losses() { return sessions_.losses(); }
+  // For a write up to END: what it adds to the file is not cut off by a resize to less, which may
+  // only have been to make room.
+  Task<RwLock::Guard> hold_end(uint64_t end);
+  // For a resize: no write moves the end meanwhile.
+  auto move_end() { return end_lock_.exclusive(); }
   // From here on the file changes by what this node writes.
   void note_change() { changed_ = true; }
   bool changed() const { return changed_; }
@@ -62,6 +67,7 @@ class FileSessionNode : public Node, public ImageInfo, public StorageUse, public
 
   const unsigned retries_;
   SessionPool<FileSession> sessions_;
+  RwLock end_lock_;       // shared: writes past the end; exclusive: by changing the length
   FileAttributes first_;  // of the open file
   std::atomic<bool> opened_{false};
   std::atomic<bool> changed_{false};

@@ -159,6 +159,8 @@ Task<void> GlusterNode::do_read(uint64_t offset, MutableByteSpan out) {
 }
 
 Task<void> GlusterNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
+  RwLock::Guard held;
+  if (offset + in.size() > length()) held = co_await end_lock_.shared();
   for (size_t done = 0; done < in.size();) {
     check_usable();
     const size_t left = in.size() - done;
@@ -212,6 +214,8 @@ Task<void> GlusterNode::over_range(uint64_t offset, uint64_t length, bool zeroes
 
 Task<void> GlusterNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags) {
   if (!can_zero_) throw Error::system(ENOTSUP);
+  RwLock::Guard held;
+  if (offset + length > this->length()) held = co_await end_lock_.shared();
   try {
     co_await over_range(offset, length, true);
   } catch (const Error& error) {
@@ -297,8 +301,10 @@ Task<Extent> GlusterNode::do_extent(uint64_t offset, uint64_t max) {
 }
 
 Task<void> GlusterNode::do_resize(ResizeRequest request) {
+  const RwLock::Guard moving = co_await end_lock_.exclusive();
   const uint64_t before = length();
-  if (request.length < before && !request.exact) co_return;
+  // What only needs room must not cut off what others have written meanwhile.
+  if (request.length <= before && !request.exact) co_return;
   check_usable();
   const Preallocation mode = request.preallocation;
   if (mode == Preallocation::kMetadata)

@@ -73,6 +73,7 @@ class GlusterNode : public Node, public ImageInfo, public StorageUse {
   std::atomic<bool> can_zero_{true};
   std::atomic<bool> can_discard_{true};
   bool can_seek_ = false;
+  RwLock end_lock_;  // shared: writes past the end; exclusive: by changing the length
   std::mutex state_;
   std::string unusable_;  // why nothing is done any more; guarded by state_
   // What is known of data and holes; guarded by state_.

@@ -30,6 +30,7 @@ void NfsNode::note_write(std::optional<uint64_t> epoch) {
 
 Task<void> NfsNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   if (in.empty()) co_return;
+  const RwLock::Guard held = co_await hold_end(offset + in.size());
   note_change();
   // Of version 4: as it was when the write began.
   const uint64_t before = losses();
@@ -66,7 +67,8 @@ Task<void> NfsNode::do_flush() {
 
 Task<void> NfsNode::do_resize(ResizeRequest request) {
   refuse_preallocation(request.preallocation);
-  if (request.length < length() && !request.exact) co_return;
+  const RwLock::Guard moving = co_await move_end();
+  if (request.length <= length() && !request.exact) co_return;
   note_change();
   co_await perform(FileOperation::resize(request.length));
   set_length(request.length);

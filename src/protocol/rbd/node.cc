@@ -182,8 +182,9 @@ Task<void> RbdNode::grow_to(uint64_t length) {
 
 Task<void> RbdNode::do_resize(ResizeRequest request) {
   refuse_preallocation(request.preallocation);
-  if (request.length < length() && !request.exact) co_return;
   const auto guard = co_await sizing_.lock();
+  // What only needs room must not cut off what others have made room for meanwhile.
+  if (request.length <= length() && !request.exact) co_return;
   const bool shrinks = request.length < length();
   co_await set_size(request.length);
   co_await learn_size();

@@ -27,6 +27,7 @@ Task<void> SshNode::change(FileOperation operation) {
 
 Task<void> SshNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
   if (in.empty()) co_return;
+  const RwLock::Guard held = co_await hold_end(offset + in.size());
   co_await change(FileOperation::write(offset, in));
   raise_length(offset + in.size());
 }
@@ -48,7 +49,8 @@ Task<void> SshNode::do_flush() {
 
 Task<void> SshNode::do_resize(ResizeRequest request) {
   refuse_preallocation(request.preallocation);
-  if (request.length < length() && !request.exact) co_return;
+  const RwLock::Guard moving = co_await move_end();
+  if (request.length <= length() && !request.exact) co_return;
   if (request.length < length() && !context().profile.extensions)
     throw Error(ErrorKind::kUnsupported, "ssh driver does not support shrinking files");
   co_await change(FileOperation::resize(request.length));
