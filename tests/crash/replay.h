@@ -34,7 +34,8 @@ inline void apply(std::vector<std::byte>& file, const RecordedEvent& event) {
   if (event.kind == Kind::kDiscard && event.offset < file.size())
     std::fill(at, file.begin() + static_cast<ptrdiff_t>(std::min<uint64_t>(end, file.size())),
               std::byte{0});
-  if (event.kind == Kind::kResize) file.resize(event.offset);
+  if (event.kind == Kind::kResize && (event.exact || file.size() < event.offset))
+    file.resize(event.offset);
 }
 
 // START after the first COUNT of EVENTS; with CHANCE, those behind the last flush survive by

@@ -193,6 +193,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Layout{"qcow2_lazy", "qcow2", "lazy_refcounts=on,cluster_size=4k", false},
                       Layout{"qcow2_compressed", "qcow2", "", true},
                       Layout{"qed", "qed", "", false}, Layout{"vhdx", "vhdx", "", false},
+                      Layout{"vdi", "vdi", "", false}, Layout{"vmdk", "vmdk", "", false},
                       Layout{"vpc", "vpc", "force_size=on", false}),
     [](const auto& one) { return std::string(one.param.name); });
 

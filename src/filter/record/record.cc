@@ -43,7 +43,10 @@ Task<void> RecordNode::do_flush() {
 
 Task<void> RecordNode::do_resize(ResizeRequest request) {
   co_await FilterNode::do_resize(request);
-  add({.kind = RecordedEvent::Kind::kResize, .offset = request.length, .bytes = {}});
+  add({.kind = RecordedEvent::Kind::kResize,
+       .offset = request.length,
+       .bytes = {},
+       .exact = request.exact});
 }
 
 namespace {

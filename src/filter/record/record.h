@@ -16,6 +16,7 @@ struct RecordedEvent {
   uint64_t offset = 0;  // for kResize: the new length
   uint64_t length = 0;
   std::vector<std::byte> bytes;  // of kWrite
+  bool exact = true;             // of kResize; false: a longer file stays as it is
   // When it had ended: the order among several files.
   std::chrono::steady_clock::time_point when = {};
 };
