@@ -11,7 +11,7 @@ class Unfinished {
   enum class Fate {
     kRemoved,     // a new file that is worth nothing yet
     kIncomplete,  // one that stays, changed in part
-    kGoesOn,      // the same, where the same command goes on with the work
+    kGoesOn,      // the same, where the same command continues the work
   };
   // The name is kept as it is; one of 4096 bytes and more is not.
   Unfinished(const std::string& path, Fate fate);

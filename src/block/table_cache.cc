@@ -289,7 +289,7 @@ Task<void> TableCache::make_room() {
            state_->blocks.size() > max_blocks_ && at != state_->by_use.end() && chances != 0;
            --chances) {
         Block* block = *at++;
-        // Whoever needed the block again would read what the file has until its copy arrives.
+        // Read again, the block would be what the file has until the copy arrives.
         const bool held = block->writing || block->refs.load(std::memory_order_acquire) != 0;
         if (held || block->recent) {
           block->recent = false;

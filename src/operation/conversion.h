@@ -37,8 +37,8 @@ struct ConversionOptions {
   std::optional<uint64_t> level;        // of compression
   const Preset* preset = nullptr;       // for whom the target is made, and
   const PresetImage* image = nullptr;   // which of its images
-  // A run that ends early leaves the target, and the same run goes on with it: the file that keeps
-  // how far it is, empty for one beside the target.
+  // A run that ends early leaves the target, and the same run continues with it: the file that
+  // keeps its progress, empty for one in the directory of the target.
   std::optional<std::string> resume = {};
   PipeTarget::Take take_output = {};  // set: the target is standard output, which it gives
 };

@@ -62,8 +62,10 @@ std::optional<CopyRecord> CopyJournal::read() {
   } catch (Error& error) {
     const bool foreign = error.kind() == ErrorKind::kInvalid;
     error.context("The journal '" + path_ + (foreign ? "' cannot be used" : "' is damaged"));
-    error.hint(foreign ? "Name another file with --resume=FILE."
-                       : "Remove it and the incomplete target, and start again.");
+    if (foreign)
+      error.hint("Name another file.", "resume=FILE");
+    else
+      error.hint("Remove it and the incomplete target, and start again.");
     throw;
   }
 }
@@ -98,7 +100,7 @@ void CopyJournal::write(const CopyRecord& record) {
   if (!file) {
     Error error = about("make", path_);
     if (error.kind() == ErrorKind::kDenied || errno == EROFS)
-      error.hint("Name a file elsewhere with --resume=FILE.");
+      error.hint("Name a file elsewhere.", "resume=FILE");
     throw error;
   }
   try {

@@ -66,7 +66,7 @@ class Reader {
  public:
   CopyRecord read(std::string_view text) {
     if (text.substr(std::min(kSumDigits + 1, text.size())).substr(0, kFirst.size()) != kFirst)
-      throw Error(ErrorKind::kInvalid, "it is not a journal of `convert --resume`");
+      throw Error(ErrorKind::kInvalid, "it is not a journal of a copy");
     if (text.size() > CopyRecord::kMostBytes) damaged("it is too long");
     while (!text.empty()) {
       const size_t end = text.find('\n');

@@ -26,7 +26,7 @@ struct CopyRecord {
     std::string what, value;
     bool operator==(const Fact&) const = default;
   };
-  std::vector<Fact> facts;  // what has to be the same when the copy goes on, in this order
+  std::vector<Fact> facts;  // what has to be the same when the copy continues, in this order
   std::string object;       // Identity::object of the target; empty: not known
   std::optional<uint64_t> target_bytes;
   std::vector<LostRanges::Range> lost;  // before DONE

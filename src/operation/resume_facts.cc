@@ -52,12 +52,12 @@ Facts facts_of(const ConversionOptions& options) {
     facts.push_back({"-o " + key, options.create_options.string(key).value_or("")});
   flag("-c", options.job.compress);
   flag("-n", !options.create);
-  flag("--target-is-zero", options.given_zero);
-  flag("--salvage", options.job.salvage);
+  flag("target-is-zero", options.given_zero);
+  flag("salvage", options.job.salvage);
   facts.push_back({"-S", std::to_string(options.job.sparse_bytes)});
   if (options.snapshot) facts.push_back({"-l", *options.snapshot});
   if (options.level) facts.push_back({"-o compression_level", std::to_string(*options.level)});
-  if (options.preset != nullptr) facts.push_back({"--for", std::string(options.preset->name)});
+  if (options.preset != nullptr) facts.push_back({"for", std::string(options.preset->name)});
   return facts;
 }
 

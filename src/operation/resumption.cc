@@ -29,14 +29,14 @@ constexpr int kPauseFactor = 5;
 constexpr uint64_t kLeastAhead = uint64_t{64} << 20;
 constexpr uint64_t kMostAhead = uint64_t{4} << 30;
 constexpr auto kSoon = milliseconds(2'000);
-// Entries that the journal gathers before it is written anew.
+// Entries that the journal gathers before it is written again.
 constexpr size_t kLongJournal = 4 << 20;
 
 std::string inode_of(const struct stat& status) { return "inode " + std::to_string(status.st_ino); }
 
 Error not_resumable(const std::string& target, const std::string& why) {
-  return Error(ErrorKind::kUnsupported, "--resume: '" + target + "' " + why)
-      .hint("Convert to a format that is written in any order, or without --resume.");
+  return Error(ErrorKind::kUnsupported, "The copy cannot be resumed: '" + target + "' " + why)
+      .hint("Convert to a format that is written in any order, or in one run.", "resume");
 }
 
 std::string value_in(const std::vector<CopyRecord::Fact>& facts, const std::string& what) {
@@ -64,8 +64,8 @@ Resumption::Resumption(Caller& caller, const ConversionOptions& options)
     throw not_resumable(target_, "is written from its first byte to its last");
   if (journal_.path().empty()) {
     if (file_.empty())
-      throw Error(ErrorKind::kInvalid, "--resume: no journal can be kept next to '" + target_ + "'")
-          .hint("Name a file on this machine for it: --resume=FILE.");
+      throw Error(ErrorKind::kInvalid, "No journal can be kept next to '" + target_ + "'")
+          .hint("Name a file on this machine for it.", "resume=FILE");
     journal_ = CopyJournal(file_ + ".cairn-resume");
   }
   if (journal_.path() == file_)
@@ -93,9 +93,10 @@ void Resumption::compare(const std::vector<CopyRecord::Fact>& now) const {
         ErrorKind::kInvalid,
         fmt::format("The journal '{}' does not fit: {} was {} and is {} now", journal_.path(), what,
                     value_in(record_.facts, what), value_in(now, what)))
-        .hint(create_ ? "Give the command as it was to go on, or add --overwrite to start again."
-                      : "Give the command as it was to go on, or remove the journal to start "
-                        "again.");
+        .hint(create_ ? "Give the command as it was to continue, or start again."
+                      : "Give the command as it was to continue, or remove the journal to start "
+                        "again.",
+              create_ ? "overwrite" : "");
   };
   for (const CopyRecord::Fact& fact : now)
     if (value_in(record_.facts, fact.what) != fact.value) differs(fact.what);
@@ -176,12 +177,11 @@ Task<void> Resumption::repair(OpenRequest request) {
   options.repair = CheckRequest::Repair::kAll;
   CheckOutcome outcome = co_await check(caller_, std::move(request), std::move(options));
   if (outcome.failure)
-    throw outcome.failure->context("repairing '" + target_ + "'")
-        .hint("Add --overwrite to start again.");
+    throw outcome.failure->context("repairing '" + target_ + "'").hint("Start again.", "overwrite");
   if (outcome.unsupported || (outcome.result.corruptions == 0 && outcome.result.check_errors == 0))
     co_return;
   throw Error(ErrorKind::kCorrupt, "'" + target_ + "' is damaged: the copy cannot go on with it")
-      .hint("Add --overwrite to start again.");
+      .hint("Start again.", "overwrite");
 }
 
 Task<void> Resumption::opened(NodePtr target) {

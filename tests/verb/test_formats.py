@@ -89,6 +89,7 @@ FILTERS = [
     "blkverify",
     "compress",
     "copy-on-read",
+    "disk-cache",
     "fault",
     "quorum",
     "record",

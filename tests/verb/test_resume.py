@@ -216,7 +216,7 @@ FLAGS = [
     (["-S", "0"], "-S was 4096 and is 0 now"),
     (["-o", "cluster_size=4k"], "-o cluster_size was not given and is 4k now"),
     (["-o", "preallocation=metadata"], "-o preallocation was not given and is metadata now"),
-    (["--salvage"], "--salvage was not given and is given now"),
+    (["--salvage"], "salvage was not given and is given now"),
 ]
 
 
@@ -229,7 +229,7 @@ def test_what_differs_is_named(small, folder, cairn):
     for more, said in FLAGS:
         refused = cairn(*words[:-2], *more, *words[-2:], ok=False)
         assert refused.code == 1 and said in refused.err, (more, refused.err)
-        assert "--overwrite to start again" in refused.err
+        assert "start again (--overwrite)" in refused.err
     for change, said in [
         (lambda: os.utime("in.raw", ns=(1, 1)), "the state of source 1's file was modified "),
         (lambda: os.replace(copy_of("in.raw"), "in.raw"), "the file of source 1's file was inode "),
@@ -356,7 +356,7 @@ REFUSED = [
     (["--all-snapshots", "-O", "qcow2", "in.raw", "o"], "--all-snapshots cannot be used"),
     (["-t", "unsafe", "in.raw", "o"], "-t unsafe cannot be used with --resume"),
     (["--untrusted", "in.raw", "o"], "--untrusted cannot be used with --resume"),
-    (["-n", "in.raw", "nbd://localhost:1/"], "no journal can be kept next to"),
+    (["-n", "in.raw", "nbd://localhost:1/"], "No journal can be kept next to"),
 ]
 
 
@@ -380,7 +380,7 @@ def test_a_directory_that_takes_no_journal(small, folder, cairn):
         words = ["-f", "raw", "-O", "raw", "in.raw", "sealed/out.raw"]
         refused = cairn("convert", "--resume", *words, ok=False)
         assert "sealed/out.raw.cairn-resume" in refused.err
-        assert "Name a file elsewhere with --resume=FILE." in refused.err
+        assert "Name a file elsewhere (--resume=FILE)." in refused.err
         cairn("convert", "--resume=elsewhere", *words)
     same(cairn, "sealed/out.raw")
     assert not (folder / "elsewhere").exists()
