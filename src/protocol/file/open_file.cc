@@ -39,11 +39,10 @@ Error in_use(FileKind kind, const std::string& path, dev_t device) {
         "It, or a part of it, is mounted, swap, a member of an array or volume group, or open in "
         "another program: `lsblk " +
         path + "` lists.");
-  return error.hint(
-      fmt::format("To write to it nevertheless, which can destroy what is on it: "
-                  "driver=raw,file.driver={},file.filename={},file.exclusive=off",
-                  name_of(kind), path),
-      "image-opts");
+  return error.hint(fmt::format("To write to it nevertheless, which can destroy what is on it: "
+                                "driver=raw,file.driver={},file.filename={},file.exclusive=off",
+                                name_of(kind), path),
+                    "image-opts");
 }
 
 }  // namespace
