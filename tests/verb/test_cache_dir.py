@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from conftest import CAIRN, call
+from support.range_server import RangeServer
 from support.sshd import Agent, Sshd
 
 MIB = 1024 * 1024
 LINK = CAIRN.parent / "compat" / "qemu-img"
 
 
-class CountingServer:
+class CountingServer(RangeServer):
     """Serves DATA with ranges and ETAG by HTTP; knows how many bytes it sent. `silent` ends all
     answers with data, so that only what is kept can be read."""
 
@@ -28,35 +29,7 @@ class CountingServer:
         self.data, self.etag, self.modified = data, etag, modified
         self.sent, self.asked, self.lock = 0, [], threading.Lock()
         self.delay = 0
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def url(self, user=""):
-        return f"http://{user}127.0.0.1:{self.port}/disk.raw"
-
-    def accept(self):
-        while True:
-            try:
-                peer, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
-
-    def serve(self, peer):
-        try:
-            with peer:
-                text = b""
-                while True:
-                    while b"\r\n\r\n" not in text:
-                        piece = peer.recv(65536)
-                        if not piece:
-                            return
-                        text += piece
-                    head, text = text.split(b"\r\n\r\n", 1)
-                    self.answer(peer, head.decode().lower())
-        except OSError:
-            pass
+        super().__init__()
 
     def answer(self, peer, head):
         spec = head.split("range: bytes=")[1].split("\r")[0]

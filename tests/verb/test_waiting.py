@@ -1,6 +1,5 @@
 """What people and programs see while a server does not answer."""
 # Packages: libcurl3-gnutls
-import contextlib
 import fcntl
 import json
 import os
@@ -17,12 +16,13 @@ import time
 import pytest
 
 from conftest import CAIRN, call
+from support.range_server import RangeServer
 
 LINK = CAIRN.parent / "compat" / "qemu-img"
 DATA = os.urandom(1 << 16) * 128
 
 
-class SlowServer:
+class SlowServer(RangeServer):
     """An HTTP server with ranges that answers the requests from number QUIET_FROM on when told to,
     or drops their connections for as long."""
 
@@ -30,44 +30,23 @@ class SlowServer:
         self.quiet_from, self.drops = quiet_from, drops
         self.go_on, self.asked = threading.Event(), 0
         self.held = threading.Event()
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__()
 
-    def url(self, user=""):
-        return f"http://{user}127.0.0.1:{self.port}/disk.raw"
-
-    def accept(self):
-        while True:
-            try:
-                peer, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
-
-    def serve(self, peer):
-        with peer, contextlib.suppress(OSError):
-            text = b""
-            while True:
-                while b"\r\n\r\n" not in text:
-                    piece = peer.recv(65536)
-                    if not piece:
-                        return
-                    text += piece
-                head, text = text.split(b"\r\n\r\n", 1)
-                self.asked += 1
-                if self.asked >= self.quiet_from and not self.go_on.is_set():
-                    self.held.set()
-                    if self.drops:
-                        return
-                    self.go_on.wait(60)
-                first, last = map(int, re.search(rb"bytes=(\d+)-(\d+)", head).groups())
-                last = min(last, len(DATA) - 1)
-                answer = (
-                    f"HTTP/1.1 206 Partial Content\r\nContent-Length: {last - first + 1}\r\n"
-                    f'ETag: "a"\r\nContent-Range: bytes {first}-{last}/{len(DATA)}\r\n\r\n'
-                )
-                peer.sendall(answer.encode() + DATA[first : last + 1])
+    def answer(self, peer, head):
+        self.asked += 1
+        if self.asked >= self.quiet_from and not self.go_on.is_set():
+            self.held.set()
+            if self.drops:
+                return False
+            self.go_on.wait(60)
+        first, last = map(int, re.search(r"bytes=(\d+)-(\d+)", head).groups())
+        last = min(last, len(DATA) - 1)
+        answer = (
+            f"HTTP/1.1 206 Partial Content\r\nContent-Length: {last - first + 1}\r\n"
+            f'ETag: "a"\r\nContent-Range: bytes {first}-{last}/{len(DATA)}\r\n\r\n'
+        )
+        peer.sendall(answer.encode() + DATA[first : last + 1])
+        return True
 
     def stop(self):
         self.go_on.set()
