@@ -174,7 +174,8 @@ Verb convert_verb() {
            kLimitRateFlag,
            {kHash, "hash", "NAME", "print a checksum of the content: sha256, sha512, blake2b, …"},
            {kResume, "resume", "[=FILE]",
-            "leave the target when the work ends early, and go on with it next time; the journal "
+            "leave the target when the work ends early, and continue with it next time; the "
+            "journal "
             "is FILE, or TARGET.cairn-resume"},
            {kVerify, "verify", nullptr, "read the target back and compare it with the source"}},
       .run = run_convert};

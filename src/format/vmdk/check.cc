@@ -164,8 +164,9 @@ class VmdkChecker {
   Task<void> settle(uint64_t grain, uint64_t entry, uint64_t copy, bool both) {
     const bool simple = entry == 0 || copy == 0;
     const std::string text = where(grain) + ": the two grain tables differ";
-    // A place that only the second copy names is not free: it must not be cut off.
-    if (entry == 0 && usable(copy, grain)) {
+    // A place that only the second copy names is not free: it must not be cut off. Compressed
+    // grains have lengths of their own, and nothing is cut off after them.
+    if (entry == 0 && !part_->compressed && usable(copy, grain)) {
       const Place place = node_.decode(*part_, copy, grain);
       if (place.kind == Place::Kind::kData)
         grains_.push_back({place.host / kSector, div_ceil(part_->grain, kSector)});
