@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,6 +80,24 @@ def qemu_io():
         return call("qemu-io", "-f", fmt, *words, image, ok=ok)
 
     return run
+
+
+FAILED = pytest.StashKey()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    report = (yield).get_result()
+    if report.failed:
+        item.stash[FAILED] = True
+
+
+@pytest.fixture
+def tmp_path(tmp_path, request):
+    """What a test leaves is kept only where it failed: all tests together write tens of gigabytes."""
+    yield tmp_path
+    if FAILED not in request.node.stash:
+        shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as tree
 from concurrent.futures import ThreadPoolExecutor
@@ -243,11 +245,13 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
     name = f"programs {preset}{label}"
     xml = BUILD / (name.replace(" ", "-") + ".xml")
     xml.unlink(missing_ok=True)
+    place = tempfile.mkdtemp(prefix="cairn-")
     command = [
         "/usr/bin/python3",
         "-m",
         "pytest",
         "-q",
+        f"--basetemp={place}/t",
         "-n",
         PROGRAM_JOBS,
         "--dist",
@@ -260,6 +264,8 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
         *SELECTED.program_words(places),
     ]
     ran_well = step(name, command, {"CAIRN": str(BUILD / preset / "cairn"), **(env or {})})
+    if ran_well:
+        shutil.rmtree(place, ignore_errors=True)
     count(xml, ran_well or not SELECTED.all())
 
 
