@@ -14,7 +14,7 @@ namespace cairn {
 namespace {
 
 // What no real table exceeds; Linux stops at 256 partitions.
-constexpr uint32_t kMostEntries = 1024;
+constexpr uint32_t kMostTableEntries = 1024;
 constexpr uint32_t kMostEntryBytes = 4096;
 constexpr uint64_t kMostTableBytes = 1 << 20;
 constexpr size_t kMostPartitions = 256;
@@ -307,7 +307,7 @@ void GptHeader::validate(uint64_t own, uint64_t sectors, uint32_t sector_bytes) 
     corrupt(fmt::format("the header in sector {} says that it is in sector {}", own, own_sector));
   if (entry_bytes < 128 || entry_bytes > kMostEntryBytes || !is_power_of_two(entry_bytes))
     corrupt(fmt::format("entries of {} bytes", entry_bytes));
-  if (entry_count == 0 || entry_count > kMostEntries || table_bytes() > kMostTableBytes)
+  if (entry_count == 0 || entry_count > kMostTableEntries || table_bytes() > kMostTableBytes)
     corrupt(fmt::format("a table of {} entries", entry_count));
   const uint64_t table_sectors = div_ceil(table_bytes(), sector_bytes);
   if (entries_sector < 2 || entries_sector >= sectors || table_sectors > sectors - entries_sector)

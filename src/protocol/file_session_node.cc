@@ -46,12 +46,13 @@ Task<FileSessionNode::SessionPtr> FileSessionNode::open_session() {
   co_return session;
 }
 
-std::optional<ContentIdentity::State> FileSessionNode::content_state() const {
+Identity FileSessionNode::identity() const {
   // A server that does not say the time.
-  if (changed_ || first_.modified == 0) return std::nullopt;
-  return State{.text = fmt::format("modified {}.{:09}, file {}:{}", first_.modified,
-                                   first_.modified_ns, first_.device, first_.inode),
-               .modified = static_cast<int64_t>(first_.modified)};
+  if (changed_ || first_.modified == 0) return {};
+  const auto seconds = static_cast<int64_t>(first_.modified);
+  return {.object = fmt::format("file {}:{}", first_.device, first_.inode),
+          .state = modified_at(seconds, static_cast<uint32_t>(first_.modified_ns)),
+          .modified = seconds};
 }
 
 // What others have written meanwhile is not what was read before.

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "block/capabilities/content_identity.h"
+#include "block/capabilities/identified.h"
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/storage_use.h"
 #include "block/node.h"
@@ -18,9 +18,9 @@ namespace cairn {
 // is lost, its requests are repeated in a new one if the file is the same. A protocol says how a
 // session is made, and what writing, flushing and resizing mean at its servers. Discards are
 // ignored: such servers have nothing to give space back with.
-class FileSessionNode : public Node, public ImageInfo, public StorageUse, public ContentIdentity {
+class FileSessionNode : public Node, public ImageInfo, public StorageUse, public Identified {
  public:
-  using Capabilities = CapabilityList<ImageInfo, StorageUse, ContentIdentity>;
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Identified>;
 
   ~FileSessionNode() override;
 
@@ -29,7 +29,7 @@ class FileSessionNode : public Node, public ImageInfo, public StorageUse, public
 
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
-  std::optional<State> content_state() const override;
+  Identity identity() const override;
 
  protected:
   using SessionPtr = std::shared_ptr<FileSession>;

@@ -10,7 +10,6 @@
 #include "block/capabilities/bitmap_store.h"
 #include "block/capabilities/checkable.h"
 #include "block/capabilities/compressed_writer.h"
-#include "block/capabilities/content_identity.h"
 #include "block/capabilities/encryption_source.h"
 #include "block/capabilities/identified.h"
 #include "block/capabilities/image_info.h"

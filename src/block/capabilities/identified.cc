@@ -3,19 +3,14 @@
 #include <fmt/core.h>
 
 #include <ctime>
-#include <utility>
 
-#include "block/capabilities/content_identity.h"
 #include "block/node.h"
 
 namespace cairn {
 
 Identity identity_of(const Node& node) {
   if (const auto* known = node.as<Identified>()) return known->identity();
-  Identity identity;
-  if (const auto* server = node.as<ContentIdentity>())
-    if (auto state = server->content_state()) identity.state = std::move(state->text);
-  return identity;
+  return {};
 }
 
 std::string modified_at(int64_t seconds, uint32_t nanoseconds) {

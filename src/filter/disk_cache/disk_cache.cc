@@ -265,12 +265,11 @@ class DiskCacheDriver : public Driver {
   }
 
   std::optional<std::string> identity_of(Context& context, const Node& file, bool trusts) const {
-    const auto* says = file.as<ContentIdentity>();
-    const auto state = says != nullptr ? says->content_state() : std::nullopt;
-    if (state) {
+    const Identity known = cairn::identity_of(file);
+    if (!known.state.empty()) {
       const auto now = static_cast<int64_t>(disk_cache::now_ms() / 1000);
-      if (state->modified && *state->modified > now - kSettledSeconds) return std::nullopt;
-      return state->text;
+      if (known.modified && *known.modified > now - kSettledSeconds) return std::nullopt;
+      return known.object + ' ' + known.state;
     }
     if (trusts) return "the name alone";
     const std::lock_guard lock(mutex_);

@@ -132,14 +132,14 @@ void RemoteFile::learn(const Fetch& fetch, CURL* easy) {
   }
 }
 
-std::optional<ContentIdentity::State> RemoteFile::state() const {
+Identity RemoteFile::identity() const {
   const std::string validator = first_.validator();
-  if (validator.empty()) return std::nullopt;
-  if (validator.front() == '"') return ContentIdentity::State{.text = "ETag " + validator};
+  if (validator.empty()) return {};
+  if (validator.front() == '"') return {.object = {}, .state = "ETag " + validator};
   std::tm date = {};
   const char* end = ::strptime(validator.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date);
-  if (end == nullptr || *end != '\0') return std::nullopt;
-  return ContentIdentity::State{.text = "Last-Modified " + validator, .modified = ::timegm(&date)};
+  if (end == nullptr || *end != '\0') return {};
+  return {.object = {}, .state = "Last-Modified " + validator, .modified = ::timegm(&date)};
 }
 
 void RemoteFile::report(const std::string& line) const { context_.tell(shown_ + ": " + line); }

@@ -10,7 +10,7 @@
 
 #include "async/task.h"
 #include "base/bytes.h"
-#include "block/capabilities/content_identity.h"
+#include "block/capabilities/identified.h"
 #include "block/server_watch.h"
 #include "protocol/web/client.h"
 #include "protocol/web/dialect.h"
@@ -137,8 +137,8 @@ class RemoteFile {
   // Ends what is under way. Blocks, briefly.
   void stop() { client_.stop(); }
 
-  // What the server says of the file's state; nothing where that is not enough to know it again.
-  std::optional<ContentIdentity::State> state() const;
+  // What the server says of the file's state; empty where that is not enough to know it again.
+  Identity identity() const;
 
   const Settings& settings() const { return settings_; }
   Client& client() { return client_; }

@@ -20,9 +20,9 @@ class RemoteNode : public Node,
                    public ImageInfo,
                    public StorageUse,
                    public Prefetcher,
-                   public ContentIdentity {
+                   public Identified {
  public:
-  using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher, ContentIdentity>;
+  using Capabilities = CapabilityList<ImageInfo, StorageUse, Prefetcher, Identified>;
 
   RemoteNode(OpenContext& request, Settings settings, std::string name);
   ~RemoteNode() override;
@@ -33,7 +33,7 @@ class RemoteNode : public Node,
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
   Task<void> prefetch_range(uint64_t offset, uint64_t length) override;
-  std::optional<State> content_state() const override { return file_.state(); }
+  Identity identity() const override { return file_.identity(); }
 
  protected:
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
