@@ -16,7 +16,7 @@ constexpr std::string_view kFirst = "cairn-resume 1";
 constexpr size_t kSumDigits = 8;
 constexpr size_t kMostFacts = 10'000;
 
-std::string quoted(std::string_view text) {
+std::string escaped(std::string_view text) {
   std::string result;
   for (const char c : text) {
     if (c > ' ' && c < 0x7f && c != '%')
@@ -45,7 +45,7 @@ class Words {
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
     if (error != std::errc() || end != word.data() + word.size() || word.empty() ||
         value > uint64_t{INT64_MAX})
-      damaged("a number is expected where it has '" + quoted(word) + "'");
+      damaged("a number is expected where it has '" + escaped(word) + "'");
     return value;
   }
   // "=TEXT".
@@ -160,12 +160,12 @@ std::string CopyRecordWriter::whole(const CopyRecord& record) {
   sum_ = 0;
   std::string text = line(std::string(kFirst));
   for (const CopyRecord::Fact& fact : record.facts)
-    text += line("fact " + quoted(fact.what) + " =" + quoted(fact.value));
-  text += line("target =" + quoted(record.object));
+    text += line("fact " + escaped(fact.what) + " =" + escaped(fact.value));
+  text += line("target =" + escaped(record.object));
   if (!record.target_bytes) return text;
   text += line(fmt::format("made {}", *record.target_bytes));
   for (const LostRanges::Range& range : record.lost)
-    text += line(fmt::format("lost {} {} =", range.offset, range.bytes) + quoted(range.cause));
+    text += line(fmt::format("lost {} {} =", range.offset, range.bytes) + escaped(range.cause));
   return text + at(record.done, record.begun);
 }
 

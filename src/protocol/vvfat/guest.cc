@@ -12,7 +12,6 @@
 namespace cairn::vvfat {
 namespace {
 
-constexpr size_t kMaxEntries = 4'000'000;
 constexpr size_t kMaxLongSlots = 20;
 
 // The first table, and which of its clusters somebody has.

@@ -21,7 +21,6 @@
 namespace cairn::vvfat {
 namespace {
 
-constexpr size_t kMaxEntries = 4'000'000;
 constexpr size_t kMaxWarnings = 20;
 constexpr size_t kMaxThreads = 8;
 

@@ -13,6 +13,9 @@ struct stat;
 
 namespace cairn::vvfat {
 
+// Files and directories in one tree.
+inline constexpr size_t kMaxEntries = 4'000'000;
+
 // Which file this is, and in which state: when it differs, somebody else has changed it.
 struct FileStamp {
   uint64_t device = 0;
