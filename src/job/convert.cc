@@ -75,8 +75,12 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
   }
   if (options_.compress || options_.keep_compressed)
     unit_ = std::max(unit_, target_->limits().cluster_bytes);
-  offload_ = options_.copy_offload && !remote_;
-  if (offload_) unit_ = kOffloadBytes;
+  // What one server has, it may copy by itself; this host cannot.
+  const bool both_remote =
+      is_remote(*target_) &&
+      std::ranges::all_of(sources_, [](const Source& source) { return is_remote(*source.node); });
+  offload_ = options_.copy_offload && (!remote_ || both_remote);
+  if (offload_ && !remote_) unit_ = kOffloadBytes;
   if (remote_) {
     // What has arrived must not wait for what has not, nor one journey for the other.
     options_.out_of_order = true;

@@ -14,6 +14,7 @@ namespace cairn::iscsi {
   F(iscsi_create_context)             \
   F(iscsi_destroy_context)            \
   F(iscsi_destroy_url)                \
+  F(iscsi_extended_copy_task)         \
   F(iscsi_full_connect_async)         \
   F(iscsi_get_error)                  \
   F(iscsi_get_fd)                     \

@@ -125,6 +125,7 @@ void Session::learn() {
           : nullptr;
   const bool known = said != nullptr;
   unit_.cd = known && said->device_type == SCSI_INQUIRY_PERIPHERAL_DEVICE_TYPE_MMC;
+  unit_.copies = known && said->threepc != 0;
   library_.scsi_free_scsi_task(task);
   if (!known) throw failure("iSCSI: Inquiry command failed");
   learn_mode();
@@ -170,6 +171,8 @@ void Session::learn_capacity() {
       // The controller of a target has no blocks.
       unit_.blocks =
           said->returned_lba == 0 && said->block_length == 0 ? 0 : said->returned_lba + 1;
+      // One more than can be counted: it is refused below.
+      if (said->returned_lba == UINT64_MAX) unit_.blocks = UINT64_MAX;
       unit_.thin = said->lbpme != 0;
       unit_.unmapped_zero = said->lbprz != 0;
     }
@@ -204,6 +207,24 @@ void Session::learn_capacity() {
                 fmt::format("iSCSI: the target returned a size of {} blocks", unit_.blocks));
 }
 
+// A name that is unique in the world: those of other kinds may be those of units elsewhere as well.
+void Session::choose_designator(const scsi_inquiry_device_designator* list) {
+  constexpr int kMostBytes = 20;  // room in EXTENDED COPY
+  for (; list != nullptr; list = list->next) {
+    const bool unique = list->designator_type == SCSI_DESIGNATOR_TYPE_NAA ||
+                        list->designator_type == SCSI_DESIGNATOR_TYPE_EUI_64;
+    if (list->association != SCSI_ASSOCIATION_LOGICAL_UNIT || !unique ||
+        list->designator == nullptr || list->designator_length < 8 ||
+        list->designator_length > kMostBytes || list->designator_type <= unit_.designator.type)
+      continue;
+    const ByteSpan name =
+        bytes_of(std::string_view(list->designator, static_cast<size_t>(list->designator_length)));
+    unit_.designator = {.code_set = static_cast<uint8_t>(list->code_set),
+                        .type = static_cast<uint8_t>(list->designator_type),
+                        .bytes = {name.begin(), name.end()}};
+  }
+}
+
 void Session::learn_pages() {
   if (unit_.cd || unit_.blocks == 0) return;
   const auto page = [this](int code, const std::function<void(void*)>& use) {
@@ -224,13 +245,14 @@ void Session::learn_pages() {
       room = all;
     }
   };
-  bool limits = false, provisioning = false;
+  bool limits = false, provisioning = false, names = false;
   page(SCSI_INQUIRY_PAGECODE_SUPPORTED_VPD_PAGES, [&](void* said) {
     const auto* list = static_cast<scsi_inquiry_supported_pages*>(said);
     for (int i = 0; i < list->num_pages; ++i) {
       limits = limits || list->pages[i] == SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS;
       provisioning =
           provisioning || list->pages[i] == SCSI_INQUIRY_PAGECODE_LOGICAL_BLOCK_PROVISIONING;
+      names = names || list->pages[i] == SCSI_INQUIRY_PAGECODE_DEVICE_IDENTIFICATION;
     }
   });
   if (limits)
@@ -247,6 +269,10 @@ void Session::learn_pages() {
       unit_.unmap = all->lbpu != 0;
       unit_.same_unmaps = all->lbpws != 0;
       unit_.same10_unmaps = all->lbpws10 != 0;
+    });
+  if (names && unit_.copies)
+    page(SCSI_INQUIRY_PAGECODE_DEVICE_IDENTIFICATION, [&](void* said) {
+      choose_designator(static_cast<scsi_inquiry_device_identification*>(said)->designators);
     });
 }
 

@@ -1,11 +1,13 @@
 #include "protocol/iscsi/node.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
 #include "async/runtime.h"
 #include "base/arith.h"
+#include "base/bytes.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "block/fixed_storage.h"
@@ -17,6 +19,35 @@ namespace {
 // Longer requests are split: a command of many MiB holds up the others.
 constexpr uint64_t kMostTransferBytes = 8 << 20;
 constexpr uint64_t kMostLongBlocks = 0xffffffff, kMostShortBlocks = 0xffff;
+
+// The list of parameters of an EXTENDED COPY (LID1; SPC-4, 6.4) with one segment.
+std::array<std::byte, 108> copy_list(const Unit& source, const Unit& target, uint64_t from,
+                                     uint64_t to, uint64_t blocks) {
+  std::array<std::byte, 108> list{};
+  const MutableByteSpan all(list);
+  store_be<uint8_t>(all, 0, 1);       // the list's number
+  store_be<uint8_t>(all, 1, 2 << 3);  // which is not used
+  store_be<uint16_t>(all, 2, 64);     // bytes of what the units are named by
+  store_be<uint32_t>(all, 8, 28);     // bytes of the segment
+  for (const auto& [unit, at] : {std::pair(&source, 16), std::pair(&target, 48)}) {
+    const MutableByteSpan name = all.subspan(static_cast<size_t>(at), 32);
+    const Designator& designator = unit->designator;
+    store_be<uint8_t>(name, 0, 0xe4);
+    store_be<uint8_t>(name, 4, designator.code_set);
+    store_be<uint8_t>(name, 5, designator.type);
+    store_be<uint8_t>(name, 7, static_cast<uint8_t>(designator.bytes.size()));
+    std::ranges::copy(designator.bytes, name.begin() + 8);
+    store_be<uint32_t>(name, 28, unit->block_bytes);  // 24 bits of it
+  }
+  const MutableByteSpan segment = all.subspan(80, 28);
+  store_be<uint8_t>(segment, 0, 0x02);  // block to block
+  store_be<uint16_t>(segment, 2, 24);
+  store_be<uint16_t>(segment, 6, 1);  // from the first unit to the second one
+  store_be<uint16_t>(segment, 10, static_cast<uint16_t>(blocks));
+  store_be<uint64_t>(segment, 12, from);
+  store_be<uint64_t>(segment, 20, to);
+  return list;
+}
 
 }  // namespace
 
@@ -170,6 +201,32 @@ Task<void> IscsiNode::do_resize(ResizeRequest request) {
   if (request.length > length())
     throw too_small(context(), ErrorKind::kInvalid, "Cannot grow iSCSI devices", length(),
                     request.length);
+}
+
+Task<bool> IscsiNode::copy_range(Node& source, uint64_t source_offset, uint64_t offset,
+                                 uint64_t length) {
+  auto* from = dynamic_cast<IscsiNode*>(&source);
+  if (from == nullptr || !can_copy_) co_return false;
+  const Unit& theirs = from->unit_;
+  const uint32_t size = unit_.block_bytes;
+  if (theirs.designator.bytes.empty() || unit_.designator.bytes.empty() ||
+      theirs.block_bytes != size || (source_offset | offset | length) % size != 0)
+    co_return false;
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t blocks = std::min((length - done) / size, kMostShortBlocks);
+    const auto list =
+        copy_list(theirs, unit_, (source_offset + done) / size, (offset + done) / size, blocks);
+    Command command(Command::Kind::kExtendedCopy, (offset + done) / size);
+    command.set_in(list);
+    co_await least_busy().perform(command);
+    if (command.error() && done == 0 && command.refused()) {
+      can_copy_ = false;
+      co_return false;
+    }
+    if (command.error()) std::rethrow_exception(command.error());
+    done += blocks * size;
+  }
+  co_return true;
 }
 
 Task<void> IscsiNode::do_close() {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "block/capabilities/range_copier.h"
 #include "block/capabilities/storage_use.h"
 #include "block/node.h"
 #include "protocol/iscsi/session.h"
@@ -12,9 +13,9 @@
 namespace cairn::iscsi {
 
 // A logical unit of a target as a disk.
-class IscsiNode : public Node, public StorageUse {
+class IscsiNode : public Node, public StorageUse, public RangeCopier {
  public:
-  using Capabilities = CapabilityList<StorageUse>;
+  using Capabilities = CapabilityList<StorageUse, RangeCopier>;
 
   IscsiNode(Context& context, const Driver& driver, Target target, bool writable, std::string name);
   ~IscsiNode() override;
@@ -24,6 +25,9 @@ class IscsiNode : public Node, public StorageUse {
   const Unit& unit() const { return unit_; }
 
   Task<std::optional<uint64_t>> allocated_bytes() override { co_return std::nullopt; }
+  // The target copies, where it can and both units have unique names.
+  Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
+                        uint64_t length) override;
 
  protected:
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
@@ -46,6 +50,7 @@ class IscsiNode : public Node, public StorageUse {
   Unit unit_;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::atomic<bool> can_same_{true};
+  std::atomic<bool> can_copy_{true};
   std::atomic<bool> can_ask_provisioning_{true};
 };
 

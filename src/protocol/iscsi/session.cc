@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "async/runtime.h"
+#include "base/bytes.h"
 
 namespace cairn::iscsi {
 namespace {
@@ -19,10 +20,14 @@ constexpr auto kNopPeriod = std::chrono::seconds(5);
 constexpr int kMostNops = 3;
 constexpr size_t kMostFlying = 128;  // commands
 constexpr unsigned kMostAttempts = 7;
+// So many connections may be lost with one and the same command: a target, or something on the way
+// to it, may be unable to answer it.
+constexpr unsigned kMostLosses = 5;
 // With so many commands under way the target has enough to do while the thread waits a moment for
 // more answers than one: each time it is woken costs the target more than an answer.
 constexpr size_t kGatherFrom = 8;
 constexpr auto kGather = std::chrono::microseconds(20);
+constexpr size_t kMarkSpacing = 4096;
 // Of a target that is busy: the mean waits grow fourfold from here on.
 constexpr double kFirstWaitMs = 8;
 
@@ -166,7 +171,19 @@ void Session::serve() {
     }
     keep_alive();
     turn(Clock::time_point::max());
+    count_losses();
   }
+}
+
+// The library makes a lost connection again, and sends again what has no answer: for ever.
+void Session::count_losses() {
+  const bool connected = library_.iscsi_is_logged_in(context_) != 0;
+  if (!connected && connected_)
+    for (Command* command : flying_)
+      if (++command->losses_ == kMostLosses)
+        throw failure(fmt::format("iSCSI: {} connections were lost with one and the same request",
+                                  kMostLosses));
+  connected_ = connected;
 }
 
 // A line that is dead without saying so is found by questions that need no unit.
@@ -186,6 +203,10 @@ void Session::start(Command& command) {
   command.buffer_ = {command.out_.empty() ? const_cast<std::byte*>(command.in_.data())
                                           : static_cast<void*>(command.out_.data()),
                      command.length()};
+  command.mark_ = random_();
+  for (size_t end = command.out_.size(); end >= sizeof command.mark_;
+       end -= std::min(end, kMarkSpacing))
+    store_le<uint64_t>(command.out_, end - sizeof command.mark_, command.mark_);
   command.task_ = make_task(command);
   if (command.task_ != nullptr) return;
   command.error_ = std::make_exception_ptr(failure("iSCSI: the command could not be sent"));
@@ -238,6 +259,11 @@ scsi_task* Session::make_task(Command& command) {
     }
     case Kind::kCapacity:
       return library_.iscsi_readcapacity16_task(context_, lun, &on_answer, &command);
+    case Kind::kExtendedCopy: {
+      iscsi_data list{.size = command.in_.size(),
+                      .data = static_cast<unsigned char*>(command.buffer_.iov_base)};
+      return library_.iscsi_extended_copy_task(context_, lun, &list, &on_answer, &command);
+    }
   }
   return nullptr;
 }
@@ -251,8 +277,7 @@ void Session::answered(Command& command, int status, scsi_task* task) {
   if (task == nullptr) task = command.task_;
   command.task_ = nullptr;
   if (status == SCSI_STATUS_GOOD) {
-    if (command.kind_ == Command::Kind::kRead && task != nullptr &&
-        task->residual_status == SCSI_RESIDUAL_UNDERFLOW && task->residual != 0) {
+    if (!all_came(command, task)) {
       command.error_ = std::make_exception_ptr(
           Error(ErrorKind::kIo, "iSCSI: the target sent fewer bytes than it was asked for"));
     } else if (command.kind_ == Command::Kind::kProvisioning && task != nullptr) {
@@ -270,7 +295,8 @@ void Session::answered(Command& command, int status, scsi_task* task) {
     if (task != nullptr) library_.scsi_free_scsi_task(task);
     return;
   } else if (status == SCSI_STATUS_CANCELLED) {
-    command.error_ = std::make_exception_ptr(Error(ErrorKind::kCancelled, "cancelled"));
+    command.error_ = std::make_exception_ptr(
+        end_ ? *end_ : Error(ErrorKind::kIo, "iSCSI: the library gave the request up"));
   } else {
     const bool sense = status == SCSI_STATUS_CHECK_CONDITION && task != nullptr;
     const int error = sense ? errno_of_sense(task->sense) : EIO;
@@ -283,6 +309,18 @@ void Session::answered(Command& command, int status, scsi_task* task) {
   }
   if (task != nullptr) library_.scsi_free_scsi_task(task);
   finish_command(command);
+}
+
+// Whether all bytes that were asked for have been stored: the target may have sent fewer without
+// saying so, and the library does not say how many came. Marks are where none were stored.
+bool Session::all_came(const Command& command, const scsi_task* task) const {
+  if (command.kind_ != Command::Kind::kRead) return true;
+  if (task == nullptr) return false;
+  if (task->residual_status == SCSI_RESIDUAL_UNDERFLOW && task->residual != 0) return false;
+  const ByteSpan out = command.out_;
+  for (size_t end = out.size(); end >= sizeof command.mark_; end -= std::min(end, kMarkSpacing))
+    if (load_le<uint64_t>(out, end - sizeof command.mark_) == command.mark_) return false;
+  return true;
 }
 
 // Whether COMMAND is worth another attempt, which is then arranged.
@@ -334,6 +372,7 @@ void Session::drop_all(const Error& why) {
     finish_command(*each);
   }
   if (flying_.empty()) return;
+  end_ = why;
   library_.iscsi_destroy_context(std::exchange(context_, nullptr));
 }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -40,9 +41,17 @@ struct Target {
   unsigned sessions = 1;
 };
 
+// The name of a unit that no other has: in EXTENDED COPY, what the copy is made from and to.
+struct Designator {
+  uint8_t code_set = 0, type = 0;  // SPC-4, 7.8.6
+  std::vector<std::byte> bytes;    // none: the unit has no such name
+};
+
 // What the target says of the unit.
 struct Unit {
   bool cd = false;
+  bool copies = false;    // the target does EXTENDED COPY
+  Designator designator;  // where it does
   bool write_protected = false;
   bool fua = false;
   bool mode_unknown = false;  // it did not say whether it can be written
@@ -68,7 +77,16 @@ struct Provisioning {
 // A command to the unit.
 class Command {
  public:
-  enum class Kind : uint8_t { kRead, kWrite, kSync, kUnmap, kWriteSame, kProvisioning, kCapacity };
+  enum class Kind : uint8_t {
+    kRead,
+    kWrite,
+    kSync,
+    kUnmap,
+    kWriteSame,
+    kProvisioning,
+    kCapacity,
+    kExtendedCopy  // IN is the list of parameters
+  };
   explicit Command(Kind kind, uint64_t block = 0, uint64_t count = 0)
       : kind_(kind), block_(block), count_(count) {}
   Command(const Command&) = delete;
@@ -100,7 +118,8 @@ class Command {
   class Session* session_ = nullptr;
   scsi_task* task_ = nullptr;
   scsi_iovec buffer_{};
-  unsigned attempt_ = 0;
+  uint64_t mark_ = 0;  // no content that a target could know
+  unsigned attempt_ = 0, losses_ = 0;
   Worker* worker_ = nullptr;
   std::coroutine_handle<> handle_;
 };
@@ -133,6 +152,7 @@ class Session : public LibraryThread {
   void learn_mode();
   void learn_capacity();
   void learn_pages();
+  void choose_designator(const scsi_inquiry_device_designator* list);
   // Waits for the answer of the task that START makes.
   scsi_task* ask(const std::function<scsi_task*(iscsi_command_cb, void*)>& start, int* status);
 
@@ -143,6 +163,8 @@ class Session : public LibraryThread {
   void finish_command(Command& command);
   void drop_all(const Error& why);
   void keep_alive();
+  void count_losses();
+  bool all_came(const Command& command, const scsi_task* task) const;
   Error failure(const std::string& what) const;
   static void on_answer(iscsi_context* context, int status, void* data, void* command);
   static void on_asked(iscsi_context* context, int status, void* data, void* answer);
@@ -165,7 +187,9 @@ class Session : public LibraryThread {
   std::vector<std::pair<Clock::time_point, Command*>> later_;  // that are tried again
   std::vector<std::byte> zeroes_;                              // a block
   Clock::time_point last_nop_{};
-  std::minstd_rand random_;
+  bool connected_ = true;
+  std::optional<Error> end_;  // why the requests end that the library still has
+  std::mt19937_64 random_;
 };
 
 }  // namespace cairn::iscsi
