@@ -347,7 +347,27 @@ void DirtyBitmaps::add(DirtyBitmapPtr bitmap) {
   if (!by_name_.emplace(bitmap->name(), bitmap).second)
     throw Error(ErrorKind::kExists, "Bitmap already exists: " + bitmap->name());
   bitmaps_.push_back(std::move(bitmap));
-  count_.store(bitmaps_.size(), std::memory_order_relaxed);
+  recount();
+}
+
+void DirtyBitmaps::adopt(const DirtyBitmaps& other) {
+  std::vector<DirtyBitmapPtr> all = other.list();
+  std::unique_lock lock(mutex_);
+  std::map<std::string_view, DirtyBitmapPtr> by_name;
+  for (const DirtyBitmapPtr& bitmap : all) {
+    const auto loaded = by_name_.find(bitmap->name());
+    if (loaded != by_name_.end()) bitmap->set_read_only(loaded->second->read_only());
+    by_name.emplace(bitmap->name(), bitmap);
+  }
+  for (const DirtyBitmapPtr& bitmap : bitmaps_)
+    if (by_name.emplace(bitmap->name(), bitmap).second) all.push_back(bitmap);
+  bitmaps_ = std::move(all);
+  by_name_ = std::move(by_name);
+  if (const uint64_t watched = other.threshold()) {
+    threshold_ = watched;
+    fired_ = other.fired_;
+  }
+  recount();
 }
 
 void DirtyBitmaps::remove(std::string_view name) {
@@ -356,7 +376,40 @@ void DirtyBitmaps::remove(std::string_view name) {
   std::unique_lock lock(mutex_);
   by_name_.erase(bitmap->name());
   std::erase(bitmaps_, bitmap);
-  count_.store(bitmaps_.size(), std::memory_order_relaxed);
+  recount();
+}
+
+// mutex_ is held.
+void DirtyBitmaps::recount() {
+  count_.store(bitmaps_.size() + (threshold_ != 0 ? 1 : 0), std::memory_order_relaxed);
+}
+
+void DirtyBitmaps::set_threshold(uint64_t offset, Fired fired) {
+  std::unique_lock lock(mutex_);
+  threshold_ = offset;
+  fired_ = std::move(fired);
+  recount();
+}
+
+uint64_t DirtyBitmaps::threshold() const {
+  std::shared_lock lock(mutex_);
+  return threshold_;
+}
+
+void DirtyBitmaps::mark_written(uint64_t offset, uint64_t length) {
+  mark(offset, length);
+  const uint64_t end = offset + length;
+  const uint64_t set = threshold();
+  if (set == 0 || end <= set) return;
+  Fired fired;
+  {
+    std::unique_lock lock(mutex_);
+    if (threshold_ != set) return;
+    threshold_ = 0;
+    fired = std::move(fired_);
+    recount();
+  }
+  if (fired) fired(end - set);
 }
 
 void DirtyBitmaps::check_resize(uint64_t length) const {

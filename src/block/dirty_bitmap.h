@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -151,23 +152,39 @@ class DirtyBitmaps {
   DirtyBitmapPtr find(std::string_view name) const;
   // Throws kNotFound instead.
   DirtyBitmapPtr get(std::string_view name) const;
+  // True when requests need not say what they change.
   bool empty() const { return count_.load(std::memory_order_relaxed) == 0; }
   // Throws kExists when the name is taken.
   void add(DirtyBitmapPtr bitmap);
   // Throws kNotFound, or kInvalid when somebody has it.
   void remove(std::string_view name);
+  // Takes those of OTHER, the same disk as it was opened before, in the place of what was loaded
+  // under their names: their users keep them.
+  void adopt(const DirtyBitmaps& other);
   // Throws when a bitmap cannot follow its disk to this length.
   void check_resize(uint64_t length) const;
 
-  // For the request layer.
+  // Calls FIRED once, with the number of bytes beyond, when a write has ended past OFFSET; 0 calls
+  // nothing. From any thread, as FIRED is called on the worker of the write.
+  using Fired = std::function<void(uint64_t excess)>;
+  void set_threshold(uint64_t offset, Fired fired);
+  // 0: there is none, or none any more.
+  uint64_t threshold() const;
+
+  // For the request layer. mark_written() is mark() of what was no discard.
+  void mark_written(uint64_t offset, uint64_t length);
   void mark(uint64_t offset, uint64_t length) const;
   void resize(uint64_t length) const;
 
  private:
+  void recount();
+
   mutable std::shared_mutex mutex_;
   std::vector<DirtyBitmapPtr> bitmaps_;
   std::map<std::string_view, DirtyBitmapPtr> by_name_;  // names are the bitmaps' own
-  std::atomic<size_t> count_{0};
+  uint64_t threshold_ = 0;
+  Fired fired_;
+  std::atomic<size_t> count_{0};  // of bitmaps and thresholds
 };
 
 }  // namespace cairn

@@ -126,7 +126,7 @@ Task<void> Node::write_marking(uint64_t offset, ByteSpan in, WriteFlags flags) {
   } catch (...) {
     error = std::current_exception();
   }
-  mark_dirty(offset, in.size());
+  mark_written(offset, in.size());
   if (error) std::rethrow_exception(error);
 }
 
@@ -211,7 +211,7 @@ Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFla
   } catch (...) {
     failure = std::current_exception();
   }
-  mark_dirty(offset, length);
+  mark_written(offset, length);
   if (failure) std::rethrow_exception(failure);
   if (stable) co_await flush();
 }
@@ -287,7 +287,7 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
   while (true) {
     Extent extent = co_await layer->layer_extent_at(offset, max);
     max = extent.length;
-    Node* below = layer->backing();
+    Node* below = layer->layer_below();
     if (extent.allocated || below == nullptr) {
       extent.depth = depth + extent.depth;
       if (!extent.allocated) extent.zero = true;
@@ -318,7 +318,7 @@ Task<void> Node::resize(ResizeRequest request) {
 }
 
 Task<void> Node::close() {
-  if (closed_) co_return;
+  if (closed_ || kept_) co_return;
   closed_ = true;
   std::exception_ptr error;
   try {
@@ -371,7 +371,7 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
   } catch (...) {
     error = std::current_exception();
   }
-  if (copied || error) mark_dirty(offset, length);
+  if (copied || error) mark_written(offset, length);
   if (error) std::rethrow_exception(error);
   co_return copied;
 }

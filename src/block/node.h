@@ -79,7 +79,7 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   Task<Extent> layer_extent_at(uint64_t offset, uint64_t max);
   // The same through the whole backing chain: depth says which layer decided, host where the
   // bytes are verbatim in a storage node. Zero areas inside data that the storage knows count too.
-  Task<Extent> extent_at(uint64_t offset, uint64_t max);
+  virtual Task<Extent> extent_at(uint64_t offset, uint64_t max);
   // Changes the size. Throws kUnsupported where the driver cannot.
   Task<void> resize(ResizeRequest request);
   // Writes what is cached, releases locks and children. Must be awaited before the last reference
@@ -123,9 +123,18 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   virtual Task<Extent> do_extent(uint64_t offset, uint64_t max);
   virtual Task<void> do_resize(ResizeRequest request);
   virtual Task<void> do_close();
+  // The child NAME is another node from now on, for drivers that keep a pointer to it. Between
+  // requests. False where the driver cannot do without the old one; nothing was changed then.
+  virtual bool take_child(std::string_view name, Node& child);
 
  private:
+  void mark_written(uint64_t offset, uint64_t length) {
+    if (!dirty_bitmaps_.empty()) dirty_bitmaps_.mark_written(offset, length);
+  }
+  friend class Graph;
   friend class Opener;
+  friend class Reopener;
+  friend class Root;
   void guard_block_zero(uint64_t offset, ByteSpan in) const;
   Task<void> write_marking(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_inside(uint64_t offset, ByteSpan in, WriteFlags flags);
@@ -149,6 +158,7 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   enum class DetectZeroes : uint8_t { kOff, kOn, kUnmap } detect_zeroes_ = DetectZeroes::kOff;
   bool probed_raw_ = false;  // raw by guess: block 0 is protected
   bool closed_ = false;
+  bool kept_ = false;                 // a Graph has it, and closes it when nothing there uses it
   std::atomic<bool> changed_{false};  // a request came that may leave metadata in memory
   const bool storage_;
   DirtyBitmaps dirty_bitmaps_;

@@ -48,6 +48,9 @@ class NodeBase {
   Node* child(std::string_view name) const;
   Node* file() const { return child("file"); }
   Node* backing() const { return backing_; }
+  // The layer below in the backing chain, also where filters are in between; null where there is
+  // none.
+  Node* layer_below() const;
   // What the node passes everything through to without a structure of its own; null for all but
   // filters and raw without offset.
   Node* filtered() const { return filtered_; }
@@ -90,8 +93,14 @@ class NodeBase {
   DebugPort* debug_below() const { return debug_port_; }
 
  private:
+  friend class Graph;
   friend class Node;
   friend class Opener;
+  friend class Reopener;
+  friend class Root;
+  // NODE becomes the child NAME, in the place of the one that was; null: there is none from then
+  // on. No request may be under way. ROLE counts for a child that is new.
+  void replace_child(std::string_view name, NodePtr node, ChildRole role);
 
   Context& context_;
   const Driver& driver_;

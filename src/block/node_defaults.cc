@@ -65,4 +65,7 @@ Task<void> Node::do_resize(ResizeRequest) {
 
 Task<void> Node::do_close() { co_return; }
 
+// The layer below is asked for at each request.
+bool Node::take_child(std::string_view name, Node&) { return name == "backing"; }
+
 }  // namespace cairn

@@ -25,9 +25,11 @@ constexpr size_t kProbeBytes = 2048;
 void Opener::take_generic(Spot& spot, Node::DetectZeroes* detect, std::string* node_name) {
   Options& options = spot.options;
   OpenFlags& flags = spot.flags;
-  if (options.boolean("read-only") == true && flags.writable)
+  if (flags.nodes != nullptr)
+    flags.writable = flags.writable && options.boolean("read-only") != true;
+  else if (options.boolean("read-only") == true && flags.writable)
     throw Error(ErrorKind::kDenied, "Block node is read-only");
-  if (const auto value = options.boolean("auto-read-only")) static_cast<void>(*value);
+  if (const auto value = options.boolean("auto-read-only")) spot.writable_if_possible = *value;
   if (const auto value = options.boolean("cache.direct")) flags.cache.direct = *value;
   if (const auto value = options.boolean("cache.no-flush")) flags.cache.no_flush = *value;
   if (const auto value = options.boolean("active")) static_cast<void>(*value);
@@ -68,6 +70,7 @@ void Opener::take_generic(Spot& spot, Node::DetectZeroes* detect, std::string* n
                              std::all_of(value->begin(), value->end(), [](unsigned char c) {
                                return isalnum(c) || c == '-' || c == '.' || c == '_';
                              });
+    if (flags.nodes != nullptr) flags.nodes->check_new_name(*value);
     if (!well_formed) throw Error(ErrorKind::kInvalid, "Invalid node-name: '" + *value + "'");
     *node_name = *value;
   }
@@ -175,6 +178,8 @@ const Driver* take_driver(const Context& context, Opener::Spot& spot) {
       spot.permissions.used = spot.flags.metadata_only ? 0 : Permissions::kConsistentRead;
       if (spot.flags.writable) spot.permissions.used |= Permissions::kWrite;
     }
+    // In a running graph it is the users that decide, once the tree is open.
+    if (spot.flags.nodes != nullptr && !spot.protocol_level) spot.permissions = {};
   }
   return driver;
 }
@@ -216,6 +221,39 @@ Task<NodePtr> open_at_server(OpenContext& request) {
   co_return node;
 }
 
+// As open_at_server(); read-only where writing is not allowed, and OPTIONAL. FLAGS say which it
+// was.
+Task<NodePtr> open_as_allowed(OpenContext& request, bool optional, OpenFlags& flags) {
+  bool denied = false;
+  NodePtr node;
+  const Options given = request.options;
+  try {
+    node = co_await open_at_server(request);
+  } catch (const Error& error) {
+    if (!optional || !flags.writable || error.kind() != ErrorKind::kDenied) throw;
+    denied = true;
+  }
+  if (denied) {
+    request.options = given;
+    request.flags.writable = flags.writable = false;
+    node = co_await open_at_server(request);
+  }
+  co_return node;
+}
+
+// The options by which a node of a running graph is opened again: all that were GIVEN, and what its
+// driver made of a name, but not those of its children.
+Options own_options(const Node& node, Options given, const Options& known) {
+  given.merge_missing(known);
+  given.set("driver", node.driver().name());
+  for (const Child& child : node.children()) {
+    given.take_tree(child.name);
+    given.erase(child.name);
+  }
+  given.erase("node-name");
+  return given;
+}
+
 }  // namespace
 
 // What NODE, opened with the options GIVEN, is called: as it was named, if that was a plain name.
@@ -229,6 +267,7 @@ std::string Opener::shown_name(const Node& node, const Options& given, const std
     significant.take_tree("backing");
     significant.erase("backing");
     significant.take_tree("data-file");
+    significant.erase("data-file");
     return canonical_name(node, significant, true);
   }
   const auto only = own.string("filename");
@@ -252,6 +291,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   take_json_name(spot);
   auto detect = Node::DetectZeroes::kOff;
   std::string node_name;
+  const Options whole = spot.flags.nodes != nullptr ? spot.options : Options();
+  const OpenFlags inherited = spot.flags;
   take_generic(spot, &detect, &node_name);
   const std::string named = spot.filename;
   const Driver* driver = take_driver(context, spot);
@@ -278,7 +319,8 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
   check_reach(context, *driver);
   if (driver->traits().remote)
     request.server = context.servers.add(server_name(*driver, request.options));
-  NodePtr node = co_await open_at_server(request);
+  NodePtr node = co_await open_as_allowed(
+      request, spot.writable_if_possible && spot.flags.nodes != nullptr, spot.flags);
   co_await on_failure(
       [&]() -> Task<void> {
         refuse_unused(request, given);
@@ -297,8 +339,10 @@ Task<NodePtr> Opener::open(Context& context, Spot spot) {
     node->filename_ = shown_name(*node, given, named.empty() ? "" : spot.filename);
   if (probed && spot.flags.writable && driver->name() == "raw") guard_probed_raw(*node, spot.flags);
   const bool cached = driver->traits().remote && !spot.flags.writable && !spot.flags.cached &&
-                      !context.server_cache.directory.empty();
+                      !context.server_cache.directory.empty() && spot.flags.nodes == nullptr;
   if (cached) node = co_await put_cache_over(context, spot.flags, std::move(node));
+  if (spot.flags.nodes != nullptr)
+    spot.flags.nodes->opened(node, own_options(*node, whole, given), inherited);
   co_return node;
 }
 

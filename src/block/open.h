@@ -25,6 +25,21 @@ struct ReferencePolicy {
   void check(std::string_view reference) const;
 };
 
+// The nodes of a running block layer: those that are opened find others there, and become known.
+class OpenedNodes {
+ public:
+  // The node of that name; null where there is none.
+  virtual NodePtr find_opened(std::string_view name) = 0;
+  // Throws where no node can be called NAME.
+  virtual void check_new_name(const std::string& name) = 0;
+  // NODE was opened with OPTIONS, those of its children not among them, and what they do not say as
+  // in FLAGS. From now on it is closed by who has these nodes, and by nobody else.
+  virtual void opened(NodePtr node, Options options, const struct OpenFlags& flags) = 0;
+
+ protected:
+  ~OpenedNodes() = default;
+};
+
 struct CacheMode {
   bool direct = false;         // O_DIRECT
   bool no_flush = false;       // flushes are ignored
@@ -49,6 +64,7 @@ struct OpenFlags {
   bool salvage = false;        // read what is left: a file that was cut off is opened
   CacheMode cache;
   ReferencePolicy references;
+  OpenedNodes* nodes = nullptr;  // of a running block layer; options may name its nodes
 };
 
 // What to open: exactly one of the spellings.
@@ -111,6 +127,7 @@ struct OpenContext {
   Task<NodePtr> open_reference(std::string_view child_name, std::string_view plain_path);
 
  private:
+  NodePtr find_opened(const std::string& name) const;
   Task<NodePtr> open_child(std::string_view name, bool bytes, Permissions permissions);
 };
 

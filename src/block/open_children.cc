@@ -10,6 +10,8 @@ namespace cairn {
 Permissions OpenContext::file_permissions() const {
   Permissions result;
   const bool shares = driver.traits().verbatim;
+  // In a running graph the users of what passes everything through decide, once it is open.
+  if (flags.nodes != nullptr && shares) return result;
   if (!flags.metadata_only) {
     result.used = Permissions::kConsistentRead;
     if (flags.writable) {
@@ -52,6 +54,10 @@ Task<NodePtr> OpenContext::open_over(NodePtr bytes, std::string_view format, Nod
   co_return node;
 }
 
+NodePtr OpenContext::find_opened(const std::string& name) const {
+  return flags.nodes != nullptr ? flags.nodes->find_opened(name) : nullptr;
+}
+
 Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes, Permissions needed) {
   if (probed_file && name == "file") co_return std::exchange(probed_file, nullptr);
   Opener::Spot spot;
@@ -65,6 +71,10 @@ Task<NodePtr> OpenContext::open_child(std::string_view name, bool bytes, Permiss
   spot.options = options.take_tree(name);
   if (const auto reference = options.string(name)) {
     options.erase(name);
+    if (NodePtr known = find_opened(*reference)) {
+      if (name == "file" && filename.empty()) filename = file_name_below(*known);
+      co_return known;
+    }
     if (!reference->starts_with("json:"))
       throw Error(ErrorKind::kInvalid,
                   "Cannot find device='" + *reference + "' nor node-name='" + *reference + "'");
@@ -110,6 +120,7 @@ Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
       context.warn("Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
       co_return nullptr;
     }
+    if (NodePtr known = find_opened(*reference)) co_return known;
     throw Error(ErrorKind::kInvalid,
                 "Cannot find device='" + *reference + "' nor node-name='" + *reference + "'");
   }

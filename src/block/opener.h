@@ -23,10 +23,11 @@ class Opener {
     OpenFlags flags;
     unsigned depth = 0;
     const OpenAncestors* ancestors = nullptr;
-    Permissions permissions;      // for protocols
-    bool protocol_level = false;  // the name stands for bytes, not for an image
-    NodePtr backing;              // of the image, already open
-    NodePtr file;                 // to be put over
+    Permissions permissions;            // for protocols
+    bool protocol_level = false;        // the name stands for bytes, not for an image
+    bool writable_if_possible = false;  // auto-read-only
+    NodePtr backing;                    // of the image, already open
+    NodePtr file;                       // to be put over
   };
 
   static Task<NodePtr> open(Context& context, Spot spot);

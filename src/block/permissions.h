@@ -11,6 +11,7 @@ struct Permissions {
   static constexpr uint8_t kWrite = 1 << 1;
   static constexpr uint8_t kWriteUnchanged = 1 << 2;
   static constexpr uint8_t kResize = 1 << 3;
+  static constexpr uint8_t kAll = kConsistentRead | kWrite | kWriteUnchanged | kResize;
 
   uint8_t used = 0;
   uint8_t unshared = 0;

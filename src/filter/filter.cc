@@ -39,6 +39,13 @@ Task<void> FilterNode::do_resize(ResizeRequest request) {
   follow_length();
 }
 
+bool FilterNode::take_child(std::string_view name, Node& child) {
+  if (name != "file") return false;
+  file_ = &child;
+  follow_length();
+  return true;
+}
+
 Value options_of(const Node& node) {
   if (node.filename().starts_with("json:"))
     return Value::parse(std::string_view(node.filename()).substr(5));

@@ -25,6 +25,7 @@ class FilterNode : public Node {
   Task<void> do_resize(ResizeRequest request) override;
   // What grows by being written has grown below as well.
   void follow_length() { set_length(file_->length()); }
+  bool take_child(std::string_view name, Node& child) override;
 
  private:
   Node* file_;

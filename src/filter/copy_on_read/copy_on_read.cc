@@ -6,8 +6,10 @@
 
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "block/capabilities/child_use.h"
 #include "block/debug.h"
 #include "block/driver.h"
+#include "block/permissions.h"
 #include "filter/filter.h"
 
 namespace cairn {
@@ -20,13 +22,21 @@ const OptionSchema kCopyOnReadOptions = {
 // How much one copy carries at most.
 constexpr uint64_t kMostCopied = 1 << 20;
 
-class CopyOnReadNode : public FilterNode {
+class CopyOnReadNode : public FilterNode, public ChildUse {
  public:
+  using Capabilities = CapabilityList<ChildUse>;
   // BOTTOM: how many layers below the image are copied from; nothing: all.
   CopyOnReadNode(OpenContext& request, NodePtr file, std::optional<unsigned> bottom)
       : FilterNode(request, std::move(file)), bottom_(bottom) {}
 
+  // What is read is written as well, and reads as before.
+  bool child_use(std::string_view, uint8_t& takes, uint8_t&) const override {
+    takes |= Permissions::kWriteUnchanged;
+    return true;
+  }
+
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     while (!out.empty()) {
       const Piece piece = co_await piece_at(offset, out.size());
@@ -118,6 +128,7 @@ class CopyOnReadDriver : public Driver {
                 .title = "stores what is read from the backing file",
                 .kind = DriverKind::kFilter,
                 .abilities = {.resize = true},
+                .capabilities = CopyOnReadNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kCopyOnReadOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {

@@ -10,6 +10,7 @@
 
 #include "async/task_group.h"
 #include "base/buffer.h"
+#include "block/capabilities/disk_set.h"
 #include "block/capabilities/image_info.h"
 #include "block/context.h"
 #include "block/driver.h"
@@ -77,9 +78,9 @@ std::exception_ptr most_common(const Failures& failures) {
   return winner;
 }
 
-class QuorumNode : public Node, public ImageInfo {
+class QuorumNode : public Node, public ImageInfo, public DiskSet {
  public:
-  using Capabilities = CapabilityList<ImageInfo>;
+  using Capabilities = CapabilityList<ImageInfo, DiskSet>;
 
   QuorumNode(OpenContext& request, std::vector<NodePtr> disks, Manner manner)
       : Node(request.context, request.driver), manner_(manner) {
@@ -93,10 +94,25 @@ class QuorumNode : public Node, public ImageInfo {
     limits.max_transfer = kMostTransferred;
     set_length(disks.front()->length());
     set_unbounded(false);
-    for (size_t i = 0; i < disks.size(); ++i) {
-      disks_.push_back(disks[i].get());
-      add_child("children." + std::to_string(i), std::move(disks[i]), ChildRole::kExtent);
+    for (NodePtr& disk : disks) {
+      disks_.push_back(disk.get());
+      add_child(next_disk(), std::move(disk), ChildRole::kExtent);
     }
+  }
+
+  std::string next_disk() override {
+    if (disks_.size() > kMostChildren) throw Error(ErrorKind::kInvalid, "Too many children");
+    return "children." + std::to_string(next_++);
+  }
+  void check_fewer() const override {
+    if (disks_.size() <= manner_.threshold)
+      throw Error(ErrorKind::kInvalid,
+                  fmt::format("The number of children cannot be lower than the vote threshold {}",
+                              manner_.threshold));
+  }
+  void disks_changed() override {
+    disks_.clear();
+    for (const Child& child : children()) disks_.push_back(child.node.get());
   }
 
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
@@ -152,6 +168,12 @@ class QuorumNode : public Node, public ImageInfo {
     result.zero = zero;
     result.data = !zero;
     co_return result;
+  }
+
+  bool take_child(std::string_view name, Node& child) override {
+    for (size_t i = 0; i < children().size(); ++i)
+      if (children()[i].name == name) disks_[i] = &child;
+    return true;
   }
 
  private:
@@ -252,6 +274,7 @@ class QuorumNode : public Node, public ImageInfo {
   }
 
   Manner manner_;
+  uint64_t next_ = 0;
   std::vector<Node*> disks_;
 };
 

@@ -119,6 +119,11 @@ class RawNode : public Node,
     }
     co_return extent;
   }
+  bool take_child(std::string_view name, Node& child) override {
+    if (name != "file") return false;
+    file_ = &child;
+    return true;
+  }
   Task<void> do_resize(ResizeRequest request) override {
     if (fixed_ && !request.exact && request.length <= length()) co_return;
     if (fixed_) throw Error(ErrorKind::kInvalid, "Cannot resize fixed-size raw disks");
@@ -184,7 +189,7 @@ class RawDriver : public Driver {
       const uint64_t offset = request.options.size("offset").value_or(0);
       const auto size = request.options.size("size");
       check_window(file->length(), offset, size);
-      if (offset != 0 || size) {
+      if ((offset != 0 || size) && request.flags.nodes == nullptr) {
         Permissions permissions = request.file_permissions();
         if (!request.flags.force_share && !request.flags.metadata_only)
           permissions.unshared |= Permissions::kResize;
