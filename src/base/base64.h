@@ -10,4 +10,7 @@ namespace cairn {
 // another kind, or when the last bytes are cut off: RFC 4648 with or without the final '='.
 std::optional<std::string> decode_base64(std::string_view text);
 
+// BYTES as text, with the final '='.
+std::string encode_base64(std::string_view bytes);
+
 }  // namespace cairn

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <string>
+#include <unordered_set>
 
 #include "base/error.h"
 
@@ -107,28 +108,47 @@ class Parser {
     if (take_word("true")) return true;
     if (take_word("false")) return false;
     if (take_word("null")) return nullptr;
+    size_t end = at_;
+    while (end < text_.size() && text_[end] >= 'a' && text_[end] <= 'z') ++end;
+    if (end != at_)
+      fail(("invalid keyword '" + std::string(text_.substr(at_, end - at_)) + "'").c_str());
     fail("expecting value");
   }
 
+  // A key is looked for among a few; among many, in a set.
+  static bool seen_before(const Value::Object& members, std::unordered_set<std::string>& keys,
+                          const std::string& key) {
+    constexpr size_t kFew = 16;
+    if (members.size() == kFew)
+      for (const Value::Member& member : members) keys.insert(member.first);
+    if (members.size() >= kFew) return !keys.insert(key).second;
+    return std::any_of(members.begin(), members.end(),
+                       [&](const Value::Member& member) { return member.first == key; });
+  }
+
   Value object(unsigned depth) {
-    Value result = Value::object();
+    Value::Object members;
+    std::unordered_set<std::string> keys;
     ++at_;
     if (peek() == '}') {
       ++at_;
-      return result;
+      return members;
     }
     while (true) {
       const char quote = peek();
-      if (quote != '"' && quote != '\'') fail("key is not a string in object");
+      if (quote != '"' && quote != '\'') {
+        parse(depth + 1);  // what is no value at all is reported as that
+        fail("key is not a string in object");
+      }
       std::string key = string();
       if (peek() != ':') fail("missing : in object pair");
       ++at_;
       Value value = parse(depth + 1);
-      if (result.find(key) != nullptr) fail("duplicate key");
-      result.set(key, std::move(value));
+      if (seen_before(members, keys, key)) fail("duplicate key");
+      members.emplace_back(std::move(key), std::move(value));
       const char next = peek();
       ++at_;
-      if (next == '}') return result;
+      if (next == '}') return members;
       if (next != ',') fail("expected separator in dict");
     }
   }
@@ -154,7 +174,8 @@ class Parser {
     uint32_t value = 0;
     const auto [end, error] =
         std::from_chars(text_.data() + at_, text_.data() + at_ + 4, value, 16);
-    if (error != std::errc() || end != text_.data() + at_ + 4) fail("invalid escape");
+    if (error != std::errc() || end != text_.data() + at_ + 4)
+      fail("invalid escape sequence in string");
     at_ += 4;
     return value;
   }
@@ -223,7 +244,7 @@ class Parser {
           out.push_back(escape);
           break;
         default:
-          fail("invalid escape");
+          fail("invalid escape sequence in string");
       }
     }
   }
