@@ -149,7 +149,8 @@ void report(const Session& session, const operation::ServePlan& plan,
   if (where.kind == SocketAddress::Kind::kInet) address.host = reachable(where.host);
   Value exports = Value::array();
   for (size_t i = 0; i < titles.size(); ++i) {
-    const nbd::server::Export& shown = *server.options().exports[i];
+    const nbd::server::ExportPtr exported = server.exports()[i];
+    const nbd::server::Export& shown = *exported;
     Value one = Value::object();
     one.set("name", shown.name());
     one.set("filename", titles[i]);

@@ -11,7 +11,7 @@ namespace cairn::nbd::server {
 
 // What a client and the server agreed on before transmission.
 struct Agreement {
-  const Export* exported = nullptr;
+  ExportPtr exported;
   bool structured = false;
   bool extended = false;
   std::vector<uint32_t> contexts;  // ids, of this export
@@ -40,7 +40,8 @@ class Connection {
   std::chrono::steady_clock::time_point progress_at_ = std::chrono::steady_clock::now();
   uint64_t progress_ = 0;
   bool makes_room_ = false;
-  std::string host_;  // the peer without its port
+  ExportPtr exported_;  // that it works with; null until then
+  std::string host_;    // the peer without its port
 
   Server& server_;
   Stream stream_;

@@ -48,7 +48,7 @@ class Handshake {
   bool fixed_ = false;
   bool no_zeroes_ = false;
   Agreement agreement_;
-  const Export* contexts_of_ = nullptr;
+  ExportPtr contexts_of_;
 };
 
 Task<Bytes> Handshake::data(uint32_t length) {
@@ -101,7 +101,7 @@ Task<std::optional<Agreement>> Handshake::run() {
   const bool greeted = co_await greet();
   if (!greeted) co_return std::nullopt;
   // Enough for every export to be asked about; a client that continues for longer only chats.
-  const size_t most = 64 + 8 * server_.options().exports.size();
+  const size_t most = 64 + 8 * server_.exports().size();
   for (size_t count = 0; count < most; ++count) {
     std::array<std::byte, OptionHeader::kBytes> raw{};
     const bool some = co_await stream_.read_exact(raw);
@@ -201,7 +201,7 @@ Task<Handshake::Next> Handshake::export_name(uint32_t length) {
   if (length > kMaxString) throw Error(ErrorKind::kInvalid, "export name is too long");
   const Bytes bytes = co_await data(length);
   const std::string name(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  const Export* exported = server_.find(name);
+  const ExportPtr exported = server_.find(name);
   if (exported == nullptr || server_.stopping())
     throw Error(ErrorKind::kNotFound, "export '" + printable(name, kEchoBytes) + "' not present");
   agreement_.exported = exported;
@@ -249,7 +249,7 @@ Task<Handshake::Next> Handshake::start_tls(uint32_t length) {
 }
 
 Task<Handshake::Next> Handshake::list() {
-  for (const auto& exported : server_.options().exports) {
+  for (const auto& exported : server_.exports()) {
     Bytes entry;
     const ServerReply item{.name = exported->name(), .description = exported->description()};
     item.encode(entry);
@@ -278,7 +278,7 @@ Task<Handshake::Next> Handshake::go(OptionHeader header) {
     co_await refuse(option, OptionReply::kErrInvalid, std::move(why));
     co_return Next::kGoOn;
   }
-  const Export* exported = server_.find(request.name);
+  const ExportPtr exported = server_.find(request.name);
   if (exported == nullptr) {
     std::string told = "export '" + printable(request.name, kEchoBytes) + "' not present";
     co_await refuse(option, OptionReply::kErrUnknown, std::move(told));
@@ -351,7 +351,8 @@ Task<Handshake::Next> Handshake::meta_contexts(OptionHeader header) {
   }
   if (why.empty() && !listing && !agreement_.structured && !agreement_.extended)
     why = "request option 'set meta context' when structured reply is not negotiated";
-  const Export* exported = why.empty() ? server_.find(request.name) : nullptr;
+  ExportPtr exported;
+  if (why.empty()) exported = server_.find(request.name);
   if (why.empty() && exported == nullptr) {
     why = "export '" + printable(request.name, kEchoBytes) + "' not present";
     kind = OptionReply::kErrUnknown;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,5 +71,7 @@ class Export {
   Task<StatusExtent> state_at(uint32_t context, uint64_t offset, uint64_t max) const;
   ExportOptions options_;
 };
+
+using ExportPtr = std::shared_ptr<const Export>;
 
 }  // namespace cairn::nbd::server

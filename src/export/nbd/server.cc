@@ -47,8 +47,8 @@ Task<void> Connection::run() {
     std::optional<Agreement> agreement = co_await negotiate(server_, stream_);
     if (agreement) {
       stream_.set_deadline(kNoDeadline);
+      server_.began_work(*this, agreement->exported);
       worked = true;
-      server_.began_work(*this);
       Session session(server_, *this, stream_, std::move(*agreement));
       co_await session.run();
     }
@@ -76,7 +76,8 @@ Server::Server(Context& context, ServerOptions options)
     : context_(context),
       options_(std::move(options)),
       memory_(std::max(options_.memory, ServerMemory::kLeast)),
-      load_(context.runtime().worker_count()) {}
+      load_(context.runtime().worker_count()),
+      exports_(std::move(options_.exports)) {}
 
 Server::~Server() = default;
 
@@ -84,12 +85,40 @@ void Server::log(const std::string& line) const {
   if (options_.log) options_.log(line);
 }
 
-const Export* Server::find(std::string_view name) const {
-  for (const auto& exported : options_.exports)
-    if (exported->name() == name) return exported.get();
-  if (name.empty() && options_.first_is_default && !options_.exports.empty())
-    return options_.exports.front().get();
+ExportPtr Server::find(std::string_view name) const {
+  std::lock_guard lock(mutex_);
+  for (const auto& exported : exports_)
+    if (exported->name() == name) return exported;
+  if (name.empty() && options_.first_is_default && !exports_.empty()) return exports_.front();
   return nullptr;
+}
+
+std::vector<ExportPtr> Server::exports() const {
+  std::lock_guard lock(mutex_);
+  return exports_;
+}
+
+void Server::add(ExportPtr exported) {
+  std::lock_guard lock(mutex_);
+  exports_.push_back(std::move(exported));
+}
+
+void Server::remove(const Export& exported) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(exports_, [&](const ExportPtr& one) { return one.get() == &exported; });
+}
+
+unsigned Server::clients_of(const Export& exported) const {
+  std::lock_guard lock(mutex_);
+  return static_cast<unsigned>(
+      std::count_if(connections_.begin(), connections_.end(),
+                    [&](const Connection* one) { return one->exported_.get() == &exported; }));
+}
+
+void Server::drop_clients_of(const Export& exported) {
+  std::lock_guard lock(mutex_);
+  for (Connection* connection : connections_)
+    if (connection->exported_.get() == &exported) connection->abort();
 }
 
 ServerStatistics Server::statistics() const {
@@ -104,8 +133,11 @@ ServerStatistics Server::statistics() const {
   return sum;
 }
 
-void Server::began_work(Connection& connection) {
+void Server::began_work(Connection& connection, ExportPtr exported) {
   std::lock_guard lock(mutex_);
+  if (std::find(exports_.begin(), exports_.end(), exported) == exports_.end())
+    throw Error(ErrorKind::kNotFound, "the export was removed");
+  connection.exported_ = std::move(exported);
   std::erase(half_open_, &connection);
   ++working_;
 }
@@ -249,7 +281,7 @@ Task<void> Server::run(std::vector<Socket> listeners, CancelSource& stop) {
   co_await drain();
   co_await acceptors.join();
   co_await clients.join();
-  for (const auto& exported : options_.exports) {
+  for (const auto& exported : exports()) {
     try {
       if (exported->writable()) co_await exported->node().flush();
     } catch (...) {

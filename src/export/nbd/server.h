@@ -22,7 +22,7 @@ namespace cairn::nbd::server {
 class Connection;
 
 struct ServerOptions {
-  std::vector<std::shared_ptr<const Export>> exports;
+  std::vector<ExportPtr> exports;
   // The empty name stands for the first export also where that one has a name.
   bool first_is_default = false;
   std::shared_ptr<const TlsCredentials> tls;  // set: nothing is served in clear
@@ -61,7 +61,16 @@ class Server {
 
   ServerStatistics statistics() const;
   const ServerOptions& options() const { return options_; }
-  const Export* find(std::string_view name) const;
+  // Null when there is none.
+  ExportPtr find(std::string_view name) const;
+  std::vector<ExportPtr> exports() const;
+  // --- while it runs; from any thread ---
+  void add(ExportPtr exported);
+  // No client finds it any more; those that have it keep it.
+  void remove(const Export& exported);
+  unsigned clients_of(const Export& exported) const;
+  // Breaks off the connections of all that have it.
+  void drop_clients_of(const Export& exported);
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
   void log(const std::string& line) const;
   ServerMemory& memory() { return memory_; }
@@ -74,7 +83,7 @@ class Server {
   Task<void> accept_on(const Socket& listener, TaskGroup& clients);
   Task<void> serve_on_worker(Socket socket);
   Task<void> drain();
-  void began_work(Connection& connection);
+  void began_work(Connection& connection, ExportPtr exported);
   Task<void> wait_for_place();
   bool make_room();
   Worker& quietest_worker();
@@ -89,6 +98,7 @@ class Server {
   mutable std::mutex mutex_;
   std::set<Connection*> connections_;
   std::vector<Connection*> half_open_;  // oldest first; not those that make room
+  std::vector<ExportPtr> exports_;
   unsigned working_ = 0;
   unsigned leaving_ = 0;   // broken off to make room, and not gone yet
   ServerStatistics past_;  // of connections that have ended
