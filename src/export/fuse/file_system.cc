@@ -187,7 +187,7 @@ Task<void> FileSystem::grow_to(uint64_t length) {
 
 Task<void> FileSystem::truncate(const View& view, uint64_t length) {
   if (length == length_of(view)) co_return;
-  if (!view.whole || !options_.growable) refuse(EPERM);
+  if (!view.whole || !(options_.growable || options_.truncatable)) refuse(EPERM);
   if (length > static_cast<uint64_t>(INT64_MAX) - kSector) refuse(EFBIG);
   auto guard = co_await resizing_.lock();
   dirty_ = true;

@@ -79,9 +79,10 @@ void read_further_ahead(const std::string& mount_point) {
   ::close(fd);
 }
 
-// Takes the mount out of the tree; who has a file of it open keeps it. Blocks.
-void detach(const std::string& mount_point) {
-  if (::umount2(mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return;
+// Takes the mount out of the tree; who has a file of it open keeps it, or is CUT_OFF. Blocks.
+void detach(const std::string& mount_point, bool cut_off) {
+  const int how = MNT_DETACH | UMOUNT_NOFOLLOW | (cut_off ? MNT_FORCE : 0);
+  if (::umount2(mount_point.c_str(), how) == 0) return;
   if (errno != EPERM) throw Error::system(errno, "Could not unmount '" + mount_point + "'");
   std::string words[] = {"fusermount3", "-u", "-q", "-z", "--", mount_point};
   char* argv[7] = {};
@@ -242,7 +243,8 @@ Task<void> FuseMount::Impl::watch(CancelSource& cancel, int over,
   co_await await_ready(either.fd, POLLIN);
   if (over_) co_return;
   try {
-    co_await run_blocking([this] { detach(files_.options().mount_point); });
+    co_await run_blocking(
+        [this] { detach(files_.options().mount_point, files_.options().cut_off); });
   } catch (const Error& error) {
     if (!over_ && context_.warn) context_.warn(error.message());
     co_return;
