@@ -338,12 +338,6 @@ int run_program(int argc, char** argv) {
       };
     for (const Tool& tool : tools())
       if (tool.qemu_name == manners.tool) return run_tool(session, tool, argc, argv);
-    for (const char* later : {"qemu-storage-daemon"}) {
-      if (program == later) {
-        session.error("this version of Cairn has no such tool; it answers to cairn and qemu-img");
-        return 1;
-      }
-    }
     return run_img(session, argc, argv);
   } catch (const Error& error) {
     std::fprintf(stderr, "%s: %s\n", program.c_str(), error.what());

@@ -1,3 +1,4 @@
+#include "cli/daemon/daemon.h"
 #include "cli/io/io.h"
 #include "cli/nbd/nbd.h"
 
@@ -9,6 +10,8 @@ const std::vector<Tool>& tools() {
        "[OPTIONS] [-c COMMAND]… [FILE]", io_flags},
       {"qemu-nbd", "nbd", "serves one disk to NBD clients, with the options of qemu-nbd",
        run_qemu_nbd, "[OPTIONS] FILE | -L [OPTIONS]", nbd_flags},
+      {"qemu-storage-daemon", "daemon", "holds disks open for others, and takes commands in QMP",
+       run_daemon, "[OPTIONS]", daemon_flags},
   };
   return table;
 }

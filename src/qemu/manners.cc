@@ -3,7 +3,7 @@
 namespace cairn::qemu {
 
 Manners manners_of(std::string_view program) {
-  for (const std::string_view tool : {"qemu-io", "qemu-nbd", "qemu-img"})
+  for (const std::string_view tool : {"qemu-storage-daemon", "qemu-io", "qemu-nbd", "qemu-img"})
     if (program.find(tool) != std::string_view::npos)
       return {.tool = tool,
               .guards = false,

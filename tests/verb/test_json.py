@@ -161,7 +161,7 @@ def run(line):
 
 
 def test_every_verb_has_a_section():
-    tools = {"nbd"}
+    tools = {"nbd", "daemon"}
     assert set(PAGE) - {"convert --for help", "nbd --list"} == set(verbs()) - tools
 
 
@@ -189,7 +189,7 @@ def test_examples_and_tables(images, section):
     assert {at: set(known) for at, known in objects.items()} == seen
 
 
-@pytest.mark.parametrize("verb", sorted(set(verbs()) - {"nbd"}))
+@pytest.mark.parametrize("verb", sorted(set(verbs()) - {"nbd", "daemon"}))
 def test_what_is_neither_human_nor_json(folder, cairn, ours, verb):
     done = cairn(verb, "--output", "xml", *(["a"] if verb == "formats" else []), ok=False)
     assert (

@@ -1,0 +1,197 @@
+#include "cli/daemon/daemon.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/daemon/ids.h"
+#include "cli/nbd/background.h"
+#include "cli/signals.h"
+#include "daemon/line.h"
+
+namespace cairn::cli {
+namespace {
+
+using daemon::Daemon;
+
+// The command line: what is done in its order, and what is not.
+struct DaemonLine {
+  struct Step {
+    std::string option, argument;
+  };
+  std::vector<Step> steps;
+  bool daemonize = false;
+  std::string pid_file;
+};
+
+const char* name_of(int id) {
+  switch (id) {
+    case kDaemonBlockdev:
+      return "blockdev";
+    case kDaemonExport:
+      return "export";
+    case kDaemonNbdServer:
+      return "nbd-server";
+    case kDaemonChardev:
+      return "chardev";
+    case kDaemonMonitor:
+      return "monitor";
+    case kDaemonObject:
+      return "object";
+    default:
+      return nullptr;
+  }
+}
+
+void print_help(const Session& session) {
+  print("Usage: " + session.program + " [options]\nQEMU storage daemon\n\n" +
+        "  -h, --help             display this help and exit\n"
+        "  -V, --version          output version information and exit\n");
+  for (const Flag& flag : daemon_flags())
+    print("  --" + std::string(flag.long_name) +
+          (flag.value_name != nullptr ? " " + std::string(flag.value_name) : std::string()) +
+          "\n                         " + flag.help + "\n");
+}
+
+Arguments parse_words(const Session& session, const std::vector<Flag>& flags, int argc,
+                      char** argv) {
+  if (session.manners.whole_options) return Arguments::parse(flags, argc, argv, LongNames::kWhole);
+  try {
+    return Arguments::parse(flags, argc, argv, LongNames::kShortened);
+  } catch (const UsageError& error) {
+    constexpr std::string_view kMissing = "missing argument for option ";
+    if (!error.message.starts_with(kMissing)) throw;
+    throw UsageError{"option " + error.message.substr(kMissing.size()) + " requires an argument"};
+  }
+}
+
+// Nothing when help or the version was asked for and printed.
+std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
+  std::vector<Flag> flags = daemon_flags();
+  flags.push_back({'h', "help", nullptr, "print this help"});
+  flags.push_back({'V', "version", nullptr, "print the version"});
+  const Arguments arguments = parse_words(session, flags, argc, argv);
+  DaemonLine line;
+  for (const auto& [id, value] : arguments.given()) {
+    if (id == 'h') {
+      print_help(session);
+      return std::nullopt;
+    }
+    if (id == 'V') {
+      print(version_text(session));
+      return std::nullopt;
+    }
+    if (id == kDaemonDaemonize) line.daemonize = true;
+    if (id == kDaemonPidfile) line.pid_file = value;
+    if (const char* name = name_of(id)) line.steps.push_back({name, value});
+  }
+  if (!arguments.words().empty())
+    fail(session, arguments.words().front() + ": Unexpected argument");
+  return line;
+}
+
+// A file with the number of this process, which goes with it.
+class PidFile {
+ public:
+  explicit PidFile(const std::string& path) : path_(std::filesystem::absolute(path)) {
+    try {
+      fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+      if (fd_ < 0) throw Error::system(errno, "Could not create '" + path + "'");
+      struct flock whole {};
+      whole.l_type = F_WRLCK;
+      whole.l_whence = SEEK_SET;
+      if (::fcntl(fd_, F_SETLK, &whole) != 0) throw Error::system(errno, "Cannot lock pid file");
+      const std::string text = std::to_string(::getpid()) + "\n";
+      if (::ftruncate(fd_, 0) != 0 ||
+          ::write(fd_, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+        throw Error::system(errno, "Failed to write pid file");
+    } catch (Error& error) {
+      if (fd_ >= 0) ::close(fd_);
+      throw error.context("cannot create PID file");
+    }
+  }
+  ~PidFile() {
+    ::unlink(path_.c_str());
+    ::close(fd_);
+  }
+  PidFile(const PidFile&) = delete;
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+// Does what the options say, one after the other.
+Task<void> run_steps(Daemon& running, const DaemonLine& line) {
+  for (const auto& [option, argument] : line.steps) {
+    if (running.stop().requested()) co_return;
+    try {
+      co_await daemon::run_option(running, option, argument);
+    } catch (Error& error) {
+      throw error.context("--" + option + " " + argument);
+    }
+  }
+}
+
+Task<void> run_prepared(Session& session, DaemonLine line, Background& background) {
+  daemon::DaemonOptions options;
+  if (!line.daemonize) options.streams = {.input = STDIN_FILENO, .output = STDOUT_FILENO};
+  options.show = [](std::string_view text) {
+    std::printf("%.*s\n", static_cast<int>(text.size()), text.data());
+    std::fflush(stdout);
+  };
+  options.overdue = [&session] {
+    session.error("something does not end: the daemon ends without it");
+    ::_exit(1);
+  };
+  Daemon running(session.context, session.cancel, options);
+  co_await finally(
+      [&]() -> Task<void> {
+        co_await run_steps(running, line);
+        std::optional<PidFile> pid_file;
+        if (!line.pid_file.empty()) pid_file.emplace(line.pid_file);
+        if (line.daemonize && ::chdir("/") != 0)
+          throw Error::system(errno, "Could not chdir to root directory");
+        background.ready(false);
+        co_await running.run();
+      },
+      [&] { return running.shut_down(); });
+}
+
+// Help on what an option takes; true when it was asked for and printed.
+bool print_option_help(const DaemonLine& line) {
+  for (const auto& [option, argument] : line.steps) {
+    if (option == "object" && argument.find("help") != std::string::npos &&
+        !argument.starts_with("{") && print_object_help(argument))
+      return true;
+    if (option == "chardev" && (argument == "help" || argument == "?")) {
+      print(daemon::chardev_help());
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+int run_daemon(Session& session, int argc, char** argv) {
+  std::optional<DaemonLine> line = parse_line(session, argc, argv);
+  if (!line || print_option_help(*line)) {
+    finish_output();
+    return 0;
+  }
+  // Before anything has a thread: what the child has not, nobody else has.
+  Background background;
+  if (line->daemonize && background.begin() == Background::Role::kParent) return background.wait();
+  take_time_to_end();
+  const operation::DisksOutliveServer unhurried(session.context);
+  Worker& worker = session.context.runtime().worker(0);
+  run(session, run_on(worker, run_prepared(session, std::move(*line), background)));
+  return 0;
+}
+
+}  // namespace cairn::cli

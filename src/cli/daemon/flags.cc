@@ -1,0 +1,20 @@
+#include "cli/daemon/daemon.h"
+#include "cli/daemon/ids.h"
+
+namespace cairn::cli {
+
+std::vector<Flag> daemon_flags() {
+  return {
+      {kDaemonBlockdev, "blockdev", "DRIVER,node-name=NAME,…", "open a node of the block layer"},
+      {kDaemonExport, "export", "TYPE,id=ID,node-name=NAME,…", "export a node"},
+      {kDaemonNbdServer, "nbd-server", "addr.type=TYPE,…", "start the NBD server"},
+      {kDaemonChardev, "chardev", "BACKEND,id=ID,…", "a character device, such as a socket"},
+      {kDaemonMonitor, "monitor", "CHARDEV[,pretty=on]", "serve QMP on this character device"},
+      {kDaemonObject, "object", "TYPE,id=ID,…", "an object, such as a secret"},
+      {kDaemonDaemonize, "daemonize", nullptr, "continue in the background once all is set up"},
+      {kDaemonPidfile, "pidfile", "PATH", "write the process ID to this file"},
+      {'T', "trace", "PATTERN", "accepted for compatibility"},
+  };
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "cli/session.h"
+
+namespace cairn::cli {
+
+enum DaemonId : int {
+  kDaemonBlockdev = kFirstOwn + 100,
+  kDaemonExport,
+  kDaemonNbdServer,
+  kDaemonChardev,
+  kDaemonMonitor,
+  kDaemonObject,
+  kDaemonDaemonize,
+  kDaemonPidfile,
+};
+
+}  // namespace cairn::cli

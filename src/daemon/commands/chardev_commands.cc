@@ -1,0 +1,93 @@
+#include "base/base64.h"
+#include "base/error.h"
+#include "daemon/chardev_types.h"
+#include "daemon/commands/commands.h"
+#include "daemon/daemon.h"
+
+namespace cairn::daemon {
+namespace {
+
+Task<Value> query_chardev(Daemon& daemon, Value) {
+  Value list = Value::array();
+  for (const auto& device : daemon.chardevs().all()) {
+    Value one = Value::object();
+    one.set("label", device->id());
+    one.set("filename", device->filename());
+    one.set("frontend-open", device->used());
+    list.push_back(std::move(one));
+  }
+  co_return list;
+}
+
+Task<Value> query_chardev_backends(Daemon&, Value) {
+  Value list = Value::array();
+  for (const std::string_view name : chardev_backends()) {
+    Value one = Value::object();
+    one.set("name", name);
+    list.push_back(std::move(one));
+  }
+  co_return list;
+}
+
+Task<Value> chardev_add(Daemon& daemon, Value arguments) {
+  Value backend = *arguments.find("backend");
+  co_await daemon.chardevs().add(text_of(arguments, "id"), std::move(backend), daemon.stop());
+  co_return Value::object();
+}
+
+Task<Value> chardev_remove(Daemon& daemon, Value arguments) {
+  daemon.chardevs().remove(text_of(arguments, "id"));
+  co_return Value::object();
+}
+
+Task<Value> chardev_send_break(Daemon& daemon, Value arguments) {
+  const std::string id = text_of(arguments, "id");
+  if (daemon.chardevs().find(id) == nullptr) invalid("Chardev '" + id + "' not found");
+  co_return Value::object();
+}
+
+Ringbuf& ringbuf(Daemon& daemon, const Value& arguments) {
+  const std::string id = text_of(arguments, "device");
+  Chardev* device = daemon.chardevs().find(id);
+  if (device == nullptr) invalid("Device '" + id + "' not found");
+  auto* buffer = dynamic_cast<Ringbuf*>(device);
+  if (buffer == nullptr) invalid(id + " is not a ringbuf device");
+  return *buffer;
+}
+
+Task<Value> ringbuf_write(Daemon& daemon, Value arguments) {
+  Ringbuf& buffer = ringbuf(daemon, arguments);
+  std::string data = text_of(arguments, "data");
+  if (text_of(arguments, "format") == "base64") {
+    const auto bytes = decode_base64(data);
+    if (!bytes) invalid("Data is not valid base64");
+    data = *bytes;
+  }
+  buffer.write(data);
+  co_return Value::object();
+}
+
+Task<Value> ringbuf_read(Daemon& daemon, Value arguments) {
+  Ringbuf& buffer = ringbuf(daemon, arguments);
+  const int64_t size = number_of(arguments, "size", 0);
+  if (size <= 0) invalid("size must be greater than zero");
+  const std::string data = buffer.take(static_cast<size_t>(size));
+  if (text_of(arguments, "format") == "base64") co_return encode_base64(data);
+  co_return data;
+}
+
+constexpr Command kChardevCommands[] = {
+    {"query-chardev", query_chardev},
+    {"query-chardev-backends", query_chardev_backends},
+    {"chardev-add", chardev_add},
+    {"chardev-remove", chardev_remove},
+    {"chardev-send-break", chardev_send_break},
+    {"ringbuf-read", ringbuf_read},
+    {"ringbuf-write", ringbuf_write},
+};
+
+}  // namespace
+
+std::span<const Command> chardev_commands() { return kChardevCommands; }
+
+}  // namespace cairn::daemon

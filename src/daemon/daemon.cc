@@ -1,0 +1,96 @@
+#include "daemon/daemon.h"
+
+#include <poll.h>
+
+#include <chrono>
+
+#include "daemon/commands/commands.h"
+#include "daemon/monitor.h"
+#include "daemon/qmp_error.h"
+
+namespace cairn::daemon {
+namespace {
+
+using namespace std::chrono_literals;
+
+// What the end may take before it is reported as overdue.
+constexpr auto kEndTime = 10s;
+
+Value timestamp() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+  Value stamp = Value::object();
+  stamp.set("seconds", static_cast<int64_t>(micros / 1'000'000));
+  stamp.set("microseconds", static_cast<int64_t>(micros % 1'000'000));
+  return stamp;
+}
+
+}  // namespace
+
+Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
+    : context_(context), stop_(stop), options_(std::move(options)), chardevs_(options_.streams) {}
+
+Daemon::~Daemon() = default;
+
+bool Daemon::knows(std::string_view name) { return find_command(name) != nullptr; }
+
+Task<Value> Daemon::execute(std::string name, Value arguments, Form form) {
+  const Command* command = find_command(name);
+  if (command == nullptr) throw QmpError::not_found("The command " + name + " has not been found");
+  const std::string_view type = Schema::get().find_command(name)->argument;
+  Value checked = checked_value(type, std::move(arguments), form);
+  const auto turn = co_await turn_.lock();
+  if (ending_) throw Error(ErrorKind::kCancelled, "The daemon is ending");
+  Value result = co_await command->run(*this, std::move(checked));
+  co_return result;
+}
+
+void Daemon::emit(std::string_view event, Value data) {
+  Value message = Value::object();
+  message.set("timestamp", timestamp());
+  message.set("event", event);
+  message.set("data", std::move(data));
+  std::lock_guard lock(mutex_);
+  for (const auto& monitor : monitors_) monitor->send_event(message);
+}
+
+void Daemon::add_monitor(const std::string& chardev, bool pretty) {
+  Chardev* device = chardevs_.find(chardev);
+  if (device == nullptr) invalid("chardev \"" + chardev + "\" not found");
+  if (device->used()) invalid("chardev '" + chardev + "' is already in use");
+  device->set_used(true);
+  Monitor* monitor = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    monitors_.push_back(std::make_unique<Monitor>(*this, *device, pretty));
+    monitor = monitors_.back().get();
+  }
+  serving_.spawn(monitor->run());
+}
+
+Task<void> Daemon::run() { co_await await_ready(stop_.descriptor(), POLLIN); }
+
+Task<void> Daemon::watch(Nap& nap) {
+  co_await nap.sleep_for(kEndTime);
+  if (!nap.woken()) options_.overdue();
+}
+
+Task<void> Daemon::close_all() {
+  const auto turn = co_await turn_.lock();
+  ending_ = true;
+}
+
+Task<void> Daemon::shut_down() {
+  Nap nap;
+  TaskGroup watching;
+  watching.spawn(watch(nap));
+  co_await close_all();
+  for (const auto& say : last_words_) say();
+  for (const auto& monitor : monitors_) monitor->stop();
+  chardevs_.close_all();
+  co_await serving_.join();
+  co_await nap.wake();
+  co_await watching.join();
+}
+
+}  // namespace cairn::daemon

@@ -1,0 +1,80 @@
+// src/daemon: a running block layer that is spoken to in QMP, the language of qemu-storage-daemon.
+// It translates: nodes are in src/block/graph, jobs in src/job/live, exports in src/export; what a
+// command may be given is in schema/, what it does in commands/. Includes everything below, knows
+// no command line.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "async/async.h"
+#include "base/value.h"
+#include "block/context.h"
+#include "daemon/chardev.h"
+#include "daemon/schema/schema.h"
+
+namespace cairn::daemon {
+
+class Monitor;
+
+struct DaemonOptions {
+  StandardStreams streams;
+  // A line for the program's standard output, without its end.
+  std::function<void(std::string_view)> show = [](std::string_view) {};
+  // The end takes too long: something that cannot be ended is waited for.
+  std::function<void()> overdue = [] {};
+};
+
+// Everything that belongs to one running daemon. It lives on one worker, on which all commands run,
+// one at a time; emit() is for any thread.
+class Daemon {
+ public:
+  // On that worker. A request to STOP ends the daemon.
+  Daemon(Context& context, CancelSource& stop, DaemonOptions options);
+  ~Daemon();
+  Daemon(const Daemon&) = delete;
+
+  Context& context() const { return context_; }
+  const DaemonOptions& options() const { return options_; }
+  Chardevs& chardevs() { return chardevs_; }
+  CancelSource& stop() { return stop_; }
+
+  // True when there is a command NAME.
+  static bool knows(std::string_view name);
+  // Runs the command NAME with ARGUMENTS, which are in FORM and are checked first. Throws QmpError
+  // when there is no such command, and what the command throws.
+  Task<Value> execute(std::string name, Value arguments, Form form);
+  // Sends an event to all clients that have negotiated. From any thread.
+  void emit(std::string_view event, Value data);
+
+  // Serves the clients of the chardev of that id from now on. Throws kInvalid.
+  void add_monitor(const std::string& chardev, bool pretty);
+  // SAY is called when everything but the monitors has ended.
+  void add_last_word(std::function<void()> say) { last_words_.push_back(std::move(say)); }
+
+  // Waits until the end is asked for.
+  Task<void> run();
+  // Ends everything: exports, jobs, nodes, and at last the monitors, whose clients get what was to
+  // be said. Once, before the daemon goes. Throws nothing.
+  Task<void> shut_down();
+
+ private:
+  Task<void> watch(Nap& nap);
+  Task<void> close_all();
+  Context& context_;
+  CancelSource& stop_;
+  DaemonOptions options_;
+  Mutex turn_;  // commands run one at a time
+  bool ending_ = false;
+  Chardevs chardevs_;
+  std::mutex mutex_;  // of the list below, and of the order of what is sent
+  std::vector<std::unique_ptr<Monitor>> monitors_;
+  std::vector<std::function<void()>> last_words_;
+  TaskGroup serving_;
+};
+
+}  // namespace cairn::daemon

@@ -1,0 +1,102 @@
+#include "daemon/line.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "daemon/keyval.h"
+
+namespace cairn::daemon {
+namespace {
+
+struct Option {
+  std::string_view name, implied_key, command;
+};
+// Options that are commands.
+constexpr Option kLineOptions[] = {
+    {"blockdev", "driver", "blockdev-add"},
+    {"export", "type", "block-export-add"},
+    {"nbd-server", "", "nbd-server-start"},
+    {"object", "qom-type", "object-add"},
+};
+
+Keyval parsed(const std::string& argument, std::string_view implied_key) {
+  Keyval keyval = parse_keyval(argument, implied_key);
+  if (keyval.help) invalid("Help is not available for this option");
+  if (!keyval.value.is_object()) invalid("Parameters must be given as an object");
+  return keyval;
+}
+
+void monitor(Daemon& daemon, const std::string& argument) {
+  const Keyval keyval = parsed(argument, "chardev");
+  const Form form = keyval.json ? Form::kJson : Form::kKeyval;
+  std::string chardev;
+  bool pretty = false;
+  for (const auto& [name, value] : *keyval.value.get_if<Value::Object>()) {
+    if (name == "chardev") {
+      chardev = value.scalar_text();
+    } else if (name == "pretty") {
+      pretty = *checked_value("bool", value, form, name).get_if<bool>();
+    } else if (name == "mode") {
+      if (value.scalar_text() == "readline") invalid("Only QMP is supported");
+      if (value.scalar_text() != "control")
+        invalid("Parameter 'mode' does not accept value '" + value.scalar_text() + "'");
+    } else if (name != "id") {
+      invalid("Parameter '" + name + "' is unexpected");
+    }
+  }
+  if (keyval.value.find("chardev") == nullptr) invalid("Parameter 'chardev' is missing");
+  daemon.add_monitor(chardev, pretty);
+}
+
+// The option has the address in one piece, the command has its details below "data".
+Value legacy_server(Value arguments, Form form) {
+  Value* address = nullptr;
+  for (Value::Member& member : *arguments.get_if<Value::Object>())
+    if (member.first == "addr") address = &member.second;
+  if (address == nullptr) invalid("Parameter 'addr' is missing");
+  const Value checked = checked_value("SocketAddress", *address, form, "addr");
+  Value data = Value::object();
+  for (const auto& [name, value] : *checked.get_if<Value::Object>())
+    if (name != "type") data.set(name, value);
+  Value legacy = Value::object();
+  legacy.set("type", *checked.find("type"));
+  legacy.set("data", std::move(data));
+  *address = std::move(legacy);
+  return arguments;
+}
+
+}  // namespace
+
+std::string chardev_help() {
+  std::string text = "Available chardev backend types: \n";
+  for (const std::string_view name : chardev_backends()) text += "  " + std::string(name) + "\n";
+  return text;
+}
+
+Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
+  if (name == "monitor") {
+    monitor(daemon, argument);
+    co_return;
+  }
+  Value arguments;
+  Form form = Form::kKeyval;
+  std::string command;
+  if (name == "chardev") {
+    ChardevLine line = parse_chardev(argument);
+    arguments = Value::object();
+    arguments.set("id", line.id);
+    arguments.set("backend", std::move(line.backend));
+    command = "chardev-add";
+  } else {
+    const auto option = std::find_if(std::begin(kLineOptions), std::end(kLineOptions),
+                                     [&](const Option& one) { return one.name == name; });
+    Keyval keyval = parsed(argument, option->implied_key);
+    form = keyval.json ? Form::kJson : Form::kKeyval;
+    arguments = std::move(keyval.value);
+    if (name == "nbd-server") arguments = legacy_server(std::move(arguments), form);
+    command = option->command;
+  }
+  co_await daemon.execute(command, std::move(arguments), form);
+}
+
+}  // namespace cairn::daemon
