@@ -344,7 +344,7 @@ DirtyBitmapPtr DirtyBitmaps::get(std::string_view name) const {
 
 void DirtyBitmaps::add(DirtyBitmapPtr bitmap) {
   std::unique_lock lock(mutex_);
-  if (!by_name_.emplace(bitmap->name(), bitmap).second)
+  if (!bitmap->name().empty() && !by_name_.emplace(bitmap->name(), bitmap).second)
     throw Error(ErrorKind::kExists, "Bitmap already exists: " + bitmap->name());
   bitmaps_.push_back(std::move(bitmap));
   recount();
@@ -410,6 +410,13 @@ void DirtyBitmaps::mark_written(uint64_t offset, uint64_t length) {
     recount();
   }
   if (fired) fired(end - set);
+}
+
+void DirtyBitmaps::forget(const DirtyBitmapPtr& bitmap) {
+  std::unique_lock lock(mutex_);
+  if (!bitmap->name().empty()) by_name_.erase(bitmap->name());
+  std::erase(bitmaps_, bitmap);
+  recount();
 }
 
 void DirtyBitmaps::check_resize(uint64_t length) const {

@@ -154,13 +154,15 @@ class DirtyBitmaps {
   DirtyBitmapPtr get(std::string_view name) const;
   // True when requests need not say what they change.
   bool empty() const { return count_.load(std::memory_order_relaxed) == 0; }
-  // Throws kExists when the name is taken.
+  // Throws kExists when the name is taken. Those without a name are a job's own.
   void add(DirtyBitmapPtr bitmap);
   // Throws kNotFound, or kInvalid when somebody has it.
   void remove(std::string_view name);
   // Takes those of OTHER, the same disk as it was opened before, in the place of what was loaded
   // under their names: their users keep them.
   void adopt(const DirtyBitmaps& other);
+  // Takes out one that was added, whatever its state.
+  void forget(const DirtyBitmapPtr& bitmap);
   // Throws when a bitmap cannot follow its disk to this length.
   void check_resize(uint64_t length) const;
 

@@ -83,6 +83,7 @@ void Graph::opened(NodePtr node, Options options, const OpenFlags& flags) {
 void Graph::adopt(NodePtr node, const std::string& name) {
   if (!name.empty()) check_new_name(name);
   node->node_name_ = name.empty() ? context_.next_node_name() : name;
+  node->discard_unmap_ = true;  // it passes everything on
   OpenFlags flags;
   flags.writable = !node->read_only();
   flags.nodes = this;
