@@ -139,6 +139,11 @@ struct ThrottleGroup::Enqueue {
     {
       const std::lock_guard lock(group.mutex_);
       Lane& lane = group.lanes_[write];
+      if (group.hurried_.contains(member)) {
+        group.leak(std::chrono::steady_clock::now());
+        group.count(write, bytes);
+        return false;
+      }
       if (lane.members.empty() && !lane.dispatched) {
         group.leak(std::chrono::steady_clock::now());
         if (group.wait_seconds(write) <= 0) {
@@ -194,6 +199,28 @@ Task<void> ThrottleGroup::dispatch(std::shared_ptr<ThrottleGroup> self, bool wri
     // Limits may change meanwhile: never asleep for long.
     wait = std::min(wait, 0.5);
     co_await sleep_for(std::chrono::nanoseconds(static_cast<int64_t>(wait * 1e9) + 1000));
+  }
+}
+
+void ThrottleGroup::hurry(const void* member, bool on) {
+  const std::lock_guard lock(mutex_);
+  if (!on) {
+    const auto found = hurried_.find(member);
+    if (found != hurried_.end() && --found->second == 0) hurried_.erase(found);
+    return;
+  }
+  ++hurried_[member];
+  leak(std::chrono::steady_clock::now());
+  for (const bool write : {false, true}) {
+    Lane& lane = lanes_[write];
+    const auto mine = std::find_if(lane.members.begin(), lane.members.end(),
+                                   [&](const Member& one) { return one.id == member; });
+    if (mine == lane.members.end()) continue;
+    for (const Waiting& next : mine->queue) {
+      count(write, next.bytes);
+      next.worker->post(next.handle);
+    }
+    lane.members.erase(mine);
   }
 }
 

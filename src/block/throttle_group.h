@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -47,6 +48,9 @@ class ThrottleGroup : public Object, public std::enable_shared_from_this<Throttl
   // apart. The group must outlive the wait.
   Task<void> admit(const void* member, bool write, uint64_t bytes);
 
+  // With ON the requests of MEMBER count, but do not wait, until the call without it. Calls nest.
+  void hurry(const void* member, bool on);
+
  private:
   using Time = std::chrono::steady_clock::time_point;
   struct Bucket {
@@ -82,6 +86,7 @@ class ThrottleGroup : public Object, public std::enable_shared_from_this<Throttl
   Bucket buckets_[ThrottleLimits::kKinds];
   Time leaked_;
   Lane lanes_[2];
+  std::map<const void*, unsigned> hurried_;  // how often
 };
 
 // The kind of object that is one.

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "block/capabilities/delaying.h"
 #include "block/capabilities/disk_set.h"
 #include "block/context.h"
 #include "block/graph/graph.h"
@@ -16,11 +17,27 @@ std::vector<RootPtr> Graph::roots_above(const std::vector<NodePtr>& nodes) const
   return result;
 }
 
+namespace {
+
+void hurry_tree(Node& node, bool on) {
+  if (auto* delaying = node.as<Delaying>()) delaying->hurry(on);
+  for (const Child& child : node.children()) hurry_tree(*child.node, on);
+}
+
+}  // namespace
+
+void Graph::hurry(bool on) const {
+  for (const GraphNode& one : nodes_)
+    if (auto* delaying = one.node->as<Delaying>()) delaying->hurry(on);
+}
+
 // Owners first: what a request waits for may be theirs, and could not end later on.
 Task<void> Graph::hold(std::vector<RootPtr> roots) {
   for (const RootPtr& root : roots)
     if (root->use().owner != nullptr) co_await root->use().owner->rest();
+  for (const RootPtr& root : roots) hurry_tree(*root->node(), true);
   for (const RootPtr& root : roots) co_await root->pause();
+  for (const RootPtr& root : roots) hurry_tree(*root->node(), false);
 }
 
 void Graph::let_go(const std::vector<RootPtr>& roots) {

@@ -17,10 +17,10 @@ namespace {
 
 Value permission_list(uint8_t permissions) {
   const std::pair<uint8_t, const char*> words[] = {
-      {Permissions::kConsistentRead, "consistent-read"},
-      {Permissions::kWrite, "write"},
+      {Permissions::kResize, "resize"},
       {Permissions::kWriteUnchanged, "write-unchanged"},
-      {Permissions::kResize, "resize"}};
+      {Permissions::kWrite, "write"},
+      {Permissions::kConsistentRead, "consistent-read"}};
   Value list = Value::array();
   for (const auto& [bit, word] : words)
     if (permissions & bit) list.push_back(word);
@@ -107,7 +107,8 @@ Task<void> change_backing_name(Graph& graph, std::string device, std::string ima
     below = at == node.get();
   if (!below)
     throw Error(ErrorKind::kInvalid, "'" + device + "' and image file are not in the same chain");
-  graph.check_free(*top);
+  graph.check_no_job(*top);
+  graph.check_no_job(*node);
   const bool writable = !node->read_only();
   node = co_await reopen_as(graph, node, true);
   const std::string format(node->backing()->driver().name());
@@ -157,11 +158,14 @@ Task<void> change_disks(Graph& graph, std::string parent_name, std::string child
 Value describe_graph(const Graph& graph) {
   GraphDescription description;
   std::vector<NodePtr> nodes = graph.nodes();
-  for (const RootPtr& root : graph.roots())
-    static_cast<void>(description.id_of({.root = root.get()}));
+  const std::vector<GraphEdge> edges = graph_edges(nodes, graph.roots());
   for (const NodePtr& node : nodes)
     static_cast<void>(description.id_of(node.get(), "block-driver", node->node_name()));
-  for (const GraphEdge& edge : graph_edges(nodes, graph.roots())) description.add(edge);
+  for (const NodePtr& node : nodes)
+    for (const GraphEdge& edge : edges)
+      if (edge.parent == node.get()) description.add(edge);
+  for (const GraphEdge& edge : edges)
+    if (edge.root != nullptr) description.add(edge);
   return description.take();
 }
 

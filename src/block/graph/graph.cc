@@ -252,6 +252,14 @@ void Graph::check_free(const Node& node) const {
                   "Node '" + node.node_name() + "' is busy: " + root->use().blocks);
 }
 
+void Graph::check_no_job(const Node& node) const {
+  check_free(node);
+  for (const RootPtr& root : users(node))
+    if (!root->use().job.empty())
+      throw Error(ErrorKind::kLocked,
+                  "Node '" + node.node_name() + "' is busy: it is in use by " + root->use().user);
+}
+
 void Graph::check_no_overlay(const Node& node) const {
   for (const Node* parent : parents(node))
     if (parent->backing() == &node)

@@ -77,6 +77,8 @@ class Graph : private OpenedNodes {
 
   // Throws "Node 'N' is busy: …" where a user keeps commands from changing NODE.
   void check_free(const Node& node) const;
+  // The same where a job works on NODE, whatever else it lets commands do.
+  void check_no_job(const Node& node) const;
   // The same where NODE is the backing file of another one.
   void check_no_overlay(const Node& node) const;
   // Names of the nodes that have NODE as a child, oldest first.
@@ -93,6 +95,8 @@ class Graph : private OpenedNodes {
   // Throws "Cannot change frozen 'backing' link from 'A' to 'B'" where a job relies on the link.
   void check_link(const Node& overlay);
 
+  // With ON no request waits in a node that delays them on purpose, until the call without it.
+  void hurry(bool on) const;
   // Does WORK while no request is in any of NODES, nor comes into them.
   template <GivesNothing Work>
   Task<void> drained(std::vector<NodePtr> nodes, Work work) {

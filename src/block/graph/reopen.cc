@@ -117,6 +117,7 @@ void Reopener::add(Options options) {
   Item& item = item_of(node);
   take_children(item, options);
   check_fixed(*node, item.before.options, options);
+  by_command_ = true;
   const bool writable = options.boolean("read-only") != true;
   item.after.options = std::move(options);
   set_writable(item, writable);
@@ -166,6 +167,8 @@ void Reopener::check_writers() const {
 Task<void> Reopener::run() {
   add_parents();
   check_writers();
+  if (by_command_)
+    for (const Item& item : items_) graph_.check_no_job(*item.node);
   sort_items();
   std::vector<NodePtr> nodes;
   for (const Item& item : items_) nodes.push_back(item.node);

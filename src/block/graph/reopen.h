@@ -17,7 +17,8 @@ class Reopener {
   explicit Reopener(Graph& graph) : graph_(graph) {}
 
   // The whole options of a node, node-name among them, as blockdev-reopen takes them: what is left
-  // out gets its default, children that are left out stay. Throws in QEMU's words.
+  // out gets its default, children that are left out stay. Throws in QEMU's words, and where a job
+  // works on the node.
   void add(Options options);
   // As it is, but read-only or not, and so for the files that are its alone.
   void add(const NodePtr& node, bool writable);
@@ -54,6 +55,7 @@ class Reopener {
   void settle(const std::vector<NodePtr>& old);
 
   Graph& graph_;
+  bool by_command_ = false;
   std::vector<Item> items_;  // in run(): those above others first
 };
 

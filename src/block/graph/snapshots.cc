@@ -13,6 +13,9 @@
 namespace cairn {
 namespace {
 
+// Jobs work on the nodes that they were given.
+bool is_no_job(const Root& root) { return root.use().job.empty(); }
+
 // Puts an overlay over a node, and takes it away again.
 class SnapshotAction : public GraphAction {
  public:
@@ -35,10 +38,13 @@ class SnapshotAction : public GraphAction {
       throw Error(ErrorKind::kLocked, "The overlay is already in use");
     co_await put_over(node, overlay);
   }
-  // The layer below is done with.
+  // The layer below is done with, unless a job still has it.
   Task<void> commit() override {
+    const NodePtr node = graph_.get(node_name_);
+    const std::vector<RootPtr> jobs = graph_.users(*node);
+    if (!jobs.empty()) co_return;
     try {
-      static_cast<void>(co_await reopen_as(graph_, graph_.get(node_name_), false));
+      static_cast<void>(co_await reopen_as(graph_, node, false));
     } catch (const Error& error) {
       graph_.context().warn("node '" + node_name_ + "' stays writable: " + error.message());
     }
@@ -47,7 +53,7 @@ class SnapshotAction : public GraphAction {
     const NodePtr node = graph_.get(node_name_);
     const NodePtr overlay = graph_.get(overlay_name_);
     try {
-      co_await graph_.replace(overlay, node);
+      co_await graph_.replace(overlay, node, is_no_job);
       co_await graph_.set_backing(overlay, nullptr);
     } catch (const Error& error) {
       graph_.context().warn("a snapshot could not be taken back: " + error.message());
@@ -63,7 +69,7 @@ class SnapshotAction : public GraphAction {
   }
   Task<void> put_over(NodePtr node, NodePtr overlay) {
     co_await graph_.set_backing(overlay, node);
-    co_await on_failure([&] { return graph_.replace(node, overlay); },
+    co_await on_failure([&] { return graph_.replace(node, overlay, is_no_job); },
                         [&] { return graph_.set_backing(overlay, nullptr); });
   }
 

@@ -1,6 +1,7 @@
 // Delays requests so that the nodes of one throttle group together keep to its limits (block/
 // throttle_group.h).
 
+#include "block/capabilities/delaying.h"
 #include "block/driver.h"
 #include "block/object_types.h"
 #include "block/throttle_group.h"
@@ -13,12 +14,16 @@ const OptionSchema kThrottleOptions = {
     {"throttle-group", OptionType::kString, "", "id of the group whose limits apply"},
 };
 
-class ThrottleNode : public FilterNode {
+class ThrottleNode : public FilterNode, public Delaying {
  public:
+  using Capabilities = CapabilityList<Delaying>;
   ThrottleNode(OpenContext& request, NodePtr file, std::shared_ptr<ThrottleGroup> group)
       : FilterNode(request, std::move(file)), group_(std::move(group)) {}
 
+  void hurry(bool on) override { group_->hurry(this, on); }
+
  protected:
+  void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
     co_await group_->admit(this, false, out.size());
     co_await FilterNode::do_read(offset, out);
@@ -47,6 +52,7 @@ class ThrottleDriver : public Driver {
                 .title = "keeps requests to a rate",
                 .kind = DriverKind::kFilter,
                 .abilities = {.resize = true},
+                .capabilities = ThrottleNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kThrottleOptions}) {}
   Task<NodePtr> open(OpenContext& request) const override {

@@ -172,5 +172,29 @@ TEST_F(GraphTest, NoRequestIsLostWhileUsersMove) {
   EXPECT_GT(moves, 1u);
 }
 
+TEST_F(GraphTest, AChangeDoesNotWaitForAThrottle) {
+  Options limits;
+  limits.set("id", "slow");
+  limits.set("limits.iops-total", "1");
+  world_.context.add_object("throttle-group", std::move(limits));
+  add_raw("a");
+  add_raw("b");
+  const NodePtr slow = add("driver=throttle,node-name=slow,throttle-group=slow,file=a");
+  const RootPtr user = attach(slow, kRead);
+  const auto all = [&]() -> Task<void> {
+    std::vector<std::vector<std::byte>> buffers(1000, std::vector<std::byte>(512));
+    TaskGroup group;
+    for (std::vector<std::byte>& buffer : buffers)
+      group.spawn_on(world_.context.runtime().worker(0), user->read(0, buffer));
+    co_await graph_.replace(graph_.get("a"), graph_.get("b"));
+    // What came too late would wait for minutes.
+    graph_.hurry(true);
+    co_await group.join();
+    graph_.hurry(false);
+  };
+  world_.run(all());
+  EXPECT_EQ(slow->file(), graph_.get("b").get());
+}
+
 }  // namespace
 }  // namespace cairn
