@@ -355,12 +355,13 @@ void DirtyBitmaps::adopt(const DirtyBitmaps& other) {
   std::unique_lock lock(mutex_);
   std::map<std::string_view, DirtyBitmapPtr> by_name;
   for (const DirtyBitmapPtr& bitmap : all) {
+    if (bitmap->name().empty()) continue;
     const auto loaded = by_name_.find(bitmap->name());
     if (loaded != by_name_.end()) bitmap->set_read_only(loaded->second->read_only());
     by_name.emplace(bitmap->name(), bitmap);
   }
   for (const DirtyBitmapPtr& bitmap : bitmaps_)
-    if (by_name.emplace(bitmap->name(), bitmap).second) all.push_back(bitmap);
+    if (bitmap->name().empty() || by_name.emplace(bitmap->name(), bitmap).second) all.push_back(bitmap);
   bitmaps_ = std::move(all);
   by_name_ = std::move(by_name);
   if (const uint64_t watched = other.threshold()) {
