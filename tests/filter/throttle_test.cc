@@ -1,6 +1,7 @@
 #include <chrono>
 
 #include "async/task_group.h"
+#include "block/object_types.h"
 #include "block/throttle_group.h"
 #include "support.h"
 
@@ -106,6 +107,63 @@ TEST(ThrottleGroup, MembersTakeTurns) {
   std::string order;
   world.run(queue_up(group.get(), &order));
   EXPECT_EQ(order, "xabababaaa");
+}
+
+Task<void> flushes_and_discards(Node* node, unsigned count, unsigned* done) {
+  for (unsigned i = 0; i < count; ++i) {
+    co_await node->discard(0, 65536);
+    co_await node->flush();
+    ++*done;
+  }
+}
+
+Task<NodePtr> open_throttled(Context* context, std::string more) {
+  OpenRequest request;
+  request.image_opts = true;
+  request.flags.writable = true;
+  request.options = Options::parse_list("driver=throttle,throttle-group=g,discard=unmap" + more +
+                                        ",file.driver=null-co,file.size=1M");
+  NodePtr node = co_await open_node(*context, std::move(request));
+  co_return node;
+}
+
+// A group of one request a second, whose bucket is full.
+Task<unsigned> after_the_bucket_is_full(Context* context, std::string policy) {
+  Options properties = Options::parse_list("id=g,x-iops-total=1" + policy);
+  context->add_object("throttle-group", std::move(properties));
+  NodePtr node = co_await open_throttled(context, ",weight=7");
+  const std::vector<std::byte> bytes(512);
+  co_await node->write(0, bytes);
+  unsigned done = 0;
+  TaskGroup tasks;
+  tasks.spawn(flushes_and_discards(node.get(), 20, &done));
+  const unsigned at_once = done;
+  find_throttle_group(*context, "g")->set_limits({});
+  co_await tasks.join();
+  co_await node->close();
+  co_return at_once;
+}
+
+TEST(ThrottleNode, DiscardsAndFlushesCountWhereTheGroupSaysSo) {
+  for (const auto& [policy, at_once] : {std::pair{"", 20u},
+                                        {",count-discards=on", 0u},
+                                        {",count-flushes=on", 0u},
+                                        {",count-discards=off,share=bytes", 20u}}) {
+    World world;
+    EXPECT_EQ(world.run(after_the_bucket_is_full(&world.context, policy)), at_once) << policy;
+  }
+}
+
+TEST(ThrottleNode, WhatMakesNoSenseIsRefused) {
+  World world;
+  EXPECT_EQ(error_of([&] {
+              world.context.add_object("throttle-group", Options::parse_list("id=g,share=fairly"));
+            }),
+            "Parameter 'share' accepts requests or bytes, not 'fairly'");
+  world.context.add_object("throttle-group", Options::parse_list("id=g"));
+  for (const char* weight : {",weight=0", ",weight=1001"})
+    EXPECT_EQ(error_of([&, given = weight] { world.run(open_throttled(&world.context, given)); }),
+              "Could not open '': Parameter 'weight' expects a number from 1 to 1000");
 }
 
 }  // namespace

@@ -10,39 +10,49 @@
 namespace cairn {
 namespace {
 
+constexpr uint64_t kMostWeight = 1000;
+
 const OptionSchema kThrottleOptions = {
     {"throttle-group", OptionType::kString, "", "id of the group whose limits apply"},
+    {"weight", OptionType::kNumber, "1", "its share where the group shares bytes, 1 to 1000"},
 };
 
 class ThrottleNode : public FilterNode, public Delaying {
  public:
   using Capabilities = CapabilityList<Delaying>;
-  ThrottleNode(OpenContext& request, NodePtr file, std::shared_ptr<ThrottleGroup> group)
-      : FilterNode(request, std::move(file)), group_(std::move(group)) {}
+  ThrottleNode(OpenContext& request, NodePtr file, std::shared_ptr<ThrottleGroup> group,
+               unsigned weight)
+      : FilterNode(request, std::move(file)), group_(std::move(group)), weight_(weight) {}
+  ~ThrottleNode() override { group_->forget(this); }
 
   void hurry(bool on) override { group_->hurry(this, on); }
 
  protected:
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override {
-    co_await group_->admit(this, false, out.size());
+    co_await group_->admit(this, false, out.size(), weight_);
     co_await FilterNode::do_read(offset, out);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
-    co_await group_->admit(this, true, in.size());
+    co_await group_->admit(this, true, in.size(), weight_);
     co_await FilterNode::do_write(offset, in, flags);
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
-    co_await group_->admit(this, true, length);
+    co_await group_->admit(this, true, length, weight_);
     co_await FilterNode::do_write_zeroes(offset, length, flags);
   }
   Task<void> do_discard(uint64_t offset, uint64_t length) override {
-    co_await group_->admit(this, true, length);
+    if (group_->policy().count_discards) co_await group_->admit(this, true, length, weight_);
     co_await FilterNode::do_discard(offset, length);
+  }
+  Task<void> do_flush() override {
+    if (group_->policy().count_flushes) co_await group_->admit(this, true, 0, weight_);
+    co_await FilterNode::do_flush();
   }
 
  private:
   std::shared_ptr<ThrottleGroup> group_;
+  const unsigned weight_;
 };
 
 class ThrottleDriver : public Driver {
@@ -59,8 +69,12 @@ class ThrottleDriver : public Driver {
     const auto id = request.options.string("throttle-group");
     if (!id) throw Error(ErrorKind::kInvalid, "Please specify a throttle group");
     std::shared_ptr<ThrottleGroup> group = find_throttle_group(request.context, *id);
+    const uint64_t weight = request.options.number("weight").value_or(1);
+    if (weight == 0 || weight > kMostWeight)
+      throw Error(ErrorKind::kInvalid, "Parameter 'weight' expects a number from 1 to 1000");
     NodePtr file = co_await request.open_file();
-    co_return std::make_shared<ThrottleNode>(request, std::move(file), std::move(group));
+    co_return std::make_shared<ThrottleNode>(request, std::move(file), std::move(group),
+                                             static_cast<unsigned>(weight));
   }
 };
 
