@@ -23,21 +23,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kPidFileWait = 2s;
-
-Task<NodePtr> open_planned(Caller& caller, const ImagePlan& plan) {
-  NodePtr node;
-  try {
-    OpenRequest request = plan.request;
-    if (plan.complete) plan.complete(request);
-    node = co_await open_image(caller.context, std::move(request), plan.snapshot);
-  } catch (const Error& error) {
-    if (!plan.explain) throw;
-    throw plan.explain(error);
-  }
-  co_return node;
-}
-
 uint64_t export_size(const ImagePlan& plan, const Node& node) {
   uint64_t length = node.length();
   // A raw node ends with a whole sector, its file may not.
@@ -73,32 +58,6 @@ class HeldBitmap {
   DirtyBitmapPtr bitmap_;
 };
 
-// A server that is ending keeps the lock of its file until it has closed its images: waits for
-// that, a moment.
-Task<void> lock_pid_file(int fd) {
-  struct flock whole {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
-  const auto until = std::chrono::steady_clock::now() + kPidFileWait;
-  while (::fcntl(fd, F_SETLK, &whole) != 0) {
-    const int error = errno;
-    if ((error != EAGAIN && error != EACCES) || std::chrono::steady_clock::now() >= until)
-      throw Error::system(error, "Cannot lock pid file");
-    co_await sleep_for(10ms);
-  }
-}
-
-// The file stays locked until the process ends: two servers do not share it.
-Task<void> write_pid(std::string path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) throw Error::system(errno, "Could not create '" + path + "'");
-  co_await lock_pid_file(fd);
-  const std::string text = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(fd, 0) != 0 ||
-      ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-    throw Error::system(errno, "Failed to write pid file");
-}
-
 // Whether only this machine reaches a server there.
 bool is_local(const std::string& host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
@@ -131,7 +90,7 @@ Task<void> serve_connected(nbd::server::Server& server, int fd) {
 
 Task<void> serve_on(Caller& caller, ServePlan& plan, std::vector<Socket> listeners) {
   nbd::server::Server server(caller.context, plan.server);
-  if (!plan.pid_file.empty()) co_await write_pid(plan.pid_file);
+  if (!plan.pid_file.empty()) co_await write_pid_file(plan.pid_file);
   SocketAddress where = plan.address;
   if (!listeners.empty()) {
     const SocketAddress bound = listeners.front().local_address();
@@ -143,6 +102,9 @@ Task<void> serve_on(Caller& caller, ServePlan& plan, std::vector<Socket> listene
   TaskGroup watchers;
   CancelSource over;
   if (plan.tick) watchers.spawn(tick(plan, server, over));
+  std::vector<Node*> nodes;
+  for (const auto& exported : plan.server.exports) nodes.push_back(&exported->node());
+  watchers.spawn(lift_limits_in_the_end(caller, std::move(nodes), over));
   if (plan.connected >= 0) watchers.spawn(serve_connected(server, plan.connected));
   co_await finally(
       [&]() -> Task<void> { co_await server.run(std::move(listeners), caller.cancel); },
@@ -161,16 +123,7 @@ std::string uri_of(const ServePlan& plan, const SocketAddress& where, const std:
 Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, const ImagePlan& plan,
                                                              unsigned shared,
                                                              std::vector<NodePtr>& nodes) {
-  NodePtr node = co_await open_planned(caller, plan);
-  nodes.push_back(node);
-  if (plan.load_snapshot) {
-    try {
-      co_await show_snapshot(*node, *plan.load_snapshot);
-    } catch (Error& error) {
-      if (error.message().starts_with("Failed to load snapshot") || !error.hints().empty()) throw;
-      throw error.context("Failed to load snapshot");
-    }
-  }
+  const NodePtr node = co_await open_served_image(caller, plan, nodes);
   nbd::server::ExportOptions options;
   options.name = plan.name;
   options.description = plan.description;

@@ -6,30 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "block/open.h"
 #include "export/nbd/server.h"
 #include "net/address.h"
 #include "operation/caller.h"
+#include "operation/served_image.h"
 
 namespace cairn::operation {
-
-// One image to be served.
-struct ImagePlan {
-  OpenRequest request;
-  std::string title;  // how messages name it
-  std::string name;   // of the export
-  std::string description;
-  bool snapshot = false;                     // below a temporary overlay
-  std::optional<std::string> load_snapshot;  // show this internal snapshot, read-only
-  uint64_t offset = 0;
-  bool exact_size = false;  // not rounded to sectors
-  bool allocation_depth = false;
-  std::vector<std::string> bitmaps;
-  // Completes the request once the server listens; may throw. None: it is complete.
-  std::function<void(OpenRequest&)> complete;
-  // The words for an error of opening; none: as it is.
-  std::function<Error(const Error&)> explain;
-};
 
 // What is served, where, and how.
 struct ServePlan {

@@ -57,8 +57,9 @@ def pack(root, archive):
     archive.write_bytes(packed)
 
 
-def boot(folder, script, modules, uri):
-    """What the machine says whose disk is URI and which runs SCRIPT until it is off."""
+def boot(folder, script, modules, uri=None, words=()):
+    """What the machine says whose disk is URI, or what WORDS add to it, and which runs SCRIPT until it is off."""
+    disk = ["-drive", f"file={uri},format=raw,if=virtio,discard=unmap"] if uri else []
     image, version = kernel()
     plant_busybox(folder / "root", PROLOGUE + script)
     add_modules(folder / "root", version, "virtio_pci", "virtio_blk", *modules)
@@ -79,7 +80,7 @@ def boot(folder, script, modules, uri):
         "initrd",
         "-append",
         "console=ttyS0 panic=1 quiet",
-        "-drive",
-        f"file={uri},format=raw,if=virtio,discard=unmap",
+        *disk,
+        *words,
         timeout=240,
     ).out

@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "cli/nbd/line.h"
 #include "cli/nbd/nbd.h"
+#include "cli/nbd/vhost_user.h"
 #include "cli/report.h"
 #include "cli/signals.h"
 #include "operation/nbd_client.h"
@@ -29,6 +30,11 @@ enum Id : int {
   kServePidFile,
   kServeHandshakeLimit,
   kServeMemory,
+  kThrottle,
+  kVhostUser,
+  kQueues,
+  kBlockSize,
+  kSerial,
 };
 
 unsigned number(const Arguments& arguments, int id, const char* what, unsigned otherwise) {
@@ -67,6 +73,23 @@ std::vector<std::string> export_names(const Arguments& arguments) {
   return names;
 }
 
+constexpr const char* kThrottleGroup = "serve-throttle";
+
+// Makes the group of --throttle: limits by the names that the object has, as sizes ("10M").
+void add_throttle_group(const Session& session, const std::string& text) {
+  const Options given = Options::parse_list(text);
+  Options properties;
+  properties.set("id", kThrottleGroup);
+  for (const auto& [key, value] : given.items()) {
+    const bool policy = key == "share" || key.starts_with("count-");
+    if (policy)
+      properties.set(key, value);
+    else
+      properties.set("limits." + key, given.size(key).value_or(0));
+  }
+  session.context.add_object("throttle-group", std::move(properties));
+}
+
 operation::ImagePlan image_of(const Session& session, const Arguments& arguments,
                               const std::string& word) {
   operation::ImagePlan image;
@@ -78,6 +101,7 @@ operation::ImagePlan image_of(const Session& session, const Arguments& arguments
   image.exact_size = true;
   image.allocation_depth = arguments.has('A');
   image.bitmaps = arguments.values('B');
+  if (arguments.has(kThrottle)) image.throttle_group = kThrottleGroup;
   OpenFlags& flags = image.request.flags;
   flags.writable = !arguments.has('r') && !image.load_snapshot;
   if (const auto cache = arguments.value(kServeCache))
@@ -172,11 +196,51 @@ void report(const Session& session, const operation::ServePlan& plan,
   print_report(session, out);
 }
 
+// Disks for virtual machines rather than for NBD clients.
+int run_vhost_user(Session& session, Arguments& arguments) {
+  const std::pair<int, const char*> of_nbd[] = {{'k', "socket"},
+                                                {'b', "bind"},
+                                                {'p', "port"},
+                                                {'x', "export-name"},
+                                                {'e', "shared"},
+                                                {'D', "description"},
+                                                {'A', "allocation-depth"},
+                                                {'B', "bitmap"},
+                                                {kServeTlsCreds, "tls-creds"},
+                                                {kServeTlsAuthz, "tls-authz"},
+                                                {kOnce, "once"},
+                                                {kServeHandshakeLimit, "handshake-limit"},
+                                                {kServeMemory, "memory"}};
+  for (const auto& [id, name] : of_nbd)
+    if (arguments.has(id))
+      throw UsageError{std::string("--") + name + " is for NBD, not for --vhost-user"};
+  operation::VhostUserPlan plan;
+  const std::vector<std::string> sockets = arguments.values(kVhostUser);
+  const auto& words = arguments.words();
+  if (sockets.size() != words.size()) throw UsageError{"--vhost-user is given once for each image"};
+  for (size_t i = 0; i < words.size(); ++i)
+    plan.disks.push_back({.image = image_of(session, arguments, words[i]), .socket = sockets[i]});
+  const unsigned queues = number(arguments, kQueues, "number of queues", 1);
+  if (queues == 0 || queues > UINT16_MAX) throw UsageError{"a disk has 1 to 65535 queues"};
+  plan.options.queues = static_cast<uint16_t>(queues);
+  plan.options.block_bytes = number(arguments, kBlockSize, "size of a block", 512);
+  plan.options.serial = arguments.value_or(kSerial, plan.options.serial);
+  plan.options.write_through = plan.disks.front().image.request.flags.cache.write_through;
+  plan.pid_file = arguments.value_or(kServePidFile, "");
+  return serve_vhost_user(session, std::move(plan), arguments.has('q'));
+}
+
 int run_serve(Session& session, Arguments& arguments) {
   const auto& words = arguments.words();
   if (words.empty()) throw UsageError{"Expecting the name of an image"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
+  if (const auto limits = arguments.value(kThrottle)) add_throttle_group(session, *limits);
+  if (arguments.has(kVhostUser)) return run_vhost_user(session, arguments);
+  for (const auto& [id, name] : {std::pair{int{kQueues}, "queues"},
+                                 {int{kBlockSize}, "block-size"},
+                                 {int{kSerial}, "serial"}})
+    if (arguments.has(id)) throw UsageError{std::string("--") + name + " needs --vhost-user"};
   operation::ServePlan plan;
   const std::vector<std::string> names = export_names(arguments);
   for (size_t i = 0; i < words.size(); ++i) {
@@ -272,6 +336,13 @@ Verb serve_verb() {
                 {kServeMemory, "memory", "SIZE",
                  "for the data of all clients' requests together (256M)"},
                 {kOnce, "once", nullptr, "exit when the last client has disconnected"},
+                {kThrottle, "throttle", "LIMITS",
+                 "bps-total=SIZE, iops-total=NUM and more, for all disks together"},
+                {kVhostUser, "vhost-user", "PATH",
+                 "be a virtual machine's disk at this Unix socket; once for each image"},
+                {kQueues, "queues", "NUM", "queues of a vhost-user disk (1)"},
+                {kBlockSize, "block-size", "BYTES", "logical block of a vhost-user disk (512)"},
+                {kSerial, "serial", "TEXT", "serial number of a vhost-user disk, 20 bytes"},
                 {kServePidFile, "pid-file", "PATH", "write the process ID to this file once ready"},
                 kQuietFlag,
                 kForceShareFlag,
