@@ -11,6 +11,7 @@ from conftest import CAIRN, TOP
 pytestmark = pytest.mark.any_engine
 
 
+@pytest.mark.slow
 def test_commands_of_the_tutorial(folder):
     text = (TOP / "docs/tutorial.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)

@@ -112,6 +112,7 @@ def test_an_encrypted_overlay_holds_nothing_in_clear_text(cairn, qemu, folder):
         assert flat[i * 66048 + 512 : i * 66048 + 528] == b"SECRETSECRETSECR"
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_refused_with_qemus_words(ours, qemu, disk):
     for options in (
         "encryption=on,encrypt.format=aes",
@@ -192,6 +193,7 @@ AMENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "encrypt."])
 def test_bad_amends_are_refused_with_qemus_words(ours, qemu, folder, prefix):
     options = f"{prefix}key-secret=s0,{prefix}iter-time=10" + (

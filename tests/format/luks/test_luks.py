@@ -315,6 +315,7 @@ def test_create_resize_and_measure(cairn, qemu, options):
     assert cairn(*words).json() == qemu(*words).json()
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_refused_with_qemus_words(ours, qemu, disk):
     with open("a.luks", "wb") as out:
         out.truncate(0)
