@@ -11,13 +11,13 @@
 namespace cairn {
 namespace {
 
-constexpr unsigned kThreads = 8;
+constexpr unsigned kAskers = 8;
 
 template <class F>
 void on_threads(F work) {
-  std::atomic<unsigned> waiting{kThreads};
+  std::atomic<unsigned> waiting{kAskers};
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < kThreads; ++i)
+  for (unsigned i = 0; i < kAskers; ++i)
     threads.emplace_back([&, i] {
       --waiting;
       while (waiting != 0) std::this_thread::yield();
@@ -34,7 +34,7 @@ TEST(Secrets, APersonIsAskedOnceForAnImage) {
       ++asked;
       return std::make_shared<Secret>(std::string(image));
     };
-    std::vector<const Secret*> answers(kThreads);
+    std::vector<const Secret*> answers(kAskers);
     on_threads([&](unsigned i) {
       answers[i] = &context.secrets().for_image({}, "key-secret", "key-secret", "disk", false);
       context.secrets().same_answer("disk", "other");
@@ -49,9 +49,9 @@ TEST(Secrets, APersonIsAskedOnceForAnImage) {
 TEST(Unpacking, EveryTemporaryFileHasOneUser) {
   for (unsigned round = 0; round < 50; ++round) {
     Context context;
-    for (unsigned i = 0; i < 2 * kThreads; ++i)
+    for (unsigned i = 0; i < 2 * kAskers; ++i)
       context.unpacking.spools.push_back("/spool/" + std::to_string(i));
-    std::vector<std::string> taken(2 * kThreads);
+    std::vector<std::string> taken(2 * kAskers);
     on_threads([&](unsigned i) {
       taken[2 * i] = context.unpacking.take_spool();
       taken[2 * i + 1] = context.unpacking.take_spool();
