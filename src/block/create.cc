@@ -159,7 +159,10 @@ class Creation {
     co_await settle_size();
     const std::string written = request_.written_to.empty() ? path_ : request_.written_to;
     const bool overwrite = request_.overwrite || context_.profile.replace_files;
-    if (!overwrite && !protocol_->traits().fixed_size) refuse_existing(written);
+    if (!overwrite && !protocol_->traits().fixed_size) {
+      refuse_existing(written);
+      co_await refuse_existing_on_server(written);
+    }
     if (request_.announce) request_.announce(announcement());
     if (const auto format_of = options_.string("backing_fmt"))
       check_stored_backing_format(context_, *format_, *format_of);
@@ -318,6 +321,25 @@ class Creation {
     if (protocol_made_ && takes_back(*protocol_) != nullptr && context_.profile.explanations)
       co_await take_back(context_, *protocol_, request_.filename, protocol_options_, &why);
     throw why;
+  }
+
+  // What a server has is emptied by creating it, unless its driver fails where the name is taken.
+  Task<void> refuse_existing_on_server(std::string written) {
+    if (!protocol_->traits().remote || takes_back(*protocol_) != nullptr) co_return;
+    OpenRequest request;
+    request.filename = written;
+    request.format = protocol_->name();
+    request.flags.metadata_only = true;
+    NodePtr file;
+    try {
+      file = co_await open_node(context_, std::move(request));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNotFound) throw;
+    }
+    if (!file) co_return;
+    const bool content = file->length() != 0;
+    co_await file->close();
+    if (content) refuse_to_replace(written);
   }
 
   // Has the protocol make the file WRITTEN, and opens it when there is something to write.

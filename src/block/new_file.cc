@@ -15,8 +15,11 @@ bool has_content(const std::string& path) {
 }  // namespace
 
 void refuse_existing(const std::string& path) {
-  if (!has_content(path)) return;
-  throw Error(ErrorKind::kExists, "'" + path + "' exists already")
+  if (has_content(path)) refuse_to_replace(path);
+}
+
+void refuse_to_replace(const std::string& name) {
+  throw Error(ErrorKind::kExists, "'" + name + "' exists already")
       .hint("Give another name, or allow the file to be replaced.", "overwrite");
 }
 

@@ -181,6 +181,8 @@ struct CreateOptions {
 };
 // Throws kExists when PATH is a regular file with content.
 void refuse_existing(const std::string& path);
+// As refuse_existing() of a file with content.
+[[noreturn]] void refuse_to_replace(const std::string& name);
 
 // Creates an image: the checks of `create` in QEMU's order, then the protocol's and the format's
 // create. Takes the locks before anything is truncated; a file that was there and is in use is

@@ -142,7 +142,9 @@ class Conversion {
                             .announce = {},
                             .opened_next = true};
         if (out_ != nullptr) out_->prepare(image);
-        image.overwrite_parts = resumption_ != nullptr && resumption_->begins_again();
+        const bool again = resumption_ != nullptr && resumption_->begins_again();
+        image.overwrite_parts = again;
+        image.overwrite = again || plan_.overwrite;
         co_await create_image(caller_.context, std::move(image));
       } catch (Error& caught) {
         if (caught.message().starts_with("Could not open '" + plan_.target + "': Could not open b"))

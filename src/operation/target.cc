@@ -27,13 +27,16 @@ Error renamed(const Error& error, const std::string& path, const std::string& na
 
 Target::Target(Caller& caller, std::string name, bool overwrite, std::string_view format,
                const Options& options)
-    : caller_(caller), name_(std::move(name)), written_(name_), options_(options) {
+    : caller_(caller),
+      name_(std::move(name)),
+      written_(name_),
+      options_(options),
+      overwrite_(overwrite) {
   if (protocol_of(caller.context, name_).name() != "file") return;
   struct stat status = {};
   if (::lstat(name_.c_str(), &status) != 0) unfinished_.emplace(name_, Unfinished::Fate::kRemoved);
   if (!caller.guarded) return;
   active_ = true;
-  overwrite_ = overwrite;
   Options named;
   protocol_of(caller.context, name_).parse_filename(name_, named);
   name_ = named.string("filename").value_or(name_);
@@ -100,7 +103,6 @@ Target::~Target() {
 }
 
 void Target::prepare(CreateOptions& image) const {
-  if (!active_) return;
   image.overwrite = overwrite_;
   if (replacement_) image.written_to = written_;
 }

@@ -109,6 +109,8 @@ def test_images(volume, folder, cairn):
         assert status.st_size == 2 << 20 and status.st_blocks * 512 >= least
         cairn("resize", "-f", "raw", f"--{option}", volume.url(f"{mode}.raw"), "3M")
         assert (volume.brick / f"{mode}.raw").read_bytes() == bytes(3 << 20)
+    refused = cairn("create", "-f", "raw", volume.url("off.raw"), "2M", ok=False)
+    assert refused.code == 1 and "exists already" in refused.err
     cairn("resize", "-f", "raw", "--shrink", volume.url("off.raw"), "1M")
     cairn("io", "-f", "raw", "-c", "write -P 1 256k 64k", volume.url("off.raw"))
     runs = cairn("map", "-f", "raw", "--output", "json", volume.url("off.raw")).json()

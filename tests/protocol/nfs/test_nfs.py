@@ -77,6 +77,8 @@ def test_images(server, folder, cairn):
     data = (folder / "flat.raw").read_bytes()
     assert data == b"\5" * (1 << 20) + b"\6" * (1 << 20) + bytes(14 << 20)
     cairn("create", "-f", "raw", server.url("size.raw"), "1M")
+    refused = cairn("create", "-f", "raw", server.url("size.raw"), "2M", ok=False)
+    assert refused.code == 1 and "exists already" in refused.err
     cairn("create", "-f", "raw", "--overwrite", server.url("size.raw"), "2M")
     cairn("resize", "-f", "raw", server.url("size.raw"), "3M")
     assert (server.export / "size.raw").stat().st_size == 3 << 20

@@ -73,6 +73,25 @@ def test_round_trip(sshd, disk, cairn, qemu):
     cairn("check", sshd.url(here / "top.qcow2"))
 
 
+def test_what_is_there_is_kept(sshd, folder, cairn, ours):
+    for verb in ["create", "-f", "raw", "NAME", "1M"], ["convert", "-O", "qcow2", "in.raw", "NAME"]:
+        (folder / "in.raw").write_bytes(b"a" * 4096)
+        (folder / "old.raw").write_bytes(b"b" * 4096)
+        (folder / "empty.raw").write_bytes(b"")
+        words = [sshd.url(folder / "old.raw") if word == "NAME" else word for word in verb]
+        refused = cairn(*words, ok=False)
+        assert (
+            refused.code == 1 and "exists already" in refused.err and "--overwrite" in refused.err
+        )
+        assert (folder / "old.raw").read_bytes() == b"b" * 4096
+        cairn(words[0], "--overwrite", *words[1:])
+        assert (folder / "old.raw").read_bytes() != b"b" * 4096
+        cairn(*[sshd.url(folder / "empty.raw") if word == "NAME" else word for word in verb])
+        (folder / "old.raw").write_bytes(b"b" * 4096)
+        ours(*words)
+        assert (folder / "old.raw").read_bytes() != b"b" * 4096
+
+
 def test_sizes(sshd, folder, cairn, ours):
     name = sshd.url(folder / "d.raw")
     cairn("create", "-f", "raw", name, "1001")
