@@ -73,8 +73,11 @@ def test_help(cairn):
 
 
 def test_messages_name_the_file_of_the_user():
-    """Nodes without a name are called #block and a number, which nobody typed."""
+    """Nodes without a name are called #block and a number, which nobody typed: but for a running graph, whose users name its nodes."""
+    graph = ("src/block/graph/", "src/job/live/", "src/daemon/")
     for path in (TOP / "src").rglob("*.cc"):
+        if str(path.relative_to(TOP)).startswith(graph):
+            continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
             assert (
                 not re.search(r'" *\+ *(?:\w+(?:\.|->))?node_name(?:_\b|\(\))', line)
