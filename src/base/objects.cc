@@ -24,8 +24,19 @@ Error duplicate(const std::string& id) {
 
 std::shared_ptr<Object> Objects::find(std::string_view id) const {
   const std::lock_guard lock(mutex_);
-  const auto found = objects_.find(id);
-  return found == objects_.end() ? nullptr : found->second;
+  for (const Entry& entry : entries_)
+    if (entry.id == id) return entry.object;
+  return nullptr;
+}
+
+bool Objects::remove(std::string_view id) {
+  const std::lock_guard lock(mutex_);
+  return std::erase_if(entries_, [&](const Entry& entry) { return entry.id == id; }) != 0;
+}
+
+std::vector<Objects::Entry> Objects::list() const {
+  const std::lock_guard lock(mutex_);
+  return entries_;
 }
 
 void Objects::add(const ObjectType& type, const Options& properties) {
@@ -37,7 +48,9 @@ void Objects::add(const ObjectType& type, const Options& properties) {
   if (contains(*id)) throw duplicate(*id);
   std::shared_ptr<Object> made = type.make(type.name, properties, *this);
   const std::lock_guard lock(mutex_);
-  if (!objects_.emplace(*id, std::move(made)).second) throw duplicate(*id);
+  for (const Entry& entry : entries_)
+    if (entry.id == *id) throw duplicate(*id);
+  entries_.push_back({*id, &type, properties, std::move(made)});
 }
 
 }  // namespace cairn

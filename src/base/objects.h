@@ -1,6 +1,5 @@
 #pragma once
 
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -39,6 +38,13 @@ struct ObjectType {
 // Objects by ID. From any thread.
 class Objects {
  public:
+  struct Entry {
+    std::string id;
+    const ObjectType* type = nullptr;
+    Options properties;  // with which it was made
+    std::shared_ptr<Object> object;
+  };
+
   bool contains(std::string_view id) const { return find(id) != nullptr; }
   // Null when there is none.
   std::shared_ptr<Object> find(std::string_view id) const;
@@ -50,10 +56,14 @@ class Objects {
   // Makes an object of TYPE. Throws kInvalid with QEMU's wording when the ID is missing, malformed
   // or taken, or what making it throws; nothing is added then.
   void add(const ObjectType& type, const Options& properties);
+  // Forgets an object; who has it keeps it. False when there is none.
+  bool remove(std::string_view id);
+  // All, oldest first.
+  std::vector<Entry> list() const;
 
  private:
   mutable std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<Object>, std::less<>> objects_;
+  std::vector<Entry> entries_;  // oldest first
 };
 
 }  // namespace cairn

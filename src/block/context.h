@@ -36,6 +36,12 @@ class Context {
   // `--object`: creates TYPE with its properties ("id" among them). Throws kInvalid with QEMU's
   // wording. object_types.h has the types, and finds what was made.
   void add_object(std::string_view type, Options properties);
+  // The same for a type that only one program has; it outlives the object.
+  void add_object(const ObjectType& type, const Options& properties) {
+    objects_.add(type, properties);
+  }
+  // False when there is none of that ID.
+  bool remove_object(std::string_view id) { return objects_.remove(id); }
   const Objects& objects() const { return objects_; }
   // Throws "No secret with id 'ID'".
   const Secret& secret(std::string_view id) const { return find_secret(objects_, id); }
