@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "block/throttle_group.h"
 #include "daemon/commands/commands.h"
 #include "daemon/monitor.h"
 #include "daemon/qmp_error.h"
@@ -28,7 +29,13 @@ Value timestamp() {
 }  // namespace
 
 Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
-    : context_(context), stop_(stop), options_(std::move(options)), chardevs_(options_.streams) {}
+    : context_(context),
+      stop_(stop),
+      options_(std::move(options)),
+      chardevs_(options_.streams),
+      graph_(context),
+      nbd_(context),
+      exports_(*this) {}
 
 Daemon::~Daemon() = default;
 
@@ -76,8 +83,21 @@ Task<void> Daemon::watch(Nap& nap) {
 }
 
 Task<void> Daemon::close_all() {
+  // Requests that wait for their turn in a budget must end, also those that a command waits for.
+  for (const Objects::Entry& entry : context_.objects().list())
+    if (const auto group = std::dynamic_pointer_cast<ThrottleGroup>(entry.object))
+      group->set_limits({});
   const auto turn = co_await turn_.lock();
   ending_ = true;
+  co_await exports_.remove_all([](const LiveExport&) { return true; });
+  co_await nbd_.stop();
+  co_await tasks_.join();
+  const auto change = co_await graph_.change();
+  try {
+    co_await graph_.close();
+  } catch (const Error& error) {
+    context_.warn(error.message());
+  }
 }
 
 Task<void> Daemon::shut_down() {

@@ -14,7 +14,10 @@
 #include "async/async.h"
 #include "base/value.h"
 #include "block/context.h"
+#include "block/graph/graph.h"
 #include "daemon/chardev.h"
+#include "daemon/exports.h"
+#include "daemon/nbd_service.h"
 #include "daemon/schema/schema.h"
 
 namespace cairn::daemon {
@@ -41,6 +44,9 @@ class Daemon {
   Context& context() const { return context_; }
   const DaemonOptions& options() const { return options_; }
   Chardevs& chardevs() { return chardevs_; }
+  Graph& graph() { return graph_; }
+  NbdService& nbd() { return nbd_; }
+  Exports& exports() { return exports_; }
   CancelSource& stop() { return stop_; }
 
   // True when there is a command NAME.
@@ -55,6 +61,9 @@ class Daemon {
   void add_monitor(const std::string& chardev, bool pretty);
   // SAY is called when everything but the monitors has ended.
   void add_last_word(std::function<void()> say) { last_words_.push_back(std::move(say)); }
+
+  // Starts TASK, which must not throw, on the daemon's worker; shut_down() waits for it.
+  void spawn(Task<void> task) { tasks_.spawn(std::move(task)); }
 
   // Waits until the end is asked for.
   Task<void> run();
@@ -71,6 +80,10 @@ class Daemon {
   Mutex turn_;  // commands run one at a time
   bool ending_ = false;
   Chardevs chardevs_;
+  Graph graph_;
+  NbdService nbd_;
+  Exports exports_;
+  TaskGroup tasks_;
   std::mutex mutex_;  // of the list below, and of the order of what is sent
   std::vector<std::unique_ptr<Monitor>> monitors_;
   std::vector<std::function<void()>> last_words_;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "daemon/keyval.h"
+#include "daemon/objects.h"
 
 namespace cairn::daemon {
 namespace {
@@ -65,12 +66,36 @@ Value legacy_server(Value arguments, Form form) {
   return arguments;
 }
 
-}  // namespace
-
 std::string chardev_help() {
   std::string text = "Available chardev backend types: \n";
   for (const std::string_view name : chardev_backends()) text += "  " + std::string(name) + "\n";
   return text;
+}
+
+std::string object_types_help() {
+  std::string text = "List of user creatable objects:\n";
+  for (const ObjectType& type : daemon_object_types()) text += "  " + std::string(type.name) + "\n";
+  return text;
+}
+
+std::string object_help(const ObjectType& type) {
+  std::string text = std::string(type.name) + " options:\n";
+  for (const ObjectProperty& property : type.properties)
+    text += "  " + std::string(property.name) + "=<" + std::string(property.type) + ">\n";
+  return text;
+}
+
+}  // namespace
+
+std::string help_of(std::string_view option, const std::string& argument) {
+  if (option == "chardev" && (argument == "help" || argument == "?")) return chardev_help();
+  if (option != "object" || argument.starts_with('{')) return {};
+  const Options words = Options::parse_list(argument, "qom-type");
+  const std::string type = words.string("qom-type").value_or("");
+  if (type == "help" || type == "?") return object_types_help();
+  if (!words.has("help") && !words.has("?")) return {};
+  const ObjectType* known = find_object_type(type);
+  return known == nullptr ? object_types_help() : object_help(*known);
 }
 
 Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
@@ -78,25 +103,19 @@ Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
     monitor(daemon, argument);
     co_return;
   }
-  Value arguments;
-  Form form = Form::kKeyval;
-  std::string command;
   if (name == "chardev") {
     ChardevLine line = parse_chardev(argument);
-    arguments = Value::object();
-    arguments.set("id", line.id);
-    arguments.set("backend", std::move(line.backend));
-    command = "chardev-add";
-  } else {
-    const auto option = std::find_if(std::begin(kLineOptions), std::end(kLineOptions),
-                                     [&](const Option& one) { return one.name == name; });
-    Keyval keyval = parsed(argument, option->implied_key);
-    form = keyval.json ? Form::kJson : Form::kKeyval;
-    arguments = std::move(keyval.value);
-    if (name == "nbd-server") arguments = legacy_server(std::move(arguments), form);
-    command = option->command;
+    Value backend = checked_value("ChardevBackend", std::move(line.backend), Form::kKeyval);
+    co_await daemon.chardevs().add(line.id, std::move(backend), daemon.stop());
+    co_return;
   }
-  co_await daemon.execute(command, std::move(arguments), form);
+  const auto option = std::find_if(std::begin(kLineOptions), std::end(kLineOptions),
+                                   [&](const Option& one) { return one.name == name; });
+  Keyval keyval = parsed(argument, option->implied_key);
+  const Form form = keyval.json ? Form::kJson : Form::kKeyval;
+  Value arguments = std::move(keyval.value);
+  if (name == "nbd-server") arguments = legacy_server(std::move(arguments), form);
+  co_await daemon.execute(std::string(option->command), std::move(arguments), form);
 }
 
 }  // namespace cairn::daemon

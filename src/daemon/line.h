@@ -13,7 +13,7 @@ namespace cairn::daemon {
 // worker.
 Task<void> run_option(Daemon& daemon, std::string name, std::string argument);
 
-// The list that --chardev help prints.
-std::string chardev_help();
+// What the options object and chardev print when ARGUMENT asks for help; empty when it does not.
+std::string help_of(std::string_view option, const std::string& argument);
 
 }  // namespace cairn::daemon

@@ -217,8 +217,13 @@ WRONG = {
     "unknown backend": ["--chardev", "zz,id=q"],
     "chardev without id": ["--chardev", "null"],
     "unknown chardev option": ["--chardev", "socket,id=a,path=x,zz=1"],
+    "object without id": ["--object", "iothread"],
+    "object of unknown type": ["--object", "nope,id=a"],
+    "object with wrong number": ["--object", "iothread,id=a,poll-max-ns=x"],
+    "object twice": ["--object", "iothread,id=a", "--object", "iothread,id=a"],
     "word without equals": ["--object", "iothread,b"],
     "cut JSON": ["--object", '{"qom-type":"iothread"'],
+    "JSON of a wrong type": ["--object", '{"qom-type":5}'],
     "pid file": ["--pidfile", "/nonexistent/x"],
 }
 
@@ -244,6 +249,11 @@ def test_options_work_from_left_to_right(tmp_path):
 def test_help_and_version():
     assert line("--help").stdout.startswith("Usage: qemu-storage-daemon [options]\n")
     assert line("-V").stdout.startswith("qemu-storage-daemon version 10.0.2 (Cairn ")
+    assert "iothread" in line("--object", "help").stdout
+    theirs = subprocess.run(
+        ["qemu-storage-daemon", "--object", "iothread,help"], capture_output=True, text=True
+    )
+    assert line("--object", "iothread,help").stdout == theirs.stdout
     assert "socket" in line("--chardev", "help").stdout
 
 

@@ -57,19 +57,19 @@ class Client:
                 return message
             self.events.append(message)
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         """What the command gives; AssertionError with the error when it fails. Use _ for -."""
         reply = self.ask(name, **arguments)
         assert "return" in reply, reply
         return reply["return"]
 
-    def error(self, name, **arguments):
+    def error(self, name, /, **arguments):
         """(class, text) of the error that the command must give."""
         reply = self.ask(name, **arguments)
         assert "error" in reply, reply
         return reply["error"]["class"], reply["error"]["desc"]
 
-    def ask(self, name, **arguments):
+    def ask(self, name, /, **arguments):
         request = {"execute": name}
         if arguments:
             request["arguments"] = {

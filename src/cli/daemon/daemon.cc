@@ -165,13 +165,10 @@ Task<void> run_prepared(Session& session, DaemonLine line, Background& backgroun
 // Help on what an option takes; true when it was asked for and printed.
 bool print_option_help(const DaemonLine& line) {
   for (const auto& [option, argument] : line.steps) {
-    if (option == "object" && argument.find("help") != std::string::npos &&
-        !argument.starts_with("{") && print_object_help(argument))
-      return true;
-    if (option == "chardev" && (argument == "help" || argument == "?")) {
-      print(daemon::chardev_help());
-      return true;
-    }
+    const std::string text = daemon::help_of(option, argument);
+    if (text.empty()) continue;
+    print(text);
+    return true;
   }
   return false;
 }

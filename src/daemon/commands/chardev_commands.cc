@@ -30,8 +30,14 @@ Task<Value> query_chardev_backends(Daemon&, Value) {
 }
 
 Task<Value> chardev_add(Daemon& daemon, Value arguments) {
+  const std::string id = text_of(arguments, "id");
+  if (daemon.chardevs().find(id) != nullptr) invalid("Chardev with id '" + id + "' already exists");
   Value backend = *arguments.find("backend");
-  co_await daemon.chardevs().add(text_of(arguments, "id"), std::move(backend), daemon.stop());
+  try {
+    co_await daemon.chardevs().add(id, std::move(backend), daemon.stop());
+  } catch (Error& error) {
+    throw error.context("Failed to add chardev '" + id + "'");
+  }
   co_return Value::object();
 }
 

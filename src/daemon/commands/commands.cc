@@ -5,8 +5,8 @@ namespace {
 
 // A new table is a file with a function, declared in the header, and a row here.
 constexpr std::span<const Command> (*kTables[])() = {
-    monitor_commands,
-    chardev_commands,
+    monitor_commands, chardev_commands, export_commands,
+    node_commands,    object_commands,  qom_commands,
 };
 
 }  // namespace

@@ -23,6 +23,10 @@ struct Command {
 // The tables, in the files of these names.
 std::span<const Command> monitor_commands();
 std::span<const Command> chardev_commands();
+std::span<const Command> export_commands();
+std::span<const Command> node_commands();
+std::span<const Command> object_commands();
+std::span<const Command> qom_commands();
 
 // Null when there is none.
 const Command* find_command(std::string_view name);

@@ -119,6 +119,8 @@ class Checker {
       if (!whole) invalid("Parameter '" + path + "' expects integer");
     } else if (const auto* given = value.get_if<int64_t>()) {
       whole = *given;
+    } else if (type != "int") {
+      invalid("Parameter '" + path + "' expects uint64");
     } else {
       wrong_type(path, "integer");
     }
@@ -133,7 +135,9 @@ class Checker {
     if (written == nullptr) wrong_type(path, "string");
     for (const SchemaValue& known : type.values)
       if (known.name == *written) return value;
-    invalid("Parameter '" + path + "' does not accept value '" + *written + "'");
+    // The reference names the member alone here.
+    const std::string name = path.substr(path.find_last_of('.') + 1);
+    invalid("Parameter '" + name + "' does not accept value '" + *written + "'");
   }
 
   Value alternate(const SchemaType& type, Value value, const std::string& path) const {

@@ -1,0 +1,55 @@
+#include "daemon/nbd_service.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "block/object_types.h"
+
+namespace cairn::daemon {
+
+nbd::server::Server& NbdService::server() {
+  if (!server_) invalid("NBD server not running");
+  return *server_;
+}
+
+Task<void> NbdService::start(Options options) {
+  if (server_) invalid("NBD server already running");
+  nbd::server::ServerOptions settings;
+  if (!options.tls_creds.empty())
+    settings.tls =
+        find_tls_credentials(context_, options.tls_creds, TlsCredentials::Endpoint::kServer);
+  settings.authorize = !options.tls_authz.empty();
+  settings.authorization = find_authorization(context_, options.tls_authz);
+  settings.max_clients = options.most_clients;
+  settings.handshake_limit = options.handshake_limit;
+  std::vector<Socket> listeners = co_await listen_sockets(options.address);
+  options_ = std::move(options);
+  const SocketAddress& address = options_.address;
+  socket_path_.clear();
+  if (address.kind == SocketAddress::Kind::kUnix && !address.abstract)
+    socket_path_ = std::filesystem::absolute(address.path);
+  over_ = std::make_unique<CancelSource>();
+  serving_ = std::make_unique<TaskGroup>();
+  server_ = std::make_unique<nbd::server::Server>(context_, std::move(settings));
+  serving_->spawn(serve(std::move(listeners)));
+}
+
+Task<void> NbdService::serve(std::vector<Socket> listeners) {
+  try {
+    co_await server_->run(std::move(listeners), *over_);
+  } catch (const Error& error) {
+    context_.warn("NBD server: " + error.message());
+  }
+}
+
+Task<void> NbdService::stop() {
+  if (!server_) co_return;
+  over_->request();
+  co_await serving_->join();
+  server_.reset();
+  if (!socket_path_.empty()) ::unlink(socket_path_.c_str());
+}
+
+}  // namespace cairn::daemon

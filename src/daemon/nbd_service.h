@@ -1,0 +1,45 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "async/async.h"
+#include "export/nbd/server.h"
+
+namespace cairn::daemon {
+
+// The NBD server of a daemon, of which there is one at most. On the daemon's worker.
+class NbdService {
+ public:
+  struct Options {
+    SocketAddress address;
+    std::string tls_creds, tls_authz;
+    unsigned most_clients = 100;  // 0: any number
+    std::chrono::seconds handshake_limit{10};
+  };
+
+  explicit NbdService(Context& context) : context_(context) {}
+
+  // Listens and serves from now on. Throws "NBD server already running", or what the system says.
+  Task<void> start(Options options);
+  // Cuts off what clients are left. Nothing happens when it does not run.
+  Task<void> stop();
+  // Throws "NBD server not running".
+  nbd::server::Server& server();
+  bool running() const { return server_ != nullptr; }
+  // Several clients see one state, which they learn from the server.
+  bool multi_conn() const { return options_.most_clients != 1; }
+
+ private:
+  Task<void> serve(std::vector<Socket> listeners);
+  Context& context_;
+  Options options_;
+  std::unique_ptr<nbd::server::Server> server_;
+  std::unique_ptr<CancelSource> over_;
+  std::unique_ptr<TaskGroup> serving_;
+  std::string socket_path_;  // which goes with the server
+};
+
+}  // namespace cairn::daemon

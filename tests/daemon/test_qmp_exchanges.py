@@ -1,0 +1,340 @@
+"""The same commands to our daemon and to qemu-storage-daemon, reply by reply."""
+import itertools
+import json
+import shutil
+import subprocess
+
+import pytest
+from conftest import CAIRN
+from qmp import Daemon, comparable
+
+OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
+
+
+def run(command, /, **arguments):
+    """A request; __ in names of arguments stands for -."""
+    request = {"execute": command}
+    if arguments:
+        request["arguments"] = {key.replace("__", "-"): value for key, value in arguments.items()}
+    return request
+
+
+def add(driver, name, /, **options):
+    return run("blockdev-add", driver=driver, node__name=name, **options)
+
+
+def null(name, /, **options):
+    return add("null-co", name, **options)
+
+
+def delete(name):
+    return run("blockdev-del", node__name=name)
+
+
+def export(id, node, /, **options):
+    return run("block-export-add", type="nbd", id=id, node__name=node, **options)
+
+
+UNIX = {"type": "unix", "data": {"path": "nbd.sock"}}
+FILE = {"driver": "file", "filename": "disk.raw"}
+TOP = {"driver": "file", "filename": "top.qcow2"}
+
+# What every command says to arguments that are wrong in form: the schema's own words.
+FORMS = [
+    run("blockdev-add"),
+    run("blockdev-add", driver="zz"),
+    run("blockdev-add", driver=5),
+    run("blockdev-add", driver="file", filename=5),
+    run("blockdev-add", driver="raw", file=5, x=1),
+    run("blockdev-add", driver="raw", file="q", cache={"direct": 1}, x=1),
+    run("blockdev-add", driver="raw", file={"driver": "file"}, x=1),
+    run("blockdev-add", driver="raw", file={"driver": "file", "filename": "x", "y": 1}),
+    run("blockdev-add", driver="null-co", size=1.5, node__name="a"),
+    run("blockdev-add", driver="null-co", size="1", node__name="a"),
+    run("blockdev-add", driver="null-co", size=18446744073709551615, node__name="a"),
+    run("blockdev-add", driver="null-co", read__zeroes=1, node__name="a"),
+    run("blockdev-add", driver="nbd", server={"type": "inet"}),
+    run("blockdev-add", driver="nbd", server={"type": "unix", "path": 1}),
+    run("blockdev-add", driver="nbd", server={"type": "zz"}),
+    run("blockdev-add", driver="qcow2", file="a", backing=5),
+    run("blockdev-add", driver="quorum", children="a"),
+    run("blockdev-add", driver="quorum", children=[{"driver": "raw"}], vote__threshold=1),
+    run("blockdev-del"),
+    run("blockdev-del", node__name=1),
+    run("blockdev-del", node__name="a", b=1),
+    run("query-named-block-nodes", flat=1),
+    run("query-blockstats", query__nodes="x"),
+    run("nbd-server-start"),
+    run("nbd-server-start", addr={"type": "unix", "path": "x"}),
+    run("nbd-server-start", addr={"type": "unix", "data": {}}),
+    run("nbd-server-start", addr={"type": "inet", "data": {"host": "h"}}),
+    run("nbd-server-start", addr={"type": "inet", "data": {"host": "h", "port": 1}}),
+    run("nbd-server-start", addr=UNIX, max__connections=-1),
+    run("nbd-server-start", addr=UNIX, handshake__max__seconds="x"),
+    run("nbd-server-stop", x=1),
+    run("nbd-server-add"),
+    run("nbd-server-remove"),
+    run("nbd-server-remove", name="a", mode="b"),
+    run("block-export-add"),
+    run("block-export-add", type="nbd", id="e"),
+    run("block-export-add", type="zz", id="e", node__name="a"),
+    run("block-export-add", type="nbd", id="e", node__name="a", writable="x"),
+    run("block-export-add", type="nbd", id="e", node__name="a", bitmaps=[{"node": "b"}]),
+    run("block-export-add", type="nbd", id="e", node__name="a", mountpoint="x"),
+    run("block-export-del"),
+    run("block-export-del", id="e", mode="zz"),
+    run("object-add"),
+    run("object-add", qom__type="nope", id="a"),
+    run("object-add", qom__type="iothread"),
+    run("object-add", qom__type="iothread", id="a", poll__max__ns="x"),
+    run("object-add", qom__type="iothread", id="a", zz=1),
+    run("object-add", qom__type="throttle-group", id="a", limits={"zz": 1}),
+    run("object-add", qom__type="throttle-group", id="a", limits=5),
+    run("object-add", qom__type="tls-creds-psk", id="a", endpoint="zz"),
+    run("object-del"),
+    run("qom-list"),
+    run("qom-get", path="/"),
+    run("qom-set", path="/", property="x"),
+    run("chardev-add", id="a"),
+    run("chardev-add", id="a", backend={"type": "zz", "data": {}}),
+    run("chardev-add", id="a", backend={"type": "socket", "data": {}}),
+    run("chardev-add", id="a", backend={"type": "null", "data": {"x": 1}}),
+    run("chardev-remove"),
+    run("ringbuf-read", device="a"),
+    run("ringbuf-write", device="a"),
+    run("query-version", x=1),
+    run("quit", x=1),
+]
+
+OBJECTS = [
+    run("object-add", qom__type="iothread", id="io"),
+    run("object-add", qom__type="iothread", id="io"),
+    run("object-add", qom__type="iothread", id="1a"),
+    run("object-add", qom__type="iothread", id=""),
+    run("object-add", qom__type="iothread", id="io2", poll__max__ns=5, aio__max__batch=7),
+    run("qom-get", path="io", property="poll-max-ns"),
+    run("qom-get", path="/objects/io2", property="poll-max-ns"),
+    run("qom-get", path="io2", property="aio-max-batch"),
+    run("qom-get", path="io", property="thread-pool-max"),
+    run("qom-get", path="io", property="type"),
+    run("qom-get", path="io", property="zz"),
+    run("qom-get", path="nope", property="zz"),
+    run("qom-get", path="/objects/nope", property="zz"),
+    run("qom-set", path="io", property="poll-max-ns", value=9),
+    run("qom-get", path="io", property="poll-max-ns"),
+    run("qom-set", path="io", property="poll-max-ns", value="x"),
+    run("qom-set", path="io", property="zz", value=1),
+    run("qom-list", path="/"),
+    run("qom-list", path="/objects/nope"),
+    run("qom-list-properties", typename="zz"),
+    run("object-add", qom__type="throttle-group", id="tg", limits={"iops-total": 5}),
+    run("object-add", qom__type="throttle-group", id="t2", x__bps__read=7),
+    run(
+        "object-add", qom__type="throttle-group", id="t3", limits={"iops-total": 5, "iops-read": 5}
+    ),
+    run("object-add", qom__type="throttle-group", id="t3", limits={"iops-size": 5}),
+    run("object-add", qom__type="throttle-group", id="t3", limits={"bps-total-max": 5}),
+    run(
+        "object-add",
+        qom__type="throttle-group",
+        id="t3",
+        limits={"bps-total": 9, "bps-total-max": 5},
+    ),
+    run("qom-get", path="tg", property="limits"),
+    run("qom-get", path="t2", property="x-bps-read"),
+    run("qom-get", path="tg", property="x-iops-total"),
+    run("qom-set", path="tg", property="limits", value={"bps-total": 100}),
+    run("qom-get", path="tg", property="limits"),
+    run("qom-set", path="tg", property="limits", value={"bps-read": 100}),
+    run("qom-set", path="tg", property="x-iops-total", value=1),
+    null("n"),
+    add("throttle", "th", throttle__group="tg", file="n"),
+    add("throttle", "th2", throttle__group="nope", file="n"),
+    run("object-del", id="tg"),
+    delete("th"),
+    run("object-del", id="tg"),
+    run("object-del", id="tg"),
+    run("object-del", id="io"),
+    run("object-add", qom__type="secret", id="s", data="x"),
+    run("object-add", qom__type="secret", id="s2"),
+    run("object-add", qom__type="secret", id="s2", data="x", file="y"),
+    run("object-add", qom__type="secret", id="s2", file="/nonexistent"),
+    run("qom-get", path="s", property="data"),
+    run("qom-get", path="s", property="format"),
+    run("object-del", id="s"),
+    run("object-add", qom__type="authz-simple", id="az", identity="joe"),
+    run("qom-get", path="az", property="identity"),
+    run("object-add", qom__type="main-loop", id="ml"),
+    run("object-add", qom__type="main-loop", id="ml2"),
+    delete("n"),
+]
+
+CHARDEVS = [
+    run("chardev-add", id="r", backend={"type": "ringbuf", "data": {"size": 16}}),
+    run("chardev-add", id="r", backend={"type": "null", "data": {}}),
+    run("chardev-add", id="r2", backend={"type": "ringbuf", "data": {"size": 15}}),
+    run("ringbuf-write", device="r", data="hello"),
+    run("ringbuf-read", device="r", size=3),
+    run("ringbuf-read", device="r", size=30),
+    run("ringbuf-read", device="r", size=30),
+    run("ringbuf-write", device="r", data="aGVsbG8=", format="base64"),
+    run("ringbuf-read", device="r", size=30, format="base64"),
+    run("ringbuf-write", device="nope", data="x"),
+    run("ringbuf-read", device="r", size=0),
+    run("chardev-add", id="n", backend={"type": "null", "data": {}}),
+    run("ringbuf-read", device="n", size=1),
+    run("chardev-send-break", id="n"),
+    run("chardev-send-break", id="nope"),
+    run("chardev-remove", id="r"),
+    run("chardev-remove", id="nope"),
+    run("chardev-remove", id="qmp"),
+    run("qom-list", path="/chardevs"),
+    run("chardev-remove", id="n"),
+    run("query-block"),
+    run("query-blockstats"),
+]
+
+NODES = [
+    null("a"),
+    null("a"),
+    null("1a"),
+    null("a b"),
+    null("x" * 31),
+    null("x" * 32),
+    add("null-co", "z", zz=1),
+    run("blockdev-add", driver="null-co"),
+    add("file", "f", filename="nope"),
+    add("file", "f", filename="disk.raw"),
+    add("raw", "r", file="f"),
+    add("raw", "r2", file="nope"),
+    add("qcow2", "q", file="f"),
+    add("qcow2", "q", file=FILE),
+    delete("f"),
+    delete("nope"),
+    delete("a"),
+    run("query-blockstats", query__nodes=True),
+    delete("r"),
+    delete("f"),
+    add("qcow2", "top", file=TOP),
+    run("query-named-block-nodes", flat=True),
+    run("query-blockstats", query__nodes=True),
+    delete("x" * 31),
+    run("query-named-block-nodes"),
+    add("qcow2", "again", file=TOP),
+    delete("top"),
+    add("qcow2", "top", file={**TOP, "node-name": "top-f"}, backing=None),
+    delete("top-f"),
+    delete("top"),
+    delete("top-f"),
+    add("qcow2", "ro", file=TOP, read__only=True, cache={"direct": False, "no-flush": True}),
+    run("query-named-block-nodes", flat=True),
+    delete("ro"),
+    add("raw", "w", file=FILE, offset=512, size=1024, detect__zeroes="on"),
+    run("query-named-block-nodes"),
+    delete("w"),
+    add("raw", "w", file=FILE, offset=1 << 40),
+    run("query-named-block-nodes"),
+]
+
+EXPORTS = [
+    null("a", size=1 << 20),
+    export("e", "a"),
+    run("nbd-server-stop"),
+    run("nbd-server-start", addr=UNIX),
+    run("nbd-server-start", addr=UNIX),
+    export("e", "nope"),
+    export("", "a"),
+    export("1e", "a"),
+    export("e", "a", bitmaps=["b"]),
+    export("e", "a", name="n" * 5000),
+    export("e", "a", iothread="nope"),
+    export("e", "a", writable=True),
+    export("e", "a"),
+    export("e2", "a"),
+    export("e2", "a", name="other", description="text"),
+    run("query-block-exports"),
+    delete("a"),
+    run("block-export-del", id="nope"),
+    run("block-export-del", id="e"),
+    run("block-export-del", id="e"),
+    run("nbd-server-add", device="a"),
+    run("nbd-server-add", device="nope"),
+    run("query-block-exports"),
+    run("nbd-server-remove", name="nope"),
+    run("nbd-server-remove", name="a"),
+    add("file", "f", filename="disk.raw", read__only=True),
+    export("w", "f", writable=True),
+    export("w", "f"),
+    run("nbd-server-stop"),
+    run("query-block-exports"),
+    delete("f"),
+    delete("a"),
+    run("nbd-server-start", addr=UNIX, tls__creds="nope"),
+    run("nbd-server-start", addr={"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}),
+    run("nbd-server-stop"),
+]
+
+TRANSCRIPTS = {
+    "forms": FORMS,
+    "objects": OBJECTS,
+    "chardevs": CHARDEVS,
+    "nodes": NODES,
+    "exports": EXPORTS,
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for words in ("-f raw disk.raw 1M", "-f qcow2 base.qcow2 4M"):
+        subprocess.run(["qemu-img", "create", "-q", *words.split()], check=True, cwd=folder)
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"],
+        check=True,
+        cwd=folder,
+    )
+    return folder
+
+
+def held(program, requests, folder):
+    """All that is said to REQUESTS, with the events between; what the reply to one was, by its number."""
+    with Daemon(program, directory=folder) as running:
+        client = running.client()
+        said = []
+        for request in requests:
+            before = len(client.events)
+            reply = client.exchange(request)
+            said.append([comparable(one) for one in [*client.events[before:], reply]])
+        client.close()
+        assert running.stop() == (0, "")
+    return said
+
+
+# What may differ, and is not looked at.
+def shown(answers):
+    text = json.dumps(answers)
+    return json.loads(text, object_pairs_hook=without_measures)
+
+
+def without_measures(pairs):
+    return {key: value for key, value in pairs if key not in ("actual-size",)}
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_a_transcript_is_that_of_the_reference(name, images, tmp_path):
+    said = []
+    for number, program in enumerate((OURS, "qemu-storage-daemon")):
+        folder = tmp_path / str(number)
+        shutil.copytree(images, folder)
+        said.append(held(program, TRANSCRIPTS[name], folder))
+    wrong = [
+        (request, ours, theirs)
+        for request, ours, theirs in zip(TRANSCRIPTS[name], *said)
+        if shown(ours) != shown(theirs)
+    ]
+    assert wrong == []
+
+
+def test_there_are_enough_exchanges():
+    assert sum(map(len, TRANSCRIPTS.values())) + 0 >= 200
+    assert len(list(itertools.chain(*TRANSCRIPTS.values()))) >= 200
