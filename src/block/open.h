@@ -30,7 +30,7 @@ class OpenedNodes {
  public:
   // The node of that name; null where there is none.
   virtual NodePtr find_opened(std::string_view name) = 0;
-  // Throws where no node can be called NAME.
+  // Throws where no new node can be called NAME.
   virtual void check_new_name(const std::string& name) = 0;
   // NODE was opened with OPTIONS, those of its children not among them, and what they do not say as
   // in FLAGS. From now on it is closed by who has these nodes, and by nobody else.

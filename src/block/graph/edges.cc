@@ -133,8 +133,8 @@ void check_edges(const std::vector<GraphEdge>& edges) {
   for (size_t i = 0; i < edges.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
       if (edges[i].child != edges[j].child) continue;
-      check_pair(edges[i], edges[j]);
       check_pair(edges[j], edges[i]);
+      check_pair(edges[i], edges[j]);
     }
   }
   for (const GraphEdge& edge : edges)

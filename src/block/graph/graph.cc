@@ -62,6 +62,8 @@ GraphNode& Graph::info(const Node& node) {
 
 void Graph::check_new_name(const std::string& name) {
   if (!is_node_name(name)) throw Error(ErrorKind::kInvalid, "Invalid node-name: '" + name + "'");
+  if (find(name) != nullptr)
+    throw Error(ErrorKind::kExists, "Duplicate nodes with node-name='" + name + "'");
   if (name.size() > kLongestName) throw Error(ErrorKind::kInvalid, "Node name too long");
 }
 
@@ -75,6 +77,7 @@ void Graph::opened(NodePtr node, Options options, const OpenFlags& flags) {
   added.options = std::move(options);
   added.flags = flags;
   if (added.options.boolean("force-share") == true) added.flags.force_share = true;
+  // A tree may name two of its nodes the same.
   if (known)
     throw Error(ErrorKind::kExists,
                 "Duplicate nodes with node-name='" + added.node->node_name() + "'");

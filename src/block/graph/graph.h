@@ -63,7 +63,7 @@ class Graph : private OpenedNodes {
   // Newest first.
   std::vector<NodePtr> nodes() const;
   GraphNode& info(const Node& node);
-  // Throws kInvalid where it is no name. Whether it is taken is seen when the node is there.
+  // Throws kExists, or kInvalid where it is no name.
   void check_new_name(const std::string& name) override;
 
   // A user begins to work with NODE, as USE says. Throws "Permission conflict on node …", what

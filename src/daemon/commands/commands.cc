@@ -5,8 +5,8 @@ namespace {
 
 // A new table is a file with a function, declared in the header, and a row here.
 constexpr std::span<const Command> (*kTables[])() = {
-    monitor_commands, chardev_commands, export_commands,
-    node_commands,    object_commands,  qom_commands,
+    monitor_commands, chardev_commands, export_commands, node_commands,
+    object_commands,  qom_commands,     change_commands,
 };
 
 }  // namespace
@@ -19,7 +19,7 @@ const Command* find_command(std::string_view name) {
 }
 
 bool is_emitted(std::string_view event) {
-  for (const std::string_view one : {"BLOCK_EXPORT_DELETED"})
+  for (const std::string_view one : {"BLOCK_EXPORT_DELETED", "BLOCK_WRITE_THRESHOLD"})
     if (event == one) return true;
   return false;
 }

@@ -27,6 +27,7 @@ std::span<const Command> export_commands();
 std::span<const Command> node_commands();
 std::span<const Command> object_commands();
 std::span<const Command> qom_commands();
+std::span<const Command> change_commands();
 
 // Null when there is none.
 const Command* find_command(std::string_view name);

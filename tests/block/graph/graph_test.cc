@@ -12,7 +12,7 @@ TEST_F(GraphTest, NamesItsNodesNewestFirst) {
   add_raw("a");
   add_raw("b");
   EXPECT_EQ(names(), (Names{"b", "b-f", "a", "a-f"}));
-  EXPECT_EQ(error_of([&] { add_raw("a"); }), "Duplicate nodes with node-name='a-f'");
+  EXPECT_EQ(error_of([&] { add_raw("a"); }), "Duplicate nodes with node-name='a'");
   EXPECT_EQ(error_of([&] { add_raw("1a"); }), "Invalid node-name: '1a'");
   EXPECT_EQ(error_of([&] { add_raw(std::string(32, 'a')); }), "Node name too long");
   EXPECT_EQ(error_of([&] { add("driver=null-co"); }),
