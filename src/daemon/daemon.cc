@@ -6,6 +6,7 @@
 
 #include "block/throttle_group.h"
 #include "daemon/commands/commands.h"
+#include "daemon/job_arguments.h"
 #include "daemon/monitor.h"
 #include "daemon/qmp_error.h"
 
@@ -34,6 +35,7 @@ Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
       options_(std::move(options)),
       chardevs_(options_.streams),
       graph_(context),
+      jobs_(context, job_events(*this)),
       nbd_(context),
       exports_(*this) {}
 
@@ -89,6 +91,7 @@ Task<void> Daemon::close_all() {
       group->set_limits({});
   const auto turn = co_await turn_.lock();
   ending_ = true;
+  co_await jobs_.shutdown();
   co_await exports_.remove_all([](const LiveExport&) { return true; });
   co_await nbd_.stop();
   co_await tasks_.join();

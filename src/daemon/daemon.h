@@ -19,6 +19,7 @@
 #include "daemon/exports.h"
 #include "daemon/nbd_service.h"
 #include "daemon/schema/schema.h"
+#include "job/live/jobs.h"
 
 namespace cairn::daemon {
 
@@ -45,6 +46,7 @@ class Daemon {
   const DaemonOptions& options() const { return options_; }
   Chardevs& chardevs() { return chardevs_; }
   Graph& graph() { return graph_; }
+  live::Jobs& jobs() { return jobs_; }
   NbdService& nbd() { return nbd_; }
   Exports& exports() { return exports_; }
   CancelSource& stop() { return stop_; }
@@ -81,6 +83,7 @@ class Daemon {
   bool ending_ = false;
   Chardevs chardevs_;
   Graph graph_;
+  live::Jobs jobs_;
   NbdService nbd_;
   Exports exports_;
   TaskGroup tasks_;

@@ -5,8 +5,9 @@ namespace {
 
 // A new table is a file with a function, declared in the header, and a row here.
 constexpr std::span<const Command> (*kTables[])() = {
-    monitor_commands, chardev_commands, export_commands, node_commands,
-    object_commands,  qom_commands,     change_commands,
+    monitor_commands,  chardev_commands, export_commands, node_commands,
+    change_commands,   job_commands,     create_commands, chain_job_commands,
+    copy_job_commands, object_commands,  qom_commands,
 };
 
 }  // namespace
@@ -19,7 +20,9 @@ const Command* find_command(std::string_view name) {
 }
 
 bool is_emitted(std::string_view event) {
-  for (const std::string_view one : {"BLOCK_EXPORT_DELETED", "BLOCK_WRITE_THRESHOLD"})
+  for (const std::string_view one :
+       {"BLOCK_EXPORT_DELETED", "BLOCK_WRITE_THRESHOLD", "JOB_STATUS_CHANGE", "BLOCK_JOB_READY",
+        "BLOCK_JOB_PENDING", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", "BLOCK_JOB_ERROR"})
     if (event == one) return true;
   return false;
 }

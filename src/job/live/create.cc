@@ -20,7 +20,11 @@ Task<void> CreateJob::make() {
 Task<void> CreateJob::take_file() {
   const Resting resting(*this);
   const auto change = co_await graph().change();
-  NodePtr file = graph().get(request_.file_node);
+  const std::string& name = request_.file_node;
+  NodePtr file = graph().find(name);
+  if (file == nullptr)
+    throw Error(ErrorKind::kNotFound,
+                "Cannot find device='" + name + "' nor node-name='" + name + "'");
   request_.image.filename = file->filename();
   request_.image.file = file;
   co_await use(file, "root", Permissions::kWrite | Permissions::kResize, Permissions::kAll, false);

@@ -86,8 +86,8 @@ void Job::pause() {
 
 void Job::resume() {
   const std::lock_guard lock(*mutex_);
-  check_verb_locked(JobVerb::kResume);
   if (!user_paused_) invalid("Can't resume a job that was not paused");
+  check_verb_locked(JobVerb::kResume);
   user_paused_ = false;
   --pauses_;
   io_status_ = IoStatus::kOk;

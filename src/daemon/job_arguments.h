@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/value.h"
+#include "block/graph/graph.h"
+#include "job/live/backup.h"
+#include "job/live/live.h"
+
+// What the commands that begin jobs have in common.
+namespace cairn::daemon {
+
+class Daemon;
+
+// Gives a job's events to the clients of the daemon.
+live::JobListener job_events(Daemon& daemon);
+
+live::JobOptions job_options(const Value& arguments);
+live::OnError on_error(const Value& arguments, std::string_view name);
+// The job that the arguments of blockdev-backup describe. Throws what is wrong with them.
+std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments);
+// The node that a command calls a device, as there are none here. Throws "Cannot find device=…".
+NodePtr device_node(const Graph& graph, const std::string& name);
+// Throws "Need a root block node" where other nodes are above NODE.
+void check_root(const Graph& graph, const Node& node);
+// The node below TOP in its chain that has this file name: as opened, or as the image above stores
+// it. Null when there is none.
+NodePtr find_file_in_chain(const Node& top, const std::string& name);
+
+}  // namespace cairn::daemon
