@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "base/value.h"
+#include "block/graph/action.h"
 #include "block/graph/graph.h"
 #include "job/live/backup.h"
 #include "job/live/live.h"
@@ -20,6 +21,9 @@ live::JobOptions job_options(const Value& arguments);
 live::OnError on_error(const Value& arguments, std::string_view name);
 // The job that the arguments of blockdev-backup describe. Throws what is wrong with them.
 std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments);
+// A step that begins such a job, in TOGETHER with the jobs of other steps.
+std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments,
+                                           std::shared_ptr<live::Transaction> together);
 // The node that a command calls a device, as there are none here. Throws "Cannot find device=…".
 NodePtr device_node(const Graph& graph, const std::string& name);
 // Throws "Need a root block node" where other nodes are above NODE.

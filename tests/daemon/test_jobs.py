@@ -234,6 +234,42 @@ def test_backup_of_nothing_ends_by_cancel(both):
     same(both, steps)
 
 
+@pytest.mark.parametrize("end", ["finalize", "cancel", "failure"])
+def test_backups_of_one_transaction(both, end):
+    def steps(one):
+        actions = [
+            {
+                "type": "blockdev-backup",
+                "data": {
+                    "job-id": f"t{number}",
+                    "device": "top",
+                    "target": target,
+                    "sync": "full",
+                    "auto-finalize": False,
+                },
+            }
+            for number, target in ((1, "target"), (2, "target2"))
+        ]
+        if end == "failure":
+            actions.append({"type": "abort", "data": {}})
+        reply = one.ask("transaction", actions=actions, properties={"completion-mode": "grouped"})
+        if end == "failure":
+            # The words for an action that cannot be grouped come first.
+            return reply, one.ask("transaction", actions=actions)
+        one.until('BLOCK_JOB_PENDING t1 {"type": "backup"}')
+        # Which of the two has work left for longer is chance.
+        one.said.clear()
+        answer = one.ask(f"job-{end}", id="t1")
+        if end == "cancel":
+            # Which job aborts first differs; each says the same for itself.
+            one.said.sort()
+        return reply, answer, one.ask("query-jobs")
+
+    same(both, steps)
+    if end == "finalize":
+        run("qemu-img", "compare", "-q", "-U", both[0].path("target"), both[1].path("target2"))
+
+
 def test_create(both, tmp_path):
     """A file and an image in it, as libvirt makes them."""
 

@@ -10,6 +10,7 @@
 #include "crypto/hash.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
+#include "daemon/job_arguments.h"
 #include "daemon/transaction.h"
 
 namespace cairn::daemon {
@@ -32,9 +33,15 @@ Task<Value> transaction(Daemon& daemon, Value arguments) {
   const auto change = co_await daemon.graph().change();
   const bool grouped = arguments.find("properties") != nullptr &&
                        text_of(*arguments.find("properties"), "completion-mode") == "grouped";
+  const auto together = std::make_shared<live::Transaction>();
   GraphActions actions;
   for (const Value& one : *arguments.find("actions")->get_if<Value::Array>()) {
     const std::string type = text_of(one, "type");
+    if (type == "blockdev-backup") {
+      actions.push_back(backup_action(daemon, *one.find("data"),
+                                      grouped ? together : std::make_shared<live::Transaction>()));
+      continue;
+    }
     const ActionType* action = find_action(type);
     if (action == nullptr) invalid("Transactions with '" + type + "' are not supported");
     if (grouped)

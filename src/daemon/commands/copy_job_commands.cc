@@ -167,6 +167,28 @@ Task<Value> blockdev_backup(Daemon& daemon, Value arguments) {
   co_return Value::object();
 }
 
+class BackupAction final : public GraphAction {
+ public:
+  BackupAction(Daemon& daemon, Value arguments, std::shared_ptr<live::Transaction> together)
+      : daemon_(daemon), arguments_(std::move(arguments)), together_(std::move(together)) {}
+
+  Task<void> prepare() override {
+    job_ = backup_job(daemon_, arguments_);
+    co_await live::launch_prepare(daemon_.jobs(), job_, together_);
+  }
+  Task<void> commit() override {
+    daemon_.jobs().start(job_);
+    co_return;
+  }
+  Task<void> abort() override { co_await live::launch_undo(daemon_.jobs(), job_); }
+
+ private:
+  Daemon& daemon_;
+  const Value arguments_;
+  const std::shared_ptr<live::Transaction> together_;
+  std::shared_ptr<live::BackupJob> job_;
+};
+
 constexpr Command kCopyJobCommands[] = {
     {"blockdev-mirror", blockdev_mirror},
     {"blockdev-backup", blockdev_backup},
@@ -197,6 +219,11 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   request.on_source_error = on_error(arguments, "on-source-error");
   request.on_target_error = on_error(arguments, "on-target-error");
   return std::make_shared<live::BackupJob>(std::move(options), graph, std::move(request));
+}
+
+std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments,
+                                           std::shared_ptr<live::Transaction> together) {
+  return std::make_unique<BackupAction>(daemon, arguments, std::move(together));
 }
 
 std::span<const Command> copy_job_commands() { return kCopyJobCommands; }

@@ -70,6 +70,11 @@ Task<void> launch_prepare(Jobs& jobs, std::shared_ptr<DiskJob> job,
                       });
 }
 
+Task<void> launch_undo(Jobs& jobs, std::shared_ptr<DiskJob> job) {
+  co_await job->release();
+  jobs.withdraw(job, true);
+}
+
 Task<void> launch(Jobs& jobs, std::shared_ptr<DiskJob> job,
                   std::shared_ptr<Transaction> transaction) {
   co_await launch_prepare(jobs, job, std::move(transaction));

@@ -42,6 +42,7 @@ class DiskJob : public Job, public RootOwner {
  private:
   friend Task<void> launch_prepare(Jobs& jobs, std::shared_ptr<DiskJob> job,
                                    std::shared_ptr<Transaction> transaction);
+  friend Task<void> launch_undo(Jobs& jobs, std::shared_ptr<DiskJob> job);
   Task<void> release();
 
   Graph& graph_;
@@ -53,8 +54,11 @@ class DiskJob : public Job, public RootOwner {
 // Jobs::add(), and what is wrong with the nodes; the job is gone again then.
 Task<void> launch(Jobs& jobs, std::shared_ptr<DiskJob> job,
                   std::shared_ptr<Transaction> transaction = nullptr);
-// The two halves of it, for transactions: jobs are prepared, and started when all are.
+// For steps of transactions, of which each has its Transaction where the jobs do not conclude
+// together: jobs are prepared, and started when all are.
 Task<void> launch_prepare(Jobs& jobs, std::shared_ptr<DiskJob> job,
                           std::shared_ptr<Transaction> transaction);
+// A job that was prepared goes again.
+Task<void> launch_undo(Jobs& jobs, std::shared_ptr<DiskJob> job);
 
 }  // namespace cairn::live
