@@ -11,7 +11,8 @@ namespace cairn::daemon {
 namespace {
 
 const std::vector<ExportType>& export_types() {
-  static const std::vector<ExportType> types = {nbd_export_type(), fuse_export_type()};
+  static const std::vector<ExportType> types = {nbd_export_type(), fuse_export_type(),
+                                                vhost_user_export_type()};
   return types;
 }
 
@@ -30,13 +31,18 @@ bool is_id(std::string_view id) {
 
 }  // namespace
 
-Task<RootPtr> Exports::attach(const ExportType& type, const Value& arguments, bool writable) {
+Task<RootPtr> Exports::attach(const ExportType& type, const Value& arguments, bool writable,
+                              std::weak_ptr<Entry> entry) {
   const NodePtr node = daemon_.graph().get(text_of(arguments, "node-name"));
   if (writable && node->read_only()) invalid("Cannot export read-only node as writable");
   NodeUse use;
   use.takes = Permissions::kConsistentRead;
   if (writable) use.takes |= Permissions::kWrite;
-  use.shares = Permissions::kAll & ~Permissions::kResize;
+  use.shares = type.follows_size ? Permissions::kAll : Permissions::kAll & ~Permissions::kResize;
+  use.resized = [entry] {
+    const auto live = entry.lock();
+    if (live && live->running) live->running->resized();
+  };
   if (writable && type.resizes) {
     use.takes |= Permissions::kResize;
     use.shares = Permissions::kAll;
@@ -59,8 +65,8 @@ Task<void> Exports::add(Value arguments) {
   const auto change = co_await daemon_.graph().change();
   daemon_.graph().get(text_of(arguments, "node-name"));
   co_await type.check(daemon_, arguments);
-  const RootPtr root = co_await attach(type, arguments, writable);
   auto entry = std::make_shared<Entry>();
+  const RootPtr root = co_await attach(type, arguments, writable, entry);
   co_await on_failure(
       [&]() -> Task<void> {
         ExportRequest request{.daemon = daemon_,

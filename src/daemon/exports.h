@@ -28,6 +28,8 @@ class LiveExport {
   virtual bool in_use() const = 0;
   // Cuts off clients and takes no new ones.
   virtual void request_shutdown() = 0;
+  // The node has got another size.
+  virtual void resized() {}
   // Waits until no request is in it any more.
   virtual Task<void> ended() = 0;
 
@@ -53,7 +55,8 @@ struct ExportRequest {
 // A type of exports. A new one is a row in exports.cc.
 struct ExportType {
   std::string_view name;
-  bool resizes = false;  // a writable one may change the size of its node
+  bool resizes = false;       // a writable one may change the size of its node
+  bool follows_size = false;  // others may change the size meanwhile
   // Throws what keeps it from being made, before anything is done.
   Task<void> (*check)(Daemon& daemon, Value arguments);
   Task<std::unique_ptr<LiveExport>> (*make)(ExportRequest request);
@@ -61,6 +64,7 @@ struct ExportType {
 
 ExportType nbd_export_type();
 ExportType fuse_export_type();
+ExportType vhost_user_export_type();
 
 // The exports of a daemon by id. On its worker.
 class Exports {
@@ -86,7 +90,8 @@ class Exports {
     bool ending = false;
   };
   Task<void> end(std::shared_ptr<Entry> entry);
-  Task<RootPtr> attach(const ExportType& type, const Value& arguments, bool writable);
+  Task<RootPtr> attach(const ExportType& type, const Value& arguments, bool writable,
+                       std::weak_ptr<Entry> entry);
   Daemon& daemon_;
   std::vector<std::shared_ptr<Entry>> all_;  // oldest first
 };
