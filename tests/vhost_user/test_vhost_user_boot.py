@@ -2,11 +2,13 @@
 import hashlib
 import os
 import subprocess
+import threading
 
 import pytest
 
 from conftest import CAIRN, call
 from linux_guest import boot
+from vhost_front_end import wait_for
 from vhost_server import VhostServer
 
 SCRIPT = """busybox mount -t sysfs sys /sys
@@ -30,6 +32,19 @@ busybox reboot -f
 """
 
 
+def machine(server, more=""):
+    return [
+        "-object",
+        "memory-backend-memfd,id=mem,size=256M,share=on",
+        "-machine",
+        "memory-backend=mem",
+        "-chardev",
+        f"socket,id=c,path={server.socket}{more}",
+        "-device",
+        "vhost-user-blk-pci,chardev=c,num-queues=2",
+    ]
+
+
 @pytest.mark.slow
 def test_a_linux_kernel_works_on_our_disk(folder, ours):
     with open("fs.raw", "wb") as out:
@@ -38,17 +53,7 @@ def test_a_linux_kernel_works_on_our_disk(folder, ours):
     ours("convert", "-f", "raw", "-O", "qcow2", "fs.raw", "disk.qcow2")
     server = VhostServer(folder, "--queues", "2", image="disk.qcow2")
     try:
-        words = [
-            "-object",
-            "memory-backend-memfd,id=mem,size=256M,share=on",
-            "-machine",
-            "memory-backend=mem",
-            "-chardev",
-            f"socket,id=c,path={server.socket}",
-            "-device",
-            "vhost-user-blk-pci,chardev=c,num-queues=2",
-        ]
-        console = boot(folder, SCRIPT, ("crc32c_generic", "ext4"), words=words)
+        console = boot(folder, SCRIPT, ("crc32c_generic", "ext4"), words=machine(server))
         assert "FIRST BOOT DONE" in console and "SECOND BOOT FINE" in console, console
         assert "LIMITS 32768 vhost_user_blkwrite back 16777216 16777216" in console, console
         said = server.end()
@@ -61,3 +66,45 @@ def test_a_linux_kernel_works_on_our_disk(folder, ours):
         assert f"DISK {hashlib.sha256(after.read()).hexdigest()}" in console, console
     call("/sbin/e2fsck", "-f", "-n", "after.raw")
     assert os.path.getsize("after.raw") == 16 << 20
+
+
+WRITER = """i=0
+while [ $i -lt 40 ]; do
+  busybox dd if=/dev/urandom of=/tmp/part bs=64k count=4 2>/dev/null
+  busybox dd if=/tmp/part of=/dev/vda bs=64k seek=$((i * 4)) conv=fsync,notrunc 2>/dev/null || echo FAILED
+  busybox cat /tmp/part >> /tmp/all
+  i=$((i + 1))
+done
+echo WROTE $(busybox sha256sum < /tmp/all)
+busybox poweroff -f
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_while_the_machine_writes(folder):
+    (folder / "disk.raw").write_bytes(bytes(10 << 20))
+    servers = [VhostServer(folder, "-f", "raw", "--queues", "2")]
+    said = []
+
+    def run():
+        said.append(boot(folder, WRITER, (), words=machine(servers[0], ",reconnect-ms=100")))
+
+    thread = threading.Thread(target=run)
+    try:
+        thread.start()
+        with open("disk.raw", "rb") as disk:
+            for part in (1, 10, 20):
+                wait_for(
+                    lambda at=part << 18: os.pread(disk.fileno(), 16, at) != bytes(16),
+                    "the machine does not write",
+                    200,
+                )
+                servers[-1].kill()
+                servers.append(VhostServer(folder, "-f", "raw", "--queues", "2"))
+        thread.join()
+        servers[-1].end()
+    finally:
+        servers[-1].kill()
+        thread.join()
+    digest = hashlib.sha256((folder / "disk.raw").read_bytes()).hexdigest()
+    assert f"WROTE {digest}" in said[0] and "FAILED" not in said[0], said[0]
