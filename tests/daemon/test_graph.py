@@ -313,6 +313,32 @@ SCENARIOS = {
 }
 
 
+def backup(job, source, target, **more):
+    more = {key.replace("_", "-"): value for key, value in more.items()}
+    data = {"job-id": job, "device": source, "target": target, "sync": "full", **more}
+    return "blockdev-backup", data
+
+
+GROUPED = {"completion-mode": "grouped"}
+SCENARIOS["transactions with backups"] = [
+    *[add(name) for name in "abc"],
+    transaction(backup("j", "a", "b"), ("abort", {})),
+    ("query-jobs", {}),
+    transaction(backup("j", "a", "b"), backup("j", "a", "c")),
+    transaction(backup("j", "a", "nope")),
+    transaction(backup("j", "a", "b", sync="bitmap", bitmap="nope", bitmap_mode="never")),
+    transaction(bitmap("add", "a", "x"), backup("j", "a", "b", speed=-1), properties={**GROUPED}),
+    transaction(backup("j", "a", "b", speed=-1)),
+    ("query-jobs", {}),
+    transaction(
+        bitmap("add", "a", "x", disabled=True),
+        backup("j", "a", "b", sync="incremental", bitmap="x", auto_finalize=False),
+    ),
+    ("job-cancel", {"id": "nope"}),
+    bitmap("remove", "a", "x"),
+]
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """A directory with the images, to be copied."""
