@@ -81,7 +81,8 @@ object ObjectAddSevSnpGuest sev-device?:str cbitpos?:int reduced-phys-bits:int k
   policy?:int guest-visible-workarounds?:str id-block?:str id-auth?:str author-key-enabled?:bool
   host-data?:str vcek-disabled?:bool
 object ObjectAddThreadContext cpu-affinity?:[int] node-affinity?:[int]
-object ObjectAddThrottleGroup limits?:ThrottleLimits x-iops-total?:int{unstable}
+object ObjectAddThrottleGroup count-discards?:bool count-flushes?:bool share?:str
+  limits?:ThrottleLimits x-iops-total?:int{unstable}
   x-iops-total-max?:int{unstable} x-iops-total-max-length?:int{unstable}
   x-iops-read?:int{unstable} x-iops-read-max?:int{unstable} x-iops-read-max-length?:int{unstable}
   x-iops-write?:int{unstable} x-iops-write-max?:int{unstable}

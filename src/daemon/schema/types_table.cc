@@ -271,7 +271,7 @@ object BlockdevOptionsRbd pool:str namespace?:str image:str conf?:str snapshot?:
   key-secret?:str server?:[BlockdevOptionsRbdServer]
 object BlockdevOptionsReplication file:BlockdevRef mode:BlockdevOptionsReplicationMode top-id?:str
 object BlockdevOptionsSsh server:InetSocketAddress path:str user?:str host-key-check?:HostKeyCheck
-object BlockdevOptionsThrottle throttle-group:str file:BlockdevRef
+object BlockdevOptionsThrottle throttle-group:str file:BlockdevRef weight?:int
 object BlockdevOptionsVvfat dir:str fat-type?:int floppy?:bool label?:str rw?:bool
 object BlockdevCreateOptions driver:BlockdevDriver by driver file=BlockdevCreateOptionsFile
   gluster=BlockdevCreateOptionsGluster luks=BlockdevCreateOptionsLuks nfs=BlockdevCreateOptionsNfs
