@@ -5,7 +5,6 @@
 
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
-#include "daemon/objects.h"
 
 namespace cairn::daemon {
 namespace {
@@ -60,12 +59,12 @@ Task<void> Exports::add(Value arguments) {
   const bool writable = flag_of(arguments, "writable", false);
   if (flag_of(arguments, "allow-inactive", false) && type.name != "nbd")
     invalid("Export type does not support inactive exports");
+  auto entry = std::make_shared<Entry>();
   if (const std::string thread = text_of(arguments, "iothread"); !thread.empty())
-    find_iothread(daemon_.context(), thread);
+    entry->thread = find_iothread(daemon_.context(), thread);
   const auto change = co_await daemon_.graph().change();
   daemon_.graph().get(text_of(arguments, "node-name"));
   co_await type.check(daemon_, arguments);
-  auto entry = std::make_shared<Entry>();
   const RootPtr root = co_await attach(type, arguments, writable, entry);
   co_await on_failure(
       [&]() -> Task<void> {

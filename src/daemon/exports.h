@@ -9,6 +9,7 @@
 #include "async/async.h"
 #include "base/value.h"
 #include "block/graph/graph.h"
+#include "daemon/objects.h"
 
 namespace cairn::daemon {
 
@@ -87,6 +88,7 @@ class Exports {
  private:
   struct Entry {
     std::unique_ptr<LiveExport> running;
+    std::shared_ptr<Iothread> thread;  // which is not deleted meanwhile; null: none
     bool ending = false;
   };
   Task<void> end(std::shared_ptr<Entry> entry);
