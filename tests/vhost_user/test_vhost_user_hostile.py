@@ -52,7 +52,7 @@ def server(running):
     yield running
     assert running.serves()
     assert running.image.read_bytes() == PATTERN
-    assert resident_kib(running.job.pid) < 400 << 10
+    assert resident_kib(running.job.pid) < 700 << 10
 
 
 @pytest.fixture
