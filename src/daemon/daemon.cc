@@ -68,16 +68,14 @@ void Daemon::add_monitor(const std::string& chardev, bool pretty) {
   if (device == nullptr) invalid("chardev \"" + chardev + "\" not found");
   if (device->used()) invalid("chardev '" + chardev + "' is already in use");
   device->set_used(true);
-  Monitor* monitor = nullptr;
-  {
-    std::lock_guard lock(mutex_);
-    monitors_.push_back(std::make_unique<Monitor>(*this, *device, pretty));
-    monitor = monitors_.back().get();
-  }
-  serving_.spawn(monitor->run());
+  std::lock_guard lock(mutex_);
+  monitors_.push_back(std::make_unique<Monitor>(*this, *device, pretty));
 }
 
-Task<void> Daemon::run() { co_await await_ready(stop_.descriptor(), POLLIN); }
+Task<void> Daemon::run() {
+  for (const auto& monitor : monitors_) serving_.spawn(monitor->run());
+  co_await await_ready(stop_.descriptor(), POLLIN);
+}
 
 Task<void> Daemon::watch(Nap& nap) {
   co_await nap.sleep_for(kEndTime);

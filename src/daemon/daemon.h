@@ -59,7 +59,7 @@ class Daemon {
   // Sends an event to all clients that have negotiated. From any thread.
   void emit(std::string_view event, Value data);
 
-  // Serves the clients of the chardev of that id from now on. Throws kInvalid.
+  // Serves the clients of the chardev of that id, from run() on. Throws kInvalid.
   void add_monitor(const std::string& chardev, bool pretty);
   // SAY is called when everything but the monitors has ended.
   void add_last_word(std::function<void()> say) { last_words_.push_back(std::move(say)); }
@@ -67,7 +67,7 @@ class Daemon {
   // Starts TASK, which must not throw, on the daemon's worker; shut_down() waits for it.
   void spawn(Task<void> task) { tasks_.spawn(std::move(task)); }
 
-  // Waits until the end is asked for.
+  // Serves the monitors until the end is asked for. Once, when all is set up.
   Task<void> run();
   // Ends everything: exports, jobs, nodes, and at last the monitors, whose clients get what was to
   // be said. Once, before the daemon goes. Throws nothing.
