@@ -18,7 +18,8 @@ class Client:
     def __init__(self, path, negotiate=True):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(LIMIT)
-        self.socket.connect(str(path))
+        # Between bind() and listen() the socket is there, but nobody takes a connection.
+        wait_for(lambda: self.socket.connect_ex(str(path)) == 0)
         self.bytes = b""
         self.events = []
         self.greeting = None
