@@ -194,6 +194,10 @@ def test_removing_what_somebody_uses_is_refused(daemon):
 # --- the schema ---
 
 
+# Members that the reference has not.
+OWN = {"count-discards", "count-flushes", "share", "weight"}
+
+
 def resolved(entries, name, seen=()):
     """The type of that name without the numbers, as deep as it goes; one that contains itself ends."""
     entry = dict(entries[name])
@@ -208,7 +212,9 @@ def resolved(entries, name, seen=()):
     for key in ("members", "variants"):
         if key in entry and entry["meta-type"] != "enum":
             entry[key] = [
-                {**one, "type": resolved(entries, one["type"], seen)} for one in entry[key]
+                {**one, "type": resolved(entries, one["type"], seen)}
+                for one in entry[key]
+                if one.get("name") not in OWN
             ]
     return entry
 

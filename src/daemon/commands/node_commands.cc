@@ -7,6 +7,7 @@
 #include "block/driver.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
+#include "daemon/objects.h"
 #include "operation/describe.h"
 
 namespace cairn::daemon {
@@ -208,12 +209,30 @@ Task<Value> query_blockstats(Daemon& daemon, Value arguments) {
   co_return list;
 }
 
+// All threads serve every node: what is asked for is checked, and nothing has to be moved.
+Task<Value> set_iothread(Daemon& daemon, Value arguments) {
+  const auto change = co_await daemon.graph().change();
+  const std::string name = text_of(arguments, "node-name");
+  const NodePtr node = daemon.graph().find(name);
+  if (node == nullptr) invalid("Failed to find node with node-name='" + name + "'");
+  if (!daemon.graph().users(*node).empty() && !flag_of(arguments, "force", false))
+    invalid("Node " + name +
+            " is associated with a BlockBackend and could be in use (use force=true to override "
+            "this check)");
+  const std::string thread = text_of(arguments, "iothread");
+  if (!arguments.find("iothread")->is_null() &&
+      daemon.context().objects().find_as<Iothread>(thread) == nullptr)
+    invalid("Cannot find iothread " + thread);
+  co_return Value::object();
+}
+
 constexpr Command kNodeCommands[] = {
     {"blockdev-add", blockdev_add},
     {"blockdev-del", blockdev_del},
     {"query-named-block-nodes", query_named_block_nodes},
     {"query-block", query_block},
     {"query-blockstats", query_blockstats},
+    {"x-blockdev-set-iothread", set_iothread},
 };
 
 }  // namespace

@@ -45,6 +45,10 @@ class Checker {
   std::string below(const std::string& path, std::string_view name) const {
     return path.empty() ? std::string(name) : path + "." + std::string(name);
   }
+  // The reference names the member alone where a value is none of several.
+  static std::string last_of(const std::string& path) {
+    return path.substr(path.find_last_of('.') + 1);
+  }
   std::string element(const std::string& path, size_t index) const {
     const std::string number = std::to_string(index);
     return form_ == Form::kJson ? path + "[" + number + "]" : path + "." + number;
@@ -135,9 +139,7 @@ class Checker {
     if (written == nullptr) wrong_type(path, "string");
     for (const SchemaValue& known : type.values)
       if (known.name == *written) return value;
-    // The reference names the member alone here.
-    const std::string name = path.substr(path.find_last_of('.') + 1);
-    invalid("Parameter '" + name + "' does not accept value '" + *written + "'");
+    invalid("Parameter '" + last_of(path) + "' does not accept value '" + *written + "'");
   }
 
   Value alternate(const SchemaType& type, Value value, const std::string& path) const {
@@ -150,7 +152,7 @@ class Checker {
                                   : value.is_object();
       if (fits) return check(one, std::move(value), path);
     }
-    wrong_type(path, type.name);
+    wrong_type(last_of(path), type.name);
   }
 
   // Checks the members that TYPE has itself and notes their names in KNOWN.
