@@ -54,6 +54,9 @@ class Client:
         self.send(request)
         while True:
             message = self.receive()
+            # Who connects while qemu-storage-daemon starts is greeted twice.
+            if message is not None and "QMP" in message:
+                continue
             if message is None or "event" not in message:
                 return message
             self.events.append(message)
