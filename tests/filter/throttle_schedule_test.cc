@@ -12,7 +12,7 @@ namespace {
 using Time = ThrottleSchedule::Time;
 constexpr uint64_t kKiB = 1024, kMiB = 1 << 20;
 
-ThrottleLimits limits_of(std::string_view text) {
+ThrottleLimits limits_in(std::string_view text) {
   Options options = Options::parse_list(text);
   ThrottleLimits limits;
   limits.update(options);
@@ -32,7 +32,7 @@ struct User {
 class Simulation {
  public:
   explicit Simulation(std::string_view limits, bool by_bytes = false)
-      : schedule_(limits_of(limits), by_bytes, now_) {}
+      : schedule_(limits_in(limits), by_bytes, now_) {}
 
   // USERS work until SECONDS after the beginning.
   void run(std::deque<User>& users, double seconds) {
@@ -211,7 +211,7 @@ TEST(ThrottleSchedule, OtherLimitsHoldFromWhenTheyAreSet) {
   std::deque<User> users{{.depth = 20}};
   simulation.run(users, 1);
   const uint64_t before = users[0].done;
-  simulation.schedule().set_limits(limits_of("x-iops-total=1000"), simulation.now());
+  simulation.schedule().set_limits(limits_in("x-iops-total=1000"), simulation.now());
   simulation.run(users, 2);
   expect_near(users[0].done - before, 1100, "faster");
   // Without limits all that wait start at once.
