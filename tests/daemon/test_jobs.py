@@ -234,6 +234,70 @@ def test_backup_of_nothing_ends_by_cancel(both):
     same(both, steps)
 
 
+POLICIES = {
+    "report": ("report", 5),
+    "stop": ("stop", 5),
+    "enospc": ("enospc", 28),
+    "enospc of another error": ("enospc", 5),
+    "ignore": ("ignore", 5),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("side", ["read", "write"])
+@pytest.mark.parametrize("job", ["blockdev-mirror", "blockdev-backup", "block-stream"])
+def test_errors_of_requests(both, job, side, policy):
+    """One request fails: what the job says, what it does, and how it continues."""
+    word, number = POLICIES[policy]
+    if job == "block-stream" and side == "write":
+        side = "read of the middle layer"
+    action = {"enospc": "stop" if number == 28 else "report"}.get(word, word)
+
+    def steps(one):
+        written = side == "write"
+        victim = "target" if written else "mid"
+        inject = {"event": "none", "errno": number, "once": True}
+        inject["iotype"] = "write" if written else "read"
+        options = {"driver": "blkdebug", "node-name": "faulty", "inject-error": [inject]}
+        replies = [one.ask("blockdev-add", **options, image=victim)]
+        one.names.append("faulty")
+        arguments = {"device": "faulty", "job_id": "j"}
+        if job == "block-stream":
+            one.image("over", "qcow2", "top")
+            overlay = {"driver": "file", "filename": one.path("over")}
+            replies.append(
+                one.ask(
+                    "blockdev-add",
+                    **{"driver": "qcow2", "node-name": "over", "file": overlay},
+                    backing="faulty",
+                )
+            )
+            one.names.append("over")
+            arguments = {"device": "over", "job_id": "j", "on_error": word}
+        else:
+            arguments["target"] = "target2"
+            if written:
+                arguments = {"device": "top", "job_id": "j", "target": "faulty"}
+            arguments.update(sync="full", on_source_error=word, on_target_error=word)
+        replies.append(one.ask(job, **arguments))
+        operation = "write" if written else "read"
+        said = {"action": action, "operation": operation}
+        place = one.until_after(f"BLOCK_JOB_ERROR j {json.dumps(said, sort_keys=True)}")
+        if action == "stop":
+            one.until_after("paused j", place)
+            jobs = one.ask("query-block-jobs")["return"]
+            replies.append([(info["io-status"], info["paused"]) for info in jobs])
+            replies.append(one.ask("block-job-resume", device="j"))
+        if job == "blockdev-mirror" and action != "report":
+            one.until_after('BLOCK_JOB_READY j {"type": "mirror"}')
+            replies.append(one.ask("query-block-jobs")["return"][0]["io-status"])
+            one.ask("job-cancel", id="j")
+        one.until_after("null j")
+        return replies
+
+    same(both, steps)
+
+
 @pytest.mark.parametrize("end", ["finalize", "cancel", "failure"])
 def test_backups_of_one_transaction(both, end):
     def steps(one):

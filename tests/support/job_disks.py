@@ -68,6 +68,15 @@ class Disks:
             if told(message):
                 self.said.append(told(message))
 
+    def until_after(self, line, after=0):
+        """Reads events until LINE is among those from the place AFTER on; gives the place after it."""
+        while line not in self.said[after:]:
+            message = self.client.receive()
+            assert message is not None
+            if told(message):
+                self.said.append(told(message))
+        return self.said.index(line, after) + 1
+
     def transcript(self):
         """What was said, without the pauses in which others change the graph."""
         lines = []
