@@ -45,7 +45,8 @@ TEST(JsonStream, GoesOnAfterAnError) {
 }
 
 TEST(JsonStream, IsBounded) {
-  EXPECT_EQ(read(std::string(1000, '[') + "\n{}"), (Said{"JSON nesting depth limit exceeded"}));
+  EXPECT_EQ(read(std::string(1000, '[') + "\n{}"),
+            (Said{"JSON nesting depth limit exceeded", "{}"}));
   JsonStream stream;
   stream.feed("\"" + std::string(JsonStream::kMostBytes + 100, 'x'));
   const auto item = stream.next();
