@@ -38,6 +38,13 @@ class MirrorFilter : public JobFilter {
 
   void set_active() { active_.store(true); }
   bool active() const { return active_.load(std::memory_order_relaxed); }
+  // Wants the range copied, though users may be writing there.
+  Task<void> want(uint64_t offset, uint64_t length) {
+    RangeLock::Guard guard;
+    const Span area = area_of(offset, length);
+    co_await ranges().acquire(guard, area.begin, area.length, true);
+    job_.dirty_->mark(offset, length);
+  }
 
   // The layers that are being committed do not show for themselves what they did.
   bool child_use(std::string_view, uint8_t& takes, uint8_t& shares) const override {
@@ -49,7 +56,8 @@ class MirrorFilter : public JobFilter {
 
  protected:
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
-    if (!active()) {
+    const Unfollowed unfollowed(*this);
+    if (unfollowed.goes_on()) {
       co_await JobFilter::do_write(offset, in, flags);
       co_return;
     }
@@ -61,7 +69,8 @@ class MirrorFilter : public JobFilter {
     if (clean) co_await follow(target_->write(offset, in), area);
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
-    if (!active()) {
+    const Unfollowed unfollowed(*this);
+    if (unfollowed.goes_on()) {
       co_await JobFilter::do_write_zeroes(offset, length, flags);
       co_return;
     }
@@ -72,17 +81,45 @@ class MirrorFilter : public JobFilter {
     co_await JobFilter::do_write_zeroes(offset, length, flags);
     if (clean) co_await follow(target_->write_zeroes(offset, length, {.may_unmap = true}), area);
   }
+  // Is copied later: what becomes of discarded bytes is each node's own affair.
+  Task<void> do_discard(uint64_t offset, uint64_t length) override {
+    const Unfollowed unfollowed(*this);
+    RangeLock::Guard guard;
+    const Span area = area_of(offset, length);
+    if (!unfollowed.goes_on()) co_await ranges().acquire(guard, area.begin, area.length, true);
+    co_await JobFilter::do_discard(offset, length);
+  }
 
  private:
   struct Span {
     uint64_t begin;
     uint64_t length;
   };
+  // A request that began while those to the target did not follow, and that takes no lock: until it
+  // has ended, and has marked what it wrote, no area becomes clean by being followed.
+  class Unfollowed {
+   public:
+    explicit Unfollowed(MirrorFilter& filter) : filter_(filter) {
+      filter_.unfollowed_.fetch_add(1);
+      goes_on_ = !filter_.active_.load();
+      if (!goes_on_) filter_.unfollowed_.fetch_sub(1);
+    }
+    Unfollowed(const Unfollowed&) = delete;
+    ~Unfollowed() {
+      if (goes_on_) filter_.unfollowed_.fetch_sub(1);
+    }
+    bool goes_on() const { return goes_on_; }
+
+   private:
+    MirrorFilter& filter_;
+    bool goes_on_ = false;
+  };
   Span area_of(uint64_t offset, uint64_t bytes) const {
     const uint64_t begin = align_down(offset, job_.unit_);
     return {begin, align_up(offset + bytes, job_.unit_) - begin};
   }
   bool is_clean(Span area) const {
+    if (unfollowed_.load() != 0) return false;
     const DirtyBitmap::Run run = job_.dirty_->run_at(area.begin, area.length);
     return !run.dirty && area.begin + run.length >= std::min(area.begin + area.length, length());
   }
@@ -101,6 +138,7 @@ class MirrorFilter : public JobFilter {
   const bool commit_;
   NodePtr target_;
   std::atomic<bool> active_{false};
+  std::atomic<unsigned> unfollowed_{0};
 };
 
 MirrorJob::MirrorJob(JobType type, JobOptions options, Graph& graph, MirrorRequest request)
@@ -123,6 +161,8 @@ Task<void> MirrorJob::set_up() {
   }
   dirty_ = std::make_shared<DirtyBitmap>("", source->length(), unit_);
   source->bitmaps().add(dirty_);
+  // Before a write can follow to the target: that cleans what it wrote.
+  if (!commit && request_.sync == MirrorSync::kFull) dirty_->mark(0, source->length());
   mirror_filter_ = std::make_shared<MirrorFilter>(*this, source, request_.target, commit);
   if (request_.write_blocking) mirror_filter_->set_active();
   co_await insert(mirror_filter_, source, request_.filter_name);
@@ -170,14 +210,13 @@ std::optional<bool> MirrorJob::actively_synced() const {
 Task<void> MirrorJob::find_wanted() {
   const NodePtr& source = request_.source;
   const uint64_t end = source->length();
-  if (type() == JobType::kMirror && request_.sync == MirrorSync::kFull) dirty_->mark(0, end);
   if (type() == JobType::kMirror && request_.sync != MirrorSync::kTop) co_return;
   const unsigned layers = type() == JobType::kCommit ? layers_ : 1;
   LayerCopy layer(source, 0, layers, request_.target, nullptr);
   for (uint64_t at = 0; at < end;) {
     co_await pause_point();
     const CopyPiece piece = co_await layer.look(at, end - at);
-    if (piece.kind != CopyPiece::Kind::kSkip) dirty_->mark(at, piece.length);
+    if (piece.kind != CopyPiece::Kind::kSkip) co_await mirror_filter_->want(at, piece.length);
     at += piece.length;
   }
 }
