@@ -23,6 +23,7 @@ class Objects;
 struct ObjectProperty {
   std::string_view name;
   std::string_view type;  // "string", "int", "bool", or the name of a structure or list of words
+  bool extension = false;  // shown only where extensions are offered
 };
 
 // A kind of object. The room that owns the class has the row.

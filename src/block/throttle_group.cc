@@ -120,10 +120,10 @@ std::shared_ptr<Object> make_throttle_group(std::string_view, const Options& pro
 const std::vector<ObjectType>& throttle_group_types() {
   static const std::vector<ObjectType> types = {
       {"throttle-group",
-       {{"count-discards", "bool"},
-        {"count-flushes", "bool"},
+       {{"count-discards", "bool", true},
+        {"count-flushes", "bool", true},
         {"limits", "ThrottleLimits"},
-        {"share", "string"},
+        {"share", "string", true},
         {"x-bps-read-max-length", "int"},
         {"x-bps-read-max", "int"},
         {"x-bps-read", "int"},

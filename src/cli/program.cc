@@ -144,7 +144,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
     if (arguments.has('h')) return print_verb_help(session, verb, flags);
     // Asked for anywhere, help is all that happens.
     for (const std::string& definition : arguments.values(kObject)) {
-      if (!print_object_help(definition)) continue;
+      if (!print_object_help(session, definition)) continue;
       finish_output();
       return 0;
     }

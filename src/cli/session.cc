@@ -119,7 +119,7 @@ void finish_output() {
   if (std::fflush(stdout) != 0) throw Error::system(errno, "standard output");
 }
 
-bool print_object_help(const std::string& definition) {
+bool print_object_help(const Session& session, const std::string& definition) {
   const Options properties = operation::parse_object(definition);
   const auto asks = [](std::string_view word) { return word == "help" || word == "?"; };
   const std::string type = properties.string("qom-type").value_or("");
@@ -127,8 +127,9 @@ bool print_object_help(const std::string& definition) {
   for (const ObjectType& known : object_types()) {
     if (known.name != type) continue;
     print(type + " options:\n");
-    for (const auto& [name, takes] : known.properties)
-      print("  " + std::string(name) + "=<" + std::string(takes) + ">\n");
+    for (const ObjectProperty& each : known.properties)
+      if (session.context.profile.extensions || !each.extension)
+        print("  " + std::string(each.name) + "=<" + std::string(each.type) + ">\n");
     return true;
   }
   print("List of user creatable objects:\n");
@@ -142,7 +143,7 @@ bool add_objects(Session& session, const Arguments& arguments) {
 
 bool add_objects(Session& session, const std::vector<std::string>& definitions) {
   for (const std::string& definition : definitions) {
-    if (print_object_help(definition)) return true;
+    if (print_object_help(session, definition)) return true;
     Options properties = operation::parse_object(definition);
     const auto type = properties.string("qom-type");
     if (!type) throw Error(ErrorKind::kInvalid, "Parameter 'qom-type' is missing");

@@ -113,7 +113,7 @@ bool add_objects(Session& session, const Arguments& arguments);
 bool add_objects(Session& session, const std::vector<std::string>& definitions);
 // Prints what an object may be, or what one may have, when DEFINITION asks for that ("help",
 // "TYPE,help"). Throws kInvalid when it makes no sense.
-bool print_object_help(const std::string& definition);
+bool print_object_help(const Session& session, const std::string& definition);
 // What --version prints.
 std::string version_text(const Session& session);
 bool json_output(const Session& session, const Arguments& arguments);

@@ -78,16 +78,17 @@ std::string object_types_help() {
   return text;
 }
 
-std::string object_help(const ObjectType& type) {
+std::string object_help(const ObjectType& type, bool extensions) {
   std::string text = std::string(type.name) + " options:\n";
   for (const ObjectProperty& property : type.properties)
-    text += "  " + std::string(property.name) + "=<" + std::string(property.type) + ">\n";
+    if (extensions || !property.extension)
+      text += "  " + std::string(property.name) + "=<" + std::string(property.type) + ">\n";
   return text;
 }
 
 }  // namespace
 
-std::string help_of(std::string_view option, const std::string& argument) {
+std::string help_of(std::string_view option, const std::string& argument, bool extensions) {
   if (option == "chardev" && (argument == "help" || argument == "?")) return chardev_help();
   if (option != "object" || argument.starts_with('{')) return {};
   const Options words = Options::parse_list(argument, "qom-type");
@@ -95,7 +96,7 @@ std::string help_of(std::string_view option, const std::string& argument) {
   if (type == "help" || type == "?") return object_types_help();
   if (!words.has("help") && !words.has("?")) return {};
   const ObjectType* known = find_object_type(type);
-  return known == nullptr ? object_types_help() : object_help(*known);
+  return known == nullptr ? object_types_help() : object_help(*known, extensions);
 }
 
 Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {

@@ -14,6 +14,7 @@ namespace cairn::daemon {
 Task<void> run_option(Daemon& daemon, std::string name, std::string argument);
 
 // What the options object and chardev print when ARGUMENT asks for help; empty when it does not.
-std::string help_of(std::string_view option, const std::string& argument);
+// EXTENSIONS: with what QEMU's objects have not.
+std::string help_of(std::string_view option, const std::string& argument, bool extensions);
 
 }  // namespace cairn::daemon

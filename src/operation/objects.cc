@@ -23,11 +23,12 @@ void check_types(const Value& object) {
   expect("id", "string");
   for (const ObjectType& known : object_types()) {
     if (known.name != *type->get_if<std::string>()) continue;
-    for (const auto& [name, takes] : known.properties) {
+    for (const ObjectProperty& property : known.properties) {
+      const std::string_view takes = property.type;
       if (takes == "ThrottleLimits" || takes == "QAuthZListRule") continue;
-      expect(std::string(name), takes == "int"    ? "integer"
-                                : takes == "bool" ? "boolean"
-                                                  : "string");
+      expect(std::string(property.name), takes == "int"    ? "integer"
+                                         : takes == "bool" ? "boolean"
+                                                           : "string");
     }
   }
 }

@@ -207,7 +207,12 @@ def test_layout_of_bitmaps(tmp_path):
 
 
 def test_no_program_that_does_not_exist():
-    assert sorted(path.name for path in OURS.iterdir()) == ["qemu-img", "qemu-io", "qemu-nbd"]
+    assert sorted(path.name for path in OURS.iterdir()) == [
+        "qemu-img",
+        "qemu-io",
+        "qemu-nbd",
+        "qemu-storage-daemon",
+    ]
 
 
 def test_each_command_has_a_line_in_the_help():

@@ -29,7 +29,7 @@ def remote(tmp_path_factory):
 def name(remote, request, monkeypatch):
     names, agent = remote
     monkeypatch.setenv("SSH_AUTH_SOCK", agent.path)
-    call(CAIRN, "create", "-f", "qcow2", names[request.param], "4M")
+    call(CAIRN, "create", "--overwrite", "-f", "qcow2", names[request.param], "4M")
     return names[request.param]
 
 

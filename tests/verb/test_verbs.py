@@ -114,8 +114,8 @@ def images(folder, qemu, qemu_io):
     ],
     ids=lambda words: " ".join(words) or "nothing",
 )
-def test_same_as_qemu(ours, qemu, images, words):
-    twin = f"{images}-twin"
+def test_same_as_qemu(ours, qemu, images, words, tmp_path_factory):
+    twin = tmp_path_factory.mktemp("twin") / "images"
     changes = words and words[0] in ("create", "convert", "resize", "bench")
     if changes:
         subprocess.run(["cp", "-a", ".", twin], check=True)

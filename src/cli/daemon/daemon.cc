@@ -163,9 +163,9 @@ Task<void> run_prepared(Session& session, DaemonLine line, Background& backgroun
 }
 
 // Help on what an option takes; true when it was asked for and printed.
-bool print_option_help(const DaemonLine& line) {
+bool print_option_help(const Session& session, const DaemonLine& line) {
   for (const auto& [option, argument] : line.steps) {
-    const std::string text = daemon::help_of(option, argument);
+    const std::string text = daemon::help_of(option, argument, session.context.profile.extensions);
     if (text.empty()) continue;
     print(text);
     return true;
@@ -177,7 +177,7 @@ bool print_option_help(const DaemonLine& line) {
 
 int run_daemon(Session& session, int argc, char** argv) {
   std::optional<DaemonLine> line = parse_line(session, argc, argv);
-  if (!line || print_option_help(*line)) {
+  if (!line || print_option_help(session, *line)) {
     finish_output();
     return 0;
   }
