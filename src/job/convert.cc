@@ -298,9 +298,10 @@ Task<void> Convert::handle(Chunk chunk, MutableByteSpan buffer) {
   std::exception_ptr error;
   std::vector<Encoded> encoded;
   const bool compressed = chunk.compressed;
+  // Decided once for the chunk: others may find meanwhile that nobody copies for us.
+  if (!offload_) chunk.host = nullptr;
   try {
-    if (!buffer.empty() && !(chunk.host != nullptr && offload_))
-      co_await read_joined(chunk.offset, buffer);
+    if (!buffer.empty() && chunk.host == nullptr) co_await read_joined(chunk.offset, buffer);
     if (compressed) encoded = encode(buffer);
   } catch (...) {
     error = std::current_exception();
@@ -344,7 +345,7 @@ Task<void> Convert::store(Chunk chunk, MutableByteSpan buffer,
 }
 
 Task<void> Convert::store_plain(Chunk chunk, MutableByteSpan buffer) {
-  if (chunk.host != nullptr && offload_) {
+  if (chunk.host != nullptr) {
     const bool copied = co_await copy_offloaded(chunk);
     if (copied) co_return;
     // Asked the kernel in vain once: not again.
