@@ -47,8 +47,6 @@ namespace cairn::iscsi {
   F(iscsi_write16_iov_task)           \
   F(iscsi_writesame10_task)           \
   F(iscsi_writesame16_task)           \
-  F(scsi_datain_getfullsize)          \
-  F(scsi_datain_unmarshall)           \
   F(scsi_free_scsi_task)
 
 // The library, bound when an iSCSI disk is first opened.

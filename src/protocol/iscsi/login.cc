@@ -1,10 +1,12 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "net/address.h"
 #include "net/connect_now.h"
+#include "protocol/iscsi/answers.h"
 #include "protocol/iscsi/session.h"
 
 namespace cairn::iscsi {
@@ -112,6 +114,17 @@ scsi_task* Session::ask(const std::function<scsi_task*(iscsi_command_cb, void*)>
   }
 }
 
+namespace {
+
+// What TASK brought; empty where it failed.
+ByteSpan answer_of(const scsi_task* task, int status) {
+  if (status != SCSI_STATUS_GOOD || task->datain.data == nullptr || task->datain.size <= 0)
+    return {};
+  return std::as_bytes(std::span(task->datain.data, static_cast<size_t>(task->datain.size)));
+}
+
+}  // namespace
+
 void Session::learn() {
   int status = 0;
   scsi_task* task = ask(
@@ -119,13 +132,7 @@ void Session::learn() {
         return library_.iscsi_inquiry_task(context_, target_.lun, 0, 0, 64, done, data);
       },
       &status);
-  const auto* said =
-      status == SCSI_STATUS_GOOD
-          ? static_cast<scsi_inquiry_standard*>(library_.scsi_datain_unmarshall(task))
-          : nullptr;
-  const bool known = said != nullptr;
-  unit_.cd = known && said->device_type == SCSI_INQUIRY_PERIPHERAL_DEVICE_TYPE_MMC;
-  unit_.copies = known && said->threepc != 0;
+  const bool known = read_inquiry(answer_of(task, status), &unit_);
   library_.scsi_free_scsi_task(task);
   if (!known) throw failure("iSCSI: Inquiry command failed");
   learn_mode();
@@ -141,59 +148,29 @@ void Session::learn_mode() {
                                               0x3f, 0, 255, done, data);
       },
       &status);
-  const auto* said = status == SCSI_STATUS_GOOD
-                         ? static_cast<scsi_mode_sense*>(library_.scsi_datain_unmarshall(task))
-                         : nullptr;
-  if (said == nullptr) {
-    unit_.mode_unknown = true;
-  } else {
-    unit_.write_protected = (said->device_specific_parameter & 0x80) != 0;
-    unit_.fua = (said->device_specific_parameter & 0x10) != 0;
-  }
+  read_modes(answer_of(task, status), &unit_);
   library_.scsi_free_scsi_task(task);
 }
 
 void Session::learn_capacity() {
   int status = 0;
+  bool known = false;
   if (!unit_.cd) {
     scsi_task* task = ask(
         [this](iscsi_command_cb done, void* data) {
           return library_.iscsi_readcapacity16_task(context_, target_.lun, done, data);
         },
         &status);
-    const auto* said =
-        status == SCSI_STATUS_GOOD
-            ? static_cast<scsi_readcapacity16*>(library_.scsi_datain_unmarshall(task))
-            : nullptr;
-    const bool known = said != nullptr;
-    if (known) {
-      unit_.block_bytes = said->block_length;
-      // The controller of a target has no blocks.
-      unit_.blocks =
-          said->returned_lba == 0 && said->block_length == 0 ? 0 : said->returned_lba + 1;
-      // One more than can be counted: it is refused below.
-      if (said->returned_lba == UINT64_MAX) unit_.blocks = UINT64_MAX;
-      unit_.thin = said->lbpme != 0;
-      unit_.unmapped_zero = said->lbprz != 0;
-    }
+    known = read_capacity16(answer_of(task, status), &unit_);
     library_.scsi_free_scsi_task(task);
-    if (known) status = SCSI_STATUS_GOOD;
   }
-  if (unit_.cd || status != SCSI_STATUS_GOOD) {
+  if (!known) {
     scsi_task* task = ask(
         [this](iscsi_command_cb done, void* data) {
           return library_.iscsi_readcapacity10_task(context_, target_.lun, 0, 0, done, data);
         },
         &status);
-    const auto* said =
-        status == SCSI_STATUS_GOOD
-            ? static_cast<scsi_readcapacity10*>(library_.scsi_datain_unmarshall(task))
-            : nullptr;
-    if (said != nullptr) {
-      unit_.block_bytes = said->block_size;
-      // No last block: no medium.
-      unit_.blocks = said->lba == 0 ? 0 : uint64_t{said->lba} + 1;
-    }
+    read_capacity10(answer_of(task, status), &unit_);
     library_.scsi_free_scsi_task(task);
   }
   if (unit_.blocks == 0) unit_.block_bytes = std::max<uint32_t>(unit_.block_bytes, 512);
@@ -207,73 +184,41 @@ void Session::learn_capacity() {
                 fmt::format("iSCSI: the target returned a size of {} blocks", unit_.blocks));
 }
 
-// A name that is unique in the world: those of other kinds may be those of units elsewhere as well.
-void Session::choose_designator(const scsi_inquiry_device_designator* list) {
-  constexpr int kMostBytes = 20;  // room in EXTENDED COPY
-  for (; list != nullptr; list = list->next) {
-    const bool unique = list->designator_type == SCSI_DESIGNATOR_TYPE_NAA ||
-                        list->designator_type == SCSI_DESIGNATOR_TYPE_EUI_64;
-    if (list->association != SCSI_ASSOCIATION_LOGICAL_UNIT || !unique ||
-        list->designator == nullptr || list->designator_length < 8 ||
-        list->designator_length > kMostBytes || list->designator_type <= unit_.designator.type)
-      continue;
-    const ByteSpan name =
-        bytes_of(std::string_view(list->designator, static_cast<size_t>(list->designator_length)));
-    unit_.designator = {.code_set = static_cast<uint8_t>(list->code_set),
-                        .type = static_cast<uint8_t>(list->designator_type),
-                        .bytes = {name.begin(), name.end()}};
+std::vector<std::byte> Session::ask_page(uint8_t code) {
+  constexpr size_t kUsual = 255, kMost = 65535;
+  std::vector<std::byte> page;
+  size_t room = kUsual;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    int status = 0;
+    scsi_task* task = ask(
+        [this, code, room](iscsi_command_cb done, void* data) {
+          return library_.iscsi_inquiry_task(context_, target_.lun, 1, code, static_cast<int>(room),
+                                             done, data);
+        },
+        &status);
+    const ByteSpan answer = answer_of(task, status);
+    const size_t all = page_bytes(answer);
+    const ByteSpan body = page_of(answer, code);
+    page.assign(body.begin(), body.end());
+    library_.scsi_free_scsi_task(task);
+    if (all <= room || all > kMost) break;
+    room = all;
   }
+  return page;
 }
 
 void Session::learn_pages() {
   if (unit_.cd || unit_.blocks == 0) return;
-  const auto page = [this](int code, const std::function<void(void*)>& use) {
-    int status = 0;
-    int room = 255;
-    for (int attempt = 0; attempt < 2; ++attempt) {
-      scsi_task* task = ask(
-          [this, code, room](iscsi_command_cb done, void* data) {
-            return library_.iscsi_inquiry_task(context_, target_.lun, 1, code, room, done, data);
-          },
-          &status);
-      const int all = status == SCSI_STATUS_GOOD ? library_.scsi_datain_getfullsize(task) : 0;
-      const bool cut = all > room && all <= 65535 && attempt == 0;
-      if (!cut && status == SCSI_STATUS_GOOD)
-        if (void* said = library_.scsi_datain_unmarshall(task)) use(said);
-      library_.scsi_free_scsi_task(task);
-      if (!cut) return;
-      room = all;
-    }
+  const std::vector<std::byte> known = ask_page(SCSI_INQUIRY_PAGECODE_SUPPORTED_VPD_PAGES);
+  const auto has = [&](int code) {
+    return std::find(known.begin(), known.end(), static_cast<std::byte>(code)) != known.end();
   };
-  bool limits = false, provisioning = false, names = false;
-  page(SCSI_INQUIRY_PAGECODE_SUPPORTED_VPD_PAGES, [&](void* said) {
-    const auto* list = static_cast<scsi_inquiry_supported_pages*>(said);
-    for (int i = 0; i < list->num_pages; ++i) {
-      limits = limits || list->pages[i] == SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS;
-      provisioning =
-          provisioning || list->pages[i] == SCSI_INQUIRY_PAGECODE_LOGICAL_BLOCK_PROVISIONING;
-      names = names || list->pages[i] == SCSI_INQUIRY_PAGECODE_DEVICE_IDENTIFICATION;
-    }
-  });
-  if (limits)
-    page(SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS, [&](void* said) {
-      const auto* all = static_cast<scsi_inquiry_block_limits*>(said);
-      unit_.most_transfer = all->max_xfer_len;
-      unit_.most_unmap = all->max_unmap;
-      unit_.most_same = all->max_ws_len;
-      unit_.unmap_unit = all->opt_unmap_gran;
-    });
-  if (provisioning)
-    page(SCSI_INQUIRY_PAGECODE_LOGICAL_BLOCK_PROVISIONING, [&](void* said) {
-      const auto* all = static_cast<scsi_inquiry_logical_block_provisioning*>(said);
-      unit_.unmap = all->lbpu != 0;
-      unit_.same_unmaps = all->lbpws != 0;
-      unit_.same10_unmaps = all->lbpws10 != 0;
-    });
-  if (names && unit_.copies)
-    page(SCSI_INQUIRY_PAGECODE_DEVICE_IDENTIFICATION, [&](void* said) {
-      choose_designator(static_cast<scsi_inquiry_device_identification*>(said)->designators);
-    });
+  if (has(SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS))
+    read_limits(ask_page(SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS), &unit_);
+  if (has(SCSI_INQUIRY_PAGECODE_LOGICAL_BLOCK_PROVISIONING))
+    read_provisioning_page(ask_page(SCSI_INQUIRY_PAGECODE_LOGICAL_BLOCK_PROVISIONING), &unit_);
+  if (unit_.copies && has(SCSI_INQUIRY_PAGECODE_DEVICE_IDENTIFICATION))
+    read_designators(ask_page(SCSI_INQUIRY_PAGECODE_DEVICE_IDENTIFICATION), &unit_);
 }
 
 }  // namespace cairn::iscsi

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 #include <thread>
 #include <utility>
 
 #include "async/runtime.h"
 #include "base/bytes.h"
+#include "protocol/iscsi/answers.h"
 
 namespace cairn::iscsi {
 namespace {
@@ -280,16 +282,13 @@ void Session::answered(Command& command, int status, scsi_task* task) {
     if (!all_came(command, task)) {
       command.error_ = std::make_exception_ptr(
           Error(ErrorKind::kIo, "iSCSI: the target sent fewer bytes than it was asked for"));
-    } else if (command.kind_ == Command::Kind::kProvisioning && task != nullptr) {
-      const auto* said = static_cast<scsi_get_lba_status*>(library_.scsi_datain_unmarshall(task));
-      for (uint32_t i = 0; said != nullptr && i < said->num_descriptors; ++i)
-        command.provisioning_.push_back(
-            {said->descriptors[i].lba, said->descriptors[i].num_blocks,
-             said->descriptors[i].provisioning == SCSI_PROVISIONING_TYPE_MAPPED});
-    } else if (command.kind_ == Command::Kind::kCapacity && task != nullptr) {
-      const auto* said = static_cast<scsi_readcapacity16*>(library_.scsi_datain_unmarshall(task));
-      command.count_ = said == nullptr || said->returned_lba == UINT64_MAX ? unit_.blocks
-                                                                           : said->returned_lba + 1;
+    } else if (task != nullptr && task->datain.data != nullptr && task->datain.size > 0) {
+      const ByteSpan answer =
+          std::as_bytes(std::span(task->datain.data, static_cast<size_t>(task->datain.size)));
+      if (command.kind_ == Command::Kind::kProvisioning)
+        command.provisioning_ = read_provisioning(answer);
+      if (command.kind_ == Command::Kind::kCapacity)
+        command.count_ = blocks_of(answer).value_or(unit_.blocks);
     }
   } else if (comes_again(command, status, task)) {
     if (task != nullptr) library_.scsi_free_scsi_task(task);

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/own_fd.h"
 #include "protocol/iscsi/iscsi_library.h"
+#include "protocol/iscsi/unit.h"
 #include "protocol/library_thread.h"
 
 namespace cairn {
@@ -39,39 +40,6 @@ struct Target {
   iscsi_header_digest digest = ISCSI_HEADER_DIGEST_NONE_CRC32C;
   unsigned timeout = 0;  // seconds per request; 0: none
   unsigned sessions = 1;
-};
-
-// The name of a unit that no other has: in EXTENDED COPY, what the copy is made from and to.
-struct Designator {
-  uint8_t code_set = 0, type = 0;  // SPC-4, 7.8.6
-  std::vector<std::byte> bytes;    // none: the unit has no such name
-};
-
-// What the target says of the unit.
-struct Unit {
-  bool cd = false;
-  bool copies = false;    // the target does EXTENDED COPY
-  Designator designator;  // where it does
-  bool write_protected = false;
-  bool fua = false;
-  bool mode_unknown = false;  // it did not say whether it can be written
-  uint64_t blocks = 0;
-  uint32_t block_bytes = 512;
-  bool thin = false;                                // blocks may be unmapped
-  bool unmapped_zero = false;                       // … and then read as zeroes
-  bool unmap = false;                               // the command UNMAP
-  bool same_unmaps = false, same10_unmaps = false;  // WRITE SAME (16) and (10) with the flag
-  // Blocks; 0: the target does not say.
-  uint64_t most_transfer = 0, most_unmap = 0, most_same = 0, unmap_unit = 0;
-
-  bool long_addresses() const { return blocks > (uint64_t{1} << 32); }
-  uint64_t bytes() const { return blocks * block_bytes; }
-};
-
-// A run of blocks that are or are not mapped.
-struct Provisioning {
-  uint64_t block = 0, count = 0;
-  bool mapped = true;
 };
 
 // A command to the unit.
@@ -152,7 +120,8 @@ class Session : public LibraryThread {
   void learn_mode();
   void learn_capacity();
   void learn_pages();
-  void choose_designator(const scsi_inquiry_device_designator* list);
+  // The page CODE of vital product data; empty when there is none.
+  std::vector<std::byte> ask_page(uint8_t code);
   // Waits for the answer of the task that START makes.
   scsi_task* ask(const std::function<scsi_task*(iscsi_command_cb, void*)>& start, int* status);
 
