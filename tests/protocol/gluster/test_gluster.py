@@ -1,5 +1,6 @@
 """Files of a real GlusterFS volume, and of a library that lies."""
 # Packages: glusterfs-server glusterfs-client libgfapi0 iproute2
+import contextlib
 import json
 import os
 import random
@@ -396,6 +397,15 @@ def test_a_library_without_a_function(odd, folder, library, monkeypatch):
     assert "libgfapi has no function glfs_creat" in run_small("info", name).stderr
 
 
+def threads_of(pid):
+    """The names of its threads, which come and go."""
+    names = set()
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            names.add(Path(each, "comm").read_text().strip())
+    return names
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("behaviour", ["stall_init", "stall_open", "stall_read"])
 def test_interrupted(odd, folder, behaviour, which):
@@ -406,9 +416,7 @@ def test_interrupted(odd, folder, behaviour, which):
     )
     # The library's threads are there once it was asked.
     until = time.monotonic() + 30
-    while "cairn-watch" not in {
-        Path(each, "comm").read_text().strip() for each in Path(f"/proc/{job.pid}/task").iterdir()
-    }:
+    while "cairn-watch" not in threads_of(job.pid):
         assert job.poll() is None and time.monotonic() < until
         time.sleep(0.02)
     begun = time.monotonic()
