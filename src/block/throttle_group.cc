@@ -94,6 +94,16 @@ Task<void> ThrottleGroup::dispatch(std::shared_ptr<ThrottleGroup> self) {
   }
 }
 
+Task<void> ThrottleGroup::settle() {
+  while (true) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!dispatched_ || schedule_.wait(Clock::now())) co_return;
+    }
+    co_await sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
 Task<void> ThrottleGroup::admit(const void* member, bool write, uint64_t bytes, unsigned weight) {
   const ThrottleSchedule::Request request{
       .member = member, .write = write, .bytes = bytes, .weight = weight, .ticket = nullptr};

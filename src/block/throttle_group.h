@@ -26,6 +26,8 @@ class ThrottleGroup : public Object, public std::enable_shared_from_this<Throttl
   Task<void> admit(const void* member, bool write, uint64_t bytes, unsigned weight = 1);
   // With ON the requests of MEMBER count, but do not wait, until the call without it. Calls nest.
   void hurry(const void* member, bool on);
+  // Returns when nothing of the group runs that no request waits for: before the workers end.
+  Task<void> settle();
   // MEMBER asks for nothing any more.
   void forget(const void* member);
 

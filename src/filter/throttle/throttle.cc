@@ -45,6 +45,16 @@ class ThrottleNode : public FilterNode, public Delaying {
     if (group_->policy().count_discards) co_await group_->admit(this, true, length, weight_);
     co_await FilterNode::do_discard(offset, length);
   }
+  Task<void> do_close() override {
+    std::exception_ptr error;
+    try {
+      co_await FilterNode::do_close();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    co_await group_->settle();
+    if (error) std::rethrow_exception(error);
+  }
   Task<void> do_flush() override {
     if (group_->policy().count_flushes) co_await group_->admit(this, true, 0, weight_);
     co_await FilterNode::do_flush();
