@@ -57,7 +57,9 @@ Task<double> timed(Context* context, ThrottleGroup* group, unsigned lines, bool 
                    many(group, &members[i], write, count, bytes, &done));
   co_await tasks.join();
   EXPECT_EQ(done, lines * count);
-  co_return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const auto end = std::chrono::steady_clock::now();
+  co_await group->settle();
+  co_return std::chrono::duration<double>(end - begin).count();
 }
 
 TEST(ThrottleGroup, KeepsRatesFromManyWorkers) {
@@ -99,6 +101,7 @@ Task<void> queue_up(ThrottleGroup* group, std::string* order) {
   const ThrottleLimits none;
   group->set_limits(none);
   co_await tasks.join();
+  co_await group->settle();
 }
 
 TEST(ThrottleGroup, MembersTakeTurns) {
