@@ -101,6 +101,11 @@ class Daemon:
         if monitor:
             words += ["--chardev", f"socket,id=qmp,path={self.path},server=on,wait=off"]
             words += ["--monitor", "qmp"]
+        # The reference forgets what a client says that connects before all is set up.
+        pid_file = None
+        if monitor and words[0] == "qemu-storage-daemon" and "--pidfile" not in options:
+            pid_file = self.path.with_suffix(".pid")
+            words += ["--pidfile", str(pid_file)]
         self.process = subprocess.Popen(
             [*words, *options],
             stdin=subprocess.DEVNULL,
@@ -109,7 +114,11 @@ class Daemon:
             cwd=self.directory,
         )
         if monitor:
-            wait_for(lambda: self.path.exists() or self.process.poll() is not None)
+            wait_for(
+                lambda: self.process.poll() is not None
+                or self.path.exists()
+                and (pid_file is None or pid_file.exists())
+            )
 
     def __enter__(self):
         return self
