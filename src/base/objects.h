@@ -22,7 +22,7 @@ class Objects;
 // One property of a kind of object, as help shows it.
 struct ObjectProperty {
   std::string_view name;
-  std::string_view type;  // "string", "int", "bool", or the name of a structure or list of words
+  std::string_view type;   // "string", "int", "bool", or the name of a structure or list of words
   bool extension = false;  // shown only where extensions are offered
 };
 

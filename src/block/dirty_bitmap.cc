@@ -361,7 +361,8 @@ void DirtyBitmaps::adopt(const DirtyBitmaps& other) {
     by_name.emplace(bitmap->name(), bitmap);
   }
   for (const DirtyBitmapPtr& bitmap : bitmaps_)
-    if (bitmap->name().empty() || by_name.emplace(bitmap->name(), bitmap).second) all.push_back(bitmap);
+    if (bitmap->name().empty() || by_name.emplace(bitmap->name(), bitmap).second)
+      all.push_back(bitmap);
   bitmaps_ = std::move(all);
   by_name_ = std::move(by_name);
   if (const uint64_t watched = other.threshold()) {

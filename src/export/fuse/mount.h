@@ -30,7 +30,7 @@ struct FuseOptions {
   // Empty: the mount point itself becomes the whole disk.
   std::vector<FuseFile> files;
   bool writable = false;
-  bool growable = false;  // writing past the end and truncating change the disk's size
+  bool growable = false;     // writing past the end and truncating change the disk's size
   bool truncatable = false;  // truncating does
   bool allow_other = false;
   bool cut_off = false;  // who has it open when it is unmounted gets ENOTCONN from then on
