@@ -11,7 +11,7 @@ PATTERN = bytes(range(256)) * (SIZE // 256)
 
 
 class VhostServer:
-    """A running program that is the disk of whoever connects to its socket."""
+    """A running program that is the disk of a front end that connects to its socket."""
 
     def __init__(self, folder, *words, image="disk.raw"):
         self.socket, self.image = folder / "vm.sock", folder / image
