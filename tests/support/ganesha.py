@@ -15,6 +15,8 @@ ip link set lo up
 ip addr add 198.51.100.7/32 dev lo
 mount -t tmpfs none /run
 rpcbind -f & mapper=$!
+# The server registers once and ends when nobody listens yet.
+until rpcinfo -p 127.0.0.1 > /dev/null 2>&1; do kill -0 $mapper; sleep 0.05; done
 ganesha.nfsd -F -f $1/conf -L $1/log -p $1/pid & server=$!
 trap "kill $mapper $server" TERM
 wait $server || wait $server || true
@@ -55,9 +57,11 @@ EXPORT {{ Export_Id = 1; Path = {self.export}; Pseudo = /exp; Access_Type = RW; 
             )
         until = time.monotonic() + 30
         while not self.answers():
-            assert self.job.poll() is None and time.monotonic() < until, (
-                self.folder / "log"
-            ).read_text()[-2000:]
+            assert self.job.poll() is None and time.monotonic() < until, "".join(
+                file.read_text()[-2000:]
+                for file in sorted(self.folder.glob("*"))
+                if file.name in ("out", "log")
+            )
             time.sleep(0.05)
 
     def answers(self):
