@@ -126,7 +126,8 @@ class Reader {
   void take_work(std::string_view kind, Words& words) {
     if (kind == "made" && !record_.target_bytes) {
       record_.target_bytes = words.number();
-    } else if (kind == "lost" && record_.lost.size() < LostRanges::kMostRanges) {
+    } else if (kind == "lost" && record_.target_bytes &&
+               record_.lost.size() < LostRanges::kMostRanges) {
       LostRanges::Range range;
       range.offset = words.number();
       range.bytes = words.number();

@@ -1,5 +1,9 @@
+#include <fmt/core.h>
+
 #include <atomic>
 
+#include "base/bytes.h"
+#include "base/crc32c.h"
 #include "crash/replay.h"
 #include "job/convert.h"
 #include "job/copy_log.h"
@@ -61,6 +65,27 @@ TEST(CopyRecordText, AnyOtherDamageIsAnError) {
     damaged[i] = static_cast<char>(damaged[i] ^ 1);
     EXPECT_NE(error_of([&] { parse_copy_record(damaged); }), "") << i;
   }
+}
+
+// LINES as a journal has them, each after the checksum of all so far.
+std::string with_sums(std::initializer_list<std::string_view> lines) {
+  std::string text;
+  uint32_t sum = 0;
+  for (const std::string_view line : lines) {
+    sum = crc32c(bytes_of(line), sum);
+    text += fmt::format("{:08x} {}\n", sum, line);
+  }
+  return text;
+}
+
+TEST(CopyRecordText, LinesInAnotherOrderAreAnError) {
+  const std::string_view first = "cairn-resume 1";
+  EXPECT_NO_THROW(parse_copy_record(with_sums({first, "target =x", "made 4096", "lost 0 512 =e"})));
+  EXPECT_NE(error_of([&] {
+              parse_copy_record(with_sums({first, "target =x", "lost 0 512 =e"}));
+            }),
+            "");
+  EXPECT_NE(error_of([&] { parse_copy_record(with_sums({first, "target =x", "at 0 0"})); }), "");
 }
 
 // An entry for each chunk that was copied, after a flush.
