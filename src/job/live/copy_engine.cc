@@ -35,7 +35,14 @@ Task<void> CopyEngine::pass() {
   TaskGroup group;
   // Who waits for the job to be paused waits for these, and not for the one that joins them.
   job_.change_parts(static_cast<int>(requests) - 1);
-  for (unsigned i = 0; i < requests; ++i) group.spawn_on(runtime.worker(i % workers), work(group));
+  // A request on this worker begins at once, and never waits where files are in memory: it would go
+  // through the whole disk before the others are there.
+  for (const bool here : {false, true}) {
+    for (unsigned i = 0; i < requests; ++i) {
+      Worker& worker = runtime.worker(i % workers);
+      if ((&worker == Worker::current()) == here) group.spawn_on(worker, work(group));
+    }
+  }
   std::exception_ptr error;
   try {
     co_await group.join();
