@@ -318,14 +318,15 @@ class Creation {
     }
     if (why.kind() == ErrorKind::kCancelled && removed && context_.profile.explanations)
       why.hint("The incomplete target '" + path_ + "' was removed.");
-    if (protocol_made_ && takes_back(*protocol_) != nullptr && context_.profile.explanations)
+    if (protocol_made_ && takes_back(*protocol_, request_.overwrite) != nullptr &&
+        context_.profile.explanations)
       co_await take_back(context_, *protocol_, request_.filename, protocol_options_, &why);
     throw why;
   }
 
   // What a server has is emptied by creating it, unless its driver fails where the name is taken.
   Task<void> refuse_existing_on_server(std::string written) {
-    if (!protocol_->traits().remote || takes_back(*protocol_) != nullptr) co_return;
+    if (!protocol_->traits().remote || makes_only_new(*protocol_)) co_return;
     OpenRequest request;
     request.filename = written;
     request.format = protocol_->name();

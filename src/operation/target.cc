@@ -122,7 +122,7 @@ void Target::failed(Error& error, bool created, const std::vector<std::string>& 
   }
   if (!created) return;
   const Driver& protocol = protocol_of(caller_.context, name_);
-  if (takes_back(protocol) != nullptr)
+  if (takes_back(protocol, overwrite_) != nullptr)
     return caller_.run(take_back(caller_.context, protocol, name_, options_, &error));
   struct stat status = {};
   const bool file = active_ && ::stat(name_.c_str(), &status) == 0 && S_ISREG(status.st_mode);

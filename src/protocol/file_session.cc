@@ -55,20 +55,32 @@ void FileSession::end_work(const Error& why) {
   take_work();
 }
 
-Task<void> make_remote_file(FileSession& session, uint64_t size) {
+namespace {
+// Opens SESSION, does OPERATION when there is one, and ends SESSION.
+Task<void> in_session(FileSession& session, FileOperation* operation) {
   std::exception_ptr error;
   try {
     co_await session.open();
-    if (size != 0) {
-      FileOperation operation = FileOperation::resize(size);
-      co_await session.perform(operation);
-      if (operation.error) std::rethrow_exception(operation.error);
+    if (operation != nullptr) {
+      co_await session.perform(*operation);
+      error = operation->error;
     }
   } catch (...) {
     error = std::current_exception();
   }
   co_await run_blocking([&session] { session.stop(); });
   if (error) std::rethrow_exception(error);
+}
+}  // namespace
+
+Task<void> make_remote_file(FileSession& session, uint64_t size) {
+  FileOperation operation = FileOperation::resize(size);
+  co_await in_session(session, size != 0 ? &operation : nullptr);
+}
+
+Task<void> remove_remote_file(FileSession& session) {
+  FileOperation operation = FileOperation::remove();
+  co_await in_session(session, &operation);
 }
 
 }  // namespace cairn

@@ -32,7 +32,7 @@ struct FileAttributes {
 // A piece of work on the open file of a session. Belongs to the coroutine that awaits it, as do the
 // buffers.
 struct FileOperation {
-  enum class Kind : uint8_t { kRead, kWrite, kSync, kResize, kAttributes };
+  enum class Kind : uint8_t { kRead, kWrite, kSync, kResize, kAttributes, kRemove };
   static FileOperation read(uint64_t offset, MutableByteSpan out) {
     return {.kind = Kind::kRead, .offset = offset, .out = out};
   }
@@ -41,6 +41,8 @@ struct FileOperation {
   }
   static FileOperation resize(uint64_t length) { return {.kind = Kind::kResize, .offset = length}; }
   static FileOperation sync() { return {.kind = Kind::kSync}; }
+  // Takes the file's name away.
+  static FileOperation remove() { return {.kind = Kind::kRemove}; }
   static FileOperation ask_attributes() { return {.kind = Kind::kAttributes}; }
 
   bool has_data() const { return kind == Kind::kRead || kind == Kind::kWrite; }
@@ -119,5 +121,7 @@ class FileSession : public LibraryThread {
 // Opens SESSION, which makes a file at the server, gives the file SIZE bytes, and ends SESSION.
 // Throws.
 Task<void> make_remote_file(FileSession& session, uint64_t size);
+// Opens SESSION, removes its file, and ends SESSION. Throws.
+Task<void> remove_remote_file(FileSession& session);
 
 }  // namespace cairn

@@ -4,6 +4,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "block/takes_back.h"
 #include "protocol/driver_options.h"
 #include "protocol/gluster/node.h"
 #include "protocol/server_driver.h"
@@ -65,7 +66,7 @@ std::string shown_name(const Profile& profile, const Options& options) {
   return "json:" + tree.compact(profile.json_order);
 }
 
-class GlusterDriver : public ServerDriver {
+class GlusterDriver : public ServerDriver, public TakesBack {
  public:
   GlusterDriver()
       : ServerDriver({.name = "gluster",
@@ -88,6 +89,18 @@ class GlusterDriver : public ServerDriver {
     node->set_name(std::move(name));
     co_await connect_or_close(*node);
     co_return node;
+  }
+
+  bool makes_only_new() const override { return false; }
+
+  Task<void> take_back(Context& context, std::string filename, Options given) const override {
+    Options options = named(filename);
+    options.erase(kUri);
+    const Location location = location_of(options);
+    auto node = std::make_shared<GlusterNode>(context, *this, volumes_, location,
+                                              settings_of(given), true, false);
+    node->set_name(std::move(filename));
+    co_await work_and_close(*node, node->remove());
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

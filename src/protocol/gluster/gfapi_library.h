@@ -27,6 +27,7 @@ namespace cairn::gluster {
   F(glfs_set_logging)            \
   F(glfs_set_volfile_server)     \
   F(glfs_set_xlator_option)      \
+  F(glfs_unlink)                 \
   F(glfs_zerofill)               \
   F(glfs_zerofill_async)
 

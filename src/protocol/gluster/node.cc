@@ -88,6 +88,18 @@ Task<void> GlusterNode::create(uint64_t length, Preallocation preallocation) {
   co_await do_resize({.length = length, .preallocation = preallocation});
 }
 
+Task<void> GlusterNode::remove() {
+  glfs_t* volume = co_await volumes_.connect(context(), location_, settings_);
+  const std::function<ssize_t()> unlink = [volume, &library = library_,
+                                           path = location_.path]() -> ssize_t {
+    return library.glfs_unlink(volume, path.c_str());
+  };
+  const auto errand = std::make_shared<Errand>();
+  co_await volumes_.watch().call(errand, unlink, settings_.timeout, nullptr);
+  if (errand->result() < 0)
+    throw Error::system(errand->error(), "Could not remove '" + filename() + "'");
+}
+
 Task<void> GlusterNode::open_file(bool create) {
   glfs_t* volume = co_await volumes_.connect(context(), location_, settings_);
   auto opened = std::make_shared<glfs_fd_t*>(nullptr);

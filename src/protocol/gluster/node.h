@@ -28,6 +28,8 @@ class GlusterNode : public Node, public ImageInfo, public StorageUse {
   Task<void> connect();
   // Instead of connect(): makes or empties the file, of LENGTH bytes then. The caller closes it.
   Task<void> create(uint64_t length, Preallocation preallocation);
+  // Instead of connect(): takes the file's name away. The caller closes the node.
+  Task<void> remove();
   void set_name(std::string name) { set_filename(std::move(name)); }
 
   Task<std::optional<uint64_t>> allocated_bytes() override;

@@ -3,6 +3,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "block/takes_back.h"
 #include "protocol/driver_options.h"
 #include "protocol/nfs/node.h"
 #include "protocol/server_driver.h"
@@ -99,7 +100,7 @@ Description describe(Context& context, Options& options, const CacheMode& cache)
   return result;
 }
 
-class NfsDriver : public ServerDriver {
+class NfsDriver : public ServerDriver, public TakesBack {
  public:
   NfsDriver()
       : ServerDriver({.name = "nfs",
@@ -117,6 +118,15 @@ class NfsDriver : public ServerDriver {
     co_return co_await connected(
         std::make_shared<NfsNode>(request.context, *this, std::move(description.target),
                                   request.flags.writable, std::move(description.name)));
+  }
+
+  bool makes_only_new() const override { return false; }
+
+  Task<void> take_back(Context& context, std::string filename, Options) const override {
+    Options options = named(filename);
+    const Description description = describe(context, options, {});
+    Session session(description.target, true, false, nullptr);
+    co_await remove_remote_file(session);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

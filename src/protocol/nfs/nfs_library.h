@@ -49,6 +49,7 @@ namespace cairn::nfs {
   F(nfs_set_tcp_syncnt)        \
   F(nfs_set_uid)               \
   F(nfs_set_version)           \
+  F(nfs_unlink_async)          \
   F(nfs_which_events)          \
   F(nfsstat3_to_errno)         \
   F(nfsstat3_to_str)           \

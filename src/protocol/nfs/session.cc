@@ -110,6 +110,8 @@ void Session::send(Piece& piece) {
     result = nfs_.nfs_ftruncate_async(context_, file_, operation->offset, &on_answer, &piece);
   else if (operation != nullptr && operation->kind == FileOperation::Kind::kAttributes)
     result = nfs_.nfs_fstat64_async(context_, file_, &on_answer, &piece);
+  else if (operation != nullptr && operation->kind == FileOperation::Kind::kRemove)
+    result = nfs_.nfs_unlink_async(context_, target_.place.file.c_str(), &on_answer, &piece);
   else
     result = target_.version == 3 ? send_version_3(piece) : send_version_4(piece);
   if (result != 0) failures_.push_back({&piece, EIO, error_text()});

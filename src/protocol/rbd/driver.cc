@@ -256,6 +256,8 @@ class RbdDriver : public Driver, public TakesBack {
     co_await library_call(std::move(work), std::chrono::hours(24), context.cancel);
   }
 
+  bool makes_only_new() const override { return true; }
+
   Task<void> take_back(Context& context, std::string filename, Options options) const override {
     add_name(filename, options);
     std::function<void()> work = [target = target_of(context, options, true)] {

@@ -213,6 +213,8 @@ class SheepdogDriver : public ServerDriver, public TakesBack {
     throw *failure;
   }
 
+  bool makes_only_new() const override { return true; }
+
   Task<void> take_back(Context& context, std::string filename, Options) const override {
     Options options;
     parse_filename(filename, options);

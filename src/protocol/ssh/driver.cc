@@ -8,6 +8,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/open.h"
+#include "block/takes_back.h"
 #include "protocol/driver_options.h"
 #include "protocol/server_driver.h"
 #include "protocol/ssh/location.h"
@@ -132,7 +133,7 @@ Description describe(Context& context, Options& options) {
   return result;
 }
 
-class SshDriver : public ServerDriver {
+class SshDriver : public ServerDriver, public TakesBack {
  public:
   SshDriver()
       : ServerDriver({.name = "ssh",
@@ -150,6 +151,16 @@ class SshDriver : public ServerDriver {
     co_return co_await connected(
         std::make_shared<SshNode>(request.context, *this, std::move(description.target),
                                   request.flags.writable, std::move(description.name)));
+  }
+
+  bool makes_only_new() const override { return false; }
+
+  Task<void> take_back(Context& context, std::string filename, Options) const override {
+    Options options = named(filename);
+    options.erase(kLeftOut);
+    const Description description = describe(context, options);
+    Session session(description.target, true, false, nullptr);
+    co_await remove_remote_file(session);
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {

@@ -22,6 +22,7 @@ enum class FrameType : uint8_t {
   kWrite = 6,
   kFstat = 8,
   kFsetstat = 10,
+  kRemove = 13,
   kStatus = 101,
   kHandle = 102,
   kData = 103,

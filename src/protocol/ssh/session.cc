@@ -114,6 +114,8 @@ void Session::advance(FileOperation& operation) {
   if (operation.kind == Kind::kSync)
     send(
         FrameWriter(FrameType::kExtended, id).string("fsync@openssh.com").string(handle_).finish());
+  else if (operation.kind == Kind::kRemove)
+    send(FrameWriter(FrameType::kRemove, id).string(target_.path).finish());
   else
     send(FrameWriter(FrameType::kFsetstat, id)
              .string(handle_)

@@ -1,4 +1,5 @@
-// A libgfapi for tests: the file that GF_FILE names is every file of every volume, and what happens to requests is what GF_ODD says.
+// A libgfapi for tests: the file that GF_FILE names is every file of every volume, and what happens
+// to requests is what GF_ODD says.
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -92,6 +93,10 @@ glfs_fd_t* glfs_open(glfs_t* fs, const char* path, int flags) {
 glfs_fd_t* glfs_creat(glfs_t* fs, const char* path, int flags, mode_t mode) {
   (void)flags, (void)mode;
   return odd("no_create") ? (errno = EROFS, NULL) : glfs_open(fs, path, 0);
+}
+int glfs_unlink(glfs_t* fs, const char* path) {
+  (void)fs, (void)path;
+  return unlink(getenv("GF_FILE"));
 }
 int glfs_close(glfs_fd_t* fd) {
   (void)fd;

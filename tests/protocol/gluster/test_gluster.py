@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CAIRN, Result, sparse_disk
+from support.failing_convert import check_failing_convert
 from support.glusterd import Gluster
 
 pytestmark = pytest.mark.any_engine
@@ -200,6 +201,10 @@ def test_as_the_real_one(volume, folder):
         mine = ours(*words, ok=False)
         said = real.err.replace("qemu-img: warning: 'gluster' is deprecated\n", "")
         assert (mine.code, mine.out, mine.err) == (real.code, real.out, said), words
+
+
+def test_a_failed_conversion(volume, folder, cairn):
+    check_failing_convert(cairn, folder, volume.url, volume.brick)
 
 
 def test_refused(volume, cairn):

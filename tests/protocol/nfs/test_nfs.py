@@ -10,6 +10,7 @@ import time
 import pytest
 
 from conftest import CAIRN, Result, allow_leaks_of, call, sparse_disk
+from support.failing_convert import check_failing_convert
 from support.ganesha import Ganesha
 from support.odd_nfs import READ, OddNfs
 
@@ -88,6 +89,10 @@ def test_images(server, folder, cairn):
         "resize", "-f", "raw", "--preallocation=full", server.url("size.raw"), "4M", ok=False
     )
     assert failed.code == 1 and "Unsupported preallocation mode 'full'" in failed.err
+
+
+def test_a_failed_conversion(server, folder, cairn):
+    check_failing_convert(cairn, folder, server.url, server.export)
 
 
 def test_served(server, folder, cairn):

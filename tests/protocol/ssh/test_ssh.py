@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CAIRN, sparse_disk
+from support.failing_convert import check_failing_convert
 from support.sshd import Agent, Sshd
 
 pytestmark = pytest.mark.any_engine
@@ -90,6 +91,10 @@ def test_what_is_there_is_kept(sshd, folder, cairn, ours):
         (folder / "old.raw").write_bytes(b"b" * 4096)
         ours(*words)
         assert (folder / "old.raw").read_bytes() != b"b" * 4096
+
+
+def test_a_failed_conversion(sshd, folder, cairn):
+    check_failing_convert(cairn, folder, lambda name: sshd.url(folder / name), folder)
 
 
 def test_sizes(sshd, folder, cairn, ours):
