@@ -65,6 +65,7 @@ class Parser {
     line.remove_prefix(1);
     skip_blanks(&line);
     ConfigSection section;
+    section.line = number_;
     section.group = take_name(&line);
     if (section.group.empty() || section.group.size() > kMostName) fail("parse error");
     if (!line.starts_with(']')) section.id = quoted(&line, kMostName);

@@ -12,6 +12,7 @@ namespace cairn {
 struct ConfigSection {
   std::string group, id;
   Options values;
+  unsigned line = 0;  // of its header
 };
 
 // The sections of TEXT, the content of a configuration file of QEMU's emulator: headers, lines

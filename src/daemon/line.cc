@@ -27,16 +27,20 @@ Keyval parsed(const std::string& argument, std::string_view implied_key) {
   return keyval;
 }
 
-void monitor(Daemon& daemon, const std::string& argument) {
-  const Keyval keyval = parsed(argument, "chardev");
-  const Form form = keyval.json ? Form::kJson : Form::kKeyval;
+struct MonitorLine {
   std::string chardev;
   bool pretty = false;
+};
+
+MonitorLine parse_monitor(const std::string& argument) {
+  const Keyval keyval = parsed(argument, "chardev");
+  const Form form = keyval.json ? Form::kJson : Form::kKeyval;
+  MonitorLine line;
   for (const auto& [name, value] : *keyval.value.get_if<Value::Object>()) {
     if (name == "chardev") {
-      chardev = value.scalar_text();
+      line.chardev = value.scalar_text();
     } else if (name == "pretty") {
-      pretty = *checked_value("bool", value, form, name).get_if<bool>();
+      line.pretty = *checked_value("bool", value, form, name).get_if<bool>();
     } else if (name == "mode") {
       if (value.scalar_text() == "readline") invalid("Only QMP is supported");
       if (value.scalar_text() != "control")
@@ -46,7 +50,7 @@ void monitor(Daemon& daemon, const std::string& argument) {
     }
   }
   if (keyval.value.find("chardev") == nullptr) invalid("Parameter 'chardev' is missing");
-  daemon.add_monitor(chardev, pretty);
+  return line;
 }
 
 // The option has the address in one piece, the command has its details below "data".
@@ -64,6 +68,29 @@ Value legacy_server(Value arguments, Form form) {
   legacy.set("data", std::move(data));
   *address = std::move(legacy);
   return arguments;
+}
+
+// An option that is a command, with its arguments.
+struct CommandLine {
+  std::string_view command;
+  Value arguments;
+  Form form = Form::kJson;
+};
+
+CommandLine parse_command(const std::string& name, const std::string& argument) {
+  const auto option = std::find_if(std::begin(kLineOptions), std::end(kLineOptions),
+                                   [&](const Option& one) { return one.name == name; });
+  Keyval keyval = parsed(argument, option->implied_key);
+  CommandLine line;
+  line.command = option->command;
+  line.form = keyval.json ? Form::kJson : Form::kKeyval;
+  line.arguments = std::move(keyval.value);
+  if (name == "nbd-server") line.arguments = legacy_server(std::move(line.arguments), line.form);
+  return line;
+}
+
+Value checked_backend(ChardevLine line) {
+  return checked_value("ChardevBackend", std::move(line.backend), Form::kKeyval);
 }
 
 std::string chardev_help() {
@@ -99,24 +126,33 @@ std::string help_of(std::string_view option, const std::string& argument, bool e
   return known == nullptr ? object_types_help() : object_help(*known, extensions);
 }
 
+void check_option(const std::string& name, const std::string& argument) {
+  if (name == "monitor") {
+    parse_monitor(argument);
+  } else if (name == "chardev") {
+    checked_backend(parse_chardev(argument));
+  } else {
+    CommandLine line = parse_command(name, argument);
+    const std::string_view type = Schema::get().find_command(line.command)->argument;
+    checked_value(type, std::move(line.arguments), line.form);
+  }
+}
+
 Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
   if (name == "monitor") {
-    monitor(daemon, argument);
+    const MonitorLine line = parse_monitor(argument);
+    daemon.add_monitor(line.chardev, line.pretty);
     co_return;
   }
   if (name == "chardev") {
     ChardevLine line = parse_chardev(argument);
-    Value backend = checked_value("ChardevBackend", std::move(line.backend), Form::kKeyval);
-    co_await daemon.chardevs().add(line.id, std::move(backend), daemon.stop());
+    const std::string id = line.id;
+    Value backend = checked_backend(std::move(line));
+    co_await daemon.chardevs().add(id, std::move(backend), daemon.stop());
     co_return;
   }
-  const auto option = std::find_if(std::begin(kLineOptions), std::end(kLineOptions),
-                                   [&](const Option& one) { return one.name == name; });
-  Keyval keyval = parsed(argument, option->implied_key);
-  const Form form = keyval.json ? Form::kJson : Form::kKeyval;
-  Value arguments = std::move(keyval.value);
-  if (name == "nbd-server") arguments = legacy_server(std::move(arguments), form);
-  co_await daemon.execute(std::string(option->command), std::move(arguments), form);
+  CommandLine line = parse_command(name, argument);
+  co_await daemon.execute(std::string(line.command), std::move(line.arguments), line.form);
 }
 
 }  // namespace cairn::daemon

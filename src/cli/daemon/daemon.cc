@@ -7,10 +7,12 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 
 #include "cli/daemon/ids.h"
 #include "cli/nbd/background.h"
 #include "cli/signals.h"
+#include "daemon/config.h"
 #include "daemon/line.h"
 
 namespace cairn::cli {
@@ -20,11 +22,9 @@ using daemon::Daemon;
 
 // The command line: what is done in its order, and what is not.
 struct DaemonLine {
-  struct Step {
-    std::string option, argument;
-  };
-  std::vector<Step> steps;
+  std::vector<daemon::LineStep> steps;
   bool daemonize = false;
+  bool check = false;  // and do nothing
   std::string pid_file;
 };
 
@@ -47,11 +47,22 @@ const char* name_of(int id) {
   }
 }
 
+// The options that SESSION's program has: qemu-storage-daemon shortens long ones, and what it does
+// not know would make them ambiguous.
+std::vector<Flag> flags_of(const Session& session) {
+  std::vector<Flag> flags = daemon_flags();
+  if (!session.context.profile.extensions)
+    std::erase_if(flags, [](const Flag& flag) {
+      return flag.id == kDaemonConfig || flag.id == kDaemonCheckConfig;
+    });
+  return flags;
+}
+
 void print_help(const Session& session) {
   print("Usage: " + session.program + " [options]\nQEMU storage daemon\n\n" +
         "  -h, --help             display this help and exit\n"
         "  -V, --version          output version information and exit\n");
-  for (const Flag& flag : daemon_flags())
+  for (const Flag& flag : flags_of(session))
     print("  --" + std::string(flag.long_name) +
           (flag.value_name != nullptr ? " " + std::string(flag.value_name) : std::string()) +
           "\n                         " + flag.help + "\n");
@@ -71,7 +82,7 @@ Arguments parse_words(const Session& session, const std::vector<Flag>& flags, in
 
 // Nothing when help or the version was asked for and printed.
 std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
-  std::vector<Flag> flags = daemon_flags();
+  std::vector<Flag> flags = flags_of(session);
   flags.push_back({'h', "help", nullptr, "print this help"});
   flags.push_back({'V', "version", nullptr, "print the version"});
   const Arguments arguments = parse_words(session, flags, argc, argv);
@@ -87,7 +98,13 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
     }
     if (id == kDaemonDaemonize) line.daemonize = true;
     if (id == kDaemonPidfile) line.pid_file = value;
-    if (const char* name = name_of(id)) line.steps.push_back({name, value});
+    if (id == kDaemonCheckConfig) line.check = true;
+    if (id == kDaemonConfig) {
+      std::vector<daemon::LineStep> steps = daemon::read_config(value);
+      std::move(steps.begin(), steps.end(), std::back_inserter(line.steps));
+    }
+    if (const char* name = name_of(id))
+      line.steps.push_back({name, value, "--" + std::string(name) + " " + value});
   }
   if (!arguments.words().empty())
     fail(session, arguments.words().front() + ": Unexpected argument");
@@ -127,12 +144,22 @@ class PidFile {
 
 // Does what the options say, one after the other.
 Task<void> run_steps(Daemon& running, const DaemonLine& line) {
-  for (const auto& [option, argument] : line.steps) {
+  for (const auto& [option, argument, where] : line.steps) {
     if (running.stop().requested()) co_return;
     try {
       co_await daemon::run_option(running, option, argument);
     } catch (Error& error) {
-      throw error.context("--" + option + " " + argument);
+      throw error.context(where);
+    }
+  }
+}
+
+void check_steps(const DaemonLine& line) {
+  for (const auto& [option, argument, where] : line.steps) {
+    try {
+      daemon::check_option(option, argument);
+    } catch (Error& error) {
+      throw error.context(where);
     }
   }
 }
@@ -164,7 +191,7 @@ Task<void> run_prepared(Session& session, DaemonLine line, Background& backgroun
 
 // Help on what an option takes; true when it was asked for and printed.
 bool print_option_help(const Session& session, const DaemonLine& line) {
-  for (const auto& [option, argument] : line.steps) {
+  for (const auto& [option, argument, where] : line.steps) {
     const std::string text = daemon::help_of(option, argument, session.context.profile.extensions);
     if (text.empty()) continue;
     print(text);
@@ -179,6 +206,10 @@ int run_daemon(Session& session, int argc, char** argv) {
   std::optional<DaemonLine> line = parse_line(session, argc, argv);
   if (!line || print_option_help(session, *line)) {
     finish_output();
+    return 0;
+  }
+  if (line->check) {
+    check_steps(*line);
     return 0;
   }
   // Before anything has a thread: what the child has not, nobody else has.

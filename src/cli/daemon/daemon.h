@@ -8,7 +8,7 @@ namespace cairn::cli {
 
 // ARGV[0] is the program's name.
 int run_daemon(Session& session, int argc, char** argv);
-// Its options.
+// Its options, with those that only `cairn daemon` has.
 std::vector<Flag> daemon_flags();
 
 }  // namespace cairn::cli

@@ -13,6 +13,9 @@ std::vector<Flag> daemon_flags() {
       {kDaemonObject, "object", "TYPE,id=ID,…", "an object, such as a secret"},
       {kDaemonDaemonize, "daemonize", nullptr, "continue in the background once all is set up"},
       {kDaemonPidfile, "pidfile", "PATH", "write the process ID to this file"},
+      {kDaemonConfig, "config", "FILE", "do what the sections of this file say"},
+      {kDaemonCheckConfig, "check-config", nullptr,
+       "check options and file, open nothing, and exit"},
       {'T', "trace", "PATTERN", "accepted for compatibility"},
   };
 }

@@ -13,6 +13,8 @@ enum DaemonId : int {
   kDaemonObject,
   kDaemonDaemonize,
   kDaemonPidfile,
+  kDaemonConfig,
+  kDaemonCheckConfig,
 };
 
 }  // namespace cairn::cli

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cairn::daemon {
+
+// An option as run_option() takes it, and where it was given, for errors.
+struct LineStep {
+  std::string option, argument, where;
+};
+
+// What the configuration file PATH asks for, in its order. A section [GROUP "ID"] is the option
+// --GROUP, its lines key = "value" are what the option takes, and the ID is the node-name or the
+// id; docs/daemon.md describes the format. Throws kInvalid, naming file and line, for sections that
+// make no sense, and what reading gives. Opens nothing but PATH.
+std::vector<LineStep> read_config(const std::string& path);
+
+}  // namespace cairn::daemon
