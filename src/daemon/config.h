@@ -9,6 +9,7 @@ namespace cairn::daemon {
 // An option as run_option() takes it, and where it was given, for errors.
 struct LineStep {
   std::string option, argument, where;
+  bool typed = false;  // on the command line, where it may ask for help
 };
 
 // What the configuration file PATH asks for, in its order. A section [GROUP "ID"] is the option

@@ -114,6 +114,14 @@ WRONG = {
     "JSON": ('[nbd-server]\n{ = "1"\n', "Invalid parameter '{'"),
     "chardev": ('[chardev "c"]\nbackend = "pigeon"\n', "'pigeon' is not a valid char driver name"),
     "monitor": ("[monitor]\n", "c.conf:1: [monitor]: Parameter 'chardev' is missing"),
+    "help": (
+        '[object "o"]\nqom-type = "secret"\nhelp = "1"\n',
+        "c.conf:1: [object \"o\"]: Parameter 'help' is unexpected",
+    ),
+    "help on groups": (
+        '[object "o"]\nqom-type = "help"\n',
+        "c.conf:1: [object \"o\"]: Parameter 'qom-type' does not accept value 'help'",
+    ),
     "syntax": ('[monitor]\nchardev = "c\n', "c.conf:2: a value in double quotes is missing"),
     "no section": ('chardev = "c"\n', "c.conf:1: no group defined"),
     "zeros": ("\0" * 4096, "c.conf:1: "),

@@ -104,7 +104,7 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
       std::move(steps.begin(), steps.end(), std::back_inserter(line.steps));
     }
     if (const char* name = name_of(id))
-      line.steps.push_back({name, value, "--" + std::string(name) + " " + value});
+      line.steps.push_back({name, value, "--" + std::string(name) + " " + value, true});
   }
   if (!arguments.words().empty())
     fail(session, arguments.words().front() + ": Unexpected argument");
@@ -144,7 +144,7 @@ class PidFile {
 
 // Does what the options say, one after the other.
 Task<void> run_steps(Daemon& running, const DaemonLine& line) {
-  for (const auto& [option, argument, where] : line.steps) {
+  for (const auto& [option, argument, where, typed] : line.steps) {
     if (running.stop().requested()) co_return;
     try {
       co_await daemon::run_option(running, option, argument);
@@ -155,7 +155,7 @@ Task<void> run_steps(Daemon& running, const DaemonLine& line) {
 }
 
 void check_steps(const DaemonLine& line) {
-  for (const auto& [option, argument, where] : line.steps) {
+  for (const auto& [option, argument, where, typed] : line.steps) {
     try {
       daemon::check_option(option, argument);
     } catch (Error& error) {
@@ -191,7 +191,8 @@ Task<void> run_prepared(Session& session, DaemonLine line, Background& backgroun
 
 // Help on what an option takes; true when it was asked for and printed.
 bool print_option_help(const Session& session, const DaemonLine& line) {
-  for (const auto& [option, argument, where] : line.steps) {
+  for (const auto& [option, argument, where, typed] : line.steps) {
+    if (!typed) continue;
     const std::string text = daemon::help_of(option, argument, session.context.profile.extensions);
     if (text.empty()) continue;
     print(text);
