@@ -44,6 +44,8 @@ std::string_view kind_of(const Driver& driver) {
   return {};
 }
 
+constexpr size_t kNameWidth = 18;
+
 std::string padded(std::string_view text, size_t width) {
   std::string out(text);
   if (out.size() < width) out.resize(width, ' ');
@@ -74,12 +76,12 @@ void print_table(const std::vector<const Driver*>& drivers, std::string_view kin
   for (const Driver* driver : drivers) {
     if (kind_of(*driver) != kind) continue;
     if (!any) {
-      std::string line = padded(heading, 14) + "read ";
+      std::string line = padded(heading, kNameWidth) + "read ";
       for (const Ability& ability : kAbilities) line += std::string(ability.name) + " ";
       print(line + "\n");
     }
     any = true;
-    std::string line = padded(driver->name(), 14) + "yes  ";
+    std::string line = padded(driver->name(), kNameWidth) + "yes  ";
     for (const Ability& ability : kAbilities)
       line += padded(ability.has(*driver) ? "yes" : "-", ability.name.size() + 1);
     print(line + " " + std::string(driver->title()) + "\n");

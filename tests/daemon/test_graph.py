@@ -257,6 +257,53 @@ SCENARIOS = {
         ("x-blockdev-change", {"parent": "q", "child": "children.1"}),
         delete("c"),
     ],
+    "copies before writes": [
+        add("a", discard="unmap"),
+        bitmap("add", "a", "x"),
+        *[
+            ("blockdev-add", {"driver": "copy-before-write", "node-name": "cbw", **more})
+            for more in (
+                {"file": "a"},
+                {"target": "a"},
+                {"file": "nope", "target": "a"},
+                {"file": "a", "target": "nope"},
+            )
+        ],
+        add("b"),
+        *[
+            (
+                "blockdev-add",
+                {
+                    "driver": "copy-before-write",
+                    "node-name": "cbw",
+                    "file": "a",
+                    "target": "b",
+                    **more,
+                },
+            )
+            for more in (
+                {"bitmap": {"node": "a", "name": "nope"}},
+                {"bitmap": {"node": "nope", "name": "x"}},
+                {"min-cluster-size": 1000},
+                {"on-cbw-error": "nope"},
+                {"cbw-timeout": -1},
+                {"bitmap": {"node": "a", "name": "x"}, "min-cluster-size": 1 << 20},
+            )
+        ],
+        bitmap("remove", "a", "x"),
+        ("blockdev-add", {"driver": "snapshot-access", "node-name": "sa"}),
+        ("blockdev-add", {"driver": "snapshot-access", "node-name": "sa", "file": "nope"}),
+        ("blockdev-add", {"driver": "snapshot-access", "node-name": "sa", "file": "cbw"}),
+        ("blockdev-add", {"driver": "raw", "node-name": "r", "file": "a"}),
+        reopen({"driver": "copy-before-write", "node-name": "cbw", "file": "a", "target": "b"}),
+        reopen({"driver": "snapshot-access", "node-name": "sa", "file": "cbw"}),
+        ("block_resize", {"node-name": "sa", "size": 8 * MIB}),
+        delete("cbw"),
+        delete("sa"),
+        delete("b"),
+        delete("cbw"),
+        delete("b"),
+    ],
     "bitmaps": [
         add("a"),
         bitmap("add", "nope", "x"),

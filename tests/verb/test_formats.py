@@ -88,11 +88,13 @@ FILTERS = [
     "blklogwrites",
     "blkverify",
     "compress",
+    "copy-before-write",
     "copy-on-read",
     "disk-cache",
     "fault",
     "quorum",
     "record",
+    "snapshot-access",
     "throttle",
 ]
 

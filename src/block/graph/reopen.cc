@@ -4,6 +4,7 @@
 
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/disk_set.h"
+#include "block/capabilities/opened_once.h"
 #include "block/context.h"
 #include "block/driver.h"
 #include "block/graph/edges.h"
@@ -166,6 +167,11 @@ void Reopener::check_writers() const {
 
 Task<void> Reopener::run() {
   add_parents();
+  for (const Item& item : items_)
+    if (item.node->as<OpenedOnce>() != nullptr)
+      throw Error(ErrorKind::kUnsupported,
+                  "Block format '" + std::string(item.node->driver().name()) + "' used by node '" +
+                      item.node->node_name() + "' does not support reopening files");
   check_writers();
   if (by_command_)
     for (const Item& item : items_) graph_.check_no_job(*item.node);
