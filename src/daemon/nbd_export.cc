@@ -5,6 +5,7 @@
 #include "daemon/daemon.h"
 #include "daemon/exports.h"
 #include "daemon/nbd_service.h"
+#include "export/nbd/bitmaps.h"
 
 namespace cairn::daemon {
 namespace {
@@ -50,20 +51,6 @@ class NbdExport : public LiveExport {
   ExportPtr exported_;
 };
 
-// A bitmap that clients see: it must not change under them.
-class HeldBitmap {
- public:
-  explicit HeldBitmap(DirtyBitmapPtr bitmap) : bitmap_(std::move(bitmap)) {
-    bitmap_->set_busy(true);
-  }
-  ~HeldBitmap() { bitmap_->set_busy(false); }
-  HeldBitmap(const HeldBitmap&) = delete;
-  const DirtyBitmap& operator*() const { return *bitmap_; }
-
- private:
-  DirtyBitmapPtr bitmap_;
-};
-
 std::string name_of(const Value& arguments) {
   const Value* name = arguments.find("name");
   return name == nullptr ? text_of(arguments, "node-name") : name->scalar_text();
@@ -87,28 +74,14 @@ DirtyBitmapPtr find_bitmap(Daemon& daemon, Node& node, const Value& wanted) {
     if (DirtyBitmapPtr found = owner->bitmaps().find(name)) return found;
     throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
   }
-  const std::string name = wanted.scalar_text();
-  for (Node* layer = &node; layer != nullptr;
-       layer = layer->backing() != nullptr ? layer->backing() : layer->filtered())
-    if (DirtyBitmapPtr found = layer->bitmaps().find(name)) return found;
-  throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
+  return nbd::server::bitmap_below(node, wanted.scalar_text());
 }
 
 void add_bitmaps(Daemon& daemon, Node& node, const Value& list, ExportOptions& options) {
   const auto& all = *list.get_if<Value::Array>();
   // QEMU numbers its contexts from the last one.
-  for (auto wanted = all.rbegin(); wanted != all.rend(); ++wanted) {
-    const DirtyBitmapPtr bitmap = find_bitmap(daemon, node, *wanted);
-    bitmap->check_readable();
-    const std::string name = bitmap->name();
-    if (!options.writable && bitmap->enabled() && !node.read_only())
-      invalid("Enabled bitmap '" + name + "' incompatible with readonly export");
-    const auto held = std::make_shared<const HeldBitmap>(bitmap);
-    options.bitmaps.emplace_back(name, [held](uint64_t offset, uint64_t max) {
-      const DirtyBitmap::Run run = (**held).run_at(offset, max);
-      return nbd::server::DirtyRun{.length = run.length, .dirty = run.dirty};
-    });
-  }
+  for (auto wanted = all.rbegin(); wanted != all.rend(); ++wanted)
+    nbd::server::offer_bitmap(options, node, find_bitmap(daemon, node, *wanted));
 }
 
 Task<std::unique_ptr<LiveExport>> make_nbd(ExportRequest request) {

@@ -14,6 +14,7 @@
 #include "async/finally.h"
 #include "async/runtime.h"
 #include "base/arith.h"
+#include "export/nbd/bitmaps.h"
 #include "net/nbd_uri.h"
 #include "operation/nodes.h"
 #include "operation/snapshot.h"
@@ -35,28 +36,6 @@ uint64_t export_size(const ImagePlan& plan, const Node& node) {
   length -= plan.offset;
   return plan.exact_size ? length : align_down(length, 512);
 }
-
-// The first bitmap of that name from the node downwards. Throws kNotFound.
-DirtyBitmapPtr find_bitmap(Node& node, const std::string& name) {
-  for (Node* layer = &node; layer != nullptr;
-       layer = layer->backing() != nullptr ? layer->backing() : layer->filtered())
-    if (DirtyBitmapPtr found = layer->bitmaps().find(name)) return found;
-  throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
-}
-
-// A bitmap that an export has: others may read it, but not change or remove it.
-class HeldBitmap {
- public:
-  explicit HeldBitmap(DirtyBitmapPtr bitmap) : bitmap_(std::move(bitmap)) {
-    bitmap_->set_busy(true);
-  }
-  ~HeldBitmap() { bitmap_->set_busy(false); }
-  HeldBitmap(const HeldBitmap&) = delete;
-  const DirtyBitmap& operator*() const { return *bitmap_; }
-
- private:
-  DirtyBitmapPtr bitmap_;
-};
 
 // Whether only this machine reaches a server there.
 bool is_local(const std::string& host) {
@@ -134,19 +113,8 @@ Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, con
   options.multi_conn = shared != 1;
   options.allocation_depth = plan.allocation_depth;
   // QEMU numbers its contexts from the last one.
-  for (size_t i = plan.bitmaps.size(); i-- != 0;) {
-    const std::string& name = plan.bitmaps[i];
-    DirtyBitmapPtr bitmap = find_bitmap(*node, name);
-    bitmap->check_readable();
-    if (!options.writable && bitmap->enabled() && !node->read_only())
-      throw Error(ErrorKind::kInvalid,
-                  "Enabled bitmap '" + name + "' incompatible with readonly export");
-    const auto held = std::make_shared<const HeldBitmap>(bitmap);
-    options.bitmaps.emplace_back(name, [held](uint64_t offset, uint64_t max) {
-      const DirtyBitmap::Run run = (**held).run_at(offset, max);
-      return nbd::server::DirtyRun{.length = run.length, .dirty = run.dirty};
-    });
-  }
+  for (size_t i = plan.bitmaps.size(); i-- != 0;)
+    nbd::server::offer_bitmap(options, *node, nbd::server::bitmap_below(*node, plan.bitmaps[i]));
   co_return std::make_shared<const nbd::server::Export>(std::move(options));
 }
 

@@ -1,0 +1,47 @@
+#include "export/nbd/bitmaps.h"
+
+#include <memory>
+#include <utility>
+
+#include "base/error.h"
+
+namespace cairn::nbd::server {
+namespace {
+
+// A bitmap that clients see: it must not change under them.
+class HeldBitmap {
+ public:
+  explicit HeldBitmap(DirtyBitmapPtr bitmap) : bitmap_(std::move(bitmap)) {
+    bitmap_->set_busy(true);
+  }
+  ~HeldBitmap() { bitmap_->set_busy(false); }
+  HeldBitmap(const HeldBitmap&) = delete;
+  const DirtyBitmap& operator*() const { return *bitmap_; }
+
+ private:
+  DirtyBitmapPtr bitmap_;
+};
+
+}  // namespace
+
+DirtyBitmapPtr bitmap_below(Node& node, const std::string& name) {
+  for (Node* layer = &node; layer != nullptr;
+       layer = layer->backing() != nullptr ? layer->backing() : layer->filtered())
+    if (DirtyBitmapPtr found = layer->bitmaps().find(name)) return found;
+  throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
+}
+
+void offer_bitmap(ExportOptions& options, const Node& node, DirtyBitmapPtr bitmap) {
+  bitmap->check_readable();
+  const std::string name = bitmap->name();
+  if (!options.writable && bitmap->enabled() && !node.read_only())
+    throw Error(ErrorKind::kInvalid,
+                "Enabled bitmap '" + name + "' incompatible with readonly export");
+  const auto held = std::make_shared<const HeldBitmap>(std::move(bitmap));
+  options.bitmaps.emplace_back(name, [held](uint64_t offset, uint64_t max) {
+    const DirtyBitmap::Run run = (**held).run_at(offset, max);
+    return DirtyRun{.length = run.length, .dirty = run.dirty};
+  });
+}
+
+}  // namespace cairn::nbd::server
