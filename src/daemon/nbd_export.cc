@@ -69,10 +69,10 @@ Task<void> check_nbd(Daemon& daemon, Value arguments) {
 // The bitmap that an element of "bitmaps" means: a name is looked for from NODE downwards.
 DirtyBitmapPtr find_bitmap(Daemon& daemon, Node& node, const Value& wanted) {
   if (wanted.is_object()) {
-    const std::string name = text_of(wanted, "name");
-    const NodePtr owner = daemon.graph().get(text_of(wanted, "node"));
-    if (DirtyBitmapPtr found = owner->bitmaps().find(name)) return found;
-    throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
+    const std::string owner = text_of(wanted, "node");
+    const NodePtr found = daemon.graph().find(owner);
+    if (found == nullptr) throw Error(ErrorKind::kNotFound, "Node '" + owner + "' not found");
+    return found->bitmaps().get(text_of(wanted, "name"));
   }
   return nbd::server::bitmap_below(node, wanted.scalar_text());
 }

@@ -405,7 +405,32 @@ BITMAPS = [
     delete("top"),
 ]
 
+# An export holds the bitmaps that its clients see.
+BITMAP_EXPORTS = [
+    run("blockdev-add", driver="null-co", node__name="ro", size=1 << 20, read__only=True),
+    null("a", size=1 << 20),
+    run("block-dirty-bitmap-add", node="a", name="on"),
+    run("block-dirty-bitmap-add", node="a", name="off", disabled=True),
+    run("block-dirty-bitmap-add", node="ro", name="kept"),
+    run("nbd-server-start", addr=UNIX),
+    export("e", "a", bitmaps=["nope"]),
+    export("e", "a", bitmaps=[{"node": "nope", "name": "on"}]),
+    export("e", "a", bitmaps=[{"node": "ro", "name": "on"}]),
+    export("e", "a", bitmaps=["off", "on"]),
+    export("e", "a", bitmaps=["off", {"node": "a", "name": "on"}], writable=True),
+    run("block-dirty-bitmap-remove", node="a", name="off"),
+    run("block-dirty-bitmap-clear", node="a", name="on"),
+    export("twice", "a", name="twice", bitmaps=["off"]),
+    export("kept", "ro", bitmaps=["kept"]),
+    export("again", "ro", name="again", bitmaps=["kept"]),
+    run("block-export-del", id="e", mode="hard"),
+    run("block-dirty-bitmap-clear", node="a", name="on"),
+    export("later", "a", name="later", bitmaps=["off"]),
+    run("block-dirty-bitmap-remove", node="a", name="on"),
+]
+
 TRANSCRIPTS = {
+    "bitmap exports": BITMAP_EXPORTS,
     "more forms": MORE_FORMS,
     "jobs": JOBS,
     "bitmaps": BITMAPS,

@@ -34,6 +34,11 @@ DirtyBitmapPtr bitmap_below(Node& node, const std::string& name) {
 void offer_bitmap(ExportOptions& options, const Node& node, DirtyBitmapPtr bitmap) {
   bitmap->check_readable();
   const std::string name = bitmap->name();
+  // Two holders would share one mark, and the first to go would take it off for both.
+  if (bitmap->busy())
+    throw Error(
+        ErrorKind::kInvalid,
+        "Bitmap '" + name + "' is currently in use by another operation and cannot be used");
   if (!options.writable && bitmap->enabled() && !node.read_only())
     throw Error(ErrorKind::kInvalid,
                 "Enabled bitmap '" + name + "' incompatible with readonly export");
