@@ -191,6 +191,17 @@ def test_removing_what_somebody_uses_is_refused(daemon):
     assert client.command("query-block-exports")[0]["id"] == "e"
 
 
+def test_lists_of_nothing_change_nothing(daemon):
+    """The reference dies of both."""
+    client = daemon.client()
+    client.command("block-dirty-bitmap-add", node="d", name="b")
+    client.command("block-dirty-bitmap-merge", node="d", target="b", bitmaps=[])
+    client.command("blockdev-reopen", options=[])
+    (node,) = client.command("query-named-block-nodes")
+    assert (node["node-name"], node["ro"]) == ("d", False)
+    assert [one["name"] for one in node["dirty-bitmaps"]] == ["b"]
+
+
 # --- the schema ---
 
 
