@@ -80,8 +80,10 @@ DirtyBitmapPtr find_bitmap(Daemon& daemon, Node& node, const Value& wanted) {
 void add_bitmaps(Daemon& daemon, Node& node, const Value& list, ExportOptions& options) {
   const auto& all = *list.get_if<Value::Array>();
   // QEMU numbers its contexts from the last one.
+  std::vector<DirtyBitmapPtr> bitmaps;
   for (auto wanted = all.rbegin(); wanted != all.rend(); ++wanted)
-    nbd::server::offer_bitmap(options, node, find_bitmap(daemon, node, *wanted));
+    bitmaps.push_back(find_bitmap(daemon, node, *wanted));
+  nbd::server::offer_bitmaps(options, node, bitmaps);
 }
 
 Task<std::unique_ptr<LiveExport>> make_nbd(ExportRequest request) {

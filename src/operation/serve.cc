@@ -113,8 +113,10 @@ Task<std::shared_ptr<const nbd::server::Export>> open_export(Caller& caller, con
   options.multi_conn = shared != 1;
   options.allocation_depth = plan.allocation_depth;
   // QEMU numbers its contexts from the last one.
+  std::vector<DirtyBitmapPtr> bitmaps;
   for (size_t i = plan.bitmaps.size(); i-- != 0;)
-    nbd::server::offer_bitmap(options, *node, nbd::server::bitmap_below(*node, plan.bitmaps[i]));
+    bitmaps.push_back(nbd::server::bitmap_below(*node, plan.bitmaps[i]));
+  nbd::server::offer_bitmaps(options, *node, bitmaps);
   co_return std::make_shared<const nbd::server::Export>(std::move(options));
 }
 

@@ -417,7 +417,7 @@ BITMAP_EXPORTS = [
     export("e", "a", bitmaps=[{"node": "nope", "name": "on"}]),
     export("e", "a", bitmaps=[{"node": "ro", "name": "on"}]),
     export("e", "a", bitmaps=["off", "on"]),
-    export("e", "a", bitmaps=["off", {"node": "a", "name": "on"}], writable=True),
+    export("e", "a", bitmaps=["off", {"node": "a", "name": "on"}, "off"], writable=True),
     run("block-dirty-bitmap-remove", node="a", name="off"),
     run("block-dirty-bitmap-clear", node="a", name="on"),
     export("twice", "a", name="twice", bitmaps=["off"]),

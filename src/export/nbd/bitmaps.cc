@@ -31,22 +31,26 @@ DirtyBitmapPtr bitmap_below(Node& node, const std::string& name) {
   throw Error(ErrorKind::kNotFound, "Bitmap '" + name + "' is not found");
 }
 
-void offer_bitmap(ExportOptions& options, const Node& node, DirtyBitmapPtr bitmap) {
-  bitmap->check_readable();
-  const std::string name = bitmap->name();
-  // Two holders would share one mark, and the first to go would take it off for both.
-  if (bitmap->busy())
-    throw Error(
-        ErrorKind::kInvalid,
-        "Bitmap '" + name + "' is currently in use by another operation and cannot be used");
-  if (!options.writable && bitmap->enabled() && !node.read_only())
-    throw Error(ErrorKind::kInvalid,
-                "Enabled bitmap '" + name + "' incompatible with readonly export");
-  const auto held = std::make_shared<const HeldBitmap>(std::move(bitmap));
-  options.bitmaps.emplace_back(name, [held](uint64_t offset, uint64_t max) {
-    const DirtyBitmap::Run run = (**held).run_at(offset, max);
-    return DirtyRun{.length = run.length, .dirty = run.dirty};
-  });
+void offer_bitmaps(ExportOptions& options, const Node& node,
+                   const std::vector<DirtyBitmapPtr>& bitmaps) {
+  for (const DirtyBitmapPtr& bitmap : bitmaps) {
+    bitmap->check_readable();
+    // Two holders would share one mark, and the first to go would take it off for both.
+    if (bitmap->busy())
+      throw Error(ErrorKind::kInvalid,
+                  "Bitmap '" + bitmap->name() +
+                      "' is currently in use by another operation and cannot be used");
+    if (!options.writable && bitmap->enabled() && !node.read_only())
+      throw Error(ErrorKind::kInvalid,
+                  "Enabled bitmap '" + bitmap->name() + "' incompatible with readonly export");
+  }
+  for (const DirtyBitmapPtr& bitmap : bitmaps) {
+    const auto held = std::make_shared<const HeldBitmap>(bitmap);
+    options.bitmaps.emplace_back(bitmap->name(), [held](uint64_t offset, uint64_t max) {
+      const DirtyBitmap::Run run = (**held).run_at(offset, max);
+      return DirtyRun{.length = run.length, .dirty = run.dirty};
+    });
+  }
 }
 
 }  // namespace cairn::nbd::server

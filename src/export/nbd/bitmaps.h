@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "block/dirty_bitmap.h"
 #include "block/node.h"
 #include "export/nbd/nbd_export.h"
@@ -10,10 +13,12 @@ namespace cairn::nbd::server {
 // what they filter. Throws kNotFound.
 DirtyBitmapPtr bitmap_below(Node& node, const std::string& name);
 
-// Makes the export of NODE that OPTIONS describe offer BITMAP under its own name. While the export
-// lives, nobody may change or remove the bitmap. OPTIONS say already whether clients may write;
-// their node may be one that passes requests on to NODE. Throws kInvalid where the bitmap cannot be
-// read, is in use already, or would be changed by others below clients that only read.
-void offer_bitmap(ExportOptions& options, const Node& node, DirtyBitmapPtr bitmap);
+// Makes the export of NODE that OPTIONS describe offer BITMAPS, in their order, under their names.
+// While the export lives, nobody else may have, change or remove them; one may be named twice.
+// OPTIONS say already whether clients may write; their node may be one that passes requests on to
+// NODE. Throws kInvalid, having changed nothing, where a bitmap cannot be read, is in use, or would
+// be changed by others below clients that only read.
+void offer_bitmaps(ExportOptions& options, const Node& node,
+                   const std::vector<DirtyBitmapPtr>& bitmaps);
 
 }  // namespace cairn::nbd::server
