@@ -48,9 +48,12 @@ std::vector<uint32_t> Export::matching(const std::string& query, bool listing) c
   std::vector<uint32_t> ids;
   const bool prefix =
       listing && (query == "base:" || query == "qemu:" || query == "qemu:dirty-bitmap:");
-  for (const ContextName& context : contexts())
-    if (context.name == query || (prefix && context.name.starts_with(query)))
-      ids.push_back(context.id);
+  for (const ContextName& context : contexts()) {
+    if (context.name != query && !(prefix && context.name.starts_with(query))) continue;
+    ids.push_back(context.id);
+    // A bitmap may have been named twice: a client that asks for it wants its ranges once.
+    if (!prefix) break;
+  }
   return ids;
 }
 
