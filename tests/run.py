@@ -217,7 +217,7 @@ def unit(preset, env=None, label="", program="unit", without=""):
 
 
 # For the shell.
-PYTHON = "$(git ls-files '*.py' bench tools/figures)"
+PYTHON = "$(git ls-files '*.py' bench tools/figures ':!*.cc')"
 
 # What --quick runs: the verbs and the rules that all of them keep.
 QUICK = [
