@@ -22,10 +22,11 @@ std::set<std::string> held_among(Node& node, CapabilityList<Interfaces...>) {
   return names;
 }
 
-using Everything = CapabilityList<ImageInfo, StorageUse, BackingName, BackingLink, ParentLink,
-                                  SnapshotView, SnapshotStore, VmStateArea, CompressedWriter,
-                                  BitmapStore, Checkable, Amendable, EncryptionSource, Lockable,
-                                  Prefetcher, RangeCopier, Identified, ChildUse, DiskSet, Delaying>;
+using Everything =
+    CapabilityList<ImageInfo, StorageUse, BackingName, BackingLink, ParentLink, SnapshotView,
+                   SnapshotStore, VmStateArea, CompressedWriter, BitmapStore, Checkable, Amendable,
+                   EncryptionSource, Lockable, Prefetcher, RangeCopier, Identified, ChildUse,
+                   DiskSet, Delaying, Moment, OpenedOnce>;
 
 std::set<std::string> held(Node& node) { return held_among(node, Everything()); }
 

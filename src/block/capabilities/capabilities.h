@@ -17,6 +17,8 @@
 #include "block/capabilities/identified.h"
 #include "block/capabilities/image_info.h"
 #include "block/capabilities/lockable.h"
+#include "block/capabilities/moment.h"
+#include "block/capabilities/opened_once.h"
 #include "block/capabilities/parent_link.h"
 #include "block/capabilities/prefetcher.h"
 #include "block/capabilities/range_copier.h"
