@@ -37,6 +37,13 @@ def call(program, *words, ok=True, timeout=60, **more):
     return Result(done)
 
 
+def line_with(process, text):
+    """The next line of what PROCESS prints that has TEXT in it."""
+    while text not in (line := process.stdout.readline()):
+        assert line, f"{process.args} ended before it printed {text}"
+    return line
+
+
 def traced(calls, *words):
     """The system calls CALLS of a run of cairn, as strace prints them."""
     # Leaks cannot be looked for below strace.

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ CALLED_FROM = Path(os.environ.get("CAIRN_CALLED_FROM", "."))
 JOBS = str(os.cpu_count() or 2)
 # Tests of programs wait for servers and signals for a good part of their time.
 PROGRAM_JOBS = str(int(JOBS) + (int(JOBS) + 1) // 2)
+# The slowest take a minute on two idle processors.
+TEST_SECONDS = "400"
 
 
 class Totals:
@@ -82,16 +85,22 @@ def step(name, command, env=None, timeout=1500):
     log = BUILD / (re.sub(r"\W+", "-", name) + ".log")
     begin = time.monotonic()
     with open(log, "wb") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            cwd=TOP,
+        )
         try:
-            code = subprocess.run(
-                command,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                env={**os.environ, **(env or {})},
-                cwd=TOP,
-            ).returncode
+            code = process.wait(timeout)
         except subprocess.TimeoutExpired:
+            # Interrupted, tests still say what has failed up to here.
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            process.kill()
+            process.wait()
             code = -1
             out.write(b"\nended: took too long\n")
     print(
@@ -260,6 +269,9 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
         f"--junitxml={xml}",
         "-p",
         "no:cacheprovider",
+        # A test that hangs is named, and the others go on.
+        "--timeout",
+        TEST_SECONDS,
         *extra,
         *SELECTED.program_words(places),
     ]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import CAIRN
+from conftest import CAIRN, line_with
 from qmp import Daemon
 
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
@@ -170,8 +170,7 @@ def test_the_end_does_not_wait_for_a_budget(daemon, how):
     reader = attached(daemon, "e")
     reader.stdin.write(b"read 0 4k\nread 4k 4k\n")
     reader.stdin.flush()
-    while b"4096/4096" not in reader.stdout.readline():
-        pass
+    line_with(reader, b"4096/4096")
     # The first one was let through; the second waits for more than an hour.
     if how == "quit":
         client.send({"execute": "quit"})

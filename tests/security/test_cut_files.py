@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import CAIRN
+from conftest import CAIRN, line_with
 
 MIB = 1 << 20
 QUIET_IN_QEMU = ["qcow2", "vdi", "parallels", "qcow"]
@@ -213,9 +213,7 @@ def test_a_file_that_grows_meanwhile(full, cairn, qemu):
     )
     shell.stdin.write("read 1M 4k\n")
     shell.stdin.flush()
-    until = ""
-    while "read 4096/4096" not in until:
-        until += shell.stdout.readline()
+    line_with(shell, "read 4096/4096")
     with open("a.vdi", "ab") as image:
         image.write(whole[os.path.getsize("a.vdi") :])
     out = shell.communicate("read 5M 4k\nquit\n", timeout=30)[0]

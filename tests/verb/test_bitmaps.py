@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import call
+from conftest import call, line_with
 
 LAYOUTS = [
     "cluster_size=64k",
@@ -139,8 +139,7 @@ def test_in_use_while_open_and_lost_by_a_crash(ours, qemu, image, folder):
     )
     writer.stdin.write("write 0 64k\n")
     writer.stdin.flush()
-    while "ops" not in writer.stdout.readline():
-        pass
+    line_with(writer, "ops")
     flags = ours("info", "-U", "--output=json", image).json()["format-specific"]["data"]["bitmaps"][
         0
     ]["flags"]

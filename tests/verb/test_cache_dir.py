@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAIRN, call
+from conftest import CAIRN, call, line_with
 from support.range_server import RangeServer
 from support.sshd import Agent, Sshd
 
@@ -200,8 +200,7 @@ def test_a_change_in_between(server, folder, cairn):
     )
     script.stdin.write("read 0 64k\n")
     script.stdin.flush()
-    while "read 65536/65536" not in script.stdout.readline():
-        assert script.poll() is None
+    line_with(script, "read 65536/65536")
     web.data, web.etag = two, '"2"'
     out, _ = script.communicate("read 3M 64k\nquit\n", timeout=60)
     assert "changed on the server" in out or "failed" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CAIRN, sparse_disk
+from conftest import CAIRN, line_with, sparse_disk
 
 NO_INFO, NO_DISC, TRAY_OPEN, NOT_READY, DISC_OK = range(5)
 
@@ -286,8 +286,7 @@ def test_a_disk_that_we_write_is_not_mounted(loop, folder, cairn):
     try:
         job.stdin.write("length\n")
         job.stdin.flush()
-        while "4 MiB" not in job.stdout.readline():
-            pass
+        line_with(job, "4 MiB")
         assert subprocess.run(["mount", device, "mnt"], capture_output=True).returncode != 0
         assert "4 MiB" in cairn("info", "-f", "raw", device).out
     finally:
@@ -354,8 +353,7 @@ def test_a_device_that_loses_its_end_is_no_zeroes(loop, folder, cairn, cache):
     )
     job.stdin.write("length\n")
     job.stdin.flush()
-    while "1 MiB" not in job.stdout.readline():
-        pass
+    line_with(job, "1 MiB")
     os.truncate("back", 65536)
     subprocess.run(["losetup", "-c", device], check=True)
     out, _ = job.communicate("read 0 64k\nread 128k 64k\nread 32k 64k\n", timeout=30)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN
+from conftest import CAIRN, line_with
 
 
 @pytest.fixture
@@ -18,8 +18,7 @@ def held(folder, qemu):
             job = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             job.stdin.write("read 0 512\n")
             job.stdin.flush()
-            while "read 512/512" not in job.stdout.readline():
-                assert job.poll() is None
+            line_with(job, "read 512/512")
         else:
             words = [CAIRN, "bench", "-f", fmt, "-d", "1", "-c", "2000000000"] + (
                 ["-w"] if mode == "write" else []

@@ -10,7 +10,7 @@ import time
 import pytest
 import rbd
 
-from conftest import CAIRN, sparse_disk
+from conftest import CAIRN, line_with, sparse_disk
 from support.ceph import shared_ceph, wait_for
 
 # What a cluster may do wrong is tried with every build elsewhere.
@@ -388,9 +388,7 @@ class Shell:
         self.job.stdin.flush()
 
     def wait_for(self, text):
-        while text not in (line := self.job.stdout.readline()):
-            assert line, "cairn io has ended"
-        return line
+        return line_with(self.job, text)
 
     def end(self):
         said, _ = self.job.communicate("quit\n", timeout=60)
