@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
-#include "daemon/json_stream.h"
+#include "base/json_stream.h"
 #include "daemon/keyval.h"
 #include "daemon/schema/schema.h"
 

@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "async/task_group.h"
-#include "daemon/json_stream.h"
+#include "base/json_stream.h"
 #include "daemon/qmp_error.h"
 #include "daemon/schema/schema.h"
 #include "daemon/version.h"

@@ -7,9 +7,9 @@
 
 #include "base/value.h"
 
-namespace cairn::daemon {
+namespace cairn {
 
-// JSON values out of a stream of bytes of a client that may send anything. A value is complete with
+// JSON values out of a stream of bytes of a peer that may send anything. A value is complete with
 // its last brace; after bytes that are no JSON the stream continues at the next line, or the next
 // brace, bracket, comma or colon; after more than kMostBytes, kMostTokens or kMostDepth, at the
 // next line.
@@ -67,4 +67,4 @@ class JsonStream {
   bool ended_ = false;
 };
 
-}  // namespace cairn::daemon
+}  // namespace cairn

@@ -1,15 +1,15 @@
-#include "daemon/json_stream.h"
+#include "base/json_stream.h"
 
 #include "base/error.h"
 
-namespace cairn::daemon {
+namespace cairn {
 namespace {
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_structural(char c) { return std::string_view("{}[],:").find(c) != std::string_view::npos; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return c >= 'a' && c <= 'z'; }
-// Bytes that no UTF-8 text has. Clients send 0xff to begin afresh.
+// Bytes that no UTF-8 text has. A client of QMP sends 0xff to begin afresh.
 bool is_never(char c) {
   const auto byte = static_cast<unsigned char>(c);
   return byte == 0xc0 || byte == 0xc1 || byte >= 0xf5;
@@ -192,4 +192,4 @@ std::optional<JsonStream::Item> JsonStream::step(char c) {
   }
 }
 
-}  // namespace cairn::daemon
+}  // namespace cairn
