@@ -8,6 +8,7 @@
 #include "block/graph/graph.h"
 #include "job/live/backup.h"
 #include "job/live/live.h"
+#include "job/live/mirror.h"
 
 // What the commands that begin jobs have in common.
 namespace cairn::daemon {
@@ -19,10 +20,21 @@ live::JobListener job_events(Daemon& daemon);
 
 live::JobOptions job_options(const Value& arguments);
 live::OnError on_error(const Value& arguments, std::string_view name);
-// The job that the arguments of blockdev-backup describe. Throws what is wrong with them.
-std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments);
-// A step that begins such a job, in TOGETHER with the jobs of other steps.
-std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments,
+// The jobs that the arguments of blockdev-backup, drive-backup and so on describe, less the nodes.
+// Throw what is wrong with them.
+std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments, NodePtr source,
+                                            NodePtr target);
+std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& arguments, NodePtr source,
+                                            NodePtr target);
+// Throws where a mirror does not know the argument "sync".
+void check_mirror_sync(const Value& arguments);
+live::MirrorSync mirror_sync(const Node& source, const Value& arguments);
+// Makes, or opens, the file that the argument "target" of drive-backup names. The graph's lock is
+// held.
+Task<NodePtr> backup_file(Daemon& daemon, Value arguments, NodePtr source);
+// A step that begins a backup, in TOGETHER with the jobs of other steps. TO_FILE: the target is the
+// name of a file, as in drive-backup.
+std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments, bool to_file,
                                            std::shared_ptr<live::Transaction> together);
 // The node that a command calls a device, as there are none here. Throws "Cannot find device=…".
 NodePtr device_node(const Graph& graph, const std::string& name);

@@ -3,38 +3,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import CAIRN
-from job_disks import MIB, Disks, run
-from qmp import Daemon
-
-OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
-
-
-@pytest.fixture(scope="module")
-def pair():
-    """Our daemon and the reference."""
-    with Daemon(OURS) as ours, Daemon("qemu-storage-daemon") as theirs:
-        yield ours, theirs
-
-
-@pytest.fixture
-def both(pair, tmp_path):
-    """The same disks in both."""
-    disks = [Disks(daemon, tmp_path / name) for daemon, name in zip(pair, ("ours", "theirs"))]
-    yield disks
-    for one in disks:
-        one.close()
-
-
-def same(both, steps):
-    """STEPS, done with each, give the same; what that is."""
-    results = []
-    for one in both:
-        result = steps(one)
-        results.append((result, one.transcript()))
-    for ours, theirs in zip(*results):
-        assert ours == theirs
-    return results[0]
+from job_disks import MIB, both, info, pair, run, same
 
 
 ERRORS = [
@@ -104,12 +73,6 @@ def test_errors(both):
         answers = [one.error(name, **arguments) for one in both]
         assert answers[0] == answers[1], (name, arguments)
     assert both[0].transcript() == both[1].transcript()
-
-
-def info(path):
-    """What the reference says of an image."""
-    command = ["qemu-img", "info", "-U", "--output=json", path]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 @pytest.mark.parametrize("base", [None, "base"])

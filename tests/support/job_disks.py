@@ -2,6 +2,11 @@
 import json
 import subprocess
 
+import pytest
+from conftest import CAIRN
+from qmp import Daemon
+
+OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
 MIB = 1 << 20
 SIZE = 4 * MIB
 
@@ -102,6 +107,39 @@ class Disks:
         left = self.ask("query-named-block-nodes", flat=True)["return"]
         self.client.close()
         assert left == []
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Our daemon and the reference."""
+    with Daemon(OURS) as ours, Daemon("qemu-storage-daemon") as theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def both(pair, tmp_path):
+    """The same disks in both."""
+    disks = [Disks(daemon, tmp_path / name) for daemon, name in zip(pair, ("ours", "theirs"))]
+    yield disks
+    for one in disks:
+        one.close()
+
+
+def same(both, steps):
+    """STEPS, done with each, give the same; what that is."""
+    results = []
+    for one in both:
+        result = steps(one)
+        results.append((result, one.transcript()))
+    for ours, theirs in zip(*results):
+        assert ours == theirs, f"{ours} is not {theirs}"
+    return results[0]
+
+
+def info(path):
+    """What the reference says of an image."""
+    command = ["qemu-img", "info", "-U", "--output=json", path]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def told(message):

@@ -96,16 +96,25 @@ void Graph::adopt(NodePtr node, const std::string& name) {
 Task<NodePtr> Graph::add(Options options) {
   if (!options.string("node-name"))
     throw Error(ErrorKind::kInvalid, "'node-name' must be specified for the root node");
+  return open_spot({}, std::move(options), true);
+}
+
+Task<NodePtr> Graph::open(std::string filename, Options options) {
+  return open_spot(std::move(filename), std::move(options), false);
+}
+
+Task<NodePtr> Graph::open_spot(std::string filename, Options options, bool owned) {
   const size_t before = nodes_.size();
   NodePtr result = co_await on_failure(
       [&]() -> Task<NodePtr> {
         Opener::Spot spot;
+        spot.filename = std::move(filename);
         spot.options = std::move(options);
         spot.flags.writable = true;
         spot.flags.resize = true;
         spot.flags.nodes = this;
         NodePtr node = co_await Opener::open(context_, std::move(spot));
-        info(*node).owned = true;
+        info(*node).owned = owned;
         co_await apply_permissions();
         co_return node;
       },

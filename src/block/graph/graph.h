@@ -48,6 +48,9 @@ class Graph : private OpenedNodes {
   // OPTIONS: the nested object that blockdev-add takes, flattened; children are trees of their own
   // or names of nodes. Throws in QEMU's words.
   Task<NodePtr> add(Options options);
+  // Opens the image FILENAME, as people write names, for who attaches to it next: it goes when
+  // nobody uses it (sweep()). OPTIONS as above, but the name may be missing: one is made.
+  Task<NodePtr> open(std::string filename, Options options);
   // Takes a node back that add() gave, and closes what nobody uses any more.
   Task<void> remove(std::string name);
   // Makes a node known that a job made over nodes of this graph; NAME empty: a name is made. It
@@ -142,6 +145,7 @@ class Graph : private OpenedNodes {
   void exchange_child(Node& parent, std::string_view name, NodePtr node);
   Task<void> drop_since(size_t first);
   Task<void> drop(size_t index);
+  Task<NodePtr> open_spot(std::string filename, Options options, bool owned);
   bool in_use(const Node& node) const;
 
   Context& context_;

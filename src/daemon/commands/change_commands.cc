@@ -37,8 +37,8 @@ Task<Value> transaction(Daemon& daemon, Value arguments) {
   GraphActions actions;
   for (const Value& one : *arguments.find("actions")->get_if<Value::Array>()) {
     const std::string type = text_of(one, "type");
-    if (type == "blockdev-backup") {
-      actions.push_back(backup_action(daemon, *one.find("data"),
+    if (type == "blockdev-backup" || type == "drive-backup") {
+      actions.push_back(backup_action(daemon, *one.find("data"), type == "drive-backup",
                                       grouped ? together : std::make_shared<live::Transaction>()));
       continue;
     }

@@ -29,16 +29,30 @@ Task<Value> query_chardev_backends(Daemon&, Value) {
   co_return list;
 }
 
-Task<Value> chardev_add(Daemon& daemon, Value arguments) {
-  const std::string id = text_of(arguments, "id");
-  if (daemon.chardevs().find(id) != nullptr) invalid("Chardev with id '" + id + "' already exists");
-  Value backend = *arguments.find("backend");
+// Gives what chardev-add replies.
+Task<Value> make_chardev(Daemon& daemon, std::string id, Value backend) {
   try {
     co_await daemon.chardevs().add(id, std::move(backend), daemon.stop());
   } catch (Error& error) {
     throw error.context("Failed to add chardev '" + id + "'");
   }
   co_return Value::object();
+}
+
+Task<Value> chardev_add(Daemon& daemon, Value arguments) {
+  const std::string id = text_of(arguments, "id");
+  if (daemon.chardevs().find(id) != nullptr) invalid("Chardev with id '" + id + "' already exists");
+  return make_chardev(daemon, id, *arguments.find("backend"));
+}
+
+// The old device goes first: the new one may be at the same place.
+Task<Value> chardev_change(Daemon& daemon, Value arguments) {
+  const std::string id = text_of(arguments, "id");
+  const Chardev* device = daemon.chardevs().find(id);
+  if (device == nullptr) invalid("Chardev '" + id + "' does not exist");
+  if (device->used()) invalid("Chardev user does not support chardev hotswap");
+  daemon.chardevs().remove(id);
+  return make_chardev(daemon, id, *arguments.find("backend"));
 }
 
 Task<Value> chardev_remove(Daemon& daemon, Value arguments) {
@@ -83,13 +97,10 @@ Task<Value> ringbuf_read(Daemon& daemon, Value arguments) {
 }
 
 constexpr Command kChardevCommands[] = {
-    {"query-chardev", query_chardev},
-    {"query-chardev-backends", query_chardev_backends},
-    {"chardev-add", chardev_add},
-    {"chardev-remove", chardev_remove},
-    {"chardev-send-break", chardev_send_break},
-    {"ringbuf-read", ringbuf_read},
-    {"ringbuf-write", ringbuf_write},
+    {"query-chardev", query_chardev},   {"query-chardev-backends", query_chardev_backends},
+    {"chardev-add", chardev_add},       {"chardev-change", chardev_change},
+    {"chardev-remove", chardev_remove}, {"chardev-send-break", chardev_send_break},
+    {"ringbuf-read", ringbuf_read},     {"ringbuf-write", ringbuf_write},
 };
 
 }  // namespace

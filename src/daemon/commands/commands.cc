@@ -5,9 +5,9 @@ namespace {
 
 // A new table is a file with a function, declared in the header, and a row here.
 constexpr std::span<const Command> (*kTables[])() = {
-    monitor_commands,  chardev_commands, export_commands, node_commands,
-    change_commands,   job_commands,     create_commands, chain_job_commands,
-    copy_job_commands, object_commands,  qom_commands,
+    monitor_commands,  chardev_commands,   export_commands, node_commands,
+    change_commands,   job_commands,       create_commands, chain_job_commands,
+    copy_job_commands, drive_job_commands, object_commands, qom_commands,
 };
 
 }  // namespace

@@ -29,6 +29,7 @@ std::span<const Command> job_commands();
 std::span<const Command> create_commands();
 std::span<const Command> chain_job_commands();
 std::span<const Command> copy_job_commands();
+std::span<const Command> drive_job_commands();
 std::span<const Command> object_commands();
 std::span<const Command> qom_commands();
 std::span<const Command> change_commands();

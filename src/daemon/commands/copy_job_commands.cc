@@ -57,35 +57,12 @@ NodePtr replaced_node(const Graph& graph, const Node& source, const Value& argum
 Task<Value> blockdev_mirror(Daemon& daemon, Value arguments) {
   Graph& graph = daemon.graph();
   const auto change = co_await graph.change();
-  live::MirrorRequest request;
-  const std::string sync = text_of(arguments, "sync");
-  if (sync == "incremental" || sync == "bitmap") invalid("Sync mode '" + sync + "' not supported");
-  request.source = device_node(graph, text_of(arguments, "device"));
-  request.target = device_node(graph, text_of(arguments, "target"));
-  live::JobOptions options = job_options(arguments);
-  daemon.jobs().check_id(options.id);
-  request.sync = sync == "full"  ? live::MirrorSync::kFull
-                 : sync == "top" ? live::MirrorSync::kTop
-                                 : live::MirrorSync::kNone;
-  // Without a backing file the top layer is all there is.
-  if (request.source->layer_below() == nullptr && sync == "top")
-    request.sync = live::MirrorSync::kFull;
-  request.granularity = granularity_of(arguments);
-  const int64_t buffers = number_of(arguments, "buf-size", 0);
-  if (buffers < 0) invalid("Invalid parameter 'buf-size'");
-  request.buffer_bytes = static_cast<uint64_t>(buffers);
-  if (request.source == request.target) invalid("Can't mirror node into itself");
-  check_root(graph, *request.source);
-  graph.check_free(*request.source);
-  graph.check_free(*request.target);
-  request.replaces = replaced_node(graph, *request.source, arguments);
-  request.write_blocking = text_of(arguments, "copy-mode") == "write-blocking";
-  request.filter_name = text_of(arguments, "filter-node-name");
-  request.on_source_error = on_error(arguments, "on-source-error");
-  request.on_target_error = on_error(arguments, "on-target-error");
-  co_await live::launch(
-      daemon.jobs(), std::make_shared<live::MirrorJob>(live::JobType::kMirror, std::move(options),
-                                                       graph, std::move(request)));
+  check_mirror_sync(arguments);
+  NodePtr source = device_node(graph, text_of(arguments, "device"));
+  NodePtr target = device_node(graph, text_of(arguments, "target"));
+  std::shared_ptr<live::MirrorJob> job =
+      mirror_job(daemon, arguments, std::move(source), std::move(target));
+  co_await live::launch(daemon.jobs(), std::move(job));
   co_return Value::object();
 }
 
@@ -162,32 +139,13 @@ void take_limits(live::BackupRequest& request, const Value& arguments) {
 Task<Value> blockdev_backup(Daemon& daemon, Value arguments) {
   Graph& graph = daemon.graph();
   const auto change = co_await graph.change();
-  const std::shared_ptr<live::BackupJob> job = backup_job(daemon, arguments);
-  co_await live::launch(daemon.jobs(), job);
+  NodePtr source = device_node(graph, text_of(arguments, "device"));
+  NodePtr target = device_node(graph, text_of(arguments, "target"));
+  std::shared_ptr<live::BackupJob> job =
+      backup_job(daemon, arguments, std::move(source), std::move(target));
+  co_await live::launch(daemon.jobs(), std::move(job));
   co_return Value::object();
 }
-
-class BackupAction final : public GraphAction {
- public:
-  BackupAction(Daemon& daemon, Value arguments, std::shared_ptr<live::Transaction> together)
-      : daemon_(daemon), arguments_(std::move(arguments)), together_(std::move(together)) {}
-
-  Task<void> prepare() override {
-    job_ = backup_job(daemon_, arguments_);
-    co_await live::launch_prepare(daemon_.jobs(), job_, together_);
-  }
-  Task<void> commit() override {
-    daemon_.jobs().start(job_);
-    co_return;
-  }
-  Task<void> abort() override { co_await live::launch_undo(daemon_.jobs(), job_); }
-
- private:
-  Daemon& daemon_;
-  const Value arguments_;
-  const std::shared_ptr<live::Transaction> together_;
-  std::shared_ptr<live::BackupJob> job_;
-};
 
 constexpr Command kCopyJobCommands[] = {
     {"blockdev-mirror", blockdev_mirror},
@@ -196,11 +154,52 @@ constexpr Command kCopyJobCommands[] = {
 
 }  // namespace
 
-std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments) {
+void check_mirror_sync(const Value& arguments) {
+  const std::string sync = text_of(arguments, "sync");
+  if (sync == "incremental" || sync == "bitmap") invalid("Sync mode '" + sync + "' not supported");
+}
+
+std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& arguments, NodePtr source,
+                                            NodePtr target) {
+  Graph& graph = daemon.graph();
+  live::MirrorRequest request;
+  request.source = std::move(source);
+  request.target = std::move(target);
+  live::JobOptions options = job_options(arguments);
+  daemon.jobs().check_id(options.id);
+  request.sync = mirror_sync(*request.source, arguments);
+  request.granularity = granularity_of(arguments);
+  const int64_t buffers = number_of(arguments, "buf-size", 0);
+  if (buffers < 0) invalid("Invalid parameter 'buf-size'");
+  request.buffer_bytes = static_cast<uint64_t>(buffers);
+  if (request.source == request.target) invalid("Can't mirror node into itself");
+  check_root(graph, *request.source);
+  graph.check_free(*request.source);
+  graph.check_free(*request.target);
+  request.replaces = replaced_node(graph, *request.source, arguments);
+  request.unmap = flag_of(arguments, "unmap", true);
+  request.write_blocking = text_of(arguments, "copy-mode") == "write-blocking";
+  request.filter_name = text_of(arguments, "filter-node-name");
+  request.on_source_error = on_error(arguments, "on-source-error");
+  request.on_target_error = on_error(arguments, "on-target-error");
+  return std::make_shared<live::MirrorJob>(live::JobType::kMirror, std::move(options), graph,
+                                           std::move(request));
+}
+
+live::MirrorSync mirror_sync(const Node& source, const Value& arguments) {
+  const std::string sync = text_of(arguments, "sync");
+  // Without a backing file the top layer is all there is.
+  if (sync == "full" || (sync == "top" && source.layer_below() == nullptr))
+    return live::MirrorSync::kFull;
+  return sync == "none" ? live::MirrorSync::kNone : live::MirrorSync::kTop;
+}
+
+std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments, NodePtr source,
+                                            NodePtr target) {
   Graph& graph = daemon.graph();
   live::BackupRequest request;
-  request.source = device_node(graph, text_of(arguments, "device"));
-  request.target = device_node(graph, text_of(arguments, "target"));
+  request.source = std::move(source);
+  request.target = std::move(target);
   live::JobOptions options = job_options(arguments);
   daemon.jobs().check_id(options.id);
   take_bitmap(request, arguments);
@@ -219,11 +218,6 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   request.on_source_error = on_error(arguments, "on-source-error");
   request.on_target_error = on_error(arguments, "on-target-error");
   return std::make_shared<live::BackupJob>(std::move(options), graph, std::move(request));
-}
-
-std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments,
-                                           std::shared_ptr<live::Transaction> together) {
-  return std::make_unique<BackupAction>(daemon, arguments, std::move(together));
 }
 
 std::span<const Command> copy_job_commands() { return kCopyJobCommands; }

@@ -4,6 +4,7 @@
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 #include "daemon/job_arguments.h"
+#include "job/live/amend.h"
 #include "job/live/create.h"
 
 namespace cairn::daemon {
@@ -68,7 +69,33 @@ Task<Value> blockdev_create(Daemon& daemon, Value arguments) {
   co_return Value::object();
 }
 
-constexpr Command kCreateCommands[] = {{"blockdev-create", blockdev_create}};
+Task<Value> blockdev_amend(Daemon& daemon, Value arguments) {
+  Graph& graph = daemon.graph();
+  const auto change = co_await graph.change();
+  const Value& what = *arguments.find("options");
+  live::AmendmentRequest request;
+  request.node = graph.get(text_of(arguments, "node-name"));
+  const Driver& driver = request.node->driver();
+  if (text_of(what, "driver") != driver.name())
+    invalid("x-blockdev-amend doesn't support changing the block driver");
+  if (!driver.offers<Amendable>()) invalid("Driver does not support x-blockdev-amend");
+  live::JobOptions options = job_options(arguments);
+  options.auto_dismiss = false;
+  daemon.jobs().check_id(options.id);
+  request.changes.options = Options::from_value(what);
+  request.changes.options.erase("driver");
+  request.encryption = request.changes.options.string("encrypt.format").value_or("");
+  request.changes.options.erase("encrypt.format");
+  request.changes.force = flag_of(arguments, "force", false);
+  auto job = std::make_shared<live::AmendJob>(std::move(options), graph, std::move(request));
+  co_await live::launch(daemon.jobs(), std::move(job));
+  co_return Value::object();
+}
+
+constexpr Command kCreateCommands[] = {
+    {"blockdev-create", blockdev_create},
+    {"x-blockdev-amend", blockdev_amend},
+};
 
 }  // namespace
 

@@ -79,7 +79,9 @@ class MirrorFilter : public JobFilter {
     co_await ranges().acquire(guard, area.begin, area.length, true);
     const bool clean = is_clean(area);
     co_await JobFilter::do_write_zeroes(offset, length, flags);
-    if (clean) co_await follow(target_->write_zeroes(offset, length, {.may_unmap = true}), area);
+    if (clean)
+      co_await follow(target_->write_zeroes(offset, length, {.may_unmap = job_.request_.unmap}),
+                      area);
   }
   // Is copied later: what becomes of discarded bytes is each node's own affair.
   Task<void> do_discard(uint64_t offset, uint64_t length) override {
@@ -253,7 +255,7 @@ Task<void> MirrorJob::copy(CopyPiece piece, MutableByteSpan buffer, JobSide* sid
     }
     *side = JobSide::kWrite;
     if (part.kind == CopyPiece::Kind::kZero)
-      co_await request_.target->write_zeroes(at, part.length, {.may_unmap = true});
+      co_await request_.target->write_zeroes(at, part.length, {.may_unmap = request_.unmap});
     at += part.length;
   }
 }

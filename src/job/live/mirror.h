@@ -23,6 +23,7 @@ struct MirrorRequest {
   MirrorSync sync = MirrorSync::kFull;
   uint64_t granularity = 0;   // bytes; 0: from the target
   uint64_t buffer_bytes = 0;  // that are copied at a time; 0: 16 MiB
+  bool unmap = true;          // what is zero need not take space in the target
   bool write_blocking = false;
   bool target_was_read_only = false;  // and is to be again where nobody gets to use it
   std::string filter_name;            // empty: one is made
