@@ -124,6 +124,7 @@ def test_every_kind_is_listed_whole():
         "nfs",
         "null-aio",
         "null-co",
+        "nvme",
         "rbd",
         "s3",
         "sheepdog",
