@@ -36,6 +36,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"measure", "cairn measure -O qcow2 disk.raw"},
     {"mount", "cairn mount disk.qcow2 mounted.raw"},
     {"nbd", "cairn nbd -t -k /run/vm.sock disk.qcow2"},
+    {"nvme", "cairn nvme list"},
     {"rebase", "cairn rebase -b '' overlay.qcow2"},
     {"resize", "cairn resize disk.qcow2 +1GiB"},
     {"serve", "cairn serve -r disk.qcow2"},

@@ -21,6 +21,7 @@ Verb info_verb();
 Verb map_verb();
 Verb measure_verb();
 Verb mount_verb();
+Verb nvme_verb();
 Verb rebase_verb();
 Verb resize_verb();
 Verb snapshot_verb();

@@ -17,7 +17,7 @@ constexpr auto kBetweenLooks = 200ms;
 constexpr auto kLateForProgress = 2s;
 constexpr auto kLate = 5s;
 // What fits on a terminal of 80 columns with the rest of the line.
-constexpr size_t kMostServerBytes = 40;
+constexpr size_t kMostShownServer = 40;
 
 std::mutex note_mutex;
 bool note_shown = false;
@@ -31,7 +31,7 @@ void show_note(const std::string& text) {
 
 std::string text_of(const Servers::Waiting& waiting) {
   std::string server = shown(waiting.server);
-  if (server.size() > kMostServerBytes) server = server.substr(0, kMostServerBytes - 3) + "...";
+  if (server.size() > kMostShownServer) server = server.substr(0, kMostShownServer - 3) + "...";
   return fmt::format("{} {} ({} s)", waiting.reconnecting ? "reconnecting to" : "waiting for",
                      server, waiting.time.count() / 1000);
 }

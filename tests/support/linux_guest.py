@@ -1,4 +1,6 @@
 """A small Linux machine for tests: Debian's cloud kernel under QEMU, with busybox and a script."""
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +18,28 @@ def kernel():
     found = sorted(Path("/boot").glob("vmlinuz-*-cloud-amd64"))
     assert found, "Debian's cloud kernel is not installed"
     return found[-1], found[-1].name.removeprefix("vmlinuz-")
+
+
+def plain_kernel():
+    """The one with drivers of real machines, of the package linux-image-amd64."""
+    found = sorted(
+        path
+        for path in Path("/boot").glob("vmlinuz-*-amd64")
+        if not re.search("cloud|-rt-", path.name)
+    )
+    assert found, "Debian's kernel is not installed: linux-image-amd64"
+    return found[-1], found[-1].name.removeprefix("vmlinuz-")
+
+
+def plant_program(root, program):
+    """With the libraries that it is linked with."""
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"(/\S+) \(0x", listed)
+    assert names
+    for name in (program, *names):
+        target = root / ("bin" if name == program else str(Path(name).parent).lstrip("/"))
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, target / Path(name).name)
 
 
 def plant_busybox(root, init):

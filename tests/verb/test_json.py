@@ -146,7 +146,10 @@ def run(line):
     if words[0] not in ("serve", "mount"):
         done = call(CAIRN, *words, ok=False)
         assert done.out, (line, done.code, done.err)
-        return done.json()
+        printed = done.json()
+        if words[0] == "nvme":
+            printed["controllers"] = []  # of the machine that runs the tests
+        return printed
     job = subprocess.Popen(
         [CAIRN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
