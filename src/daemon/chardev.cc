@@ -48,7 +48,7 @@ Task<void> Chardevs::add(std::string id, Value backend, CancelSource& cancel) {
     stdio_taken_ = true;
     made = make_stdio_chardev(id, streams_.input, streams_.output);
   } else if (type == "socket") {
-    made = co_await make_socket_chardev(id, data);
+    made = co_await make_socket_chardev(id, data, sockets_);
   } else {
     invalid("'" + type + "' is not a valid char driver name");
   }

@@ -9,6 +9,7 @@
 #include "async/cancel.h"
 #include "base/value.h"
 #include "daemon/channel.h"
+#include "daemon/inherited.h"
 
 namespace cairn::daemon {
 
@@ -57,7 +58,8 @@ struct StandardStreams {
 // The devices by id, in the order in which they were made.
 class Chardevs {
  public:
-  explicit Chardevs(StandardStreams streams) : streams_(streams) {}
+  Chardevs(StandardStreams streams, const InheritedSockets& sockets)
+      : streams_(streams), sockets_(sockets) {}
 
   // Makes a device; BACKEND is a checked {type, data} of chardev-add. Throws kInvalid, or what the
   // system says.
@@ -71,6 +73,7 @@ class Chardevs {
 
  private:
   StandardStreams streams_;
+  const InheritedSockets& sockets_;
   bool stdio_taken_ = false;
   std::vector<std::unique_ptr<Chardev>> all_;
 };

@@ -177,7 +177,8 @@ SocketAddress legacy_address(const Value& address) {
   return SocketAddress::from_options(Options::from_value(flat));
 }
 
-Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data) {
+Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data,
+                                                   const InheritedSockets& sockets) {
   const SocketAddress address = legacy_address(*data.find("addr"));
   for (const std::string_view unknown : {"tls-creds", "tls-authz", "telnet", "tn3270", "websocket"})
     if (const Value* value = data.find(unknown);
@@ -191,7 +192,7 @@ Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data) {
     Socket connected = co_await connect_socket(address);
     co_return std::make_unique<SocketChardev>(std::move(id), address, std::move(connected));
   }
-  std::vector<Socket> listeners = co_await listen_sockets(address);
+  std::vector<Socket> listeners = co_await sockets.listen(address);
   co_return std::make_unique<SocketChardev>(std::move(id), address, std::move(listeners),
                                             flag(data, "wait", true));
 }

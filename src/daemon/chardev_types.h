@@ -10,7 +10,8 @@ std::unique_ptr<Chardev> make_stdio_chardev(std::string id, int input, int outpu
 std::unique_ptr<Chardev> make_ringbuf_chardev(std::string id, const Value& data);
 std::unique_ptr<Chardev> make_file_chardev(std::string id, const Value& data);
 // Listens or connects.
-Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data);
+Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data,
+                                                   const InheritedSockets& sockets);
 
 // The latest bytes that were written to a "ringbuf" device.
 class Ringbuf : public Chardev {

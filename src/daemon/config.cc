@@ -25,8 +25,9 @@ struct Group {
   bool needs_id;
 };
 constexpr Group kGroups[] = {
-    {"blockdev", "node-name", true}, {"chardev", "id", true},   {"export", "id", true},
-    {"monitor", "id", false},        {"nbd-server", "", false}, {"object", "id", true},
+    {"blockdev", "node-name", true}, {"chardev", "id", true},  {"export", "id", true},
+    {"metrics", "", false},          {"monitor", "id", false}, {"nbd-server", "", false},
+    {"object", "id", true},
 };
 
 // Reads a regular file only: a pipe could keep the start waiting, a device has no end.

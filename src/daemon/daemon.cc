@@ -33,11 +33,14 @@ Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
     : context_(context),
       stop_(stop),
       options_(std::move(options)),
-      chardevs_(options_.streams),
+      chardevs_(options_.streams, options_.sockets),
       graph_(context),
       jobs_(context, job_events(*this)),
-      nbd_(context),
-      exports_(*this) {}
+      nbd_(context, options_.sockets),
+      exports_(*this),
+      metrics_(*this),
+      started_at_(static_cast<uint64_t>(
+          std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count())) {}
 
 Daemon::~Daemon() = default;
 
@@ -74,6 +77,8 @@ void Daemon::add_monitor(const std::string& chardev, bool pretty) {
 
 Task<void> Daemon::run() {
   for (const auto& monitor : monitors_) serving_.spawn(monitor->run());
+  serving_.spawn(options_.manager.keep_alive(alive_));
+  options_.manager.tell("READY=1");
   co_await await_ready(stop_.descriptor(), POLLIN);
 }
 
@@ -89,6 +94,7 @@ Task<void> Daemon::close_all() {
       group->set_limits({});
   const auto turn = co_await turn_.lock();
   ending_ = true;
+  co_await metrics_.stop();
   co_await jobs_.shutdown();
   co_await exports_.remove_all([](const LiveExport&) { return true; });
   co_await nbd_.stop();
@@ -102,6 +108,7 @@ Task<void> Daemon::close_all() {
 }
 
 Task<void> Daemon::shut_down() {
+  options_.manager.tell("STOPPING=1");
   Nap nap;
   TaskGroup watching;
   watching.spawn(watch(nap));
@@ -109,6 +116,7 @@ Task<void> Daemon::shut_down() {
   for (const auto& say : last_words_) say();
   for (const auto& monitor : monitors_) monitor->stop();
   chardevs_.close_all();
+  co_await alive_.wake();
   co_await serving_.join();
   co_await nap.wake();
   co_await watching.join();

@@ -17,8 +17,11 @@
 #include "block/graph/graph.h"
 #include "daemon/chardev.h"
 #include "daemon/exports.h"
+#include "daemon/inherited.h"
+#include "daemon/metrics/metrics.h"
 #include "daemon/nbd_service.h"
 #include "daemon/schema/schema.h"
+#include "daemon/service_manager.h"
 #include "job/live/jobs.h"
 
 namespace cairn::daemon {
@@ -27,6 +30,8 @@ class Monitor;
 
 struct DaemonOptions {
   StandardStreams streams;
+  InheritedSockets sockets;
+  ServiceManager manager;
   // A line for the program's standard output, without its end.
   std::function<void(std::string_view)> show = [](std::string_view) {};
   // The end takes too long: something that cannot be ended is waited for.
@@ -49,7 +54,10 @@ class Daemon {
   live::Jobs& jobs() { return jobs_; }
   NbdService& nbd() { return nbd_; }
   Exports& exports() { return exports_; }
+  MetricsService& metrics() { return metrics_; }
   CancelSource& stop() { return stop_; }
+  // Nanoseconds since 1970.
+  uint64_t started_at() const { return started_at_; }
 
   // True when there is a command NAME.
   static bool knows(std::string_view name);
@@ -86,10 +94,13 @@ class Daemon {
   live::Jobs jobs_;
   NbdService nbd_;
   Exports exports_;
+  MetricsService metrics_;
+  const uint64_t started_at_;
   TaskGroup tasks_;
   std::mutex mutex_;  // of the list below, and of the order of what is sent
   std::vector<std::unique_ptr<Monitor>> monitors_;
   std::vector<std::function<void()>> last_words_;
+  Nap alive_;  // sends the notices that the daemon is alive
   TaskGroup serving_;
 };
 

@@ -53,6 +53,18 @@ MonitorLine parse_monitor(const std::string& argument) {
   return line;
 }
 
+// The address of --metrics, which has no other members.
+SocketAddress parse_metrics(const std::string& argument) {
+  const Keyval keyval = parsed(argument, "");
+  const Form form = keyval.json ? Form::kJson : Form::kKeyval;
+  for (const auto& [name, value] : *keyval.value.get_if<Value::Object>())
+    if (name != "addr") invalid("Parameter '" + name + "' is unexpected");
+  const Value* address = keyval.value.find("addr");
+  if (address == nullptr) invalid("Parameter 'addr' is missing");
+  const Value checked = checked_value("SocketAddress", *address, form, "addr");
+  return SocketAddress::from_options(Options::from_value(checked));
+}
+
 // The option has the address in one piece, the command has its details below "data".
 Value legacy_server(Value arguments, Form form) {
   Value* address = nullptr;
@@ -131,6 +143,8 @@ void check_option(const std::string& name, const std::string& argument) {
     parse_monitor(argument);
   } else if (name == "chardev") {
     checked_backend(parse_chardev(argument));
+  } else if (name == "metrics") {
+    parse_metrics(argument);
   } else {
     CommandLine line = parse_command(name, argument);
     const std::string_view type = Schema::get().find_command(line.command)->argument;
@@ -149,6 +163,11 @@ Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
     const std::string id = line.id;
     Value backend = checked_backend(std::move(line));
     co_await daemon.chardevs().add(id, std::move(backend), daemon.stop());
+    co_return;
+  }
+  if (name == "metrics") {
+    SocketAddress address = parse_metrics(argument);
+    co_await daemon.metrics().start(std::move(address));
     co_return;
   }
   CommandLine line = parse_command(name, argument);

@@ -24,7 +24,7 @@ Task<void> NbdService::start(Options options) {
   settings.authorization = find_authorization(context_, options.tls_authz);
   settings.max_clients = options.most_clients;
   settings.handshake_limit = options.handshake_limit;
-  std::vector<Socket> listeners = co_await listen_sockets(options.address);
+  std::vector<Socket> listeners = co_await sockets_.listen(options.address);
   options_ = std::move(options);
   const SocketAddress& address = options_.address;
   socket_path_.clear();

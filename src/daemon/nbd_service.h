@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "async/async.h"
+#include "daemon/inherited.h"
 #include "export/nbd/server.h"
 
 namespace cairn::daemon {
@@ -20,7 +21,8 @@ class NbdService {
     std::chrono::seconds handshake_limit{10};
   };
 
-  explicit NbdService(Context& context) : context_(context) {}
+  NbdService(Context& context, const InheritedSockets& sockets)
+      : context_(context), sockets_(sockets) {}
 
   // Listens and serves from now on. Throws "NBD server already running", or what the system says.
   Task<void> start(Options options);
@@ -35,6 +37,7 @@ class NbdService {
  private:
   Task<void> serve(std::vector<Socket> listeners);
   Context& context_;
+  const InheritedSockets& sockets_;
   Options options_;
   std::unique_ptr<nbd::server::Server> server_;
   std::unique_ptr<CancelSource> over_;

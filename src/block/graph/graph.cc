@@ -20,6 +20,10 @@ bool is_node_name(std::string_view name) {
          });
 }
 
+RequestCountsPtr new_counts(Context& context) {
+  return std::make_shared<RequestCounts>(context.runtime().worker_count());
+}
+
 }  // namespace
 
 NodePtr Graph::find(std::string_view name) const {
@@ -72,15 +76,50 @@ void Graph::check_new_name(const std::string& name) {
 void Graph::opened(NodePtr node, Options options, const OpenFlags& flags) {
   const bool known = find(node->node_name()) != nullptr;
   node->kept_ = true;
-  GraphNode& added = nodes_.emplace_back();
-  added.node = std::move(node);
+  GraphNode added;
+  added.node = node;
   added.options = std::move(options);
   added.flags = flags;
   if (added.options.boolean("force-share") == true) added.flags.force_share = true;
+  if (counting_) added.counts = new_counts(context_);
+  {
+    std::lock_guard lock(list_mutex_);
+    nodes_.push_back(std::move(added));
+  }
   // A tree may name two of its nodes the same.
   if (known)
-    throw Error(ErrorKind::kExists,
-                "Duplicate nodes with node-name='" + added.node->node_name() + "'");
+    throw Error(ErrorKind::kExists, "Duplicate nodes with node-name='" + node->node_name() + "'");
+}
+
+void Graph::forget(size_t index) {
+  std::lock_guard lock(list_mutex_);
+  nodes_.erase(nodes_.begin() + static_cast<ptrdiff_t>(index));
+}
+
+// --- counting ---
+
+void Graph::count_requests() {
+  if (counting_) return;
+  counting_ = true;
+  {
+    std::lock_guard lock(list_mutex_);
+    for (GraphNode& one : nodes_) one.counts = new_counts(context_);
+  }
+  for (const RootPtr& root : roots_) root->start_counting(counts_of(*root->node()));
+}
+
+RequestCountsPtr Graph::counts_of(const Node& node) const {
+  for (const GraphNode& one : nodes_)
+    if (one.node.get() == &node) return one.counts;
+  return nullptr;
+}
+
+std::vector<CountedNode> Graph::counted_nodes() const {
+  std::vector<CountedNode> result;
+  std::lock_guard lock(list_mutex_);
+  for (const GraphNode& one : nodes_)
+    if (one.counts != nullptr) result.push_back({one.node->node_name(), one.node, one.counts});
+  return result;
 }
 
 void Graph::adopt(NodePtr node, const std::string& name) {
@@ -145,7 +184,7 @@ bool Graph::in_use(const Node& node) const {
 // Closes one node. Its children are kept for the time being.
 Task<void> Graph::drop(size_t index) {
   const NodePtr node = nodes_[index].node;
-  nodes_.erase(nodes_.begin() + static_cast<ptrdiff_t>(index));
+  forget(index);
   node->kept_ = false;
   co_await node->close();
 }
@@ -207,6 +246,7 @@ Task<void> Graph::close() {
 
 Task<RootPtr> Graph::attach(NodePtr node, NodeUse use) {
   auto root = std::make_shared<Root>(std::move(node), std::move(use));
+  if (counting_) root->start_counting(counts_of(*root->node()));
   roots_.push_back(root);
   co_await on_failure([&] { return apply_permissions(); },
                       [&]() -> Task<void> {

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,10 +28,18 @@ struct GraphNode {
   OpenFlags flags;     // what these do not say
   bool owned = false;  // added by name: stays until it is removed by name
   bool writable_if_active =
-      false;                // of an inactive one: that it is read-only is for the time being
-  bool active = true;       // holds locks, may be written
-  Permissions locked = {};  // what its storage is locked for
-  unsigned frozen = 0;      // how many jobs rely on its backing link
+      false;                     // of an inactive one: that it is read-only is for the time being
+  bool active = true;            // holds locks, may be written
+  Permissions locked = {};       // what its storage is locked for
+  unsigned frozen = 0;           // how many jobs rely on its backing link
+  RequestCountsPtr counts = {};  // what its users asked for; null: nothing is counted
+};
+
+// What is shown of a node that is counted.
+struct CountedNode {
+  std::string name;
+  NodePtr node;
+  RequestCountsPtr counts;
 };
 
 // The named nodes of a running block layer. All methods are called with the lock of changes held,
@@ -77,6 +86,12 @@ class Graph : private OpenedNodes {
   // The same user does something else from now on. Throws as attach().
   Task<void> change_use(RootPtr root, uint8_t takes, uint8_t shares);
   const std::vector<RootPtr>& roots() const { return roots_; }
+
+  // The requests of all users, those that are there and those that come, are counted from now on,
+  // for each and for its node. Requests that nodes make of each other are not. Once or more.
+  void count_requests();
+  // The nodes, oldest first; empty before count_requests(). From any thread, and without the lock.
+  std::vector<CountedNode> counted_nodes() const;
 
   // Throws "Node 'N' is busy: …" where a user keeps commands from changing NODE.
   void check_free(const Node& node) const;
@@ -147,9 +162,14 @@ class Graph : private OpenedNodes {
   Task<void> drop(size_t index);
   Task<NodePtr> open_spot(std::string filename, Options options, bool owned);
   bool in_use(const Node& node) const;
+  RequestCountsPtr counts_of(const Node& node) const;
+  void forget(size_t index);
 
   Context& context_;
   Mutex changes_;
+  // Held where nodes_ changes, for those who look without the lock of changes.
+  mutable std::mutex list_mutex_;
+  bool counting_ = false;
   std::vector<GraphNode> nodes_;  // oldest first
   std::vector<RootPtr> roots_;    // oldest first
 };

@@ -260,6 +260,8 @@ Task<void> Reopener::open_item(Item& item, Recipe recipe) {
                           [&] { return graph_.drop_since(before); });
   const auto added = std::find_if(graph_.nodes_.begin(), graph_.nodes_.end(),
                                   [&](const GraphNode& one) { return one.node == node; });
+  // Who looks at the list meanwhile finds the node once, under its name.
+  std::lock_guard lock(graph_.list_mutex_);
   graph_.nodes_.erase(added);
   GraphNode& place = graph_.info(*item.node);
   node->node_name_ = item.node->node_name();
@@ -283,7 +285,7 @@ void Reopener::settle(const std::vector<NodePtr>& old) {
         if (child.node == old[i]) names.push_back(child.name);
       for (const std::string& name : names) graph_.exchange_child(*parent, name, node);
     }
-    for (const RootPtr& root : graph_.users(*old[i])) root->move_to(node);
+    for (const RootPtr& root : graph_.users(*old[i])) root->move_to(node, graph_.counts_of(*node));
   }
 }
 

@@ -1,5 +1,7 @@
 #include "block/graph/root.h"
 
+#include "async/runtime.h"
+#include "block/context.h"
 #include "block/driver.h"
 
 namespace cairn {
@@ -50,10 +52,17 @@ void Root::refresh() {
   if (resized && use_.resized) use_.resized();
 }
 
-void Root::move_to(NodePtr node) {
+void Root::move_to(NodePtr node, RequestCountsPtr node_counts) {
   replace_child("file", node, ChildRole::kFiltered);
+  node_counts_ = std::move(node_counts);
   below_ = std::move(node);
   refresh();
+}
+
+void Root::start_counting(RequestCountsPtr node_counts) {
+  own_counts_ = std::make_unique<RequestCounts>(context().runtime().worker_count());
+  node_counts_ = std::move(node_counts);
+  counting_.store(true, std::memory_order_release);
 }
 
 void Root::set_use(uint8_t takes, uint8_t shares) {
@@ -68,30 +77,45 @@ Task<void> Root::pause() {
 }
 
 Task<void> Root::do_read(uint64_t offset, MutableByteSpan out) {
+  CountedRequest counted(counting(), RequestKind::kRead, out.size());
   const auto passage = co_await gate_.enter();
+  counted.count_at(node_counts_.get());
   co_await below_->read(offset, out);
+  counted.succeeded();
 }
 
 Task<void> Root::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
+  CountedRequest counted(counting(), RequestKind::kWrite, in.size());
   const auto passage = co_await gate_.enter();
+  counted.count_at(node_counts_.get());
   co_await below_->write(offset, in, flags);
   raise_length(below_->length());
+  counted.succeeded();
 }
 
 Task<void> Root::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
+  CountedRequest counted(counting(), RequestKind::kZero, length);
   const auto passage = co_await gate_.enter();
+  counted.count_at(node_counts_.get());
   co_await below_->write_zeroes(offset, length, flags);
   raise_length(below_->length());
+  counted.succeeded();
 }
 
 Task<void> Root::do_discard(uint64_t offset, uint64_t length) {
+  CountedRequest counted(counting(), RequestKind::kDiscard, length);
   const auto passage = co_await gate_.enter();
+  counted.count_at(node_counts_.get());
   co_await below_->discard(offset, length);
+  counted.succeeded();
 }
 
 Task<void> Root::do_flush() {
+  CountedRequest counted(counting(), RequestKind::kFlush, 0);
   const auto passage = co_await gate_.enter();
+  counted.count_at(node_counts_.get());
   co_await below_->flush();
+  counted.succeeded();
 }
 
 Task<Extent> Root::extent_at(uint64_t offset, uint64_t max) {

@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "cli/daemon/ids.h"
+#include "cli/daemon/service.h"
 #include "cli/nbd/background.h"
 #include "cli/signals.h"
 #include "daemon/config.h"
@@ -42,6 +43,8 @@ const char* name_of(int id) {
       return "monitor";
     case kDaemonObject:
       return "object";
+    case kDaemonMetrics:
+      return "metrics";
     default:
       return nullptr;
   }
@@ -53,7 +56,7 @@ std::vector<Flag> flags_of(const Session& session) {
   std::vector<Flag> flags = daemon_flags();
   if (!session.context.profile.extensions)
     std::erase_if(flags, [](const Flag& flag) {
-      return flag.id == kDaemonConfig || flag.id == kDaemonCheckConfig;
+      return flag.id == kDaemonConfig || flag.id == kDaemonCheckConfig || flag.id == kDaemonMetrics;
     });
   return flags;
 }
@@ -164,8 +167,8 @@ void check_steps(const DaemonLine& line) {
   }
 }
 
-Task<void> run_prepared(Session& session, DaemonLine line, Background& background) {
-  daemon::DaemonOptions options;
+Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions options,
+                        Background& background) {
   if (!line.daemonize) options.streams = {.input = STDIN_FILENO, .output = STDOUT_FILENO};
   options.show = [](std::string_view text) {
     std::printf("%.*s\n", static_cast<int>(text.size()), text.data());
@@ -175,7 +178,7 @@ Task<void> run_prepared(Session& session, DaemonLine line, Background& backgroun
     session.error("something does not end: the daemon ends without it");
     ::_exit(1);
   };
-  Daemon running(session.context, session.cancel, options);
+  Daemon running(session.context, session.cancel, std::move(options));
   co_await finally(
       [&]() -> Task<void> {
         co_await run_steps(running, line);
@@ -213,13 +216,16 @@ int run_daemon(Session& session, int argc, char** argv) {
     check_steps(*line);
     return 0;
   }
+  daemon::DaemonOptions options;
+  if (session.context.profile.extensions) take_service_variables(options);
   // Before anything has a thread: what the child has not, nobody else has.
   Background background;
   if (line->daemonize && background.begin() == Background::Role::kParent) return background.wait();
   take_time_to_end();
   const operation::DisksOutliveServer unhurried(session.context);
   Worker& worker = session.context.runtime().worker(0);
-  run(session, run_on(worker, run_prepared(session, std::move(*line), background)));
+  run(session,
+      run_on(worker, run_prepared(session, std::move(*line), std::move(options), background)));
   return 0;
 }
 

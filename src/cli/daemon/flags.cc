@@ -16,6 +16,7 @@ std::vector<Flag> daemon_flags() {
       {kDaemonConfig, "config", "FILE", "do what the sections of this file say"},
       {kDaemonCheckConfig, "check-config", nullptr,
        "check options and file, open nothing, and exit"},
+      {kDaemonMetrics, "metrics", "addr.type=TYPE,…", "serve numbers for Prometheus over HTTP"},
       {'T', "trace", "PATTERN", "accepted for compatibility"},
   };
 }

@@ -15,6 +15,7 @@ enum DaemonId : int {
   kDaemonPidfile,
   kDaemonConfig,
   kDaemonCheckConfig,
+  kDaemonMetrics,
 };
 
 }  // namespace cairn::cli
