@@ -1,9 +1,11 @@
 """What the tests of the program share."""
 import contextlib
+import faulthandler
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,11 @@ import pytest
 
 TOP = Path(__file__).resolve().parent.parent
 CAIRN = Path(os.environ.get("CAIRN", TOP / "build/release/cairn")).resolve()
+
+
+# What a caller ignores would be ignored by all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
@@ -97,6 +104,25 @@ def pytest_runtest_makereport(item):
     report = (yield).get_result()
     if report.failed:
         item.stash[FAILED] = True
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that hangs where no signal of Python's gets through, in a library of C, ends its process."""
+    limit = item.config.getoption("timeout", None)
+    if limit:
+        faulthandler.dump_traceback_later(limit + 60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_runtest_logreport(report):
+    """Writes the names of tests that failed to the file that is asked for."""
+    if report.failed and "CAIRN_FAILED" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
+        # What a sanitizer found is not tried again.
+        found = any(word in str(report.longrepr) for word in ("Sanitizer", "runtime error:"))
+        with open(os.environ["CAIRN_FAILED"], "a") as out:
+            out.write(f"{'found' if found else 'failed'} {report.nodeid}\n")
 
 
 @pytest.fixture

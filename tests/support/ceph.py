@@ -114,7 +114,9 @@ class Ceph:
     def admin(self):
         """A connection as client.admin, of the Python module rados."""
         if self._admin is None:
-            self._admin = rados.Rados(conffile=str(self.conf), name="client.admin")
+            # Without limits it waits for ever for a daemon that is gone.
+            limits = {"rados_osd_op_timeout": "120", "rados_mon_op_timeout": "120"}
+            self._admin = rados.Rados(conffile=str(self.conf), name="client.admin", conf=limits)
             self._admin.connect(timeout=60)
         return self._admin
 
