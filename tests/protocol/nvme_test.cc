@@ -233,10 +233,12 @@ class TestNode : public NvmeNode {
 };
 
 struct Disk {
-  explicit Disk(World& w, FakeSettings settings = {}, int timeout_ms = 60'000)
+  explicit Disk(World& w, FakeSettings settings = {}, int timeout_ms = 60'000,
+                const CancelSource* cancel = nullptr)
       : world(w), state(std::make_shared<FakeState>()) {
     Controller::Settings how;
     how.timeout = std::chrono::milliseconds(timeout_ms);
+    how.cancel = cancel;
     how.warn = [this](const std::string& line) {
       const std::lock_guard lock(state->mutex);
       warnings.push_back(line);
@@ -490,6 +492,20 @@ TEST_F(NvmeDisk, WhatIsNeverAnsweredFails) {
             std::string::npos);
   disk.write(0, random_bytes(random, 512));  // the controller goes on
   disk.close();
+}
+
+TEST_F(NvmeDisk, ACancellationEndsTheWait) {
+  CancelSource cancel;
+  Disk disk(world,
+            {.status =
+                 [&cancel](uint8_t, unsigned) {
+                   cancel.request();
+                   return FakeSettings::kSilent;
+                 }},
+            3'600'000, &cancel);
+  disk.open();
+  EXPECT_EQ(error_of([&] { disk.read(0, 512); }), "cancelled");
+  disk.close_failed();
 }
 
 TEST_F(NvmeDisk, NonsenseInACompletionIsResetAway) {

@@ -302,7 +302,7 @@ TEST_F(NvmeVfio, OpensByIommufdWhereThereIsNoContainer) {
   EXPECT_TRUE(kernel.maps.empty());
   device->close();
   kernel.answers[iommufd::kBindDevice] = -EBUSY;
-  refused(ErrorKind::kLocked, "is in use by another program", "One program");
+  refused(ErrorKind::kLocked, "is in use", "One program");
 }
 
 TEST_F(NvmeVfio, WhatIsMissingIsSaid) {
@@ -325,7 +325,7 @@ TEST_F(NvmeVfio, WhatIsMissingIsSaid) {
   kernel.opens["7"] = -EACCES;
   refused(ErrorKind::kDenied, "/vfio/7", "chown USER");
   kernel.opens["7"] = -EBUSY;
-  refused(ErrorKind::kLocked, "is in use by another program", "One program");
+  refused(ErrorKind::kLocked, "is in use", "One program");
   kernel.opens.clear();
   kernel.viable = false;
   system.add("0000:06:0d.1", "0x020000", "e1000e");

@@ -18,6 +18,8 @@ constexpr uint32_t kSlots = 64;
 constexpr unsigned kMostTimes = 2;
 // An interrupt that has not come after so long may be lost: the queue is looked at.
 constexpr std::chrono::milliseconds kFirstPause{10}, kLongestPause{1000};
+// A controller gets so long to answer after a cancellation.
+constexpr std::chrono::milliseconds kPatience{1000};
 
 uint32_t slots_of(const Channel::Plan& plan) { return std::min(kSlots, plan.entries - 1); }
 
@@ -124,11 +126,29 @@ bool Channel::collect() {
   return any;
 }
 
-bool Channel::any_late() const {
+bool Channel::waits_longer_than(std::chrono::milliseconds time) const {
   const Clock::time_point now = Clock::now();
   return std::any_of(flights_.begin(), flights_.end(), [&](const Flight& flight) {
-    return flight.command != nullptr && flight.times != 0 && now - flight.sent >= plan_.timeout;
+    return flight.command != nullptr && flight.times != 0 && now - flight.sent >= time;
   });
+}
+
+std::optional<Channel::Trouble> Channel::find_trouble() const {
+  if (waits_longer_than(plan_.timeout)) return Trouble::kLate;
+  const uint32_t status = device_.read32(kStatusAt);
+  if (status == kGone32 || (status & kFatal) != 0) return Trouble::kBroken;
+  if (plan_.cancel != nullptr && plan_.cancel->requested() && waits_longer_than(kPatience))
+    return Trouble::kCancelled;
+  return std::nullopt;
+}
+
+// Delivers what has ended; nonsense is for the next look.
+bool Channel::has_answers() {
+  try {
+    return collect();
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 // Until the interrupt comes, or it is time to look without one.
@@ -155,7 +175,7 @@ Task<void> Channel::listen() {
   std::chrono::milliseconds pause = kFirstPause;
   Clock::time_point looked = Clock::now();
   while (under_way_ != 0) {
-    bool broken = false;
+    std::optional<Trouble> trouble;
     try {
       if (collect()) {
         pause = kFirstPause;
@@ -165,36 +185,25 @@ Task<void> Channel::listen() {
         continue;
       }
     } catch (const Error&) {
-      broken = true;
+      trouble = Trouble::kLate;
     }
-    if (!broken) {
+    if (!trouble) {
       co_await wait_for_completions(pause);
       if (frozen_ || Clock::now() - looked < kFirstPause) continue;
       looked = Clock::now();
-    }
-    const bool late = broken || any_late();
-    const uint32_t status = device_.read32(kStatusAt);
-    if (late || status == kGone32 || (status & kFatal) != 0) {
+      trouble = find_trouble();
       // An answer may have come while this worker was busy.
-      bool answered = false;
-      try {
-        answered = !broken && collect();
-      } catch (const Error&) {
-        // The reset takes care of it.
-      }
-      if (!answered) co_await alarm_(late);
+      if (trouble && has_answers()) continue;
     }
+    if (trouble) co_await alarm_(*trouble);
   }
   listening_ = false;
   ended_.notify();
 }
 
 Task<void> Channel::freeze() {
-  try {
-    collect();
-  } catch (const Error&) {
-    // The queues are made again.
-  }
+  // Nonsense goes with the queues, which are made again.
+  has_answers();
   frozen_ = true;
   ++held_;
   co_return;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "async/cancel.h"
 #include "async/runtime.h"
 #include "async/signal.h"
 #include "async/sync.h"
@@ -29,10 +30,15 @@ class Channel {
     std::optional<uint16_t> vector = {};
     int interrupt = -1;                    // the descriptor of that; -1: there is none
     std::chrono::milliseconds timeout{0};  // of a command
+    const CancelSource* cancel = nullptr;  // what ends long waits; null: nothing does
   };
-  // What is to be done when a command was not answered in time, or the controller may be gone.
-  // Gives whether the channel was frozen meanwhile, or has failed.
-  using Alarm = std::function<Task<void>(bool late)>;
+  enum class Trouble : uint8_t {
+    kLate,       // a command was not answered in time, or with nonsense
+    kBroken,     // the controller reports a fatal error, or is gone
+    kCancelled,  // nobody wants to wait any longer
+  };
+  // Takes care of it: the channel was frozen meanwhile, or has failed.
+  using Alarm = std::function<Task<void>(Trouble trouble)>;
 
   // Throws as DmaMemory and QueuePair.
   Channel(Worker& worker, Device& device, DmaSpace& space, Plan plan, Alarm alarm);
@@ -110,7 +116,9 @@ class Channel {
   void send(uint16_t index);
   void end(Flight& flight);
   bool collect();
-  bool any_late() const;
+  bool has_answers();
+  bool waits_longer_than(std::chrono::milliseconds time) const;
+  std::optional<Trouble> find_trouble() const;
   Task<void> listen();
   Task<void> wait_for_completions(std::chrono::milliseconds& pause);
 

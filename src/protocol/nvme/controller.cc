@@ -126,7 +126,8 @@ Task<void> Controller::make_channel(unsigned index) {
                      .entries = std::min(kEntries, capabilities_.most_entries),
                      .page_bytes = capabilities_.page_bytes,
                      .doorbell_bytes = capabilities_.doorbell_bytes,
-                     .timeout = settings_.timeout};
+                     .timeout = settings_.timeout,
+                     .cancel = settings_.cancel};
   if (!interrupts_.empty()) {
     // The first is that of the administration, unless there is no other.
     const size_t vector = std::min<size_t>(number, interrupts_.size() - 1);
@@ -134,8 +135,9 @@ Task<void> Controller::make_channel(unsigned index) {
     plan.interrupt = interrupts_[vector];
   }
   Worker& worker = runtime_.worker(index);
-  auto made = std::make_unique<Channel>(worker, *device_, *space_, plan,
-                                        [this](bool late) { return on_alarm(late); });
+  auto made =
+      std::make_unique<Channel>(worker, *device_, *space_, plan,
+                                [this](Channel::Trouble trouble) { return on_alarm(trouble); });
   co_await create_queues(*made);
   ++made_;
   channels_[index].channel = std::move(made);
@@ -175,20 +177,20 @@ Task<Channel*> Controller::add_channel_here(unsigned index) {
 
 // --- what goes wrong ---
 
-Task<void> Controller::on_alarm(bool late) {
+Task<void> Controller::on_alarm(Channel::Trouble trouble) {
   const uint64_t seen = resets_.load();
-  co_await run_on(*home_, recover(seen, late));
+  co_await run_on(*home_, recover(seen, trouble));
 }
 
 // Several channels may find out at a time: the first resets.
-Task<void> Controller::recover(uint64_t seen, bool late) {
+Task<void> Controller::recover(uint64_t seen, Channel::Trouble trouble) {
   const auto guard = co_await changing_.lock();
   if (failure_ || resets_.load() != seen) co_return;
   std::exception_ptr error;
   try {
     for (const Place& place : channels_)
       if (place.channel) co_await run_on(place.channel->worker(), place.channel->freeze());
-    co_await bring_back(late);
+    co_await bring_back(trouble);
   } catch (...) {
     error = std::current_exception();
   }
@@ -201,11 +203,13 @@ Task<void> Controller::recover(uint64_t seen, bool late) {
     if (place.channel) co_await run_on(place.channel->worker(), place.channel->thaw());
 }
 
-Task<void> Controller::bring_back(bool late) {
+Task<void> Controller::bring_back(Channel::Trouble trouble) {
   const uint32_t status = device_->read32(kStatusAt);
   if (status == kGone32) throw gone();
-  settings_.warn(late ? "the NVMe controller does not answer: it is reset"
-                      : "the NVMe controller reports a fatal error: it is reset");
+  if (trouble == Channel::Trouble::kCancelled) throw Error(ErrorKind::kCancelled, "cancelled");
+  settings_.warn(trouble == Channel::Trouble::kLate
+                     ? "the NVMe controller does not answer: it is reset"
+                     : "the NVMe controller reports a fatal error: it is reset");
   std::exception_ptr error;
   try {
     co_await disable();

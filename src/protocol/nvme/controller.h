@@ -31,6 +31,7 @@ class Controller {
   struct Settings {
     std::chrono::milliseconds timeout{30'000};  // of a command
     unsigned most_channels = 16;
+    const CancelSource* cancel = nullptr;  // what ends waits for a controller that is silent
     std::function<void(std::string)> warn = [](std::string) {};
   };
   Controller(Runtime& runtime, std::unique_ptr<Device> device, Settings settings);
@@ -84,9 +85,9 @@ class Controller {
   Task<Channel*> add_channel_here(unsigned index);
   Task<void> make_channel(unsigned index);
   Task<void> create_queues(Channel& channel);
-  Task<void> on_alarm(bool late);
-  Task<void> recover(uint64_t seen, bool late);
-  Task<void> bring_back(bool late);
+  Task<void> on_alarm(Channel::Trouble trouble);
+  Task<void> recover(uint64_t seen, Channel::Trouble trouble);
+  Task<void> bring_back(Channel::Trouble trouble);
   Task<void> fail_all(std::exception_ptr why);
   Task<void> watch_removal();
   Task<void> shut_down();

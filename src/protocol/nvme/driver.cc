@@ -47,6 +47,7 @@ std::shared_ptr<NvmeNode> node_of(Context& context, const Driver& driver, const 
   Controller::Settings settings;
   settings.timeout =
       std::chrono::seconds(bounded_option(options, "timeout", 1, kMostSeconds, kUsualSeconds));
+  settings.cancel = context.cancel;
   settings.warn = [&context, name = place.name()](const std::string& line) {
     context.warn(name + ": " + line);
   };

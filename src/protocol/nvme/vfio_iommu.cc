@@ -49,9 +49,8 @@ constexpr uint64_t kUsualPageBytes = 4096;
 constexpr uint32_t kMostInfoBytes = 64 << 10;
 
 Error in_use(const PciFunction& function) {
-  return Error(ErrorKind::kLocked,
-               "the NVMe controller " + function.address.text() + " is in use by another program")
-      .hint("One program at a time can drive a controller, with all of its namespaces.");
+  return Error(ErrorKind::kLocked, "the NVMe controller " + function.address.text() + " is in use")
+      .hint("One program at a time can drive a controller, with one of its namespaces.");
 }
 
 Error not_allowed(const std::string& path) {

@@ -75,6 +75,16 @@ step reopen cairn io -f raw -c 'read -P 0xcc 0 4M' $D/1
 step convert3 cairn convert --overwrite /disk.qcow2 $D/1
 step compare4 cairn compare -f qcow2 -F raw /disk.qcow2 $D/1
 
+# By other verbs, and as the disk of a server.
+step dd cairn dd -f raw -O raw bs=1M count=1 if=$D/1 of=/tmp/first
+step dd_sum sha256sum /tmp/first
+step resize cairn resize -f raw $D/1 +1M
+cairn serve -r -f raw -k /tmp/nbd.sock $D/1 > /tmp/served 2>&1 &
+pid=$!
+until_ok [ -S /tmp/nbd.sock ]
+step served cairn hash -f raw "nbd+unix:///?socket=/tmp/nbd.sock"
+kill $pid; wait $pid
+
 # As a user who is not root.
 group=$(basename $(readlink /sys/bus/pci/devices/$BDF/iommu_group))
 chmod 666 /dev/vfio/vfio
@@ -160,6 +170,7 @@ def guest(tmp_path_factory):
         for name, said, code in re.findall(r"@@ (\w+)\n(.*?)@= (\d+)\n", console, re.S)
     }
     assert "@@ end" in console, console
+    steps["first"] = hashlib.sha256(content[:MEBIBYTE]).hexdigest()
     steps["sum"] = hashlib.sha256(content).hexdigest()
     steps["disk"] = (folder / "ns1.raw").read_bytes() == content
     return steps
@@ -181,7 +192,7 @@ def test_what_is_missing_is_said(guest):
     assert "Permission denied" in said(guest, "user_no_right", 1)
     assert "chown USER /dev/vfio/" in said(guest, "user_no_right", 1)
     assert "ulimit -l" in said(guest, "user_no_memory", 1)
-    assert "in use by another program" in said(guest, "second", 1)
+    assert "is in use" in said(guest, "second", 1)
     assert "the controller has 256 at most" in said(guest, "info257", 1)
     assert "Cannot grow NVMe devices" in said(guest, "create_large", 1)
     said(guest, "past_end", 1)
@@ -227,6 +238,13 @@ def test_a_process_that_is_killed(guest):
     assert "Pattern" not in said(guest, "reopen")
     said(guest, "convert3")
     said(guest, "compare4")
+
+
+def test_other_verbs(guest):
+    said(guest, "dd")
+    assert said(guest, "dd_sum").split()[0] == guest["first"]
+    assert "Cannot resize NVMe devices" in said(guest, "resize", 1)
+    assert said(guest, "served").split()[0] == guest["sum"]
 
 
 def test_a_user_who_is_not_root(guest):
