@@ -109,7 +109,7 @@ std::vector<LineStep> read_config(const std::string& path) {
       std::string argument = argument_of(section);
       if (!section.id.empty() && !seen.emplace(section.group, section.id).second)
         invalid("There is a section of this name already");
-      steps.push_back({section.group, std::move(argument), std::move(where)});
+      steps.push_back({section.group, std::move(argument), std::move(where), false, section.id});
     } catch (Error& error) {
       throw error.context(where);
     }

@@ -9,7 +9,8 @@ namespace cairn::daemon {
 // An option as run_option() takes it, and where it was given, for errors.
 struct LineStep {
   std::string option, argument, where;
-  bool typed = false;  // on the command line, where it may ask for help
+  bool typed = false;   // on the command line, where it may ask for help
+  std::string id = {};  // of the section of a file; empty: it has none
 };
 
 // What the configuration file PATH asks for, in its order. A section [GROUP "ID"] is the option

@@ -73,9 +73,11 @@ void Daemon::add_monitor(const std::string& chardev, bool pretty) {
   device->set_used(true);
   std::lock_guard lock(mutex_);
   monitors_.push_back(std::make_unique<Monitor>(*this, *device, pretty));
+  if (running_ && !ending_) serving_.spawn(monitors_.back()->run());
 }
 
 Task<void> Daemon::run() {
+  running_ = true;
   for (const auto& monitor : monitors_) serving_.spawn(monitor->run());
   serving_.spawn(options_.manager.keep_alive(alive_));
   options_.manager.tell("READY=1");
@@ -94,11 +96,11 @@ Task<void> Daemon::close_all() {
       group->set_limits({});
   const auto turn = co_await turn_.lock();
   ending_ = true;
-  co_await metrics_.stop();
   co_await jobs_.shutdown();
   co_await exports_.remove_all([](const LiveExport&) { return true; });
   co_await nbd_.stop();
   co_await tasks_.join();
+  co_await metrics_.stop();
   const auto change = co_await graph_.change();
   try {
     co_await graph_.close();

@@ -34,6 +34,8 @@ struct DaemonOptions {
   ServiceManager manager;
   // A line for the program's standard output, without its end.
   std::function<void(std::string_view)> show = [](std::string_view) {};
+  // A line for the operator, without its end.
+  std::function<void(std::string_view)> report = [](std::string_view) {};
   // The end takes too long: something that cannot be ended is waited for.
   std::function<void()> overdue = [] {};
 };
@@ -67,7 +69,8 @@ class Daemon {
   // Sends an event to all clients that have negotiated. From any thread.
   void emit(std::string_view event, Value data);
 
-  // Serves the clients of the chardev of that id, from run() on. Throws kInvalid.
+  // Serves the clients of the chardev of that id, from run() on, or at once when it runs. Throws
+  // kInvalid.
   void add_monitor(const std::string& chardev, bool pretty);
   // SAY is called when everything but the monitors has ended.
   void add_last_word(std::function<void()> say) { last_words_.push_back(std::move(say)); }
@@ -89,6 +92,7 @@ class Daemon {
   DaemonOptions options_;
   Mutex turn_;  // commands run one at a time
   bool ending_ = false;
+  bool running_ = false;  // monitors that come are served
   Chardevs chardevs_;
   Graph graph_;
   live::Jobs jobs_;

@@ -10,11 +10,13 @@
 #include <iterator>
 
 #include "cli/daemon/ids.h"
+#include "cli/daemon/reload_signal.h"
 #include "cli/daemon/service.h"
 #include "cli/nbd/background.h"
 #include "cli/signals.h"
 #include "daemon/config.h"
 #include "daemon/line.h"
+#include "daemon/reload.h"
 
 namespace cairn::cli {
 namespace {
@@ -27,6 +29,8 @@ struct DaemonLine {
   bool daemonize = false;
   bool check = false;  // and do nothing
   std::string pid_file;
+  std::vector<std::string> configs;  // absolute paths of the configuration files
+  int reload = -1;                   // readable when they are to be read again
 };
 
 const char* name_of(int id) {
@@ -105,6 +109,7 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
     if (id == kDaemonConfig) {
       std::vector<daemon::LineStep> steps = daemon::read_config(value);
       std::move(steps.begin(), steps.end(), std::back_inserter(line.steps));
+      line.configs.push_back(std::filesystem::absolute(value));
     }
     if (const char* name = name_of(id))
       line.steps.push_back({name, value, "--" + std::string(name) + " " + value, true});
@@ -147,22 +152,22 @@ class PidFile {
 
 // Does what the options say, one after the other.
 Task<void> run_steps(Daemon& running, const DaemonLine& line) {
-  for (const auto& [option, argument, where, typed] : line.steps) {
+  for (const daemon::LineStep& step : line.steps) {
     if (running.stop().requested()) co_return;
     try {
-      co_await daemon::run_option(running, option, argument);
+      co_await daemon::run_option(running, step.option, step.argument);
     } catch (Error& error) {
-      throw error.context(where);
+      throw error.context(step.where);
     }
   }
 }
 
 void check_steps(const DaemonLine& line) {
-  for (const auto& [option, argument, where, typed] : line.steps) {
+  for (const daemon::LineStep& step : line.steps) {
     try {
-      daemon::check_option(option, argument);
+      daemon::check_option(step.option, step.argument);
     } catch (Error& error) {
-      throw error.context(where);
+      throw error.context(step.where);
     }
   }
 }
@@ -178,7 +183,12 @@ Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions
     session.error("something does not end: the daemon ends without it");
     ::_exit(1);
   };
+  options.report = [&session](std::string_view text) { session.error(text); };
   Daemon running(session.context, session.cancel, std::move(options));
+  std::vector<daemon::LineStep> applied;
+  std::copy_if(line.steps.begin(), line.steps.end(), std::back_inserter(applied),
+               [](const daemon::LineStep& step) { return !step.typed; });
+  daemon::Reloader reloader(running, line.configs, std::move(applied), line.reload);
   co_await finally(
       [&]() -> Task<void> {
         co_await run_steps(running, line);
@@ -187,16 +197,21 @@ Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions
         if (line.daemonize && ::chdir("/") != 0)
           throw Error::system(errno, "Could not chdir to root directory");
         background.ready(false);
+        if (line.reload >= 0) running.spawn(reloader.serve());
         co_await running.run();
       },
-      [&] { return running.shut_down(); });
+      [&] {
+        reloader.stop();
+        return running.shut_down();
+      });
 }
 
 // Help on what an option takes; true when it was asked for and printed.
 bool print_option_help(const Session& session, const DaemonLine& line) {
-  for (const auto& [option, argument, where, typed] : line.steps) {
-    if (!typed) continue;
-    const std::string text = daemon::help_of(option, argument, session.context.profile.extensions);
+  for (const daemon::LineStep& step : line.steps) {
+    if (!step.typed) continue;
+    const std::string text =
+        daemon::help_of(step.option, step.argument, session.context.profile.extensions);
     if (text.empty()) continue;
     print(text);
     return true;
@@ -222,6 +237,7 @@ int run_daemon(Session& session, int argc, char** argv) {
   Background background;
   if (line->daemonize && background.begin() == Background::Role::kParent) return background.wait();
   take_time_to_end();
+  if (!line->configs.empty()) line->reload = catch_reload_signal();
   const operation::DisksOutliveServer unhurried(session.context);
   Worker& worker = session.context.runtime().worker(0);
   run(session,
