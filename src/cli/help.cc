@@ -26,6 +26,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"compare", "cairn compare disk.raw disk.qcow2"},
     {"convert", "cairn convert --verify disk.raw copy.qcow2"},
     {"create", "cairn create -b disk.qcow2 -F qcow2 new.qcow2"},
+    {"ctl", "cairn ctl --socket qmp.sock jobs"},
     {"daemon", "cairn daemon --chardev stdio,id=c --monitor c"},
     {"dd", "cairn dd bs=1M count=1 if=disk.qcow2 of=first.raw"},
     {"formats", "cairn formats qcow2 vhdx"},

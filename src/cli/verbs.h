@@ -14,6 +14,7 @@ Verb compact_verb();
 Verb compare_verb();
 Verb convert_verb();
 Verb create_verb();
+Verb ctl_verb();
 Verb dd_verb();
 Verb formats_verb();
 Verb hash_verb();
@@ -60,6 +61,7 @@ enum OwnId : int {
   kOverlay,
   kList,
   kTimeout,
+  kControlSocket,
 };
 
 }  // namespace cairn::cli

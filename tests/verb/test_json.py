@@ -10,6 +10,7 @@ import pytest
 
 from conftest import CAIRN, TOP, call, sparse_disk
 from mounts import is_mounted
+from qmp import Daemon
 
 pytestmark = pytest.mark.any_engine
 
@@ -143,6 +144,10 @@ def run(line):
                 return call(CAIRN, *words).json()
             finally:
                 server.terminate()
+    if words[0] == "ctl":
+        with Daemon([CAIRN, "daemon"], directory=os.getcwd()) as daemon:
+            words[words.index("qmp.sock")] = str(daemon.path)
+            return call(CAIRN, *words).json()
     if words[0] not in ("serve", "mount"):
         done = call(CAIRN, *words, ok=False)
         assert done.out, (line, done.code, done.err)
