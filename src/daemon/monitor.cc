@@ -69,6 +69,7 @@ struct Monitor::Client {
   Outbox outbox;
   std::atomic<bool> negotiated{false};
   bool out_of_band = false;
+  bool quits = false;    // it has ended the daemon: nothing that follows is read
   bool written = false;  // the writer has ended
 };
 
@@ -126,8 +127,9 @@ Task<void> Monitor::write_out(std::shared_ptr<Client> client) {
   client->channel->abort();
 }
 
-// The last replies must be fetched in time.
+// The last replies must be fetched in time. Those to who ends the daemon come with its end.
 Task<void> Monitor::hurry(std::shared_ptr<Client> client) {
+  while (client->quits && !stopping_ && !client->written) co_await sleep_for(5ms);
   const auto until = std::chrono::steady_clock::now() + kLastMoment;
   while (!client->written && std::chrono::steady_clock::now() < until) co_await sleep_for(5ms);
   client->channel->abort();
@@ -139,12 +141,12 @@ Task<void> Monitor::talk(std::shared_ptr<Client> client) {
   tasks.spawn(write_out(client));
   JsonStream input;
   bool ended = false;
-  while (!ended && !stopping_) {
+  while (!ended && !stopping_ && !client->quits) {
     const std::string bytes = co_await client->channel->read();
     ended = bytes.empty();
     input.feed(bytes);
     if (ended) input.finish();
-    while (!stopping_) {
+    while (!stopping_ && !client->quits) {
       std::optional<JsonStream::Item> item = input.next();
       if (!item) break;
       if (item->error.empty())
@@ -154,7 +156,7 @@ Task<void> Monitor::talk(std::shared_ptr<Client> client) {
       co_await client->outbox.wait_for_room();
     }
   }
-  client->outbox.finish();
+  if (!client->quits) client->outbox.finish();
   tasks.spawn(hurry(client));
   co_await tasks.join();
 }
@@ -199,6 +201,7 @@ Task<void> Monitor::answer(Client& client, Value request) {
   // The reply to what ends the daemon is the last word.
   if (daemon_.stop().requested() && request.find("execute") != nullptr &&
       request.find("execute")->scalar_text() == "quit") {
+    client.quits = true;
     daemon_.add_last_word([this, client = client_, reply] { send(*client, reply); });
     co_return;
   }

@@ -200,6 +200,29 @@ def test_quit_is_answered_last(daemon):
     assert daemon.stop() == (0, "")
 
 
+def test_quit_at_the_end_of_the_input_is_answered(tmp_path):
+    """What ends with the daemon is told before the reply; what follows is not done."""
+    (tmp_path / "d.raw").write_bytes(bytes(65536))
+    told = []
+    for program in (OURS, "qemu-storage-daemon"):
+        done = subprocess.run(
+            [
+                *(program, "--chardev", "stdio,id=c", "--monitor", "c"),
+                *("--blockdev", "file,node-name=d,filename=d.raw"),
+                *("--nbd-server", "addr.type=unix,addr.path=nbd.sock"),
+                *("--export", "nbd,id=e,node-name=d"),
+            ],
+            input=b"{'execute':'qmp_capabilities'}{'execute':'quit','id':7}{'execute':'query-chardev'}",
+            capture_output=True,
+            timeout=60,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(text) for text in done.stdout.splitlines()[1:]]
+        told.append([line.get("event", line) for line in lines])
+    assert told[0] == told[1] == [{"return": {}}, "BLOCK_EXPORT_DELETED", {"return": {}, "id": 7}]
+
+
 # --- the command line ---
 
 
