@@ -308,9 +308,14 @@ Task<Extent> Node::extent_at(uint64_t offset, uint64_t max) {
 
 Task<void> Node::resize(ResizeRequest request) {
   check_writable();
+  const DriverTraits& traits = driver_.traits();
+  if (request.round_up && traits.kind == DriverKind::kFormat && !traits.verbatim) {
+    if (!checked_add(request.length, 511)) throw Error::system(EFBIG);
+    request.length = align_up(request.length, 512);
+  }
   dirty_bitmaps_.check_resize(request.length);
   const ServerRequest waiting(server_.get());
-  if (driver_.traits().extensions.resize && !context_.profile.extensions)
+  if (traits.extensions.resize && !context_.profile.extensions)
     co_await Node::do_resize(request);
   else
     co_await do_resize(request);

@@ -36,7 +36,8 @@ Preallocation parse_preallocation(std::string_view text);
 struct ResizeRequest {
   uint64_t length = 0;  // bytes
   Preallocation preallocation = Preallocation::kOff;
-  bool exact = true;  // false: a longer node is good enough
+  bool exact = true;      // false: a longer node is good enough
+  bool round_up = false;  // formats that count in sectors get whole ones, all else the length
 };
 
 // A block device of a known size. Everything is one: a file, an image, an export, a filter.

@@ -177,11 +177,14 @@ Task<void> FileSystem::flush(fuse_req_t request) {
 Task<void> FileSystem::grow_to(uint64_t length) {
   auto guard = co_await resizing_.lock();
   if (length <= node_->length()) co_return;
-  // Formats that count in sectors get whole ones.
-  const uint64_t rounded = align_up(length, kSector);
+  co_await resize_to(length);
+}
+
+Task<void> FileSystem::resize_to(uint64_t length) {
   dirty_ = true;
   ResizeRequest request;
-  request.length = rounded;
+  request.length = length;
+  request.round_up = true;
   co_await node_->resize(request);
 }
 
@@ -190,10 +193,7 @@ Task<void> FileSystem::truncate(const View& view, uint64_t length) {
   if (!view.whole || !(options_.growable || options_.truncatable)) refuse(EPERM);
   if (length > static_cast<uint64_t>(INT64_MAX) - kSector) refuse(EFBIG);
   auto guard = co_await resizing_.lock();
-  dirty_ = true;
-  ResizeRequest request;
-  request.length = align_up(length, kSector);
-  co_await node_->resize(request);
+  co_await resize_to(length);
   touched();
 }
 
@@ -306,6 +306,8 @@ Task<void> FileSystem::set_attributes(fuse_req_t request, fuse_ino_t inode, stru
       std::lock_guard lock(times_mutex_);
       modified_ = (which & FUSE_SET_ATTR_MTIME_NOW) != 0 ? now() : wanted.st_mtim;
     }
+    // The kernel keeps what it is answered.
+    if (options_.writable) co_await count_blocks();
   } catch (...) {
     error = error_number();
   }

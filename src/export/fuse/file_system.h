@@ -60,6 +60,7 @@ class FileSystem {
   Task<void> set_attributes(fuse_req_t request, fuse_ino_t inode, struct stat wanted, int which);
 
   Task<void> grow_to(uint64_t length);
+  Task<void> resize_to(uint64_t length);
   Task<void> truncate(const View& view, uint64_t length);
   Task<void> change_range(const View& view, int mode, uint64_t offset, uint64_t length);
   Task<void> allocate_holes(uint64_t offset, uint64_t length);

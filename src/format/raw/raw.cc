@@ -133,7 +133,7 @@ class RawNode : public Node,
     const uint64_t length = request.length;
     request.length = *end;
     co_await file_->resize(request);
-    set_length(length);
+    set_length(request.round_up ? file_->length() - offset_ : length);
   }
 
  private:
