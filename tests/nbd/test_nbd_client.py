@@ -226,6 +226,27 @@ def test_qemu_nbd_with_contexts(ours, qemu, qemu_io, qemu_nbd, folder):
     assert (ours_said.code, ours_said.err) == (theirs.code, theirs.err)
 
 
+def test_a_client_that_was_refused_takes_its_leave(ours, qemu, folder):
+    """The server takes the end of the connection for what it is, not for a fault."""
+    qemu("create", "-q", "-f", "raw", "a.raw", "1M")
+    server = subprocess.Popen(
+        ["qemu-nbd", "-t", "-k", folder / "q.sock", "-x", "exp", "-f", "raw", "a.raw"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(
+            lambda: qemu("info", f"nbd+unix:///exp?socket={folder}/q.sock", ok=False).code == 0
+        )
+        refused = ours("info", f"nbd+unix:///none?socket={folder}/q.sock", ok=False)
+        assert refused.code == 1 and "Requested export not available" in refused.err
+        assert "1 MiB" in ours("info", f"nbd+unix:///exp?socket={folder}/q.sock").out
+    finally:
+        server.terminate()
+        said = server.communicate(timeout=60)[1]
+    assert said == ""
+
+
 def test_spellings(ours, started, folder):
     port = free_port()
     started("nbdkit", "-f", "-p", port, "-i", "127.0.0.1", "memory", "1M")

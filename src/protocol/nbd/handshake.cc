@@ -49,7 +49,8 @@ class Handshake {
     std::array<std::byte, 4> mine;
     store_be<uint32_t>(mine, 0, common);
     co_await stream_.write_all(ByteSpan(mine));
-    if ((common & kFixedNewstyle) == 0) {
+    negotiating_ = (common & kFixedNewstyle) != 0;
+    if (!negotiating_) {
       if (wish_.tls) throw Error(ErrorKind::kDenied, "Server does not support STARTTLS");
       co_await export_name();
       co_return agreed_;
@@ -63,6 +64,18 @@ class Handshake {
       co_await export_name();
     }
     co_return agreed_;
+  }
+
+  // Says to a server that waits for another option that there is none, so that it does not
+  // take the end of the connection for a fault. Throws nothing.
+  Task<void> take_leave() {
+    if (!negotiating_) co_return;
+    negotiating_ = false;
+    try {
+      co_await send(Option::kAbort, {});
+    } catch (const Error&) {
+      // The connection is given up in any case.
+    }
   }
 
  private:
@@ -180,6 +193,7 @@ class Handshake {
         agreed_.blocks = BlockSizeInfo::decode(reply.data);
       }
     }
+    negotiating_ = false;
     if (!told) broken_handshake("no information about the export");
     if (!agreed_.offers(kHasFlags)) broken_handshake("transmission flags without HAS_FLAGS");
     co_return true;
@@ -211,6 +225,7 @@ class Handshake {
     Bytes name;
     const ByteSpan text = bytes_of(wish_.export_name);
     name.assign(text.begin(), text.end());
+    negotiating_ = false;
     co_await send(Option::kExportName, std::move(name));
     std::array<std::byte, 10> answer;
     const bool there = co_await stream_.read_exact(answer);
@@ -238,6 +253,7 @@ class Handshake {
   const Wish& wish_;
   Agreement agreed_;
   bool no_zeroes_ = false;
+  bool negotiating_ = false;  // the server waits for options
 };
 
 }  // namespace
@@ -257,7 +273,19 @@ Task<void> read_from_server(Stream& stream, MutableByteSpan out, std::string_vie
 
 Task<Agreement> shake_hands(Stream& stream, const Wish& wish) {
   Handshake handshake(stream, wish);
-  Agreement agreed = co_await handshake.run();
+  Agreement agreed;
+  std::exception_ptr failure;
+  try {
+    agreed = co_await handshake.run();
+  } catch (const Error& error) {
+    // Of a connection that broke, or is given up, nobody takes leave.
+    if (error.kind() == ErrorKind::kIo || error.kind() == ErrorKind::kCancelled) throw;
+    failure = std::current_exception();
+  }
+  if (failure) {
+    co_await handshake.take_leave();
+    std::rethrow_exception(failure);
+  }
   if (agreed.size > static_cast<uint64_t>(INT64_MAX))
     broken_handshake(fmt::format("an export of {} bytes", agreed.size));
   if (agreed.blocks && !is_aligned(agreed.size, agreed.blocks->minimum))
