@@ -455,6 +455,7 @@ ROWS = (
             "event=none,file.inject-error.0.iotype=bar",
             "event=none,file.inject-error.0.iotype=write",
             "event=none,file.inject-error.0.once=on",
+            "event=none,file.inject-error.1.event=read_aio",
             "event=none,file.align=3",
             "event=none,file.align=4096",
             "event=none,file.align=4096,file.max-transfer=512",
@@ -498,6 +499,16 @@ ROWS += [
     commands("read 0 512", "length") + ["blkverify:zero.raw"],
     commands("read 0 512") + ["blkverify:missing:t.raw"],
     commands("write -P 1 0 4k", "read -P 1 0 4k", "length") + ["blkverify:other.raw:t.qcow2"],
+    commands(
+        "open -o driver=raw,file.driver=blkverify,file.raw.filename=other.raw t.qcow2",
+        "write -P 1 0 4k",
+        "read -P 1 0 4k",
+        "close",
+        "open -o driver=blkverify,raw.filename=other.raw t.qcow2",
+        "length",
+        "close",
+        "open -o driver=blkverify t.qcow2",
+    ),
     commands("write -P 1 0 512", "length", "alloc 0 64k")
     + ["--image-opts", "driver=compress,file.driver=qcow2,file.file.filename=t.qcow2"],
     commands("length")
@@ -563,6 +574,12 @@ def test_messages_on_standard_error(images):
     ) + ["t.qcow2"]
     mine, theirs = both(images, words)
     assert mine.err == theirs.err
+
+
+def test_a_single_rule_has_no_number(images):
+    for rules in ("inject-error.event=l2_load", "set-state.event=l2_load,file.set-state.state=1"):
+        opening = f"open -o file.driver=blkdebug,file.{rules} t.qcow2"
+        both(images, commands("write 0 512", "close", opening, "read 0 512") + ["t.qcow2"])
 
 
 def test_help_of_commands_lists_its_options(images):

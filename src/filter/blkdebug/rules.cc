@@ -123,6 +123,10 @@ void parse_config(std::string_view text, Rules* rules) {
 void parse_options(Options& options, Rules* rules) {
   for (const char* group : {"inject-error", "set-state"}) {
     Options tree = options.take_tree(group);
+    if (tree.has("event")) {  // a single rule goes without a number
+      add_section(group, tree, rules);
+      continue;
+    }
     std::set<std::string> numbers;
     for (const auto& [key, value] : tree.items()) numbers.insert(key.substr(0, key.find('.')));
     for (const std::string& number : numbers) {

@@ -45,7 +45,8 @@ struct Rules {
 
 // Adds the rules of a configuration file's TEXT. Throws kInvalid.
 void parse_config(std::string_view text, Rules* rules);
-// Takes inject-error.N.* and set-state.N.* out of OPTIONS. Throws kInvalid.
+// Takes inject-error.N.* and set-state.N.* out of OPTIONS, or a single rule without N. Throws
+// kInvalid.
 void parse_options(Options& options, Rules* rules);
 
 // Which errors are armed. From any thread.

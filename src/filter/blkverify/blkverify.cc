@@ -119,7 +119,12 @@ class BlkverifyDriver : public Driver {
                 .open_options = kBlkverifyOptions}) {}
 
   void parse_filename(std::string_view filename, Options& options) const override {
-    if (filename.starts_with("blkverify:")) filename.remove_prefix(10);
+    if (!filename.starts_with("blkverify:")) {
+      // A plain name is the image's; options name the raw disk.
+      options.set("x-image", filename);
+      return;
+    }
+    filename.remove_prefix(10);
     const size_t colon = filename.find(':');
     if (colon == std::string_view::npos)
       throw Error(ErrorKind::kInvalid, "blkverify requires raw copy and original image path");
@@ -128,7 +133,10 @@ class BlkverifyDriver : public Driver {
   }
 
   Task<NodePtr> open(OpenContext& request) const override {
-    const auto raw_name = request.options.string("x-raw");
+    Options& options = request.options;
+    if (!request.filename.empty() && !options.has("test") && !options.has_tree("test"))
+      parse_filename(request.filename, options);
+    const auto raw_name = options.string("x-raw");
     if (raw_name) request.options.set("raw.filename", *raw_name);
     NodePtr raw = co_await request.open_file("raw");
     NodePtr result = co_await on_failure(
