@@ -325,6 +325,14 @@ Task<void> Node::resize(ResizeRequest request) {
 Task<void> Node::close() {
   if (closed_ || kept_) co_return;
   closed_ = true;
+  // Whether nothing can be lost: the storage was not changed, and no format holds changes for it.
+  const auto untouched = [](const Node* node) {
+    for (; node != nullptr; node = node->file()) {
+      if (node->nothing_written()) return true;
+      if (node->changed_ && !node->driver_.traits().verbatim) return false;
+    }
+    return false;
+  };
   std::exception_ptr error;
   try {
     // Where nobody waits for stable storage, what a format has not written yet is written anyway.
@@ -334,7 +342,8 @@ Task<void> Node::close() {
       co_await flush();
   } catch (const Error& caught) {
     // An image that was found damaged is out of use: the request that met the damage has failed.
-    if (caught.kind() != ErrorKind::kNoMedium) error = std::current_exception();
+    // So has every request where nothing was written.
+    if (caught.kind() != ErrorKind::kNoMedium && !untouched(this)) error = std::current_exception();
   } catch (...) {
     error = std::current_exception();
   }

@@ -95,6 +95,10 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   DirtyBitmaps& bitmaps() { return dirty_bitmaps_; }
   const DirtyBitmaps& bitmaps() const { return dirty_bitmaps_; }
 
+  // True when the storage knows that no request has changed it since it was opened.
+  virtual bool nothing_written() const {
+    return filtered() != nullptr && filtered()->nothing_written();
+  }
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
 

@@ -582,6 +582,16 @@ def test_a_single_rule_has_no_number(images):
         both(images, commands("write 0 512", "close", opening, "read 0 512") + ["t.qcow2"])
 
 
+def test_nothing_is_lost_where_nothing_was_written(images):
+    """The flush of closing fails as well, but every request has been reported as failed."""
+    for options, command in (
+        (f"{RAW_DEBUG},file.inject-error.0.event=none", "write 0 64k"),
+        (f"{QCOW2_DEBUG},file.inject-error.0.event=l2_load", "read 0 64k"),
+    ):
+        mine, theirs = both(images, commands(command) + ["--image-opts", options])
+        assert mine.err == theirs.err
+
+
 def test_help_of_commands_lists_its_options(images):
     for name in ("read", "write", "aio_write", "open", "reopen"):
         mine = run(OURS, ["-c", f"help {name}"])

@@ -195,6 +195,7 @@ Task<void> FileNode::write_part(IoFile file, uint64_t offset, ByteSpan in) {
     in = in.subspan(static_cast<size_t>(put));
     raise_length(offset);
   }
+  note_written();
 }
 
 // False when the file system does not know the operation (then WORKS is cleared) or refuses this
@@ -203,7 +204,10 @@ Task<bool> FileNode::allocate(int mode, uint64_t offset, uint64_t length,
                               std::atomic<bool>* works) {
   if (works != nullptr && !works->load(std::memory_order_relaxed)) co_return false;
   const int result = co_await io_fallocate(io_, mode, offset, length);
-  if (result == 0) co_return true;
+  if (result == 0) {
+    note_written();
+    co_return true;
+  }
   if (not_there(-result)) {
     if (works != nullptr) works->store(false, std::memory_order_relaxed);
     co_return false;
@@ -254,6 +258,7 @@ Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
       else if (error != 0)
         throw Error::system(error, fmt::format("{}: discarding at {}", path_, offset));
     }
+    note_written();
     co_return;
   }
   // A hint: a file system that cannot is no error.
@@ -399,6 +404,7 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
   co_await run_blocking(
       [&] { resize_file(fd_, length(), request.length, request.preallocation, context()); });
   set_length(request.length);
+  note_written();
 }
 
 Task<std::optional<uint64_t>> FileNode::allocated_bytes() {
@@ -462,6 +468,7 @@ Task<bool> FileNode::copy_range(Node& source, uint64_t source_offset, uint64_t o
     done += static_cast<uint64_t>(copied);
   }
   raise_length(offset + length);
+  note_written();
   co_return true;
 }
 

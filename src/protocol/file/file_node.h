@@ -49,6 +49,7 @@ class FileNode : public Node,
   Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
                         uint64_t length) override;
   bool reads_zero_when_created() const override { return !is_device(); }
+  bool nothing_written() const override { return !written_; }
 
  protected:
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
@@ -70,6 +71,9 @@ class FileNode : public Node,
   void open_tail();
   Task<void> write_part(IoFile file, uint64_t offset, ByteSpan in);
   void forget_extent();
+  void note_written() {
+    if (!written_.load(std::memory_order_relaxed)) written_ = true;
+  }
   Task<bool> allocate(int mode, uint64_t offset, uint64_t length, std::atomic<bool>* works);
 
   std::string path_;
@@ -83,6 +87,7 @@ class FileNode : public Node,
   RwLock end_lock_;   // shared: moves the end by writing; exclusive: by changing the length
   std::unique_ptr<ImageLocks> locks_;
   bool drop_cache_ = true;
+  std::atomic<bool> written_{false};  // a request that changes the file has succeeded
   std::atomic<int> flush_error_{0};
   std::atomic<bool> can_punch_{true};
   std::atomic<bool> can_zero_{true};
