@@ -123,6 +123,25 @@ def test_over_a_longer_backing_file(folder, ours, qemu):
     assert maps[0] == maps[1]
 
 
+@pytest.mark.parametrize("mode", ["off", "metadata", "falloc", "full"])
+@pytest.mark.parametrize("old, new", [("1M", "9M"), ("253k", "12M"), ("3M", "3500k")])
+def test_what_is_below_stays_hidden(folder, ours, qemu, mode, old, new):
+    """Past the old end nothing of a longer backing file shows, nor past the backing file's end."""
+    (folder / "b.raw").write_bytes(b"\5" * (8 << 20))
+    maps = []
+    for tool in (ours, qemu):
+        qemu("create", "-q", "-f", "qcow2", "-b", "b.raw", "-F", "raw", "a.qcow2", old)
+        tool("resize", "-q", f"--preallocation={mode}", "a.qcow2", new)
+        qemu("check", "-q", "a.qcow2")
+        maps.append(
+            [
+                (e["start"], e["length"], e["depth"], e["present"], e["zero"], e["data"])
+                for e in qemu("map", "--output=json", "a.qcow2").json()
+            ]
+        )
+    assert maps[0] == maps[1]
+
+
 def test_snapshots_of_other_sizes(folder, ours, qemu, qemu_io):
     qemu("create", "-q", "-f", "qcow2", "a.qcow2", "4M")
     qemu_io("a.qcow2", "write -P 1 0 4M")

@@ -35,9 +35,13 @@ Task<void> Qcow2Node::do_resize(ResizeRequest request) {
       co_await preallocate(old, request.length, request.preallocation);
   }
   // What a longer backing file or the rest of the last cluster holds must not show up.
+  // Whole clusters of stored zeroes hide it already.
+  const bool stored = (request.preallocation == Preallocation::kFalloc ||
+                       request.preallocation == Preallocation::kFull) &&
+                      !external_ && !header_.extended_l2() && !encrypted();
   uint64_t stale = 0;
-  if (Node* below = backing(); below != nullptr && below->length() > old) {
-    stale = std::min(below->length(), request.length);
+  if (Node* below = backing(); below != nullptr && below->length() > old && !stored) {
+    stale = request.length;
   } else if (old % cluster() != 0 && old < request.length) {
     const Mapping mapping = co_await map(old, 1);
     if (mapping.kind == Mapping::Kind::kChild || mapping.kind == Mapping::Kind::kEncoded)
