@@ -19,6 +19,11 @@ Task<void> Qcow2Node::open_data_file(OpenContext& request) {
   const bool wanted = (header_.incompatible & kIncompatDataFile) != 0;
   const bool named = request.options.has("data-file") || request.options.has_tree("data-file");
   if (!wanted) {
+    if (named && !metadata_only_) {
+      // One that cannot be opened is the nearer reason.
+      const NodePtr file = co_await request.open_data_file({});
+      co_await file->close();
+    }
     if (named)
       throw Error(ErrorKind::kInvalid,
                   "'data-file' can only be set for images with an external data file");

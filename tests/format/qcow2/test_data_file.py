@@ -108,6 +108,7 @@ def test_options_choose_the_file(folder, ours, qemu, qemu_io):
         ],
         ["map", "--image-opts", "driver=qcow2,file.filename=a.qcow2,data-file=null"],
         ["map", "--image-opts", "driver=qcow2,file.filename=plain.qcow2,data-file.filename=e.raw"],
+        ["map", "--image-opts", "driver=qcow2,file.filename=plain.qcow2,data-file.filename=none"],
         ["info", "--image-opts", "driver=qcow2,file.filename=a.qcow2,data-file.filename=e.raw"],
     ):
         mine, theirs = (tool(*words, ok=False) for tool in (ours, qemu))
