@@ -234,6 +234,7 @@ DAMAGES = [
     ("block reserved bits", "plain", lambda i: swap(i, i.table, lambda e: e | 1)),
     ("block past the end", "plain", lambda i: i.put(i.table + 8, (i.end() + 4) * i.cluster)),
     ("block far past the end", "plain", lambda i: i.put(i.table + 8, 1 << 62)),
+    ("block past all files", "plain", lambda i: i.put(i.table + 8, (1 << 64) - (1 << 16))),
     ("first block past the end", "plain", lambda i: i.put(i.table, (i.end() + 4) * i.cluster)),
     ("block missing", "plain", lambda i: i.put(i.table, 0)),
     ("block twice", "plain", lambda i: i.put(i.table + 8, i.block)),

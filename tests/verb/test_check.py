@@ -125,6 +125,7 @@ def test_as_qemu(folder, bases, tool, name, base, change):
         "COPIED missing on data",
         "snapshot without its disk size",
         "data not aligned",
+        "block past all files",
     ],
 )
 def test_words_for_people(folder, bases, tool, name):

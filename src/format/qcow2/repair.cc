@@ -39,12 +39,18 @@ Task<bool> Qcow2Checker::include_block(uint64_t index, uint64_t offset) {
   const auto end = checked_add(offset, cluster_);
   const bool near =
       end && *end <= 2 * file_bytes_ + kMaxGrowth && div_ceil(*end, cluster_) <= kMaxHostClusters;
-  if (!fixes_all() || !near) {
+  if (!fixes_all()) {
     told_.corruption("ERROR refcount block %llu is outside image", ull(index));
-    if (fixes_all()) must_rebuild_ = true;
     co_return false;
   }
   told_.line("Repairing refcount block %llu is outside image", ull(index));
+  if (!near) {
+    const bool possible = end && *end <= static_cast<uint64_t>(INT64_MAX);
+    told_.corruption("ERROR could not resize image: %s",
+                     possible ? "File too large" : "Invalid argument");
+    must_rebuild_ = true;
+    co_return false;
+  }
   // The last byte is enough; what is before reads as zeroes.
   const std::byte zero[1] = {};
   co_await write(*end - 1, zero);
