@@ -334,7 +334,7 @@ TEST_F(NvmeVfio, WhatIsMissingIsSaid) {
           "0000:06:0d.1 has the driver e1000e");
   kernel.viable = true;
   kernel.answers[VFIO_SET_IOMMU] = -EPERM;
-  refused(ErrorKind::kDenied, "the IOMMU cannot be used", "isolated");
+  refused(ErrorKind::kDenied, "the IOMMU cannot be used", "allow_unsafe_interrupts=1");
   kernel.answers.clear();
   kernel.answers[VFIO_CHECK_EXTENSION] = 0;
   refused(ErrorKind::kUnsupported, "no IOMMU of type 1", "modprobe vfio_iommu_type1");

@@ -14,8 +14,8 @@
 namespace cairn::nvme {
 
 const char* const kIommuHint =
-    "Switch the IOMMU on (VT-d or AMD-Vi) in the firmware's settings, and boot Linux with "
-    "intel_iommu=on (Intel) or amd_iommu=on (AMD).";
+    "Switch the IOMMU on (VT-d or AMD-Vi) in the firmware's settings and, with an Intel processor, "
+    "boot Linux with intel_iommu=on.";
 
 namespace {
 

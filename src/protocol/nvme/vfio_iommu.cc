@@ -159,8 +159,11 @@ class ContainerIommu : public VfioIommu {
     if (done == -EPERM)
       throw Error::system(EPERM, "the IOMMU cannot be used")
           .hint(
-              "The interrupts of this machine cannot be isolated; the kernel's log says so: dmesg "
-              "| grep -i iommu");
+              "Interrupts are not isolated on this machine: a device could raise any of them. "
+              "Switch "
+              "interrupt remapping on in the firmware's settings. Where the device is trusted, as "
+              "root: modprobe -r vfio_iommu_type1; modprobe vfio_iommu_type1 "
+              "allow_unsafe_interrupts=1");
     if (done < 0) throw Error::system(-done, "the IOMMU cannot be used");
   }
   void learn() {

@@ -146,7 +146,7 @@ def boot(folder):
         *"-device nvme-ns,bus=nv0,drive=n1,nsid=1".split(),
         "-device",
         "nvme-ns,bus=nv0,drive=n2,nsid=2,logical_block_size=4096,physical_block_size=4096",
-        timeout=900,
+        timeout=540,
     ).out
 
 
