@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import call, line_with
+from conftest import CAIRN, call, line_with
 
 LAYOUTS = [
     "cluster_size=64k",
@@ -462,3 +462,16 @@ def test_malformed(ours, qemu, folder):
     broken("x", put(2, 0, "Q", 1))
     ours("bitmap", "--merge", "b0", "x", "b1")
     assert bits("x")["b1"][2] == set(range(16))
+
+
+def test_a_bitmap_that_finds_no_room_is_named(folder, qemu):
+    """Storage of a fixed length is full when the image is closed: what is lost is told."""
+    qemu("create", "-q", "-f", "qcow2", "a.qcow2", "16M")
+    qemu("bitmap", "--add", "a.qcow2", "b0")
+    os.truncate("a.qcow2", 1 << 20)
+    file = {"driver": "file", "filename": "a.qcow2"}
+    image = {"driver": "qcow2", "file": {"driver": "raw", "size": 1 << 20, "file": file}}
+    words = ("-c", "write 0 576k", "json:" + json.dumps(image))
+    done = call(CAIRN.parent / "compat" / "qemu-io", *words, ok=False)
+    assert done.code == 1 and "wrote 589824/589824" in done.out
+    assert "Failed to write bitmap 'b0' to file: No space left on device" in done.err

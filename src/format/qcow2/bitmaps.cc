@@ -383,8 +383,16 @@ Task<void> Qcow2Node::store_bitmaps() {
 
 Task<void> Qcow2Node::place_bitmaps(const BitmapPlan& plan, std::vector<BitmapEntry>& entries,
                                     std::vector<HostRange>& placed) {
-  for (size_t i = 0; i < plan.items.size(); ++i)
-    if (plan.items[i].rewrite) co_await store_bitmap(*plan.items[i].bitmap, entries[i], placed);
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    if (!plan.items[i].rewrite) continue;
+    const DirtyBitmap& bitmap = *plan.items[i].bitmap;
+    try {
+      co_await store_bitmap(bitmap, entries[i], placed);
+    } catch (Error& error) {
+      error.context("Failed to write bitmap '" + bitmap.name() + "' to file");
+      throw;
+    }
+  }
 }
 
 // Writes the directory of ENTRIES to new clusters; there is none without entries.
