@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "block/capabilities/disk_reporter.h"
 #include "block/throttle_group.h"
 #include "daemon/commands/commands.h"
 #include "daemon/job_arguments.h"
@@ -27,6 +28,33 @@ Value timestamp() {
   return stamp;
 }
 
+// Events that come with requests are limited; those with one key together. Empty: not limited.
+std::string limit_key(std::string_view event, const Value& data) {
+  if (event == "QUORUM_FAILURE") return std::string(event);
+  if (event == "QUORUM_REPORT_BAD") return data.find("node-name")->scalar_text();
+  return {};
+}
+
+void emit_report(Daemon& daemon, const std::string& set, const DiskReport& report) {
+  constexpr uint64_t kSector = 512;
+  const uint64_t first = report.offset / kSector;
+  const uint64_t end = (report.offset + report.length + kSector - 1) / kSector;
+  Value data = Value::object();
+  data.set("sector-num", first);
+  data.set("sectors-count", end - first);
+  if (report.disk.empty()) {
+    data.set("reference", set);
+    daemon.emit("QUORUM_FAILURE", std::move(data));
+    return;
+  }
+  data.set("node-name", report.disk);
+  data.set("type", report.request == DiskReport::Request::kRead    ? "read"
+                   : report.request == DiskReport::Request::kWrite ? "write"
+                                                                   : "flush");
+  if (report.error) data.set("error", *report.error);
+  daemon.emit("QUORUM_REPORT_BAD", std::move(data));
+}
+
 }  // namespace
 
 Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
@@ -40,7 +68,16 @@ Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
       exports_(*this),
       metrics_(*this),
       started_at_(static_cast<uint64_t>(
-          std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count())) {}
+          std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count())),
+      limit_([this](const Value& event) { send(event); }) {
+  graph_.set_listener([this](Node& node) {
+    auto* reporter = node.as<DiskReporter>();
+    if (reporter == nullptr) return;
+    reporter->report_to([this, set = node.node_name()](const DiskReport& report) {
+      emit_report(*this, set, report);
+    });
+  });
+}
 
 Daemon::~Daemon() = default;
 
@@ -62,8 +99,16 @@ void Daemon::emit(std::string_view event, Value data) {
   message.set("timestamp", timestamp());
   message.set("event", event);
   message.set("data", std::move(data));
+  const std::string key = limit_key(event, *message.find("data"));
+  if (key.empty())
+    send(message);
+  else
+    limit_.post(key, std::move(message));
+}
+
+void Daemon::send(const Value& event) {
   std::lock_guard lock(mutex_);
-  for (const auto& monitor : monitors_) monitor->send_event(message);
+  for (const auto& monitor : monitors_) monitor->send_event(event);
 }
 
 void Daemon::add_monitor(const std::string& chardev, bool pretty) {
@@ -79,6 +124,7 @@ void Daemon::add_monitor(const std::string& chardev, bool pretty) {
 Task<void> Daemon::run() {
   running_ = true;
   for (const auto& monitor : monitors_) serving_.spawn(monitor->run());
+  serving_.spawn(limit_.run());
   serving_.spawn(options_.manager.keep_alive(alive_));
   options_.manager.tell("READY=1");
   co_await await_ready(stop_.descriptor(), POLLIN);
@@ -118,6 +164,7 @@ Task<void> Daemon::shut_down() {
   for (const auto& say : last_words_) say();
   for (const auto& monitor : monitors_) monitor->stop();
   chardevs_.close_all();
+  limit_.stop();
   co_await alive_.wake();
   co_await serving_.join();
   co_await nap.wake();

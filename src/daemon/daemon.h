@@ -16,6 +16,7 @@
 #include "block/context.h"
 #include "block/graph/graph.h"
 #include "daemon/chardev.h"
+#include "daemon/event_limit.h"
 #include "daemon/exports.h"
 #include "daemon/inherited.h"
 #include "daemon/metrics/metrics.h"
@@ -66,7 +67,8 @@ class Daemon {
   // Runs the command NAME with ARGUMENTS, which are in FORM and are checked first. Throws QmpError
   // when there is no such command, and what the command throws.
   Task<Value> execute(std::string name, Value arguments, Form form);
-  // Sends an event to all clients that have negotiated. From any thread.
+  // Sends an event to all clients that have negotiated; what may come with every request is held
+  // back (EventLimit). From any thread.
   void emit(std::string_view event, Value data);
 
   // Serves the clients of the chardev of that id, from run() on, or at once when it runs. Throws
@@ -86,6 +88,7 @@ class Daemon {
 
  private:
   Task<void> watch(Nap& nap);
+  void send(const Value& event);
   Task<void> close_all();
   Context& context_;
   CancelSource& stop_;
@@ -104,6 +107,7 @@ class Daemon {
   std::mutex mutex_;  // of the list below, and of the order of what is sent
   std::vector<std::unique_ptr<Monitor>> monitors_;
   std::vector<std::function<void()>> last_words_;
+  EventLimit limit_;
   Nap alive_;  // sends the notices that the daemon is alive
   TaskGroup serving_;
 };

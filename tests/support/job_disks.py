@@ -52,7 +52,7 @@ class Disks:
         self.ask("blockdev-add", **options)
         self.names.append(name)
 
-    def ask(self, name, **arguments):
+    def ask(self, name, /, **arguments):
         """Sends a command; its reply, and the events before it, are what was said."""
         arguments = {key.replace("_", "-"): value for key, value in arguments.items()}
         reply = self.client.exchange({"execute": name, "arguments": arguments})
@@ -61,7 +61,7 @@ class Disks:
         assert reply is not None, name
         return reply
 
-    def error(self, name, **arguments):
+    def error(self, name, /, **arguments):
         reply = self.ask(name, **arguments)
         return reply.get("error", reply)
 

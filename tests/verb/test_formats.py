@@ -92,6 +92,7 @@ FILTERS = [
     "copy-on-read",
     "disk-cache",
     "fault",
+    "preallocate",
     "quorum",
     "record",
     "snapshot-access",

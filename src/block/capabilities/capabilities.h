@@ -12,6 +12,7 @@
 #include "block/capabilities/child_use.h"
 #include "block/capabilities/compressed_writer.h"
 #include "block/capabilities/delaying.h"
+#include "block/capabilities/disk_reporter.h"
 #include "block/capabilities/disk_set.h"
 #include "block/capabilities/encryption_source.h"
 #include "block/capabilities/identified.h"

@@ -89,6 +89,7 @@ void Graph::opened(NodePtr node, Options options, const OpenFlags& flags) {
   // A tree may name two of its nodes the same.
   if (known)
     throw Error(ErrorKind::kExists, "Duplicate nodes with node-name='" + node->node_name() + "'");
+  if (listener_) listener_(*node);
 }
 
 void Graph::forget(size_t index) {

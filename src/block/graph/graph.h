@@ -50,6 +50,8 @@ class Graph : private OpenedNodes {
   explicit Graph(Context& context) : context_(context) {}
 
   Context& context() const { return context_; }
+  // LISTENER is called with every node that comes, before anybody uses it. Once, at first.
+  void set_listener(std::function<void(Node&)> listener) { listener_ = std::move(listener); }
   // const auto change = co_await graph.change();
   Mutex::Awaiter change() { return changes_.lock(); }
 
@@ -166,6 +168,7 @@ class Graph : private OpenedNodes {
   void forget(size_t index);
 
   Context& context_;
+  std::function<void(Node&)> listener_;
   Mutex changes_;
   // Held where nodes_ changes, for those who look without the lock of changes.
   mutable std::mutex list_mutex_;

@@ -22,7 +22,8 @@ const Command* find_command(std::string_view name) {
 bool is_emitted(std::string_view event) {
   for (const std::string_view one :
        {"BLOCK_EXPORT_DELETED", "BLOCK_WRITE_THRESHOLD", "JOB_STATUS_CHANGE", "BLOCK_JOB_READY",
-        "BLOCK_JOB_PENDING", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", "BLOCK_JOB_ERROR"})
+        "BLOCK_JOB_PENDING", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", "BLOCK_JOB_ERROR",
+        "QUORUM_FAILURE", "QUORUM_REPORT_BAD"})
     if (event == one) return true;
   return false;
 }

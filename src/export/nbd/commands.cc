@@ -204,8 +204,6 @@ void Session::reply_ok(Job& job) {
 void Session::reply_error(Job& job, int error, std::string_view text) {
   job.headers.clear();
   job.pieces.clear();
-  // A number that the client may not get for what it asked is none.
-  if (error == ENOTSUP && (job.request.flags & kCmdFastZero) == 0) error = EINVAL;
   const uint32_t number = to_wire_error(error);
   if (!chunked()) {
     const size_t from = job.headers.size();

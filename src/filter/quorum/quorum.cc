@@ -10,6 +10,7 @@
 
 #include "async/task_group.h"
 #include "base/buffer.h"
+#include "block/capabilities/disk_reporter.h"
 #include "block/capabilities/disk_set.h"
 #include "block/capabilities/image_info.h"
 #include "block/context.h"
@@ -78,9 +79,9 @@ std::exception_ptr most_common(const Failures& failures) {
   return winner;
 }
 
-class QuorumNode : public Node, public ImageInfo, public DiskSet {
+class QuorumNode : public Node, public ImageInfo, public DiskSet, public DiskReporter {
  public:
-  using Capabilities = CapabilityList<ImageInfo, DiskSet>;
+  using Capabilities = CapabilityList<ImageInfo, DiskSet, DiskReporter>;
 
   QuorumNode(OpenContext& request, std::vector<NodePtr> disks, Manner manner)
       : Node(request.context, request.driver), manner_(manner) {
@@ -115,6 +116,8 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
     for (const Child& child : children()) disks_.push_back(child.node.get());
   }
 
+  void report_to(Listener listener) override { listener_ = std::move(listener); }
+
   std::optional<bool> dirty_flag() const override { return std::nullopt; }
   // The name of the tree OPTIONS, of which the children know their own parts.
   void set_tree_name(const Options& options) {
@@ -137,17 +140,19 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
       co_await read_vote(offset, out);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
-    co_await on_all([&](Node& disk) { return disk.write(offset, in, flags); });
+    co_await on_all({offset, in.size(), Request::kWrite},
+                    [&](Node& disk) { return disk.write(offset, in, flags); });
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
     // Given back space may read differently on each.
     flags.may_unmap = false;
-    co_await on_all([&](Node& disk) { return disk.write_zeroes(offset, length, flags); });
+    co_await on_all({offset, length, Request::kWrite},
+                    [&](Node& disk) { return disk.write_zeroes(offset, length, flags); });
   }
   // What discarded bytes read as differs, and the disks would no longer agree.
   Task<void> do_discard(uint64_t, uint64_t) override { co_return; }
   Task<void> do_flush() override {
-    co_await on_all([](Node& disk) { return disk.flush(); });
+    co_await on_all({0, 0, Request::kFlush}, [](Node& disk) { return disk.flush(); });
   }
   // Zeroes are what all disks know to be zeroes; anything else is decided by reading.
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
@@ -177,18 +182,40 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
   }
 
  private:
+  using Request = DiskReport::Request;
+  // What the disks are asked for.
+  struct Range {
+    uint64_t offset;
+    uint64_t length;
+    Request request;
+  };
+
+  void report(const Range& range, std::string disk, std::optional<std::string> error) const {
+    if (listener_)
+      listener_({.disk = std::move(disk),
+                 .request = range.request,
+                 .offset = range.offset,
+                 .length = range.length,
+                 .error = std::move(error)});
+  }
+
   // Does WORK on all disks at once; enough of them must succeed.
-  Task<void> on_all(std::function<Task<void>(Node&)> work) {
+  Task<void> on_all(Range range, std::function<Task<void>(Node&)> work) {
     Failures failures(disks_.size());
     TaskGroup group;
     for (size_t i = 0; i < disks_.size(); ++i)
       group.spawn(keep_failure(work(*disks_[i]), &failures[i]));
     co_await group.join();
-    demand_enough(failures);
+    demand_enough(range, failures);
   }
-  void demand_enough(const Failures& failures) const {
+  void demand_enough(const Range& range, const Failures& failures) const {
+    for (size_t i = 0; i < failures.size(); ++i)
+      if (failures[i])
+        report(range, disks_[i]->node_name(), Error::system(errno_of(failures[i])).message());
     const auto good = static_cast<uint64_t>(std::count(failures.begin(), failures.end(), nullptr));
-    if (good < manner_.threshold) std::rethrow_exception(most_common(failures));
+    if (good >= manner_.threshold) return;
+    if (range.request != Request::kFlush) report(range, {}, std::nullopt);
+    std::rethrow_exception(most_common(failures));
   }
 
   Task<void> read_first(uint64_t offset, MutableByteSpan out) {
@@ -217,21 +244,27 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
         group.spawn(keep_failure(disks_[i]->read(offset, copies[i]), &failures[i]));
       co_await group.join();
     }
-    demand_enough(failures);
+    const Range range{offset, out.size(), Request::kRead};
+    demand_enough(range, failures);
     const std::vector<size_t> version = versions(copies, failures);
     if (manner_.verify && version[1] != 0) refuse_difference(offset, copies);
-    const size_t winner = winner_of(version, failures);
+    const std::optional<size_t> winner = winner_of(version, failures);
+    if (!winner) {
+      report(range, {}, std::nullopt);
+      throw Error::system(EIO);
+    }
     std::vector<size_t> losers;
     for (size_t i = 0; i < disks_.size(); ++i)
-      if (!failures[i] && version[i] != winner) losers.push_back(i);
+      if (!failures[i] && version[i] != *winner) losers.push_back(i);
+    for (const size_t loser : losers) report(range, disks_[loser]->node_name(), std::nullopt);
     if (manner_.rewrite && !read_only()) {
       for (const size_t loser : losers) {
         // One that cannot be mended loses the next vote as well.
         std::exception_ptr ignored;
-        co_await keep_failure(disks_[loser]->write(offset, copies[winner]), &ignored);
+        co_await keep_failure(disks_[loser]->write(offset, copies[*winner]), &ignored);
       }
     }
-    if (winner != 0) std::copy(copies[winner].begin(), copies[winner].end(), out.begin());
+    if (*winner != 0) std::copy(copies[*winner].begin(), copies[*winner].end(), out.begin());
   }
 
   // For each disk the first one that holds the same.
@@ -248,7 +281,9 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
         }
     return version;
   }
-  size_t winner_of(const std::vector<size_t>& version, const Failures& failures) const {
+  // The disk whose version enough of them have; nothing when there is none.
+  std::optional<size_t> winner_of(const std::vector<size_t>& version,
+                                  const Failures& failures) const {
     size_t winner = 0;
     uint64_t most = 0;
     for (size_t i = 0; i < version.size(); ++i) {
@@ -259,7 +294,7 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
         most = votes;
       }
     }
-    if (most < manner_.threshold) throw Error::system(EIO);
+    if (most < manner_.threshold) return std::nullopt;
     return winner;
   }
   [[noreturn]] void refuse_difference(uint64_t offset,
@@ -276,6 +311,7 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet {
   Manner manner_;
   uint64_t next_ = 0;
   std::vector<Node*> disks_;
+  Listener listener_;
 };
 
 // How many children the options name, as children.0, children.1 and so on.
