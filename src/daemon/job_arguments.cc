@@ -89,6 +89,15 @@ NodePtr device_node(const Graph& graph, const std::string& name) {
   return node;
 }
 
+void check_filter_name(Graph& graph, const std::string& name) {
+  if (name.empty()) return;
+  try {
+    graph.check_new_name(name);
+  } catch (Error& error) {
+    throw error.context("Could not create node");
+  }
+}
+
 void check_root(const Graph& graph, const Node& node) {
   if (!graph.parents(node).empty()) invalid("Need a root block node");
 }

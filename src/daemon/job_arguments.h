@@ -38,6 +38,9 @@ std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& argument
                                            std::shared_ptr<live::Transaction> together);
 // The node that a command calls a device, as there are none here. Throws "Cannot find device=…".
 NodePtr device_node(const Graph& graph, const std::string& name);
+// Throws where NAME, of the filter of a backup or a stream, is neither empty nor that of a new
+// node.
+void check_filter_name(Graph& graph, const std::string& name);
 // Throws "Need a root block node" where other nodes are above NODE.
 void check_root(const Graph& graph, const Node& node);
 // The node below TOP in its chain that has this file name: as opened, or as the image above stores

@@ -56,11 +56,15 @@ Task<Value> block_stream(Daemon& daemon, Value arguments) {
   request.device = device_node(graph, name);
   request.base = stream_base(graph, *request.device, arguments);
   request.backing_file = optional_text(arguments, "backing-file");
+  // As in QEMU, where "bottom" is no base, though something stays below.
+  if (bottom && request.backing_file)
+    invalid("backing file specified, but streaming the entire chain");
   request.filter_name = text_of(arguments, "filter-node-name");
   request.on_error = on_error(arguments, "on-error");
   daemon.jobs().check_id(options.id);
   request.device_was_read_only = request.device->read_only();
   live::StreamJob::check(graph, request);
+  check_filter_name(graph, request.filter_name);
   request.device = co_await reopen_as(graph, request.device, true);
   co_await live::launch(daemon.jobs(), std::make_shared<live::StreamJob>(std::move(options), graph,
                                                                          std::move(request)));

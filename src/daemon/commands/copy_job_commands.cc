@@ -208,13 +208,7 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   request.compress = flag_of(arguments, "compress", false);
   request.discard_source = flag_of(arguments, "discard-source", false);
   request.filter_name = text_of(arguments, "filter-node-name");
-  if (!request.filter_name.empty()) {
-    try {
-      graph.check_new_name(request.filter_name);
-    } catch (Error& error) {
-      throw error.context("Could not create node");
-    }
-  }
+  check_filter_name(graph, request.filter_name);
   request.on_source_error = on_error(arguments, "on-source-error");
   request.on_target_error = on_error(arguments, "on-target-error");
   return std::make_shared<live::BackupJob>(std::move(options), graph, std::move(request));
