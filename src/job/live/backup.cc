@@ -31,8 +31,11 @@ class BackupFilter : public JobFilter, public CopyMethod {
 
   // What has to be copied before it may be written.
   DirtyBitmap& left() { return *left_; }
-  // Nobody needs the old content of anything any more.
-  void stop() { left_->clear(); }
+  // Nobody needs the old content of anything any more: users may move back below.
+  void stop() {
+    left_->clear();
+    stopped_ = true;
+  }
 
   Task<CopyPiece> look(uint64_t offset, uint64_t max) override {
     CopyPiece piece{.offset = offset, .length = max};
@@ -80,6 +83,11 @@ class BackupFilter : public JobFilter, public CopyMethod {
   }
 
   bool child_use(std::string_view name, uint8_t& takes, uint8_t& shares) const override {
+    if (stopped_) {
+      takes = 0;
+      shares = Permissions::kAll;
+      return true;
+    }
     constexpr uint8_t kShared = Permissions::kConsistentRead | Permissions::kWriteUnchanged;
     if (name == "target") {
       takes = Permissions::kWrite;
@@ -146,6 +154,7 @@ class BackupFilter : public JobFilter, public CopyMethod {
   const bool compress_;
   const bool discard_source_;
   const DirtyBitmapPtr left_;
+  bool stopped_ = false;
 };
 
 uint64_t BackupJob::cluster_of(const BackupRequest& request) {
