@@ -9,6 +9,7 @@
 
 #include "base/similar.h"
 #include "block/driver.h"
+#include "cli/verbs.h"
 
 namespace cairn::cli {
 namespace {
@@ -18,6 +19,7 @@ constexpr size_t kColumn = 30;  // where the explanations begin
 // A command line that works, for each verb.
 constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"amend", "cairn amend -o lazy_refcounts=on disk.qcow2"},
+    {"backup", "cairn backup disk.qcow2 backups"},
     {"bench", "cairn bench -c 1000 -d 16 disk.qcow2"},
     {"bitmap", "cairn bitmap --add disk.qcow2 since-monday"},
     {"check", "cairn check -r leaks disk.qcow2"},
@@ -40,6 +42,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"nvme", "cairn nvme list"},
     {"rebase", "cairn rebase -b '' overlay.qcow2"},
     {"resize", "cairn resize disk.qcow2 +1GiB"},
+    {"restore", "cairn restore --verify backups restored.qcow2"},
     {"serve", "cairn serve -r disk.qcow2"},
     {"umount", "cairn umount mounted.raw"},
     {"snapshot", "cairn snapshot -c before-upgrade disk.qcow2"},
@@ -67,6 +70,7 @@ const std::vector<Subject>& subjects() {
 }
 
 size_t subject_of(const Flag& flag) {
+  if (flag.id == kList) return 0;  // of things that the verb makes
   for (size_t i = 0; flag.long_name != nullptr && i < subjects().size(); ++i)
     for (const std::string_view name : subjects()[i].names)
       if (name == flag.long_name) return i + 1;

@@ -6,6 +6,7 @@ namespace cairn::cli {
 
 // One function for each verb, in the file of its name.
 Verb amend_verb();
+Verb backup_verb();
 Verb bench_verb();
 Verb bitmap_verb();
 Verb check_verb();
@@ -25,11 +26,16 @@ Verb mount_verb();
 Verb nvme_verb();
 Verb rebase_verb();
 Verb resize_verb();
+Verb restore_verb();
 Verb snapshot_verb();
 Verb umount_verb();
 
 // `bitmap --list`.
 int list_bitmaps(Session& session, Arguments& arguments);
+// `backup --list`, `--verify`, `--prune`.
+int list_backups(Session& session, Arguments& arguments);
+int verify_backups(Session& session, Arguments& arguments);
+int prune_backups(Session& session, Arguments& arguments);
 
 // Long-only options of single verbs.
 enum OwnId : int {
@@ -62,6 +68,14 @@ enum OwnId : int {
   kList,
   kTimeout,
   kControlSocket,
+  kAt,
+  kDaemon,
+  kFull,
+  kKeep,
+  kNoBitmap,
+  kNoChecksum,
+  kNode,
+  kPrune,
 };
 
 }  // namespace cairn::cli

@@ -165,6 +165,18 @@ Task<Difference::Piece> Difference::next_piece(Scan& scan, uint64_t at, uint64_t
   const uint64_t unit = std::max<uint64_t>(
       1, options_.layers ? target_->limits().zero_alignment : target_->limits().cluster_bytes);
   const uint64_t end = at + most;
+  DirtyBitmap::Run run;
+  if (options_.changed != nullptr && piece.kind == Kind::kCompare) {
+    run = options_.changed->run_at(at, most);
+    const uint64_t clean_end = at + std::min(same, run.dirty ? 0 : run.length);
+    const uint64_t whole_end = clean_end == end ? end : align_down(clean_end, unit);
+    if (whole_end > at && (b.zero || !a.zero)) {
+      piece.kind = Kind::kSame;
+      piece.length = whole_end - at;
+      piece.shown_zero = true;
+      co_return piece;
+    }
+  }
   if (piece.kind == Kind::kSame && same != most) {
     piece.length = std::max(align_down(at + same, unit), at) - at;
     if (piece.length == 0) {
@@ -173,6 +185,8 @@ Task<Difference::Piece> Difference::next_piece(Scan& scan, uint64_t at, uint64_t
     }
   } else if (piece.kind != Kind::kSame) {
     piece.length = std::min({end, align_up(at + same, unit), align_down(at, most_) + most_}) - at;
+    if (run.dirty && run.length != 0)
+      piece.length = std::min(piece.length, align_up(at + run.length, unit) - at);
   }
   piece.compress = options_.compress || (options_.keep_compressed && a.compressed);
   piece.shown_zero = piece.kind != Kind::kCompare || (b.zero && piece.length <= b.length);

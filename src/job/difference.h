@@ -24,6 +24,9 @@ struct DifferenceOptions {
   // Zeroes are written as data up to the piece of 2 MiB in which WANTED ends, as QEMU does.
   bool zeroes_as_data = false;
   uint64_t most_output = 0;  // bytes that may be written; 0: any number
+  // Where it is clean, both disks are known to show the same, but for what WANTED alone knows to be
+  // zeroes: that is no longer part of what the bitmap followed. Null: everything is looked at.
+  const DirtyBitmap* changed = nullptr;
   // How errors name the two: "error while reading from …".
   std::string_view wanted_name = "the source";
   std::string_view shown_name = "the source";

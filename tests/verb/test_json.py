@@ -132,6 +132,8 @@ def run(line):
     assert words.pop(0) == "cairn"
     if words[0] == "umount":
         call(CAIRN, "mount", "--fork", "-q", "disk.qcow2", words[-1])
+    if words[0] == "restore":
+        call(CAIRN, "backup", "-q", "disk.qcow2", "backups")
     if words[0] == "nbd":
         with subprocess.Popen(
             [CAIRN, "serve", "-D", "a disk", "-k", "nbd.sock", "disk.qcow2"],

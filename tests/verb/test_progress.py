@@ -193,6 +193,7 @@ def test_checks_of_all_formats_report(disks, qemu, fmt):
 def test_every_verb_that_may_be_slow_knows_the_option(cairn):
     for verb in (
         "amend",
+        "backup",
         "bench",
         "bitmap",
         "check",
@@ -207,6 +208,7 @@ def test_every_verb_that_may_be_slow_knows_the_option(cairn):
         "measure",
         "rebase",
         "resize",
+        "restore",
         "snapshot",
     ):
         assert "--progress" in cairn(verb, "--help").out, verb

@@ -1,0 +1,105 @@
+#include "operation/backup.h"
+
+#include <fmt/core.h>
+
+#include "base/size.h"
+#include "cli/progress.h"
+#include "cli/report.h"
+#include "cli/signals.h"
+#include "cli/verbs.h"
+
+namespace cairn::cli {
+namespace {
+
+operation::BackupOptions plan_backup(Session& session, const Arguments& arguments) {
+  operation::BackupOptions plan;
+  const auto& words = arguments.words();
+  plan.full = arguments.has(kFull);
+  plan.compress = arguments.has('c');
+  plan.bitmap = !arguments.has(kNoBitmap);
+  if (arguments.has(kKeep)) throw UsageError{"--keep goes with --prune"};
+  if (arguments.has(kDaemon) != arguments.has(kNode))
+    throw UsageError{"--daemon and --node go together"};
+  if (arguments.has(kDaemon)) {
+    if (words.size() != 1)
+      throw UsageError{"With --daemon, expecting the directory of the backups alone"};
+    if (!plan.bitmap || arguments.has('f') || arguments.has(kImageOpts))
+      throw UsageError{"-f, --image-opts and --no-bitmap are for images, not for --daemon"};
+    plan.address = arguments.value_or(kDaemon, "");
+    plan.node = arguments.value_or(kNode, "");
+  } else {
+    if (words.size() != 2) throw UsageError{"Expecting an image and the directory of its backups"};
+    check_format_flags(session, arguments);
+    plan.image = image_request(session, arguments, words[0], arguments.value('f'));
+  }
+  plan.directory = words.back();
+  return plan;
+}
+
+int run_backup(Session& session, Arguments& arguments) {
+  if (arguments.has(kList)) return list_backups(session, arguments);
+  if (arguments.has(kVerify)) return verify_backups(session, arguments);
+  if (arguments.has(kPrune)) return prune_backups(session, arguments);
+  operation::BackupOptions plan = plan_backup(session, arguments);
+  if (add_objects(session, arguments)) return 0;
+  const std::string directory = plan.directory;
+  // The daemon may need a while to end the job.
+  if (!plan.address.empty()) take_time_to_end();
+  const bool quiet = arguments.has('q');
+  Progress progress(session, arguments.has('p'), quiet, 1);
+  operation::Caller caller = session.caller(progress);
+  const operation::BackupResult done = operation::back_up(caller, std::move(plan));
+  progress.finish();
+  if (session.json) {
+    Value out = Value::object();
+    out.set("action", "backup");
+    out.set("directory", directory);
+    Value entry = done.entry.to_value(nullptr);
+    entry.set("parent", done.parent ? Value(*done.parent) : Value());
+    out.set("backup", std::move(entry));
+    if (!done.reason.empty()) out.set("reason", done.reason);
+    print_report(session, out);
+    return 0;
+  }
+  if (quiet) return 0;
+  print(fmt::format(
+      "Backup {}: {}, {}\n", done.entry.id,
+      done.entry.full ? std::string("full") : fmt::format("incremental over {}", *done.parent),
+      human_size(done.entry.bytes)));
+  if (!done.reason.empty())
+    print((done.entry.full ? "It is full: " : "Note: ") + done.reason + "\n");
+  return 0;
+}
+
+}  // namespace
+
+Verb backup_verb() {
+  return {.name = "backup",
+          .summary = "adds a full or incremental backup of a disk to a directory",
+          .synopsis =
+              "[--full] [--no-bitmap] [-c] [-f FMT] IMAGE DIRECTORY | --daemon ADDRESS "
+              "--node NODE [--full] [-c] DIRECTORY | --list DIRECTORY | --verify DIRECTORY "
+              "| --prune --keep NUMBER DIRECTORY",
+          .flags = {{kDaemon, "daemon", "ADDRESS",
+                     "QMP socket of a daemon or emulator that has the disk: a path, or HOST:PORT"},
+                    {kNode, "node", "NODE", "its node"},
+                    {kFull, "full", nullptr, "make a full backup"},
+                    {kNoBitmap, "no-bitmap", nullptr,
+                     "leave the image as it is; compare all of it with the last backup"},
+                    {'c', "compress", nullptr, "compress the backup"},
+                    {kList, "list", nullptr, "list the backups"},
+                    {kVerify, "verify", nullptr, "read all backups and compare their checksums"},
+                    {kPrune, "prune", nullptr, "remove old backups"},
+                    {kKeep, "keep", "NUMBER", "how many of the newest ones stay"},
+                    kFormatFlag,
+                    kImageOptsFlag,
+                    kObjectFlag,
+                    kOutputFlag,
+                    kLimitRateFlag,
+                    kProgressFlag,
+                    kQuietFlag},
+          .run = run_backup,
+          .own = true};
+}
+
+}  // namespace cairn::cli

@@ -1,0 +1,194 @@
+"""cairn backup --daemon: disks of a running daemon, ours and QEMU's, that are written meanwhile."""
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from conftest import CAIRN, sparse_disk
+from qmp import Daemon, wait_for
+
+PROGRAMS = {
+    "cairn": CAIRN.parent / "compat" / "qemu-storage-daemon",
+    "qemu": "qemu-storage-daemon",
+}
+
+
+class Machine:
+    """A daemon with the node disk0, which is exported; one monitor is for the backups."""
+
+    def __init__(self, program, folder, fmt, slow=False):
+        self.backups = folder / "backup.sock"
+        self.nbd = folder / "nbd.sock"
+        self.backups.unlink(missing_ok=True)
+        self.daemon = Daemon(
+            program,
+            "--chardev",
+            f"socket,id=b,path={self.backups},server=on,wait=off",
+            "--monitor",
+            "b",
+            "--nbd-server",
+            f"addr.type=unix,addr.path={self.nbd}",
+        )
+        self.client = self.daemon.client()
+        disk = {
+            "driver": fmt,
+            "node-name": "below" if slow else "disk0",
+            "file": {"driver": "file", "filename": str(folder / f"a.{fmt}")},
+        }
+        self.client.command("blockdev-add", **disk)
+        if slow:
+            self.limit(0)
+            self.client.command(
+                "blockdev-add",
+                driver="throttle",
+                **{"node-name": "disk0", "throttle-group": "g", "file": "below"},
+            )
+        self.client.command(
+            "block-export-add",
+            **{"id": "e", "type": "nbd", "node-name": "disk0", "name": "", "writable": True},
+        )
+
+    def limit(self, rate):
+        limits = {"bps-read": rate}
+        if self.client.ask("qom-get", path="/objects/g", property="limits").get("return"):
+            self.client.command("qom-set", path="/objects/g", property="limits", value=limits)
+        else:
+            self.client.command(
+                "object-add", **{"qom-type": "throttle-group", "id": "g", "limits": limits}
+            )
+
+    def write(self, *commands):
+        words = [word for command in commands for word in ("-c", command)]
+        uri = f"nbd+unix:///?socket={self.nbd}"
+        subprocess.run(["qemu-io", "-f", "raw", *words, uri], check=True, capture_output=True)
+
+    def words(self, *more):
+        return [CAIRN, "backup", *more, "--daemon", str(self.backups), "--node", "disk0", "b"]
+
+    def back_up(self, *more):
+        done = subprocess.run(
+            self.words("--output=json", *more), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        return told["backup"] | {"reason": told.get("reason", "")}
+
+    def state(self):
+        """The nodes, the bitmaps of disk0 and the jobs."""
+        nodes = self.client.command("query-named-block-nodes")
+        named = {node["node-name"]: node for node in nodes}
+        bitmaps = [one["name"] for one in named["disk0"].get("dirty-bitmaps", []) if "name" in one]
+        names = {name for name in named if name.startswith("cairn-")}
+        return names, bitmaps, self.client.command("query-jobs")
+
+    def keep(self, number):
+        uri = f"nbd+unix:///?socket={self.nbd}"
+        subprocess.run(
+            ["qemu-img", "convert", "-f", "raw", "-O", "raw", uri, f"{number}.raw"], check=True
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.client.close()
+        code, said = self.daemon.stop()
+        assert (code, said) == (0, "")
+
+
+def same(number):
+    subprocess.run(
+        ["qemu-img", "compare", "-q", "-F", "raw", f"b/{number:06}.qcow2", f"{number}.raw"],
+        check=True,
+    )
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request):
+    return PROGRAMS[request.param]
+
+
+def test_a_chain(program, folder, cairn):
+    sparse_disk("a.raw", 8 << 20)
+    cairn("convert", "-f", "raw", "a.raw", "a.qcow2")
+    with Machine(program, folder, "qcow2") as machine:
+        machine.write("write -P 1 0 64k")
+        machine.keep(1)
+        assert machine.back_up()["method"] == "full"
+        machine.write("write -P 2 1M 100k", "write -z 3M 64k")
+        machine.keep(2)
+        second = machine.back_up()
+        assert (second["method"], second["parent"]) == ("bitmap", 1)
+        assert second["bytes"] < 1 << 20
+        names, bitmaps, jobs = machine.state()
+        assert (names, bitmaps, jobs) == (set(), [second["bitmap"]], [])
+        machine.write("write -P 3 5M 64k")
+        machine.keep(3)
+        assert machine.back_up("-c")["method"] == "bitmap"
+        machine.write("write -P 4 6M 64k")
+    # The record is in the image: the daemon may be started anew, and the image backed up alone.
+    with Machine(program, folder, "qcow2") as machine:
+        machine.keep(4)
+        assert machine.back_up()["method"] == "bitmap"
+        machine.write("write -P 5 7M 64k")
+        machine.keep(5)
+    assert cairn("backup", "--output=json", "a.qcow2", "b").json()["backup"]["method"] == "bitmap"
+    for number in range(1, 6):
+        same(number)
+    cairn("backup", "--verify", "b")
+
+
+def test_without_persistent_bitmaps(program, folder, cairn):
+    sparse_disk("a.raw", 8 << 20)
+    with Machine(program, folder, "raw") as machine:
+        machine.back_up()
+        machine.write("write -P 2 1M 100k")
+        machine.keep(2)
+        assert machine.back_up()["method"] == "bitmap"
+        same(2)
+        bitmap = machine.state()[1][0]
+        machine.client.command("block-dirty-bitmap-remove", node="disk0", name=bitmap)
+        third = machine.back_up()
+        assert third["kind"] == "full" and "no record" in third["reason"]
+    with Machine(program, folder, "raw") as machine:
+        assert machine.back_up()["kind"] == "full"
+        done = subprocess.run(
+            machine.words()[:-2] + ["disk7", "b"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and "no node 'disk7'" in done.stderr
+        assert "disk0" in done.stderr
+    cairn("backup", "--verify", "b")
+    assert cairn("backup", "--daemon", "none.sock", "--node", "x", "b", ok=False).code == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_what_ends_early(program, folder, cairn, how):
+    """The next backup has every change, and nothing of the first one is left in the daemon."""
+    (folder / "a.raw").write_bytes(os.urandom(2 << 20))
+    with Machine(program, folder, "raw", slow=True) as machine:
+        machine.limit(0)
+        first = machine.back_up()
+        machine.limit(1 << 18)
+        machine.write("write -P 7 0 1536k")
+        with subprocess.Popen(machine.words()) as process:
+            wait_for(lambda: process.poll() is not None or machine.client.command("query-jobs"))
+            process.send_signal(how)
+        assert process.returncode == (130 if how == signal.SIGINT else -how)
+        if how == signal.SIGINT:
+            assert machine.state() == (set(), [first["bitmap"]], [])
+            assert sorted(os.listdir("b")) == ["000001.qcow2", "manifest.json"]
+        machine.limit(0)
+        machine.keep(2)
+        second = machine.back_up()
+        assert second["method"] == "bitmap"
+        assert machine.state() == (set(), [second["bitmap"]], [])
+        same(2)
+    cairn("backup", "--verify", "b")
+
+
+def test_the_monitor_is_no_monitor(folder, cairn):
+    (folder / "file").write_text("x")
+    told = cairn("backup", "--daemon", "./file", "--node", "x", "b", ok=False)
+    assert told.code == 1 and "./file" in told.err
