@@ -13,18 +13,19 @@ SIZE = MIB
 class Quorum:
     """A quorum of three disks in one daemon, one of them behind a fault, and a client of its export."""
 
-    def __init__(self, one, threshold, rules=(), contents=(1, 1, 1)):
+    def __init__(self, one, name, threshold, rules=(), contents=(1, 1, 1)):
         self.one = one
+        # Reports of disks of the same name in another test would hold back those of this one.
         one.ask("nbd-server-start", addr={"type": "unix", "data": {"path": self.path()}})
         children = []
         for number, byte in enumerate(contents):
-            name = one.path(f"disk{number}")
-            with open(name, "wb") as file:
+            path = one.path(f"disk{number}")
+            with open(path, "wb") as file:
                 file.write(bytes([byte]) * SIZE)
-            disk = {"driver": "file", "filename": name}
+            disk = {"driver": "file", "filename": path}
             if number == 1 and rules:
                 disk = {"driver": "blkdebug", "image": disk, "inject-error": list(rules)}
-            children.append({**disk, "node-name": f"disk{number}"})
+            children.append({**disk, "node-name": f"{name}-{number}"})
         options = {"driver": "quorum", "vote_threshold": threshold, "children": children}
         assert one.ask("blockdev-add", node_name="set", **options) == {"return": {}}
         export = {"type": "nbd", "id": "e", "node_name": "set", "writable": True}
@@ -81,7 +82,7 @@ def test_a_disk_fails(both, request_name, threshold):
     """It is named; so is the set, where too few are left."""
 
     def steps(one):
-        quorum = Quorum(one, threshold, [fails(request_name)])
+        quorum = Quorum(one, f"{request_name}{threshold}", threshold, [fails(request_name)])
         error = quorum.attempt(REQUESTS[request_name])
         events = quorum.events(2 if threshold == 3 else 1)
         quorum.close()
@@ -94,7 +95,8 @@ def test_a_disk_fails(both, request_name, threshold):
 @pytest.mark.parametrize("contents", [(1, 2, 1), (1, 2, 3)], ids=["one", "all"])
 def test_disks_differ(both, contents):
     def steps(one):
-        quorum = Quorum(one, 2, contents=contents)
+        name = "differ" + "".join(map(str, contents))
+        quorum = Quorum(one, name, 2, contents=contents)
         error = quorum.attempt(lambda client: client.pread(1000, 1000))
         events = quorum.events(1)
         quorum.close()
@@ -108,7 +110,7 @@ def test_one_report_a_second(both):
     """The first comes at once, then the last of those that came meanwhile."""
 
     def steps(one):
-        quorum = Quorum(one, 2, contents=(1, 2, 1))
+        quorum = Quorum(one, "often", 2, contents=(1, 2, 1))
         begin = time.monotonic()
         for number in range(50):
             quorum.attempt(lambda client: client.pread(512, number * 512))
