@@ -2,8 +2,10 @@
 
 #include <poll.h>
 
+#include <cctype>
 #include <chrono>
 
+#include "base/version.h"
 #include "block/capabilities/disk_reporter.h"
 #include "block/throttle_group.h"
 #include "daemon/commands/commands.h"
@@ -55,6 +57,14 @@ void emit_report(Daemon& daemon, const std::string& set, const DiskReport& repor
   daemon.emit("QUORUM_REPORT_BAD", std::move(data));
 }
 
+// What ARGUMENTS name, for the log, which gets nothing else of them: they may be secret.
+Value names_in(const Value& arguments) {
+  Value names = Value::object();
+  for (const char* key : {"node-name", "id", "job-id", "device"})
+    if (const std::string text = text_of(arguments, key); !text.empty()) names.set(key, text);
+  return names;
+}
+
 }  // namespace
 
 Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
@@ -64,7 +74,7 @@ Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
       chardevs_(options_.streams, options_.sockets),
       graph_(context),
       jobs_(context, job_events(*this)),
-      nbd_(context, options_.sockets),
+      nbd_(context, options_.sockets, options_.log),
       exports_(*this),
       metrics_(*this),
       started_at_(static_cast<uint64_t>(
@@ -90,8 +100,49 @@ Task<Value> Daemon::execute(std::string name, Value arguments, Form form) {
   Value checked = checked_value(type, std::move(arguments), form);
   const auto turn = co_await turn_.lock();
   if (ending_) throw Error(ErrorKind::kCancelled, "The daemon is ending");
-  Value result = co_await command->run(*this, std::move(checked));
+  std::exception_ptr failure;
+  Value result;
+  const Value names = options_.log ? names_in(checked) : Value();
+  try {
+    result = co_await command->run(*this, std::move(checked));
+    log_command(name, names, nullptr);
+  } catch (const Error& error) {
+    log_command(name, names, &error);
+    failure = std::current_exception();
+  }
+  if (failure) std::rethrow_exception(failure);
   co_return result;
+}
+
+// What clients ask for that changes something, with the names that say to what.
+void Daemon::log_command(const std::string& name, const Value& arguments, const Error* error) {
+  if (!options_.log || name.starts_with("query-")) return;
+  Value members = event_members("command", name);
+  for (const auto& [key, shown] : {std::pair<const char*, const char*>{"node-name", "node"},
+                                   {"id", "id"},
+                                   {"job-id", "job"},
+                                   {"device", "device"}})
+    if (const std::string text = text_of(arguments, key); !text.empty()) members.set(shown, text);
+  if (error != nullptr) members.set("message", error->message());
+  options_.log->write(error == nullptr ? "info" : "warning",
+                      error == nullptr ? "command" : "command-failed", members);
+}
+
+void Daemon::log_event(std::string_view event, const Value& data) {
+  if (!options_.log) return;
+  std::string name(event);
+  for (char& c : name)
+    c = c == '_' ? '-' : static_cast<char>(tolower(static_cast<unsigned char>(c)));
+  Value members = Value::object();
+  const bool of_export = event.starts_with("BLOCK_EXPORT");
+  const bool of_job = event.starts_with("BLOCK_JOB") || event.starts_with("JOB");
+  for (const auto& [key, value] : *data.get_if<Value::Object>())
+    members.set(of_job && (key == "id" || key == "device") ? "job"
+                : of_export && key == "id"                 ? "export"
+                                                           : key,
+                value);
+  const bool bad = event == "BLOCK_JOB_ERROR" || data.find("error") != nullptr;
+  options_.log->write(bad ? "error" : "info", name, members);
 }
 
 void Daemon::emit(std::string_view event, Value data) {
@@ -107,6 +158,7 @@ void Daemon::emit(std::string_view event, Value data) {
 }
 
 void Daemon::send(const Value& event) {
+  log_event(text_of(event, "event"), *event.find("data"));
   std::lock_guard lock(mutex_);
   for (const auto& monitor : monitors_) monitor->send_event(event);
 }
@@ -127,6 +179,7 @@ Task<void> Daemon::run() {
   serving_.spawn(limit_.run());
   serving_.spawn(options_.manager.keep_alive(alive_));
   options_.manager.tell("READY=1");
+  if (options_.log) options_.log->write("info", "started", event_members("version", version()));
   co_await await_ready(stop_.descriptor(), POLLIN);
 }
 
@@ -157,6 +210,7 @@ Task<void> Daemon::close_all() {
 
 Task<void> Daemon::shut_down() {
   options_.manager.tell("STOPPING=1");
+  if (options_.log) options_.log->write("info", "stopping", Value::object());
   Nap nap;
   TaskGroup watching;
   watching.spawn(watch(nap));
@@ -169,6 +223,7 @@ Task<void> Daemon::shut_down() {
   co_await serving_.join();
   co_await nap.wake();
   co_await watching.join();
+  if (options_.log) options_.log->write("info", "stopped", Value::object());
 }
 
 }  // namespace cairn::daemon

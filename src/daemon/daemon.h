@@ -17,6 +17,7 @@
 #include "block/graph/graph.h"
 #include "daemon/chardev.h"
 #include "daemon/event_limit.h"
+#include "daemon/event_log.h"
 #include "daemon/exports.h"
 #include "daemon/inherited.h"
 #include "daemon/metrics/metrics.h"
@@ -33,6 +34,7 @@ struct DaemonOptions {
   StandardStreams streams;
   InheritedSockets sockets;
   ServiceManager manager;
+  std::shared_ptr<EventLog> log = {};  // null: nobody wants it
   // A line for the program's standard output, without its end.
   std::function<void(std::string_view)> show = [](std::string_view) {};
   // A line for the operator, without its end.
@@ -90,6 +92,8 @@ class Daemon {
   Task<void> watch(Nap& nap);
   void send(const Value& event);
   Task<void> close_all();
+  void log_command(const std::string& name, const Value& arguments, const Error* error);
+  void log_event(std::string_view event, const Value& data);
   Context& context_;
   CancelSource& stop_;
   DaemonOptions options_;

@@ -42,6 +42,15 @@ Task<RootPtr> Exports::attach(const ExportType& type, const Value& arguments, bo
     const auto live = entry.lock();
     if (live && live->running) live->running->resized();
   };
+  if (const auto log = daemon_.options().log)
+    use.failed = [log, id = text_of(arguments, "id")](RequestKind kind, uint64_t offset,
+                                                      const Error& error) {
+      Value members = event_members("export", id);
+      members.set("request", to_string(kind));
+      members.set("offset", offset);
+      members.set("message", error.message());
+      log->write_seldom("export " + id, "error", "request-failed", std::move(members));
+    };
   if (writable && type.resizes) {
     use.takes |= Permissions::kResize;
     use.shares = Permissions::kAll;

@@ -24,6 +24,17 @@ Task<void> NbdService::start(Options options) {
   settings.authorization = find_authorization(context_, options.tls_authz);
   settings.max_clients = options.most_clients;
   settings.handshake_limit = options.handshake_limit;
+  if (log_) {
+    settings.log = [log = log_](std::string_view line) {
+      log->write_seldom("nbd", "warning", "client-trouble", event_members("message", line));
+    };
+    settings.on_client = [log = log_](const nbd::server::Export& exported, const std::string& peer,
+                                      bool came) {
+      Value members = event_members("client", peer);
+      members.set("export-name", exported.name());
+      log->write("info", came ? "client-came" : "client-left", members);
+    };
+  }
   std::vector<Socket> listeners = co_await sockets_.listen(options.address);
   options_ = std::move(options);
   const SocketAddress& address = options_.address;

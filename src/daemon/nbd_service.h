@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "async/async.h"
+#include "daemon/event_log.h"
 #include "daemon/inherited.h"
 #include "export/nbd/server.h"
 
@@ -21,8 +22,9 @@ class NbdService {
     std::chrono::seconds handshake_limit{10};
   };
 
-  NbdService(Context& context, const InheritedSockets& sockets)
-      : context_(context), sockets_(sockets) {}
+  // LOG may be null.
+  NbdService(Context& context, const InheritedSockets& sockets, std::shared_ptr<EventLog> log)
+      : context_(context), sockets_(sockets), log_(std::move(log)) {}
 
   // Listens and serves from now on. Throws "NBD server already running", or what the system says.
   Task<void> start(Options options);
@@ -38,6 +40,7 @@ class NbdService {
   Task<void> serve(std::vector<Socket> listeners);
   Context& context_;
   const InheritedSockets& sockets_;
+  const std::shared_ptr<EventLog> log_;
   Options options_;
   std::unique_ptr<nbd::server::Server> server_;
   std::unique_ptr<CancelSource> over_;

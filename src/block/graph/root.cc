@@ -80,7 +80,12 @@ Task<void> Root::do_read(uint64_t offset, MutableByteSpan out) {
   CountedRequest counted(counting(), RequestKind::kRead, out.size());
   const auto passage = co_await gate_.enter();
   counted.count_at(node_counts_.get());
-  co_await below_->read(offset, out);
+  try {
+    co_await below_->read(offset, out);
+  } catch (const Error& error) {
+    tell_failure(RequestKind::kRead, offset, error);
+    throw;
+  }
   counted.succeeded();
 }
 
@@ -88,7 +93,12 @@ Task<void> Root::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   CountedRequest counted(counting(), RequestKind::kWrite, in.size());
   const auto passage = co_await gate_.enter();
   counted.count_at(node_counts_.get());
-  co_await below_->write(offset, in, flags);
+  try {
+    co_await below_->write(offset, in, flags);
+  } catch (const Error& error) {
+    tell_failure(RequestKind::kWrite, offset, error);
+    throw;
+  }
   raise_length(below_->length());
   counted.succeeded();
 }
@@ -97,7 +107,12 @@ Task<void> Root::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags fl
   CountedRequest counted(counting(), RequestKind::kZero, length);
   const auto passage = co_await gate_.enter();
   counted.count_at(node_counts_.get());
-  co_await below_->write_zeroes(offset, length, flags);
+  try {
+    co_await below_->write_zeroes(offset, length, flags);
+  } catch (const Error& error) {
+    tell_failure(RequestKind::kZero, offset, error);
+    throw;
+  }
   raise_length(below_->length());
   counted.succeeded();
 }
@@ -106,7 +121,12 @@ Task<void> Root::do_discard(uint64_t offset, uint64_t length) {
   CountedRequest counted(counting(), RequestKind::kDiscard, length);
   const auto passage = co_await gate_.enter();
   counted.count_at(node_counts_.get());
-  co_await below_->discard(offset, length);
+  try {
+    co_await below_->discard(offset, length);
+  } catch (const Error& error) {
+    tell_failure(RequestKind::kDiscard, offset, error);
+    throw;
+  }
   counted.succeeded();
 }
 
@@ -114,7 +134,12 @@ Task<void> Root::do_flush() {
   CountedRequest counted(counting(), RequestKind::kFlush, 0);
   const auto passage = co_await gate_.enter();
   counted.count_at(node_counts_.get());
-  co_await below_->flush();
+  try {
+    co_await below_->flush();
+  } catch (const Error& error) {
+    tell_failure(RequestKind::kFlush, 0, error);
+    throw;
+  }
   counted.succeeded();
 }
 

@@ -36,6 +36,8 @@ struct NodeUse {
   uint8_t shares = Permissions::kAll;
   // Why commands may not change the node meanwhile, after "Node 'N' is busy: "; empty: they may.
   std::string blocks = {};
+  // Called when a request of the user has failed, from any worker; OFFSET is 0 for flushes.
+  std::function<void(RequestKind kind, uint64_t offset, const Error& error)> failed = {};
   // Called when the node has got another size, while no request is under way.
   std::function<void()> resized = {};
   bool allows_inactive = false;  // it works with a node that others may write as well
@@ -83,6 +85,9 @@ class Root : public Node {
     return counting_.load(std::memory_order_acquire) ? own_counts_.get() : nullptr;
   }
   void refresh();
+  void tell_failure(RequestKind kind, uint64_t offset, const Error& error) const {
+    if (use_.failed) use_.failed(kind, offset, error);
+  }
   void set_use(uint8_t takes, uint8_t shares);
 
   RequestGate gate_;

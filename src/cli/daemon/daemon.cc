@@ -29,6 +29,7 @@ struct DaemonLine {
   bool daemonize = false;
   bool check = false;  // and do nothing
   std::string pid_file;
+  std::string log;                   // where events go; empty: nowhere
   std::vector<std::string> configs;  // absolute paths of the configuration files
   int reload = -1;                   // readable when they are to be read again
 };
@@ -60,7 +61,8 @@ std::vector<Flag> flags_of(const Session& session) {
   std::vector<Flag> flags = daemon_flags();
   if (!session.context.profile.extensions)
     std::erase_if(flags, [](const Flag& flag) {
-      return flag.id == kDaemonConfig || flag.id == kDaemonCheckConfig || flag.id == kDaemonMetrics;
+      return flag.id == kDaemonConfig || flag.id == kDaemonCheckConfig ||
+             flag.id == kDaemonMetrics || flag.id == kDaemonLog;
     });
   return flags;
 }
@@ -105,6 +107,7 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
     }
     if (id == kDaemonDaemonize) line.daemonize = true;
     if (id == kDaemonPidfile) line.pid_file = value;
+    if (id == kDaemonLog) line.log = value;
     if (id == kDaemonCheckConfig) line.check = true;
     if (id == kDaemonConfig) {
       std::vector<daemon::LineStep> steps = daemon::read_config(value);
@@ -172,6 +175,20 @@ void check_steps(const DaemonLine& line) {
   }
 }
 
+// What is reported and warned of goes to the log as well.
+void open_log(const Session& session, const std::string& path, daemon::DaemonOptions& options) {
+  const auto log = std::make_shared<daemon::EventLog>(path, STDERR_FILENO);
+  options.log = log;
+  options.report = [log, before = options.report](std::string_view text) {
+    before(text);
+    log->write("info", "reload", daemon::event_members("message", text));
+  };
+  session.context.warn = [log, before = session.context.warn](std::string_view text) {
+    before(text);
+    log->write("warning", "warning", daemon::event_members("message", text));
+  };
+}
+
 Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions options,
                         Background& background) {
   if (!line.daemonize) options.streams = {.input = STDIN_FILENO, .output = STDOUT_FILENO};
@@ -184,6 +201,7 @@ Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions
     ::_exit(1);
   };
   options.report = [&session](std::string_view text) { session.error(text); };
+  if (!line.log.empty()) open_log(session, line.log, options);
   Daemon running(session.context, session.cancel, std::move(options));
   std::vector<daemon::LineStep> applied;
   std::copy_if(line.steps.begin(), line.steps.end(), std::back_inserter(applied),

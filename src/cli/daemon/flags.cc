@@ -17,6 +17,7 @@ std::vector<Flag> daemon_flags() {
       {kDaemonCheckConfig, "check-config", nullptr,
        "check options and file, open nothing, and exit"},
       {kDaemonMetrics, "metrics", "addr.type=TYPE,…", "serve numbers for Prometheus over HTTP"},
+      {kDaemonLog, "log", "FILE", "append events to this file as lines of JSON; -: standard error"},
       {'T', "trace", "PATTERN", "accepted for compatibility"},
   };
 }

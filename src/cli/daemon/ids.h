@@ -16,6 +16,7 @@ enum DaemonId : int {
   kDaemonConfig,
   kDaemonCheckConfig,
   kDaemonMetrics,
+  kDaemonLog,
 };
 
 }  // namespace cairn::cli

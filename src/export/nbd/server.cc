@@ -49,6 +49,7 @@ Task<void> Connection::run() {
       stream_.set_deadline(kNoDeadline);
       server_.began_work(*this, agreement->exported);
       worked = true;
+      if (server_.options().on_client) server_.options().on_client(*exported_, peer_, true);
       Session session(server_, *this, stream_, std::move(*agreement));
       co_await session.run();
     }
@@ -60,6 +61,7 @@ Task<void> Connection::run() {
   }
   if (!trouble.empty() && !server_.stopping())
     server_.log(fmt::format("client {}: {}", peer_, printable(trouble)));
+  if (worked && server_.options().on_client) server_.options().on_client(*exported_, peer_, false);
   std::lock_guard lock(server_.mutex_);
   server_.connections_.erase(this);
   std::erase(server_.half_open_, this);

@@ -35,6 +35,8 @@ struct ServerOptions {
   bool persistent = true;  // false: ends when the last client that began to work has left
   // A line for people about a client, without a newline; from any worker.
   std::function<void(std::string_view)> log;
+  // A client begins to work with an export (CAME), or has left; from any worker.
+  std::function<void(const Export& exported, const std::string& peer, bool came)> on_client;
 };
 
 // What a server has done so far.
