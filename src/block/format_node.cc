@@ -440,6 +440,7 @@ Task<void> FormatNode::do_discard(uint64_t offset, uint64_t length) {
 // --- compressed, flush ---
 
 Task<void> FormatNode::write_encoded_cluster(uint64_t offset, ByteSpan encoded, ByteSpan plain) {
+  note_written(offset + plain.size());
   RangeLock::Guard guard;
   co_await lock_clusters(guard, offset, plain.size(), true);
   std::exception_ptr error;

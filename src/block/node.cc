@@ -105,6 +105,7 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_room(offset, in.size());
   check_writable();
+  note_written(offset + in.size());
   if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
   // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
   // out of it where it has none, as what people use is above.
@@ -172,6 +173,7 @@ Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
 Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
   check_room(offset, length);
   check_writable();
+  note_written(offset + length);
   return write_zeroes_checked(offset, length, flags);
 }
 
@@ -385,7 +387,10 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
   } catch (...) {
     error = std::current_exception();
   }
-  if (copied || error) mark_written(offset, length);
+  if (copied || error) {
+    note_written(offset + length);
+    mark_written(offset, length);
+  }
   if (error) std::rethrow_exception(error);
   co_return copied;
 }

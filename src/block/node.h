@@ -99,6 +99,17 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   virtual bool nothing_written() const {
     return filtered() != nullptr && filtered()->nothing_written();
   }
+
+  // The highest end (in bytes) of a write, zeroing or copy since the node was opened, whether it
+  // succeeded or not; 0 without any. Discards do not count. Any thread.
+  uint64_t highest_written() const { return highest_written_.load(std::memory_order_relaxed); }
+  // Called for a request that writes up to END.
+  void note_written(uint64_t end) {
+    uint64_t before = highest_written();
+    while (before < end && !highest_written_.compare_exchange_weak(before, end)) {
+    }
+  }
+
   // True when a fresh image of this kind reads as zeroes without being written.
   virtual bool reads_zero_when_created() const { return false; }
 
@@ -166,6 +177,7 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   bool kept_ = false;                 // a Graph has it, and closes it when nothing there uses it
   std::atomic<bool> changed_{false};  // a request came that may leave metadata in memory
   const bool storage_;
+  std::atomic<uint64_t> highest_written_{0};
   DirtyBitmaps dirty_bitmaps_;
   RangeLock unaligned_;  // serialises widened writes with their neighbours
 };

@@ -165,8 +165,8 @@ Task<Value> query_named_block_nodes(Daemon& daemon, Value arguments) {
 // The daemon has no devices.
 Task<Value> query_block(Daemon&, Value) { co_return Value::array(); }
 
-// Nodes do not count requests, as in QEMU: those are counted by devices, which there are none of.
-Value statistics() {
+// Nodes count no requests, as in QEMU: those are counted by devices, which there are none of.
+Value statistics(const Node& node) {
   Value stats = Value::object();
   for (const std::string kind : {"rd", "wr", "zone_append", "unmap", "flush"}) {
     if (kind != "flush") {
@@ -178,7 +178,7 @@ Value statistics() {
     stats.set("failed_" + kind + "_operations", 0);
     stats.set("invalid_" + kind + "_operations", 0);
   }
-  stats.set("wr_highest_offset", 0);
+  stats.set("wr_highest_offset", node.highest_written());
   stats.set("account_invalid", false);
   stats.set("account_failed", false);
   stats.set("timed_stats", Value::array());
@@ -187,7 +187,7 @@ Value statistics() {
 
 Value describe_statistics(const Node& node) {
   Value shown = Value::object();
-  shown.set("stats", statistics());
+  shown.set("stats", statistics(node));
   shown.set("node-name", node.node_name());
   const std::string_view driver = node.driver().name();
   if (driver == "file" || driver == "host_device") {
