@@ -15,7 +15,7 @@ format_packages() {
 
 # What the tests are compiled with, and the programs that they start.
 TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format black libgtest-dev libgmock-dev gcc binutils
-  python3 python3-pytest python3-pytest-xdist python3-pytest-timeout git time strace psmisc procps
+  python3 python3-pytest python3-pytest-xdist python3-pytest-timeout git zsh time strace psmisc procps
   coreutils diffutils tar cpio bzip2 xz-utils gzip zstd zip
   fdisk e2fsprogs dosfstools mtools mount kmod
   cryptsetup-bin openssl gnutls-bin

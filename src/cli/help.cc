@@ -26,6 +26,7 @@ constexpr std::pair<std::string_view, std::string_view> kExamples[] = {
     {"commit", "cairn commit overlay.qcow2"},
     {"compact", "cairn compact disk.qcow2"},
     {"compare", "cairn compare disk.raw disk.qcow2"},
+    {"completion", "cairn completion bash"},
     {"convert", "cairn convert --verify disk.raw copy.qcow2"},
     {"create", "cairn create -b disk.qcow2 -F qcow2 new.qcow2"},
     {"ctl", "cairn ctl --socket qmp.sock jobs"},

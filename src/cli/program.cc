@@ -106,23 +106,8 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   }
 }
 
-bool knows(const std::vector<Flag>& flags, int id) {
-  return std::any_of(flags.begin(), flags.end(), [id](const Flag& flag) { return flag.id == id; });
-}
-
 int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
-  std::vector<Flag> flags = verb.flags;
-  flags.push_back({'h', "help", nullptr, "print this help"});
-  if (session.manners.own_words) {
-    for (const Flag& flag : verb.own_flags) flags.push_back(flag);
-    if (knows(flags, kObject)) flags.push_back(kKeyFileFlag);
-    if (knows(flags, kObject))
-      flags.insert(flags.end(), cache_flags().begin(), cache_flags().end());
-    flags.push_back(kUntrustedFlag);
-    if (!knows(flags, kOutput)) flags.push_back(kOutputFlag);
-    if (knows(flags, kObject)) flags.push_back(kKeyBudgetFlag);
-    if (can_be_sandboxed(verb.name)) flags.push_back(kBudgetFlag);
-  }
+  const std::vector<Flag> flags = flags_of(verb, session.manners.own_words);
   session.verb = verb.name;
   std::vector<char*> words(argv, argv + argc);
   try {
@@ -184,11 +169,7 @@ void take_out(std::vector<char*>& words, std::string_view option) {
 // Under Cairn's own name: what TOOL would take for a part of an option is none. True when help was
 // asked for and printed.
 bool check_tool_line(Session& session, const Tool& tool, int argc, char** argv) {
-  std::vector<Flag> flags = tool.flags();
-  flags.push_back({'h', "help", nullptr, "print this help"});
-  flags.push_back({'V', "version", nullptr, "print the version"});
-  flags.push_back(kKeyFileFlag);
-  flags.insert(flags.end(), cache_flags().begin(), cache_flags().end());
+  const std::vector<Flag> flags = flags_of(tool);
   const Arguments arguments = Arguments::parse(flags, argc, argv, LongNames::kWhole);
   session.json = json_output(session, arguments);
   if (session.json && knows(flags, 'L') && !arguments.has('L'))

@@ -32,7 +32,9 @@ const Flag kQuietFlag{'q', "quiet", nullptr, "print errors only"};
 const Flag kProgressFlag{'p', "progress", nullptr,
                          "show progress; `--progress json[,fd=N]` writes lines for programs"};
 const Flag kUntrustedFlag{kUntrusted, "untrusted", nullptr,
-                          "do not open files that the image refers to, and run in a sandbox"};
+                          "do not open files that the image refers to"};
+const Flag kSandboxFlag{kUntrusted, "untrusted", nullptr,
+                        "do not open files that the image refers to, and run in a sandbox"};
 const Flag kDiskFlag{kDisk, "disk", "DISK",
                      "which disk of an appliance (the first image): number, identifier or file"};
 const Flag kOverwriteFlag{

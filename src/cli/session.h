@@ -89,6 +89,12 @@ const std::vector<Tool>& tools();
 // By name. Defined by the table in verbs.cc.
 const std::vector<Verb>& verbs();
 
+// All options of VERB: its own and those that every verb has; OWN_WORDS: under Cairn's own name.
+std::vector<Flag> flags_of(const Verb& verb, bool own_words);
+// The same for one of the programs, under Cairn's own name.
+std::vector<Flag> flags_of(const Tool& tool);
+bool knows(const std::vector<Flag>& flags, int id);
+
 // --- what the verbs share ---
 
 // Ids of long-only options that several verbs know.
@@ -105,7 +111,7 @@ enum LongId : int {
   kFirstOwn = 300,
 };
 extern const Flag kFormatFlag, kImageOptsFlag, kObjectFlag, kForceShareFlag, kOutputFlag,
-    kQuietFlag, kProgressFlag, kUntrustedFlag, kBudgetFlag, kDiskFlag, kOverwriteFlag,
+    kQuietFlag, kProgressFlag, kUntrustedFlag, kSandboxFlag, kBudgetFlag, kDiskFlag, kOverwriteFlag,
     kLimitRateFlag;
 
 // Creates the objects of --object. True when help was asked for and printed.

@@ -13,6 +13,7 @@ Verb check_verb();
 Verb commit_verb();
 Verb compact_verb();
 Verb compare_verb();
+Verb completion_verb();
 Verb convert_verb();
 Verb create_verb();
 Verb ctl_verb();

@@ -10,7 +10,7 @@ import termios
 import time
 from pathlib import Path
 
-from conftest import CAIRN, call, sparse_disk
+from conftest import CAIRN, TOP, call, sparse_disk
 from plain_words import PLAIN
 
 import pytest
@@ -78,6 +78,17 @@ def test_help_is_wrapped_grouped_and_complete(folder, cairn):
         "\nOpening images:\n" in cairn("help", "convert").out
         and "--verify" in cairn("help", "convert").out
     )
+
+
+def test_help_promises_a_sandbox_where_there_is_one(cairn):
+    page = (TOP / "docs/security.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("- `--untrusted` runs"))
+    told = {
+        verb
+        for verb in verbs_of(cairn)
+        if "sandbox" in cairn("help", verb).out.split("--untrusted")[-1].split("\n\n")[0]
+    }
+    assert told == set(re.findall(r"`([a-z]+)`", line))
 
 
 def test_help_of_io_and_nbd_names_what_the_programs_know(cairn):
@@ -161,6 +172,8 @@ def test_examples_of_the_help_work(folder, cairn):
         sparse_disk(fresh / "disk.raw", 8 * MIB)
         cairn("convert", "-q", "disk.raw", "disk.qcow2", cwd=fresh)
         cairn("create", "-q", "-b", "disk.qcow2", "-F", "qcow2", "overlay.qcow2", cwd=fresh)
+        if verb == "restore":
+            cairn("backup", "disk.qcow2", "backups", cwd=fresh)
         cairn(*shlex.split(found[1]), cwd=fresh)
 
 
