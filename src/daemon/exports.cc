@@ -106,6 +106,7 @@ Task<void> Exports::remove(std::string id, bool hard) {
                                   [&](const auto& one) { return one->running->id() == id; });
   if (found == all_.end()) invalid("Export '" + id + "' is not found");
   const std::shared_ptr<Entry> entry = *found;
+  if (!hard && !entry->ending) co_await entry->running->await_leaving();
   if (entry->ending) invalid("Export '" + id + "' is already shutting down");
   const bool used = entry->running->in_use();
   if (used && !hard) invalid("export '" + id + "' still in use");
@@ -115,6 +116,11 @@ Task<void> Exports::remove(std::string id, bool hard) {
     daemon_.spawn(end(entry));
   else
     co_await end(entry);
+}
+
+Task<void> Exports::await_leaving() {
+  const auto before = all_;
+  for (const auto& entry : before) co_await entry->running->await_leaving();
 }
 
 Task<void> Exports::remove_all(std::function<bool(const LiveExport&)> doomed) {

@@ -27,6 +27,8 @@ class LiveExport {
   const RootPtr& root() const { return root_; }
   // A client has it, so that it is not removed without force.
   virtual bool in_use() const = 0;
+  // Waits for clients that have left already, up to a second: their connections may not have ended.
+  virtual Task<void> await_leaving() { co_return; }
   // Cuts off clients and takes no new ones.
   virtual void request_shutdown() = 0;
   // The node has got another size.
@@ -79,6 +81,8 @@ class Exports {
   Task<void> remove(std::string id, bool hard);
   // Ends all that DOOMED accepts, and waits for that.
   Task<void> remove_all(std::function<bool(const LiveExport&)> doomed);
+  // Of all exports, as LiveExport's.
+  Task<void> await_leaving();
   // Newest first.
   Value describe() const;
   void each(const std::function<void(const LiveExport&)>& see) const {

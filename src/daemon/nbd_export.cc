@@ -25,6 +25,13 @@ class NbdExport : public LiveExport {
     server_.add(exported_);
   }
   bool in_use() const override { return server_.clients_of(*exported_) != 0; }
+  Task<void> await_leaving() override {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    // It may end meanwhile.
+    while (exported_ != nullptr && server_.leaving_clients_of(*exported_) != 0 &&
+           std::chrono::steady_clock::now() < until)
+      co_await sleep_for(std::chrono::milliseconds(2));
+  }
   void request_shutdown() override {
     server_.remove(*exported_);
     server_.drop_clients_of(*exported_);

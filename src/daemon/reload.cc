@@ -180,6 +180,7 @@ Task<void> Reloader::check(const ReloadPlan& plan) {
     going.push_back(before);
   }
   const Ids exports = leaving(plan, "export");
+  co_await daemon_.exports().await_leaving();
   for (const LineStep& step : going) {
     if (step.option == "monitor") refuse(step, "A monitor stays until the daemon ends");
     const Chardev* device = daemon_.chardevs().find(step.id);

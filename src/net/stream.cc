@@ -1,6 +1,7 @@
 #include "net/stream.h"
 
 #include <limits.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -210,6 +211,11 @@ Task<void> Stream::start_tls(std::unique_ptr<TlsSession> session) {
   while (!session->handshake()) co_await wait(session->wants_to_write() ? POLLOUT : POLLIN);
   session->verify_peer();
   tls_ = std::move(session);
+}
+
+bool Stream::peer_has_left() const {
+  pollfd one{socket_.fd(), POLLRDHUP, 0};
+  return ::poll(&one, 1, 0) == 1 && (one.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 void Stream::abort() { ::shutdown(socket_.fd(), SHUT_RDWR); }

@@ -54,6 +54,10 @@ class Stream {
   // Bytes that went either way so far. From any thread.
   uint64_t moved() const { return moved_.load(std::memory_order_relaxed); }
 
+  // Whether the peer has closed its side, what it sent before that being read or not. From any
+  // thread.
+  bool peer_has_left() const;
+
   const Socket& socket() const { return socket_; }
 
  private:

@@ -102,7 +102,8 @@ def test_the_command_line_does_it_all(tmp_path):
         assert not info["exports"][0]["can_multi_conn"]
         in_use = "object 'io' is in use, can not be deleted"
         assert client.error("object-del", id="io")[1] == in_use
-        client.command("block-export-del", id="e")
+        client.command("block-export-del", id="e", mode="hard")
+        client.event("BLOCK_EXPORT_DELETED")
         client.command("object-del", id="io")
         assert running.stop() == (0, "")
 

@@ -103,10 +103,12 @@ class Disks:
         self.names.clear()
 
     def close(self):
-        self.drop_nodes()
-        left = self.ask("query-named-block-nodes", flat=True)["return"]
-        self.client.close()
-        assert left == []
+        try:
+            self.drop_nodes()
+            assert self.ask("query-named-block-nodes", flat=True)["return"] == []
+        finally:
+            # The monitor waits for the end of this one before it answers the next.
+            self.client.close()
 
 
 @pytest.fixture(scope="module")

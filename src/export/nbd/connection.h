@@ -17,8 +17,8 @@ struct Agreement {
   std::vector<uint32_t> contexts;  // ids, of this export
 };
 
-// One client. It belongs to the worker that serves it; only request_stop(), abort() and the
-// counters may be used from elsewhere.
+// One client. It belongs to the worker that serves it; only request_stop(), abort(),
+// client_has_left() and the counters may be used from elsewhere.
 class Connection {
  public:
   Connection(Server& server, Socket socket);
@@ -26,6 +26,7 @@ class Connection {
   // Refuse what comes from now on, finish what is in flight, end.
   void request_stop();
   void abort() { stream_.abort(); }
+  bool client_has_left() const { return stream_.peer_has_left(); }
 
   // What the server knows of it when memory is short: payload bytes that it holds, and how many of
   // its coroutines wait for the client.

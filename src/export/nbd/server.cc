@@ -117,6 +117,14 @@ unsigned Server::clients_of(const Export& exported) const {
                     [&](const Connection* one) { return one->exported_.get() == &exported; }));
 }
 
+unsigned Server::leaving_clients_of(const Export& exported) const {
+  std::lock_guard lock(mutex_);
+  return static_cast<unsigned>(
+      std::count_if(connections_.begin(), connections_.end(), [&](const Connection* one) {
+        return one->exported_.get() == &exported && one->client_has_left();
+      }));
+}
+
 void Server::drop_clients_of(const Export& exported) {
   std::lock_guard lock(mutex_);
   for (Connection* connection : connections_)

@@ -71,6 +71,8 @@ class Server {
   // No client finds it any more; those that have it keep it.
   void remove(const Export& exported);
   unsigned clients_of(const Export& exported) const;
+  // Of these, those that have closed their side: their connections are about to end.
+  unsigned leaving_clients_of(const Export& exported) const;
   // Breaks off the connections of all that have it.
   void drop_clients_of(const Export& exported);
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
