@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def line_with(process, text):
     while text not in (line := process.stdout.readline()):
         assert line, f"{process.args} ended before it printed {text}"
     return line
+
+
+def wait_until_free(*images):
+    """After kill -9: the kernel keeps the locks of a process until its last flush has ended."""
+    until = time.monotonic() + 60
+    for image in images:
+        while subprocess.run(["qemu-img", "info", image], capture_output=True).returncode != 0:
+            assert time.monotonic() < until, f"{image} is still in use"
+            time.sleep(0.02)
 
 
 def traced(calls, *words):

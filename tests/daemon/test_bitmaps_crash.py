@@ -4,7 +4,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import CAIRN
+from conftest import CAIRN, wait_until_free
 from qmp import Daemon
 
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
@@ -42,6 +42,7 @@ def test_bitmaps_of_a_daemon_that_ended(how, tmp_path):
             subprocess.run(write, check=True, capture_output=True)
             client.close()
             daemon.stop(end)
+        wait_until_free(image)
         (tmp_path / "nbd.sock").unlink(missing_ok=True)
     with Daemon(OURS, directory=tmp_path) as daemon:
         client = daemon.client()

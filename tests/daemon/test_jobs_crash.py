@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import CAIRN
+from conftest import CAIRN, wait_until_free
 from job_disks import Disks, run
 from qmp import Daemon
 
@@ -40,6 +40,7 @@ def test_killed(job, tmp_path):
             daemon.process.send_signal(signal.SIGKILL)
             daemon.process.wait()
             disks.client.close()
+        wait_until_free(*map(disks.path, ("base", "mid", "top")))
         for image in ("base", "mid", "top"):
             check = subprocess.run(
                 ["qemu-img", "check", "-q", "-f", "qcow2", disks.path(image)], check=False

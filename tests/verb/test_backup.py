@@ -5,10 +5,11 @@ import os
 import random
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from conftest import CAIRN, small_file_system, sparse_disk
+from conftest import CAIRN, small_file_system, sparse_disk, wait_until_free
 from qmp import wait_for
 
 
@@ -128,6 +129,7 @@ def test_a_lost_record_makes_a_full_one(disk, cairn, qemu_io):
         writer.stdin.flush()
         assert "wrote" in writer.stdout.readline()
         writer.kill()
+    wait_until_free("a.qcow2")
     keep("a.qcow2", 5)
     fifth = back_up(cairn, "a.qcow2")
     assert fifth["kind"] == "full" and "inconsistent" in fifth["reason"]
@@ -183,6 +185,7 @@ def traced_kill(call, count, *words):
         stdout=subprocess.DEVNULL,
         check=False,
     )
+    wait_until_free("a.qcow2", *Path("b").glob("*.qcow2"))
     return done.returncode != 0
 
 
