@@ -3,6 +3,7 @@ import os
 import subprocess
 
 import pytest
+from conftest import CAIRN
 from job_disks import both, pair, run, same
 
 FILTER = "preallocate"
@@ -127,3 +128,30 @@ def test_a_verb_leaves_no_space_behind(files, cairn):
         text=True,
     )
     assert "failed" not in shown.stdout
+
+
+@pytest.mark.parametrize("mode", ["off", "metadata", "falloc", "full"])
+@pytest.mark.parametrize("size", ["50M", "200M"])
+def test_a_resize_within_and_past_what_is_allocated(mode, size, tmp_path):
+    found = []
+    for program in (CAIRN.parent / "compat" / "qemu-io", "qemu-io"):
+        image = tmp_path / "grows"
+        run("qemu-img", "create", "-q", "-f", "qcow2", image, "10M")
+        options = f"driver=qcow2,file.driver={FILTER},file.file.filename={image}"
+        words = ["-c", "write -P 5 0 10M", "-c", f"truncate -m {mode} {size}"]
+        run(program, "--image-opts", *words, options)
+        run("qemu-img", "check", "-q", image)
+        run(
+            "qemu-io",
+            "-r",
+            "-f",
+            "qcow2",
+            "-c",
+            "read -P 5 0 10M",
+            "-c",
+            "read -P 0 10M 40M",
+            image,
+        )
+        known = os.stat(image)
+        found.append((known.st_size, known.st_blocks // 2048))
+    assert found[0] == found[1]

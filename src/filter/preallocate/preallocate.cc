@@ -64,9 +64,19 @@ class PreallocateNode : public FilterNode, public Lockable {
   }
   Task<void> do_resize(ResizeRequest request) override {
     const auto turn = co_await turn_.lock();
-    co_await below().resize(request);
-    file_end_.store(below().length());
-    set_length(below().length());
+    const bool allocates = request.preallocation == Preallocation::kFalloc ||
+                           request.preallocation == Preallocation::kFull;
+    // Who is content with more gets what was allocated ahead; others do not ask for the space.
+    const bool enough = !request.exact && allocates && request.length <= file_end_.load();
+    if (!allocates && request.length > length() && file_end_.load() > length()) {
+      co_await below().resize({.length = length()});
+      file_end_.store(length());
+    }
+    if (!enough) {
+      co_await below().resize(request);
+      file_end_.store(below().length());
+    }
+    set_length(request.exact ? file_end_.load() : std::max(length(), request.length));
   }
   Task<void> do_close() override {
     std::exception_ptr error;
