@@ -133,6 +133,12 @@ Task<void> Exports::remove_all(std::function<bool(const LiveExport&)> doomed) {
     mine.push_back(*one);
   }
   for (const auto& entry : mine) co_await end(entry);
+  // Those that were removed by force before may still wait for their clients.
+  const auto left = [&] {
+    return std::any_of(all_.begin(), all_.end(),
+                       [&](const auto& entry) { return entry->ending && doomed(*entry->running); });
+  };
+  while (left()) co_await sleep_for(std::chrono::milliseconds(2));
 }
 
 Value Exports::describe() const {
