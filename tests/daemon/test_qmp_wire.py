@@ -201,7 +201,7 @@ def test_quit_is_answered_last(daemon):
 
 
 def test_quit_at_the_end_of_the_input_is_answered(tmp_path):
-    """What ends with the daemon is told before the reply; what follows is not done."""
+    """Events of the end come before the reply; later commands are not executed."""
     (tmp_path / "d.raw").write_bytes(bytes(65536))
     told = []
     for program in (OURS, "qemu-storage-daemon"):

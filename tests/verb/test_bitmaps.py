@@ -465,7 +465,7 @@ def test_malformed(ours, qemu, folder):
 
 
 def test_a_bitmap_that_finds_no_room_is_named(folder, qemu):
-    """Storage of a fixed length is full when the image is closed: what is lost is told."""
+    """Storage of a fixed length is full when the image is closed: the error names what is lost."""
     qemu("create", "-q", "-f", "qcow2", "a.qcow2", "16M")
     qemu("bitmap", "--add", "a.qcow2", "b0")
     os.truncate("a.qcow2", 1 << 20)
