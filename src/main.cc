@@ -1,3 +1,8 @@
 #include "cli/cli.h"
+#include "control/control.h"
 
-int main(int argc, char** argv) { return cairn::run_program(argc, argv); }
+int main(int argc, char** argv) {
+  cairn::cli::add(cairn::control::daemon_tool());
+  cairn::cli::add(cairn::control::ctl_verb());
+  return cairn::run_program(argc, argv);
+}

@@ -89,6 +89,10 @@ const std::vector<Tool>& tools();
 // By name. Defined by the table in verbs.cc.
 const std::vector<Verb>& verbs();
 
+// Those of rooms that the command line does not include: main() adds them before anything runs.
+void add(const Tool& tool);
+void add(const Verb& verb);
+
 // All options of VERB: its own and those that every verb has; OWN_WORDS: under Cairn's own name.
 std::vector<Flag> flags_of(const Verb& verb, bool own_words);
 // The same for one of the programs, under Cairn's own name.

@@ -13,22 +13,30 @@ namespace {
 
 // Every verb, by name. A new one is a file with a function, and a row here.
 constexpr Verb (*kVerbs[])() = {
-    amend_verb,    backup_verb,  bench_verb,      bitmap_verb,  check_verb,   commit_verb,
-    compact_verb,  compare_verb, completion_verb, convert_verb, create_verb,  ctl_verb,
-    dd_verb,       formats_verb, hash_verb,       info_verb,    map_verb,     measure_verb,
-    mount_verb,    nvme_verb,    rebase_verb,     resize_verb,  restore_verb, serve_verb,
-    snapshot_verb, umount_verb,
+    amend_verb,  backup_verb,  bench_verb,   bitmap_verb,     check_verb,
+    commit_verb, compact_verb, compare_verb, completion_verb, convert_verb,
+    create_verb, dd_verb,      formats_verb, hash_verb,       info_verb,
+    map_verb,    measure_verb, mount_verb,   nvme_verb,       rebase_verb,
+    resize_verb, restore_verb, serve_verb,   snapshot_verb,   umount_verb,
 };
+
+std::vector<Verb>& all_verbs() {
+  static std::vector<Verb> all = [] {
+    std::vector<Verb> made;
+    for (const auto make : kVerbs) made.push_back(make());
+    return made;
+  }();
+  return all;
+}
 
 }  // namespace
 
-const std::vector<Verb>& verbs() {
-  static const std::vector<Verb> table = [] {
-    std::vector<Verb> all;
-    for (const auto make : kVerbs) all.push_back(make());
-    return all;
-  }();
-  return table;
+const std::vector<Verb>& verbs() { return all_verbs(); }
+
+void add(const Verb& verb) {
+  const auto after = std::find_if(all_verbs().begin(), all_verbs().end(),
+                                  [&](const Verb& other) { return other.name > verb.name; });
+  all_verbs().insert(after, verb);
 }
 
 bool knows(const std::vector<Flag>& flags, int id) {

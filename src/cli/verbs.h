@@ -16,7 +16,6 @@ Verb compare_verb();
 Verb completion_verb();
 Verb convert_verb();
 Verb create_verb();
-Verb ctl_verb();
 Verb dd_verb();
 Verb formats_verb();
 Verb hash_verb();

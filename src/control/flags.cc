@@ -1,7 +1,7 @@
-#include "cli/daemon/daemon.h"
-#include "cli/daemon/ids.h"
+#include "control/control.h"
+#include "control/ids.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 
 std::vector<Flag> daemon_flags() {
   return {
@@ -22,4 +22,13 @@ std::vector<Flag> daemon_flags() {
   };
 }
 
-}  // namespace cairn::cli
+Tool daemon_tool() {
+  return {.qemu_name = "qemu-storage-daemon",
+          .verb = "daemon",
+          .summary = "holds disks open for others, and takes commands in QMP",
+          .run = run_daemon,
+          .synopsis = "[OPTIONS]",
+          .flags = daemon_flags};
+}
+
+}  // namespace cairn::control

@@ -1,4 +1,4 @@
-#include "cli/control_tables.h"
+#include "control/control_tables.h"
 
 #include <fmt/core.h>
 
@@ -7,7 +7,7 @@
 
 #include "base/size.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -94,4 +94,4 @@ void print_event(const Session& session, const Value& event) {
   std::fflush(stdout);
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::control

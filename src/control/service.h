@@ -2,7 +2,7 @@
 
 #include "daemon/daemon.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 
 // What a service manager has put into the environment: where it gets notices of
 // how the program does (NOTIFY_SOCKET, WATCHDOG_USEC), and the sockets that it has opened
@@ -10,4 +10,4 @@ namespace cairn::cli {
 // its own. Once, before there are threads. Throws kInvalid for numbers that make no sense.
 void take_service_variables(daemon::DaemonOptions& options);
 
-}  // namespace cairn::cli
+}  // namespace cairn::control

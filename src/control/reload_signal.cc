@@ -1,4 +1,4 @@
-#include "cli/daemon/reload_signal.h"
+#include "control/reload_signal.h"
 
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -10,7 +10,7 @@
 
 #include "operation/operation.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 namespace {
 
 std::atomic<int> reload_descriptor{-1};
@@ -35,4 +35,4 @@ int catch_reload_signal() {
   return fd;
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::control

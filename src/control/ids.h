@@ -1,8 +1,8 @@
 #pragma once
 
-#include "cli/session.h"
+#include "control/control.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 
 enum DaemonId : int {
   kDaemonBlockdev = kFirstOwn + 100,
@@ -19,4 +19,4 @@ enum DaemonId : int {
   kDaemonLog,
 };
 
-}  // namespace cairn::cli
+}  // namespace cairn::control

@@ -1,5 +1,3 @@
-#include "cli/daemon/daemon.h"
-
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -9,16 +7,17 @@
 #include <filesystem>
 #include <iterator>
 
-#include "cli/daemon/ids.h"
-#include "cli/daemon/reload_signal.h"
-#include "cli/daemon/service.h"
 #include "cli/nbd/background.h"
 #include "cli/signals.h"
+#include "control/control.h"
+#include "control/ids.h"
+#include "control/reload_signal.h"
+#include "control/service.h"
 #include "daemon/config.h"
 #include "daemon/line.h"
 #include "daemon/reload.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 namespace {
 
 using daemon::Daemon;
@@ -263,4 +262,4 @@ int run_daemon(Session& session, int argc, char** argv) {
   return 0;
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::control

@@ -1,12 +1,12 @@
 #include "base/size.h"
-#include "cli/control_tables.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
+#include "control/control_tables.h"
 #include "daemon/keyval.h"
 #include "daemon/schema/schema.h"
 #include "operation/control.h"
 
-namespace cairn::cli {
+namespace cairn::control {
 namespace {
 
 using Words = std::vector<std::string>;
@@ -138,4 +138,4 @@ Verb ctl_verb() {
       .own = true};
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::control

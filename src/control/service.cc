@@ -1,4 +1,4 @@
-#include "cli/daemon/service.h"
+#include "control/service.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -6,7 +6,7 @@
 #include <charconv>
 #include <cstdlib>
 
-namespace cairn::cli {
+namespace cairn::control {
 namespace {
 
 constexpr int kFirstSocket = 3;
@@ -60,4 +60,4 @@ void take_service_variables(daemon::DaemonOptions& options) {
   }
 }
 
-}  // namespace cairn::cli
+}  // namespace cairn::control
