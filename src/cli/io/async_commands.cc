@@ -1,20 +1,23 @@
 #include "cli/io/request.h"
+#include "cli/io/transcript.h"
 
 namespace cairn::cli::io {
 namespace {
 
-// A read under way; it owns all that it needs.
+// A read under way; it owns all that it needs. What it prints belongs to COMMAND.
 Task<void> read_later(Shell& shell, NodePtr node, Words words, uint64_t offset, uint64_t length,
-                      std::optional<uint8_t> pattern) {
+                      std::optional<uint8_t> pattern, size_t command) {
   Buffer buffer(shell, length, 0xab);
   const Clock clock;
   try {
     co_await node->read(offset, buffer.span());
   } catch (const Error& error) {
+    const Transcript::Belonging belonging(command);
     print("readv failed: " + error.cause() + "\n");
     co_return;
   }
   const double seconds = clock.seconds();
+  const Transcript::Belonging belonging(command);
   if (pattern) verify(buffer.span(), *pattern, offset);
   if (words.has('q')) co_return;
   if (words.has('v')) dump(buffer.span(), offset);
@@ -22,7 +25,7 @@ Task<void> read_later(Shell& shell, NodePtr node, Words words, uint64_t offset, 
 }
 
 Task<void> write_later(Shell& shell, NodePtr node, Words words, uint64_t offset, uint64_t length,
-                       uint8_t pattern) {
+                       uint8_t pattern, size_t command) {
   const WriteFlags flags{.fua = words.has('f'), .may_unmap = words.has('u')};
   std::optional<Buffer> buffer;
   if (!words.has('z')) buffer.emplace(shell, length, pattern);
@@ -33,10 +36,12 @@ Task<void> write_later(Shell& shell, NodePtr node, Words words, uint64_t offset,
     else
       co_await node->write(offset, buffer->span(), flags);
   } catch (const Error& error) {
+    const Transcript::Belonging belonging(command);
     print("aio_write failed: " + error.cause() + "\n");
     co_return;
   }
   const double seconds = clock.seconds();
+  const Transcript::Belonging belonging(command);
   if (!words.has('q')) print_outcome({"wrote", offset, length, length, seconds, words.has('C')});
 }
 
@@ -65,8 +70,8 @@ Task<bool> aio_read_command(Shell& shell, std::vector<std::string> line) {
   words.expect(2, SIZE_MAX);
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length = vector_length(shell, words.rest());
-  shell.pending.spawn(after_others(
-      shell, read_later(shell, shell.node, std::move(words), offset, length, pattern)));
+  shell.pending.spawn(after_others(shell, read_later(shell, shell.node, std::move(words), offset,
+                                                     length, pattern, Transcript::command())));
   co_return true;
 }
 
@@ -88,8 +93,8 @@ Task<bool> aio_write_command(Shell& shell, std::vector<std::string> line) {
   const uint64_t offset = number(shell, words.rest()[0]);
   const uint64_t length =
       words.has('z') ? number(shell, words.rest()[1]) : vector_length(shell, words.rest());
-  shell.pending.spawn(after_others(
-      shell, write_later(shell, shell.node, std::move(words), offset, length, pattern)));
+  shell.pending.spawn(after_others(shell, write_later(shell, shell.node, std::move(words), offset,
+                                                      length, pattern, Transcript::command())));
   co_return true;
 }
 

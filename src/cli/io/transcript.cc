@@ -13,12 +13,25 @@ Transcript::Transcript() { g_current = this; }
 Transcript::~Transcript() { g_current = nullptr; }
 Transcript* Transcript::current() { return g_current; }
 
-void Transcript::begin(const std::string& line) { entries_.emplace_back().line = line; }
+size_t Transcript::command() { return g_current != nullptr ? g_current->at_ : 0; }
+
+Transcript::Belonging::Belonging(size_t command) : before_(Transcript::command()) {
+  if (g_current != nullptr) g_current->at_ = command;
+}
+
+Transcript::Belonging::~Belonging() {
+  if (g_current != nullptr) g_current->at_ = before_;
+}
+
+void Transcript::begin(const std::string& line) {
+  entries_.emplace_back().line = line;
+  at_ = entries_.size() - 1;
+}
 
 void Transcript::end(bool succeeded) { entries_.back().succeeded = succeeded; }
 
 void Transcript::text(std::string_view text) {
-  if (!entries_.empty()) entries_.back().output += text;
+  if (!entries_.empty()) entries_[at_].output += text;
 }
 
 void Transcript::outcome(const Outcome& outcome) {
@@ -29,7 +42,7 @@ void Transcript::outcome(const Outcome& outcome) {
   result.set("bytes", outcome.done);
   result.set("asked", outcome.asked);
   result.set("seconds", outcome.seconds);
-  entries_.back().results.push_back(std::move(result));
+  entries_[at_].results.push_back(std::move(result));
 }
 
 Value Transcript::commands() const {

@@ -17,12 +17,24 @@ class Transcript {
   static Transcript* current();
 
   void begin(const std::string& line);
-  // What follows until begin() still belongs to the command: results of requests that it sent.
   void end(bool succeeded);
   void text(std::string_view text);
   void outcome(const Outcome& outcome);
   // The member "commands" of the object.
   Value commands() const;
+
+  // The command that has begun last, for what it has only started.
+  static size_t command();
+  // While one exists, what is printed belongs to COMMAND. Not over a co_await.
+  class Belonging {
+   public:
+    explicit Belonging(size_t command);
+    ~Belonging();
+    Belonging(const Belonging&) = delete;
+
+   private:
+    size_t before_ = 0;
+  };
 
  private:
   struct Entry {
@@ -32,6 +44,7 @@ class Transcript {
     Value results = Value::array();
   };
   std::vector<Entry> entries_;
+  size_t at_ = 0;  // the one that is added to
 };
 
 }  // namespace cairn::cli::io
