@@ -21,6 +21,7 @@ TEST_PACKAGES=(clang-19 lld-19 libclang-rt-19-dev clang-format black libgtest-de
   cryptsetup-bin openssl gnutls-bin
   libnbd-bin python3-libnbd nbdkit nbd-server fio
   seabios linux-image-cloud-amd64 busybox-static
+  g++-mingw-w64-x86-64-posix libz-mingw-w64-dev libgcrypt-mingw-w64-dev libgpg-error-mingw-w64-dev dpkg-dev wine wine64
   $(format_packages))
 
 # The same, of versions that the backports of Debian 12 have. What they depend on comes from there as well.
