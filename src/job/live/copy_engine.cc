@@ -12,6 +12,8 @@ namespace {
 
 // Pieces of a limited job are so short that its progress is even.
 constexpr uint64_t kPiecesASecond = 10;
+// Where there is data so many bytes are looked at ahead; no piece of it is longer.
+constexpr uint64_t kDataAhead = 16 << 20;
 
 }  // namespace
 
@@ -91,15 +93,25 @@ Task<CopyPiece> CopyEngine::claim(const TaskGroup& group) {
   co_return CopyPiece{};
 }
 
+// What METHOD finds. To look to the end of the disk for each piece of data would take a time that
+// grows with the square of its size.
+Task<CopyPiece> CopyEngine::look(uint64_t offset, uint64_t max) {
+  const uint64_t near = std::min(max, std::max(kDataAhead, settings_.unit));
+  CopyPiece piece = co_await method_.look(offset, near);
+  if (piece.kind != CopyPiece::Kind::kData && piece.length >= near && near < max)
+    piece = co_await method_.look(offset, max);
+  piece.offset = offset;
+  piece.length = std::min(piece.length, max);
+  co_return piece;
+}
+
 // The piece at OFFSET, where MAX bytes are wanted; they are no longer then.
 Task<CopyPiece> CopyEngine::take(uint64_t offset, uint64_t max) {
   CopyPiece piece;
   for (unsigned failures = 0;; ++failures) {
     std::optional<Error> failed;
     try {
-      piece = co_await method_.look(offset, max);
-      piece.offset = offset;
-      piece.length = std::min(piece.length, max);
+      piece = co_await look(offset, max);
       if (piece.length != max) {
         const bool whole = piece.kind == CopyPiece::Kind::kData;
         piece.length = whole ? std::min(align_up(piece.length, settings_.unit), max)

@@ -75,6 +75,7 @@ class CopyEngine {
   Task<void> work(const TaskGroup& group);
   Task<CopyPiece> claim(const TaskGroup& group);
   Task<CopyPiece> take(uint64_t offset, uint64_t max);
+  Task<CopyPiece> look(uint64_t offset, uint64_t max);
   Task<void> carry_out(CopyPiece piece, AlignedBuffer& buffer);
   Task<bool> again(const Error& error, JobSide side, unsigned failures);
   uint64_t most() const;
