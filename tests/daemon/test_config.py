@@ -5,6 +5,8 @@ import pytest
 from conftest import CAIRN
 from qmp import LIMIT, Client, Daemon, wait_for
 
+pytestmark = pytest.mark.any_engine
+
 OURS = [CAIRN, "daemon"]
 COMPAT = CAIRN.parent / "compat" / "qemu-storage-daemon"
 

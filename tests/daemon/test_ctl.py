@@ -9,6 +9,8 @@ import pytest
 from conftest import CAIRN
 from qmp import LIMIT, Daemon, wait_for
 
+pytestmark = pytest.mark.any_engine
+
 OURS = [CAIRN, "daemon"]
 SIZE = 4 << 20
 

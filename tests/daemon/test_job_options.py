@@ -4,6 +4,8 @@ import json
 import pytest
 from job_disks import MIB, both, info, pair, run, same
 
+pytestmark = pytest.mark.any_engine
+
 MIRROR = {"device": "top", "target": "target", "sync": "full"}
 BACKUP = {"device": "top", "target": "target", "sync": "full"}
 JOBS = {

@@ -9,6 +9,8 @@ import pytest
 from conftest import CAIRN, TOP
 from qmp import LIMIT, Daemon, wait_for
 
+pytestmark = pytest.mark.any_engine
+
 OURS = [CAIRN, "daemon"]
 COMPAT = CAIRN.parent / "compat" / "qemu-storage-daemon"
 SIZE = 4 << 20

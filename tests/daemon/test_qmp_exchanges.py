@@ -7,6 +7,8 @@ import pytest
 from conftest import CAIRN
 from qmp import Daemon, comparable
 
+pytestmark = pytest.mark.any_engine
+
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
 
 

@@ -9,6 +9,8 @@ import pytest
 from conftest import CAIRN
 from qmp import Client, Daemon, comparable, wait_for
 
+pytestmark = pytest.mark.any_engine
+
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
 PROGRAMS = {"ours": OURS, "cairn": [CAIRN, "daemon"]}
 

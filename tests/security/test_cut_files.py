@@ -9,6 +9,8 @@ import pytest
 
 from conftest import CAIRN, line_with
 
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 QUIET_IN_QEMU = ["qcow2", "vdi", "parallels", "qcow"]
 LOUD = QUIET_IN_QEMU + ["qed", "vmdk", "vhdx", "vpc"]

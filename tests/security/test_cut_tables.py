@@ -16,6 +16,8 @@ from report_cases import ovf
 from cloop_writer import write as write_cloop
 from mounts import mount  # noqa: F401
 
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 CUT = "the file was cut off"
 KINDS = {

@@ -8,6 +8,8 @@ import pytest
 
 from conftest import CAIRN, sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture
 def disks(folder, qemu):

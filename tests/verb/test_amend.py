@@ -1,6 +1,8 @@
 """`amend`: options of existing images, next to qemu-img."""
 import pytest
 
+pytestmark = pytest.mark.any_engine
+
 LAYOUTS = ["cluster_size=64k", "cluster_size=512", "cluster_size=4k,refcount_bits=64"]
 
 

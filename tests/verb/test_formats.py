@@ -3,6 +3,8 @@ import pytest
 
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 LISTED = call(CAIRN, "formats", "--output=json").json()["formats"]
 FORMATS = [one for one in LISTED if one["kind"] == "format"]
 # What an encrypted image cannot be made or opened without.

@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.any_engine
+
 NAMES = ("base system", "second", "1", "shrunk")
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 COMPAT = CAIRN.parent / "compat"
 
 

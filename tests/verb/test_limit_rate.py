@@ -8,6 +8,8 @@ import pytest
 
 from conftest import CAIRN
 
+pytestmark = pytest.mark.any_engine
+
 SIZE = 4 << 20
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from conftest import CAIRN, sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 
 def run(*words, ok=True):
     """The program with a pipe as the descriptor; gives its lines and how it ended."""

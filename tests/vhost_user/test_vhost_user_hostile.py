@@ -39,6 +39,8 @@ from vhost_front_end import (
 )
 from vhost_server import PATTERN, resident_kib, vhost_server
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):

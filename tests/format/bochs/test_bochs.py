@@ -8,6 +8,8 @@ import pytest
 
 from conftest import call, sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 FREE = 0xFFFFFFFF
 
 

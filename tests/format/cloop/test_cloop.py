@@ -10,6 +10,8 @@ import pytest
 from cloop_writer import FREEBSD, LZ4, LZO, STORED, ULZMA, V2, V4, XZ, ZLIB, content, write
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.mark.parametrize("block", [512, 65536, 1 << 19, 100352])
 def test_the_makers_images(folder, cairn, ours, qemu, block):

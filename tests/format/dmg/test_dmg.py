@@ -15,6 +15,8 @@ from conftest import CAIRN, call
 from dmg_writer import ADC, BZIP2, COMMENT, END, IGNORE, LZFSE, RAW, XZ, ZERO, ZLIB
 from cloop_writer import content
 
+pytestmark = pytest.mark.any_engine
+
 KINDS = {"raw": RAW, "adc": ADC, "zlib": ZLIB, "bzip2": BZIP2, "lzfse": LZFSE, "xz": XZ}
 
 

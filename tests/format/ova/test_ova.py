@@ -8,6 +8,8 @@ import pytest
 
 from conftest import sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 
 

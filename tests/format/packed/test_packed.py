@@ -15,6 +15,8 @@ import pytest
 
 from conftest import CAIRN, small_file_system, sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 PACKERS = {
     "gzip": lambda data: gzip.compress(data, 6),
     "xz": lzma.compress,

@@ -8,6 +8,8 @@ import pytest
 
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 IN_USE = 0x746F6E59
 

@@ -10,6 +10,8 @@ import pytest
 
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 KIB, MIB = 1 << 10, 1 << 20
 COMPRESSED = 1 << 63
 

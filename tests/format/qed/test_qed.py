@@ -5,6 +5,8 @@ import pytest
 
 from conftest import CAIRN, call
 
+pytestmark = pytest.mark.any_engine
+
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = ["-f", "qed", "-o", "cluster_size=4k,table_size=2"]
 

@@ -3,6 +3,8 @@ import struct
 
 import pytest
 
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 
 

@@ -7,6 +7,8 @@ import pyvhdi
 
 from conftest import sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 MIB = 1 << 20
 
 
