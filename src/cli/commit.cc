@@ -25,14 +25,8 @@ int run_commit(Session& session, Arguments& arguments) {
   out.set("filename", plan.name);
   out.set("emptied", plan.empty_top);
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1);
-  std::string base;
-  try {
-    operation::Caller caller = session.caller(progress);
-    base = run(session, operation::commit(caller, std::move(plan)));
-  } catch (...) {
-    progress.finish();
-    throw;
-  }
+  operation::Caller caller = session.caller(progress);
+  const std::string base = run(session, operation::commit(caller, std::move(plan)));
   progress.finish();
   if (session.json) {
     out.set("base", base);

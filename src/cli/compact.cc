@@ -36,14 +36,8 @@ int run_compact(Session& session, Arguments& arguments) {
   plan.source = image_request(session, arguments, plan.name, arguments.value('f'));
   const bool quiet = arguments.has('q');
   Progress progress(session, arguments.has('p'), quiet, 1);
-  operation::CompactResult done;
-  try {
-    operation::Caller caller = session.caller(progress);
-    done = run(session, operation::compact(caller, std::move(plan)));
-  } catch (...) {
-    progress.finish();
-    throw;
-  }
+  operation::Caller caller = session.caller(progress);
+  const auto done = run(session, operation::compact(caller, std::move(plan)));
   progress.finish();
   if (session.json) {
     Value out = Value::object();

@@ -19,17 +19,10 @@ int run_hash(Session& session, Arguments& arguments) {
   request.flags.cache =
       cache_mode(session, arguments.value_or('T', "writeback"), "Invalid source cache option");
   Progress progress(session, arguments.has('p'), arguments.has('q'), 1);
-  operation::Hashed result;
-  try {
-    operation::Caller caller = session.caller(progress);
-    operation::HashOptions options{.algorithm = algorithm,
-                                   .snapshot = arguments.value_or('l', ""),
-                                   .quiet = arguments.has('q')};
-    result = run(session, operation::hash(caller, std::move(request), std::move(options)));
-  } catch (Error& error) {
-    progress.finish();
-    throw;
-  }
+  operation::Caller caller = session.caller(progress);
+  operation::HashOptions options{
+      .algorithm = algorithm, .snapshot = arguments.value_or('l', ""), .quiet = arguments.has('q')};
+  const auto result = run(session, operation::hash(caller, std::move(request), std::move(options)));
   progress.finish();
   if (session.json) {
     Value out = Value::object();

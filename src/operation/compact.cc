@@ -295,13 +295,11 @@ class Compaction {
     Compare job(caller_.context, source_, target_, options, caller_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
     CompareResult result;
-    std::optional<CompareFailure> failure;
     try {
       result = co_await job.run();
-    } catch (const CompareFailure& caught) {
-      failure = caught;
+    } catch (const CompareFailure& failure) {
+      throw failure.error;
     }
-    if (failure) throw failure->error;
     if (result.kind != CompareResult::Kind::kIdentical)
       throw Error(
           ErrorKind::kIo,

@@ -345,17 +345,13 @@ class Conversion {
 
   Task<void> compare(Compare& job, uint64_t begin) {
     CompareResult result;
-    std::optional<CompareFailure> failure;
     try {
       result = co_await job.run();
-    } catch (const CompareFailure& caught) {
-      failure = caught;
-    }
-    if (failure) {
-      const std::string where = failure->image == 0 ? "the source" : "'" + plan_.target + "'";
-      throw Error(failure->error.kind(),
+    } catch (const CompareFailure& failure) {
+      const std::string where = failure.image == 0 ? "the source" : "'" + plan_.target + "'";
+      throw Error(failure.error.kind(),
                   fmt::format("error while verifying: reading {} at byte {}: {}", where,
-                              begin + failure->offset, failure->error.cause()));
+                              begin + failure.offset, failure.error.cause()));
     }
     if (result.kind == CompareResult::Kind::kIdentical) co_return;
     throw TargetDiffers{begin + result.offset};
