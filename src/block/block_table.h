@@ -37,9 +37,9 @@ template <std::unsigned_integral T, std::endian Order>
 class FlatTable : public TableCache {
  public:
   // For OWNER, MAX_PARTS parts of PART_BYTES in memory; see TableCache.
-  FlatTable(FormatNode* owner, Node& file, uint64_t offset, uint64_t count,
+  FlatTable(FormatNode* owner, Node& file, std::string name, uint64_t offset, uint64_t count,
             uint32_t part_bytes = 4096, size_t max_parts = 256)
-      : TableCache(owner, file, part_bytes, max_parts, offset + count * sizeof(T)),
+      : TableCache(owner, file, std::move(name), part_bytes, max_parts, offset + count * sizeof(T)),
         offset_(offset) {}
 
   Task<T> entry(uint64_t index) {

@@ -3,10 +3,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <vector>
 
 #include "async/sync.h"
 #include "async/task.h"
+#include "block/capabilities/cache_reporter.h"
 #include "block/capabilities/range_copier.h"
 #include "block/node.h"
 
@@ -62,13 +65,23 @@ struct Grant {
 //
 // Locking: reads and in-place writes hold their clusters shared, everything that changes a mapping
 // holds them exclusive, so a driver may free what it unmaps at once.
-class FormatNode : public Node, public RangeCopier {
+class FormatNode : public Node, public RangeCopier, public CacheReporter {
  public:
   // An image in FILE, which becomes the child "file".
   FormatNode(Context& context, const Driver& driver, NodePtr file);
 
   Task<bool> copy_range(Node& source, uint64_t source_offset, uint64_t offset,
                         uint64_t length) final;
+
+  std::vector<CacheCountsPtr> cache_counts() const final {
+    std::lock_guard lock(caches_mutex_);
+    return caches_;
+  }
+  // A cache of the node, which it may outlive, counts there from now on. From any thread.
+  void add_cache(CacheCountsPtr counts) {
+    std::lock_guard lock(caches_mutex_);
+    caches_.push_back(std::move(counts));
+  }
 
   // Reads a part of a table at HOST_OFFSET of HOST, of which the file must have the first NEEDED
   // bytes: otherwise it was cut off, and what happens is as MissingTables says.
@@ -78,7 +91,7 @@ class FormatNode : public Node, public RangeCopier {
  protected:
   // What every format has, and OWN, the interfaces of one.
   template <class... Own>
-  using FormatCapabilities = CapabilityList<RangeCopier, Own...>;
+  using FormatCapabilities = CapabilityList<RangeCopier, CacheReporter, Own...>;
   void* find_capability(CapabilityId id) override { return FormatCapabilities<>::find(this, id); }
 
   // What becomes of tables that the file does not reach; missing entries are zero.
@@ -215,6 +228,8 @@ class FormatNode : public Node, public RangeCopier {
   std::atomic<bool> known_whole_{false};
   std::shared_ptr<const SectorCipher> cipher_;  // null: payload is plain
   CipherOffset cipher_offset_ = CipherOffset::kGuest;
+  mutable std::mutex caches_mutex_;  // of what follows
+  std::vector<CacheCountsPtr> caches_;
 };
 
 // A format whose images have the capabilities OWN, interfaces that its class implements.

@@ -24,6 +24,11 @@ std::chrono::steady_clock::time_point coarse_now() {
                                                std::chrono::nanoseconds(now.tv_nsec));
 }
 
+// Under the mutex of the cache, which makes an atomic addition unnecessary.
+void count_one(std::atomic<uint64_t>& counter) {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
 // Copies a block that others may be changing. Entries are machine words that change as a whole, so
 // the copy holds old or new entries, never halves; a change that we do not see marks the block
 // dirty again and it is written once more.
@@ -118,14 +123,17 @@ void TableCache::Ref::store_entry(size_t index, uint64_t value) const {
 
 // --- looking up ---
 
-TableCache::TableCache(FormatNode* owner, Node& file, uint32_t block_bytes, size_t max_blocks,
-                       uint64_t end)
+TableCache::TableCache(FormatNode* owner, Node& file, std::string name, uint32_t block_bytes,
+                       size_t max_blocks, uint64_t end)
     : owner_(owner),
       file_(file),
+      counts_(std::make_shared<CacheCounts>(std::move(name))),
       block_bytes_(block_bytes),
       max_blocks_(std::max<size_t>(max_blocks, 2)),
       end_(end),
-      state_(std::make_unique<State>()) {}
+      state_(std::make_unique<State>()) {
+  if (owner_ != nullptr) owner_->add_cache(counts_);
+}
 
 TableCache::~TableCache() = default;
 
@@ -179,6 +187,7 @@ TableCache::Ref TableCache::try_get(uint64_t offset) {
   if (found == state_->blocks.end()) return {};
   Block* block = found->second.get();
   if (!block->ready.load(std::memory_order_acquire)) return {};
+  count_one(counts_->hits);
   return hold(block);
 }
 
@@ -207,6 +216,7 @@ Task<TableCache::Ref> TableCache::get(uint64_t offset) {
   {
     std::lock_guard lock(state_->mutex);
     fresh = !state_->blocks.contains(offset);
+    count_one(counts_->misses);
     ref = hold(place_for(offset));
   }
   if (!ref.block_->ready.load(std::memory_order_acquire)) co_await load(ref.block_);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -45,11 +46,12 @@ class TableCache {
     Block* block_ = nullptr;
   };
 
-  // Blocks of BLOCK_BYTES in FILE, at most MAX_BLOCKS of them (at least 2) besides those held. What
-  // is read is a table of OWNER, up to END: see FormatNode::read_table() for a file that was cut
-  // off. OWNER null: bytes past the end of the file are zero.
-  TableCache(FormatNode* owner, Node& file, uint32_t block_bytes, size_t max_blocks,
-             uint64_t end = UINT64_MAX);
+  // The cache NAME of OWNER, as numbers for operators call it. Blocks of BLOCK_BYTES in FILE, at
+  // most MAX_BLOCKS of them (at least 2) besides those held. What is read is a table of OWNER, up
+  // to END: see FormatNode::read_table() for a file that was cut off. OWNER null: bytes past the
+  // end of the file are zero.
+  TableCache(FormatNode* owner, Node& file, std::string name, uint32_t block_bytes,
+             size_t max_blocks, uint64_t end = UINT64_MAX);
   // From now on blocks that nobody used for one to two INTERVALs leave memory, changed ones when
   // they have been written. The cache has no clock of its own: it looks when it is used, and when
   // clean() is called. 0: never.
@@ -109,6 +111,7 @@ class TableCache {
 
   FormatNode* owner_;
   Node& file_;
+  const CacheCountsPtr counts_;  // written under the mutex of state_
   uint32_t block_bytes_;
   size_t max_blocks_;
   uint64_t end_;

@@ -26,7 +26,7 @@ using Everything =
     CapabilityList<ImageInfo, StorageUse, BackingName, BackingLink, ParentLink, SnapshotView,
                    SnapshotStore, VmStateArea, CompressedWriter, BitmapStore, Checkable, Amendable,
                    EncryptionSource, Lockable, Prefetcher, RangeCopier, Identified, ChildUse,
-                   DiskSet, DiskReporter, Delaying, Moment, OpenedOnce>;
+                   DiskSet, DiskReporter, Delaying, Moment, OpenedOnce, CacheReporter>;
 
 std::set<std::string> held(Node& node) { return held_among(node, Everything()); }
 

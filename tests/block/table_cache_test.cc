@@ -21,7 +21,7 @@ TEST(TableCache, WhatNobodyUsesLeavesMemory) {
   Folder folder;
   world.create(folder.file("file"), "raw", 1 << 20);
   NodePtr file = world.open(folder.file("file"), "raw", true);
-  TableCache cache(nullptr, *file, 4096, 100);
+  TableCache cache(nullptr, *file, "tables", 4096, 100);
   cache.set_clean_interval(std::chrono::seconds(1));
   for (uint64_t i = 0; i < 20; ++i) world.run(use(cache, i * 4096, i == 3));
   EXPECT_EQ(cache.size(), 20u);
@@ -44,7 +44,7 @@ struct Halted {
   explicit Halted(World& world)
       : file((world.create(folder.file("file"), "raw", 1 << 20),
               world.open(folder.file("file"), "raw", true))),
-        cache(nullptr, *file, 4096, 2) {
+        cache(nullptr, *file, "tables", 4096, 2) {
     cache.set_before_write([this]() -> Task<void> {
       reached.release();
       co_await go_on.acquire();

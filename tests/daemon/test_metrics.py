@@ -1,5 +1,7 @@
 """`cairn daemon --metrics`: the numbers are right, the page is true, and clients cannot do harm."""
 import http.client
+import json
+import os
 import re
 import socket
 import subprocess
@@ -170,6 +172,70 @@ def test_failed_requests_are_counted_apart(tmp_path):
         assert metrics.get("cairn_export_requests_total", export="e", request="read") == 1
         assert metrics.get("cairn_export_request_bytes_total", export="e", request="read") == 0
         assert daemon.stop()[0] == 0
+
+
+def cache(metrics, node, name):
+    """(hits, misses)"""
+    labels = {"node": node, "cache": name}
+    hits = metrics.get("cairn_node_cache_hits_total", **labels)
+    return hits, metrics.get("cairn_node_cache_misses_total", **labels)
+
+
+def test_tables_of_an_image_are_read_once(started):
+    connection = UnixConnection(started.directory / "m.sock")
+    assert use(started.directory, "write 0 64k")[0] == 0
+    hits, misses = cache(fetch(connection), "disk", "l2")
+    assert misses <= 1
+    assert sum(cache(fetch(connection), "disk", "refcounts")) > 0
+    for _ in range(3):
+        assert use(started.directory, "read 0 64k")[0] == 0
+    later, still = cache(fetch(connection), "disk", "l2")
+    assert still == misses and later >= hits + 3
+
+
+def test_the_hit_rate_falls_when_the_cache_is_too_small(tmp_path):
+    """A cache of two tables of 64 entries, which are 4 MiB of disk each."""
+    size = 64 << 20
+    make = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata"]
+    subprocess.run([*make, tmp_path / "d.qcow2", str(size)], check=True, timeout=LIMIT)
+    words = ["--blockdev", "qcow2,node-name=disk,l2-cache-size=1024,l2-cache-entry-size=512"]
+    words[1] += ",file.driver=file,file.filename=d.qcow2"
+    words += ["--nbd-server", "addr.type=unix,addr.path=nbd.sock"]
+    words += ["--export", "nbd,id=e,node-name=disk,name=disk"]
+    words += ["--metrics", "addr.type=unix,addr.path=m.sock"]
+    with Daemon(OURS, *words, directory=tmp_path):
+        wait_for((tmp_path / "m.sock").exists)
+        connection = UnixConnection(tmp_path / "m.sock")
+        before = cache(fetch(connection), "disk", "l2")[1]
+        assert use(tmp_path, *["read 0 512"] * 10, options=["-r"])[0] == 0
+        near = cache(fetch(connection), "disk", "l2")[1]
+        assert near - before <= 1
+        steps = [f"read {at << 20} 512" for at in range(0, 64, 4)]
+        assert use(tmp_path, *steps, options=["-r"])[0] == 0
+        assert cache(fetch(connection), "disk", "l2")[1] - near >= len(steps) - 2
+
+
+def test_a_cache_on_disk_counts_its_clusters(tmp_path):
+    data = os.urandom(256 << 10)
+    (tmp_path / "d.raw").write_bytes(data)
+    os.utime(tmp_path / "d.raw", (1e9, 1e9))
+    below = {"driver": "disk-cache", "node-name": "c", "dir": str(tmp_path / "c")}
+    below["file"] = {"driver": "file", "filename": str(tmp_path / "d.raw")}
+    name = "json:" + json.dumps({"driver": "raw", "file": below})
+    make = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", name]
+    subprocess.run([*make, tmp_path / "d.qcow2", "256k"], check=True, timeout=LIMIT)
+    words = ["--blockdev", "qcow2,node-name=disk,file.driver=file,file.filename=d.qcow2"]
+    words += ["--nbd-server", "addr.type=unix,addr.path=nbd.sock"]
+    words += ["--export", "nbd,id=e,node-name=disk,name=disk"]
+    words += ["--metrics", "addr.type=unix,addr.path=m.sock"]
+    with Daemon(OURS, *words, directory=tmp_path):
+        wait_for((tmp_path / "m.sock").exists)
+        connection = UnixConnection(tmp_path / "m.sock")
+        assert cache(fetch(connection), "c", "disk") == (0, 0)
+        assert use(tmp_path, "read 0 256k", options=["-r"])[0] == 0
+        assert cache(fetch(connection), "c", "disk") == (0, 4)
+        assert use(tmp_path, "read 64k 128k", options=["-r"])[0] == 0
+        assert cache(fetch(connection), "c", "disk") == (2, 4)
 
 
 def test_what_comes_later_is_counted_and_what_goes_is_gone(started):

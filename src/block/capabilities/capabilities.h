@@ -8,6 +8,7 @@
 #include "block/capabilities/amendable.h"
 #include "block/capabilities/backing_link.h"
 #include "block/capabilities/bitmap_store.h"
+#include "block/capabilities/cache_reporter.h"
 #include "block/capabilities/checkable.h"
 #include "block/capabilities/child_use.h"
 #include "block/capabilities/compressed_writer.h"

@@ -4,8 +4,10 @@
 
 #include <array>
 #include <fstream>
+#include <map>
 
 #include "base/version.h"
+#include "block/capabilities/cache_reporter.h"
 #include "block/driver.h"
 #include "daemon/daemon.h"
 #include "daemon/metrics/exposition.h"
@@ -75,6 +77,27 @@ void write_requests(Exposition& out, std::string_view what, const std::vector<Co
        });
 }
 
+// A node may have several caches of one name: those of the parts of a disk.
+void write_caches(Exposition& out, const std::vector<CountedNode>& nodes) {
+  struct Sums {
+    uint64_t hits = 0, misses = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Sums> sums;
+  for (const CountedNode& one : nodes)
+    if (const auto* reporter = one.node->as<CacheReporter>())
+      for (const CacheCountsPtr& counts : reporter->cache_counts()) {
+        Sums& sum = sums[{one.name, counts->name}];
+        sum.hits += counts->hits.load(std::memory_order_relaxed);
+        sum.misses += counts->misses.load(std::memory_order_relaxed);
+      }
+  out.begin("cairn_node_cache_hits_total", "counter", "What a cache of the node had.");
+  for (const auto& [names, sum] : sums)
+    out.sample({{"node", names.first}, {"cache", names.second}}, sum.hits);
+  out.begin("cairn_node_cache_misses_total", "counter", "What it had to fetch.");
+  for (const auto& [names, sum] : sums)
+    out.sample({{"node", names.first}, {"cache", names.second}}, sum.misses);
+}
+
 void write_nodes(Exposition& out, Daemon& daemon) {
   const std::vector<CountedNode> nodes = daemon.graph().counted_nodes();
   out.begin("cairn_node_info", "gauge", "1 for each node, with its driver.");
@@ -85,6 +108,7 @@ void write_nodes(Exposition& out, Daemon& daemon) {
   std::vector<Counted> all;
   for (const CountedNode& one : nodes) all.push_back(counted(one.name, *one.counts));
   write_requests(out, "node", all);
+  write_caches(out, nodes);
 }
 
 void write_exports(Exposition& out, Daemon& daemon) {

@@ -40,7 +40,7 @@ constexpr uint64_t kMostFetched = 2 << 20;
 // A file that changed later than this may change again within the second that its time names.
 constexpr int64_t kSettledSeconds = 60;
 
-class DiskCacheNode : public FilterNode {
+class DiskCacheNode : public FilterNode, public CacheReporter {
  public:
   // Without FILE everything is passed through.
   DiskCacheNode(OpenContext& request, NodePtr file, std::shared_ptr<CacheFile> cache)
@@ -52,8 +52,11 @@ class DiskCacheNode : public FilterNode {
     mutable_limits().max_transfer = 0;
   }
 
+  std::vector<CacheCountsPtr> cache_counts() const override { return {counts_}; }
+
  protected:
   void* find_capability(CapabilityId id) override {
+    if (id == &CacheReporter::kCapability) return static_cast<CacheReporter*>(this);
     if (id == &StorageUse::kCapability) return below().as<StorageUse>();
     if (id == &ImageInfo::kCapability) return below().as<ImageInfo>();
     if (id == &Lockable::kCapability) return below().as<Lockable>();
@@ -121,17 +124,19 @@ class DiskCacheNode : public FilterNode {
       const MutableByteSpan part = out.subspan(begin - offset, end - begin);
       const std::vector<Entry> run(entries.begin() + static_cast<std::ptrdiff_t>(at),
                                    entries.begin() + static_cast<std::ptrdiff_t>(at + count));
-      if (run.front().state == Entry::State::kZero)
+      bool there = run.front().state == Entry::State::kZero;
+      if (there)
         std::memset(part.data(), 0, part.size());
       else
-        co_await read_run(first + at, run, begin, part);
+        there = co_await read_run(first + at, run, begin, part);
+      (there ? counts_->hits : counts_->misses).fetch_add(count, std::memory_order_relaxed);
       at += count;
     }
     co_await cache_->touch(first, entries.size());
   }
 
-  // Reads clusters of data, or missing ones, which cover OUT at OFFSET.
-  Task<void> read_run(uint64_t first, std::vector<Entry> entries, uint64_t offset,
+  // Reads clusters of data, or missing ones, which cover OUT at OFFSET. False: they were fetched.
+  Task<bool> read_run(uint64_t first, std::vector<Entry> entries, uint64_t offset,
                       MutableByteSpan out) {
     const Header& header = cache_->header();
     const uint64_t begin = first << header.cluster_bits;
@@ -148,6 +153,7 @@ class DiskCacheNode : public FilterNode {
     if (!there) co_await fetch(first, whole);
     if (whole.data() != out.data())
       std::memcpy(out.data(), whole.data() + (offset - begin), out.size());
+    co_return there;
   }
 
   // Fills OUT, whole clusters from FIRST on, from below. Who wants the same at that time waits and
@@ -182,6 +188,7 @@ class DiskCacheNode : public FilterNode {
   }
 
   const std::shared_ptr<CacheFile> cache_;
+  const CacheCountsPtr counts_ = std::make_shared<CacheCounts>("disk");
 };
 
 // What is said once for each directory, however many images are opened.

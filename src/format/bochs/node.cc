@@ -58,7 +58,8 @@ Task<void> BochsNode::load(OpenContext& request) {
   co_await file_->read(header_.header_bytes, bytes);
   catalog_.resize(header_.entries);
   for (size_t i = 0; i < catalog_.size(); ++i) catalog_[i] = load_le<uint32_t>(bytes, i * 4);
-  bitmaps_ = std::make_unique<TableCache>(this, *file_, kBitmapBlockBytes, kBitmapBlocks);
+  bitmaps_ =
+      std::make_unique<TableCache>(this, *file_, "bitmaps", kBitmapBlockBytes, kBitmapBlocks);
 }
 
 Task<Mapping> BochsNode::map(uint64_t offset, uint64_t length) {

@@ -27,7 +27,7 @@ Task<void> CloopNode::load(OpenContext& request) {
   refuse_writing(request);
   co_await find_header();
   co_await check_table();
-  table_ = std::make_unique<TableCache>(this, file(), kPieceBytes, kPieces,
+  table_ = std::make_unique<TableCache>(this, file(), "index", kPieceBytes, kPieces,
                                         table_offset_ + header_.table_bytes());
   set_length(header_.size());
 }

@@ -37,7 +37,7 @@ Task<void> ParallelsNode::load(OpenContext& request) {
   if (below) add_child("backing", std::move(below), ChildRole::kBacking);
   if (request.flags.metadata_only) co_return;
 
-  table_ = std::make_unique<TableCache>(this, *file_, kTableBlockBytes, kTableBlocks,
+  table_ = std::make_unique<TableCache>(this, *file_, "bat", kTableBlockBytes, kTableBlocks,
                                         header_.table_end());
   unclean_ = header_.in_use == kInUse;
   const auto begin = header_.data_begin(file_->length());

@@ -48,7 +48,7 @@ Task<void> QcowNode::load(OpenContext& request) {
 
 void QcowNode::make_cache() {
   const uint64_t piece = std::min(header_.l2_bytes(), kMostSlice);
-  l2_ = std::make_unique<TableCache>(this, *file_, static_cast<uint32_t>(piece),
+  l2_ = std::make_unique<TableCache>(this, *file_, "l2", static_cast<uint32_t>(piece),
                                      kTableMemory / piece);
 }
 

@@ -201,10 +201,10 @@ Task<void> Qcow2Node::read_tables() {
   for (size_t i = 0; i < refcount_table_.size(); ++i) {
     refcount_table_[i] = load_be<uint64_t>(bytes, i * 8) & ~uint64_t{0x1ff};
   }
-  l2_ = std::make_unique<TableCache>(this, *file_, slice_bytes_,
+  l2_ = std::make_unique<TableCache>(this, *file_, "l2", slice_bytes_,
                                      std::max<uint64_t>(2, l2_cache_bytes_ / slice_bytes_));
   refcounts_ =
-      std::make_unique<TableCache>(this, *file_, static_cast<uint32_t>(cluster()),
+      std::make_unique<TableCache>(this, *file_, "refcounts", static_cast<uint32_t>(cluster()),
                                    std::max(kMinRefcountBlocks, refcount_cache_bytes_ / cluster()));
   l2_->set_clean_interval(clean_interval_);
   refcounts_->set_clean_interval(clean_interval_);

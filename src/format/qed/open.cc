@@ -60,7 +60,7 @@ Task<void> QedNode::load(OpenContext& request) {
 }
 
 void QedNode::make_cache() {
-  l2_ = std::make_unique<TableCache>(this, *file_, kBlockBytes, kBlocks);
+  l2_ = std::make_unique<TableCache>(this, *file_, "l2", kBlockBytes, kBlocks);
 }
 
 std::string QedNode::backing_format() const {

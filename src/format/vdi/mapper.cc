@@ -43,7 +43,7 @@ Task<void> VdiNode::load(OpenContext& request) {
 
 void VdiNode::make_table() {
   table_ = std::make_unique<FlatTable<uint32_t, std::endian::little>>(
-      this, *file_, header_.map_offset, header_.blocks, kMapBlockBytes, kMapBlocks);
+      this, *file_, "block-map", header_.map_offset, header_.blocks, kMapBlockBytes, kMapBlocks);
   table_->set_before_write([this] { return write_header(); });
 }
 

@@ -395,8 +395,8 @@ void VmdkNode::finish_part(Part& part, uint64_t bytes) {
   const uint64_t block = std::min<uint64_t>(part.table_bytes, 4096);
   const size_t share = std::max<size_t>(
       kTableCacheBytes / std::max<size_t>(descriptor_.extents().size(), 1), 16 * block);
-  part.tables =
-      std::make_unique<TableCache>(this, *part.file, static_cast<uint32_t>(block), share / block);
+  part.tables = std::make_unique<TableCache>(this, *part.file, "grain-tables",
+                                             static_cast<uint32_t>(block), share / block);
   part.tables->set_before_write([this, &part] { return complete_last_grain(part); });
   part.next = align_up(part.file->length(), part.grain);
   part.virgin = part.file->reads_zero_when_created() ? part.next : UINT64_MAX;

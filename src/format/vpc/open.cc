@@ -93,7 +93,7 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
                             header_.table_offset));
   set_unit(header_.block_bytes);
   make_table();
-  bitmaps_ = std::make_unique<TableCache>(this, *file_, kCacheBlockBytes, kBitmapBlocks);
+  bitmaps_ = std::make_unique<TableCache>(this, *file_, "bitmaps", kCacheBlockBytes, kBitmapBlocks);
   // What is left is read one by one, and what is missing refused then.
   if (!request.flags.salvage) co_await check_table();
   if (!read_only()) {
@@ -115,7 +115,7 @@ Task<void> VpcNode::load_dynamic(OpenContext& request) {
 
 void VpcNode::make_table() {
   table_ = std::make_unique<FlatTable<uint32_t, std::endian::big>>(
-      this, *file_, header_.table_offset, header_.entries, kCacheBlockBytes, kTableBlocks);
+      this, *file_, "bat", header_.table_offset, header_.entries, kCacheBlockBytes, kTableBlocks);
 }
 
 // Every block is in the file, and after the headers; where two share space nothing is written.

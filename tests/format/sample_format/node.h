@@ -36,7 +36,7 @@ class SampleNode : public FormatOf<Checkable> {
 
  private:
   sample::Header header_;
-  FlatTable<uint32_t, std::endian::little> table_{this, *file_, sample::kTableOffset,
+  FlatTable<uint32_t, std::endian::little> table_{this, *file_, "table", sample::kTableOffset,
                                                   sample::kMaxBlocks};
   Places places_{Places::Next::kFree};
 };
