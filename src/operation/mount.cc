@@ -78,6 +78,8 @@ void choose_partitions(const Caller& caller, const PartitionTable& table, FuseOp
 Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options,
                  std::function<void(const Mounted&)> ready) {
   const DisksOutliveServer unhurried(caller.context);
+  // The kernel relies on the size that it knows; an overlay keeps its own.
+  request.flags.unshare_resize = !options.snapshot;
   NodePtr node = co_await open_image(caller.context, std::move(request), options.snapshot);
   co_await finally(
       [&]() -> Task<void> {

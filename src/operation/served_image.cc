@@ -23,6 +23,8 @@ Task<NodePtr> open_planned(Caller& caller, const ImagePlan& plan) {
   NodePtr node;
   try {
     OpenRequest request = plan.request;
+    // Clients rely on the size that they know; an overlay keeps its own.
+    request.flags.unshare_resize = !plan.snapshot;
     if (plan.complete) plan.complete(request);
     node = co_await open_image(caller.context, std::move(request), plan.snapshot);
   } catch (const Error& error) {

@@ -185,12 +185,10 @@ Task<bool> Shell::open_file(OpenHow how) {
     if (how.copy_on_read && !how.request.flags.writable)
       throw Error(ErrorKind::kInvalid, "Can't use copy-on-read on read-only device");
     OpenRequest request = how.request;
-    if (how.snapshot) {
+    if (how.snapshot)
       node = co_await operation::open_image(session.context, std::move(request), true);
-    } else {
-      request.flags.resize = request.flags.writable;
+    else
       node = co_await open_node(session.context, std::move(request));
-    }
   } catch (const Error& error) {
     problem = error;
   }

@@ -113,7 +113,7 @@ void FileNode::open_tail() {
 }
 
 void FileNode::lock(Permissions permissions, Locking mode) {
-  locks_ = std::make_unique<ImageLocks>(fd_, path_, mode);
+  locks_ = std::make_unique<ImageLocks>(fd_, path_, mode, context().warn);
   locks_->change(permissions);
 }
 
@@ -401,8 +401,10 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
   const RwLock::Guard guard = co_await end_lock_.exclusive();
   // What only needs room must not cut off what others have written meanwhile.
   if (!request.exact && request.length <= length()) co_return;
-  co_await run_blocking(
-      [&] { resize_file(fd_, length(), request.length, request.preallocation, context()); });
+  co_await run_blocking([&] {
+    const ResizeLock lock(locks_.get());
+    resize_file(fd_, length(), request.length, request.preallocation, context());
+  });
   set_length(request.length);
   note_written();
 }

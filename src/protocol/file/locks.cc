@@ -35,19 +35,42 @@ struct flock record(int byte, short type) {
 
 bool refused(int error) { return error == EAGAIN || error == EACCES; }
 
+// The kernel or the file system does not know the request.
+bool unknown(int error) { return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP; }
+
 }  // namespace
 
-void ImageLocks::set(int byte, bool lock) const {
+void ImageLocks::set(int byte, bool lock) {
+  if (mode_ == Locking::kOff) return;
   struct flock request = record(byte, lock ? F_RDLCK : F_UNLCK);
-  if (::fcntl(fd_, F_OFD_SETLK, &request) == 0 || !lock) return;
+  if (::fcntl(fd_, of_process_ ? F_SETLK : F_OFD_SETLK, &request) == 0 || !lock) return;
+  if (unknown(errno) && !of_process_) {
+    fall_back();
+    return set(byte, lock);
+  }
   const std::string text = fmt::format("Failed to lock byte {}", byte);
   if (refused(errno)) throw Error(ErrorKind::kLocked, text);
-  throw Error::system(errno, text);
+  throw Error::system(errno, text)
+      .hint("Where the file system has no locks: file.locking=off", "image-opts");
+}
+
+void ImageLocks::fall_back() {
+  if (mode_ == Locking::kAuto) {
+    mode_ = Locking::kOff;
+    return;
+  }
+  of_process_ = true;
+  if (warn_)
+    warn_(
+        "File lock requested but OFD locking syscall is unavailable, falling back to POSIX file "
+        "locks\nDue to the implementation, locks can be lost unexpectedly.");
 }
 
 void ImageLocks::test(int byte, const std::string& message) const {
+  if (mode_ == Locking::kOff) return;
   struct flock request = record(byte, F_WRLCK);
-  if (::fcntl(fd_, F_OFD_GETLK, &request) != 0) throw Error::system(errno, message);
+  if (::fcntl(fd_, of_process_ ? F_GETLK : F_OFD_GETLK, &request) != 0)
+    throw Error::system(errno, message);
   if (request.l_type == F_UNLCK) return;
   Error error(ErrorKind::kLocked, message);
   error.hint("Is another process using the image [" + filename_ + "]?");
@@ -97,6 +120,21 @@ void ImageLocks::take(Permissions wanted) {
   for (int bit = 0; bit < 4; ++bit)
     if ((before.unshared & ~wanted.unshared) >> bit & 1) set(kUnsharedBase + bit, false);
   held_ = wanted;
+}
+
+ResizeLock::ResizeLock(ImageLocks* locks) {
+  if (locks == nullptr) return;
+  const Permissions held = locks->held();
+  const bool writer = (held.used & Permissions::kWrite) != 0;
+  if (!writer || (held.used & Permissions::kResize) != 0) return;
+  locks->change({static_cast<uint8_t>(held.used | Permissions::kResize), held.unshared});
+  locks_ = locks;
+  before_ = held;
+}
+
+ResizeLock::~ResizeLock() {
+  // Giving up does not fail.
+  if (locks_ != nullptr) locks_->change(before_);
 }
 
 // Open-file-description locks have no owner in /proc/locks: look who has the file open.
