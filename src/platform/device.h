@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "platform/file.h"
+
+namespace cairn::platform {
+
+// The unit of what the block device FD can write, zero and discard; nothing for other devices.
+std::optional<uint32_t> logical_block_bytes(int fd);
+// Whether the device FD refuses to be written to.
+bool is_write_protected(int fd);
+int discard_blocks(int fd, uint64_t offset, uint64_t length);
+// A device that takes commands of SCSI in place of reads and writes.
+bool passes_scsi_commands(const FileStatus& status);
+// Where the device of the number DEVICE is mounted; empty when it is not.
+std::string mount_point(uint64_t device);
+
+// Of regular files, where the file system has such: that data is overwritten in place, and how
+// much is allocated at a time.
+void set_no_copy_on_write(int fd);
+int set_extent_size_hint(int fd, uint32_t bytes);
+std::optional<uint64_t> extent_size_hint(int fd);
+
+}  // namespace cairn::platform

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "platform/types.h"
+
+namespace cairn::platform {
+
+// For its owner only.
+int make_directory(const std::string& path, unsigned mode = 0700);
+// An empty one.
+int remove_directory(const std::string& path);
+
+// A file in DIRECTORY that goes with its last descriptor, and which nobody else sees where the
+// system can do that.
+int open_unnamed(const std::string& directory);
+// A name by which this process can open the file of FD again, made by open_unnamed().
+std::string unnamed_path(int fd);
+
+// What stands before the last part of PATH: with its separator, "." where there is none.
+std::string directory_of(const std::string& path);
+// Whether PATH begins at a root, or a drive.
+bool is_absolute(const std::string& path);
+
+}  // namespace cairn::platform

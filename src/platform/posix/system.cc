@@ -1,0 +1,40 @@
+#include "platform/system.h"
+
+#include <fnmatch.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <system_error>
+
+namespace cairn::platform {
+
+std::string error_text(int error) { return std::generic_category().message(error); }
+
+uint64_t thread_cpu_nanoseconds() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+bool to_utc(std::time_t seconds, std::tm* parts) { return ::gmtime_r(&seconds, parts) != nullptr; }
+
+bool to_local(std::time_t seconds, std::tm* parts) {
+  return ::localtime_r(&seconds, parts) != nullptr;
+}
+
+unsigned long process_number() { return static_cast<unsigned long>(::getpid()); }
+
+bool is_terminal(int fd) { return ::isatty(fd) != 0; }
+
+std::optional<unsigned> terminal_columns(int fd) {
+  winsize size = {};
+  if (::ioctl(fd, TIOCGWINSZ, &size) != 0) return std::nullopt;
+  return size.ws_col;
+}
+
+bool matches_pattern(const std::string& pattern, const std::string& name) {
+  return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
+
+}  // namespace cairn::platform
