@@ -12,7 +12,7 @@ namespace {
 constexpr int kSlots = 16;
 constexpr size_t kNameBytes = 4096;
 
-enum State : int { kFree, kFilling, kRemoves, kStays, kContinues };
+enum State : int { kFree, kFilling, kRemoves, kStays, kContinues, kMayLack };
 
 int state_of(Unfinished::Fate fate) {
   switch (fate) {
@@ -20,6 +20,8 @@ int state_of(Unfinished::Fate fate) {
       return kRemoves;
     case Unfinished::Fate::kGoesOn:
       return kContinues;
+    case Unfinished::Fate::kUnflushed:
+      return kMayLack;
     case Unfinished::Fate::kIncomplete:
       break;
   }
@@ -78,7 +80,8 @@ void Unfinished::abandon_all(int descriptor) noexcept {
   for (Slot& slot : slots) {
     const int state = slot.state.exchange(kFilling);
     struct stat status = {};
-    if (state == kFree || state == kFilling || ::lstat(slot.name, &status) != 0) continue;
+    if (state == kFree || state == kFilling) continue;
+    if (state != kMayLack && ::lstat(slot.name, &status) != 0) continue;
     const bool removed = state == kRemoves && S_ISREG(status.st_mode) && ::unlink(slot.name) == 0;
     tell(descriptor, removed ? "The incomplete target " : "");
     tell_name(descriptor, slot.name);
@@ -86,6 +89,8 @@ void Unfinished::abandon_all(int descriptor) noexcept {
       tell(descriptor, " was removed.\n");
     else if (state == kContinues)
       tell(descriptor, " is incomplete: the same command continues with it.\n");
+    else if (state == kMayLack)
+      tell(descriptor, " may lack what was written since it was last flushed.\n");
     else
       tell(descriptor, " is incomplete: the work was not finished.\n");
   }

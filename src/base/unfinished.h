@@ -4,14 +4,15 @@
 
 namespace cairn {
 
-// A file that is being made or changed, as long as this object is there: what a program that ends
-// before the work does has to clear away or to name. Objects may be made on any thread.
+// A file or disk that is being made or changed, as long as this object is there: what a program
+// that ends before the work does has to clear away or to name. Objects may be made on any thread.
 class Unfinished {
  public:
   enum class Fate {
     kRemoved,     // a new file that is worth nothing yet
     kIncomplete,  // one that stays, changed in part
     kGoesOn,      // the same, where the same command continues the work
+    kUnflushed,   // a disk, perhaps of a server: what was written to it may be lost
   };
   // The name is kept as it is; one of 4096 bytes and more is not.
   Unfinished(const std::string& path, Fate fate);

@@ -136,7 +136,7 @@ int run_mount(Session& session, Arguments& arguments) {
       else if (!arguments.has('q'))
         announce(mounted, arguments.has(kPartitions), words[1]);
       if (background.started()) background.ready();
-      take_time_to_end();
+      take_time_while_servers_answer();
     };
     run(session, operation::mount(session.caller(), std::move(request), wanted, ready));
   } catch (const Error& error) {

@@ -19,7 +19,7 @@ constexpr suseconds_t kGraceMicroseconds = 700'000;
 
 CancelSource cancellation;
 volatile std::sig_atomic_t first_signal = 0;
-std::atomic<bool> takes_time{false};
+std::atomic<bool> takes_time{false}, while_servers_answer{false};
 const char* program_name = "cairn";
 
 void on_interrupt(int signal) {
@@ -40,14 +40,19 @@ void tell(const char* text) {
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text, std::strlen(text));
 }
 
-// A handler, so that it works whatever the threads are held up by.
-void on_grace_over(int) {
-  if (takes_time.load()) return;
+[[noreturn]] void end(const char* why) {
   if (::isatty(STDERR_FILENO) == 1) tell("\n");
   tell(program_name);
-  tell(": cancelled\n");
+  tell(": ");
+  tell(why);
+  tell("\n");
   Unfinished::abandon_all(STDERR_FILENO);
   ::_exit(128 + first_signal);
+}
+
+// A handler, so that it works whatever the threads are held up by.
+void on_grace_over(int) {
+  if (!takes_time.load()) end("cancelled");
 }
 
 }  // namespace
@@ -68,5 +73,14 @@ CancelSource& catch_signals(const char* program) {
 int interrupted_by() { return first_signal; }
 
 void take_time_to_end() { takes_time.store(true); }
+
+void take_time_while_servers_answer() {
+  while_servers_answer.store(true);
+  take_time_to_end();
+}
+
+bool waits_for_servers() { return first_signal != 0 && while_servers_answer.load(); }
+
+void end_at_once(const std::string& why) { end(why.c_str()); }
 
 }  // namespace cairn::cli

@@ -14,5 +14,11 @@ int interrupted_by();
 // What runs until it is ended and then has to finish the work of others, such as a server,
 // takes the time that this needs.
 void take_time_to_end();
+// The same, for as long as the servers of its disks answer.
+void take_time_while_servers_answer();
+// Whether such an end was asked for by a signal.
+bool waits_for_servers();
+// Ends the program as it would have ended without that time, and says why: WHY. From any thread.
+[[noreturn]] void end_at_once(const std::string& why);
 
 }  // namespace cairn::cli

@@ -8,6 +8,7 @@
 #include "async/async.h"
 #include "cli/escape.h"
 #include "cli/progress.h"
+#include "cli/signals.h"
 
 namespace cairn::cli {
 namespace {
@@ -16,6 +17,10 @@ using namespace std::chrono_literals;
 constexpr auto kBetweenLooks = 200ms;
 constexpr auto kLateForProgress = 2s;
 constexpr auto kLate = 5s;
+// What a program that was asked to end grants a server: a flush may take its time, a connection
+// that is lost will not come back soon.
+constexpr auto kGrace = 500ms;
+constexpr auto kSilence = 5s;
 // What fits on a terminal of 80 columns with the rest of the line.
 constexpr size_t kMostShownServer = 40;
 
@@ -75,9 +80,19 @@ void WaitNotes::watch() {
   while (!changed_.wait_for(lock, kBetweenLooks, [this] { return stopping_; })) look();
 }
 
+void WaitNotes::end_without(const Servers::Waiting& waiting) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!ending_) ending_ = now;
+  if (now - *ending_ < kGrace || (!waiting.reconnecting && waiting.time < kSilence)) return;
+  wipe_wait_note();
+  end_at_once(shown(waiting.server) +
+              (waiting.reconnecting ? " cannot be reached" : " does not answer"));
+}
+
 // mutex_ is held.
 void WaitNotes::look() {
   const auto waiting = context_.servers.longest();
+  if (waiting && waits_for_servers()) end_without(*waiting);
   const bool late = waiting && waiting->time >= kLateForProgress;
   if (progress_ != nullptr) {
     if (!late) {

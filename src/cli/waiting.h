@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -14,7 +15,8 @@ class Progress;
 
 // Says that a server is waited for: in the progress line after two seconds, else, where standard
 // error is a terminal, on a line of its own after five, which goes when the server answers. Costs
-// a thread once a server is opened, and nothing before.
+// a thread once a server is opened, and nothing before. Ends a program that takes its time to end
+// when a server does not answer (cli/signals.h).
 class WaitNotes {
  public:
   // WANTED: under Cairn's own name. CONTEXT must outlive this object.
@@ -28,12 +30,14 @@ class WaitNotes {
  private:
   void watch();
   void look();
+  void end_without(const Servers::Waiting& waiting);
 
   Context& context_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
   Progress* progress_ = nullptr;
+  std::optional<std::chrono::steady_clock::time_point> ending_;  // since when it was seen
   std::thread thread_;
 };
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "async/finally.h"
+#include "operation/served_image.h"
 
 namespace cairn::operation {
 namespace {
@@ -81,6 +82,8 @@ Task<void> mount(const Caller& caller, OpenRequest request, MountOptions options
   // The kernel relies on the size that it knows; an overlay keeps its own.
   request.flags.unshare_resize = !options.snapshot;
   NodePtr node = co_await open_image(caller.context, std::move(request), options.snapshot);
+  UnflushedDisks unflushed;
+  unflushed.add(*node);
   co_await finally(
       [&]() -> Task<void> {
         const MountPoint point(options.target, options.partitions);

@@ -144,6 +144,7 @@ Task<std::vector<Socket>> listen_labelled(ServePlan& plan) {
 
 Task<void> serve(Caller& caller, ServePlan plan) {
   const DisksOutliveServer unhurried(caller.context);
+  UnflushedDisks unflushed;
   std::vector<NodePtr> nodes;
   co_await finally(
       [&]() -> Task<void> {
@@ -152,6 +153,7 @@ Task<void> serve(Caller& caller, ServePlan plan) {
         if (listening) listeners = co_await listen_labelled(plan);
         for (const ImagePlan& image : plan.images) {
           auto exported = co_await open_export(caller, image, plan.shared, nodes);
+          unflushed.add(*nodes.back());
           plan.server.exports.push_back(std::move(exported));
         }
         plan.server.max_clients = plan.shared;

@@ -20,6 +20,7 @@ struct Served {
 struct Opened {
   std::vector<NodePtr> nodes;
   std::vector<std::string> sockets;
+  UnflushedDisks unflushed;
 };
 
 Task<Served> prepare(Caller& caller, const VhostUserPlan& plan, const VhostUserPlan::Disk& disk,
@@ -28,6 +29,7 @@ Task<Served> prepare(Caller& caller, const VhostUserPlan& plan, const VhostUserP
   opened.sockets.push_back(disk.socket);
   vhost_user::DiskOptions options = plan.options;
   options.node = co_await open_served_image(caller, disk.image, opened.nodes);
+  opened.unflushed.add(*options.node);
   options.writable =
       disk.image.request.flags.writable && (disk.image.snapshot || !options.node->read_only());
   Served served;

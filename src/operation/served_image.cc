@@ -9,6 +9,7 @@
 
 #include "async/runtime.h"
 #include "block/capabilities/delaying.h"
+#include "block/remote.h"
 #include "operation/nodes.h"
 #include "operation/snapshot.h"
 
@@ -87,6 +88,11 @@ Task<NodePtr> open_served_image(Caller& caller, const ImagePlan& plan,
     nodes.back() = node;
   }
   co_return node;
+}
+
+void UnflushedDisks::add(const Node& node) {
+  if (node.read_only() || !is_remote(node)) return;
+  disks_.push_back(std::make_unique<Unfinished>(node.filename(), Unfinished::Fate::kUnflushed));
 }
 
 Task<void> lift_limits_in_the_end(Caller& caller, std::vector<Node*> nodes, CancelSource& over) {

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/unfinished.h"
 #include "block/open.h"
 #include "operation/caller.h"
 
@@ -32,6 +34,16 @@ struct ImagePlan {
 // Opens the image of PLAN, which must live until the task has ended; the node goes to NODES for
 // closing. Throws.
 Task<NodePtr> open_served_image(Caller& caller, const ImagePlan& plan, std::vector<NodePtr>& nodes);
+
+// While it exists, a program that ends before the disks of servers were flushed names those of
+// NODES that are written.
+class UnflushedDisks {
+ public:
+  void add(const Node& node);
+
+ private:
+  std::vector<std::unique_ptr<Unfinished>> disks_;
+};
 
 // Until OVER is requested; once CALLER cancels, nothing waits any more for limits of NODES and what
 // is below them: it is done before the end. Never throws.

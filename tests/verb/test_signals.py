@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import CAIRN
-from nbd_support import ACK, GO, GREETING, IHAVEOPT, INFO, INFO_REPLY, REPLY_MAGIC
+from nbd_support import ACK, GO, GREETING, IHAVEOPT, INFO, INFO_REPLY, REPLY_MAGIC, Server
 
 SIZE = 8 << 20
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -266,3 +266,38 @@ def test_a_limit_of_file_size_is_an_error(folder):
         timeout=60,
     )
     assert made.returncode == 1 and made.stderr and not os.path.exists("a.raw"), made
+
+
+@pytest.mark.any_engine
+@pytest.mark.parametrize("how", ["killed", "stopped", "answers"])
+def test_a_dead_server_does_not_hold_up_the_end_of_serve(folder, how):
+    """Its disk is named, for what was written may not be there."""
+    (folder / "disk.raw").write_bytes(bytes(1 << 20))
+    back = Server([CAIRN, "serve", "-f", "raw", "-k", "back.sock", "disk.raw"], "back.sock")
+    behind = f"driver=raw,file.driver=nbd,file.path={folder}/back.sock,file.reconnect-delay=20"
+    front = start("serve", "--image-opts", "-k", "front.sock", behind)
+    try:
+        while not (folder / "front.sock").exists():
+            assert front.poll() is None
+            time.sleep(0.02)
+        # A client that is gone without a flush.
+        client = ["io", "-f", "raw", "-c", "write -P 7 0 64k", "-c", "abort"]
+        subprocess.run([CAIRN, *client, "nbd+unix:///?socket=front.sock"], capture_output=True)
+        if how != "answers":
+            back.job.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        begin = time.monotonic()
+        front.send_signal(signal.SIGINT)
+        _, said = front.communicate(timeout=20)
+        took = time.monotonic() - begin
+        if how == "answers":
+            assert (front.returncode, said) == (0, "") and took < 1.3
+            assert (folder / "disk.raw").read_bytes()[:4] == b"\7\7\7\7"
+            return
+        why = "cannot be reached" if how == "killed" else "does not answer"
+        assert front.returncode == 130 and why in said, said
+        assert f"{folder}/back.sock" in said and "may lack what was written since" in said
+        assert took < 1.3 if how == "killed" else 4 < took < 6.5, took
+    finally:
+        front.kill()
+        back.job.kill()
+        back.job.wait()

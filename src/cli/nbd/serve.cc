@@ -296,7 +296,7 @@ int run_serve(Session& session, Arguments& arguments) {
       report(session, *shown, server, words, where);
     else if (!quiet)
       print_uris(*shown, names, words, where);
-    take_time_to_end();
+    take_time_while_servers_answer();
   };
   operation::ServePlan copy = plan;
   operation::Caller caller = session.caller();

@@ -35,7 +35,7 @@ int serve_vhost_user(Session& session, operation::VhostUserPlan plan, bool quiet
     else if (!quiet)
       for (const auto& disk : shown.disks) print(disk.socket + "  " + disk.image.title + "\n");
     finish_output();
-    take_time_to_end();
+    take_time_while_servers_answer();
   };
   operation::Caller caller = session.caller();
   run(session, operation::serve_vhost_user(caller, std::move(plan)));
