@@ -19,6 +19,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         if (static_cast<unsigned char>(c) < 0x20) abort();
     if (is_completed(text) || parse_upload_id(text)) abort();
   }
+  if (const auto list = parse_part_list(text)) {
+    if (list->parts.contains(0) || (list->next != 0 && !list->parts.contains(list->next))) abort();
+  }
   if (const auto id = parse_upload_id(text)) {
     if (id->empty() || is_completed(text)) abort();
     // What it is asked for is a URL whatever the id is.

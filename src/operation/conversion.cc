@@ -16,6 +16,7 @@
 #include "operation/resumption.h"
 #include "operation/snapshot.h"
 #include "operation/target.h"
+#include "operation/upload_resumption.h"
 
 namespace cairn::operation {
 namespace {
@@ -402,13 +403,15 @@ ConversionResult convert(Caller& caller, ConversionOptions options) {
                  options.quiet, options.take_output);
   const Driver* uploader =
       options.create && !pipe ? PipeTarget::uploader(caller.context, options.target) : nullptr;
+  std::optional<UploadResumption> going_on;
   if (uploader != nullptr) {
     PipeTarget::Upload upload = upload_of(caller, options, *uploader);
+    if (options.resume) upload.resumption = &going_on.emplace(caller, options);
     pipe.emplace(caller, std::move(upload), options.format, options.create_options,
                  options.job.compress, options.quiet);
   }
   std::optional<Resumption> resumption;
-  if (options.resume) resumption.emplace(caller, options);
+  if (options.resume && !going_on) resumption.emplace(caller, options);
   std::optional<Target> target;
   if (options.create && !pipe && !resumption)
     target.emplace(caller, options.target, options.overwrite, options.format,
@@ -421,19 +424,24 @@ ConversionResult convert(Caller& caller, ConversionOptions options) {
     if (target) target->failed(error, conversion.created(), conversion.parts());
     if (pipe) pipe->explain(error);
     if (resumption) resumption->failed(error);
+    if (going_on) going_on->failed(error);
     throw;
   } catch (const TargetDiffers&) {
     if (resumption) resumption->complete();
+    if (going_on) going_on->complete();
     throw;
   }
   if (target) target->commit();
   if (resumption) resumption->complete();
+  if (going_on) going_on->complete();
   return {.format = conversion.target_format(),
           .bytes = conversion.target_bytes(),
           .digest = conversion.digest(),
           .lost = conversion.take_lost(),
           .lost_bytes = conversion.lost_bytes(),
-          .resumed_at = resumption ? resumption->resumed_at() : 0};
+          .resumed_at = resumption ? resumption->resumed_at()
+                        : going_on ? going_on->resumed_at()
+                                   : 0};
 }
 
 }  // namespace cairn::operation

@@ -116,8 +116,11 @@ void CopyJournal::write(const CopyRecord& record) {
   length_ = text.size();
 }
 
-void CopyJournal::append(uint64_t done, uint64_t begun) {
-  const std::string text = writer_.at(done, begun);
+void CopyJournal::append(uint64_t done, uint64_t begun) { append_line(writer_.at(done, begun)); }
+
+void CopyJournal::append(const UploadedPart& part) { append_line(writer_.part(part)); }
+
+void CopyJournal::append_line(const std::string& text) {
   store(file_.get(), text, "write");
   length_ += text.size();
 }

@@ -22,6 +22,8 @@ class CopyJournal {
   void write(const CopyRecord& record);
   // Adds a place to what was written. After a failure only write() and remove() may follow.
   void append(uint64_t done, uint64_t begun);
+  // Adds a part of an upload; the same holds.
+  void append(const UploadedPart& part);
   // Bytes in the file.
   size_t length() const { return length_; }
   void remove();
@@ -29,6 +31,7 @@ class CopyJournal {
  private:
   void lock(int fd) const;
   [[noreturn]] void in_use() const;
+  void append_line(const std::string& text);
   void store(int fd, const std::string& text, const char* doing);
   void sync_directory() const;
 

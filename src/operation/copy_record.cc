@@ -124,7 +124,7 @@ class Reader {
   }
 
   void take_work(std::string_view kind, Words& words) {
-    if (kind == "made" && !record_.target_bytes) {
+    if (kind == "made" && !record_.target_bytes && !record_.upload) {
       record_.target_bytes = words.number();
     } else if (kind == "lost" && record_.target_bytes &&
                record_.lost.size() < LostRanges::kMostRanges) {
@@ -139,6 +139,17 @@ class Reader {
       if (done < record_.done || begun < record_.begun) damaged("the copy goes back");
       record_.done = done;
       record_.begun = begun;
+    } else if (kind == "upload" && !record_.target_bytes && !record_.upload) {
+      record_.upload.emplace();
+      record_.upload->replaces = words.number() != 0;
+      record_.upload->id = words.text();
+    } else if (kind == "part" && record_.upload) {
+      UploadedPart part;
+      part.number = words.number();
+      part.bytes = words.number();
+      part.digest = words.text();
+      part.mark = words.text();
+      record_.upload->parts.push_back(std::move(part));
     } else {
       damaged("it has a line that does not belong there");
     }
@@ -163,6 +174,11 @@ std::string CopyRecordWriter::whole(const CopyRecord& record) {
   for (const CopyRecord::Fact& fact : record.facts)
     text += line("fact " + escaped(fact.what) + " =" + escaped(fact.value));
   text += line("target =" + escaped(record.object));
+  if (record.upload) {
+    text += line(fmt::format("upload {} =", record.upload->replaces ? 1 : 0) +
+                 escaped(record.upload->id));
+    for (const UploadedPart& each : record.upload->parts) text += part(each);
+  }
   if (!record.target_bytes) return text;
   text += line(fmt::format("made {}", *record.target_bytes));
   for (const LostRanges::Range& range : record.lost)
@@ -172,6 +188,11 @@ std::string CopyRecordWriter::whole(const CopyRecord& record) {
 
 std::string CopyRecordWriter::at(uint64_t done, uint64_t begun) {
   return line(fmt::format("at {} {}", done, begun));
+}
+
+std::string CopyRecordWriter::part(const UploadedPart& part) {
+  return line(fmt::format("part {} {} =", part.number, part.bytes) + escaped(part.digest) + " =" +
+              escaped(part.mark));
 }
 
 CopyRecord parse_copy_record(std::string_view text) { return Reader().read(text); }

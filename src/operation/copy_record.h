@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "block/byte_sink.h"
 #include "job/lost_ranges.h"
 
 namespace cairn::operation {
@@ -19,8 +20,11 @@ namespace cairn::operation {
 //   made BYTES             the target was made, a disk of so many bytes
 //   lost OFFSET BYTES =CAUSE   any number
 //   at DONE BEGUN          the last one holds
-// The head, `made` and `lost` are written at once; `at` is appended. A last line that is not whole
-// is left out: nothing was done that it would have recorded.
+// and of an upload, instead of the last three:
+//   upload REPLACES =ID    a server has begun it
+//   part NUMBER BYTES =DIGEST =MARK   any number; of those with one number the last one holds
+// The head, `made`, `lost` and `upload` are written at once; `at` and `part` are appended. A last
+// line that is not whole is left out: nothing was done that it would have recorded.
 struct CopyRecord {
   struct Fact {
     std::string what, value;
@@ -33,6 +37,13 @@ struct CopyRecord {
   uint64_t done = 0;                    // everything before it is on stable storage
   uint64_t begun = 0;                   // no data was written from here on
 
+  struct Upload {
+    std::string id;         // what the server calls it
+    bool replaces = false;  // a file that is there
+    std::vector<UploadedPart> parts;
+  };
+  std::optional<Upload> upload;
+
   // The most that is read or written.
   static constexpr size_t kMostBytes = 64 << 20;
 };
@@ -42,8 +53,9 @@ class CopyRecordWriter {
  public:
   // The lines of all of RECORD.
   std::string whole(const CopyRecord& record);
-  // The line to append next.
+  // Lines to append next.
   std::string at(uint64_t done, uint64_t begun);
+  std::string part(const UploadedPart& part);
 
  private:
   std::string line(const std::string& words);

@@ -7,6 +7,7 @@
 #include "job/forward_image.h"
 #include "operation/nodes.h"
 #include "operation/pipes.h"
+#include "operation/upload_resumption.h"
 
 namespace cairn::operation {
 namespace {
@@ -148,10 +149,14 @@ std::shared_ptr<PipeOutput> PipeTarget::open_bytes() {
 Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job) {
   if (upload_) {
     check_reach(caller_.context, *upload_->driver);
-    UploadRequest request{.filename = upload_->filename,
-                          .options = driver_options_,
-                          .length = size,
-                          .overwrite = upload_->overwrite};
+    UploadResumption* resumption = upload_->resumption;
+    if (resumption != nullptr) co_await resumption->begin(sources);
+    UploadRequest request{
+        .filename = upload_->filename,
+        .options = driver_options_,
+        .length = size,
+        .overwrite = upload_->overwrite || (resumption != nullptr && resumption->replaces()),
+        .log = resumption};
     sink_ = co_await upload_->driver->upload(caller_.context, std::move(request));
   }
   if (way_ == Way::kBytes) {

@@ -65,6 +65,8 @@ Task<NodePtr> open_source(Caller& caller, OpenRequest request, bool quiet);
 // and gives it to DIGEST. Both may be null. Gives the length.
 Task<uint64_t> copy_stream(Caller& caller, StandardInput& input, NodePtr target, Digest* digest);
 
+class UploadResumption;
+
 // Where an image goes that is written from its first byte to its last: standard output, or a file
 // of a server that is written once.
 class PipeTarget {
@@ -77,6 +79,7 @@ class PipeTarget {
     std::string filename;
     bool overwrite = false;
     bool whole = false;  // the image is changed again after its disk was written
+    UploadResumption* resumption = nullptr;  // null: nothing stays of an upload that fails
   };
   // The driver of NAME where its files are written once; else null.
   static const Driver* uploader(const Context& context, const std::string& name);

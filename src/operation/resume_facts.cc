@@ -1,5 +1,7 @@
 #include "operation/resume_facts.h"
 
+#include <fmt/core.h>
+
 #include "block/capabilities/identified.h"
 #include "block/driver.h"
 #include "crypto/digest.h"
@@ -22,7 +24,35 @@ void add_node(Facts& facts, const std::string& label, const Node& node) {
     add_node(facts, label + "'s " + child.name, *child.node);
 }
 
+std::string value_in(const Facts& facts, const std::string& what) {
+  for (const CopyRecord::Fact& fact : facts)
+    if (fact.what == what) return fact.value;
+  return "not given";
+}
+
 }  // namespace
+
+Error no_place_for_journal(const std::string& target) {
+  return Error(ErrorKind::kInvalid, "No journal can be kept next to '" + target + "'")
+      .hint("Name a file on this machine for it.", "resume=FILE");
+}
+
+void require_same(const CopyRecord& record, const Facts& now, const std::string& journal,
+                  bool create) {
+  const auto differs = [&](const std::string& what) {
+    throw Error(ErrorKind::kInvalid,
+                fmt::format("The journal '{}' does not fit: {} was {} and is {} now", journal, what,
+                            value_in(record.facts, what), value_in(now, what)))
+        .hint(create ? "Give the command as it was to continue, or start again."
+                     : "Give the command as it was to continue, or remove the journal to start "
+                       "again.",
+              create ? "overwrite" : "");
+  };
+  for (const CopyRecord::Fact& fact : now)
+    if (value_in(record.facts, fact.what) != fact.value) differs(fact.what);
+  for (const CopyRecord::Fact& fact : record.facts)
+    if (value_in(now, fact.what) != fact.value) differs(fact.what);
+}
 
 std::string name_digest(const std::string& name) {
   Digest digest("sha256");

@@ -39,12 +39,6 @@ Error not_resumable(const std::string& target, const std::string& why) {
       .hint("Convert to a format that is written in any order, or in one run.", "resume");
 }
 
-std::string value_in(const std::vector<CopyRecord::Fact>& facts, const std::string& what) {
-  for (const CopyRecord::Fact& fact : facts)
-    if (fact.what == what) return fact.value;
-  return "not given";
-}
-
 }  // namespace
 
 Resumption::Resumption(Caller& caller, const ConversionOptions& options)
@@ -56,16 +50,12 @@ Resumption::Resumption(Caller& caller, const ConversionOptions& options)
       options_(facts_of(options)),
       journal_(options.resume.value_or("")) {
   if (!options.opened_as) find_file();
-  if (PipeTarget::uploader(caller.context, target_) != nullptr)
-    throw not_resumable(target_, "is uploaded from its first byte to its last");
   const std::string shape = options.create_options.string("subformat").value_or("");
   if (options.format == "ova" || shape == "streamOptimized" ||
       (options.image != nullptr && options.image->archive))
     throw not_resumable(target_, "is written from its first byte to its last");
   if (journal_.path().empty()) {
-    if (file_.empty())
-      throw Error(ErrorKind::kInvalid, "No journal can be kept next to '" + target_ + "'")
-          .hint("Name a file on this machine for it.", "resume=FILE");
+    if (file_.empty()) throw no_place_for_journal(target_);
     journal_ = CopyJournal(file_ + ".cairn-resume");
   }
   if (journal_.path() == file_)
@@ -87,28 +77,11 @@ void Resumption::find_file() {
   if (::stat(name.c_str(), &status) != 0 || S_ISREG(status.st_mode)) file_ = name;
 }
 
-void Resumption::compare(const std::vector<CopyRecord::Fact>& now) const {
-  const auto differs = [&](const std::string& what) {
-    throw Error(
-        ErrorKind::kInvalid,
-        fmt::format("The journal '{}' does not fit: {} was {} and is {} now", journal_.path(), what,
-                    value_in(record_.facts, what), value_in(now, what)))
-        .hint(create_ ? "Give the command as it was to continue, or start again."
-                      : "Give the command as it was to continue, or remove the journal to start "
-                        "again.",
-              create_ ? "overwrite" : "");
-  };
-  for (const CopyRecord::Fact& fact : now)
-    if (value_in(record_.facts, fact.what) != fact.value) differs(fact.what);
-  for (const CopyRecord::Fact& fact : record_.facts)
-    if (value_in(now, fact.what) != fact.value) differs(fact.what);
-}
-
 Task<void> Resumption::begin(std::vector<NodePtr> sources) {
   std::vector<CopyRecord::Fact> now = options_;
   if (file_.empty()) now.push_back({"the digest of the target's name", name_digest(target_)});
   for (CopyRecord::Fact& fact : facts_of(sources)) now.push_back(std::move(fact));
-  if (goes_on_) compare(now);
+  if (goes_on_) require_same(record_, now, journal_.path(), create_);
   record_.facts = std::move(now);
   if (!goes_on_ && create_ && overwrite_) co_await release_old();
   co_await run_blocking([&] { claim_file(); });

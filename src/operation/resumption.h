@@ -60,7 +60,6 @@ class Resumption : public CopyLog {
 
  private:
   using Clock = std::chrono::steady_clock;
-  void compare(const std::vector<CopyRecord::Fact>& now) const;
   void claim_file();
   void find_file();
   void sync_directory() const;

@@ -88,6 +88,31 @@ TEST(CopyRecordText, LinesInAnotherOrderAreAnError) {
   EXPECT_NE(error_of([&] { parse_copy_record(with_sums({first, "target =x", "at 0 0"})); }), "");
 }
 
+TEST(CopyRecordText, KeepsTheUploadOfAnObject) {
+  CopyRecord record;
+  record.upload = CopyRecord::Upload{.id = "2~x y/+=", .replaces = true, .parts = {}};
+  record.upload->parts = {{.number = 2, .bytes = 5 << 20, .digest = "ab", .mark = "\"e\""}};
+  CopyRecordWriter writer;
+  std::string text = writer.whole(record);
+  const UploadedPart later{.number = 1, .bytes = 7, .digest = "cd", .mark = ""};
+  text += writer.part(later);
+  const CopyRecord back = parse_copy_record(text);
+  ASSERT_TRUE(back.upload);
+  EXPECT_EQ(back.upload->id, "2~x y/+=");
+  EXPECT_TRUE(back.upload->replaces);
+  record.upload->parts.push_back(later);
+  EXPECT_EQ(back.upload->parts, record.upload->parts);
+  const std::string_view first = "cairn-resume 1";
+  EXPECT_NE(error_of([&] {
+              parse_copy_record(with_sums({first, "target =", "part 1 2 =a =b"}));
+            }),
+            "");
+  EXPECT_NE(error_of([&] {
+              parse_copy_record(with_sums({first, "target =", "upload 0 =a", "made 512"}));
+            }),
+            "");
+}
+
 // An entry for each chunk that was copied, after a flush.
 class Entries : public CopyLog {
  public:

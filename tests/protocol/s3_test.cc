@@ -129,6 +129,20 @@ TEST(S3Answers, Uploads) {
   EXPECT_FALSE(parse_upload_id("<Other><UploadId>2~x</UploadId></Other>"));
   EXPECT_TRUE(is_completed("<x:CompleteMultipartUploadResult/>"));
   EXPECT_FALSE(is_completed("<Error/>"));
+  const auto list = parse_part_list(
+      "<ListPartsResult><IsTruncated>true</IsTruncated><Part><PartNumber>2</PartNumber>"
+      "<ETag>&quot;a&quot;</ETag><Size>5</Size></Part></ListPartsResult>");
+  ASSERT_TRUE(list);
+  EXPECT_EQ(list->next, 2u);
+  EXPECT_EQ(list->parts.at(2).etag, "\"a\"");
+  EXPECT_EQ(list->parts.at(2).bytes, 5u);
+  EXPECT_EQ(parse_part_list("<ListPartsResult/>")->next, 0u);
+  for (const char* wrong :
+       {"<Error/>", "<ListPartsResult><IsTruncated>true</IsTruncated></ListPartsResult>",
+        "<ListPartsResult><Part><PartNumber>0</PartNumber><Size>5</Size></Part></ListPartsResult>",
+        "<ListPartsResult><Part><PartNumber>1</PartNumber><Size>-5</Size></Part></ListPartsResult>",
+        "<ListPartsResult><Part><PartNumber>1</PartNumber></Part></ListPartsResult>"})
+    EXPECT_FALSE(parse_part_list(wrong)) << wrong;
   EXPECT_EQ(complete_document({"\"a\"", "b"}),
             "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag></Part>"
             "<Part><PartNumber>2</PartNumber><ETag>b</ETag></Part></CompleteMultipartUpload>");

@@ -349,7 +349,7 @@ REFUSED = [
     (["-O", "vmdk", "-o", "subformat=streamOptimized", "in.raw", "o"], "is written from its first"),
     (["in.raw", "o.ova"], "is written from its first byte"),
     (["--for", "gcp", "in.raw", "o.tar.gz"], "is written from its first byte"),
-    (["in.raw", "s3://bucket/o.raw"], "is uploaded from its first byte"),
+    (["in.raw", "s3://bucket/o.raw"], "No journal can be kept next to"),
     (["-O", "raw", "in.raw", "-"], "standard output cannot be used with --resume"),
     (["-O", "raw", "-", "o"], "standard input cannot be used with --resume"),
     (["--hash", "sha256", "in.raw", "o"], "--hash cannot be used with --resume"),

@@ -1,5 +1,6 @@
 #include "protocol/s3/answers.h"
 
+#include <charconv>
 #include <pugixml.hpp>
 #include <sstream>
 
@@ -31,6 +32,13 @@ std::string_view child(const pugi::xml_node& node, std::string_view name) {
   return {};
 }
 
+std::optional<uint64_t> number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
 std::string readable(std::string_view text) {
   std::string result(text.substr(0, kMostTextBytes));
   for (char& c : result)
@@ -55,6 +63,27 @@ std::optional<std::string> parse_upload_id(std::string_view text) {
   const std::string_view id = child(result, "UploadId");
   if (id.empty() || id.size() > kMostIdBytes) return std::nullopt;
   return std::string(id);
+}
+
+std::optional<PartList> parse_part_list(std::string_view text) {
+  pugi::xml_document document;
+  const pugi::xml_node result = root(document, text, "ListPartsResult");
+  if (!result) return std::nullopt;
+  PartList list;
+  uint64_t last = 0;
+  for (const pugi::xml_node part : result.children()) {
+    if (local(part.name()) != "Part") continue;
+    const auto which = number(child(part, "PartNumber"));
+    const auto bytes = number(child(part, "Size"));
+    if (!which || !bytes || *which <= last) return std::nullopt;
+    last = *which;
+    list.parts.emplace(last, PartList::Part{*bytes, readable(child(part, "ETag"))});
+  }
+  if (child(result, "IsTruncated") != "true") return list;
+  // Without a part there would be no progress.
+  if (list.parts.empty()) return std::nullopt;
+  list.next = last;
+  return list;
 }
 
 bool is_completed(std::string_view text) {

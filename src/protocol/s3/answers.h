@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,6 +24,18 @@ std::optional<ServerError> parse_error(std::string_view text);
 
 // The id in <InitiateMultipartUploadResult>; nothing when TEXT is no such document.
 std::optional<std::string> parse_upload_id(std::string_view text);
+
+// <ListPartsResult>: some of the parts that an upload has.
+struct PartList {
+  struct Part {
+    uint64_t bytes = 0;
+    std::string etag;
+  };
+  std::map<uint64_t, Part> parts;  // by their numbers
+  uint64_t next = 0;               // more have numbers above this one; 0: there are no more
+};
+// Nothing when TEXT is no such document, or its numbers are none.
+std::optional<PartList> parse_part_list(std::string_view text);
 
 // Whether TEXT is a <CompleteMultipartUploadResult>: the object is there.
 bool is_completed(std::string_view text);

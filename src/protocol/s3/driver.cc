@@ -108,8 +108,9 @@ class S3Driver : public Driver {
     Target target = target_of(context, options);
     if (target.instance) co_await target.instance->open();
     const uint64_t part = part_bytes(request.length, options.size("part-size").value_or(0));
-    auto upload = std::make_shared<Upload>(context, std::move(target), part);
+    auto upload = std::make_shared<Upload>(context, std::move(target), part, request.log);
     if (!request.overwrite) co_await upload->refuse_existing();
+    co_await upload->go_on();
     co_return upload;
   }
 };

@@ -37,7 +37,7 @@ struct Wait {
 Request::Request(Service& service, Call call, Finished finished)
     : service_(service),
       call_(std::move(call)),
-      body_hash_(sha256_of(call_.body)),
+      body_hash_(call_.body_hash.empty() ? sha256_of(call_.body) : call_.body_hash),
       finished_(std::move(finished)),
       random_(std::random_device{}()) {}
 
@@ -67,7 +67,7 @@ void Request::prepare(CURL* easy) {
     // What libcurl adds: the type of a form, and a question whose answer is waited for.
     header("Content-Type:");
     header("Expect:");
-  } else if (call_.method == "GET") {
+  } else if (call_.method == "GET" && !call_.document) {
     // Whether it is there, not what it has.
     curl.easy_setopt(easy, CURLOPT_RANGE, "0-0");
   }

@@ -19,6 +19,8 @@ struct Call {
   Account::Query query;
   ByteSpan body;                                   // stays the caller's
   std::optional<unsigned> retries = std::nullopt;  // else as the transport says
+  bool document = false;                           // the whole answer to a GET is of use
+  std::string body_hash = {};                      // sha256_of(BODY), where it is known
 };
 
 // What the service answered: success.

@@ -26,6 +26,13 @@ constexpr auto kCancelPeriod = std::chrono::milliseconds(100);
 // A signal must end the program within a second.
 constexpr auto kDiscardTime = std::chrono::milliseconds(700);
 
+// Some services give an ETag its quotes in the head of an answer only.
+std::string_view bare(std::string_view etag) {
+  if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"')
+    etag = etag.substr(1, etag.size() - 2);
+  return etag;
+}
+
 unsigned parts_at_once(uint64_t part, unsigned connections) {
   // One more is being filled.
   const uint64_t fit = kMostHeldBytes / part;
@@ -43,6 +50,12 @@ Call put_part(const std::string& id, size_t number, ByteSpan body) {
 }
 Call complete_upload(const std::string& id, std::string_view document) {
   return {.method = "POST", .query = {{"uploadId", id}}, .body = bytes_of(document)};
+}
+Call list_of_parts(const std::string& id, uint64_t after) {
+  return {.method = "GET",
+          .query = {{"part-number-marker", std::to_string(after)}, {"uploadId", id}},
+          .body = {},
+          .document = true};
 }
 Call abort_upload(const std::string& id) {
   return {.method = "DELETE", .query = {{"uploadId", id}}, .body = {}, .retries = 0};
@@ -108,11 +121,12 @@ struct Upload::Aside {
   Service service;
 };
 
-Upload::Upload(Context& context, Target target, uint64_t part_bytes)
+Upload::Upload(Context& context, Target target, uint64_t part_bytes, UploadLog* log)
     : context_(context),
       target_(std::move(target)),
       part_bytes_(part_bytes),
       most_(parts_at_once(part_bytes, target_.transport.connections)),
+      log_(log),
       client_(target_.transport.connections, context.cancel),
       service_{*target_.account, target_.transport, client_,
                [this](const std::string& line) { context_.tell(line); }} {}
@@ -122,7 +136,7 @@ Upload::~Upload() { stop(); }
 void Upload::stop() {
   client_.stop();
   std::unique_lock lock(mutex_);
-  hashed_.wait(lock, [this] { return hashing_ == 0; });
+  jobs_ended_.wait(lock, [this] { return jobs_ == 0; });
 }
 
 void Upload::check() const {
@@ -182,6 +196,57 @@ Task<void> Upload::begin() {
   id_ = *id;
   // Nothing of the other client is under way yet.
   service_.answered = true;
+  if (log_ == nullptr) co_return;
+  co_await run_blocking([this] { log_->began(id_); });
+  kept_ = true;
+}
+
+Task<void> Upload::go_on() {
+  if (log_ == nullptr || log_->left().id.empty()) co_return;
+  const UploadLog::Left& left = log_->left();
+  std::map<uint64_t, PartList::Part> listed;
+  bool gone = left.useless;
+  try {
+    if (left.useless)
+      co_await perform(service_, abort_upload(left.id));
+    else
+      listed = co_await list_parts(left.id);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNotFound) throw;
+    if (!left.useless)
+      context_.tell(target_.account->shown() +
+                    ": the server has ended the upload of the earlier run; another one begins");
+    gone = true;
+  }
+  if (gone) co_return co_await run_blocking([this] { log_->ended(); });
+  uint64_t bytes = 0;
+  for (const UploadedPart& part : left.parts) {
+    const auto found = listed.find(part.number);
+    if (found == listed.end() || found->second.bytes != part.bytes ||
+        bare(found->second.etag) != bare(part.mark))
+      continue;
+    there_.insert_or_assign(part.number, part);
+    bytes += part.bytes;
+  }
+  id_ = left.id;
+  kept_ = true;
+  log_->goes_on(bytes);
+}
+
+Task<std::map<uint64_t, PartList::Part>> Upload::list_parts(std::string id) {
+  std::map<uint64_t, PartList::Part> all;
+  uint64_t after = 0;
+  do {
+    const Answer answer = co_await perform(service_, list_of_parts(id, after));
+    auto page = parse_part_list(answer.body);
+    // Not in circles, and no more than there can be.
+    if (!page || (page->next != 0 && page->next <= after) || page->next > kMostParts)
+      throw Error(ErrorKind::kIo,
+                  target_.account->shown() + ": the server does not say which parts it has");
+    all.merge(page->parts);
+    after = page->next;
+  } while (after != 0);
+  co_return all;
 }
 
 Task<void> Upload::send_part() {
@@ -209,42 +274,89 @@ Task<void> Upload::send_part() {
   {
     const std::lock_guard lock(mutex_);
     parts_.splice(parts_.end(), made);
-    ++hashing_;
   }
+  begin_job();
   // The digest of the bytes takes a moment, in which others can be copied or sent.
   context_.runtime().pool().submit(
       [this, part, call = std::move(call)]() mutable { start(part, std::move(call)); });
 }
 
+void Upload::begin_job() {
+  const std::lock_guard lock(mutex_);
+  ++jobs_;
+}
+
+void Upload::end_job() {
+  const std::lock_guard lock(mutex_);
+  --jobs_;
+  jobs_ended_.notify_all();
+}
+
 // On a thread of the pool.
 void Upload::start(std::list<Part>::iterator part, Call call) {
   try {
-    part->request = std::make_unique<Request>(
-        service_, std::move(call), [this, part] { finished(part, part->request->error()); });
-    part->request->start();
+    if (!is_known(*part)) {
+      call.body_hash = part->digest;
+      part->request = std::make_unique<Request>(
+          service_, std::move(call), [this, part] { finished(part, part->request->error()); });
+      part->request->start();
+    } else {
+      retire(part, there_.at(part->number).mark, nullptr);
+    }
   } catch (...) {
     finished(part, std::current_exception());
   }
-  const std::lock_guard lock(mutex_);
-  --hashing_;
-  hashed_.notify_all();
+  end_job();
+}
+
+// Whether the service has the same bytes from an earlier run.
+bool Upload::is_known(Part& part) {
+  if (log_ == nullptr) return false;
+  part.digest = sha256_of(part.bytes);
+  const auto found = there_.find(part.number);
+  return found != there_.end() && found->second.bytes == part.bytes.size() &&
+         found->second.digest == part.digest;
 }
 
 // On the client's thread, or that of start().
 void Upload::finished(std::list<Part>::iterator part, std::exception_ptr error) {
+  std::string etag;
+  if (!error) etag = std::move(part->request->answer().etag);
+  if (!error && etag.empty())
+    error = std::make_exception_ptr(
+        Error(ErrorKind::kIo, fmt::format("{}: the server does not say what it stored as part {}",
+                                          target_.account->shown(), part->number)));
+  if (error || log_ == nullptr) return retire(part, std::move(etag), error);
+  // The log waits for its disk.
+  begin_job();
+  context_.runtime().pool().submit(
+      [this, part, etag = std::move(etag)]() mutable { note(part, std::move(etag)); });
+}
+
+// On a thread of the pool.
+void Upload::note(std::list<Part>::iterator part, std::string etag) {
+  std::exception_ptr error;
+  try {
+    log_->sent({.number = part->number,
+                .bytes = part->bytes.size(),
+                .digest = part->digest,
+                .mark = etag});
+  } catch (...) {
+    error = std::current_exception();
+  }
+  retire(part, std::move(etag), error);
+  end_job();
+}
+
+// From any thread.
+void Upload::retire(std::list<Part>::iterator part, std::string etag, std::exception_ptr error) {
   std::list<Part> done;  // goes after the lock
   Worker* home = nullptr;
   std::coroutine_handle<> waiter;
   {
     const std::lock_guard lock(mutex_);
     done.splice(done.end(), parts_, part);
-    std::string etag;
     if (!error_) error_ = error;
-    if (!error) etag = std::move(part->request->answer().etag);
-    if (!error_ && etag.empty())
-      error_ = std::make_exception_ptr(
-          Error(ErrorKind::kIo, fmt::format("{}: the server does not say what it stored as part {}",
-                                            target_.account->shown(), part->number)));
     etags_[part->number - 1] = std::move(etag);
     spare_.push_back(std::move(part->bytes));
     if (waiter_ && (parts_.size() <= enough_ || error_)) {
@@ -301,7 +413,7 @@ void Upload::abandon() { abandoned_ = true; }
 void Upload::discard(Error& why) {
   abandoned_ = true;
   stop();
-  if (!aside_ || completed_) return;
+  if (kept_ || !aside_ || completed_) return;
   const auto until = web::Client::Clock::now() + kDiscardTime;
   if (id_.empty()) {
     if (!aside_->wait_until(until) || aside_->request->error()) return;

@@ -4,12 +4,14 @@
 #include <condition_variable>
 #include <coroutine>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "block/byte_sink.h"
+#include "protocol/s3/answers.h"
 #include "protocol/s3/options.h"
 #include "protocol/s3/request.h"
 
@@ -27,10 +29,11 @@ uint64_t part_bytes(uint64_t length, uint64_t asked);
 // An object that is written. What fits into one part is sent at the end as a whole; more goes by a
 // multipart upload, whose parts are sent side by side while further ones are filled. Nothing of it
 // is to be seen before the end, and an older object stays until then. Each part goes with its
-// SHA-256, which the service checks.
+// SHA-256, which the service checks. With a log an upload that fails stays at the service; what a
+// later run makes again is not sent where the service has the same bytes.
 class Upload : public ByteSink {
  public:
-  Upload(Context& context, Target target, uint64_t part_bytes);
+  Upload(Context& context, Target target, uint64_t part_bytes, UploadLog* log = nullptr);
   ~Upload() override;
 
   Task<void> write(ByteSpan bytes) override;
@@ -41,6 +44,8 @@ class Upload : public ByteSink {
 
   // Throws kExists when the object is there.
   Task<void> refuse_existing();
+  // Finds what an earlier run has left, or ends it. Before anything is written.
+  Task<void> go_on();
 
  private:
   using Bytes = std::vector<std::byte>;
@@ -48,6 +53,7 @@ class Upload : public ByteSink {
   struct Part {
     Bytes bytes;
     size_t number = 0;
+    std::string digest;  // where there is a log
     std::unique_ptr<Request> request;
   };
   struct Room;
@@ -60,7 +66,13 @@ class Upload : public ByteSink {
   Task<bool> is_there();
   Task<void> send_part();
   void start(std::list<Part>::iterator part, Call call);
+  bool is_known(Part& part);
   void finished(std::list<Part>::iterator part, std::exception_ptr error);
+  void note(std::list<Part>::iterator part, std::string etag);
+  void retire(std::list<Part>::iterator part, std::string etag, std::exception_ptr error);
+  void begin_job();
+  void end_job();
+  Task<std::map<uint64_t, PartList::Part>> list_parts(std::string id);
   // Ends all requests. Blocks, briefly.
   void stop();
 
@@ -68,15 +80,18 @@ class Upload : public ByteSink {
   const Target target_;
   const uint64_t part_bytes_;
   const unsigned most_;  // parts on their way
-  std::string id_;       // of the upload; empty before there is one
+  UploadLog* const log_;
+  std::string id_;                          // of the upload; empty before there is one
+  bool kept_ = false;                       // … by the log
+  std::map<uint64_t, UploadedPart> there_;  // parts of earlier runs that the service has
   Bytes current_;
   std::atomic<bool> abandoned_{false};
   bool completed_ = false;
   uint64_t length_ = 0;  // bytes that were written
 
   mutable std::mutex mutex_;
-  unsigned hashing_ = 0;  // jobs of start()
-  std::condition_variable hashed_;
+  unsigned jobs_ = 0;  // on threads of the pool
+  std::condition_variable jobs_ended_;
   std::list<Part> parts_;
   std::vector<std::string> etags_;  // by their number, from 1 on
   std::vector<Bytes> spare_;        // buffers of parts that were sent

@@ -192,6 +192,26 @@ def test_interrupted(gateway, folder):
     assert b"cut.raw" not in gateway.ask("GET", "")
 
 
+def test_continued(gateway, folder, cairn):
+    """After kill -9 the parts that the gateway has are not sent again."""
+    (folder / "in.raw").write_bytes(os.urandom(24 << 20))
+    words = ["convert", "-f", "raw", "-o", "part-size=5M", "--resume=journal", "in.raw"]
+    words.append(name(gateway, "continued.raw"))
+    job = subprocess.Popen([CAIRN, *words[:1], "--limit-rate", "16M", *words[1:]])
+    until = time.monotonic() + 60
+    journal = folder / "journal"
+    while not (journal.exists() and " part " in journal.read_text()):
+        assert time.monotonic() < until and job.poll() is None
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    assert b"<UploadId>" in gateway.ask("GET", "", uploads="")
+    done = cairn(*words, "--output=json").json()
+    assert done["resumed-at"] >= 5 << 20 and not journal.exists()
+    assert gateway.ask("GET", "continued.raw") == (folder / "in.raw").read_bytes()
+    assert b"<UploadId>" not in gateway.ask("GET", "", uploads="")
+
+
 def test_options(gateway, cairn, monkeypatch):
     """Everything by options, and a region that the gateway does not check."""
     gateway.ask("PUT", "plain.raw", bytes(512))

@@ -10,31 +10,11 @@ import pytest
 
 from conftest import CAIRN
 from support.s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Server, presigned
+from support.s3_service import environment, server  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.any_engine
 SIZE = 3 * 1024 * 1024 + 512
 DATA = os.urandom(1 << 16) * (SIZE >> 16) + os.urandom(SIZE % (1 << 16))
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = S3Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, folder, server):
-    """The endpoint and the credentials of the tests, and none of this machine's."""
-    for name in list(os.environ):
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_REGION", REGION)
 
 
 @pytest.fixture
