@@ -26,6 +26,7 @@ struct FileStatus {
   uint64_t allocated = 0;  // bytes that it takes of the file system
   uint64_t volume = 0;     // with NUMBER: the same file
   uint64_t number = 0;
+  uint64_t links = 1;    // its names
   uint64_t special = 0;  // of a device: its number
   int64_t modified = 0;  // seconds since 1970
   uint32_t modified_nanoseconds = 0;
@@ -100,10 +101,16 @@ ssize_t copy_range(int from, uint64_t from_offset, int to, uint64_t to_offset, u
 bool lives_in_memory(int fd);
 // What is free on the file system of FD; nothing where that says nothing.
 std::optional<uint64_t> free_bytes(int fd);
+// What this user may still write into the file system of DIRECTORY.
+std::optional<uint64_t> bytes_for_user(const std::string& directory);
 // Whether FD may be written to.
 bool is_writable(int fd);
 // The file of FD once more, for writing through the page cache.
 int reopen_for_writing(int fd);
+// The pipe of FD once more, of which writing does not wait; -1 where that cannot be.
+int reopen_unblocked(int fd);
+// The bytes that a pipe takes as a whole.
+extern const size_t kPipeBytes;
 // What is to be called in messages; PATH, but for a file without a name.
 std::string shown_path(std::string path);
 

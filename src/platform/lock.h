@@ -6,14 +6,18 @@
 
 namespace cairn::platform {
 
+// Whose a lock is. Locks of the process go with any descriptor of the file, and its other users in
+// the same process do not see them.
+enum class LockOwner { kOpenFile, kProcess };
+
 // Locks of single bytes of an open file, as QEMU takes them: shared with others, until they are
-// unlocked or the descriptor is closed. Of two descriptors of one process each has its own. Each
-// call returns at once. EAGAIN or EACCES: another descriptor has it exclusively.
-int lock_byte(int fd, uint64_t byte);
-int unlock_byte(int fd, uint64_t byte);
-// Whether no other descriptor has the byte locked; nothing is locked afterwards that was not
-// before. 0: free, 1: locked, -1: errno.
-int byte_is_locked(int fd, uint64_t byte);
+// unlocked or the descriptor is closed. Each call returns at once. EAGAIN or EACCES: somebody else
+// has it exclusively; EINVAL, ENOSYS or EOPNOTSUPP: the file system or the system has no such
+// locks.
+int lock_byte(int fd, uint64_t byte, LockOwner owner);
+int unlock_byte(int fd, uint64_t byte, LockOwner owner);
+// Whether somebody else has the byte locked. 0: free, 1: locked, -1: errno.
+int byte_is_locked(int fd, uint64_t byte, LockOwner owner);
 
 // Who else has the file of FD open, as far as the system shows: kThisProcess, or "process NUMBER
 // (NAME)"; empty: nobody.

@@ -9,6 +9,10 @@ namespace cairn::platform {
 void* allocate_pages(size_t bytes, bool large);
 void free_pages(void* pages, size_t bytes) noexcept;
 
+// BYTES, a multiple of ALIGNMENT, that begin at one. Null: there are none.
+void* allocate_aligned(size_t alignment, size_t bytes);
+void free_aligned(void* memory) noexcept;
+
 // Overwrites what is to be found by nobody, also where the compiler sees no reader.
 void wipe(void* bytes, size_t count) noexcept;
 

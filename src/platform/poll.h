@@ -4,15 +4,19 @@
 
 #ifdef _WIN32
 // The values of Windows, whose own header brings far more.
-constexpr short POLLIN = 0x0300;
-constexpr short POLLOUT = 0x0010;
-constexpr short POLLERR = 0x0001;
-constexpr short POLLHUP = 0x0002;
+#ifndef POLLIN
+#define POLLIN 0x0300
+#define POLLOUT 0x0010
+#define POLLERR 0x0001
+#define POLLHUP 0x0002
+#endif
+namespace cairn {
 struct pollfd {
   int fd;
   short events;
   short revents;
 };
+}  // namespace cairn
 #else
 #include <poll.h>
 #endif

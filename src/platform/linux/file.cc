@@ -14,6 +14,15 @@
 
 namespace cairn::platform {
 
+namespace {
+
+uint64_t bytes_of(uint64_t blocks, uint64_t block_bytes) {
+  uint64_t bytes = 0;
+  return __builtin_mul_overflow(blocks, block_bytes, &bytes) ? UINT64_MAX : bytes;
+}
+
+}  // namespace
+
 ssize_t read_cached_at(int fd, std::span<const iovec> buffers, uint64_t offset) {
   return ::preadv2(fd, buffers.data(), static_cast<int>(std::min(buffers.size(), kMostBuffers)),
                    static_cast<off_t>(offset), RWF_NOWAIT);
@@ -48,14 +57,21 @@ std::optional<uint64_t> free_bytes(int fd) {
   struct statvfs found = {};
   if (::fstatvfs(fd, &found) != 0 || found.f_blocks == 0 || found.f_frsize == 0)
     return std::nullopt;
-  uint64_t bytes = 0;
-  if (__builtin_mul_overflow(uint64_t{found.f_bfree}, uint64_t{found.f_frsize}, &bytes))
-    return UINT64_MAX;
-  return bytes;
+  return bytes_of(found.f_bfree, found.f_frsize);
+}
+
+std::optional<uint64_t> bytes_for_user(const std::string& directory) {
+  struct statvfs found = {};
+  if (::statvfs(directory.c_str(), &found) != 0) return std::nullopt;
+  return bytes_of(found.f_bavail, found.f_frsize);
 }
 
 int reopen_for_writing(int fd) {
   return platform::open("/proc/self/fd/" + std::to_string(fd), O_WRONLY);
+}
+
+int reopen_unblocked(int fd) {
+  return platform::open("/proc/self/fd/" + std::to_string(fd), O_WRONLY | O_NONBLOCK);
 }
 
 std::string shown_path(std::string path) {

@@ -23,19 +23,19 @@ struct flock record(uint64_t byte, short type) {
 
 }  // namespace
 
-int lock_byte(int fd, uint64_t byte) {
+int lock_byte(int fd, uint64_t byte, LockOwner owner) {
   struct flock request = record(byte, F_RDLCK);
-  return ::fcntl(fd, F_OFD_SETLK, &request);
+  return ::fcntl(fd, owner == LockOwner::kProcess ? F_SETLK : F_OFD_SETLK, &request);
 }
 
-int unlock_byte(int fd, uint64_t byte) {
+int unlock_byte(int fd, uint64_t byte, LockOwner owner) {
   struct flock request = record(byte, F_UNLCK);
-  return ::fcntl(fd, F_OFD_SETLK, &request);
+  return ::fcntl(fd, owner == LockOwner::kProcess ? F_SETLK : F_OFD_SETLK, &request);
 }
 
-int byte_is_locked(int fd, uint64_t byte) {
+int byte_is_locked(int fd, uint64_t byte, LockOwner owner) {
   struct flock request = record(byte, F_WRLCK);
-  if (::fcntl(fd, F_OFD_GETLK, &request) != 0) return -1;
+  if (::fcntl(fd, owner == LockOwner::kProcess ? F_GETLK : F_OFD_GETLK, &request) != 0) return -1;
   return request.l_type == F_UNLCK ? 0 : 1;
 }
 

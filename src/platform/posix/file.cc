@@ -45,6 +45,7 @@ FileStatus status_from(const struct stat& found) {
           .allocated = static_cast<uint64_t>(found.st_blocks) * 512,
           .volume = static_cast<uint64_t>(found.st_dev),
           .number = static_cast<uint64_t>(found.st_ino),
+          .links = static_cast<uint64_t>(found.st_nlink),
           .special = static_cast<uint64_t>(found.st_rdev),
           .modified = modified.tv_sec,
           .modified_nanoseconds = static_cast<uint32_t>(modified.tv_nsec)};
@@ -98,6 +99,8 @@ ssize_t read_at(int fd, void* bytes, size_t count, uint64_t offset) {
 ssize_t write_at(int fd, const void* bytes, size_t count, uint64_t offset) {
   return ::pwrite(fd, bytes, count, static_cast<off_t>(offset));
 }
+
+const size_t kPipeBytes = PIPE_BUF;
 
 std::optional<uint64_t> end_of(int fd) {
   const off_t end = ::lseek(fd, 0, SEEK_END);

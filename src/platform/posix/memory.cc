@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
 
 namespace cairn::platform {
 namespace {
@@ -34,6 +35,11 @@ void* allocate_pages(size_t bytes, bool large) {
 }
 
 void free_pages(void* pages, size_t bytes) noexcept { ::munmap(pages, bytes); }
+
+void* allocate_aligned(size_t alignment, size_t bytes) {
+  return std::aligned_alloc(alignment, bytes);
+}
+void free_aligned(void* memory) noexcept { std::free(memory); }
 
 void wipe(void* bytes, size_t count) noexcept {
 #ifdef __APPLE__

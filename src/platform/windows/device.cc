@@ -1,0 +1,19 @@
+#include "platform/device.h"
+
+#include <cerrno>
+
+#include "platform/windows/descriptors.h"
+
+namespace cairn::platform {
+
+std::optional<uint32_t> logical_block_bytes(int) { return std::nullopt; }
+bool is_write_protected(int) { return false; }
+int discard_blocks(int, uint64_t, uint64_t) { return fail_as(EOPNOTSUPP); }
+bool passes_scsi_commands(const FileStatus&) { return false; }
+std::string mount_point(uint64_t) { return {}; }
+
+void set_no_copy_on_write(int) {}
+int set_extent_size_hint(int, uint32_t) { return fail_as(EOPNOTSUPP); }
+std::optional<uint64_t> extent_size_hint(int) { return std::nullopt; }
+
+}  // namespace cairn::platform

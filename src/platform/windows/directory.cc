@@ -1,0 +1,52 @@
+#include "platform/directory.h"
+
+#include "platform/file.h"
+#include "platform/system.h"
+#include "platform/windows/descriptors.h"
+
+namespace cairn::platform {
+
+int make_directory(const std::string& path, unsigned) {
+  return ::CreateDirectoryW(native_path(path).c_str(), nullptr) != 0 ? 0 : fail();
+}
+
+int remove_directory(const std::string& path) {
+  return ::RemoveDirectoryW(native_path(path).c_str()) != 0 ? 0 : fail();
+}
+
+int open_unnamed(const std::string& directory) {
+  constexpr int kAttempts = 100;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    uint64_t number = 0;
+    if (!random_bytes(&number, sizeof number)) return -1;
+    const std::string name = directory + "/cairn-" + std::to_string(number);
+    const HANDLE handle =
+        ::CreateFileW(native_path(name).c_str(), GENERIC_READ | GENERIC_WRITE | DELETE,
+                      FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr, CREATE_NEW,
+                      FILE_ATTRIBUTE_TEMPORARY | FILE_FLAG_DELETE_ON_CLOSE, nullptr);
+    if (handle != INVALID_HANDLE_VALUE)
+      return add_descriptor(Descriptor::Kind::kFile, reinterpret_cast<uintptr_t>(handle));
+    if (::GetLastError() != ERROR_FILE_EXISTS) break;
+  }
+  return fail();
+}
+
+std::string unnamed_path(int fd) {
+  std::wstring name(32768, L'\0');
+  const DWORD length = ::GetFinalPathNameByHandleW(
+      handle_of(fd), name.data(), static_cast<DWORD>(name.size()), VOLUME_NAME_DOS);
+  if (length == 0 || length > name.size()) return {};
+  name.resize(length);
+  return shown_name(std::move(name));
+}
+
+std::string directory_of(const std::string& path) {
+  const size_t slash = path.find_last_of("/\\");
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
+bool is_absolute(const std::string& path) {
+  return path.starts_with('/') || path.starts_with('\\') || (path.size() > 2 && path[1] == ':');
+}
+
+}  // namespace cairn::platform
