@@ -10,6 +10,7 @@
 #include "async/runtime.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "protocol/driver_options.h"
 
 namespace cairn {
 namespace {
@@ -64,12 +65,6 @@ void FileSessionNode::check_same(const FileAttributes& now) const {
   throw Error(ErrorKind::kIo, filename() + ": the file changed on the server while it was used");
 }
 
-Task<RwLock::Guard> FileSessionNode::hold_end(uint64_t end) {
-  RwLock::Guard guard;
-  if (end > length()) guard = co_await end_lock_.shared();
-  co_return guard;
-}
-
 Task<FileOperation> FileSessionNode::perform(FileOperation request) {
   for (unsigned attempt = 0;; ++attempt) {
     FileOperation operation = request;
@@ -97,6 +92,24 @@ Task<void> FileSessionNode::do_read(uint64_t offset, MutableByteSpan out) {
   const size_t inside = offset < end ? std::min<uint64_t>(out.size(), end - offset) : 0;
   std::memset(out.data() + inside, 0, out.size() - inside);
   if (inside != 0) co_await perform(FileOperation::read(offset, out.first(inside)));
+}
+
+Task<void> FileSessionNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
+  if (in.empty()) co_return;
+  const uint64_t end = offset + in.size();
+  RwLock::Guard held;
+  if (end > length()) held = co_await end_lock_.shared();
+  co_await send_write(offset, in);
+  raise_length(end);
+}
+
+Task<void> FileSessionNode::do_resize(ResizeRequest request) {
+  refuse_preallocation(request.preallocation);
+  const RwLock::Guard moving = co_await end_lock_.exclusive();
+  if (request.length <= length() && !request.exact) co_return;
+  if (request.length < length()) check_shrinking();
+  co_await send_length(request.length);
+  set_length(request.length);
 }
 
 Task<void> FileSessionNode::do_close() { co_await sessions_.close(); }

@@ -16,8 +16,8 @@ namespace cairn {
 
 // A file of a server as a disk. Further sessions are opened when one has much to do. When a session
 // is lost, its requests are repeated in a new one if the file is the same. A protocol says how a
-// session is made, and what writing, flushing and resizing mean at its servers. Discards are
-// ignored: such servers have nothing to give space back with.
+// session is made, and how its servers are asked to write, flush and resize. Discards are ignored:
+// such servers have nothing to give space back with.
 class FileSessionNode : public Node, public ImageInfo, public StorageUse, public Identified {
  public:
   using Capabilities = CapabilityList<ImageInfo, StorageUse, Identified>;
@@ -48,17 +48,20 @@ class FileSessionNode : public Node, public ImageInfo, public StorageUse, public
   Task<SessionPtr> choose() { return sessions_.choose(); }
   // How many sessions were lost until now.
   uint64_t losses() { return sessions_.losses(); }
-  // For a write up to END: what it adds to the file is not cut off by a resize to less, which may
-  // only have been to make room.
-  Task<RwLock::Guard> hold_end(uint64_t end);
-  // For a resize: no write moves the end meanwhile.
-  auto move_end() { return end_lock_.exclusive(); }
+  // Asks the server to write, and returns when it has. Throws. From any worker, as is the next one.
+  virtual Task<void> send_write(uint64_t offset, ByteSpan in) = 0;
+  // Asks the server to make the file LENGTH bytes long. Nothing that moves its end is under way.
+  virtual Task<void> send_length(uint64_t length) = 0;
+  // Throws when the file must not become shorter.
+  virtual void check_shrinking() const {}
   // From here on the file changes by what this node writes.
   void note_change() { changed_ = true; }
   bool changed() const { return changed_; }
 
   void* find_capability(CapabilityId id) override { return Capabilities::find(this, id); }
   Task<void> do_read(uint64_t offset, MutableByteSpan out) override;
+  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) final;
+  Task<void> do_resize(ResizeRequest request) final;
   Task<void> do_close() override;
 
  private:
@@ -67,7 +70,9 @@ class FileSessionNode : public Node, public ImageInfo, public StorageUse, public
 
   const unsigned retries_;
   SessionPool<FileSession> sessions_;
-  RwLock end_lock_;       // shared: writes past the end; exclusive: by changing the length
+  // Shared: writes past the end; exclusive: by changing the length. A resize to less than a write
+  // adds may only have been to make room, and must not cut that off.
+  RwLock end_lock_;
   FileAttributes first_;  // of the open file
   std::atomic<bool> opened_{false};
   std::atomic<bool> changed_{false};

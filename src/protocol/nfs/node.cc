@@ -2,7 +2,6 @@
 
 #include "block/context.h"
 #include "block/driver.h"
-#include "protocol/driver_options.h"
 
 namespace cairn::nfs {
 
@@ -28,15 +27,12 @@ void NfsNode::note_write(std::optional<uint64_t> epoch) {
   unflushed_ = true;
 }
 
-Task<void> NfsNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
-  if (in.empty()) co_return;
-  const RwLock::Guard held = co_await hold_end(offset + in.size());
+Task<void> NfsNode::send_write(uint64_t offset, ByteSpan in) {
   note_change();
   // Of version 4: as it was when the write began.
   const uint64_t before = losses();
   const FileOperation done = co_await perform(FileOperation::write(offset, in));
   note_write(target_.version == 3 ? done.verifier() : before);
-  raise_length(offset + in.size());
 }
 
 Task<void> NfsNode::do_flush() {
@@ -65,13 +61,9 @@ Task<void> NfsNode::do_flush() {
                                   "written before");
 }
 
-Task<void> NfsNode::do_resize(ResizeRequest request) {
-  refuse_preallocation(request.preallocation);
-  const RwLock::Guard moving = co_await move_end();
-  if (request.length <= length() && !request.exact) co_return;
+Task<void> NfsNode::send_length(uint64_t length) {
   note_change();
-  co_await perform(FileOperation::resize(request.length));
-  set_length(request.length);
+  co_await perform(FileOperation::resize(length));
 }
 
 Task<std::optional<uint64_t>> NfsNode::allocated_bytes() {

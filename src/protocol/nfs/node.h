@@ -23,9 +23,9 @@ class NfsNode : public FileSessionNode {
 
  protected:
   SessionPtr make_session() const override;
-  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<void> send_write(uint64_t offset, ByteSpan in) override;
   Task<void> do_flush() override;
-  Task<void> do_resize(ResizeRequest request) override;
+  Task<void> send_length(uint64_t length) override;
   Task<void> do_close() override;
 
  private:

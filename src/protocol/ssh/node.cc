@@ -2,7 +2,6 @@
 
 #include "block/context.h"
 #include "block/driver.h"
-#include "protocol/driver_options.h"
 
 namespace cairn::ssh {
 
@@ -25,11 +24,8 @@ Task<void> SshNode::change(FileOperation operation) {
   if (operation.error) std::rethrow_exception(operation.error);
 }
 
-Task<void> SshNode::do_write(uint64_t offset, ByteSpan in, WriteFlags) {
-  if (in.empty()) co_return;
-  const RwLock::Guard held = co_await hold_end(offset + in.size());
-  co_await change(FileOperation::write(offset, in));
-  raise_length(offset + in.size());
+Task<void> SshNode::send_write(uint64_t offset, ByteSpan in) {
+  return change(FileOperation::write(offset, in));
 }
 
 Task<void> SshNode::do_flush() {
@@ -47,14 +43,11 @@ Task<void> SshNode::do_flush() {
   if (operation.error) std::rethrow_exception(operation.error);
 }
 
-Task<void> SshNode::do_resize(ResizeRequest request) {
-  refuse_preallocation(request.preallocation);
-  const RwLock::Guard moving = co_await move_end();
-  if (request.length <= length() && !request.exact) co_return;
-  if (request.length < length() && !context().profile.extensions)
+Task<void> SshNode::send_length(uint64_t length) { return change(FileOperation::resize(length)); }
+
+void SshNode::check_shrinking() const {
+  if (!context().profile.extensions)
     throw Error(ErrorKind::kUnsupported, "ssh driver does not support shrinking files");
-  co_await change(FileOperation::resize(request.length));
-  set_length(request.length);
 }
 
 }  // namespace cairn::ssh

@@ -17,9 +17,10 @@ class SshNode : public FileSessionNode {
 
  protected:
   SessionPtr make_session() const override;
-  Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override;
+  Task<void> send_write(uint64_t offset, ByteSpan in) override;
   Task<void> do_flush() override;
-  Task<void> do_resize(ResizeRequest request) override;
+  Task<void> send_length(uint64_t length) override;
+  void check_shrinking() const override;
 
  private:
   // Does OPERATION, which changes the file, once.
