@@ -28,7 +28,7 @@ constexpr int ESTALE = 1005;
 #else
 #include <sys/uio.h>
 #ifdef __APPLE__
-constexpr int O_DIRECT = 0;
+constexpr int O_DIRECT = 0x02000000;  // platform::open() knows it alone
 constexpr int ENOMEDIUM = 1002;
 constexpr int EREMOTEIO = 1004;
 #endif

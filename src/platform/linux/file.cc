@@ -13,7 +13,6 @@
 #include "platform/linux/allocation_flags.h"
 
 namespace cairn::platform {
-
 namespace {
 
 uint64_t bytes_of(uint64_t blocks, uint64_t block_bytes) {
@@ -22,6 +21,16 @@ uint64_t bytes_of(uint64_t blocks, uint64_t block_bytes) {
 }
 
 }  // namespace
+
+int open(const std::string& path, int flags, unsigned mode) {
+  return ::open(path.c_str(), flags | O_CLOEXEC, mode);
+}
+
+std::optional<uint64_t> end_of(int fd) {
+  const off_t end = ::lseek(fd, 0, SEEK_END);
+  if (end < 0) return std::nullopt;
+  return static_cast<uint64_t>(end);
+}
 
 ssize_t read_cached_at(int fd, std::span<const iovec> buffers, uint64_t offset) {
   return ::preadv2(fd, buffers.data(), static_cast<int>(std::min(buffers.size(), kMostBuffers)),

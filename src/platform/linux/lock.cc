@@ -8,33 +8,22 @@
 #include <memory>
 
 #include "platform/file.h"
+#include "platform/posix/byte_lock.h"
 
 namespace cairn::platform {
-namespace {
-
-struct flock record(uint64_t byte, short type) {
-  struct flock lock = {};
-  lock.l_whence = SEEK_SET;
-  lock.l_start = static_cast<off_t>(byte);
-  lock.l_len = 1;
-  lock.l_type = type;
-  return lock;
-}
-
-}  // namespace
 
 int lock_byte(int fd, uint64_t byte, LockOwner owner) {
-  struct flock request = record(byte, F_RDLCK);
+  struct flock request = lock_record(byte, F_RDLCK);
   return ::fcntl(fd, owner == LockOwner::kProcess ? F_SETLK : F_OFD_SETLK, &request);
 }
 
 int unlock_byte(int fd, uint64_t byte, LockOwner owner) {
-  struct flock request = record(byte, F_UNLCK);
+  struct flock request = lock_record(byte, F_UNLCK);
   return ::fcntl(fd, owner == LockOwner::kProcess ? F_SETLK : F_OFD_SETLK, &request);
 }
 
 int byte_is_locked(int fd, uint64_t byte, LockOwner owner) {
-  struct flock request = record(byte, F_WRLCK);
+  struct flock request = lock_record(byte, F_WRLCK);
   if (::fcntl(fd, owner == LockOwner::kProcess ? F_GETLK : F_OFD_GETLK, &request) != 0) return -1;
   return request.l_type == F_UNLCK ? 0 : 1;
 }

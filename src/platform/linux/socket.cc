@@ -7,6 +7,7 @@
 namespace cairn::platform {
 
 const short kPeerClosed = POLLRDHUP;
+const int kNoSignal = MSG_NOSIGNAL;
 
 int stream_socket(int family, bool multipath) {
   return ::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,

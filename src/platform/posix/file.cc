@@ -75,10 +75,6 @@ std::optional<FileStatus> status_of(int fd) {
   return status_from(found);
 }
 
-int open(const std::string& path, int flags, unsigned mode) {
-  return ::open(path.c_str(), flags | O_CLOEXEC, mode);
-}
-
 int close(int fd) { return ::close(fd); }
 
 ssize_t read(int fd, void* bytes, size_t count) { return ::read(fd, bytes, count); }
@@ -101,12 +97,6 @@ ssize_t write_at(int fd, const void* bytes, size_t count, uint64_t offset) {
 }
 
 const size_t kPipeBytes = PIPE_BUF;
-
-std::optional<uint64_t> end_of(int fd) {
-  const off_t end = ::lseek(fd, 0, SEEK_END);
-  if (end < 0) return std::nullopt;
-  return static_cast<uint64_t>(end);
-}
 
 int set_length(int fd, uint64_t length) { return ::ftruncate(fd, static_cast<off_t>(length)); }
 

@@ -185,7 +185,7 @@ ssize_t send(int fd, std::span<const iovec> buffers) {
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(buffers.data());
   message.msg_iovlen = std::min(buffers.size(), kMostBuffers);
-  return ::sendmsg(fd, &message, MSG_NOSIGNAL);
+  return ::sendmsg(fd, &message, kNoSignal);
 }
 
 int shut_down(int fd, End end) {

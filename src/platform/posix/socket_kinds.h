@@ -9,6 +9,8 @@ namespace cairn::platform {
 
 // That the peer sends no more, for poll().
 extern const short kPeerClosed;
+// For sendmsg(): no signal where the peer has gone.
+extern const int kNoSignal;
 // A socket that blocks nothing, and which programs that are started do not get.
 int stream_socket(int family, bool multipath);
 int accept_stream(int listener);

@@ -51,6 +51,53 @@ rm /tmp/back.qcow2
 step format cairn convert --overwrite -O qcow2 /disk.qcow2 $D/2
 step format_check cairn check $D/2
 step format_compare cairn compare -f qcow2 -F qcow2 /disk.qcow2 $D/2
+
+# A qcow2 image in the namespace, by the verbs that change it.
+Q=$D/2
+step snapshot_create cairn snapshot -c first $Q
+step snapshot_list cairn snapshot -l $Q
+step snapshot_after cairn io -c 'write -P 0x77 1M 64k' $Q
+step hash_after cairn hash $Q
+step snapshot_apply cairn snapshot -a first $Q
+step hash_applied cairn hash $Q
+step snapshot_delete cairn snapshot -d first $Q
+step amend cairn amend -o lazy_refcounts=on $Q
+step bitmap_add cairn bitmap --add $Q marks
+step bitmap_marks cairn io -c 'write -P 0 7M 64k' $Q
+step amended cairn info --output json $Q
+step bitmap_remove cairn bitmap --remove $Q marks
+step overlay cairn create -f qcow2 -b $Q -F qcow2 /tmp/over.qcow2
+step overlay_write cairn io -c 'write -P 0x66 2M 64k' /tmp/over.qcow2
+step commit cairn commit /tmp/over.qcow2
+step committed cairn io -r -c 'read -P 0x66 2M 64k' $Q
+step rebase cairn rebase -b /disk.qcow2 -F qcow2 /tmp/over.qcow2
+step rebase_compare cairn compare /tmp/over.qcow2 $Q
+step resize_larger cairn resize $Q 9M
+step map_image cairn map --output json $Q
+step measure cairn measure --output json -O raw $Q
+step compact cairn compact $Q
+step backup cairn backup $Q /tmp/backups
+step restore cairn restore /tmp/backups /tmp/restored.qcow2
+step restore_compare cairn compare /tmp/restored.qcow2 $Q
+step bench cairn bench -c 100 $Q
+step create cairn create -f qcow2 -b /disk.qcow2 -F qcow2 $D/1
+step flatten cairn rebase -b '' $D/1
+step flatten_compare cairn compare -f qcow2 /disk.qcow2 $D/1
+step verbs_check cairn check $Q
+step amend_back cairn amend -o lazy_refcounts=off $Q
+rm -r /tmp/*.qcow2 /tmp/backups
+
+# Killed while it writes the image and its tables.
+cairn bench -w -t writethrough -d 4 -c 100000000 -o 2162688 -s 65536 --pattern 85 $Q > /tmp/benched 2>&1 &
+pid=$!
+until_ok [ -s /tmp/benched ]; sleep 1
+kill -9 $pid; wait $pid
+step killed_image echo $?
+step killed_check cairn check $Q
+step repair cairn check -r all $Q
+step repaired cairn check $Q
+step map_repaired cairn map --output json $Q
+
 step io1 cairn io -f raw --discard unmap -c 'write -P 0x11 0 1M' -c 'write -P 0x22 512 512' -c 'write -f -P 0x33 1025 3' \
   -c 'write -z 64k 64k' -c 'write -z -u 256k 64k' -c 'discard 512k 64k' -c flush -c 'read -P 0x11 0 512' -c 'read -P 0x22 512 512' \
   -c 'read -P 0x33 1025 3' -c 'read -P 0 64k 64k' -c 'read -P 0 256k 64k' -c 'read -P 0 512k 64k' -c 'read -P 0x11 576k 448k' $D/1
@@ -225,6 +272,47 @@ def test_conversions_onto_and_from_a_namespace(guest):
     for step in "convert1", "convert2", "compare3", "format", "format_check", "format_compare":
         said(guest, step)
     assert said(guest, "hash").split()[0] == guest["sum"]
+
+
+def test_verbs_that_change_an_image(guest):
+    """The qcow2 image in the second namespace, which every step leaves as the next one needs it."""
+    assert "first" in said(guest, "snapshot_list")
+    assert said(guest, "hash_after").split()[0] != guest["sum"]
+    assert said(guest, "hash_applied").split()[0] == guest["sum"]
+    data = json.loads(said(guest, "amended"))["format-specific"]["data"]
+    assert data["lazy-refcounts"] and data["bitmaps"][0]["name"] == "marks"
+    assert sum(extent["length"] for extent in json.loads(said(guest, "map_image"))) == 9 * MEBIBYTE
+    assert json.loads(said(guest, "measure"))["required"] == 9 * MEBIBYTE
+    assert "compact works on files" in said(guest, "compact", 1)
+    for step in (
+        *("snapshot_create", "snapshot_after", "snapshot_apply", "snapshot_delete", "amend"),
+        *("bitmap_add", "bitmap_marks", "bitmap_remove", "overlay", "overlay_write", "commit"),
+        *("committed", "rebase", "rebase_compare", "resize_larger", "backup", "restore"),
+        *(
+            "restore_compare",
+            "bench",
+            "create",
+            "flatten",
+            "flatten_compare",
+            "verbs_check",
+            "amend_back",
+        ),
+    ):
+        assert "Pattern" not in said(guest, step)
+
+
+def test_an_image_whose_writer_was_killed(guest):
+    """It has some of what was written, and has lost space at worst."""
+    assert said(guest, "killed_image").strip() == "137"
+    code, text = guest["killed_check"]
+    assert code in (0, 3) and "ERROR" not in text
+    said(guest, "repair")
+    assert "No errors were found" in said(guest, "repaired")
+
+    def present(step):
+        return sum(each["length"] for each in json.loads(said(guest, step)) if each["present"])
+
+    assert present("map_repaired") > present("map_image")
 
 
 def test_requests_of_all_kinds(guest):

@@ -1,0 +1,4 @@
+#pragma once
+#include_next <errno.h>
+#undef ENOMEDIUM
+#undef EREMOTEIO
