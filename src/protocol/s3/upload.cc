@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "async/cancel.h"
@@ -22,6 +23,8 @@ constexpr size_t kMostParts = 10'000;
 constexpr uint64_t kPlannedParts = 9'000;
 // What is held of one object, as long as its parts are not larger than a half of it.
 constexpr uint64_t kMostHeldBytes = uint64_t{64} << 20;
+// Memory is asked for in whole ones of these.
+constexpr uint64_t kLargePageBytes = 2 << 20;
 constexpr auto kCancelPeriod = std::chrono::milliseconds(100);
 // A signal must end the program within a second.
 constexpr auto kDiscardTime = std::chrono::milliseconds(700);
@@ -171,10 +174,12 @@ Task<void> Upload::write(ByteSpan bytes) {
   check();
   length_ += bytes.size();
   while (!bytes.empty()) {
-    if (current_.size() == part_bytes_) co_await send_part();
-    if (current_.capacity() < part_bytes_) current_.reserve(part_bytes_);
-    const size_t part = std::min<uint64_t>(bytes.size(), part_bytes_ - current_.size());
-    current_.insert(current_.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(part));
+    if (current_.size == part_bytes_) co_await send_part();
+    if (current_.memory.size() == 0)
+      current_.memory = LargeBuffer(align_up(part_bytes_, kLargePageBytes));
+    const size_t part = std::min<uint64_t>(bytes.size(), part_bytes_ - current_.size);
+    std::memcpy(current_.memory.span().data() + current_.size, bytes.data(), part);
+    current_.size += part;
     bytes = bytes.subspan(part);
   }
 }
@@ -267,10 +272,10 @@ Task<void> Upload::send_part() {
     if (!spare_.empty()) {
       current_ = std::move(spare_.back());
       spare_.pop_back();
-      current_.clear();
+      current_.size = 0;
     }
   }
-  Call call = put_part(id_, part->number, part->bytes);
+  Call call = put_part(id_, part->number, part->bytes.span());
   {
     const std::lock_guard lock(mutex_);
     parts_.splice(parts_.end(), made);
@@ -312,9 +317,9 @@ void Upload::start(std::list<Part>::iterator part, Call call) {
 // Whether the service has the same bytes from an earlier run.
 bool Upload::is_known(Part& part) {
   if (log_ == nullptr) return false;
-  part.digest = sha256_of(part.bytes);
+  part.digest = sha256_of(part.bytes.span());
   const auto found = there_.find(part.number);
-  return found != there_.end() && found->second.bytes == part.bytes.size() &&
+  return found != there_.end() && found->second.bytes == part.bytes.size &&
          found->second.digest == part.digest;
 }
 
@@ -337,10 +342,8 @@ void Upload::finished(std::list<Part>::iterator part, std::exception_ptr error) 
 void Upload::note(std::list<Part>::iterator part, std::string etag) {
   std::exception_ptr error;
   try {
-    log_->sent({.number = part->number,
-                .bytes = part->bytes.size(),
-                .digest = part->digest,
-                .mark = etag});
+    log_->sent(
+        {.number = part->number, .bytes = part->bytes.size, .digest = part->digest, .mark = etag});
   } catch (...) {
     error = std::current_exception();
   }
@@ -370,11 +373,11 @@ void Upload::retire(std::list<Part>::iterator part, std::string etag, std::excep
 Task<void> Upload::finish() {
   check();
   if (id_.empty()) {
-    co_await perform(service_, put_whole(current_));
+    co_await perform(service_, put_whole(current_.span()));
     completed_ = true;
     co_return;
   }
-  if (!current_.empty()) co_await send_part();
+  if (current_.size != 0) co_await send_part();
   co_await Room{*this, 0};
   co_await complete();
   completed_ = true;

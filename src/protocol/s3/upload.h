@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/large_buffer.h"
 #include "block/byte_sink.h"
 #include "protocol/s3/answers.h"
 #include "protocol/s3/options.h"
@@ -48,7 +49,12 @@ class Upload : public ByteSink {
   Task<void> go_on();
 
  private:
-  using Bytes = std::vector<std::byte>;
+  // The bytes of a part, as far as they have come.
+  struct Bytes {
+    LargeBuffer memory;
+    size_t size = 0;
+    ByteSpan span() { return memory.span().first(size); }
+  };
   // A part on its way.
   struct Part {
     Bytes bytes;

@@ -48,13 +48,13 @@ def stopped(server, folder, command, which=signal.SIGKILL):
 
 
 def sent(server):
-    """Numbers of the parts that were sent meanwhile."""
+    """Numbers of the parts that were sent meanwhile; a request of the killed run may be seen late."""
     found = [
         dict(pair.split("=", 1) for pair in path.partition("?")[2].split("&") if "=" in pair)
         for method, path, _ in server.asked
         if method == "PUT"
     ]
-    return sorted(int(query["partNumber"]) for query in found)
+    return sorted({int(query["partNumber"]) for query in found})
 
 
 def whole(server, folder, cairn, name):
