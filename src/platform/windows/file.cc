@@ -283,7 +283,7 @@ int reserve(int fd, uint64_t offset, uint64_t length) {
 
 namespace {
 
-// The first range with data from OFFSET on. Where the file system tells nothing it is all the rest.
+// The first range with data from OFFSET on. Where the file system says nothing it is all the rest.
 std::optional<FILE_ALLOCATED_RANGE_BUFFER> data_from(int fd, uint64_t offset) {
   const auto size = end_of(fd);
   if (!size) return std::nullopt;

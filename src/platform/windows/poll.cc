@@ -15,7 +15,7 @@ int poll(std::span<pollfd> entries, int timeout) {
     entries[i].revents = 0;
     const Descriptor* const found = find_descriptor(entries[i].fd);
     if (found != nullptr && found->kind == Descriptor::Kind::kSocket) {
-      // Windows refuses what can only be told.
+      // Windows refuses events that are only ever reported, not asked for.
       asked.push_back({static_cast<SOCKET>(found->value.load()),
                        static_cast<SHORT>(entries[i].events & (POLLIN | POLLOUT)), 0});
       places.push_back(i);
