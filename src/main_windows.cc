@@ -16,12 +16,21 @@ std::string utf8(const wchar_t* text) {
   return out;
 }
 
+// The program is known by its name alone, as messages have it and as links of QEMU's names choose.
+std::string program_name(std::string path) {
+  path.erase(0, path.find_last_of("/\\") + 1);
+  const size_t dot = path.rfind('.');
+  if (dot != std::string::npos && dot != 0) path.resize(dot);
+  return path;
+}
+
 }  // namespace
 
 int wmain(int argc, wchar_t** argv) {
   ::SetConsoleOutputCP(CP_UTF8);
   std::vector<std::string> words;
   for (int i = 0; i < argc; ++i) words.push_back(utf8(argv[i]));
+  if (argc > 0) words[0] = program_name(words[0]);
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);

@@ -1,7 +1,5 @@
 #include "cli/convert_plan.h"
 
-#include <sys/stat.h>
-
 #include <cstdio>
 
 #include "block/capabilities/capabilities.h"
@@ -9,6 +7,7 @@
 #include "cli/help.h"
 #include "cli/pipes.h"
 #include "cli/verbs.h"
+#include "platform/file.h"
 
 namespace cairn::cli {
 namespace {
@@ -38,11 +37,11 @@ void check_names(const Session& session, const Arguments& arguments) {
     const std::string& name = words[i];
     const bool target = i + 1 == words.size();
     if (target ? arguments.has(kTargetImageOpts) : options) continue;
-    struct stat status = {};
-    const bool there = ::stat(name.c_str(), &status) == 0;
+    const auto status = platform::status(name);
     if (name.empty()) fail(session, "A file name is empty");
     if (name == "-") continue;
-    if (there && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode))) {
+    if (status && (status->type == platform::FileType::kPipe ||
+                   status->type == platform::FileType::kSocket)) {
       session.error(target ? "'" + name + "' is a stream: an image is not written from begin to end"
                            : "'" + name + "' is a stream: images are read at any place");
       std::fprintf(stderr,
@@ -52,7 +51,7 @@ void check_names(const Session& session, const Arguments& arguments) {
                    name.c_str());
       throw Exit{};
     }
-    if (there && S_ISDIR(status.st_mode) &&
+    if (status && status->is_directory() &&
         (target || image_in_folder(session.context, name) == name))
       fail(session, "'" + name + "' is a directory, not an image");
     if (!target && !options && !arguments.has(kTargetImageOpts) && same_file(name, words.back()))
@@ -130,8 +129,8 @@ void plan_pipes(const Session& session, const Arguments& arguments, ConvertPlan&
        {int{'B'}, int{'C'}, int{'c'}, int{'l'}, int{'r'}, int{'S'}, int{kDisk}, int{kFor},
         int{kVerify}, int{kBitmaps}, int{kAllSnapshots}, int{kSalvage}})
     plain = plain && !arguments.has(option);
-  struct stat status = {};
-  const bool device = ::stat(plan.target.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
+  const auto status = platform::status(plan.target);
+  const bool device = status && !status->is_regular();
   plan.streamed =
       plain && (to_pipe || (!device && protocol_of(session.context, plan.target).name() == "file"));
 }

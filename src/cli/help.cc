@@ -1,8 +1,5 @@
 #include "cli/help.h"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +7,7 @@
 #include "base/similar.h"
 #include "block/driver.h"
 #include "cli/verbs.h"
+#include "platform/system.h"
 
 namespace cairn::cli {
 namespace {
@@ -133,9 +131,8 @@ void print_verb_line(std::string_view name, std::string_view summary) {
 }  // namespace
 
 size_t help_width() {
-  winsize size = {};
-  if (::isatty(STDOUT_FILENO) == 0 || ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return 80;
-  return size.ws_col == 0 ? 80 : std::clamp<size_t>(size.ws_col, 50, 120);
+  const unsigned columns = platform::terminal_columns(STDOUT_FILENO).value_or(0);
+  return columns == 0 ? 80 : std::clamp<size_t>(columns, 50, 120);
 }
 
 namespace {

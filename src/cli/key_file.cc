@@ -1,12 +1,10 @@
 #include "cli/key_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 
 #include "block/driver.h"
+#include "platform/file.h"
 
 namespace cairn::cli {
 namespace {
@@ -17,13 +15,13 @@ constexpr size_t kMostKeyBytes = 1 << 20;
 // The room is there from the start: growing would leave copies of the key in memory.
 std::shared_ptr<const Secret> read_key(const CancelSource& cancel, const std::string& file) {
   const bool standard_input = file == "-";
-  const int fd = standard_input ? STDIN_FILENO : ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = standard_input ? STDIN_FILENO : platform::open(file, O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw Error::system(errno, "Could not open the key file '" + file + "'");
   std::string key(kMostKeyBytes + 1, '\0');
   size_t size = 0;
   int error = 0;
   while (size < key.size()) {
-    const ssize_t got = ::read(fd, key.data() + size, key.size() - size);
+    const ssize_t got = platform::read(fd, key.data() + size, key.size() - size);
     if (got < 0 && errno == EINTR) {
       cancel.check();
       continue;
@@ -32,7 +30,7 @@ std::shared_ptr<const Secret> read_key(const CancelSource& cancel, const std::st
     if (got <= 0) break;
     size += static_cast<size_t>(got);
   }
-  if (!standard_input) ::close(fd);
+  if (!standard_input) platform::close(fd);
   key.resize(size);
   auto secret = std::make_shared<Secret>(std::move(key));
   if (error != 0) throw Error::system(error, "Could not read the key file '" + file + "'");

@@ -1,13 +1,11 @@
 #include "cli/pipes.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 
+#include "cli/system.h"
 #include "cli/verbs.h"
+#include "platform/system.h"
 
 namespace cairn::cli {
 namespace {
@@ -42,16 +40,13 @@ void check_pipes(const Session& session, const Verb& verb, const Arguments& argu
 }
 
 int take_standard_output(const std::string& format) {
-  if (::isatty(STDOUT_FILENO) == 1)
+  if (platform::is_terminal(STDOUT_FILENO))
     throw Error(ErrorKind::kInvalid, "'-' is standard output, which is a terminal")
         .hint("Send the " + format +
               " image on: cairn … - | PROGRAM, or cairn … - >FILE; './-' is "
               "a file of that name.");
   std::fflush(stdout);
-  const int fd = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-  if (fd < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
-    throw Error::system(errno, "standard output");
-  return fd;
+  return separate_standard_output();
 }
 
 }  // namespace cairn::cli

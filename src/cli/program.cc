@@ -1,6 +1,3 @@
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -21,6 +18,7 @@
 #include "cli/sandbox.h"
 #include "cli/session.h"
 #include "cli/signals.h"
+#include "cli/system.h"
 #include "cli/trace.h"
 #include "cli/verbs.h"
 #include "cli/waiting.h"
@@ -280,14 +278,7 @@ int run_img(Session& session, int argc, char** argv) {
 }  // namespace
 
 int run_program(int argc, char** argv) {
-  // Descriptors 0, 1 and 2 must not become an image's.
-  while (true) {
-    const int fd = ::open("/dev/null", O_RDWR);
-    if (fd < 0 || fd > 2) {
-      if (fd > 2) ::close(fd);
-      break;
-    }
-  }
+  open_standard_descriptors();
   const char* slash = argc > 0 ? std::strrchr(argv[0], '/') : nullptr;
   const std::string program = argc == 0 ? "cairn" : slash != nullptr ? slash + 1 : argv[0];
   CancelSource& cancellation = catch_signals(program.c_str());

@@ -1,9 +1,6 @@
 #include "cli/progress.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <poll.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
@@ -12,14 +9,14 @@
 
 #include "base/size.h"
 #include "cli/escape.h"
+#include "cli/system.h"
 #include "cli/waiting.h"
+#include "platform/file.h"
+#include "platform/system.h"
 #include "qemu/json_order.h"
 
 namespace cairn::cli {
 namespace {
-
-volatile std::sig_atomic_t report_wanted = 0;
-void want_report(int) { report_wanted = 1; }
 
 using namespace std::chrono_literals;
 constexpr auto kBetweenLines = 100ms;
@@ -41,8 +38,7 @@ int descriptor_of(std::string_view text) {
   }
   if (fd < 0)
     throw UsageError{"Invalid progress option '" + std::string(text) + "': json[,fd=N] is known"};
-  if (::fcntl(fd, F_GETFD) < 0)
-    throw UsageError{fmt::format("Descriptor {} of --progress is not open", fd)};
+  if (!is_open(fd)) throw UsageError{fmt::format("Descriptor {} of --progress is not open", fd)};
   return fd;
 }
 
@@ -77,22 +73,20 @@ Progress::Progress(const Session& session, bool wanted, bool quiet, double step,
     : step_(step) {
   // What these print on standard output is for programs as well.
   const bool late = start == Start::kWhenSlow || start == Start::kBesideResults;
-  const bool beside = start == Start::kBesideResults && !wanted && ::isatty(STDOUT_FILENO);
+  const bool beside =
+      start == Start::kBesideResults && !wanted && platform::is_terminal(STDOUT_FILENO);
   if (session.progress_fd) {
     style_ = Style::kLines;
     fd_ = *session.progress_fd;
     begin_phase(session.verb);
   } else if (!quiet) {
-    if (session.manners.bars && ::isatty(STDERR_FILENO) && !beside)
+    if (session.manners.bars && platform::is_terminal(STDERR_FILENO) && !beside)
       style_ = Style::kBar;
     else if (wanted)
       style_ = session.json || late ? Style::kBar : Style::kPercent;
   }
   if (style_ == Style::kNone) {
-    struct sigaction action = {};
-    action.sa_handler = want_report;
-    action.sa_flags = SA_RESTART;
-    ::sigaction(SIGUSR1, &action, nullptr);
+    catch_report_signal();
   }
   if (style_ == Style::kPercent && start == Start::kAtOnce) draw(0, 0, 0);
   if (style_ == Style::kBar && late && !wanted) quiet_until_ = Clock::now() + kSlow;
@@ -159,13 +153,12 @@ void Progress::line(std::string_view state, bool must) {
     out.set("waiting", std::move(server));
   }
   const std::string text = out.compact(qemu::json_order) + "\n";
-  pollfd ready{.fd = fd_, .events = POLLOUT, .revents = 0};
-  if (!must && ::poll(&ready, 1, 0) != 1) return;
+  if (!must && !takes_bytes(fd_, false)) return;
   std::string_view rest = text;
   while (!rest.empty()) {
-    const ssize_t written = ::write(fd_, rest.data(), rest.size());
+    const ssize_t written = platform::write(fd_, rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0 && errno == EAGAIN && ::poll(&ready, 1, -1) == 1) continue;
+    if (written < 0 && errno == EAGAIN && takes_bytes(fd_, true)) continue;
     // The reader has closed the other end: the work continues without it.
     if (written < 0) style_ = Style::kNone;
     if (written < 0) return;
@@ -183,7 +176,7 @@ bool Progress::wait(const Servers::Waiting& waiting, const std::string& text) {
     return true;
   }
   const bool bar = style_ == Style::kBar;
-  if (!bar && (style_ != Style::kPercent || !::isatty(STDOUT_FILENO))) return false;
+  if (!bar && (style_ != Style::kPercent || !platform::is_terminal(STDOUT_FILENO))) return false;
   const std::string percent = shown_ >= 0 ? fmt::format("{:5.1f} %  ", shown_) : "";
   std::FILE* out = bar ? stderr : stdout;
   std::fprintf(out, "\r%s%s\033[K", percent.c_str(), text.c_str());
@@ -227,10 +220,7 @@ void Progress::report(std::string_view phase, uint64_t done, uint64_t total) {
   const double percent =
       total == 0 ? 100 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
   if (style_ == Style::kNone) {
-    if (report_wanted != 0) {
-      report_wanted = 0;
-      std::fprintf(stderr, "    (%3.2f/100%%)\n", percent);
-    }
+    if (report_wanted()) std::fprintf(stderr, "    (%3.2f/100%%)\n", percent);
     return;
   }
   if (style_ == Style::kBar && Clock::now() < quiet_until_) return;

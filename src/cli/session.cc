@@ -1,7 +1,6 @@
 #include "cli/session.h"
 
 #include <fmt/core.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,6 +17,7 @@
 #include "cli/waiting.h"
 #include "operation/create.h"
 #include "operation/objects.h"
+#include "platform/file.h"
 
 namespace cairn::cli {
 
@@ -346,8 +346,8 @@ void refuse_unknown_ending(const Session& session, const std::string& filename) 
   const size_t dot = name.rfind('.');
   // Neither an ending nor a hidden file without one.
   if (dot == std::string::npos || dot == 0 || dot + 1 == name.size()) return;
-  struct stat status = {};
-  if (::stat(filename.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return;
+  const auto status = platform::status(filename);
+  if (status && !status->is_regular()) return;
   if (protocol_of(session.context, filename).name() != "file") return;
   session.error("'" + filename + "': the ending '" + name.substr(dot) +
                 "' stands for no format that is known");

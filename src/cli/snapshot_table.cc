@@ -9,6 +9,7 @@
 #include "base/size.h"
 #include "cli/escape.h"
 #include "cli/session.h"
+#include "platform/system.h"
 #include "qemu/json_order.h"
 
 namespace cairn::cli {
@@ -19,7 +20,7 @@ void print_snapshots(const Value& list, const std::string& indent) {
   for (const Value& snapshot : *list.get_if<Value::Array>()) {
     const time_t date = static_cast<time_t>(number_of(snapshot, "date-sec"));
     struct tm local = {};
-    ::localtime_r(&date, &local);
+    platform::to_local(date, &local);
     char when[32];
     std::strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
     const uint64_t seconds = number_of(snapshot, "vm-clock-sec");

@@ -1,7 +1,6 @@
 #include "cli/waiting.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <cstdio>
 
@@ -9,6 +8,7 @@
 #include "cli/escape.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "platform/system.h"
 
 namespace cairn::cli {
 namespace {
@@ -102,7 +102,7 @@ void WaitNotes::look() {
     }
   }
   if (!late || waiting->time < kLate) return wipe_wait_note();
-  if (::isatty(STDERR_FILENO)) show_note(text_of(*waiting));
+  if (platform::is_terminal(STDERR_FILENO)) show_note(text_of(*waiting));
 }
 
 }  // namespace cairn::cli

@@ -1,9 +1,6 @@
 #include "operation/compact.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -23,6 +20,7 @@
 #include "job/history.h"
 #include "operation/describe.h"
 #include "operation/target.h"
+#include "platform/file.h"
 
 namespace cairn::operation {
 namespace {
@@ -38,8 +36,8 @@ class Compaction {
  public:
   Compaction(Caller& caller, CompactOptions plan) : caller_(caller), plan_(std::move(plan)) {}
   ~Compaction() {
-    if (made_) ::unlink(path_.c_str());
-    if (!made_data_.empty()) ::unlink(made_data_.c_str());
+    if (made_) platform::remove(path_);
+    if (!made_data_.empty()) platform::remove(made_data_);
   }
 
   Task<void> run() {
@@ -142,8 +140,7 @@ class Compaction {
           .hint(
               "To copy both, name a new image and a new data file: cairn compact -o "
               "data_file=NEW-DATA FILE NEW-FILE");
-    struct stat status = {};
-    if (::lstat(data_file->c_str(), &status) == 0)
+    if (platform::link_status(*data_file))
       throw Error(ErrorKind::kExists, "The data file '" + *data_file + "' must not exist yet");
   }
 
@@ -169,7 +166,7 @@ class Compaction {
     namespace fs = std::filesystem;
     if (!plan_.target.empty() && !has_protocol_prefix(backing) && !backing.starts_with("/") &&
         fs::absolute(plan_.target).parent_path() != fs::absolute(plan_.name).parent_path())
-      backing = fs::absolute(resolve_backing_name(plan_.name, backing)).lexically_normal();
+      backing = fs::absolute(resolve_backing_name(plan_.name, backing)).lexically_normal().string();
     options_.set("backing_file", backing);
     const std::string format = backing_format_of(*source_);
     const std::string found(source_->backing() != nullptr ? source_->backing()->driver().name()
@@ -188,14 +185,14 @@ class Compaction {
       path_ = out_->written();
       return;
     }
-    const int fd = ::open(plan_.target.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    const int fd = platform::open(plan_.target, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
       Error error = Error::system(errno, "Could not create '" + plan_.target + "'");
       if (errno == EEXIST)
         error.hint("The new file must not exist yet, unless it may be replaced.", "overwrite");
       throw error;
     }
-    ::close(fd);
+    platform::close(fd);
     path_ = plan_.target;
     made_ = true;
   }
@@ -309,9 +306,9 @@ class Compaction {
 
   // A new file stays.
   void settle() {
-    const int fd = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
-    const int failed = fd < 0 || ::fsync(fd) != 0 ? errno : 0;
-    if (fd >= 0) ::close(fd);
+    const int fd = platform::open(path_, O_RDWR | O_CLOEXEC);
+    const int failed = fd < 0 || platform::sync(fd) != 0 ? errno : 0;
+    if (fd >= 0) platform::close(fd);
     if (failed != 0) throw Error::system(failed, path_);
     if (out_) out_->commit();
     made_ = false;

@@ -1,15 +1,13 @@
 #include "operation/copy_journal.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 
 #include "base/error.h"
+#include "platform/directory.h"
+#include "platform/file.h"
+#include "platform/lock.h"
 
 namespace cairn::operation {
 namespace {
@@ -22,7 +20,7 @@ Error about(const char* doing, const std::string& path) {
 
 void CopyJournal::lock(int fd) const {
   // File systems without locks have none.
-  if (::flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  if (platform::lock_file(fd) == 0 || errno != EAGAIN) return;
   in_use();
 }
 
@@ -32,24 +30,21 @@ void CopyJournal::in_use() const {
 }
 
 std::optional<CopyRecord> CopyJournal::read() {
-  OwnFd file(::open(path_.c_str(), O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  OwnFd file(platform::open(path_, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!file && errno == ENOENT) return std::nullopt;
   if (!file) throw about("open", path_);
-  struct stat status = {};
-  if (::fstat(file.get(), &status) != 0) throw about("open", path_);
-  if (!S_ISREG(status.st_mode))
+  const auto status = platform::status_of(file.get());
+  if (!status) throw about("open", path_);
+  if (!status->is_regular())
     throw Error(ErrorKind::kInvalid, "The journal '" + path_ + "' is not a regular file");
   lock(file.get());
   // What another program replaced meanwhile says nothing.
-  struct stat named = {};
-  if (::stat(path_.c_str(), &named) != 0 || named.st_ino != status.st_ino) in_use();
-  std::string text(std::min<uint64_t>(static_cast<uint64_t>(status.st_size),
-                                      uint64_t{CopyRecord::kMostBytes} + 1),
-                   0);
+  const auto named = platform::status(path_);
+  if (!named || named->number != status->number) in_use();
+  std::string text(std::min<uint64_t>(status->size, uint64_t{CopyRecord::kMostBytes} + 1), 0);
   size_t got = 0;
   while (got < text.size()) {
-    const ssize_t part =
-        ::pread(file.get(), text.data() + got, text.size() - got, static_cast<off_t>(got));
+    const ssize_t part = platform::read_at(file.get(), text.data() + got, text.size() - got, got);
     if (part < 0) throw about("read", path_);
     if (part == 0) break;
     got += static_cast<size_t>(part);
@@ -72,19 +67,18 @@ std::optional<CopyRecord> CopyJournal::read() {
 
 void CopyJournal::store(int fd, const std::string& text, const char* doing) {
   for (size_t at = 0; at < text.size();) {
-    const ssize_t part = ::write(fd, text.data() + at, text.size() - at);
+    const ssize_t part = platform::write(fd, text.data() + at, text.size() - at);
     if (part < 0 && errno != EINTR) throw about(doing, path_);
     if (part > 0) at += static_cast<size_t>(part);
   }
-  if (::fdatasync(fd) != 0) throw about(doing, path_);
+  if (platform::sync_data(fd) != 0) throw about(doing, path_);
 }
 
 void CopyJournal::sync_directory() const {
-  const size_t slash = path_.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
-  const OwnFd opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const OwnFd opened(
+      platform::open(platform::directory_of(path_), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // Directories that cannot be read, or are not on a disk.
-  if (!opened || ::fsync(opened.get()) == 0 || errno == EINVAL) return;
+  if (!opened || platform::sync(opened.get()) == 0 || errno == EINVAL) return;
   throw about("make", path_);
 }
 
@@ -94,9 +88,9 @@ void CopyJournal::write(const CopyRecord& record) {
     throw Error(ErrorKind::kTooLarge, "The journal '" + path_ + "' would be too long");
   const std::string made = path_ + ".new";
   // What a run that was cut off has left.
-  ::unlink(made.c_str());
+  platform::remove(made);
   OwnFd file(
-      ::open(made.c_str(), O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+      platform::open(made, O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file) {
     Error error = about("make", path_);
     if (error.kind() == ErrorKind::kDenied || errno == EROFS)
@@ -106,9 +100,9 @@ void CopyJournal::write(const CopyRecord& record) {
   try {
     lock(file.get());
     store(file.get(), text, "write");
-    if (::rename(made.c_str(), path_.c_str()) != 0) throw about("make", path_);
+    if (platform::rename(made, path_) != 0) throw about("make", path_);
   } catch (...) {
-    ::unlink(made.c_str());
+    platform::remove(made);
     throw;
   }
   sync_directory();
@@ -127,7 +121,7 @@ void CopyJournal::append_line(const std::string& text) {
 
 void CopyJournal::remove() {
   if (!file_) return;
-  if (::unlink(path_.c_str()) != 0 && errno != ENOENT) throw about("remove", path_);
+  if (platform::remove(path_) != 0 && errno != ENOENT) throw about("remove", path_);
   file_ = OwnFd();
 }
 

@@ -1,6 +1,4 @@
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,6 +8,8 @@
 #include "base/arith.h"
 #include "block/driver.h"
 #include "operation/pipes.h"
+#include "platform/file.h"
+#include "platform/system.h"
 
 namespace cairn::operation {
 namespace {
@@ -31,15 +31,14 @@ constexpr uint64_t kUnpackedAlways = uint64_t{1} << 30;
 bool is_pipe(const Caller& caller, std::string_view name) { return caller.pipes && name == "-"; }
 
 StandardInput::StandardInput(Caller& caller) : caller_(caller) {
-  if (::isatty(STDIN_FILENO) == 1)
+  if (platform::is_terminal(STDIN_FILENO))
     throw Error(ErrorKind::kInvalid, "'-' is standard input, which is a terminal")
         .hint("Send an image through a pipe: PROGRAM | cairn …; './-' is a file of that name.");
-  struct stat status = {};
-  if (::fstat(STDIN_FILENO, &status) != 0) throw Error::system(errno, kInputName);
-  if (S_ISDIR(status.st_mode)) throw Error::system(EISDIR, kInputName);
-  const bool file = S_ISREG(status.st_mode) || S_ISBLK(status.st_mode);
-  if (!file || ::lseek(STDIN_FILENO, 0, SEEK_CUR) != 0)
-    reader_.emplace(caller.context, STDIN_FILENO, kInputName);
+  const auto status = platform::status_of(STDIN_FILENO);
+  if (!status) throw Error::system(errno, kInputName);
+  if (status->is_directory()) throw Error::system(EISDIR, kInputName);
+  path_ = path_of_input(*status);
+  if (path_.empty()) reader_.emplace(caller.context, STDIN_FILENO, kInputName);
 }
 
 Task<void> StandardInput::look(std::string format) {
@@ -123,13 +122,12 @@ Task<void> StandardInput::store(bool quiet) {
 }
 
 Task<NodePtr> StandardInput::open_file() {
-  struct stat status = {};
-  ::fstat(STDIN_FILENO, &status);
+  const auto status = platform::status_of(STDIN_FILENO);
   OpenRequest request;
   request.display = kInputName;
   request.image_opts = true;
-  request.options.set("driver", S_ISBLK(status.st_mode) ? "host_device" : "file");
-  request.options.set("filename", "/proc/self/fd/0");
+  request.options.set("driver", status && status->is_device() ? "host_device" : "file");
+  request.options.set("filename", path_);
   request.options.set("locking", "off");
   NodePtr file = co_await open_node(caller_.context, std::move(request));
   co_return file;

@@ -13,6 +13,10 @@
 #include "job/pipe_output.h"
 #include "operation/caller.h"
 
+namespace cairn::platform {
+struct FileStatus;
+}
+
 namespace cairn::operation {
 
 // Whether NAME is standard input as a source, standard output as a target.
@@ -46,6 +50,7 @@ class StandardInput {
   std::optional<uint64_t> most_content() const;
 
   Caller& caller_;
+  std::string path_;                  // of a file
   std::optional<PipeReader> reader_;  // none: a file
   bool looked_ = false;
   bool detect_ = false;
@@ -57,6 +62,9 @@ class StandardInput {
   std::shared_ptr<Spool> spool_;
 };
 StandardInput& standard_input(Caller& caller);
+// Where what stands at its first byte can be opened once more as a file, as STATUS says what it
+// is; empty: nowhere, it is read from begin to end.
+std::string path_of_input(const platform::FileStatus& status);
 
 // Opens an image as open_node() does; "-" is standard input.
 Task<NodePtr> open_source(Caller& caller, OpenRequest request, bool quiet);

@@ -1,9 +1,6 @@
 #include "operation/resumption.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,6 +11,9 @@
 #include "block/remote.h"
 #include "operation/check.h"
 #include "operation/resume_facts.h"
+#include "operation/target.h"
+#include "platform/directory.h"
+#include "platform/file.h"
 
 namespace cairn::operation {
 namespace {
@@ -32,7 +32,9 @@ constexpr auto kSoon = milliseconds(2'000);
 // Entries that the journal gathers before it is written again.
 constexpr size_t kLongJournal = 4 << 20;
 
-std::string inode_of(const struct stat& status) { return "inode " + std::to_string(status.st_ino); }
+std::string inode_of(const platform::FileStatus& status) {
+  return "inode " + std::to_string(status.number);
+}
 
 Error not_resumable(const std::string& target, const std::string& why) {
   return Error(ErrorKind::kUnsupported, "The copy cannot be resumed: '" + target + "' " + why)
@@ -73,8 +75,8 @@ void Resumption::find_file() {
   Options named;
   protocol.parse_filename(target_, named);
   const std::string name = named.string("filename").value_or(target_);
-  struct stat status = {};
-  if (::stat(name.c_str(), &status) != 0 || S_ISREG(status.st_mode)) file_ = name;
+  const auto status = platform::status(name);
+  if (!status || status->is_regular()) file_ = name;
 }
 
 Task<void> Resumption::begin(std::vector<NodePtr> sources) {
@@ -89,8 +91,8 @@ Task<void> Resumption::begin(std::vector<NodePtr> sources) {
 
 // The image that is replaced goes, unless somebody uses it.
 Task<void> Resumption::release_old() {
-  struct stat status = {};
-  if (file_.empty() || ::stat(file_.c_str(), &status) != 0 || status.st_size == 0) co_return;
+  if (file_.empty() || platform::status(file_).value_or(platform::FileStatus()).size == 0)
+    co_return;
   OpenRequest request;
   request.filename = file_;
   request.format = "file";
@@ -100,7 +102,7 @@ Task<void> Resumption::release_old() {
   std::exception_ptr error;
   try {
     co_await set_permissions(*old, {.used = all, .unshared = all});
-    if (::unlink(file_.c_str()) != 0) throw Error::system(errno, file_);
+    if (platform::remove(file_) != 0) throw Error::system(errno, file_);
   } catch (...) {
     error = std::current_exception();
   }
@@ -110,35 +112,35 @@ Task<void> Resumption::release_old() {
 
 // The file is there, and the journal knows it, before anything is written to it.
 void Resumption::claim_file() {
-  struct stat status = {};
-  const bool there = !file_.empty() && ::stat(file_.c_str(), &status) == 0;
+  auto status = file_.empty() ? std::nullopt : platform::status(file_);
+  const bool there = status.has_value();
   if (goes_on_) {
     if (file_.empty() || record_.object.empty()) return;
-    if (!there || inode_of(status) != record_.object)
+    if (!there || inode_of(*status) != record_.object)
       throw Error(ErrorKind::kInvalid,
                   fmt::format("The journal '{}' belongs to another file than {}", journal_.path(),
                               there ? "'" + file_ + "' is now" : "'" + file_ + "', which is gone"))
           .hint("Put the file back to go on, or remove the journal to start again.");
     // Making it was cut off.
-    if (!record_.target_bytes && create_ && ::truncate(file_.c_str(), 0) != 0)
-      throw Error::system(errno, file_);
+    if (!record_.target_bytes && create_ && !empty_file(file_)) throw Error::system(errno, file_);
     begun_ = true;
     return;
   }
   if (!file_.empty() && create_) {
-    if (there && status.st_size != 0) refuse_existing(file_);
+    if (there && status->size != 0) refuse_existing(file_);
     if (!there) {
-      const OwnFd made(::open(file_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+      const OwnFd made(platform::open(file_, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
       if (!made) throw Error::system(errno, "Could not create '" + file_ + "'");
       made_file_ = true;
-      if (::fstat(made.get(), &status) != 0) throw Error::system(errno, file_);
+      status = platform::status_of(made.get());
+      if (!status) throw Error::system(errno, file_);
     }
   }
-  if (there || made_file_) record_.object = inode_of(status);
+  if (there || made_file_) record_.object = inode_of(*status);
   try {
     journal_.write(record_);
   } catch (...) {
-    if (made_file_) ::unlink(file_.c_str());
+    if (made_file_) platform::remove(file_);
     throw;
   }
   begun_ = true;
@@ -184,10 +186,9 @@ Task<void> Resumption::opened(NodePtr target) {
 // The names of files that the format made.
 void Resumption::sync_directory() const {
   if (file_.empty()) return;
-  const size_t slash = file_.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : file_.substr(0, slash + 1);
-  const OwnFd opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (opened && ::fsync(opened.get()) != 0 && errno != EINVAL)
+  const std::string directory = platform::directory_of(file_);
+  const OwnFd opened(platform::open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (opened && platform::sync(opened.get()) != 0 && errno != EINVAL)
     throw Error::system(errno, directory);
 }
 
@@ -303,7 +304,7 @@ void Resumption::failed(Error& error) {
   }
   try {
     journal_.remove();
-    if (!file_.empty() && create_ && ::unlink(file_.c_str()) == 0)
+    if (!file_.empty() && create_ && platform::remove(file_) == 0)
       error.hint("The incomplete target '" + target_ + "' was removed.");
   } catch (const Error& left) {
     error.hint(left.message());

@@ -1,9 +1,6 @@
 #include "operation/serve.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,6 +15,7 @@
 #include "net/nbd_uri.h"
 #include "operation/nodes.h"
 #include "operation/snapshot.h"
+#include "platform/file.h"
 
 namespace cairn::operation {
 namespace {
@@ -125,10 +123,10 @@ namespace {
 // What SELinux calls the sockets that this thread makes from now on; an empty label: what it calls
 // them by itself. The kernel's file takes it, as libselinux would.
 void label_new_sockets(const std::string& label) {
-  const int fd = ::open("/proc/thread-self/attr/sockcreate", O_WRONLY | O_CLOEXEC);
-  const bool done = fd >= 0 && ::write(fd, label.data(), label.size()) >= 0;
+  const int fd = platform::open("/proc/thread-self/attr/sockcreate", O_WRONLY | O_CLOEXEC);
+  const bool done = fd >= 0 && platform::write(fd, label.data(), label.size()) >= 0;
   const int error = errno;
-  if (fd >= 0) ::close(fd);
+  if (fd >= 0) platform::close(fd);
   if (!done) throw Error::system(error, "Cannot set SELinux socket create context to " + label);
 }
 
@@ -160,7 +158,7 @@ Task<void> serve(Caller& caller, ServePlan plan) {
         co_await serve_on(caller, plan, std::move(listeners));
         if (listening && plan.remove_socket && plan.address.kind == SocketAddress::Kind::kUnix &&
             !plan.address.abstract)
-          ::unlink(plan.address.path.c_str());
+          platform::remove(plan.address.path);
       },
       [&] {
         plan.server.exports.clear();

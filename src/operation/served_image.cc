@@ -1,8 +1,5 @@
 #include "operation/served_image.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <chrono>
 #include <utility>
@@ -12,6 +9,9 @@
 #include "block/remote.h"
 #include "operation/nodes.h"
 #include "operation/snapshot.h"
+#include "platform/file.h"
+#include "platform/lock.h"
+#include "platform/system.h"
 
 namespace cairn::operation {
 namespace {
@@ -57,11 +57,8 @@ void add_delaying(Node& node, std::vector<Delaying*>& found) {
 // A server that is ending keeps the lock of its file until it has closed its images: waits for
 // that, a moment.
 Task<void> lock_pid_file(int fd) {
-  struct flock whole {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
   const auto until = std::chrono::steady_clock::now() + kPidFileWait;
-  while (::fcntl(fd, F_SETLK, &whole) != 0) {
+  while (platform::lock_for_process(fd) != 0) {
     const int error = errno;
     if ((error != EAGAIN && error != EACCES) || std::chrono::steady_clock::now() >= until)
       throw Error::system(error, "Cannot lock pid file");
@@ -108,12 +105,12 @@ Task<void> lift_limits_in_the_end(Caller& caller, std::vector<Node*> nodes, Canc
 }
 
 Task<void> write_pid_file(std::string path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  const int fd = platform::open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) throw Error::system(errno, "Could not create '" + path + "'");
   co_await lock_pid_file(fd);
-  const std::string text = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(fd, 0) != 0 ||
-      ::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+  const std::string text = std::to_string(platform::process_number()) + "\n";
+  if (platform::set_length(fd, 0) != 0 ||
+      platform::write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
     throw Error::system(errno, "Failed to write pid file");
 }
 

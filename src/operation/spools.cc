@@ -1,8 +1,8 @@
 #include "operation/spools.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
+
+#include "platform/file.h"
 
 namespace cairn::operation {
 
@@ -13,9 +13,9 @@ Spools::Spools(Context& context, const std::vector<std::string>& readable, unsig
   uint64_t usual = uint64_t{1} << 30;
   unsigned wanted = more;
   for (const std::string& path : readable) {
-    struct stat status = {};
-    if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
-    usual += 100 * std::min<uint64_t>(static_cast<uint64_t>(status.st_size), INT64_MAX / 1000);
+    const auto status = platform::status(path);
+    if (!status || !status->is_regular()) continue;
+    usual += 100 * std::min<uint64_t>(status->size, INT64_MAX / 1000);
     ++wanted;
   }
   while (files_.size() < wanted) {

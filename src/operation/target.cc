@@ -1,13 +1,13 @@
 #include "operation/target.h"
 
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/own_fd.h"
 #include "block/capabilities/lockable.h"
 #include "block/driver.h"
 #include "block/takes_back.h"
 #include "operation/nodes.h"
+#include "platform/file.h"
 
 namespace cairn::operation {
 
@@ -33,16 +33,16 @@ Target::Target(Caller& caller, std::string name, bool overwrite, std::string_vie
       options_(options),
       overwrite_(overwrite) {
   if (protocol_of(caller.context, name_).name() != "file") return;
-  struct stat status = {};
-  if (::lstat(name_.c_str(), &status) != 0) unfinished_.emplace(name_, Unfinished::Fate::kRemoved);
+  if (!platform::link_status(name_)) unfinished_.emplace(name_, Unfinished::Fate::kRemoved);
   if (!caller.guarded) return;
   active_ = true;
   Options named;
   protocol_of(caller.context, name_).parse_filename(name_, named);
   name_ = named.string("filename").value_or(name_);
-  existed_ = ::stat(name_.c_str(), &status) == 0;
-  was_empty_ = existed_ && S_ISREG(status.st_mode) && status.st_size == 0;
-  if (!existed_ || was_empty_ || !S_ISREG(status.st_mode)) return;
+  const auto status = platform::status(name_);
+  existed_ = status.has_value();
+  was_empty_ = existed_ && status->is_regular() && status->size == 0;
+  if (!existed_ || was_empty_ || !status->is_regular()) return;
   if (!overwrite_) refuse_existing(name_);
   const std::string shape = options.string("subformat").value_or("");
   if (format == "vmdk" && (shape.ends_with("Flat") || shape.starts_with("twoGb")))
@@ -124,16 +124,20 @@ void Target::failed(Error& error, bool created, const std::vector<std::string>& 
   const Driver& protocol = protocol_of(caller_.context, name_);
   if (takes_back(protocol, overwrite_) != nullptr)
     return caller_.run(take_back(caller_.context, protocol, name_, options_, &error));
-  struct stat status = {};
-  const bool file = active_ && ::stat(name_.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-  if (file && !existed_ && ::unlink(name_.c_str()) == 0) {
+  const bool file = active_ && platform::is_regular_file(name_);
+  if (file && !existed_ && platform::remove(name_) == 0) {
     error.hint("The incomplete target '" + name_ + "' was removed.");
-    for (const std::string& part : parts) ::unlink(part.c_str());
-  } else if (file && was_empty_ && ::truncate(name_.c_str(), 0) == 0) {
+    for (const std::string& part : parts) platform::remove(part);
+  } else if (file && was_empty_ && empty_file(name_)) {
     error.hint("The incomplete target '" + name_ + "' was emptied again.");
   } else {
     error.hint("The target '" + name_ + "' is incomplete and must not be used.");
   }
+}
+
+bool empty_file(const std::string& path) {
+  const OwnFd file(platform::open(path, O_WRONLY | O_CLOEXEC));
+  return file && platform::set_length(file.get(), 0) == 0;
 }
 
 void check_target_size(const Caller& caller, const Node& target, uint64_t size, bool created) {

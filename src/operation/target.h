@@ -55,6 +55,9 @@ class Target {
   NodePtr old_;  // the image that is replaced, locked against others
 };
 
+// Makes the file PATH empty. False, with errno.
+bool empty_file(const std::string& path);
+
 // TARGET receives SIZE bytes. Throws when it is too small; warns a caller that is not guarded when
 // it was CREATED for them and its format made the disk larger. (Making the image warned others.)
 void check_target_size(const Caller& caller, const Node& target, uint64_t size, bool created);

@@ -11,6 +11,7 @@
 
 #include "platform/device.h"
 #include "platform/directory.h"
+#include "platform/drives.h"
 #include "platform/file.h"
 #include "platform/lock.h"
 #include "platform/memory.h"

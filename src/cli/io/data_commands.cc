@@ -1,12 +1,11 @@
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <cstring>
 
 #include "base/buffer.h"
 #include "block/capabilities/capabilities.h"
 #include "cli/io/request.h"
+#include "platform/file.h"
 
 namespace cairn::cli::io {
 
@@ -40,7 +39,7 @@ uint64_t vector_length(const Shell& shell, const std::vector<std::string>& words
 namespace {
 
 void fill_from(const std::string& path, MutableByteSpan out) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = platform::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     const int error = errno;
     std::fflush(stdout);
@@ -49,11 +48,11 @@ void fill_from(const std::string& path, MutableByteSpan out) {
   }
   size_t got = 0;
   while (got < out.size()) {
-    const ssize_t part = ::read(fd, out.data() + got, out.size() - got);
+    const ssize_t part = platform::read(fd, out.data() + got, out.size() - got);
     if (part <= 0) break;
     got += static_cast<size_t>(part);
   }
-  ::close(fd);
+  platform::close(fd);
   if (got == 0 && !out.empty()) {
     std::fflush(stdout);
     std::fprintf(stderr, "%s: file is empty\n", path.c_str());

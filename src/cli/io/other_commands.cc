@@ -1,6 +1,5 @@
-#include <signal.h>
-
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -59,7 +58,7 @@ Task<bool> sigraise_command(Shell& shell, std::vector<std::string> line) {
     throw Failed{"signal argument '" + line[1] + "' is too large to be a valid signal"};
   // Nothing that was said may be lost when the signal ends the program.
   std::fflush(stdout);
-  ::raise(static_cast<int>(number_of_signal));
+  std::raise(static_cast<int>(number_of_signal));
   co_return true;
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 #include <getopt.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -16,6 +15,7 @@
 #include "cli/io/transcript.h"
 #include "cli/report.h"
 #include "cli/size_text.h"
+#include "cli/system.h"
 #include "cli/trace.h"
 
 namespace cairn::cli::io {
@@ -445,7 +445,7 @@ namespace cairn::cli {
 int run_io(Session& session, int argc, char** argv) {
   using namespace io;
   // Who waits at a prompt is not asked for an orderly end: an interrupt ends the shell.
-  for (const int number_of_signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(number_of_signal, SIG_DFL);
+  let_signals_end();
   Shell shell(session);
   CommandLine line;
   OpenHow& how = line.how;

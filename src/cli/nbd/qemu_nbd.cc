@@ -1,10 +1,8 @@
-#include <fcntl.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 #include "cli/nbd/background.h"
@@ -12,6 +10,7 @@
 #include "cli/nbd/list.h"
 #include "cli/nbd/nbd.h"
 #include "cli/signals.h"
+#include "cli/system.h"
 #include "operation/nbd_client.h"
 #include "operation/nbd_device.h"
 #include "operation/objects.h"
@@ -31,16 +30,10 @@ void check_list_mode(const Session& session, const NbdLine& line) {
 
 // One socket handed over by a service manager; its number, or -1.
 int activation_socket(const Session& session) {
-  const char* pid = std::getenv("LISTEN_PID");
-  const char* fds = std::getenv("LISTEN_FDS");
-  if (pid == nullptr || fds == nullptr || std::to_string(::getpid()) != pid) return -1;
-  const long count = std::strtol(fds, nullptr, 10);
-  ::unsetenv("LISTEN_PID");
-  ::unsetenv("LISTEN_FDS");
-  ::unsetenv("LISTEN_FDNAMES");
+  const long count = activation_sockets();
   if (count <= 0) return -1;
   if (count > 1) fail(session, "qemu-nbd does not support socket activation with LISTEN_FDS > 1");
-  if (::fcntl(3, F_SETFD, FD_CLOEXEC) != 0)
+  if (!keep_activation_socket())
     fail(session, std::string("Socket activation failed: invalid file descriptor fd = 3: ") +
                       std::strerror(errno));
   return 3;

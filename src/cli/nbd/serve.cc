@@ -1,7 +1,6 @@
 #include "operation/serve.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,8 +13,11 @@
 #include "cli/nbd/vhost_user.h"
 #include "cli/report.h"
 #include "cli/signals.h"
+#include "cli/system.h"
 #include "operation/nbd_client.h"
 #include "operation/objects.h"
+#include "platform/file.h"
+#include "platform/system.h"
 
 namespace cairn::cli {
 namespace {
@@ -118,9 +120,8 @@ operation::ImagePlan image_of(const Session& session, const Arguments& arguments
 // What to write into an URI for a server that listens on every address.
 std::string reachable(const std::string& host) {
   if (host != "0.0.0.0" && host != "::" && !host.empty()) return host;
-  char name[256] = "";
-  if (::gethostname(name, sizeof name - 1) != 0 || name[0] == 0) return "localhost";
-  return name;
+  const std::string name = host_name();
+  return name.empty() ? "localhost" : name;
 }
 
 // The line on the terminal: clients, and what went through since it was last drawn.
@@ -184,7 +185,7 @@ void report(const Session& session, const operation::ServePlan& plan,
     exports.push_back(std::move(one));
   }
   Value out = Value::object();
-  out.set("pid", int64_t{::getpid()});
+  out.set("pid", uint64_t{platform::process_number()});
   if (where.kind == SocketAddress::Kind::kInet) {
     out.set("host", where.host);
     out.set("port", where.port);
@@ -250,10 +251,9 @@ int run_serve(Session& session, Arguments& arguments) {
   if (const auto path = arguments.value('k')) {
     if (arguments.has('p') || arguments.has('b'))
       throw UsageError{"a Unix socket has neither port nor address"};
-    char* folder = ::realpath(".", nullptr);
+    const std::string folder = platform::canonical(".");
     plan.address = SocketAddress::unix_path(
-        path->starts_with('/') || folder == nullptr ? *path : std::string(folder) + "/" + *path);
-    ::free(folder);
+        path->starts_with('/') || folder.empty() ? *path : folder + "/" + *path);
   } else {
     const std::string port = arguments.value_or('p', std::to_string(nbd::kPort));
     check_port(port);
@@ -284,7 +284,7 @@ int run_serve(Session& session, Arguments& arguments) {
       std::fprintf(stderr, "\r\x1b[K%s: %.*s\n", session.program.c_str(),
                    static_cast<int>(text.size()), text.data());
     };
-    if (::isatty(STDERR_FILENO) == 0)
+    if (!platform::is_terminal(STDERR_FILENO))
       plan.server.log = [&](std::string_view text) { session.error(text); };
     else
       plan.tick = [&](const nbd::server::Server& server) { meter.draw(server); };
