@@ -74,10 +74,11 @@ class Machine:
         self.export("libvirt-1-format", "vda", writable=True)
 
     def close(self):
-        if not self.guest.ended:
-            self.guest.stop()
+        """Ends it; what the guest has on its disk."""
+        content = bytes(self.guest.content) if self.guest.ended else self.guest.stop()
         self.qmp.close()
         assert self.daemon.stop()[0] == 0
+        return content
 
     def url(self, export):
         return f"nbd+unix:///{export}?socket={self.directory}/nbd.sock"
@@ -174,7 +175,7 @@ class Machine:
 
     def image(self, number):
         out = self.directory / "out"
-        call("qemu-img", "convert", "-U", "-O", "raw", self.path(number), out)
+        call("qemu-img", "convert", "-O", "raw", self.path(number), out)
         return out.read_bytes()
 
 
@@ -182,7 +183,8 @@ class Machine:
 def machine(request, tmp_path):
     one = Machine(OURS if request.param == "ours" else "qemu-storage-daemon", tmp_path)
     yield one
-    one.close()
+    if one.daemon.process.poll() is None:
+        one.close()
 
 
 def bitmap(node, name, **more):
@@ -317,7 +319,7 @@ def test_snapshots_are_committed(machine):
     machine.qmp.command("job-complete", id="commit")
     assert machine.conclude("commit") is None
     machine.remove(third)
-    content = machine.guest.stop()
+    content = machine.close()
     assert machine.image(1) == content
 
 
@@ -337,14 +339,16 @@ def test_snapshots_are_pulled_up(machine):
         assert machine.conclude("pull") is None
     machine.remove(second)
     machine.remove(1)
-    content = machine.guest.stop()
+    content = machine.close()
     assert machine.image(third) == content
-    info = call("qemu-img", "info", "-U", "--output=json", machine.path(third)).json()
+    info = call("qemu-img", "info", "--output=json", machine.path(third)).json()
     assert "backing-filename" not in info
 
 
+@pytest.mark.parametrize("machine", ["ours"], indirect=True)
 def test_a_disk_is_copied_and_pivoted_to(machine):
-    """blockcopy: a shallow one, whose target has the chain of the source in the end."""
+    """blockcopy: a shallow one, whose target has the chain of the source in the end. The reference loses
+    what is around small writes then."""
     top = machine.snapshot(1)
     target = machine.create(1)
     machine.add_format(target)
@@ -360,7 +364,7 @@ def test_a_disk_is_copied_and_pivoted_to(machine):
     machine.qmp.command("job-complete", id="copy")
     assert machine.conclude("copy") is None
     machine.remove(top)
-    content = machine.guest.stop()
+    content = machine.close()
     assert machine.image(target) == content
 
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/arith.h"
+#include "block/capabilities/backing_link.h"
 #include "block/dirty_bitmap.h"
 #include "block/graph/reopen.h"
 
@@ -177,13 +178,27 @@ Task<void> MirrorJob::set_up() {
     if (grows) co_await request_.target->resize({.length = source->length()});
   } else {
     co_await use(request_.target, "target", kWrite, kUnchanged, true);
+    co_await lend_backing();
   }
+}
+
+// Where only the upper layer is copied, what is around a write, and what zeroes there hide, is that
+// of the lower layers: from the beginning the target is over them.
+Task<void> MirrorJob::lend_backing() {
+  Node* backing = request_.source->backing();
+  if (request_.sync == MirrorSync::kFull || backing == nullptr ||
+      request_.target->backing() != nullptr || request_.target->as<BackingLink>() == nullptr)
+    co_return;
+  co_await graph().set_backing(request_.target, backing->shared_from_this());
+  lent_ = true;
 }
 
 Task<void> MirrorJob::tear_down() {
   if (dirty_) request_.source->bitmaps().forget(dirty_);
   if (type() == JobType::kCommit && std::exchange(frozen_, false))
     graph().thaw(*request_.source, request_.target.get());
+  if (std::exchange(lent_, false) && !switched_)
+    co_await graph().set_backing(request_.target, nullptr);
   if (!request_.target_was_read_only || switched_) co_return;
   co_await let_all();
   co_await reopen_as(graph(), request_.target, false);

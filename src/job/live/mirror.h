@@ -59,6 +59,7 @@ class MirrorJob final : public DiskJob, private CopyMethod {
   Task<void> copy(CopyPiece piece, MutableByteSpan buffer, JobSide* side) override;
   Task<void> find_wanted();
   Task<void> switch_over();
+  Task<void> lend_backing();
 
   const MirrorRequest request_;
   const uint64_t unit_;
@@ -69,6 +70,7 @@ class MirrorJob final : public DiskJob, private CopyMethod {
   std::atomic<bool> ready_{false};
   bool frozen_ = false;
   bool switched_ = false;
+  bool lent_ = false;    // the target has the backing file of the source, until somebody uses it
   unsigned layers_ = 0;  // of the source that a commit copies
 };
 
