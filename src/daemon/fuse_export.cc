@@ -87,6 +87,7 @@ Task<std::unique_ptr<LiveExport>> make_fuse(ExportRequest request) {
   const std::string allow = text_of(request.arguments, "allow-other");
   options.allow_other = allow == "on" || (allow != "off" && ::geteuid() == 0);
   options.truncatable = options.writable;
+  options.owner_only = true;
   options.cut_off = true;
   auto made = std::make_unique<FuseExport>(request.id, request.root, resolved, std::move(options));
   co_await made->start();

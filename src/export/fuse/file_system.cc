@@ -48,7 +48,7 @@ FileSystem::FileSystem(const Library& library, NodePtr node, FuseOptions options
       owner_(::getuid()),
       group_(::getgid()) {
   mode_t mode = options_.writable ? 0600 : 0400;
-  if (options_.allow_other) mode |= 044;
+  if (options_.allow_other && !options_.owner_only) mode |= 044;
   mode_ = mode;
   if (options_.files.empty()) {
     views_.push_back({.name = {}, .offset = 0, .length = 0, .whole = true});
@@ -221,7 +221,7 @@ Task<void> FileSystem::change_range(const View& view, int mode, uint64_t offset,
   const auto end = checked_add(offset, length);
   if (!end || *end > static_cast<uint64_t>(INT64_MAX)) refuse(EFBIG);
   if (*end > length_of(view) && !keep_size && !punch) {
-    if (!view.whole || !options_.growable) refuse(ENOSPC);
+    if (!view.whole || !(options_.growable || options_.truncatable)) refuse(ENOSPC);
     co_await grow_to(*end);
   }
   const uint64_t limit = length_of(view);
@@ -297,9 +297,14 @@ Task<void> FileSystem::set_attributes(fuse_req_t request, fuse_ino_t inode, stru
   try {
     const View* file = view(inode);
     if (file == nullptr) refuse(EPERM);
+    const bool others = options_.allow_other || !options_.owner_only;
+    const bool mode = (which & FUSE_SET_ATTR_MODE) != 0;
+    if (mode && !others && (wanted.st_mode & 077) != 0) refuse(EPERM);
+    if (mode && !options_.writable && (wanted.st_mode & 0222) != 0) refuse(EROFS);
+    if ((which & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0 && !others) refuse(EOPNOTSUPP);
     if ((which & FUSE_SET_ATTR_SIZE) != 0)
       co_await truncate(*file, static_cast<uint64_t>(wanted.st_size));
-    if ((which & FUSE_SET_ATTR_MODE) != 0) mode_ = wanted.st_mode & 07777;
+    if (mode) mode_ = wanted.st_mode & 07777;
     if ((which & FUSE_SET_ATTR_UID) != 0) owner_ = wanted.st_uid;
     if ((which & FUSE_SET_ATTR_GID) != 0) group_ = wanted.st_gid;
     if ((which & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) != 0) {

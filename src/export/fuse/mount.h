@@ -31,9 +31,10 @@ struct FuseOptions {
   std::vector<FuseFile> files;
   bool writable = false;
   bool growable = false;     // writing past the end and truncating change the disk's size
-  bool truncatable = false;  // truncating does
+  bool truncatable = false;  // truncating and allocating do
   bool allow_other = false;
-  bool cut_off = false;  // who has it open when it is unmounted gets ENOTCONN from then on
+  bool owner_only = false;  // until chmod or chown give others rights, which needs ALLOW_OTHER
+  bool cut_off = false;     // who has it open when it is unmounted gets ENOTCONN from then on
 };
 
 // Shows an image as one file, or its parts as several, through the kernel's FUSE. Requests are
