@@ -246,6 +246,9 @@ Task<void> Node::discard(uint64_t offset, uint64_t length) {
   std::exception_ptr error;
   try {
     if (end > begin) co_await do_discard(begin, end - begin);
+  } catch (const Error& caught) {
+    // What is given up may as well be kept: storage that cannot do it has done enough.
+    if (caught.kind() != ErrorKind::kUnsupported) error = std::current_exception();
   } catch (...) {
     error = std::current_exception();
   }
