@@ -106,6 +106,8 @@ class Guest:
 def guest(folder):
     image, version = kernel()
     plant_busybox(folder / "root", INIT)
+    source = Path(__file__).parent / "eject.c"
+    subprocess.run(["gcc", "-static", "-o", folder / "root/bin/eject", source], check=True)
     subprocess.run(["strip", "-o", folder / "root/bin/cairn", CAIRN], check=True)
     for line in subprocess.run(
         ["ldd", CAIRN], capture_output=True, text=True, check=True
@@ -184,6 +186,20 @@ def test_media_come_and_go(guest):
     hold(guest)
     guest.monitor("eject -f cd")
     guest.monitor("change cd first raw")
-    out = go_on(guest, "read 0 2k", "read 1M 2k")
+    out = go_on(
+        guest, "read 0 2k", "read 1M 2k", "close", "open -r -o driver=raw /dev/sr0", "length"
+    )
     assert out.count("read failed") == 2 and "ops" in out, out
+    assert "4 MiB" in out.rsplit("read failed", 1)[1], out
+    assert digest("first") in guest.run("cairn hash /dev/sr0")[1]
+
+    # The system ejects it when nobody reads, and not before.
+    hold(guest)
+    guest.run("eject /dev/sr0", ok=False)
+    assert "tray closed" in guest.monitor("info block")
+    assert "read failed" not in go_on(guest, "read 1M 2k")
+    guest.run("eject /dev/sr0")
+    assert "tray open" in guest.monitor("info block")
+    assert "The tray of the drive is open." in guest.run("cairn map /dev/sr0", ok=False)[1]
+    guest.run("eject -t /dev/sr0")
     assert digest("first") in guest.run("cairn hash /dev/sr0")[1]
