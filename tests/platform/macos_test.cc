@@ -123,7 +123,7 @@ char* devname_r(dev_t, mode_t kind, char* name, int room) {
 
 int proc_listpidspath(uint32_t, uint32_t, const char*, uint32_t, void* buffer, int) {
   const size_t bytes = mac.users.size() * sizeof(pid_t);
-  std::memcpy(buffer, mac.users.data(), bytes);
+  if (bytes != 0) std::memcpy(buffer, mac.users.data(), bytes);
   return static_cast<int>(bytes);
 }
 
