@@ -1,11 +1,9 @@
 #pragma once
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <atomic>
-#include <cerrno>
+#include <memory>
 
+#include "base/bell.h"
 #include "base/error.h"
 
 namespace cairn {
@@ -16,17 +14,10 @@ class CancelSource {
  public:
   CancelSource() = default;
   CancelSource(const CancelSource&) = delete;
-  ~CancelSource() {
-    if (const int fd = descriptor_.load(); fd >= 0) ::close(fd);
-  }
+  ~CancelSource() { delete bell_.load(); }
   void request() noexcept {
-    const int before = errno;
     cancelled_.store(true);
-    const uint64_t one = 1;
-    // The counter can only refuse when it is already set.
-    if (const int fd = descriptor_.load(); fd >= 0) [[maybe_unused]]
-      const ssize_t written = ::write(fd, &one, sizeof one);
-    errno = before;
+    if (const Bell* bell = bell_.load()) bell->ring();
   }
   bool requested() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
   // Throws kCancelled when cancellation was requested.
@@ -36,22 +27,18 @@ class CancelSource {
   // For who waits rather than asks: readable once cancellation was requested. Made by the first
   // call, from any thread. Throws what the system says.
   int descriptor() {
-    int fd = descriptor_.load();
-    if (fd >= 0) return fd;
-    const int made = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (made < 0) throw Error::system(errno, "eventfd");
-    if (!descriptor_.compare_exchange_strong(fd, made)) {
-      ::close(made);
-      return fd;
+    Bell* bell = bell_.load();
+    if (bell == nullptr) {
+      auto made = std::make_unique<Bell>();
+      if (bell_.compare_exchange_strong(bell, made.get())) bell = made.release();
+      if (requested()) bell->ring();
     }
-    fd = made;
-    if (requested()) request();
-    return fd;
+    return bell->descriptor();
   }
 
  private:
   std::atomic<bool> cancelled_{false};
-  std::atomic<int> descriptor_{-1};
+  std::atomic<Bell*> bell_{nullptr};
 };
 
 }  // namespace cairn

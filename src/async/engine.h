@@ -16,7 +16,7 @@ struct IoEngine::Operation {
   std::span<const iovec> buffers = {};
   uint64_t offset = 0;
   uint64_t length = 0;
-  int mode = 0;
+  platform::Allocation allocation = platform::Allocation::kReserve;
   Worker* worker = nullptr;
   std::coroutine_handle<> handle = nullptr;
   ssize_t result = 0;
@@ -25,7 +25,8 @@ struct IoEngine::Operation {
 // The call itself, made on the calling thread; the result or -errno.
 ssize_t perform(const IoEngine::Operation& operation);
 
-// Both engines signal completions through WAKE_FD or by posting; null when the kernel refuses.
+// Both engines signal completions through WAKE_FD or by posting; null when the kernel refuses, or
+// knows no io_uring.
 std::unique_ptr<IoEngine> make_uring_engine(int wake_fd);
 std::unique_ptr<IoEngine> make_thread_engine();
 

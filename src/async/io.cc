@@ -1,9 +1,5 @@
 #include "async/io.h"
 
-#include <fcntl.h>
-#include <limits.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -24,7 +20,9 @@ size_t total(std::span<const iovec> buffers) {
   return sum;
 }
 
-int limit(size_t count) { return static_cast<int>(std::min<size_t>(count, IOV_MAX)); }
+std::span<const iovec> first_of(std::span<const iovec> buffers) {
+  return buffers.first(std::min(buffers.size(), platform::kMostBuffers));
+}
 
 struct Queued {
   IoEngine::Operation operation;
@@ -58,19 +56,17 @@ ssize_t perform(const IoEngine::Operation& operation) {
     ssize_t result = 0;
     switch (operation.kind) {
       case Kind::kRead:
-        result = ::preadv(operation.fd, operation.buffers.data(), limit(operation.buffers.size()),
-                          static_cast<off_t>(operation.offset));
+        result = platform::read_at(operation.fd, operation.buffers, operation.offset);
         break;
       case Kind::kWrite:
-        result = ::pwritev(operation.fd, operation.buffers.data(), limit(operation.buffers.size()),
-                           static_cast<off_t>(operation.offset));
+        result = platform::write_at(operation.fd, operation.buffers, operation.offset);
         break;
       case Kind::kDataSync:
-        result = ::fdatasync(operation.fd);
+        result = platform::sync_data(operation.fd);
         break;
       case Kind::kAllocate:
-        result = ::fallocate(operation.fd, operation.mode, static_cast<off_t>(operation.offset),
-                             static_cast<off_t>(operation.length));
+        result = platform::allocate(operation.fd, operation.allocation, operation.offset,
+                                    operation.length);
         break;
     }
     if (result >= 0) return result;
@@ -79,15 +75,13 @@ ssize_t perform(const IoEngine::Operation& operation) {
 }
 
 Task<ssize_t> io_readv(IoFile file, std::span<const iovec> buffers, uint64_t offset) {
-  IoEngine::Operation operation{
-      .kind = IoEngine::Operation::Kind::kRead,
-      .fd = file.fd,
-      .buffers = buffers.first(static_cast<size_t>(limit(buffers.size()))),
-      .offset = offset};
+  IoEngine::Operation operation{.kind = IoEngine::Operation::Kind::kRead,
+                                .fd = file.fd,
+                                .buffers = first_of(buffers),
+                                .offset = offset};
   if (file.memory_backed) co_return perform(operation);
   if (!file.direct) {
-    const ssize_t got = ::preadv2(file.fd, buffers.data(), limit(buffers.size()),
-                                  static_cast<off_t>(offset), RWF_NOWAIT);
+    const ssize_t got = platform::read_cached_at(file.fd, buffers, offset);
     // A short answer is one the cache had no more for, or the end of the file: the caller asks on.
     if (got > 0) co_return got;
   }
@@ -96,11 +90,10 @@ Task<ssize_t> io_readv(IoFile file, std::span<const iovec> buffers, uint64_t off
 }
 
 Task<ssize_t> io_writev(IoFile file, std::span<const iovec> buffers, uint64_t offset) {
-  IoEngine::Operation operation{
-      .kind = IoEngine::Operation::Kind::kWrite,
-      .fd = file.fd,
-      .buffers = buffers.first(static_cast<size_t>(limit(buffers.size()))),
-      .offset = offset};
+  IoEngine::Operation operation{.kind = IoEngine::Operation::Kind::kWrite,
+                                .fd = file.fd,
+                                .buffers = first_of(buffers),
+                                .offset = offset};
   if (file.memory_backed || (!file.direct && total(buffers) <= kInlineWriteBytes))
     co_return perform(operation);
   const ssize_t result = co_await Queued{operation};
@@ -114,12 +107,12 @@ Task<int> io_fdatasync(IoFile file) {
   co_return static_cast<int>(result);
 }
 
-Task<int> io_fallocate(IoFile file, int mode, uint64_t offset, uint64_t length) {
+Task<int> io_allocate(IoFile file, platform::Allocation what, uint64_t offset, uint64_t length) {
   IoEngine::Operation operation{.kind = IoEngine::Operation::Kind::kAllocate,
                                 .fd = file.fd,
                                 .offset = offset,
                                 .length = length,
-                                .mode = mode};
+                                .allocation = what};
   if (file.memory_backed) co_return static_cast<int>(perform(operation));
   const ssize_t result = co_await Queued{operation};
   co_return static_cast<int>(result);

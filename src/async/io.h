@@ -1,13 +1,11 @@
 #pragma once
 
-#include <sys/types.h>
-#include <sys/uio.h>
-
 #include <cstdint>
 #include <memory>
 #include <span>
 
 #include "async/task.h"
+#include "platform/file.h"
 
 namespace cairn {
 
@@ -26,7 +24,7 @@ struct IoFile {
 Task<ssize_t> io_readv(IoFile file, std::span<const iovec> buffers, uint64_t offset);
 Task<ssize_t> io_writev(IoFile file, std::span<const iovec> buffers, uint64_t offset);
 Task<int> io_fdatasync(IoFile file);
-Task<int> io_fallocate(IoFile file, int mode, uint64_t offset, uint64_t length);
+Task<int> io_allocate(IoFile file, platform::Allocation what, uint64_t offset, uint64_t length);
 
 // What a worker's engine offers; two implementations, chosen by the Runtime.
 class IoEngine {

@@ -1,12 +1,7 @@
 #include "async/runtime.h"
 
-#include <pthread.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <climits>
 #include <deque>
 #include <map>
@@ -19,7 +14,10 @@
 #include "async/engine.h"
 #include "async/frame_limit.h"
 #include "async/thread.h"
+#include "base/bell.h"
 #include "base/error.h"
+#include "platform/poll.h"
+#include "platform/thread.h"
 
 namespace cairn {
 namespace {
@@ -46,18 +44,11 @@ class Worker::Impl {
   };
 
   Impl(Runtime& runtime, std::optional<unsigned> index, EngineKind engine)
-      : runtime_(runtime), index_(index), engine_kind_(engine) {
-    wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (wake_fd_ < 0) throw Error::system(errno, "eventfd");
-  }
-  ~Impl() {
-    engine_.reset();
-    ::close(wake_fd_);
-  }
+      : runtime_(runtime), index_(index), engine_kind_(engine) {}
 
   IoEngine& engine() {
     if (!engine_) {
-      if (engine_kind_ != EngineKind::kThreads) engine_ = make_uring_engine(wake_fd_);
+      if (engine_kind_ != EngineKind::kThreads) engine_ = make_uring_engine(bell_.descriptor());
       if (!engine_) engine_ = make_thread_engine();
     }
     return *engine_;
@@ -71,12 +62,7 @@ class Worker::Impl {
       inbox_.push_back(handle);
       wake = std::exchange(sleeping_, false);
     }
-    if (wake) ring_bell();
-  }
-  void ring_bell() const {
-    const uint64_t one = 1;
-    // The counter can only refuse when it is already set.
-    [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
+    if (wake) bell_.ring();
   }
   void request_stop() {
     {
@@ -84,7 +70,7 @@ class Worker::Impl {
       stop_ = true;
       sleeping_ = false;
     }
-    ring_bell();
+    bell_.ring();
   }
 
   template <class Done>
@@ -157,7 +143,7 @@ class Worker::Impl {
     auto first = Clock::time_point::max();
     if (!timers_.empty()) first = timers_.begin()->first;
     polled_.clear();
-    polled_.push_back({wake_fd_, POLLIN, 0});
+    polled_.push_back({bell_.descriptor(), POLLIN, 0});
     for (const FdWait* wait : fd_waits_) {
       polled_.push_back({wait->fd, wait->events, 0});
       first = std::min(first, wait->deadline);
@@ -167,17 +153,14 @@ class Worker::Impl {
       timeout = static_cast<int>(std::clamp<int64_t>(
           std::chrono::ceil<std::chrono::milliseconds>(left).count(), 0, 1 << 30));
     }
-    const int count = ::poll(polled_.data(), polled_.size(), timeout);
+    const int count = platform::poll(polled_, timeout);
     {
       std::lock_guard lock(inbox_mutex_);
       sleeping_ = false;
     }
     const bool late = first != Clock::time_point::max() && Clock::now() >= first;
     if (count <= 0 && !late) return;
-    if (count > 0 && polled_[0].revents != 0) {
-      uint64_t rings = 0;
-      [[maybe_unused]] const ssize_t got = ::read(wake_fd_, &rings, sizeof rings);
-    }
+    if (count > 0 && polled_[0].revents != 0) bell_.clear();
     size_t kept = 0;
     for (size_t i = 0; i < fd_waits_.size(); ++i) {
       FdWait* wait = fd_waits_[i];
@@ -192,7 +175,7 @@ class Worker::Impl {
     fd_waits_.resize(kept);
   }
 
-  int wake_fd_ = -1;
+  Bell bell_;  // goes after the engine, which rings it
   std::deque<std::coroutine_handle<>> ready_;
   std::vector<pollfd> polled_;
   std::unique_ptr<IoEngine> engine_;
@@ -229,7 +212,7 @@ constexpr unsigned kNever = UINT_MAX;
 
 void count_forks() {
   static std::once_flag once;
-  std::call_once(once, [] { ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); }); });
+  std::call_once(once, [] { platform::at_fork_in_child([] { forks.fetch_add(1); }); });
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <poll.h>
-
 #include <chrono>
 #include <coroutine>
 #include <functional>
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "async/task.h"
+#include "platform/poll.h"
 
 namespace cairn {
 

@@ -1,7 +1,6 @@
 // src/base: what every room may use and what uses none of them: errors, byte order, checked
 // arithmetic, sizes and units, JSON-shaped values, option maps, named objects and secrets. It may
-// include the standard library; nothing of Cairn outside this directory, and it does no I/O on
-// images.
+// include src/platform and the standard library, and it does no I/O on images.
 #pragma once
 
 #include "base/arith.h"

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <new>
 #include <utility>
 
 #include "base/bytes.h"
+#include "platform/memory.h"
 
 namespace cairn {
 
@@ -18,7 +18,7 @@ class AlignedBuffer {
   explicit AlignedBuffer(size_t size) : size_(size) {
     if (size == 0) return;
     const size_t rounded = (size + kAlignment - 1) / kAlignment * kAlignment;
-    data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
+    data_ = static_cast<std::byte*>(platform::allocate_aligned(kAlignment, rounded));
     if (data_ == nullptr) throw std::bad_alloc();
   }
   AlignedBuffer(AlignedBuffer&& other) noexcept
@@ -28,7 +28,7 @@ class AlignedBuffer {
     std::swap(size_, other.size_);
     return *this;
   }
-  ~AlignedBuffer() { std::free(data_); }
+  ~AlignedBuffer() { platform::free_aligned(data_); }
 
   MutableByteSpan span() { return {data_, size_}; }
   ByteSpan span() const { return {data_, size_}; }

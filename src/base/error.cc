@@ -1,7 +1,9 @@
 #include "base/error.h"
 
 #include <cerrno>
-#include <system_error>
+
+#include "platform/system.h"
+#include "platform/types.h"
 
 namespace cairn {
 
@@ -82,13 +84,13 @@ Error::Error(ErrorKind kind, std::string message)
 Error Error::system(int error, std::string_view message) {
   std::string text(message);
   if (!text.empty()) text += ": ";
-  text += std::generic_category().message(error);
+  text += platform::error_text(error);
   Error result(kind_of(error), std::move(text));
   result.errno_ = error;
   return result;
 }
 
-std::string Error::cause() const { return std::generic_category().message(errno_); }
+std::string Error::cause() const { return platform::error_text(errno_); }
 
 Error Error::behind(std::string text) const {
   Error result(kind_, std::move(text));

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
 #include <new>
 #include <utility>
 
 #include "base/arith.h"
 #include "base/bytes.h"
+#include "platform/memory.h"
 
 namespace cairn {
 
@@ -20,21 +19,9 @@ class LargeBuffer {
   explicit LargeBuffer(size_t size) : size_(size) {
     if (size == 0) return;
     mapped_ = align_up(size, kPageBytes);
-    const bool large = mapped_ % kLargePageBytes == 0;
-    // The system aligns to small pages only: what is too much at both ends is given back.
-    const size_t more = large ? kLargePageBytes : 0;
-    void* const all =
-        ::mmap(nullptr, mapped_ + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (all == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<std::byte*>(all);
-    if (!large) return;
-    const size_t past = reinterpret_cast<uintptr_t>(all) % kLargePageBytes;
-    const size_t before = past == 0 ? 0 : kLargePageBytes - past;
-    if (before != 0) ::munmap(data_, before);
-    data_ += before;
-    if (before != more) ::munmap(data_ + mapped_, more - before);
-    // Without large pages it is slower.
-    ::madvise(data_, mapped_, MADV_HUGEPAGE);
+    data_ =
+        static_cast<std::byte*>(platform::allocate_pages(mapped_, mapped_ % kLargePageBytes == 0));
+    if (data_ == nullptr) throw std::bad_alloc();
   }
   LargeBuffer(LargeBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
@@ -47,7 +34,7 @@ class LargeBuffer {
     return *this;
   }
   ~LargeBuffer() {
-    if (data_ != nullptr) ::munmap(data_, mapped_);
+    if (data_ != nullptr) platform::free_pages(data_, mapped_);
   }
 
   MutableByteSpan span() { return {data_, size_}; }

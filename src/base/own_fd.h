@@ -1,8 +1,8 @@
 #pragma once
 
-#include <unistd.h>
-
 #include <utility>
+
+#include "platform/file.h"
 
 namespace cairn {
 
@@ -17,7 +17,7 @@ class OwnFd {
     return *this;
   }
   ~OwnFd() {
-    if (fd_ >= 0) ::close(fd_);
+    if (fd_ >= 0) platform::close(fd_);
   }
   int get() const { return fd_; }
   int release() { return std::exchange(fd_, -1); }

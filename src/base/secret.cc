@@ -1,8 +1,7 @@
 #include "base/secret.h"
 
-#include <string.h>
-
 #include "base/error.h"
+#include "platform/memory.h"
 
 namespace cairn {
 
@@ -19,7 +18,7 @@ const Secret& find_secret(const Objects& objects, std::string_view id) {
 
 void wipe(std::string& text) {
   text.resize(text.capacity());
-  explicit_bzero(text.data(), text.size());
+  platform::wipe(text.data(), text.size());
   text.clear();
 }
 

@@ -1,10 +1,9 @@
 #include "base/unfinished.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cstring>
+
+#include "platform/file.h"
 
 namespace cairn {
 namespace {
@@ -37,7 +36,7 @@ Slot slots[kSlots];
 
 void tell(int descriptor, const char* text) noexcept {
   // There is nobody to complain to.
-  [[maybe_unused]] const ssize_t written = ::write(descriptor, text, std::strlen(text));
+  [[maybe_unused]] const ssize_t written = platform::write(descriptor, text, std::strlen(text));
 }
 
 // Control characters of a name must not reach a terminal.
@@ -79,10 +78,10 @@ void Unfinished::done() {
 void Unfinished::abandon_all(int descriptor) noexcept {
   for (Slot& slot : slots) {
     const int state = slot.state.exchange(kFilling);
-    struct stat status = {};
     if (state == kFree || state == kFilling) continue;
-    if (state != kMayLack && ::lstat(slot.name, &status) != 0) continue;
-    const bool removed = state == kRemoves && S_ISREG(status.st_mode) && ::unlink(slot.name) == 0;
+    const auto fate = platform::remove_abandoned(slot.name, state == kRemoves);
+    if (state != kMayLack && fate == platform::Abandoned::kMissing) continue;
+    const bool removed = fate == platform::Abandoned::kRemoved;
     tell(descriptor, removed ? "The incomplete target " : "");
     tell_name(descriptor, slot.name);
     if (removed)

@@ -1,9 +1,9 @@
 #include "base/uuid.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cerrno>
+
+#include "platform/system.h"
 
 namespace cairn {
 
@@ -21,12 +21,8 @@ int digit(char c) {
 
 Uuid Uuid::random() {
   Uuid result;
-  size_t have = 0;
-  while (have < result.bytes.size()) {
-    const ssize_t got = getrandom(result.bytes.data() + have, result.bytes.size() - have, 0);
-    if (got < 0 && errno != EINTR) throw Error::system(errno, "No random bytes for an UUID");
-    if (got > 0) have += static_cast<size_t>(got);
-  }
+  if (!platform::random_bytes(result.bytes.data(), result.bytes.size()))
+    throw Error::system(errno, "No random bytes for an UUID");
   result.bytes[6] = (result.bytes[6] & std::byte{0x0f}) | std::byte{0x40};
   result.bytes[8] = (result.bytes[8] & std::byte{0x3f}) | std::byte{0x80};
   return result;

@@ -1,5 +1,3 @@
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -18,6 +16,7 @@
 #include "block/spool.h"
 #include "block/takes_back.h"
 #include "block/work_report.h"
+#include "platform/file.h"
 
 namespace cairn {
 namespace {
@@ -123,8 +122,7 @@ void take_clone_format(const Driver& protocol, Options& options) {
 class Cleanup {
  public:
   explicit Cleanup(const std::string& path) : path_(path) {
-    struct stat status = {};
-    existed_ = ::lstat(path.c_str(), &status) == 0;
+    existed_ = platform::link_status(path).has_value();
     // An unnamed file goes by itself.
     if (!path.starts_with("/proc/self/fd/"))
       unfinished_.emplace(path,
@@ -132,9 +130,7 @@ class Cleanup {
   }
   // Whether there was something to remove.
   bool failed() const {
-    struct stat status = {};
-    return !existed_ && ::lstat(path_.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
-           ::unlink(path_.c_str()) == 0;
+    return !existed_ && platform::is_plain_file(path_) && platform::remove(path_) == 0;
   }
 
  private:

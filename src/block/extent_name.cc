@@ -1,8 +1,8 @@
 #include "block/extent_name.h"
 
-#include <sys/stat.h>
-
 #include <cctype>
+
+#include "platform/file.h"
 
 namespace cairn {
 
@@ -20,9 +20,7 @@ std::string descriptor_of_extent(const std::string& file) {
 
 std::string extent_advice(const std::string& file) {
   const std::string name = descriptor_of_extent(file);
-  struct stat status = {};
-  if (!name.empty() && ::stat(name.c_str(), &status) == 0)
-    return "open the descriptor ('" + name + "')";
+  if (!name.empty() && platform::exists(name)) return "open the descriptor ('" + name + "')";
   return "open the descriptor, the small .vmdk file that names it" +
          (name.empty() ? std::string() : " ('" + name + "' is not there)");
 }

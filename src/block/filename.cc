@@ -1,28 +1,26 @@
-#include <stdlib.h>
-#include <sys/stat.h>
-
 #include <filesystem>
 
 #include "block/context.h"
 #include "block/foreign_name.h"
 #include "block/machine_directory.h"
 #include "block/open.h"
+#include "platform/directory.h"
+#include "platform/file.h"
 
 namespace cairn {
 
 bool has_protocol_prefix(std::string_view filename) {
   const size_t colon = filename.find(':');
-  return colon != std::string_view::npos &&
-         filename.substr(0, colon).find('/') == std::string_view::npos;
+  return colon != std::string_view::npos && !platform::has_drive(filename) &&
+         platform::last_separator(filename.substr(0, colon)) == std::string_view::npos;
 }
 
 const Driver& protocol_of(const Context& context, const std::string& filename) {
   const Registry& registry = context.registry();
   if (context.profile.explanations)
-    if (const std::string advice = foreign_name_advice(filename); !advice.empty()) {
-      struct stat status = {};
-      if (::stat(filename.c_str(), &status) != 0) throw Error(ErrorKind::kNotFound, advice);
-    }
+    if (const std::string advice = foreign_name_advice(filename);
+        !advice.empty() && !platform::exists(filename))
+      throw Error(ErrorKind::kNotFound, advice);
   if (const Driver* driver = registry.find_device_protocol(filename); driver != nullptr)
     return *driver;
   const bool prefixed = has_protocol_prefix(filename);
@@ -42,7 +40,8 @@ void check_reach(const Context& context, const Driver& protocol) {
 }
 
 std::string resolve_backing_name(std::string_view image_name, std::string_view reference) {
-  if (reference.starts_with('/') || has_protocol_prefix(reference)) return std::string(reference);
+  if (platform::is_absolute(reference) || has_protocol_prefix(reference))
+    return std::string(reference);
   if (image_name.starts_with("json:"))
     throw Error(ErrorKind::kInvalid,
                 "Cannot use relative backing file names for '" + std::string(image_name) + "'");
@@ -51,7 +50,7 @@ std::string resolve_backing_name(std::string_view image_name, std::string_view r
   const bool url = image_name.find("://") != std::string_view::npos;
   const size_t query = url ? image_name.find('?') : std::string_view::npos;
   const bool web = image_name.starts_with("http") || image_name.starts_with("ftp");
-  const size_t slash = image_name.substr(0, query).rfind('/');
+  const size_t slash = platform::last_separator(image_name.substr(0, query));
   // A prefix without a slash after it ("file:a.img") has no directory to inherit.
   if (slash == std::string_view::npos) return std::string(reference);
   std::string result = std::string(image_name.substr(0, slash + 1)) + std::string(reference);
@@ -100,24 +99,23 @@ void ReferencePolicy::check(std::string_view reference) const {
 }
 
 std::string image_in_folder(const Context& context, const std::string& filename) {
-  struct stat status = {};
   if (!context.profile.extensions || has_protocol_prefix(filename)) return filename;
   if (const std::string disk = disk_of_machine(context, filename); !disk.empty()) return disk;
-  if (::stat(filename.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) return filename;
+  const auto status = platform::status(filename);
+  if (!status || !status->is_directory()) return filename;
   for (const Driver* driver : context.registry().all()) {
     if (driver->traits().folder_member.empty()) continue;
     const std::string member = filename + (filename.ends_with('/') ? "" : "/") +
                                std::string(driver->traits().folder_member);
-    if (::stat(member.c_str(), &status) == 0 && S_ISREG(status.st_mode)) return member;
+    if (platform::is_regular_file(member)) return member;
   }
   return filename;
 }
 
 bool same_file(const std::string& a, const std::string& b) {
-  struct stat first = {};
-  struct stat second = {};
-  return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 &&
-         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+  const auto first = platform::status(a);
+  const auto second = platform::status(b);
+  return first && second && first->same_file(*second);
 }
 
 }  // namespace cairn

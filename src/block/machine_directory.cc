@@ -1,7 +1,5 @@
 #include "block/machine_directory.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
@@ -9,6 +7,7 @@
 
 #include "base/error.h"
 #include "block/extent_name.h"
+#include "platform/file.h"
 
 namespace cairn {
 namespace {
@@ -43,11 +42,11 @@ void add_disks(const fs::path& place, const std::string& ending, std::vector<std
   for (fs::directory_iterator at(place, error), end; !error && at != end && seen < kMostEntries;
        at.increment(error), ++seen) {
     const std::string name = folded(at->path().filename().string());
-    struct stat status = {};
-    if (::lstat(at->path().c_str(), &status) != 0) continue;
-    const bool file = S_ISREG(status.st_mode);
+    const auto status = platform::link_status(at->path().string());
+    if (!status) continue;
+    const bool file = status->is_regular();
     const bool wanted =
-        ending == ".pvm" ? S_ISDIR(status.st_mode) && name.ends_with(".hdd")
+        ending == ".pvm" ? status->is_directory() && name.ends_with(".hdd")
         : ending == ".utm"
             ? file && has_ending(name, {".qcow2", ".img", ".raw", ".vmdk", ".vdi", ".vhdx"})
             : file && name.ends_with(".vmdk") && !is_part_of_vmdk(name);
@@ -71,7 +70,7 @@ bool is_sparse_bundle(const std::string& path, const std::string& ending) {
 
 // The locations of hard disks in the machine's file of VirtualBox.
 std::vector<std::string> named_disks(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
+  std::ifstream in(fs::path(path), std::ios::binary);
   std::string text(kMostMachineBytes, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(in.gcount()));
@@ -95,18 +94,18 @@ std::string disk_of_machine(const Context& context, const std::string& path) {
   std::string plain = path;
   while (plain.size() > 1 && plain.ends_with('/')) plain.pop_back();
   const std::string ending = folded(fs::path(plain).extension().string());
-  struct stat status = {};
-  if (::stat(plain.c_str(), &status) != 0) return {};
-  if (ending == ".vbox" && S_ISREG(status.st_mode)) {
+  const auto status = platform::status(plain);
+  if (!status) return {};
+  if (ending == ".vbox" && status->is_regular()) {
     const std::vector<std::string> disks = named_disks(plain);
     if (!disks.empty()) refuse_machine(path, disks);
     return {};
   }
-  if (S_ISDIR(status.st_mode) && is_sparse_bundle(plain, ending))
+  if (status->is_directory() && is_sparse_bundle(plain, ending))
     throw Error(ErrorKind::kUnsupported,
                 "'" + path + "' is a sparse bundle of macOS, a disk in many files")
         .hint("On a Mac, convert it first: hdiutil convert DIRECTORY -format UDTO -o NEW");
-  if (!S_ISDIR(status.st_mode) || !has_ending(ending, {".utm", ".vmwarevm", ".pvm"})) return {};
+  if (!status->is_directory() || !has_ending(ending, {".utm", ".vmwarevm", ".pvm"})) return {};
   std::vector<std::string> disks;
   add_disks(plain, ending, disks);
   if (ending == ".utm")

@@ -1,16 +1,14 @@
 #include "block/new_file.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include "block/context.h"
+#include "platform/file.h"
 
 namespace cairn {
 
 namespace {
 bool has_content(const std::string& path) {
-  struct stat status = {};
-  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_size != 0;
+  const auto status = platform::status(path);
+  return status && status->is_regular() && status->size != 0;
 }
 }  // namespace
 
@@ -32,8 +30,7 @@ void refuse_existing_part(const std::string& path) {
 Task<void> NewFile::make(Context& context, std::string path, bool overwrite) {
   if (!overwrite) refuse_existing_part(path);
   path_ = path;
-  struct stat status = {};
-  existed_ = ::lstat(path_.c_str(), &status) == 0;
+  existed_ = platform::link_status(path_).has_value();
   const Driver* file = context.registry().find("file");
   if (file == nullptr) throw Error(ErrorKind::kUnsupported, "this program has no file driver");
   if (path.empty()) throw Error::system(ENOENT, "Could not create ''");
@@ -67,10 +64,7 @@ Task<void> NewFile::finish(std::exception_ptr error) {
     node_ = nullptr;
   }
   if (!error) co_return;
-  struct stat status = {};
-  if (!path_.empty() && !existed_ && ::lstat(path_.c_str(), &status) == 0 &&
-      S_ISREG(status.st_mode))
-    ::unlink(path_.c_str());
+  if (!path_.empty() && !existed_ && platform::is_plain_file(path_)) platform::remove(path_);
   std::rethrow_exception(error);
 }
 

@@ -1,9 +1,17 @@
-#include <stdlib.h>
-
 #include "block/context.h"
 #include "block/opener.h"
+#include "platform/file.h"
 
 namespace cairn {
+namespace {
+
+// What a file is known by, whatever leads to it; PATH itself where it is none.
+std::string identity_of(const std::string& path) {
+  std::string found = platform::canonical(path);
+  return found.empty() ? path : found;
+}
+
+}  // namespace
 
 // What drivers call while they are opened.
 
@@ -146,12 +154,8 @@ Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
     spot.flags.cache.write_through = false;
     spot.depth = depth + 1;
     OpenAncestors above{.identity = {}, .above = ancestors};
-    char* path = ::realpath(filename.c_str(), nullptr);
-    above.identity = path != nullptr ? path : filename;
-    ::free(path);
-    char* below_path = ::realpath(spot.filename.c_str(), nullptr);
-    const std::string below = below_path != nullptr ? below_path : spot.filename;
-    ::free(below_path);
+    above.identity = identity_of(filename);
+    const std::string below = identity_of(spot.filename);
     for (const OpenAncestors* at = &above; at != nullptr && !below.empty(); at = at->above)
       if (at->identity == below)
         throw Error(ErrorKind::kInvalid,

@@ -1,9 +1,5 @@
 #include "block/secrets.h"
 
-#include <fcntl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -11,7 +7,10 @@
 
 #include "base/base64.h"
 #include "base/error.h"
+#include "base/own_fd.h"
 #include "crypto/cipher.h"
+#include "platform/memory.h"
+#include "platform/system.h"
 
 namespace cairn {
 namespace {
@@ -20,14 +19,15 @@ namespace {
 constexpr size_t kMostBytes = 1 << 20;
 
 std::string read_file(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0)
+  const OwnFd fd(platform::open(path, O_RDONLY));
+  if (!fd)
     throw Error::system(
         errno, "Unable to read " + path + ": Failed to open file \u201c" + path + "\u201d");
   std::string content;
   char buffer[4096];
   ssize_t got = 0;
-  while (content.size() <= kMostBytes && (got = ::read(fd, buffer, sizeof buffer)) > 0) {
+  while (content.size() <= kMostBytes &&
+         (got = platform::read(fd.get(), buffer, sizeof buffer)) > 0) {
     // Growing moves bytes: what remains is wiped.
     if (content.size() + static_cast<size_t>(got) > content.capacity()) {
       std::string larger;
@@ -39,8 +39,7 @@ std::string read_file(const std::string& path) {
     content.append(buffer, static_cast<size_t>(got));
   }
   const int error = errno;
-  ::close(fd);
-  explicit_bzero(buffer, sizeof buffer);
+  platform::wipe(buffer, sizeof buffer);
   if (got < 0) throw Error::system(error, "Unable to read " + path);
   if (content.size() > kMostBytes) invalid("Unable to read " + path + ": it is longer than 1 MiB");
   return content;
@@ -56,13 +55,12 @@ std::string read_keyring(const Options& properties) {
   if (text->empty() || *end != 0 || errno != 0 || serial < INT32_MIN || serial > INT32_MAX)
     invalid("Parameter 'serial' expects int32_t");
   if (serial == 0) invalid("'serial' should not be equal to 0");
-  constexpr long kKeyctlRead = 11;
   std::string content;
   long length = 0;
   do {
     wipe(content);
     content.resize(static_cast<size_t>(length));
-    length = ::syscall(SYS_keyctl, kKeyctlRead, serial, content.data(), content.size());
+    length = platform::read_kernel_key(serial, content.data(), content.size());
     if (length < 0) {
       char hex[16];
       std::snprintf(hex, sizeof hex, "%08x", static_cast<unsigned>(serial));

@@ -1,9 +1,5 @@
 #include "block/sibling_image.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <vector>
@@ -32,11 +28,12 @@ bool allowed(const ReferencePolicy& references, const std::string& path) {
 // The start of the regular file PATH; empty when it cannot be read.
 std::vector<std::byte> start_of(const std::string& path) {
   std::vector<std::byte> start;
-  const OwnFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-  struct stat status = {};
-  if (fd.get() < 0 || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) return start;
+  const OwnFd fd(platform::open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+  if (!fd) return start;
+  const auto status = platform::status_of(fd.get());
+  if (!status || !status->is_regular()) return start;
   start.resize(kStartBytes);
-  const ssize_t got = ::pread(fd.get(), start.data(), start.size(), 0);
+  const ssize_t got = platform::read_at(fd.get(), start.data(), start.size(), 0);
   start.resize(got < 0 ? 0 : static_cast<size_t>(got));
   return start;
 }

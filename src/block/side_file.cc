@@ -1,26 +1,19 @@
 #include "block/side_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 
 #include "block/context.h"
 #include "block/open.h"
+#include "platform/directory.h"
+#include "platform/file.h"
 
 namespace cairn {
 namespace {
 
 void sync_folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) throw Error::system(errno, folder);
-  const int failed = ::fsync(fd) != 0 ? errno : 0;
-  ::close(fd);
+  const std::string folder = platform::directory_of(path);
   // Some file systems cannot; they keep names in order by themselves.
-  if (failed != 0 && failed != EINVAL) throw Error::system(failed, folder);
+  if (platform::sync_directory(folder) != 0 && errno != EINVAL) throw Error::system(errno, folder);
 }
 
 Task<NodePtr> open_plain(Context& context, std::string path, bool writable) {
@@ -51,34 +44,31 @@ std::string side_file_name(Node& file, std::string_view suffix) {
     return {};
   std::string path = plain->filename();
   if (path.starts_with("file:")) path.erase(0, 5);
-  struct stat status = {};
-  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return {};
+  if (!platform::is_regular_file(path)) return {};
   return path + std::string(suffix);
 }
 
 bool side_file_exists(const std::string& path) {
-  struct stat status = {};
-  return !path.empty() && ::lstat(path.c_str(), &status) == 0;
+  return !path.empty() && platform::link_status(path);
 }
 
 Task<NodePtr> create_side_file(Context& context, std::string path) {
-  const int fd =
-      ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
+  const int fd = platform::open(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0600);
   if (fd < 0) throw Error::system(errno, path);
-  ::close(fd);
+  platform::close(fd);
   sync_folder_of(path);
   co_return co_await open_plain(context, path, true);
 }
 
 Task<NodePtr> open_side_file(Context& context, std::string path) {
-  struct stat status = {};
-  if (::lstat(path.c_str(), &status) != 0) throw Error::system(errno, path);
-  if (!S_ISREG(status.st_mode)) throw Error(ErrorKind::kInvalid, path + " is not a regular file");
+  const auto status = platform::link_status(path);
+  if (!status) throw Error::system(errno, path);
+  if (!status->is_regular()) throw Error(ErrorKind::kInvalid, path + " is not a regular file");
   co_return co_await open_plain(context, path, false);
 }
 
 void remove_side_file(const std::string& path) {
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw Error::system(errno, path);
+  if (platform::remove(path) != 0 && errno != ENOENT) throw Error::system(errno, path);
   sync_folder_of(path);
 }
 

@@ -1,8 +1,6 @@
 #include "block/spool.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -37,7 +35,7 @@ Spool::Spool(Context& context, std::string what, std::string instead)
         context.temporary_directory, "Could not make a temporary file for the content of " + what_);
     path_ = made_->path();
   }
-  fd_ = OwnFd(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  fd_ = OwnFd(platform::open(path_, O_RDWR));
   if (!fd_) throw Error::system(errno, "Could not open the temporary file");
 }
 
@@ -62,7 +60,7 @@ void Spool::add(ByteSpan bytes) {
       end += std::min(kSpoolHoleBytes, bytes.size() - end);
     for (size_t done = 0; done < end;) {
       const ssize_t wrote =
-          ::pwrite(fd_.get(), bytes.data() + done, end - done, static_cast<off_t>(length_ + done));
+          platform::write_at(fd_.get(), bytes.data() + done, end - done, length_ + done);
       if (wrote < 0 && errno == EINTR) continue;
       if (wrote <= 0)
         throw Error::system(wrote < 0 ? errno : ENOSPC, "Could not store the content of " + what_ +
@@ -78,7 +76,7 @@ void Spool::add(ByteSpan bytes) {
 }
 
 void Spool::finish() {
-  if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0)
+  if (platform::set_length(fd_.get(), length_) != 0)
     throw Error::system(errno, "Could not set the length of the temporary file");
   fd_ = OwnFd();
 }

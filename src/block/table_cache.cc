@@ -1,7 +1,5 @@
 #include "block/table_cache.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cstring>
 #include <list>
@@ -9,20 +7,13 @@
 #include "async/adaptive_mutex.h"
 #include "base/arith.h"
 #include "base/buffer.h"
+#include "platform/system.h"
 
 namespace cairn {
 namespace {
 
 // How much of the dirty blocks is copied and written at a time.
 constexpr size_t kBatchBytes = 1 << 20;
-
-// A clock that costs next to nothing and is right to a few milliseconds.
-std::chrono::steady_clock::time_point coarse_now() {
-  struct timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return std::chrono::steady_clock::time_point(std::chrono::seconds(now.tv_sec) +
-                                               std::chrono::nanoseconds(now.tv_nsec));
-}
 
 // Under the mutex of the cache, which makes an atomic addition unnecessary.
 void count_one(std::atomic<uint64_t>& counter) {
@@ -140,7 +131,7 @@ TableCache::~TableCache() = default;
 void TableCache::set_clean_interval(std::chrono::seconds interval) {
   std::lock_guard lock(state_->mutex);
   state_->clean_interval = interval;
-  state_->clean_at = coarse_now() + interval;
+  state_->clean_at = platform::coarse_now() + interval;
 }
 
 void TableCache::set_on_first_block(std::function<void()> call) {
@@ -162,7 +153,7 @@ size_t TableCache::size() const {
 void TableCache::clean_if_due() {
   State& state = *state_;
   if (state.clean_interval.count() == 0) return;
-  const auto now = coarse_now();
+  const auto now = platform::coarse_now();
   if (now < state.clean_at) return;
   // Two periods passed with nobody here: nothing was used in the last one.
   const bool long_ago = now - state.clean_at >= state.clean_interval;

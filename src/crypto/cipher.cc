@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "crypto/library.h"
+#include "platform/memory.h"
 
 namespace cairn {
 namespace {
@@ -81,8 +82,8 @@ class Twofish192 {
       twofish192_set_key(&tweak_, reinterpret_cast<const uint8_t*>(key.data()) + 24);
   }
   ~Twofish192() {
-    explicit_bzero(&data_, sizeof data_);
-    explicit_bzero(&tweak_, sizeof tweak_);
+    platform::wipe(&data_, sizeof data_);
+    platform::wipe(&tweak_, sizeof tweak_);
   }
 
   void sector(bool encrypt, const std::byte* iv, ByteSpan in, MutableByteSpan out) const {

@@ -2,16 +2,16 @@
 
 #include <argon2.h>
 #include <fmt/core.h>
-#include <sys/random.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <utility>
 
 #include "base/arith.h"
 #include "crypto/library.h"
+#include "platform/memory.h"
+#include "platform/system.h"
 
 namespace cairn {
 namespace {
@@ -51,12 +51,6 @@ const HashRow& row_of(HashAlgorithm hash) {
                        [&](const HashRow& row) { return row.hash == hash; });
 }
 
-uint64_t thread_nanoseconds() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
 }  // namespace
 
 void ready_gcrypt() {
@@ -78,12 +72,8 @@ void check_gcrypt(gcry_error_t error, const char* what) {
 }
 
 void random_bytes(MutableByteSpan out) {
-  while (!out.empty()) {
-    const ssize_t got = ::getrandom(out.data(), out.size(), 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) throw Error::system(got < 0 ? errno : EIO, "Unable to get random bytes");
-    out = out.subspan(static_cast<size_t>(got));
-  }
+  if (!platform::random_bytes(out.data(), out.size()))
+    throw Error::system(errno, "Unable to get random bytes");
 }
 
 bool equal_in_constant_time(ByteSpan a, ByteSpan b) {
@@ -139,11 +129,12 @@ void hmac(HashAlgorithm hash, ByteSpan key, ByteSpan data, MutableByteSpan out) 
 void pbkdf2(HashAlgorithm hash, ByteSpan password, ByteSpan salt, uint64_t iterations,
             MutableByteSpan out) {
   ready_gcrypt();
+  if (!std::in_range<unsigned long>(iterations)) invalid("PBKDF2: too many iterations");
   // An empty password is one too, but has no address.
   const std::byte nothing{0};
   check_gcrypt(gcry_kdf_derive(password.empty() ? &nothing : password.data(), password.size(),
                                GCRY_KDF_PBKDF2, row_of(hash).gcrypt, salt.data(), salt.size(),
-                               iterations, out.size(), out.data()),
+                               static_cast<unsigned long>(iterations), out.size(), out.data()),
                "PBKDF2");
 }
 
@@ -152,9 +143,9 @@ uint64_t pbkdf2_rate(HashAlgorithm hash, size_t output_bytes) {
   const std::byte salt[32] = {};
   uint64_t iterations = 1 << 15;
   while (true) {
-    const uint64_t begin = thread_nanoseconds();
+    const uint64_t begin = platform::thread_cpu_nanoseconds();
     pbkdf2(hash, bytes_of("password"), salt, iterations, out);
-    const uint64_t took = std::max<uint64_t>(thread_nanoseconds() - begin, 1);
+    const uint64_t took = std::max<uint64_t>(platform::thread_cpu_nanoseconds() - begin, 1);
     // A tenth of a second shows enough.
     if (took > 100'000'000)
       return static_cast<uint64_t>(static_cast<double>(iterations) * 1e9 /
@@ -187,8 +178,7 @@ void argon2(const Argon2Parameters& parameters, ByteSpan password, ByteSpan salt
   // What cryptsetup allows, and no more memory than the machine has.
   constexpr uint32_t kMostMemoryKib = 4u << 20;
   constexpr uint64_t kMostWorkKib = uint64_t{256} << 20;  // memory times passes: some minutes
-  const uint64_t machine_kib = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                               (static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)) / 1024);
+  const uint64_t machine_kib = platform::memory_bytes() / 1024;
   if (parameters.lanes < 1 || parameters.lanes > 64 || parameters.passes < 1 ||
       parameters.memory_kib < 8 * parameters.lanes || parameters.memory_kib > kMostMemoryKib ||
       parameters.memory_kib > machine_kib ||

@@ -1,12 +1,12 @@
 #include "crypto/key_budget.h"
 
 #include <fmt/core.h>
-#include <time.h>
 
 #include <algorithm>
 #include <string>
 
 #include "base/size.h"
+#include "platform/system.h"
 
 namespace cairn {
 namespace {
@@ -16,11 +16,7 @@ constexpr uint64_t kQuickIterations = 2'000'000;
 // Memory times passes that takes a second or two.
 constexpr uint64_t kQuickKib = uint64_t{2} << 20;
 
-double processor_seconds() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
-}
+double processor_seconds() { return static_cast<double>(platform::thread_cpu_nanoseconds()) / 1e9; }
 
 }  // namespace
 

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <string.h>
-
 #include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/bytes.h"
+#include "platform/memory.h"
 
 namespace cairn {
 
@@ -20,7 +19,7 @@ struct WipingAllocator {
   WipingAllocator(const WipingAllocator<U>&) {}
   T* allocate(size_t count) { return std::allocator<T>().allocate(count); }
   void deallocate(T* data, size_t count) {
-    explicit_bzero(static_cast<void*>(data), count * sizeof(T));
+    platform::wipe(data, count * sizeof(T));
     std::allocator<T>().deallocate(data, count);
   }
   bool operator==(const WipingAllocator&) const { return true; }

@@ -1,17 +1,13 @@
 #include "job/descriptor_sink.h"
 
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 
 #include "async/cancel.h"
 #include "async/runtime.h"
 #include "block/context.h"
+#include "platform/file.h"
+#include "platform/poll.h"
 
 namespace cairn {
 namespace {
@@ -30,13 +26,12 @@ Error send_error(const std::string& name, int error) {
 
 DescriptorSink::DescriptorSink(Context& context, int fd, std::string name)
     : context_(context), fd_(fd), name_(std::move(name)) {
-  struct stat status = {};
-  if (::fstat(fd, &status) != 0) throw Error::system(errno, name_);
-  if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+  const auto status = platform::status_of(fd);
+  if (!status) throw Error::system(errno, name_);
+  if (!status->is_regular() && status->type != platform::FileType::kBlockDevice) {
     // An open file of our own: the flags of this one are not those of others that share it.
-    const std::string path = "/proc/self/fd/" + std::to_string(fd);
-    if (S_ISFIFO(status.st_mode))
-      unblocked_ = OwnFd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+    if (status->type == platform::FileType::kPipe)
+      unblocked_ = OwnFd(platform::reopen_unblocked(fd));
     in_pieces_ = !unblocked_;
   }
 }
@@ -45,7 +40,8 @@ DescriptorSink::~DescriptorSink() = default;
 
 void DescriptorSink::check() const {
   pollfd state{.fd = fd_.get(), .events = 0, .revents = 0};
-  if (::poll(&state, 1, 0) == 1 && (state.revents & POLLERR) != 0) throw send_error(name_, EPIPE);
+  if (platform::poll({&state, 1}, 0) == 1 && (state.revents & POLLERR) != 0)
+    throw send_error(name_, EPIPE);
 }
 
 void DescriptorSink::send(ByteSpan bytes) {
@@ -55,14 +51,14 @@ void DescriptorSink::send(ByteSpan bytes) {
     if (abandoned_) throw Error(ErrorKind::kCancelled, name_ + ": the work has failed");
     if (in_pieces_) {
       pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
-      if (::poll(&ready, 1, kSendWait) == 0) continue;
+      if (platform::poll({&ready, 1}, kSendWait) == 0) continue;
     }
-    const size_t most = in_pieces_ ? PIPE_BUF : kWriteBytes;
-    const ssize_t wrote = ::write(fd, bytes.data(), std::min(bytes.size(), most));
+    const size_t most = in_pieces_ ? platform::kPipeBytes : kWriteBytes;
+    const ssize_t wrote = platform::write(fd, bytes.data(), std::min(bytes.size(), most));
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote < 0 && errno == EAGAIN) {
       pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
-      ::poll(&ready, 1, kSendWait);
+      platform::poll({&ready, 1}, kSendWait);
       continue;
     }
     if (wrote < 0) throw send_error(name_, errno);
@@ -77,7 +73,7 @@ Task<void> DescriptorSink::write(ByteSpan bytes) {
 
 Task<void> DescriptorSink::finish() {
   unblocked_ = OwnFd();
-  if (::close(fd_.release()) != 0) throw Error::system(errno, name_);
+  if (platform::close(fd_.release()) != 0) throw Error::system(errno, name_);
   co_return;
 }
 

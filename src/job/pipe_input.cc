@@ -1,8 +1,6 @@
 #include "job/pipe_input.h"
 
 #include <fmt/core.h>
-#include <poll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,6 +10,8 @@
 #include "async/cancel.h"
 #include "async/runtime.h"
 #include "block/driver.h"
+#include "platform/file.h"
+#include "platform/poll.h"
 
 namespace cairn {
 namespace {
@@ -29,8 +29,8 @@ size_t PipeReader::receive(MutableByteSpan out) {
   while (true) {
     if (context_.cancel != nullptr) context_.cancel->check();
     pollfd ready{.fd = fd_, .events = POLLIN, .revents = 0};
-    if (::poll(&ready, 1, kReceiveWait) == 0) continue;
-    const ssize_t got = ::read(fd_, out.data(), out.size());
+    if (platform::poll({&ready, 1}, kReceiveWait) == 0) continue;
+    const ssize_t got = platform::read(fd_, out.data(), out.size());
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got < 0) throw Error::system(errno, name_);
     received_ += static_cast<uint64_t>(got);

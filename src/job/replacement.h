@@ -1,8 +1,8 @@
 #pragma once
 
-#include <sys/stat.h>
-
 #include <string>
+
+#include "platform/file.h"
 
 namespace cairn {
 
@@ -23,12 +23,15 @@ class FileReplacement {
   const std::string& new_path() const { return new_path_; }
   // Throws kNoSpace when the file system has fewer than BYTES left for this user.
   void need_space(uint64_t bytes) const;
-  // Gives the new file the owner, mode and extended attributes of the old one, makes sure that it
+  // Gives the new file the owner, mode and extended attributes of the old one where the system has
+  // such, makes sure that it
   // is on stable storage, and gives it the name. Throws when any of it is not possible, or when
   // the name stands for another file by now; the old file is then what it was.
   void commit();
 
  private:
+  // PATH without links, and what is there. Throws as the constructor.
+  static std::string check_replaceable(const std::string& path, platform::FileStatus* old);
   // The unnamed file gets a name next to the old one.
   void name_new_file();
 
@@ -37,7 +40,7 @@ class FileReplacement {
   std::string new_path_;
   std::string pattern_;  // of names next to the old one
   int unnamed_ = -1;     // the new file while it has no name
-  struct stat old_ = {};
+  platform::FileStatus old_;
   bool committed_ = false;
 };
 

@@ -1,8 +1,6 @@
 #include "net/authz.h"
 
 #include <fmt/core.h>
-#include <fnmatch.h>
-#include <sys/stat.h>
 
 #include <mutex>
 #include <string>
@@ -10,6 +8,8 @@
 
 #include "base/error.h"
 #include "net/tls_credentials.h"
+#include "platform/file.h"
+#include "platform/system.h"
 
 namespace cairn {
 namespace {
@@ -27,7 +27,7 @@ struct Rules {
   bool allows(std::string_view identity) const {
     const std::string name(identity);
     for (const Rule& rule : rules)
-      if (rule.glob ? ::fnmatch(rule.match.c_str(), name.c_str(), 0) == 0 : rule.match == name)
+      if (rule.glob ? platform::matches_pattern(rule.match, name) : rule.match == name)
         return rule.allow;
     return allow;
   }
@@ -108,11 +108,10 @@ class ListFile : public Authorization {
  private:
   using Stamp = std::pair<uint64_t, uint64_t>;
   Stamp stamp() const {
-    struct stat status {};
-    if (::stat(path_.c_str(), &status) != 0) return {};
-    return {static_cast<uint64_t>(status.st_mtim.tv_sec) * 1000000000 +
-                static_cast<uint64_t>(status.st_mtim.tv_nsec),
-            status.st_ino};
+    const auto status = platform::status(path_);
+    if (!status) return {};
+    return {static_cast<uint64_t>(status->modified) * 1000000000 + status->modified_nanoseconds,
+            status->number};
   }
   Rules read() const {
     stamp_ = stamp();

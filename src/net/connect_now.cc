@@ -1,16 +1,12 @@
 #include "net/connect_now.h"
 
 #include <fmt/core.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <sys/socket.h>
 
 #include <cerrno>
-#include <memory>
 
 #include "base/error.h"
+#include "platform/poll.h"
+#include "platform/socket.h"
 
 namespace cairn {
 namespace {
@@ -22,12 +18,7 @@ int finish_connecting(int fd, Deadline deadline, const std::function<void()>& ch
   for (;;) {
     check();
     pollfd ready{fd, POLLOUT, 0};
-    if (::poll(&ready, 1, kMomentMs) > 0) {
-      int reason = 0;
-      socklen_t length = sizeof reason;
-      ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &length);
-      return reason;
-    }
+    if (platform::poll({&ready, 1}, kMomentMs) > 0) return platform::connection_error(fd);
     if (std::chrono::steady_clock::now() >= deadline) return ETIMEDOUT;
   }
 }
@@ -36,30 +27,30 @@ int finish_connecting(int fd, Deadline deadline, const std::function<void()>& ch
 
 OwnFd connect_now(const SocketAddress& address, Deadline deadline,
                   const std::function<void()>& check) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = address.numeric ? AI_NUMERICHOST : 0;
-  if (address.ipv4.value_or(false) != address.ipv6.value_or(false))
-    hints.ai_family = address.ipv4.value_or(false) ? AF_INET : AF_INET6;
-  addrinfo* list = nullptr;
-  const int failed = ::getaddrinfo(address.host.c_str(), address.port.c_str(), &hints, &list);
-  if (failed != 0)
-    throw Error(ErrorKind::kIo, fmt::format("address resolution failed for {}: {}", address.text(),
-                                            ::gai_strerror(failed)));
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
+  const bool v4 = address.ipv4.value_or(false);
+  const bool v6 = address.ipv6.value_or(false);
+  std::string why;
+  const auto names = platform::resolve({.host = address.host,
+                                        .port = address.port,
+                                        .numeric = address.numeric,
+                                        .v4 = v4 || !v6,
+                                        .v6 = v6 || !v4},
+                                       &why);
+  if (names.empty())
+    throw Error(ErrorKind::kIo,
+                fmt::format("address resolution failed for {}: {}", address.text(), why));
   int reason = ECONNREFUSED;
-  for (const addrinfo* each = list; each != nullptr; each = each->ai_next) {
-    OwnFd fd(::socket(each->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  for (const platform::SocketName& name : names) {
+    OwnFd fd(platform::open_socket(name));
     if (!fd) {
       reason = errno;
       continue;
     }
     reason = 0;
-    if (::connect(fd.get(), each->ai_addr, each->ai_addrlen) != 0) reason = errno;
+    if (platform::connect(fd.get(), name) != 0) reason = errno;
     if (reason == EINPROGRESS) reason = finish_connecting(fd.get(), deadline, check);
     if (reason != 0) continue;
-    const int on = 1;
-    ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    platform::set_no_delay(fd.get());
     return fd;
   }
   throw Error::system(reason, "Failed to connect to '" + address.text() + "'");

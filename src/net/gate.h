@@ -1,6 +1,7 @@
 #pragma once
 
 #include "async/task.h"
+#include "base/bell.h"
 #include "net/socket.h"
 
 namespace cairn {
@@ -10,16 +11,15 @@ namespace cairn {
 class Gate {
  public:
   // Shut. Throws what the system says.
-  Gate();
+  Gate() = default;
   Gate(const Gate&) = delete;
-  ~Gate();
   void open();
   void shut();
   // False when DEADLINE passed first.
   Task<bool> wait(Deadline deadline);
 
  private:
-  int fd_;
+  Bell bell_;
 };
 
 }  // namespace cairn

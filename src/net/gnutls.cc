@@ -1,11 +1,11 @@
 #include "net/gnutls.h"
 
-#include <dlfcn.h>
 #include <fmt/core.h>
 
 #include <string>
 
 #include "base/error.h"
+#include "platform/thread.h"
 
 namespace cairn {
 namespace {
@@ -14,14 +14,14 @@ namespace {
 constexpr const char* kLibrary = "libgnutls.so.30";
 
 void* symbol(void* library, const char* name) {
-  void* found = ::dlsym(library, name);
+  void* found = platform::find_symbol(library, name);
   if (found == nullptr)
     throw Error(ErrorKind::kUnsupported, fmt::format("TLS: {} has no {}", kLibrary, name));
   return found;
 }
 
 GnuTls bind_library() {
-  void* library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  void* library = platform::load_library(kLibrary);
   if (library == nullptr)
     throw Error(ErrorKind::kUnsupported, std::string("TLS needs the library ") + kLibrary)
         .hint("Install it with: apt-get install libgnutls30");

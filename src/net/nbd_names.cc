@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "net/nbd_wire.h"
+#include "platform/types.h"
 
 namespace cairn::nbd {
 

@@ -1,14 +1,12 @@
 #include "net/qmp_client.h"
 
-#include <poll.h>
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 
 #include "async/runtime.h"
+#include "platform/socket.h"
 
 namespace cairn {
 namespace {
@@ -96,7 +94,8 @@ Task<void> QmpClient::send(std::string text, Deadline deadline) {
   deadline = std::min(deadline, std::chrono::steady_clock::now() + kSendLimit);
   size_t done = 0;
   while (done < text.size()) {
-    const ssize_t put = ::send(socket_.fd(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
+    const iovec rest{text.data() + done, text.size() - done};
+    const ssize_t put = platform::send(socket_.fd(), {&rest, 1});
     if (put >= 0) {
       done += static_cast<size_t>(put);
       continue;
@@ -117,7 +116,7 @@ Task<std::optional<Value>> QmpClient::receive(Deadline deadline) {
       if (!item->value.is_object()) throw no_qmp("a message is no object");
       co_return std::move(item->value);
     }
-    const ssize_t got = ::recv(socket_.fd(), bytes.data(), bytes.size(), 0);
+    const ssize_t got = platform::receive(socket_.fd(), bytes.data(), bytes.size());
     if (got > 0) {
       input_.feed({bytes.data(), static_cast<size_t>(got)});
       continue;

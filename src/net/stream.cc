@@ -1,15 +1,12 @@
 #include "net/stream.h"
 
-#include <limits.h>
-#include <poll.h>
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "async/runtime.h"
 #include "base/error.h"
+#include "platform/socket.h"
 
 namespace cairn {
 namespace {
@@ -48,7 +45,7 @@ Task<size_t> Stream::receive(MutableByteSpan out) {
       co_await wait(tls_->wants_to_write() ? POLLOUT : POLLIN);
       continue;
     }
-    const ssize_t got = ::recv(socket_.fd(), out.data(), out.size(), 0);
+    const ssize_t got = platform::receive(socket_.fd(), out.data(), out.size());
     if (got >= 0) co_return count(got);
     if (errno == EINTR) continue;
     if (errno != EAGAIN) throw cannot_read(errno);
@@ -64,8 +61,8 @@ Task<size_t> Stream::receive_into_both(MutableByteSpan out) {
   }
   make_buffer();
   while (true) {
-    iovec parts[2] = {{out.data(), out.size()}, {buffer_.get(), kBufferBytes}};
-    const ssize_t got = ::readv(socket_.fd(), parts, 2);
+    const iovec parts[2] = {{out.data(), out.size()}, {buffer_.get(), kBufferBytes}};
+    const ssize_t got = platform::receive(socket_.fd(), parts);
     if (got >= 0) {
       const size_t bytes = count(got);
       const size_t direct = std::min(bytes, out.size());
@@ -145,10 +142,7 @@ Task<void> Stream::write_all(std::span<iovec> buffers) {
   while (true) {
     while (!buffers.empty() && buffers.front().iov_len == 0) buffers = buffers.subspan(1);
     if (buffers.empty()) co_return;
-    msghdr message{};
-    message.msg_iov = buffers.data();
-    message.msg_iovlen = std::min<size_t>(buffers.size(), IOV_MAX);
-    const ssize_t sent = ::sendmsg(socket_.fd(), &message, MSG_NOSIGNAL);
+    const ssize_t sent = platform::send(socket_.fd(), buffers);
     if (sent < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) throw cannot_write(errno);
@@ -213,13 +207,10 @@ Task<void> Stream::start_tls(std::unique_ptr<TlsSession> session) {
   tls_ = std::move(session);
 }
 
-bool Stream::peer_has_left() const {
-  pollfd one{socket_.fd(), POLLRDHUP, 0};
-  return ::poll(&one, 1, 0) == 1 && (one.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
+bool Stream::peer_has_left() const { return platform::peer_has_left(socket_.fd()); }
 
-void Stream::abort() { ::shutdown(socket_.fd(), SHUT_RDWR); }
-void Stream::stop_reading() { ::shutdown(socket_.fd(), SHUT_RD); }
+void Stream::abort() { platform::shut_down(socket_.fd(), platform::End::kBoth); }
+void Stream::stop_reading() { platform::shut_down(socket_.fd(), platform::End::kRead); }
 
 Task<void> Stream::finish() {
   try {
@@ -230,7 +221,7 @@ Task<void> Stream::finish() {
   } catch (const Error&) {
     // The peer went first.
   }
-  ::shutdown(socket_.fd(), SHUT_WR);
+  platform::shut_down(socket_.fd(), platform::End::kWrite);
 }
 
 }  // namespace cairn

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/uio.h>
-
 #include <atomic>
 #include <memory>
 #include <span>
@@ -12,6 +10,7 @@
 #include "base/bytes.h"
 #include "net/socket.h"
 #include "net/tls.h"
+#include "platform/types.h"
 
 namespace cairn {
 

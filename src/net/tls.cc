@@ -1,7 +1,6 @@
 #include "net/tls.h"
 
 #include <fmt/core.h>
-#include <string.h>
 
 #include <cerrno>
 #include <utility>
@@ -9,6 +8,7 @@
 #include "base/error.h"
 #include "base/secret.h"
 #include "net/tls_credentials.h"
+#include "platform/memory.h"
 
 namespace cairn {
 namespace {
@@ -94,7 +94,7 @@ class Credentials : public TlsCredentials {
     check(gnutls_.psk_allocate_client_credentials(&psk_client_), "Cannot allocate credentials");
     const int error =
         gnutls_.psk_set_client_credentials(psk_client_, user.c_str(), &data, GNUTLS_PSK_KEY_HEX);
-    ::explicit_bzero(key.data(), key.size());
+    platform::wipe(key.data(), key.size());
     check(error, "Cannot set PSK client credentials");
   }
 
@@ -146,7 +146,7 @@ class Credentials : public TlsCredentials {
       }
       at = end + 1;
     }
-    ::explicit_bzero(text.data(), text.size());
+    platform::wipe(text.data(), text.size());
     while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.pop_back();
     if (key.empty())
       throw Error(ErrorKind::kInvalid,

@@ -1,14 +1,14 @@
-#include <fcntl.h>
 #include <fmt/core.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "base/error.h"
+#include "base/own_fd.h"
 #include "net/tls_credentials.h"
+#include "platform/memory.h"
 
 namespace cairn::detail {
 namespace {
@@ -164,24 +164,23 @@ std::string distinguished_name(const GnuTls& gnutls, const gnutls_datum_t& certi
 
 std::string credential_file(const std::string& directory, const std::string& name, bool required) {
   std::string path = directory + "/" + name;
-  if (::access(path.c_str(), R_OK) == 0) return path;
+  if (platform::may_read(path)) return path;
   if (required || errno != ENOENT)
     throw Error::system(errno, "Unable to access credentials " + path);
   return {};
 }
 
 std::string read_credential_file(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw Error::system(errno, "Unable to access credentials " + path);
+  const OwnFd fd(platform::open(path, O_RDONLY));
+  if (!fd) throw Error::system(errno, "Unable to access credentials " + path);
   std::string content;
   char buffer[4096];
   ssize_t got = 0;
   // Certificates and key files of more than a few megabytes are a mistake.
-  while (content.size() < (4u << 20) && (got = ::read(fd, buffer, sizeof buffer)) > 0)
+  while (content.size() < (4u << 20) && (got = platform::read(fd.get(), buffer, sizeof buffer)) > 0)
     content.append(buffer, static_cast<size_t>(got));
   const int error = errno;
-  ::close(fd);
-  ::explicit_bzero(buffer, sizeof buffer);
+  platform::wipe(buffer, sizeof buffer);
   if (got < 0) throw Error::system(error, "Unable to read " + path);
   return content;
 }

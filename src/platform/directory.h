@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "platform/types.h"
 
@@ -17,9 +18,13 @@ int open_unnamed(const std::string& directory);
 // A name by which this process can open the file of FD again, made by open_unnamed().
 std::string unnamed_path(int fd);
 
+// Where the last separator of directories in PATH is; npos: there is none.
+size_t last_separator(std::string_view path);
 // What stands before the last part of PATH: with its separator, "." where there is none.
-std::string directory_of(const std::string& path);
-// Whether PATH begins at a root, or a drive.
-bool is_absolute(const std::string& path);
+std::string directory_of(std::string_view path);
+// Whether PATH begins at a root.
+bool is_absolute(std::string_view path);
+// Whether PATH begins with a drive, as "d:" does on Windows.
+bool has_drive(std::string_view path);
 
 }  // namespace cairn::platform

@@ -93,12 +93,48 @@ def test_includes_point_down():
     } == level
 
 
+def test_only_the_platform_asks_for_the_system():
+    asks = re.compile(
+        r"^\s*#\s*(?:el)?if.*\b(?:_WIN32|_WIN64|__linux__|__APPLE__|__unix__)\b", re.M
+    )
+    wrong = [
+        str(file.relative_to(TOP))
+        for file in SOURCES
+        if file.relative_to(TOP / "src").parts[0] != "platform" and asks.search(file.read_text())
+    ]
+    assert wrong == []
+
+
+# Rooms that are compiled for every system; those above them follow.
+NEUTRAL = {"base", "async", "net", "codec", "crypto", "block", "format", "job"}
+
+
+def test_neutral_rooms_include_no_header_of_one_system():
+    """What only Linux has stands in folders of that name, which cmake/systems.cmake leaves out."""
+    foreign = re.compile(
+        r"^#include <((?:sys|linux|net|netinet|arpa)/[\w/]+|poll|unistd|pthread|dlfcn|dirent|netdb"
+        r"|termios|pwd|spawn|fnmatch|syslog|windows|winsock2)\.h>",
+        re.M,
+    )
+    # Every compiler of ours has these.
+    allowed = {("src/async/adaptive_mutex.h", "pthread"), ("src/net/tls.h", "sys/types")}
+    found = {
+        (str(file.relative_to(TOP)), name)
+        for file in SOURCES
+        if file.relative_to(TOP / "src").parts[0] in NEUTRAL
+        and "linux" not in file.relative_to(TOP / "src").parts
+        for name in foreign.findall(file.read_text())
+    }
+    assert found == allowed
+
+
 def test_only_the_command_line_reads_the_environment():
     reads = re.compile(r"\b(?:secure_)?(?:getenv|setenv|putenv|unsetenv)\s*\(|\benviron\b")
     wrong = [
         str(file.relative_to(TOP))
         for file in SOURCES
-        if file.relative_to(TOP / "src").parts[0] not in ("cli", "control") and reads.search(code_of(file))
+        if file.relative_to(TOP / "src").parts[0] not in ("cli", "control")
+        and reads.search(code_of(file))
     ]
     assert wrong == []
 

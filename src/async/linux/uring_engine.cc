@@ -2,6 +2,7 @@
 
 #include "async/engine.h"
 #include "async/runtime.h"
+#include "platform/linux/allocation_flags.h"
 
 namespace cairn {
 namespace {
@@ -39,9 +40,9 @@ class UringEngine : public IoEngine {
         io_uring_prep_fsync(entry, operation.fd, IORING_FSYNC_DATASYNC);
         break;
       case Operation::Kind::kAllocate:
-        io_uring_prep_fallocate(entry, operation.fd, operation.mode,
-                                static_cast<off_t>(operation.offset),
-                                static_cast<off_t>(operation.length));
+        io_uring_prep_fallocate(
+            entry, operation.fd, platform::allocation_flags(operation.allocation),
+            static_cast<off_t>(operation.offset), static_cast<off_t>(operation.length));
         break;
     }
     io_uring_sqe_set_data(entry, &operation);

@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "block/node.h"
+#include "platform/system.h"
 
 namespace cairn {
 
@@ -14,9 +15,8 @@ Identity identity_of(const Node& node) {
 }
 
 std::string modified_at(int64_t seconds, uint32_t nanoseconds) {
-  const time_t when = seconds;
   struct tm parts = {};
-  if (::gmtime_r(&when, &parts) == nullptr)
+  if (!platform::to_utc(seconds, &parts))
     return fmt::format("modified {}.{:09} s after 1970", seconds, nanoseconds);
   return fmt::format("modified {:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:09} UTC",
                      int64_t{parts.tm_year} + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,

@@ -1,7 +1,6 @@
 #include "export/nbd/server.h"
 
 #include <fmt/core.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +10,7 @@
 #include "base/error.h"
 #include "export/nbd/connection.h"
 #include "export/nbd/session.h"
+#include "platform/socket.h"
 
 namespace cairn::nbd::server {
 namespace {
@@ -30,8 +30,7 @@ constexpr auto kStallTime = 3s;
 
 Connection::Connection(Server& server, Socket socket)
     : server_(server), stream_(std::move(socket)) {
-  const int on = 1;
-  ::setsockopt(stream_.socket().fd(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  platform::set_keep_alive(stream_.socket().fd());
   peer_ = stream_.socket().peer_text();
   host_ = peer_.substr(0, peer_.rfind(':'));
 }

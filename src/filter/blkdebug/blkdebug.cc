@@ -2,9 +2,7 @@
 // come to some event, states that events lead through, breakpoints. Options and the form of the
 // rules' file: docs/io.md.
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,6 +15,7 @@
 #include "block/driver.h"
 #include "filter/blkdebug/rules.h"
 #include "filter/filter.h"
+#include "platform/file.h"
 
 namespace cairn {
 namespace {
@@ -221,16 +220,16 @@ class BlkdebugNode : public FilterNode, public StorageUse {
 };
 
 std::string read_config(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = platform::open(path, O_RDONLY);
   if (fd < 0) throw Error::system(errno, "Could not read blkdebug config file");
   std::string text;
   char buffer[4096];
   ssize_t got = 0;
   // One byte more than the parser takes shows it that the file is too long.
-  while (text.size() <= (1u << 20) && (got = ::read(fd, buffer, sizeof buffer)) > 0)
+  while (text.size() <= (1u << 20) && (got = platform::read(fd, buffer, sizeof buffer)) > 0)
     text.append(buffer, static_cast<size_t>(got));
   const int error = errno;
-  ::close(fd);
+  platform::close(fd);
   if (got < 0) throw Error::system(error, "Could not read blkdebug config file");
   return text;
 }

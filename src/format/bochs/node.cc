@@ -7,6 +7,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "platform/directory.h"
 
 namespace cairn {
 
@@ -20,7 +21,7 @@ constexpr uint64_t kMaxLines = 100;
 
 // "disk.img.redolog" belongs to "disk.img", "disk.img.AbCdEf" too when it is volatile.
 std::string base_of(const std::string& name, Kind kind) {
-  const size_t slash = name.rfind('/');
+  const size_t slash = platform::last_separator(name);
   const size_t dot = name.rfind('.');
   if (kind == Kind::kGrowing || dot == std::string::npos || dot == 0 || name.starts_with("json:") ||
       (slash != std::string::npos && dot <= slash + 1))

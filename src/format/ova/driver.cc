@@ -5,6 +5,7 @@
 #include "block/open_format.h"
 #include "format/ova/node.h"
 #include "format/ova/packer.h"
+#include "platform/directory.h"
 
 namespace cairn {
 
@@ -27,7 +28,7 @@ constexpr uint64_t kMaxProcessors = 4096;
 constexpr uint64_t kMiB = 1 << 20;
 
 std::string stem_of_path(const std::string& path) {
-  std::string name = path.substr(path.rfind('/') + 1);
+  std::string name = path.substr(platform::last_separator(path) + 1);
   return plain_name(name.substr(0, name.rfind('.')));
 }
 

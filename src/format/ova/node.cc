@@ -13,6 +13,7 @@
 #include "crypto/digest.h"
 #include "format/ova/packer.h"
 #include "format/ova/slice.h"
+#include "platform/directory.h"
 
 namespace cairn {
 
@@ -253,7 +254,7 @@ Task<void> OvaNode::begin_disk(OpenContext& request) {
   disk_file_ = stem_of(members_.front().name) + "-disk1.vmdk";
   const std::string& path = file_->filename();
   const bool plain = file_->driver().name() == "file" && !path.starts_with("json:");
-  const size_t slash = path.rfind('/');
+  const size_t slash = platform::last_separator(path);
   std::string folder = plain ? "." : "/var/tmp";
   if (plain && slash != std::string::npos) folder = path.substr(0, slash + 1);
   spool_ = std::make_unique<UnnamedFile>(folder, "Could not make a temporary file");

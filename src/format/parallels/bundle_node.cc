@@ -10,6 +10,7 @@
 #include "block/capabilities/storage_use.h"
 #include "block/driver.h"
 #include "format/parallels/layout.h"
+#include "platform/directory.h"
 
 namespace cairn {
 
@@ -22,7 +23,7 @@ constexpr uint64_t kMaxDescriptorBytes = 1 << 20;
 ParallelsBundle::ParallelsBundle(Context& context, const Driver& driver, NodePtr file)
     : JoinedNode(context, driver) {
   const std::string& name = file->filename();
-  folder_ = name.substr(0, name.rfind('/') + 1);
+  folder_ = name.substr(0, platform::last_separator(name) + 1);
   add_child("file", std::move(file), ChildRole::kFile);
 }
 
@@ -91,7 +92,7 @@ Task<Node*> ParallelsBundle::open_part(OpenContext& request, Part& part, uint64_
 
 std::string ParallelsBundle::path_of(const BundleImage& image) const {
   const std::filesystem::path name = image.file;
-  return std::filesystem::absolute(name.is_absolute() ? name : folder_ / name);
+  return std::filesystem::absolute(name.is_absolute() ? name : folder_ / name).string();
 }
 
 // Parts of the bundle, which the user named as a whole; links that lead out of it are not.

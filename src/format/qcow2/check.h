@@ -16,6 +16,7 @@
 #include "block/driver.h"
 #include "format/qcow2/node.h"
 #include "format/qcow2/repair_journal.h"
+#include "platform/format.h"
 
 namespace cairn {
 
@@ -69,8 +70,8 @@ struct Findings {
   // Adds a line, unless there are very many.
   void keep(const char* format, va_list arguments);
   // The same, and with corruption() counts it.
-  __attribute__((format(printf, 2, 3))) void line(const char* format, ...);
-  __attribute__((format(printf, 2, 3))) void corruption(const char* format, ...);
+  CAIRN_PRINTF(2, 3) void line(const char* format, ...);
+  CAIRN_PRINTF(2, 3) void corruption(const char* format, ...);
 };
 
 // Counts every reference again, compares with what the image says, and repairs what differs.

@@ -5,6 +5,7 @@
 #include "block/context.h"
 #include "block/debug.h"
 #include "format/qcow2/node.h"
+#include "platform/types.h"
 
 namespace cairn {
 

@@ -2,6 +2,7 @@
 
 #include "base/arith.h"
 #include "format/qcow2/node.h"
+#include "platform/types.h"
 
 namespace cairn {
 

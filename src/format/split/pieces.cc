@@ -1,7 +1,5 @@
 #include "format/split/pieces.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -9,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "platform/file.h"
 
 namespace cairn::split {
 namespace {
@@ -32,10 +31,7 @@ std::string numbered(std::string_view name, unsigned number) {
   return std::string(name.substr(0, name.size() - 3)) + text;
 }
 
-bool is_plain_file(const std::string& path) {
-  struct stat status = {};
-  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-}
+bool is_plain_file(const std::string& path) { return platform::is_regular_file(path); }
 
 // The highest number of a file that is called like NAME. Throws what the system says.
 unsigned last_piece(const std::string& name) {
@@ -93,10 +89,9 @@ std::vector<std::string> pieces_of(const std::string& first) {
 }
 
 uint64_t bytes_of_piece(const std::string& piece) {
-  struct stat status = {};
-  if (::stat(piece.c_str(), &status) != 0)
-    throw Error::system(errno, "Could not read the size of '" + piece + "'");
-  return static_cast<uint64_t>(status.st_size);
+  const auto status = platform::status(piece);
+  if (!status) throw Error::system(errno, "Could not read the size of '" + piece + "'");
+  return status->size;
 }
 
 }  // namespace cairn::split

@@ -1,7 +1,6 @@
 #include "format/vmdk/create.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -11,6 +10,7 @@
 #include "block/context.h"
 #include "block/new_file.h"
 #include "format/vmdk/node.h"
+#include "platform/file.h"
 
 namespace cairn::vmdk {
 namespace {
@@ -192,7 +192,7 @@ Task<void> create_disk(Context& context, CreateRequest request) {
     for (uint64_t at = 0; at < request.size; ++number) {
       const uint64_t bytes = shape.split ? std::min(kSplitBytes, request.size - at) : request.size;
       const std::string file = extent_name(name, shape, number);
-      const bool there = ::access((name.folder + file).c_str(), F_OK) == 0;
+      const bool there = platform::exists(name.folder + file);
       if (!there) made.push_back(name.folder + file);
       co_await create_extent(context, name.folder + file, bytes, shape, zeroed, request.overwrite);
       plan.extent_lines.push_back(fmt::format("RW {}{}{}{}", bytes / kSector,
@@ -208,7 +208,7 @@ Task<void> create_disk(Context& context, CreateRequest request) {
     error = std::current_exception();
   }
   if (!error) co_return;
-  for (const std::string& path : made) ::unlink(path.c_str());
+  for (const std::string& path : made) platform::remove(path);
   std::rethrow_exception(error);
 }
 

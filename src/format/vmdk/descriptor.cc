@@ -1,7 +1,6 @@
 #include "format/vmdk/descriptor.h"
 
 #include <fmt/core.h>
-#include <sys/random.h>
 
 #include <algorithm>
 #include <cctype>
@@ -10,6 +9,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "platform/system.h"
 
 namespace cairn::vmdk {
 namespace {
@@ -304,7 +304,7 @@ std::string compose(const DescriptorPlan& plan) {
 uint32_t random_cid() {
   while (true) {
     uint32_t value = 0;
-    if (::getrandom(&value, sizeof value, 0) != sizeof value) throw Error::system(errno);
+    if (!platform::random_bytes(&value, sizeof value)) throw Error::system(errno);
     if (value != 0 && value < 0xfffffffe) return value;
   }
 }

@@ -6,6 +6,7 @@
 #include "base/arith.h"
 #include "block/context.h"
 #include "format/vmdk/node.h"
+#include "platform/directory.h"
 
 namespace cairn {
 
@@ -145,13 +146,13 @@ Task<SparseHeader> VmdkNode::read_footer(Node& file) {
 // --- the files of the extents ---
 
 std::string VmdkNode::part_path(const OpenContext& request, const std::string& name) const {
-  if (name.starts_with('/')) return name;
+  if (platform::is_absolute(name)) return name;
   std::string base = file_->filename();
   if (base.starts_with("json:") || file_->driver().name() != "file")
     invalid("Cannot use relative paths with VMDK descriptor file '" + request.filename +
             "': Cannot generate a base directory for " + std::string(file_->driver().name()) +
             " nodes");
-  const size_t slash = base.rfind('/');
+  const size_t slash = platform::last_separator(base);
   std::string path = slash == std::string::npos ? name : base.substr(0, slash + 1) + name;
   // A plain name, whatever colons it has.
   if (has_protocol_prefix(path)) path.insert(0, "./");

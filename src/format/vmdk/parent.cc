@@ -1,9 +1,9 @@
-#include <sys/stat.h>
 
 #include "block/context.h"
 #include "block/extent_name.h"
 #include "block/sibling_image.h"
 #include "format/vmdk/node.h"
+#include "platform/file.h"
 
 namespace cairn {
 
@@ -11,10 +11,7 @@ using namespace vmdk;
 
 namespace {
 
-bool is_there(const std::string& path) {
-  struct stat status = {};
-  return ::stat(path.c_str(), &status) == 0;
-}
+bool is_there(const std::string& path) { return platform::exists(path); }
 
 // The descriptor in START, the first bytes of a file: all of them, or a part of a sparse extent.
 std::string_view descriptor_in(ByteSpan start) {

@@ -1,7 +1,6 @@
 #include "format/vpc/create.h"
 
 #include <fmt/core.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,6 +9,7 @@
 #include "base/utf16.h"
 #include "block/context.h"
 #include "format/vpc/node.h"
+#include "platform/file.h"
 
 namespace cairn::vpc {
 
@@ -100,9 +100,8 @@ std::vector<std::byte> add_locators(DynamicHeader& header, const Parent& parent,
                                     const std::string& child) {
   namespace fs = std::filesystem;
   const ParentPaths paths = ParentPaths::of(parent.path.string(), child);
-  struct stat status = {};
-  if (::stat(parent.path.c_str(), &status) == 0)
-    header.parent_timestamp = timestamp_of(status.st_mtime);
+  if (const auto status = platform::status(parent.path.string()))
+    header.parent_timestamp = timestamp_of(status->modified);
   header.parent_id = parent.footer.id;
   header.parent_name = fs::path(paths.whole).filename().string();
   std::vector<std::byte> all;

@@ -11,11 +11,8 @@ int make_directory(const std::string& path, unsigned mode) {
 
 int remove_directory(const std::string& path) { return ::rmdir(path.c_str()); }
 
-std::string directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
-}
-
-bool is_absolute(const std::string& path) { return path.starts_with('/'); }
+size_t last_separator(std::string_view path) { return path.rfind('/'); }
+bool is_absolute(std::string_view path) { return path.starts_with('/'); }
+bool has_drive(std::string_view) { return false; }
 
 }  // namespace cairn::platform

@@ -40,13 +40,16 @@ std::string unnamed_path(int fd) {
   return shown_name(std::move(name));
 }
 
-std::string directory_of(const std::string& path) {
-  const size_t slash = path.find_last_of("/\\");
-  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+size_t last_separator(std::string_view path) { return path.find_last_of("/\\"); }
+
+bool is_absolute(std::string_view path) {
+  return path.starts_with('/') || path.starts_with('\\') || has_drive(path);
 }
 
-bool is_absolute(const std::string& path) {
-  return path.starts_with('/') || path.starts_with('\\') || (path.size() > 2 && path[1] == ':');
+bool has_drive(std::string_view path) {
+  const bool letter =
+      !path.empty() && ((path[0] >= 'a' && path[0] <= 'z') || (path[0] >= 'A' && path[0] <= 'Z'));
+  return letter && path.size() >= 2 && path[1] == ':';
 }
 
 }  // namespace cairn::platform

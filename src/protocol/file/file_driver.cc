@@ -1,9 +1,3 @@
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 
@@ -12,6 +6,7 @@
 #include "block/driver.h"
 #include "block/fixed_storage.h"
 #include "block/open.h"
+#include "platform/device.h"
 #include "protocol/file/cdrom.h"
 #include "protocol/file/file_node.h"
 #include "protocol/file/open_file.h"
@@ -73,10 +68,6 @@ void check_aio(const Options& options, bool direct) {
                 "specified.");
 }
 
-bool is_device(const struct stat& status) {
-  return S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
-}
-
 std::string_view title_of(FileKind kind) {
   switch (kind) {
     case FileKind::kRegular:
@@ -117,16 +108,17 @@ class FileDriver : public Driver {
   }
 
   int probe_device(const std::string& path) const override {
-    struct stat status = {};
-    const bool exists = ::stat(path.c_str(), &status) == 0;
+    const auto status = platform::status(path);
     switch (kind_) {
       case FileKind::kRegular:
         return 0;
       case FileKind::kDevice:
-        return exists && is_device(status) ? 90 : path.starts_with("/dev/cdrom") ? 50 : 0;
+        return status && status->is_device() ? 90 : path.starts_with("/dev/cdrom") ? 50 : 0;
       case FileKind::kCdrom:
         // Character devices are not asked: some do things when they are opened.
-        return exists && S_ISBLK(status.st_mode) && is_cdrom_drive(path) ? 100 : 0;
+        return status && status->type == platform::FileType::kBlockDevice && is_cdrom_drive(path)
+                   ? 100
+                   : 0;
     }
     return 0;
   }
@@ -173,25 +165,22 @@ class FileDriver : public Driver {
       co_await run_blocking([&] { check_device(context, path, size, mode, claim); });
       co_return;
     }
-    struct stat status = {};
-    const bool exists = ::stat(path.c_str(), &status) == 0;
-    if (exists && S_ISDIR(status.st_mode))
+    const auto status = platform::status(path);
+    if (status && status->is_directory())
       throw Error::system(EISDIR, "Could not create '" + path + "'");
-    if (exists && !S_ISREG(status.st_mode))
+    if (status && !status->is_regular())
       throw Error(ErrorKind::kInvalid,
                   "'file' driver requires '" + path + "' to be a regular file");
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0) throw Error::system(errno, "Could not create '" + path + "'");
-    const struct Closer {
-      int fd;
-      ~Closer() { ::close(fd); }
-    } closer{fd};
+    const OwnFd file(platform::open(path, O_RDWR | O_CREAT));
+    const int fd = file.get();
+    if (!file) throw Error::system(errno, "Could not create '" + path + "'");
     ImageLocks locks(fd, path, Locking::kAuto);
     locks.change(
         {.used = Permissions::kWrite | Permissions::kResize, .unshared = Permissions::kResize});
     const uint64_t size = request.size;
     co_await run_blocking([&] {
-      if (::ftruncate(fd, 0) != 0) throw Error::system(errno, "Could not clear '" + path + "'");
+      if (platform::set_length(fd, 0) != 0)
+        throw Error::system(errno, "Could not clear '" + path + "'");
       set_attributes(context, fd, nocow, hint);
       resize_file(fd, 0, size, mode, context);
       if (size != 0 && mode == Preallocation::kOff) write_first_block(fd, size);
@@ -231,8 +220,7 @@ class FileDriver : public Driver {
       if (drive_status != CdromDrive::Status::kReady)
         throw no_medium(drive_status, "No medium inserted");
     }
-    const off_t end = ::lseek(fd.get(), 0, SEEK_END);
-    const uint64_t length = end < 0 ? 0 : static_cast<uint64_t>(end);
+    const uint64_t length = platform::end_of(fd.get()).value_or(0);
     if (length < size)
       throw too_small(context, ErrorKind::kInvalid, "Cannot grow device files", length, size);
   }
@@ -259,30 +247,19 @@ class FileDriver : public Driver {
   }
 
   static void set_attributes(Context& context, int fd, bool nocow, std::optional<uint64_t> hint) {
-    int flags = 0;
     // Only btrfs knows the attribute; elsewhere the wish has no meaning.
-    if (nocow && ::ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
-      flags |= FS_NOCOW_FL;
-      static_cast<void>(::ioctl(fd, FS_IOC_SETFLAGS, &flags));
-    }
+    if (nocow) platform::set_no_copy_on_write(fd);
     const uint64_t bytes = hint.value_or(1 << 20);
-    struct fsxattr attributes = {};
     if (bytes == 0) return;
-    int error = ::ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0 ? 0 : errno;
-    if (error == 0) {
-      attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
-      attributes.fsx_extsize = static_cast<uint32_t>(bytes);
-      error = ::ioctl(fd, FS_IOC_FSSETXATTR, &attributes) == 0 ? 0 : errno;
-    }
-    if (error != 0 && hint)
-      context.warn("Failed to set extent size hint: " + Error::system(error).message());
+    if (platform::set_extent_size_hint(fd, static_cast<uint32_t>(bytes)) != 0 && hint)
+      context.warn("Failed to set extent size hint: " + Error::system(errno).message());
   }
 
   // A written first block lets direct I/O probe its alignment.
   static void write_first_block(int fd, uint64_t size) {
     static const std::byte zeroes[4096] = {};
     const size_t part = size < sizeof zeroes ? 512 : sizeof zeroes;
-    if (::pwrite(fd, zeroes, std::min<uint64_t>(part, size), 0) < 0)
+    if (platform::write_at(fd, zeroes, std::min<uint64_t>(part, size), 0) < 0)
       throw Error::system(errno, "Could not write the first block");
   }
 

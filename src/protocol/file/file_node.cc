@@ -1,19 +1,10 @@
 #include "protocol/file/file_node.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <linux/fs.h>
-#include <linux/magic.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 
 #include "async/runtime.h"
@@ -23,8 +14,12 @@
 #include "block/driver.h"
 #include "block/fixed_storage.h"
 #include "block/work_report.h"
+#include "platform/device.h"
 
 namespace cairn {
+
+using platform::Allocation;
+
 namespace {
 
 bool not_there(int error) {
@@ -32,49 +27,27 @@ bool not_there(int error) {
 }
 
 uint64_t length_of(int fd, const std::string& path) {
-  const off_t end = ::lseek(fd, 0, SEEK_END);
-  if (end < 0) throw Error::system(errno, "Could not find the size of '" + path + "'");
-  return static_cast<uint64_t>(end);
-}
-
-// How messages name the file at PATH. Nobody knows a file without a name by its descriptor.
-std::string shown_path(std::string path) {
-  if (!path.starts_with("/proc/self/fd/")) return path;
-  char real[PATH_MAX];
-  const ssize_t length = ::readlink(path.c_str(), real, sizeof real);
-  const std::string_view target(real, length < 0 ? 0 : static_cast<size_t>(length));
-  if (!target.ends_with(" (deleted)")) return path;
-  return "the temporary file in '" + std::string(target.substr(0, target.rfind('/'))) + "'";
-}
-
-// The unit of what the block device FD can write, zero and discard; nothing for other devices.
-std::optional<uint32_t> logical_block_bytes(int fd) {
-  int bytes = 0;
-  if (::ioctl(fd, BLKSSZGET, &bytes) != 0 || bytes <= 0) return std::nullopt;
-  return static_cast<uint32_t>(bytes);
+  const auto end = platform::end_of(fd);
+  if (!end) throw Error::system(errno, "Could not find the size of '" + path + "'");
+  return *end;
 }
 
 }  // namespace
 
 FileNode::FileNode(Context& context, const Driver& driver, std::string path, int fd, FileKind kind)
-    : Node(context, driver), path_(shown_path(std::move(path))), fd_(fd), kind_(kind) {
+    : Node(context, driver), path_(platform::shown_path(std::move(path))), fd_(fd), kind_(kind) {
   io_.fd = fd;
 }
 
 FileNode::~FileNode() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ >= 0) platform::close(fd_);
 }
 
 void FileNode::inspect(bool direct) {
-  struct statfs fs = {};
-  if (!is_device() && ::fstatfs(fd_, &fs) == 0) {
-    constexpr long kRamfs = 0x858458f6;
-    io_.memory_backed =
-        fs.f_type == TMPFS_MAGIC || fs.f_type == kRamfs || fs.f_type == HUGETLBFS_MAGIC;
-  }
+  if (!is_device()) io_.memory_backed = platform::lives_in_memory(fd_);
   io_.direct = direct;
   set_length(length_of(fd_, path_));
-  const uint32_t block = is_device() ? logical_block_bytes(fd_).value_or(512) : 1;
+  const uint32_t block = is_device() ? platform::logical_block_bytes(fd_).value_or(512) : 1;
   if (direct) probe_alignment();
   if (direct && !is_device()) open_tail();
   mutable_limits().discard_alignment = block;
@@ -87,9 +60,9 @@ void FileNode::probe_alignment() {
   constexpr size_t kMost = 4096;
   AlignedBuffer buffer(2 * kMost);
   const auto works = [&](size_t shift, size_t size) {
-    return ::pread(fd_, buffer.data() + shift, size, 0) >= 0 || errno != EINVAL;
+    return platform::read_at(fd_, buffer.data() + shift, size, 0) >= 0 || errno != EINVAL;
   };
-  uint32_t request = is_device() ? logical_block_bytes(fd_).value_or(0) : 0;
+  uint32_t request = is_device() ? platform::logical_block_bytes(fd_).value_or(0) : 0;
   for (uint32_t size : kSizes) {
     if (request != 0) break;
     // Success with one byte says nothing about what the device underneath wants.
@@ -106,10 +79,7 @@ void FileNode::probe_alignment() {
 }
 
 void FileNode::open_tail() {
-  const int flags = ::fcntl(fd_, F_GETFL);
-  if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY) return;
-  const std::string same = fmt::format("/proc/self/fd/{}", fd_);
-  tail_fd_ = OwnFd(::open(same.c_str(), O_WRONLY | O_CLOEXEC));
+  if (platform::is_writable(fd_)) tail_fd_ = OwnFd(platform::reopen_for_writing(fd_));
 }
 
 void FileNode::lock(Permissions permissions, Locking mode) {
@@ -200,10 +170,10 @@ Task<void> FileNode::write_part(IoFile file, uint64_t offset, ByteSpan in) {
 
 // False when the file system does not know the operation (then WORKS is cleared) or refuses this
 // range.
-Task<bool> FileNode::allocate(int mode, uint64_t offset, uint64_t length,
+Task<bool> FileNode::allocate(platform::Allocation what, uint64_t offset, uint64_t length,
                               std::atomic<bool>* works) {
   if (works != nullptr && !works->load(std::memory_order_relaxed)) co_return false;
-  const int result = co_await io_fallocate(io_, mode, offset, length);
+  const int result = co_await io_allocate(io_, what, offset, length);
   if (result == 0) {
     note_written();
     co_return true;
@@ -222,25 +192,24 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
   const RwLock::Guard guard = co_await hold_end(end);
   bool done = false;
   if (flags.may_unmap) {
-    done =
-        co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
+    done = co_await allocate(Allocation::kPunch, offset, length, &can_punch_);
     // Punching does not move the end of a file. Others may be writing past it: it only grows.
     if (done && !is_device() && end > this->length()) {
-      if (::fallocate(fd_, 0, static_cast<off_t>(end - 1), 1) != 0)
+      if (platform::allocate(fd_, Allocation::kReserve, end - 1, 1) != 0)
         throw Error::system(errno, path_);
     }
   }
   // The kernel zeroes a device by writing where it has no better way: no help without a fallback.
   if (!done && !(is_device() && flags.no_fallback))
-    done = co_await allocate(FALLOC_FL_ZERO_RANGE, offset, length, &can_zero_);
+    done = co_await allocate(Allocation::kZero, offset, length, &can_zero_);
   if (!done && !is_device()) {
-    done =
-        co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_);
+    done = co_await allocate(Allocation::kPunch, offset, length, &can_punch_);
     if (done) {
-      const bool reserved = co_await allocate(0, offset, length, nullptr);
+      const bool reserved = co_await allocate(Allocation::kReserve, offset, length, nullptr);
       done = reserved;
     }
-    if (!done && offset >= this->length()) done = co_await allocate(0, offset, length, nullptr);
+    if (!done && offset >= this->length())
+      done = co_await allocate(Allocation::kReserve, offset, length, nullptr);
   }
   if (!done) throw Error::system(ENOTSUP);
   if (!is_device()) raise_length(end);
@@ -249,10 +218,9 @@ Task<void> FileNode::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlag
 Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
   forget_extent();
   if (is_device()) {
-    uint64_t range[2] = {offset, length};
     if (can_discard_.load(std::memory_order_relaxed)) {
-      const int error =
-          co_await run_blocking([&] { return ::ioctl(fd_, BLKDISCARD, range) == 0 ? 0 : errno; });
+      const int error = co_await run_blocking(
+          [&] { return platform::discard_blocks(fd_, offset, length) == 0 ? 0 : errno; });
       if (not_there(error))
         can_discard_.store(false, std::memory_order_relaxed);
       else if (error != 0)
@@ -262,8 +230,7 @@ Task<void> FileNode::do_discard(uint64_t offset, uint64_t length) {
     co_return;
   }
   // A hint: a file system that cannot is no error.
-  static_cast<void>(
-      co_await allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length, &can_punch_));
+  static_cast<void>(co_await allocate(Allocation::kPunch, offset, length, &can_punch_));
 }
 
 Task<void> FileNode::do_flush() {
@@ -292,21 +259,20 @@ Task<Extent> FileNode::do_extent(uint64_t offset, uint64_t max) {
   extent.length = max;
   std::unique_lock lock(extent_mutex_);
   if (offset < extent_begin_ || offset >= extent_end_) {
-    const auto at = static_cast<off_t>(offset);
-    const off_t data = is_device() ? at : ::lseek(fd_, at, SEEK_DATA);
-    const int error = data < 0 ? errno : 0;
+    const auto data = is_device() ? offset : platform::next_data(fd_, offset);
+    const int error = data ? 0 : errno;
     extent_begin_ = offset;
     extent_data_ = true;
     extent_end_ = offset + max;
     if (error == ENXIO) {
       extent_data_ = false;
       extent_end_ = std::max(length(), offset + max);
-    } else if (error == 0 && data > at) {
+    } else if (data && *data > offset) {
       extent_data_ = false;
-      extent_end_ = static_cast<uint64_t>(data);
-    } else if (error == 0 && data == at && !is_device()) {
-      const off_t hole = ::lseek(fd_, at, SEEK_HOLE);
-      if (hole > at) extent_end_ = static_cast<uint64_t>(hole);
+      extent_end_ = *data;
+    } else if (data && !is_device()) {
+      const auto hole = platform::next_hole(fd_, offset);
+      if (hole && *hole > offset) extent_end_ = *hole;
     }
   }
   extent.length = std::min(max, extent_end_ - offset);
@@ -322,9 +288,8 @@ namespace {
 // Whether the file system of FD says that LENGTH bytes more do not fit, so that a file that cannot
 // be allocated anyway does not fill it up first. Some file systems say nothing: these are tried.
 bool surely_full(int fd, uint64_t length) {
-  struct statvfs found = {};
-  if (::fstatvfs(fd, &found) != 0 || found.f_blocks == 0 || found.f_frsize == 0) return false;
-  return found.f_bfree < length / found.f_frsize;
+  const auto free = platform::free_bytes(fd);
+  return free && *free < length;
 }
 
 }  // namespace
@@ -341,7 +306,7 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
     case Preallocation::kMetadata:
       throw Error(ErrorKind::kUnsupported, "Unsupported preallocation mode: metadata");
     case Preallocation::kOff:
-      if (::ftruncate(fd, static_cast<off_t>(length)) != 0) error = errno;
+      if (platform::set_length(fd, length) != 0) error = errno;
       break;
     case Preallocation::kFalloc:
       if (length == old_length) return;
@@ -349,14 +314,13 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
       for (uint64_t at = old_length; at < length && error == 0 && !cancelled();
            at += kAllocatedAtATime) {
         report_work(context, "preallocate", at - old_length, length - old_length);
-        error = ::posix_fallocate(fd, static_cast<off_t>(at),
-                                  static_cast<off_t>(std::min(kAllocatedAtATime, length - at)));
+        error = platform::reserve(fd, at, std::min(kAllocatedAtATime, length - at));
       }
       report_work(context, "preallocate", length - old_length, length - old_length);
       what = "Could not preallocate new data";
       break;
     case Preallocation::kFull: {
-      if (::ftruncate(fd, static_cast<off_t>(length)) != 0) {
+      if (platform::set_length(fd, length) != 0) {
         error = errno;
         break;
       }
@@ -365,18 +329,18 @@ void resize_file(int fd, uint64_t old_length, uint64_t length, Preallocation mod
       std::memset(zeroes.data(), 0, zeroes.size());
       for (uint64_t at = old_length; at < length && error == 0 && !cancelled();) {
         const size_t part = std::min<uint64_t>(zeroes.size(), length - at);
-        const ssize_t put = ::pwrite(fd, zeroes.data(), part, static_cast<off_t>(at));
+        const ssize_t put = platform::write_at(fd, zeroes.data(), part, at);
         if (put < 0 && errno != EINTR) error = errno;
         if (put > 0) at += static_cast<uint64_t>(put);
         report_work(context, "preallocate", at - old_length, length - old_length);
       }
-      if (error == 0 && !cancelled() && ::fsync(fd) != 0) error = errno;
+      if (error == 0 && !cancelled() && platform::sync(fd) != 0) error = errno;
       break;
     }
   }
   const bool stopped = error == 0 && mode != Preallocation::kOff && cancelled();
   if (error == 0 && !stopped) return;
-  if (mode != Preallocation::kOff && ::ftruncate(fd, static_cast<off_t>(old_length)) != 0)
+  if (mode != Preallocation::kOff && platform::set_length(fd, old_length) != 0)
     what += " (nor restore the old length)";
   if (stopped) cancel->check();
   if (error == EFBIG && mode == Preallocation::kOff)
@@ -410,33 +374,31 @@ Task<void> FileNode::do_resize(ResizeRequest request) {
 }
 
 Task<std::optional<uint64_t>> FileNode::allocated_bytes() {
-  struct stat status = {};
-  if (::fstat(fd_, &status) != 0) co_return std::nullopt;
-  co_return is_device() ? 0 : static_cast<uint64_t>(status.st_blocks) * 512;
+  const auto status = platform::status_of(fd_);
+  if (!status) co_return std::nullopt;
+  co_return is_device() ? 0 : status->allocated;
 }
 
 // The number of the file system is another one after a new start of the machine.
 Identity FileNode::identity() const {
-  struct stat status = {};
-  if (is_device() || ::fstat(fd_, &status) != 0) return {};
-  return {
-      .object = "inode " + std::to_string(status.st_ino),
-      .state = modified_at(status.st_mtim.tv_sec, static_cast<uint32_t>(status.st_mtim.tv_nsec))};
+  if (is_device()) return {};
+  const auto status = platform::status_of(fd_);
+  if (!status) return {};
+  return {.object = "inode " + std::to_string(status->number),
+          .state = modified_at(status->modified, status->modified_nanoseconds)};
 }
 
 Value FileNode::specific_info() const {
   Value data = Value::object();
-  struct fsxattr attributes = {};
-  if (!is_device() && ::ioctl(fd_, FS_IOC_FSGETXATTR, &attributes) == 0 &&
-      (attributes.fsx_xflags & FS_XFLAG_EXTSIZE) != 0)
-    data.set("extent-size-hint", uint64_t{attributes.fsx_extsize});
+  if (is_device()) return data;
+  if (const auto hint = platform::extent_size_hint(fd_)) data.set("extent-size-hint", *hint);
   return data;
 }
 
 Task<void> FileNode::do_close() {
   if (drop_cache_) forget_extent();
   tail_fd_ = OwnFd();
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  if (fd_ >= 0) platform::close(std::exchange(fd_, -1));
   co_return;
 }
 
@@ -450,9 +412,8 @@ Task<bool> FileNode::copy_range(Node& source, uint64_t source_offset, uint64_t o
   uint64_t done = 0;
   while (done < length) {
     const ssize_t copied = co_await run_blocking([&]() -> ssize_t {
-      auto in = static_cast<off_t>(source_offset + done);
-      auto out = static_cast<off_t>(offset + done);
-      const ssize_t got = ::copy_file_range(from->fd_, &in, fd_, &out, length - done, 0);
+      const ssize_t got =
+          platform::copy_range(from->fd_, source_offset + done, fd_, offset + done, length - done);
       return got < 0 ? -errno : got;
     });
     if (copied == -EINTR) continue;

@@ -74,7 +74,8 @@ class FileNode : public Node,
   void note_written() {
     if (!written_.load(std::memory_order_relaxed)) written_ = true;
   }
-  Task<bool> allocate(int mode, uint64_t offset, uint64_t length, std::atomic<bool>* works);
+  Task<bool> allocate(platform::Allocation what, uint64_t offset, uint64_t length,
+                      std::atomic<bool>* works);
 
   std::string path_;
   int fd_;

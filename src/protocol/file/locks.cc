@@ -1,37 +1,22 @@
 #include "protocol/file/locks.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
-#include <memory>
 #include <thread>
 
 #include "base/error.h"
+#include "platform/lock.h"
 
 namespace cairn {
 namespace {
 
 constexpr int kUsedBase = 100;
 constexpr int kUnsharedBase = 200;
-constexpr std::string_view kSelf = "this process";
 constexpr std::chrono::milliseconds kPatience{200};
 constexpr std::chrono::milliseconds kPause{10};
 constexpr const char* kNames[] = {"consistent read", "write", "write unchanged", "resize"};
-
-struct flock record(int byte, short type) {
-  struct flock lock = {};
-  lock.l_whence = SEEK_SET;
-  lock.l_start = byte;
-  lock.l_len = 1;
-  lock.l_type = type;
-  return lock;
-}
 
 bool refused(int error) { return error == EAGAIN || error == EACCES; }
 
@@ -42,9 +27,13 @@ bool unknown(int error) { return error == EINVAL || error == ENOSYS || error == 
 
 void ImageLocks::set(int byte, bool lock) {
   if (mode_ == Locking::kOff) return;
-  struct flock request = record(byte, lock ? F_RDLCK : F_UNLCK);
-  if (::fcntl(fd_, of_process_ ? F_SETLK : F_OFD_SETLK, &request) == 0 || !lock) return;
-  if (unknown(errno) && !of_process_) {
+  const auto at = static_cast<uint64_t>(byte);
+  if (!lock) {
+    platform::unlock_byte(fd_, at, owner_);
+    return;
+  }
+  if (platform::lock_byte(fd_, at, owner_) == 0) return;
+  if (unknown(errno) && owner_ == platform::LockOwner::kOpenFile) {
     fall_back();
     return set(byte, lock);
   }
@@ -59,7 +48,7 @@ void ImageLocks::fall_back() {
     mode_ = Locking::kOff;
     return;
   }
-  of_process_ = true;
+  owner_ = platform::LockOwner::kProcess;
   if (warn_)
     warn_(
         "File lock requested but OFD locking syscall is unavailable, falling back to POSIX file "
@@ -68,13 +57,12 @@ void ImageLocks::fall_back() {
 
 void ImageLocks::test(int byte, const std::string& message) const {
   if (mode_ == Locking::kOff) return;
-  struct flock request = record(byte, F_WRLCK);
-  if (::fcntl(fd_, of_process_ ? F_GETLK : F_OFD_GETLK, &request) != 0)
-    throw Error::system(errno, message);
-  if (request.l_type == F_UNLCK) return;
+  const int locked = platform::byte_is_locked(fd_, static_cast<uint64_t>(byte), owner_);
+  if (locked < 0) throw Error::system(errno, message);
+  if (locked == 0) return;
   Error error(ErrorKind::kLocked, message);
   error.hint("Is another process using the image [" + filename_ + "]?");
-  if (const std::string who = holder(); !who.empty() && who != kSelf)
+  if (const std::string who = holder(); !who.empty() && who != platform::kThisProcess)
     error.hint("It is open in " + who + ".");
   throw error;
 }
@@ -137,37 +125,6 @@ ResizeLock::~ResizeLock() {
   if (locks_ != nullptr) locks_->change(before_);
 }
 
-// Open-file-description locks have no owner in /proc/locks: look who has the file open.
-std::string ImageLocks::holder() const {
-  struct stat own = {};
-  if (::fstat(fd_, &own) != 0) return {};
-  const std::unique_ptr<DIR, int (*)(DIR*)> processes(::opendir("/proc"), ::closedir);
-  if (!processes) return {};
-  const std::string self = std::to_string(::getpid());
-  while (const dirent* process = ::readdir(processes.get())) {
-    const std::string pid = process->d_name;
-    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-    const std::string folder = "/proc/" + pid + "/fd";
-    const std::unique_ptr<DIR, int (*)(DIR*)> files(::opendir(folder.c_str()), ::closedir);
-    if (!files) continue;
-    while (const dirent* entry = ::readdir(files.get())) {
-      if (pid == self && entry->d_name == std::to_string(fd_)) continue;
-      struct stat other = {};
-      if (::stat((folder + "/" + entry->d_name).c_str(), &other) != 0 ||
-          other.st_dev != own.st_dev || other.st_ino != own.st_ino)
-        continue;
-      if (pid == self) return std::string(kSelf);
-      char name[64] = {};
-      if (const int fd = ::open(("/proc/" + pid + "/comm").c_str(), O_RDONLY | O_CLOEXEC);
-          fd >= 0) {
-        const ssize_t got = ::read(fd, name, sizeof name - 1);
-        ::close(fd);
-        if (got > 0 && name[got - 1] == '\n') name[got - 1] = 0;
-      }
-      return "process " + pid + (name[0] != 0 ? " (" + std::string(name) + ")" : std::string());
-    }
-  }
-  return {};
-}
+std::string ImageLocks::holder() const { return platform::other_user_of(fd_); }
 
 }  // namespace cairn

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "block/permissions.h"
+#include "platform/lock.h"
 
 namespace cairn {
 
@@ -37,13 +38,13 @@ class ImageLocks {
   // What is done instead of locks that this file does not have.
   void fall_back();
   void test(int byte, const std::string& message) const;
-  // The other process that has the file open, as far as /proc shows; empty: none.
+  // The other process that has the file open, as far as the system shows; empty: none.
   std::string holder() const;
   int fd_;
   std::string filename_;
   Locking mode_;
   std::function<void(std::string_view)> warn_;
-  bool of_process_ = false;  // the locks are those of the process, not of the open file
+  platform::LockOwner owner_ = platform::LockOwner::kOpenFile;
   Permissions held_;
 };
 

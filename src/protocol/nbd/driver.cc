@@ -1,7 +1,6 @@
 #include "block/driver.h"
 
 #include <fmt/core.h>
-#include <sys/stat.h>
 
 #include <cstdlib>
 
@@ -10,6 +9,7 @@
 #include "block/object_types.h"
 #include "block/open.h"
 #include "net/nbd_uri.h"
+#include "platform/file.h"
 #include "protocol/driver_options.h"
 #include "protocol/nbd/node.h"
 #include "protocol/server_driver.h"
@@ -43,8 +43,7 @@ std::string default_certificates(const std::string& home) {
   }
   places.push_back("/etc/pki/libnbd");
   for (const std::string& place : places) {
-    struct stat status = {};
-    if (::stat((place + "/ca-cert.pem").c_str(), &status) == 0) return place;
+    if (platform::exists(place + "/ca-cert.pem")) return place;
   }
   throw Error(ErrorKind::kInvalid, "TLS needs certificates")
       .hint(
