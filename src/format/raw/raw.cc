@@ -38,7 +38,8 @@ class RawNode : public Node,
         offset_(offset),
         fixed_(size.has_value()),
         window_(offset != 0 || fixed_),
-        follows_(window_ && !fixed_ && request.depth > 0) {
+        follows_(window_ && !fixed_ && request.depth > 0),
+        grows_(!fixed_ && request.flags.nodes != nullptr) {
     file_ = file.get();
     add_child("file", std::move(file), window_ ? ChildRole::kFile : ChildRole::kFiltered);
     if (!window_) set_filtered(file_);
@@ -46,8 +47,9 @@ class RawNode : public Node,
     limits = file_->limits();
     limits.cluster_bytes = 0;
     set_length(size.value_or(align_up(file_->length() - offset, kSector)));
-    // Below another format it may grow as its file does.
-    set_unbounded(request.depth > 0 && !fixed_);
+    // Below another format it may grow as its file does. In a graph it may get there later, by its
+    // name; those that use it otherwise keep to its length themselves.
+    set_unbounded((request.depth > 0 && !fixed_) || grows_);
   }
 
   std::optional<bool> dirty_flag() const override { return dirty_flag_of(*file_); }
@@ -95,12 +97,14 @@ class RawNode : public Node,
     return file_->read(offset + offset_, out);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
-    if (debug_below() != nullptr || follows_) return followed_write(offset + offset_, in, flags);
+    if (debug_below() != nullptr || follows_ || passes_end(offset, in.size()))
+      return followed_write(offset + offset_, in, flags);
     return file_->write(offset + offset_, in, flags);
   }
   Task<void> do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) override {
+    const bool grows = passes_end(offset, length);
     co_await file_->write_zeroes(offset + offset_, length, flags);
-    follow_length();
+    if (follows_ || grows) follow_length();
   }
   Task<void> do_discard(uint64_t offset, uint64_t length) override {
     return file_->discard(offset + offset_, length);
@@ -152,16 +156,21 @@ class RawNode : public Node,
     co_await file_->write(offset, in, flags);
     follow_length();
   }
-  // A window without an end of its own grows with its file.
+  bool passes_end(uint64_t offset, uint64_t bytes) const {
+    return grows_ && offset + bytes > length();
+  }
+  // A window without an end of its own grows with its file, and so does what has a name.
   void follow_length() {
     const uint64_t end = file_->length();
-    if (follows_ && end > offset_ + length()) set_length(align_up(end - offset_, kSector));
+    if ((follows_ || grows_) && end > offset_ + length())
+      set_length(align_up(end - offset_, kSector));
   }
   Node* file_ = nullptr;
   uint64_t offset_;
   bool fixed_;
   bool window_;
   bool follows_;  // a window that grows as its file does
+  bool grows_;    // a node of a graph, which grows by being written past its end
 };
 
 const std::vector<Sample> kSamples = {
