@@ -31,6 +31,21 @@ void ThrottleLimits::update(Options& options) {
   take("iops-size", &iops_size);
 }
 
+void ThrottleLimits::store(Options& options) const {
+  ThrottleLimits().update(options);
+  const auto put = [&](const std::string& name, uint64_t value) {
+    options.set("limits." + name, std::to_string(value));
+  };
+  for (int kind = 0; kind < kKinds; ++kind) {
+    const ThrottleRate& rate = rates[kind];
+    const std::string name = kNames[kind];
+    if (rate.average != 0) put(name, rate.average);
+    if (rate.max != 0) put(name + "-max", rate.max);
+    if (rate.max != 0) put(name + "-max-length", rate.max_length);
+  }
+  if (iops_size != 0) put("iops-size", iops_size);
+}
+
 void ThrottleLimits::check() const {
   for (const int total : {kBpsTotal, kIopsTotal}) {
     const ThrottleRate& all = rates[total];

@@ -22,6 +22,8 @@ struct ThrottleLimits {
 
   // Takes x-iops-total, limits.iops-total and the like out of OPTIONS; what is not there stays.
   void update(Options& options);
+  // Sets in OPTIONS, in the place of what update() would take, what makes the same limits again.
+  void store(Options& options) const;
   // Throws kInvalid when the numbers contradict each other.
   void check() const;
   // Whether a read or a write counts against KIND.

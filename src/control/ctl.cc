@@ -2,6 +2,7 @@
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "control/control_tables.h"
+#include "daemon/handover/restart.h"
 #include "daemon/keyval.h"
 #include "daemon/schema/schema.h"
 #include "operation/control.h"
@@ -76,6 +77,7 @@ ControlCall call_of(const Words& words, bool force) {
     if (action == "jobs") return {"query-jobs", Value::object(), show_jobs};
     if (action == "nodes")
       return {"query-named-block-nodes", members({{"flat", true}}), show_nodes};
+    if (action == "restart") return {daemon::kRestartCommand, Value::object()};
     if (action == "exports") return {"query-block-exports", Value::object(), show_exports};
   }
   if (action == "qmp" && words.size() == 2) return raw_call(words[1]);
@@ -94,7 +96,7 @@ ControlCall call_of(const Words& words, bool force) {
                                                {"snapshot-node-name", words[3]},
                                                {"format", "qcow2"}})};
   throw UsageError{
-      "Expecting jobs, nodes, exports, add, remove, job, resize, snapshot, qmp or watch"};
+      "Expecting jobs, nodes, exports, add, remove, job, resize, snapshot, restart, qmp or watch"};
 }
 
 int run_ctl(Session& session, Arguments& arguments) {
@@ -129,8 +131,8 @@ Verb ctl_verb() {
       .synopsis =
           "--socket ADDRESS jobs | nodes | exports | add node|export|object OPTIONS | "
           "remove node|export|object NAME | job pause|resume|cancel|complete|finalize|"
-          "dismiss ID | resize NODE SIZE | snapshot NODE FILE NEW-NODE | qmp REQUEST | "
-          "watch",
+          "dismiss ID | resize NODE SIZE | snapshot NODE FILE NEW-NODE | restart | "
+          "qmp REQUEST | watch",
       .flags = {{kControlSocket, "socket", "ADDRESS", "the daemon's QMP socket: PATH or HOST:PORT"},
                 {kForce, "force", nullptr, "remove an export that a client has"},
                 kOutputFlag},

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,8 +12,9 @@
 #include "cli/signals.h"
 #include "control/control.h"
 #include "control/ids.h"
-#include "control/reload_signal.h"
+#include "control/pid_file.h"
 #include "control/service.h"
+#include "control/successor.h"
 #include "daemon/config.h"
 #include "daemon/line.h"
 #include "daemon/reload.h"
@@ -28,9 +30,11 @@ struct DaemonLine {
   bool daemonize = false;
   bool check = false;  // and do nothing
   std::string pid_file;
-  std::string log;                   // where events go; empty: nowhere
-  std::vector<std::string> configs;  // absolute paths of the configuration files
-  int reload = -1;                   // readable when they are to be read again
+  std::string log;                       // where events go; empty: nowhere
+  std::vector<std::string> configs;      // absolute paths of the configuration files
+  int reload = -1;                       // readable when they are to be read again
+  int restart = -1;                      // readable when another process is to take over
+  std::optional<Inheritance> inherited;  // of the daemon that this one succeeds
 };
 
 const char* name_of(int id) {
@@ -95,6 +99,7 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
   flags.push_back({'V', "version", nullptr, "print the version"});
   const Arguments arguments = parse_words(session, flags, argc, argv);
   DaemonLine line;
+  if (session.context.profile.extensions) line.inherited = take_inheritance();
   for (const auto& [id, value] : arguments.given()) {
     if (id == 'h') {
       print_help(session);
@@ -108,10 +113,12 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
     if (id == kDaemonPidfile) line.pid_file = value;
     if (id == kDaemonLog) line.log = value;
     if (id == kDaemonCheckConfig) line.check = true;
+    if (id == kDaemonConfig) line.configs.push_back(std::filesystem::absolute(value));
+    // What a successor does is not theirs to say.
+    if (line.inherited) continue;
     if (id == kDaemonConfig) {
       std::vector<daemon::LineStep> steps = daemon::read_config(value);
       std::move(steps.begin(), steps.end(), std::back_inserter(line.steps));
-      line.configs.push_back(std::filesystem::absolute(value));
     }
     if (const char* name = name_of(id))
       line.steps.push_back({name, value, "--" + std::string(name) + " " + value, true});
@@ -120,37 +127,6 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
     fail(session, arguments.words().front() + ": Unexpected argument");
   return line;
 }
-
-// A file with the number of this process, which goes with it.
-class PidFile {
- public:
-  explicit PidFile(const std::string& path) : path_(std::filesystem::absolute(path)) {
-    try {
-      fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-      if (fd_ < 0) throw Error::system(errno, "Could not create '" + path + "'");
-      struct flock whole {};
-      whole.l_type = F_WRLCK;
-      whole.l_whence = SEEK_SET;
-      if (::fcntl(fd_, F_SETLK, &whole) != 0) throw Error::system(errno, "Cannot lock pid file");
-      const std::string text = std::to_string(::getpid()) + "\n";
-      if (::ftruncate(fd_, 0) != 0 ||
-          ::write(fd_, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-        throw Error::system(errno, "Failed to write pid file");
-    } catch (Error& error) {
-      if (fd_ >= 0) ::close(fd_);
-      throw error.context("cannot create PID file");
-    }
-  }
-  ~PidFile() {
-    ::unlink(path_.c_str());
-    ::close(fd_);
-  }
-  PidFile(const PidFile&) = delete;
-
- private:
-  std::string path_;
-  int fd_ = -1;
-};
 
 // Does what the options say, one after the other.
 Task<void> run_steps(Daemon& running, const DaemonLine& line) {
@@ -188,6 +164,41 @@ void open_log(const Session& session, const std::string& path, daemon::DaemonOpt
   };
 }
 
+void take_pid_file(std::optional<PidFile>& file, const std::string& path, bool on) {
+  if (path.empty()) return;
+  if (on)
+    file.emplace(path);
+  else if (file)
+    file->leave();
+  if (!on) file.reset();
+}
+
+// Does what the options say, or takes over what another daemon has.
+Task<void> begin(Daemon& running, const DaemonLine& line, std::optional<PidFile>& pid_file) {
+  if (!line.inherited) {
+    co_await run_steps(running, line);
+    take_pid_file(pid_file, line.pid_file, true);
+    co_return;
+  }
+  daemon::Succession succession(Socket(line.inherited->link), line.inherited->sockets);
+  std::exception_ptr error;
+  std::string reason;
+  try {
+    co_await succession.take_over(running);
+    take_pid_file(pid_file, line.pid_file, true);
+  } catch (const Error& failed) {
+    reason = failed.message();
+    error = std::current_exception();
+  }
+  if (!error) {
+    co_await succession.finish(running);
+    co_return;
+  }
+  take_pid_file(pid_file, line.pid_file, false);
+  co_await succession.give_up(running, reason);
+  std::rethrow_exception(error);
+}
+
 Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions options,
                         Background& background) {
   if (!line.daemonize) options.streams = {.input = STDIN_FILENO, .output = STDOUT_FILENO};
@@ -201,24 +212,26 @@ Task<void> run_prepared(Session& session, DaemonLine line, daemon::DaemonOptions
   };
   options.report = [&session](std::string_view text) { session.error(text); };
   if (!line.log.empty()) open_log(session, line.log, options);
+  std::optional<PidFile> pid_file;
+  options.hold_pid_file = [&](bool on) { take_pid_file(pid_file, line.pid_file, on); };
   Daemon running(session.context, session.cancel, std::move(options));
-  std::vector<daemon::LineStep> applied;
-  std::copy_if(line.steps.begin(), line.steps.end(), std::back_inserter(applied),
+  std::copy_if(line.steps.begin(), line.steps.end(), std::back_inserter(running.sections()),
                [](const daemon::LineStep& step) { return !step.typed; });
-  daemon::Reloader reloader(running, line.configs, std::move(applied), line.reload);
+  daemon::Reloader reloader(running, line.configs, line.reload);
+  daemon::RestartSignal restarter(running, line.restart);
   co_await finally(
       [&]() -> Task<void> {
-        co_await run_steps(running, line);
-        std::optional<PidFile> pid_file;
-        if (!line.pid_file.empty()) pid_file.emplace(line.pid_file);
+        co_await begin(running, line, pid_file);
         if (line.daemonize && ::chdir("/") != 0)
           throw Error::system(errno, "Could not chdir to root directory");
         background.ready(false);
         if (line.reload >= 0) running.spawn(reloader.serve());
+        if (line.restart >= 0) running.spawn(restarter.serve());
         co_await running.run();
       },
       [&] {
         reloader.stop();
+        restarter.stop();
         return running.shut_down();
       });
 }
@@ -249,12 +262,15 @@ int run_daemon(Session& session, int argc, char** argv) {
     return 0;
   }
   daemon::DaemonOptions options;
-  if (session.context.profile.extensions) take_service_variables(options);
+  if (session.context.profile.extensions)
+    options.start_successor = successor_of_this(take_service_variables(options));
   // Before anything has a thread: what the child has not, nobody else has.
   Background background;
-  if (line->daemonize && background.begin() == Background::Role::kParent) return background.wait();
+  if (line->daemonize && !line->inherited && background.begin() == Background::Role::kParent)
+    return background.wait();
   take_time_to_end();
-  if (!line->configs.empty()) line->reload = catch_reload_signal();
+  if (!line->configs.empty()) line->reload = catch_signal(SIGHUP);
+  if (session.context.profile.extensions) line->restart = catch_signal(SIGUSR2);
   const operation::DisksOutliveServer unhurried(session.context);
   Worker& worker = session.context.runtime().worker(0);
   run(session,

@@ -35,7 +35,7 @@ bool is_mine(const std::string& pid) { return pid == std::to_string(::getpid());
 
 }  // namespace
 
-void take_service_variables(daemon::DaemonOptions& options) {
+ServiceVariables take_service_variables(daemon::DaemonOptions& options) {
   const std::string notify = take_variable("NOTIFY_SOCKET");
   const std::string watchdog = take_variable("WATCHDOG_USEC");
   const std::string watched = take_variable("WATCHDOG_PID");
@@ -44,10 +44,11 @@ void take_service_variables(daemon::DaemonOptions& options) {
   if (!notify.empty())
     options.manager =
         daemon::ServiceManager(notify, std::chrono::microseconds(is_watched ? limit : 0));
+  ServiceVariables said{.notify = notify, .watchdog = is_watched ? watchdog : ""};
   const std::string count_text = take_variable("LISTEN_FDS");
   const std::string owner = take_variable("LISTEN_PID");
   std::string names = take_variable("LISTEN_FDNAMES") + ":";
-  if (!is_mine(owner)) return;
+  if (!is_mine(owner)) return said;
   const uint64_t count = number_in(count_text, "LISTEN_FDS", kMostSockets);
   for (uint64_t i = 0; i < count; ++i) {
     const size_t colon = names.find(':');
@@ -58,6 +59,7 @@ void take_service_variables(daemon::DaemonOptions& options) {
       invalid("LISTEN_FDS promises a descriptor that is not open: " + std::to_string(descriptor));
     options.sockets.add(name.empty() ? "unknown" : std::move(name), descriptor);
   }
+  return said;
 }
 
 }  // namespace cairn::control

@@ -53,6 +53,7 @@ Task<void> Chardevs::add(std::string id, Value backend, CancelSource& cancel) {
     invalid("'" + type + "' is not a valid char driver name");
   }
   Chardev& device = *made;
+  device.backend_ = std::move(backend);
   all_.push_back(std::move(made));
   co_await device.start(cancel);
 }
@@ -65,6 +66,10 @@ void Chardevs::remove(std::string_view id) {
   if ((*at)->type() == "stdio") stdio_taken_ = false;
   (*at)->close();
   all_.erase(at);
+}
+
+void Chardevs::hold(bool on) {
+  for (const auto& one : all_) one->hold(on);
 }
 
 void Chardevs::close_all() {

@@ -9,7 +9,7 @@
 #include "async/cancel.h"
 #include "base/value.h"
 #include "daemon/channel.h"
-#include "daemon/inherited.h"
+#include "daemon/listening_sockets.h"
 
 namespace cairn::daemon {
 
@@ -32,6 +32,8 @@ class Chardev {
   virtual Task<void> start(CancelSource& cancel);
   // Wakes next_client() and removes what it listens on.
   virtual void close() {}
+  // With ON no further client is taken: those that connect wait, until the call without it.
+  virtual void hold(bool) {}
 
   // A monitor or another user has it.
   bool used() const { return used_; }
@@ -39,12 +41,16 @@ class Chardev {
   // A client is there.
   bool open() const { return open_; }
   void set_open(bool open) { open_ = open; }
+  // With which it was made.
+  const Value& backend() const { return backend_; }
 
  protected:
   explicit Chardev(std::string id) : id_(std::move(id)) {}
 
  private:
+  friend class Chardevs;
   std::string id_;
+  Value backend_;
   bool used_ = false;
   bool open_ = false;
 };
@@ -58,7 +64,7 @@ struct StandardStreams {
 // The devices by id, in the order in which they were made.
 class Chardevs {
  public:
-  Chardevs(StandardStreams streams, const InheritedSockets& sockets)
+  Chardevs(StandardStreams streams, ListeningSockets& sockets)
       : streams_(streams), sockets_(sockets) {}
 
   // Makes a device; BACKEND is a checked {type, data} of chardev-add. Throws kInvalid, or what the
@@ -70,10 +76,12 @@ class Chardevs {
   Chardev* find(std::string_view id) const;
   const std::vector<std::unique_ptr<Chardev>>& all() const { return all_; }
   void close_all();
+  // As Chardev::hold(), of all.
+  void hold(bool on);
 
  private:
   StandardStreams streams_;
-  const InheritedSockets& sockets_;
+  ListeningSockets& sockets_;
   bool stdio_taken_ = false;
   std::vector<std::unique_ptr<Chardev>> all_;
 };

@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <filesystem>
 
 #include "async/runtime.h"
 #include "base/error.h"
@@ -15,6 +14,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
+// Between two looks at whether clients are taken again.
+constexpr auto kHeldNap = 10ms;
 constexpr uint64_t kRingbufBytes = 65536;
 constexpr uint64_t kMostRingbufBytes = uint64_t{64} << 20;
 
@@ -68,13 +69,13 @@ class FileChardev : public Chardev {
 // Clients that connect, one after the other, or the server that this program connected to.
 class SocketChardev : public Chardev {
  public:
-  SocketChardev(std::string id, SocketAddress address, std::vector<Socket> listeners, bool wait)
+  SocketChardev(std::string id, SocketAddress address, std::vector<Socket> listeners, bool wait,
+                ListeningSockets& sockets)
       : Chardev(std::move(id)),
         address_(std::move(address)),
         listeners_(std::move(listeners)),
+        sockets_(&sockets),
         wait_(wait) {
-    if (address_.kind == SocketAddress::Kind::kUnix && !address_.abstract && !listeners_.empty())
-      path_ = std::filesystem::absolute(address_.path);
     if (!listeners_.empty() && address_.kind == SocketAddress::Kind::kInet)
       address_.port = listeners_.front().local_address().port;
   }
@@ -102,6 +103,10 @@ class SocketChardev : public Chardev {
       const int listener = listeners_.front().fd();
       co_await await_ready(listener, POLLIN);
       if (closed_) break;
+      if (held_) {
+        co_await sleep_for(kHeldNap);
+        continue;
+      }
       client_ = try_accept(listeners_.front());
       // Out of descriptors: one must be given back first.
       if (!client_ && errno != EAGAIN) co_await sleep_for(50ms);
@@ -113,8 +118,11 @@ class SocketChardev : public Chardev {
   void close() override {
     if (std::exchange(closed_, true)) return;
     for (const Socket& listener : listeners_) wake_waits(listener.fd());
-    if (!path_.empty()) ::unlink(path_.c_str());
+    if (sockets_ != nullptr) sockets_->end(owner(id()));
   }
+  void hold(bool on) override { held_ = on; }
+  // Of its sockets.
+  static std::string owner(const std::string& id) { return "chardev " + id; }
 
  private:
   static std::chrono::steady_clock::time_point soon() {
@@ -122,10 +130,11 @@ class SocketChardev : public Chardev {
   }
   SocketAddress address_;
   std::vector<Socket> listeners_;
-  std::string path_;  // of the socket, which goes with the device
+  ListeningSockets* sockets_ = nullptr;  // which have the listeners as well
   bool wait_ = false;
   Socket client_;  // that has come and waits to be asked for
   bool closed_ = false;
+  bool held_ = false;
 };
 
 }  // namespace
@@ -178,7 +187,7 @@ SocketAddress legacy_address(const Value& address) {
 }
 
 Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data,
-                                                   const InheritedSockets& sockets) {
+                                                   ListeningSockets& sockets) {
   const SocketAddress address = legacy_address(*data.find("addr"));
   for (const std::string_view unknown : {"tls-creds", "tls-authz", "telnet", "tn3270", "websocket"})
     if (const Value* value = data.find(unknown);
@@ -192,9 +201,9 @@ Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data,
     Socket connected = co_await connect_socket(address);
     co_return std::make_unique<SocketChardev>(std::move(id), address, std::move(connected));
   }
-  std::vector<Socket> listeners = co_await sockets.listen(address);
+  std::vector<Socket> listeners = co_await sockets.listen(address, SocketChardev::owner(id));
   co_return std::make_unique<SocketChardev>(std::move(id), address, std::move(listeners),
-                                            flag(data, "wait", true));
+                                            flag(data, "wait", true), sockets);
 }
 
 }  // namespace cairn::daemon

@@ -11,7 +11,7 @@ std::unique_ptr<Chardev> make_ringbuf_chardev(std::string id, const Value& data)
 std::unique_ptr<Chardev> make_file_chardev(std::string id, const Value& data);
 // Listens or connects.
 Task<std::unique_ptr<Chardev>> make_socket_chardev(std::string id, Value data,
-                                                   const InheritedSockets& sockets);
+                                                   ListeningSockets& sockets);
 
 // The latest bytes that were written to a "ringbuf" device.
 class Ringbuf : public Chardev {

@@ -94,6 +94,12 @@ Daemon::~Daemon() = default;
 bool Daemon::knows(std::string_view name) { return find_command(name) != nullptr; }
 
 Task<Value> Daemon::execute(std::string name, Value arguments, Form form) {
+  if (name == kRestartCommand && options_.start_successor) {
+    const auto turn = co_await turn_.lock();
+    if (ending_) throw Error(ErrorKind::kCancelled, "The daemon is ending");
+    Value result = co_await restart(*this);
+    co_return result;
+  }
   const Command* command = find_command(name);
   if (command == nullptr) throw QmpError::not_found("The command " + name + " has not been found");
   const std::string_view type = Schema::get().find_command(name)->argument;
@@ -103,9 +109,12 @@ Task<Value> Daemon::execute(std::string name, Value arguments, Form form) {
   std::exception_ptr failure;
   Value result;
   const Value names = options_.log ? names_in(checked) : Value();
+  const bool recipe = JobRecipes::concerns(name);
+  const Value kept = recipe ? checked : Value();
   try {
     result = co_await command->run(*this, std::move(checked));
     log_command(name, names, nullptr);
+    if (recipe) job_recipes_.note(name, kept);
   } catch (const Error& error) {
     log_command(name, names, &error);
     failure = std::current_exception();
@@ -146,6 +155,7 @@ void Daemon::log_event(std::string_view event, const Value& data) {
 }
 
 void Daemon::emit(std::string_view event, Value data) {
+  if (jobs_muted_ && (event.starts_with("JOB_") || event.starts_with("BLOCK_JOB_"))) return;
   Value message = Value::object();
   message.set("timestamp", timestamp());
   message.set("event", event);
@@ -171,6 +181,23 @@ void Daemon::add_monitor(const std::string& chardev, bool pretty) {
   std::lock_guard lock(mutex_);
   monitors_.push_back(std::make_unique<Monitor>(*this, *device, pretty));
   if (running_ && !ending_) serving_.spawn(monitors_.back()->run());
+}
+
+Value Daemon::describe_monitors() const {
+  Value list = Value::array();
+  for (const auto& monitor : monitors_) {
+    Value one = Value::object();
+    one.set("chardev", monitor->chardev().id());
+    one.set("pretty", monitor->pretty());
+    list.push_back(std::move(one));
+  }
+  return list;
+}
+
+void Daemon::leave_to_another() {
+  options_.sockets.keep(true);
+  left_ = true;
+  stop_.request();
 }
 
 Task<void> Daemon::run() {
@@ -209,7 +236,8 @@ Task<void> Daemon::close_all() {
 }
 
 Task<void> Daemon::shut_down() {
-  options_.manager.tell("STOPPING=1");
+  // To the manager, another process is the daemon.
+  if (!left_) options_.manager.tell("STOPPING=1");
   if (options_.log) options_.log->write("info", "stopping", Value::object());
   Nap nap;
   TaskGroup watching;

@@ -4,6 +4,7 @@
 // no command line.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -16,10 +17,13 @@
 #include "block/context.h"
 #include "block/graph/graph.h"
 #include "daemon/chardev.h"
+#include "daemon/config.h"
 #include "daemon/event_limit.h"
 #include "daemon/event_log.h"
 #include "daemon/exports.h"
-#include "daemon/inherited.h"
+#include "daemon/handover/restart.h"
+#include "daemon/job_recipes.h"
+#include "daemon/listening_sockets.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/nbd_service.h"
 #include "daemon/schema/schema.h"
@@ -32,13 +36,18 @@ class Monitor;
 
 struct DaemonOptions {
   StandardStreams streams;
-  InheritedSockets sockets;
+  ListeningSockets sockets;
   ServiceManager manager;
   std::shared_ptr<EventLog> log = {};  // null: nobody wants it
   // A line for the program's standard output, without its end.
   std::function<void(std::string_view)> show = [](std::string_view) {};
   // A line for the operator, without its end.
   std::function<void(std::string_view)> report = [](std::string_view) {};
+  // Null: restart() is not offered.
+  StartSuccessor start_successor = nullptr;
+  // With false the file with the number of the process is another process's affair; with true it is
+  // that of this one again. Throws what the system says.
+  std::function<void(bool)> hold_pid_file = [](bool) {};
   // The end takes too long: something that cannot be ended is waited for.
   std::function<void()> overdue = [] {};
 };
@@ -54,6 +63,7 @@ class Daemon {
 
   Context& context() const { return context_; }
   const DaemonOptions& options() const { return options_; }
+  ListeningSockets& sockets() { return options_.sockets; }
   Chardevs& chardevs() { return chardevs_; }
   Graph& graph() { return graph_; }
   live::Jobs& jobs() { return jobs_; }
@@ -76,6 +86,15 @@ class Daemon {
   // Serves the clients of the chardev of that id, from run() on, or at once when it runs. Throws
   // kInvalid.
   void add_monitor(const std::string& chardev, bool pretty);
+  // A list of {chardev, pretty}.
+  Value describe_monitors() const;
+  JobRecipes& job_recipes() { return job_recipes_; }
+  // With ON, jobs have no events.
+  void mute_jobs(bool on) { jobs_muted_ = on; }
+  // What configuration files said that was done.
+  std::vector<LineStep>& sections() { return sections_; }
+  // Another process is the daemon: this one ends, and leaves everything that has a name to that.
+  void leave_to_another();
   // SAY is called when everything but the monitors has ended.
   void add_last_word(std::function<void()> say) { last_words_.push_back(std::move(say)); }
 
@@ -106,6 +125,10 @@ class Daemon {
   NbdService nbd_;
   Exports exports_;
   MetricsService metrics_;
+  std::vector<LineStep> sections_;
+  JobRecipes job_recipes_;
+  std::atomic<bool> jobs_muted_{false};
+  bool left_ = false;  // to another process
   const uint64_t started_at_;
   TaskGroup tasks_;
   std::mutex mutex_;  // of the list below, and of the order of what is sent

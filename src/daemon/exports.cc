@@ -85,6 +85,7 @@ Task<void> Exports::add(Value arguments) {
         entry->running = co_await type.make(std::move(request));
       },
       [&] { return daemon_.graph().detach(root); });
+  entry->arguments = std::move(arguments);
   all_.push_back(std::move(entry));
 }
 
@@ -96,6 +97,7 @@ Task<void> Exports::end(std::shared_ptr<Entry> entry) {
     co_await daemon_.graph().detach(entry->running->root());
   }
   std::erase(all_, entry);
+  if (!entry->reported) co_return;
   Value data = Value::object();
   data.set("id", entry->running->id());
   daemon_.emit("BLOCK_EXPORT_DELETED", std::move(data));
@@ -123,12 +125,13 @@ Task<void> Exports::await_leaving() {
   for (const auto& entry : before) co_await entry->running->await_leaving();
 }
 
-Task<void> Exports::remove_all(std::function<bool(const LiveExport&)> doomed) {
+Task<void> Exports::remove_all(std::function<bool(const LiveExport&)> doomed, bool reported) {
   const auto before = all_;
   std::vector<std::shared_ptr<Entry>> mine;
   for (auto one = before.rbegin(); one != before.rend(); ++one) {
     if ((*one)->ending || !doomed(*(*one)->running)) continue;
     (*one)->ending = true;
+    (*one)->reported = reported;
     (*one)->running->request_shutdown();
     mine.push_back(*one);
   }

@@ -80,11 +80,18 @@ class Exports {
   // there is none, or a client has it.
   Task<void> remove(std::string id, bool hard);
   // Ends all that DOOMED accepts, and waits for that.
-  Task<void> remove_all(std::function<bool(const LiveExport&)> doomed);
+  // REPORTED: with an event for each.
+  Task<void> remove_all(std::function<bool(const LiveExport&)> doomed, bool reported = true);
   // Of all exports, as LiveExport's.
   Task<void> await_leaving();
   // Newest first.
   Value describe() const;
+  // Oldest first, but those that end: with the arguments of add().
+  void each_with_arguments(
+      const std::function<void(const LiveExport&, const Value& arguments)>& see) const {
+    for (const auto& entry : all_)
+      if (!entry->ending) see(*entry->running, entry->arguments);
+  }
   void each(const std::function<void(const LiveExport&)>& see) const {
     for (const auto& entry : all_) see(*entry->running);
   }
@@ -92,8 +99,10 @@ class Exports {
  private:
   struct Entry {
     std::unique_ptr<LiveExport> running;
+    Value arguments;
     std::shared_ptr<Iothread> thread;  // which is not deleted meanwhile; null: none
     bool ending = false;
+    bool reported = true;  // its end is an event
   };
   Task<void> end(std::shared_ptr<Entry> entry);
   Task<RootPtr> attach(const ExportType& type, const Value& arguments, bool writable,

@@ -199,8 +199,9 @@ Task<void> Monitor::answer(Client& client, Value request) {
   }
   if (const Value* id = request.find("id")) reply.set("id", *id);
   // The reply to what ends the daemon is the last word.
-  if (daemon_.stop().requested() && request.find("execute") != nullptr &&
-      request.find("execute")->scalar_text() == "quit") {
+  const Value* command = request.find("execute");
+  const std::string name = command == nullptr ? std::string() : command->scalar_text();
+  if (daemon_.stop().requested() && (name == "quit" || name == kRestartCommand)) {
     client.quits = true;
     daemon_.add_last_word([this, client = client_, reply] { send(*client, reply); });
     co_return;

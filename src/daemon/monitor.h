@@ -19,6 +19,9 @@ class Monitor {
   Monitor(Daemon& daemon, Chardev& chardev, bool pretty)
       : daemon_(daemon), chardev_(chardev), pretty_(pretty) {}
 
+  const Chardev& chardev() const { return chardev_; }
+  bool pretty() const { return pretty_; }
+
   // Until the device has no further client, or stop().
   Task<void> run();
   // No further request is read; the client gets what waits for it, within a moment, and is let go.

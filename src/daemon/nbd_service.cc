@@ -1,13 +1,15 @@
 #include "daemon/nbd_service.h"
 
-#include <unistd.h>
-
-#include <filesystem>
-
 #include "base/error.h"
 #include "block/object_types.h"
 
 namespace cairn::daemon {
+namespace {
+
+// Of its sockets.
+constexpr const char* kOwner = "nbd-server";
+
+}  // namespace
 
 nbd::server::Server& NbdService::server() {
   if (!server_) invalid("NBD server not running");
@@ -35,12 +37,8 @@ Task<void> NbdService::start(Options options) {
       log->write("info", came ? "client-came" : "client-left", members);
     };
   }
-  std::vector<Socket> listeners = co_await sockets_.listen(options.address);
+  std::vector<Socket> listeners = co_await sockets_.listen(options.address, kOwner);
   options_ = std::move(options);
-  const SocketAddress& address = options_.address;
-  socket_path_.clear();
-  if (address.kind == SocketAddress::Kind::kUnix && !address.abstract)
-    socket_path_ = std::filesystem::absolute(address.path);
   over_ = std::make_unique<CancelSource>();
   serving_ = std::make_unique<TaskGroup>();
   server_ = std::make_unique<nbd::server::Server>(context_, std::move(settings));
@@ -60,7 +58,7 @@ Task<void> NbdService::stop() {
   over_->request();
   co_await serving_->join();
   server_.reset();
-  if (!socket_path_.empty()) ::unlink(socket_path_.c_str());
+  sockets_.end(kOwner);
 }
 
 }  // namespace cairn::daemon

@@ -79,11 +79,10 @@ std::string reloading_notice() {
 
 }  // namespace
 
-Reloader::Reloader(Daemon& daemon, std::vector<std::string> files, std::vector<LineStep> applied,
-                   int descriptor)
+Reloader::Reloader(Daemon& daemon, std::vector<std::string> files, int descriptor)
     : daemon_(daemon),
       files_(std::move(files)),
-      applied_(std::move(applied)),
+      applied_(daemon.sections()),
       descriptor_(descriptor) {}
 
 void Reloader::stop() {

@@ -26,9 +26,8 @@ struct ReloadPlan {
 // as far as it differs yet. On the daemon's worker.
 class Reloader {
  public:
-  // APPLIED: what FILES said, which was done. DESCRIPTOR is an eventfd, which stays open.
-  Reloader(Daemon& daemon, std::vector<std::string> files, std::vector<LineStep> applied,
-           int descriptor);
+  // What FILES said is in Daemon::sections(). DESCRIPTOR is an eventfd, which stays open.
+  Reloader(Daemon& daemon, std::vector<std::string> files, int descriptor);
 
   // Until stop(). Throws nothing: what happens is reported.
   Task<void> serve();
@@ -49,7 +48,7 @@ class Reloader {
 
   Daemon& daemon_;
   const std::vector<std::string> files_;
-  std::vector<LineStep> applied_;
+  std::vector<LineStep>& applied_;
   const int descriptor_;
   bool stopping_ = false;
 };

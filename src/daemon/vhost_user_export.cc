@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include "base/arith.h"
 #include "base/error.h"
 #include "daemon/commands/commands.h"
@@ -14,21 +12,23 @@ namespace {
 class VhostUserExport : public LiveExport {
  public:
   VhostUserExport(std::string id, RootPtr root, vhost_user::DiskOptions options, Socket listener,
-                  std::string path)
+                  ListeningSockets& sockets)
       : LiveExport(std::move(id), "vhost-user-blk", root),
         listener_(std::move(listener)),
-        path_(std::move(path)),
+        sockets_(sockets),
         exported_(root->context(), std::move(options), log(root->context(), this->id())) {
     serving_.spawn(serve());
   }
-  ~VhostUserExport() override { remove_socket(); }
+  ~VhostUserExport() override { sockets_.end(owner(id())); }
+  // Of its socket.
+  static std::string owner(const std::string& id) { return "export " + id; }
 
   // A machine does not keep its disk: it finds out that it has none.
   bool in_use() const override { return false; }
   void request_shutdown() override { over_.request(); }
   Task<void> ended() override {
     co_await serving_.join();
-    remove_socket();
+    sockets_.end(owner(id()));
   }
   void resized() override { exported_.size_changed(); }
 
@@ -45,13 +45,9 @@ class VhostUserExport : public LiveExport {
       root()->context().warn("export '" + id() + "': " + error.message());
     }
   }
-  void remove_socket() {
-    if (!path_.empty()) ::unlink(path_.c_str());
-    path_.clear();
-  }
 
   Socket listener_;
-  std::string path_;  // which goes with the export; empty: none
+  ListeningSockets& sockets_;
   vhost_user::Export exported_;
   CancelSource over_;
   TaskGroup serving_;
@@ -76,7 +72,8 @@ Task<void> check_vhost_user(Daemon&, Value arguments) {
 
 Task<std::unique_ptr<LiveExport>> make_vhost_user(ExportRequest request) {
   const SocketAddress address = address_of(request.arguments);
-  std::vector<Socket> listeners = co_await listen_sockets(address);
+  std::vector<Socket> listeners =
+      co_await request.daemon.sockets().listen(address, VhostUserExport::owner(request.id));
   vhost_user::DiskOptions options;
   options.node = request.root;
   options.writable = request.writable;
@@ -84,10 +81,9 @@ Task<std::unique_ptr<LiveExport>> make_vhost_user(ExportRequest request) {
   options.block_bytes =
       static_cast<uint32_t>(number_of(request.arguments, "logical-block-size", 512));
   options.queues = static_cast<uint16_t>(number_of(request.arguments, "num-queues", 1));
-  const bool named = address.kind == SocketAddress::Kind::kUnix && !address.abstract;
   co_return std::make_unique<VhostUserExport>(request.id, request.root, std::move(options),
                                               std::move(listeners.front()),
-                                              named ? address.path : std::string());
+                                              request.daemon.sockets());
 }
 
 }  // namespace

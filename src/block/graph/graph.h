@@ -62,6 +62,8 @@ class Graph : private OpenedNodes {
   // Opens the image FILENAME, as people write names, for who attaches to it next: it goes when
   // nobody uses it (sweep()). OPTIONS as above, but the name may be missing: one is made.
   Task<NodePtr> open(std::string filename, Options options);
+  // Opens a node as a recipe says (node_recipes()), when its children are there. Throws as add().
+  Task<void> open_again(struct NodeRecipe recipe);
   // Takes a node back that add() gave, and closes what nobody uses any more.
   Task<void> remove(std::string name);
   // Makes a node known that a job made over nodes of this graph; NAME empty: a name is made. It

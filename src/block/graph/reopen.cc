@@ -55,6 +55,26 @@ Reopener::Recipe Reopener::recipe_of(const Node& node) const {
   return recipe;
 }
 
+Options Reopener::Recipe::whole() const {
+  Options all = options;
+  for (const auto& [name, below] : children)
+    all.set(name, below.empty() ? Value(nullptr) : Value(below));
+  return all;
+}
+
+Options Reopener::options_of(const Node& node) const { return recipe_of(node).whole(); }
+
+bool Reopener::opened_by_parent(const Node& node) const {
+  if (graph_.info(node).owned) return false;
+  const std::vector<Node*> parents = graph_.parents(node);
+  return std::any_of(parents.begin(), parents.end(), [&](const Node* parent) {
+    const auto& children = parent->children();
+    return std::any_of(children.begin(), children.end(), [&](const Child& child) {
+      return child.node.get() == &node && !is_passed(*parent, child);
+    });
+  });
+}
+
 Reopener::Item& Reopener::item_of(const NodePtr& node) {
   for (Item& item : items_)
     if (item.node == node) return item;
@@ -248,10 +268,8 @@ Task<void> Reopener::open_items(Recipe Item::*recipe) {
 // The new node takes the place of the old one in the list of nodes, where those above find it.
 Task<void> Reopener::open_item(Item& item, Recipe recipe) {
   const Options own = recipe.options;
-  for (const auto& [name, below] : recipe.children)
-    recipe.options.set(name, below.empty() ? Value(nullptr) : Value(below));
   Opener::Spot spot;
-  spot.options = std::move(recipe.options);
+  spot.options = recipe.whole();
   spot.flags = recipe.flags;
   spot.flags.nodes = &graph_;
   const size_t before = graph_.nodes_.size();

@@ -24,6 +24,10 @@ class Reopener {
   void add(const NodePtr& node, bool writable);
   // As it is: what others wrote meanwhile is seen.
   void add(const NodePtr& node) { item_of(node); }
+  // Options that open NODE as it is over nodes that are open, less its name.
+  Options options_of(const Node& node) const;
+  // True where the nodes above NODE open it themselves, as formats do with their extents.
+  bool opened_by_parent(const Node& node) const;
   // Once. Throws what opening throws; then all nodes are as before.
   Task<void> run();
 
@@ -33,6 +37,7 @@ class Reopener {
     Options options;
     OpenFlags flags;
     std::map<std::string, std::string> children;  // names of nodes; empty: no such child
+    Options whole() const;                        // with the children
   };
   struct Item {
     NodePtr node;

@@ -177,6 +177,7 @@ std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& argumen
   graph.check_free(*request.source);
   graph.check_free(*request.target);
   request.replaces = replaced_node(graph, *request.source, arguments);
+  request.remaining = daemon.job_recipes().take_remaining(options.id);
   request.unmap = flag_of(arguments, "unmap", true);
   request.write_blocking = text_of(arguments, "copy-mode") == "write-blocking";
   request.filter_name = text_of(arguments, "filter-node-name");
@@ -205,6 +206,7 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   take_bitmap(request, arguments);
   take_limits(request, arguments);
   graph.check_free(*request.target);
+  request.remaining = daemon.job_recipes().take_remaining(options.id);
   request.compress = flag_of(arguments, "compress", false);
   request.discard_source = flag_of(arguments, "discard-source", false);
   request.filter_name = text_of(arguments, "filter-node-name");

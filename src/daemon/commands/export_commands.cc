@@ -15,6 +15,7 @@ Task<Value> nbd_server_start(Daemon& daemon, Value arguments) {
   options.tls_authz = text_of(arguments, "tls-authz");
   options.most_clients = static_cast<unsigned>(number_of(arguments, "max-connections", 100));
   options.handshake_limit = std::chrono::seconds(number_of(arguments, "handshake-max-seconds", 10));
+  options.arguments = std::move(arguments);
   co_await daemon.nbd().start(std::move(options));
   co_return Value::object();
 }

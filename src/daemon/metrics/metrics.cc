@@ -1,20 +1,20 @@
 #include "daemon/metrics/metrics.h"
 
-#include <unistd.h>
-
-#include <filesystem>
-
 #include "base/error.h"
 #include "daemon/daemon.h"
 
 namespace cairn::daemon {
+namespace {
+
+// Of its sockets.
+constexpr const char* kOwner = "metrics";
+
+}  // namespace
 
 Task<void> MetricsService::start(SocketAddress address) {
   if (server_) invalid("Metrics are served already");
-  std::vector<Socket> listeners = co_await daemon_.options().sockets.listen(address);
-  socket_path_.clear();
-  if (address.kind == SocketAddress::Kind::kUnix && !address.abstract)
-    socket_path_ = std::filesystem::absolute(address.path);
+  std::vector<Socket> listeners = co_await daemon_.sockets().listen(address, kOwner);
+  address_ = std::move(address);
   {
     const auto change = co_await daemon_.graph().change();
     daemon_.graph().count_requests();
@@ -27,7 +27,12 @@ Task<void> MetricsService::stop() {
   if (!server_) co_return;
   co_await server_->stop();
   server_.reset();
-  if (!socket_path_.empty()) ::unlink(socket_path_.c_str());
+  daemon_.sockets().end(kOwner);
+}
+
+std::optional<SocketAddress> MetricsService::address() const {
+  if (!server_) return std::nullopt;
+  return address_;
 }
 
 }  // namespace cairn::daemon

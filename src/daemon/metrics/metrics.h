@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "daemon/metrics/http_server.h"
@@ -27,11 +28,13 @@ class MetricsService {
   Task<void> start(SocketAddress address);
   // Cuts off who is there, and removes the socket's file. Nothing happens when it does not run.
   Task<void> stop();
+  // Where it listens; nothing when it does not run.
+  std::optional<SocketAddress> address() const;
 
  private:
   Daemon& daemon_;
   std::unique_ptr<HttpServer> server_;
-  std::string socket_path_;  // which goes with the server
+  SocketAddress address_;
 };
 
 }  // namespace cairn::daemon

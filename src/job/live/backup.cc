@@ -33,9 +33,13 @@ class BackupFilter : public JobFilter, public CopyMethod {
   DirtyBitmap& left() { return *left_; }
   // Nobody needs the old content of anything any more: users may move back below.
   void stop() {
+    unsaved_ = std::make_shared<DirtyBitmap>("", length(), cluster_);
+    unsaved_->merge(*left_);
     left_->clear();
     stopped_ = true;
   }
+  // What was not copied when it was stopped; null before.
+  const DirtyBitmapPtr& unsaved() const { return unsaved_; }
 
   Task<CopyPiece> look(uint64_t offset, uint64_t max) override {
     CopyPiece piece{.offset = offset, .length = max};
@@ -154,8 +158,13 @@ class BackupFilter : public JobFilter, public CopyMethod {
   const bool compress_;
   const bool discard_source_;
   const DirtyBitmapPtr left_;
+  DirtyBitmapPtr unsaved_;
   bool stopped_ = false;
 };
+
+DirtyBitmapPtr BackupJob::remaining() const {
+  return backup_filter_ ? backup_filter_->unsaved() : nullptr;
+}
 
 uint64_t BackupJob::cluster_of(const BackupRequest& request) {
   return std::max({kLeastBackupCluster, std::bit_ceil(request.target->limits().cluster_bytes),
@@ -191,7 +200,9 @@ Task<void> BackupJob::begin_moment() {
     source->bitmaps().add(successor_);
     bitmap->set_enabled(false);
   }
-  if (request_.sync == BackupSync::kBitmap)
+  if (request_.remaining != nullptr)
+    wanted_->merge(*request_.remaining);
+  else if (request_.sync == BackupSync::kBitmap)
     wanted_->merge(*request_.bitmap);
   else
     wanted_->mark(0, source->length());
@@ -227,7 +238,8 @@ Task<void> BackupJob::leave_out_lower_layers() {
 }
 
 Task<void> BackupJob::run() {
-  if (request_.sync == BackupSync::kTop) co_await leave_out_lower_layers();
+  if (request_.sync == BackupSync::kTop && request_.remaining == nullptr)
+    co_await leave_out_lower_layers();
   if (request_.sync == BackupSync::kNone) {
     add_total(request_.source->length());
     while (true) {

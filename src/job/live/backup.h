@@ -32,10 +32,13 @@ struct BackupRequest {
   BitmapMode bitmap_mode = BitmapMode::kOnSuccess;
   bool compress = false;
   bool discard_source = false;  // what was copied is discarded in the source
-  uint64_t least_cluster = 0;   // bytes, a power of two; 0: none
-  uint64_t most_chunk = 0;      // bytes of a piece; 0: no limit of its own
-  unsigned workers = 64;        // requests at a time, at most
-  std::string filter_name;      // empty: one is made
+  // What an earlier run of the job had left to copy of its moment, of a disk that nobody has
+  // written since; null: all that SYNC says.
+  DirtyBitmapPtr remaining = {};
+  uint64_t least_cluster = 0;  // bytes, a power of two; 0: none
+  uint64_t most_chunk = 0;     // bytes of a piece; 0: no limit of its own
+  unsigned workers = 64;       // requests at a time, at most
+  std::string filter_name;     // empty: one is made
   OnError on_source_error = OnError::kReport;
   OnError on_target_error = OnError::kReport;
 };
@@ -49,6 +52,7 @@ class BackupJob final : public DiskJob {
   BackupJob(JobOptions options, Graph& graph, BackupRequest request);
   // Bytes that are copied as a whole.
   static uint64_t cluster_of(const BackupRequest& request);
+  DirtyBitmapPtr remaining() const override;
 
  protected:
   Task<void> set_up() override;

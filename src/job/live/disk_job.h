@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "block/dirty_bitmap.h"
 #include "block/graph/graph.h"
 #include "job/live/job.h"
 #include "job/live/job_filter.h"
@@ -16,6 +17,10 @@ class DiskJob : public Job, public RootOwner {
  public:
   DiskJob(JobType type, JobOptions options, Graph& graph)
       : Job(type, std::move(options)), graph_(graph) {}
+
+  // What was not copied, once the job has ended: what the same job begins with when it is
+  // continued. Null: it finds that out from the images.
+  virtual DirtyBitmapPtr remaining() const { return nullptr; }
 
   Task<void> rest() override { return hold_back(); }
   void wake() override { let_go(); }

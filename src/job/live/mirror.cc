@@ -165,7 +165,10 @@ Task<void> MirrorJob::set_up() {
   dirty_ = std::make_shared<DirtyBitmap>("", source->length(), unit_);
   source->bitmaps().add(dirty_);
   // Before a write can follow to the target: that cleans what it wrote.
-  if (!commit && request_.sync == MirrorSync::kFull) dirty_->mark(0, source->length());
+  if (request_.remaining != nullptr)
+    dirty_->merge(*request_.remaining);
+  else if (!commit && request_.sync == MirrorSync::kFull)
+    dirty_->mark(0, source->length());
   mirror_filter_ = std::make_shared<MirrorFilter>(*this, source, request_.target, commit);
   if (request_.write_blocking) mirror_filter_->set_active();
   co_await insert(mirror_filter_, source, request_.filter_name);
@@ -209,6 +212,12 @@ void MirrorJob::set_write_blocking() {
   mirror_filter_->set_active();
 }
 
+// Before all is found that has to be copied, it is not known.
+DirtyBitmapPtr MirrorJob::remaining() const {
+  const bool known = counting_.load() || request_.sync == MirrorSync::kNone;
+  return known ? dirty_ : nullptr;
+}
+
 bool MirrorJob::write_blocking() const { return mirror_filter_->active(); }
 
 void MirrorJob::refresh_progress() {
@@ -227,6 +236,7 @@ std::optional<bool> MirrorJob::actively_synced() const {
 Task<void> MirrorJob::find_wanted() {
   const NodePtr& source = request_.source;
   const uint64_t end = source->length();
+  if (request_.remaining != nullptr) co_return;
   if (type() == JobType::kMirror && request_.sync != MirrorSync::kTop) co_return;
   const unsigned layers = type() == JobType::kCommit ? layers_ : 1;
   LayerCopy layer(source, 0, layers, request_.target, nullptr);

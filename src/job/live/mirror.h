@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "block/dirty_bitmap.h"
 #include "job/live/disk_job.h"
 #include "job/live/layers.h"
 
@@ -25,6 +26,9 @@ struct MirrorRequest {
   uint64_t buffer_bytes = 0;  // that are copied at a time; 0: 16 MiB
   bool unmap = true;          // what is zero need not take space in the target
   bool write_blocking = false;
+  // What an earlier run of the job had left to copy, of a disk that nobody has written since; null:
+  // all that SYNC says.
+  DirtyBitmapPtr remaining = {};
   bool target_was_read_only = false;  // and is to be again where nobody gets to use it
   std::string filter_name;            // empty: one is made
   OnError on_source_error = OnError::kReport;
@@ -42,6 +46,7 @@ class MirrorJob final : public DiskJob, private CopyMethod {
   MirrorJob(JobType type, JobOptions options, Graph& graph, MirrorRequest request);
   // From now on what is written to the source is written to the target first.
   bool write_blocking() const;
+  DirtyBitmapPtr remaining() const override;
   void set_write_blocking();  // throws kInvalid where the state refuses it
 
  protected:

@@ -1,4 +1,4 @@
-#include "control/reload_signal.h"
+#include "control/caught_signals.h"
 
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -13,25 +13,26 @@
 namespace cairn::control {
 namespace {
 
-std::atomic<int> reload_descriptor{-1};
+std::atomic<int> signal_descriptors[_NSIG];
 
-void on_reload(int) {
+void on_signal(int signal) {
   const int before = errno;
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(reload_descriptor.load(), &one, sizeof one);
+  [[maybe_unused]] const ssize_t written =
+      ::write(signal_descriptors[signal].load(), &one, sizeof one);
   errno = before;
 }
 
 }  // namespace
 
-int catch_reload_signal() {
+int catch_signal(int signal) {
   const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) throw Error::system(errno, "eventfd");
-  reload_descriptor.store(fd);
+  signal_descriptors[signal].store(fd);
   struct sigaction action = {};
-  action.sa_handler = on_reload;
+  action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
-  ::sigaction(SIGHUP, &action, nullptr);
+  ::sigaction(signal, &action, nullptr);
   return fd;
 }
 
