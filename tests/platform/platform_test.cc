@@ -53,9 +53,33 @@ TEST_F(PlatformTest, PiecesAreWrittenAndReadAtTheirPlace) {
   EXPECT_EQ(sync(fd), 0);
   EXPECT_EQ(sync_data(fd), 0);
   EXPECT_EQ(sync_directory(directory_), 0);
+  const int directory = platform::open(directory_, O_RDONLY | O_DIRECTORY);
+  EXPECT_EQ(sync(directory), 0);
+  platform::close(directory);
   EXPECT_EQ(platform::close(fd), 0);
   EXPECT_EQ(platform::close(fd), -1);
   EXPECT_EQ(errno, EBADF);
+}
+
+// As a journal is made: written and locked under another name, which it has no more afterwards.
+TEST_F(PlatformTest, AFileThatGrowsAtItsEnd) {
+  const int fd =
+      platform::open(path("new"), O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(lock_file(fd), 0);
+  EXPECT_EQ(write(fd, "ab", 2), 2);
+  EXPECT_EQ(sync_data(fd), 0);
+  EXPECT_EQ(platform::rename(path("new"), path("journal")), 0);
+  char byte = 0;
+  EXPECT_EQ(read_at(fd, &byte, 1, 0), 1);
+  EXPECT_EQ(write(fd, "c", 1), 1);
+  EXPECT_EQ(end_of(fd), 3);
+  EXPECT_EQ(set_length(fd, 1), 0);
+  EXPECT_EQ(write(fd, "d", 1), 1);
+  EXPECT_EQ(read_at(fd, &byte, 1, 1), 1);
+  EXPECT_EQ(byte, 'd');
+  EXPECT_EQ(platform::remove(path("journal")), 0);
+  platform::close(fd);
 }
 
 TEST_F(PlatformTest, WhatNamesLeadTo) {

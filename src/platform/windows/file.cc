@@ -247,12 +247,15 @@ int set_length(int fd, uint64_t length) {
 int sync(int fd) {
   const HANDLE handle = handle_of(fd);
   if (handle == INVALID_HANDLE_VALUE) return -1;
-  return ::FlushFileBuffers(handle) != 0 ? 0 : fail();
+  if (::FlushFileBuffers(handle) != 0) return 0;
+  const DWORD error = ::GetLastError();
+  // The file system keeps names in order by itself.
+  const auto found = status_of_handle(handle);
+  return found && found->is_directory() ? 0 : fail(error);
 }
 
 int sync_data(int fd) { return sync(fd); }
 
-// The file system keeps names in order by itself.
 int sync_directory(const std::string&) { return 0; }
 
 int allocate(int fd, Allocation what, uint64_t offset, uint64_t length) {
