@@ -9,6 +9,9 @@ find_package(Threads REQUIRED)
 # Windows 10; formats of printf() as the standard has them.
 add_compile_definitions(_WIN32_WINNT=0x0A00 _FILE_OFFSET_BITS=64 __USE_MINGW_ANSI_STDIO=1)
 
+# Sockets and random bytes.
+set(cairn_system_libraries ws2_32 bcrypt)
+
 # Of Debian: zlib, libgcrypt and libgpg-error.
 find_path(GCRYPT_HEADER gcrypt.h)
 find_path(ZLIB_HEADER zlib.h)

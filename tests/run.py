@@ -66,6 +66,13 @@ class Selection:
     def all(self):
         return not self.pattern and not self.places
 
+    def windows(self):
+        """Whether the program for Windows is tested."""
+        place = TOP / "tests" / "windows"
+        return self.all() or any(
+            each.is_relative_to(place) or place.is_relative_to(each) for each in self.places
+        )
+
     def unit_filter(self):
         """For --gtest_filter; tests with parameters have names around that of the case."""
         if self.places:
@@ -280,6 +287,8 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
         xml,
         *["-n", PROGRAM_JOBS, "--dist", "loadfile"],
         *(["-x"] if "--stop" in sys.argv else []),
+        # Those wait for a build of their own.
+        *([] if SELECTED.places or "tests" not in places else ["--ignore", "tests/windows"]),
         *extra,
         *SELECTED.program_words(places),
     )
@@ -318,6 +327,9 @@ def everything(tests):
         debug = start(
             "debug", *(["cairn"] if SELECTED.all() else []), *(["engine"] if tests else [])
         )
+        windows = start("windows", *(["cairn"] if SELECTED.windows() else []))
+        if SELECTED.places and SELECTED.windows():
+            windows.result()
         asan = start("asan", "cairn", *tests, *(["fuzzers"] if SELECTED.all() else []))
         tsan = start("tsan", *tests)
         unit("release")
@@ -332,6 +344,8 @@ def everything(tests):
                 programs(
                     "debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"]
                 )
+        if SELECTED.all() and windows.result():
+            programs("release", label=" windows", places=["tests/windows"])
         if asan.result():
             unit("asan", {"CAIRN_CRASH_STATES": "60"})
             programs("asan", extra=("-m", "not slow"))

@@ -1,23 +1,20 @@
 #include "operation/commit.h"
 
-#include <stdlib.h>
-
 #include <set>
 
 #include "block/capabilities/backing_link.h"
 #include "block/driver.h"
 #include "job/commit.h"
 #include "operation/snapshot_guard.h"
+#include "platform/file.h"
 
 namespace cairn::operation {
 namespace {
 
 // Names of one file compare as real paths, others as they are.
 std::string identity(const std::string& name) {
-  char* path = ::realpath(name.c_str(), nullptr);
-  const std::string result = path != nullptr ? path : name;
-  ::free(path);
-  return result;
+  const std::string path = platform::canonical(name);
+  return path.empty() ? name : path;
 }
 
 // Opens the layers above the base one by one, each without its backing file: the base is written

@@ -10,6 +10,8 @@ namespace cairn::platform {
 
 // The unit of what the block device FD can write, zero and discard; nothing for other devices.
 std::optional<uint32_t> logical_block_bytes(int fd);
+// Whether whole blocks alone can be read and written, also through the memory of the system.
+bool takes_whole_blocks(int fd);
 // Whether the device FD refuses to be written to.
 bool is_write_protected(int fd);
 int discard_blocks(int fd, uint64_t offset, uint64_t length);

@@ -1,13 +1,13 @@
 #include "cli/signals.h"
 
 #include <io.h>
-#include <windows.h>
 
 #include <atomic>
 #include <csignal>
 #include <cstring>
 
 #include "base/unfinished.h"
+#include "platform/windows/descriptors.h"
 
 namespace cairn::cli {
 namespace {

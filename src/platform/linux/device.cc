@@ -16,6 +16,8 @@ std::optional<uint32_t> logical_block_bytes(int fd) {
   return static_cast<uint32_t>(bytes);
 }
 
+bool takes_whole_blocks(int) { return false; }
+
 bool is_write_protected(int fd) {
   int read_only = 0;
   return ::ioctl(fd, BLKROGET, &read_only) == 0 && read_only != 0;

@@ -16,6 +16,8 @@ std::optional<uint32_t> logical_block_bytes(int fd) {
   return bytes;
 }
 
+bool takes_whole_blocks(int fd) { return logical_block_bytes(fd).has_value(); }
+
 bool is_write_protected(int fd) {
   uint32_t writable = 0;
   return ::ioctl(fd, DKIOCISWRITABLE, &writable) == 0 && writable == 0;

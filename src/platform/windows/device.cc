@@ -3,10 +3,15 @@
 #include <cerrno>
 
 #include "platform/windows/descriptors.h"
+#include "platform/windows/drive_table.h"
 
 namespace cairn::platform {
 
-std::optional<uint32_t> logical_block_bytes(int) { return std::nullopt; }
+std::optional<uint32_t> logical_block_bytes(int fd) {
+  const auto drive = drive_of(fd);
+  return drive ? std::optional(drive->sector_bytes) : std::nullopt;
+}
+bool takes_whole_blocks(int fd) { return drive_of(fd).has_value(); }
 bool is_write_protected(int) { return false; }
 int discard_blocks(int, uint64_t, uint64_t) { return fail_as(EOPNOTSUPP); }
 bool passes_scsi_commands(const FileStatus&) { return false; }

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "platform/windows/descriptors.h"
+#include "platform/windows/drive_table.h"
 // After the headers of Windows.
 #include <winioctl.h>
 
@@ -73,6 +74,8 @@ std::optional<FileStatus> look_at(const std::string& path, DWORD flags) {
     errno = ENOENT;
     return std::nullopt;
   }
+  if (named_drive(path)) return FileStatus{.type = FileType::kBlockDevice};
+  if (errno != 0) return std::nullopt;
   const Handle handle(::CreateFileW(native_path(path).c_str(), FILE_READ_ATTRIBUTES,
                                     FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr,
                                     OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS | flags, nullptr));
@@ -119,11 +122,15 @@ std::optional<FileStatus> status_of(int fd) {
   const Descriptor* found = find_descriptor(fd);
   if (found == nullptr) return std::nullopt;
   if (found->kind == Descriptor::Kind::kSocket) return FileStatus{.type = FileType::kSocket};
+  if (drive_of(fd)) return FileStatus{.type = FileType::kBlockDevice};
   return status_of_handle(handle_of(fd));
 }
 
 int open(const std::string& path, int flags, unsigned) {
   if (path.empty()) return fail_as(ENOENT);
+  if (const auto drive = named_drive(path))
+    return open_named_drive(*drive, (flags & (O_WRONLY | O_RDWR)) != 0);
+  if (errno != 0) return -1;
   DWORD attributes = FILE_FLAG_BACKUP_SEMANTICS;
   if ((flags & O_DIRECT) != 0) attributes |= FILE_FLAG_NO_BUFFERING;
   if ((flags & O_NOFOLLOW) != 0) attributes |= FILE_FLAG_OPEN_REPARSE_POINT;
@@ -149,6 +156,7 @@ int open(const std::string& path, int flags, unsigned) {
 }
 
 int close(int fd) {
+  forget_drive(fd);
   Descriptor::Kind kind = Descriptor::Kind::kNone;
   uintptr_t value = 0;
   if (!take_descriptor(fd, &kind, &value)) return -1;
@@ -224,6 +232,7 @@ ssize_t write_at(int fd, std::span<const iovec> buffers, uint64_t offset) {
 ssize_t read_cached_at(int, std::span<const iovec>, uint64_t) { return fail_as(EOPNOTSUPP); }
 
 std::optional<uint64_t> end_of(int fd) {
+  if (const auto drive = drive_of(fd)) return drive->length;
   const HANDLE handle = handle_of(fd);
   LARGE_INTEGER size{};
   if (handle == INVALID_HANDLE_VALUE) return std::nullopt;

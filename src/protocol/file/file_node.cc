@@ -48,7 +48,7 @@ void FileNode::inspect(bool direct) {
   io_.direct = direct;
   set_length(length_of(fd_, path_));
   const uint32_t block = is_device() ? platform::logical_block_bytes(fd_).value_or(512) : 1;
-  if (direct) probe_alignment();
+  if (direct || (is_device() && platform::takes_whole_blocks(fd_))) probe_alignment();
   if (direct && !is_device()) open_tail();
   mutable_limits().discard_alignment = block;
   mutable_limits().zero_alignment = block;
