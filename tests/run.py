@@ -345,7 +345,9 @@ def everything(tests):
                     "debug", places=["tests/nbd/test_nbd_server.py", "tests/nbd/test_nbd_client.py"]
                 )
         if SELECTED.all() and windows.result():
-            programs("release", label=" windows", places=["tests/windows"])
+            # Their tests share nothing: a file may be in several processes.
+            split = ("--dist", "load")
+            programs("release", label=" windows", extra=split, places=["tests/windows"])
         if asan.result():
             unit("asan", {"CAIRN_CRASH_STATES": "60"})
             programs("asan", extra=("-m", "not slow"))
