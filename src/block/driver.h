@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -37,8 +38,13 @@ struct CreateRequest {
   std::string filename;  // of the file that receives the image
   uint64_t size = 0;     // virtual size, bytes, a multiple of 512
   Options options;       // checked against the create schema of format and protocol; without size
+  // For protocols: where it is, as the options say that open it. Empty: FILENAME says so.
+  Options location = {};
   // For formats: the opened, empty, writable protocol node. Null for protocols.
   NodePtr file;
+  // Files that the image has besides FILE, opened and writable, by the names of its children:
+  // "data-file", "header", "extents.0". Nothing: the format makes what it needs.
+  std::optional<std::map<std::string, NodePtr>> parts = {};
   // The resolved backing file's virtual size when it was opened; formats seldom need it.
   std::optional<uint64_t> backing_size;
   // What the protocol's option of that name asks for: the format sizes the file.

@@ -24,6 +24,10 @@ Options ServerDriver::named(std::string_view filename) const {
   return options;
 }
 
+Options ServerDriver::place_of(const CreateRequest& request) const {
+  return request.location.empty() ? named(request.filename) : request.location;
+}
+
 void ServerDriver::parse_filename(std::string_view filename, Options& options) const {
   const auto refuse = [](std::string_view key) {
     invalid(fmt::format("Option '{}' cannot be used with a file name", key));

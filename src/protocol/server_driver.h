@@ -19,8 +19,10 @@ class ServerDriver : public Driver {
   // protocols. OF_NAME: the options that must not be given together with a name.
   ServerDriver(DriverTraits traits, std::vector<std::string_view> of_name);
 
-  // The options of a file to be created, which has FILENAME. Throws kInvalid.
+  // The options of the file that has FILENAME. Throws kInvalid.
   Options named(std::string_view filename) const;
+  // The options of a file to be created. Throws kInvalid.
+  Options place_of(const CreateRequest& request) const;
 
   // The options that FILENAME stands for. Throws kInvalid.
   virtual Options parse_name(std::string_view filename) const = 0;

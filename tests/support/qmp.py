@@ -144,6 +144,36 @@ class Daemon:
         return self.process.returncode, err.decode()
 
 
+def create_over_stdio(program, *options, **what):
+    """The error of a job of blockdev-create, or None, in a daemon on standard input and output: PROGRAM
+    is a command, which may be one in another network."""
+    words = [*program, "--chardev", "stdio,id=m", "--monitor", "m", *options]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as daemon:
+
+        def ask(name, **arguments):
+            print(
+                json.dumps({"execute": name, "arguments": arguments}), file=daemon.stdin, flush=True
+            )
+
+        ask("qmp_capabilities")
+        ask("blockdev-create", **{"job-id": "c", "options": what})
+        for line in daemon.stdout:
+            # Other lines are those of libraries.
+            message = json.loads(line) if line.startswith("{") else {}
+            if message.get("data", {}).get("status") == "concluded":
+                ask("query-jobs")
+            if "error" in message:
+                found = message["error"]["desc"]
+                ask("quit")
+            elif isinstance(message.get("return"), list):
+                found = message["return"][0].get("error")
+                ask("quit")
+    assert daemon.returncode == 0
+    return found
+
+
 def wait_for(condition, limit=LIMIT):
     """Waits until CONDITION() is true."""
     until = time.monotonic() + limit

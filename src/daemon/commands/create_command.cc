@@ -10,22 +10,27 @@
 namespace cairn::daemon {
 namespace {
 
+bool has_option(const Driver& driver, std::string_view name) {
+  return std::any_of(driver.create_options().begin(), driver.create_options().end(),
+                     [&](const OptionSpec& spec) { return spec.name == name; });
+}
+
 // The name of the creation option of DRIVER that a member of the arguments means.
 std::string option_name(const Driver& driver, std::string member) {
-  const auto known = [&](const std::string& name) {
-    return std::any_of(driver.create_options().begin(), driver.create_options().end(),
-                       [&](const OptionSpec& spec) { return spec.name == name; });
-  };
-  if (known(member)) return member;
+  if (has_option(driver, member)) return member;
   std::replace(member.begin(), member.end(), '-', '_');
   return member;
 }
 
-// The options that describe what is made, other than its size and the node of its file.
+// What says where the image is: no option of it.
+constexpr std::string_view kPlaces[] = {"driver",  "file",   "size",      "filename",
+                                        "extents", "header", "data-file", "location"};
+
+// The options that describe what is made, other than its size and its files.
 Options creation_options(const Driver& driver, const Value& arguments) {
   Options options;
   for (const auto& [name, value] : *arguments.get_if<Value::Object>()) {
-    if (name == "driver" || name == "file" || name == "size" || name == "filename") continue;
+    if (std::find(std::begin(kPlaces), std::end(kPlaces), name) != std::end(kPlaces)) continue;
     if (name == "version") {
       options.set("compat", value.scalar_text() == "v2" ? "0.10" : "1.1");
     } else if (const auto* members = value.get_if<Value::Object>()) {
@@ -38,6 +43,23 @@ Options creation_options(const Driver& driver, const Value& arguments) {
   return options;
 }
 
+live::CreationFile file_of(const Value& reference) {
+  if (const std::string* name = reference.get_if<std::string>()) return *name;
+  return Options::from_value(reference);
+}
+
+// The files of an image of a format, by the names that its driver has for them.
+std::map<std::string, live::CreationFile> files_of(const Value& arguments) {
+  std::map<std::string, live::CreationFile> files;
+  for (const std::string name : {"file", "data-file", "header"})
+    if (const Value* file = arguments.find(name)) files.emplace(name, file_of(*file));
+  size_t number = 0;
+  if (const Value* extents = arguments.find("extents"))
+    for (const Value& extent : *extents->get_if<Value::Array>())
+      files.emplace("extents." + std::to_string(number++), file_of(extent));
+  return files;
+}
+
 Task<Value> blockdev_create(Daemon& daemon, Value arguments) {
   live::JobOptions options = job_options(arguments);
   options.auto_dismiss = false;
@@ -45,25 +67,25 @@ Task<Value> blockdev_create(Daemon& daemon, Value arguments) {
   const Value& what = *arguments.find("options");
   live::CreationRequest request;
   request.driver = daemon.context().registry().find(text_of(what, "driver"));
-  const Value* file = what.find("file");
-  const bool of_file = text_of(what, "driver") == "file";
-  // The others need what a node cannot be yet: a second file, or a server.
+  // Those of which images can be made have arguments in the schema.
   if (request.driver == nullptr || !request.driver->traits().abilities.create ||
-      (!of_file && file == nullptr))
+      what.find("size") == nullptr)
     invalid("Driver does not support blockdev-create");
-  for (const std::string_view second : {"data-file", "extents", "header"})
-    if (what.find(second) != nullptr)
-      invalid("Parameter '" + std::string(second) +
-              "' is not supported here; create the image with 'create' and add it then");
-  if (file != nullptr && file->get_if<std::string>() == nullptr)
-    invalid("Parameter 'file' expects the name of a node; add the file with blockdev-add first");
-  if (file != nullptr) request.file_node = *file->get_if<std::string>();
+  request.files = files_of(what);
+  if (const Value* location = what.find("location"))
+    request.image.location = Options::from_value(*location);
   const int64_t size = number_of(what, "size", 0);
   if (size < 0) invalid("Parameter 'size' expects a non-negative value");
   request.image.size = static_cast<uint64_t>(size);
   request.image.filename = text_of(what, "filename");
   request.image.options = creation_options(*request.driver, what);
   request.image.overwrite = true;
+  // Formats that do not know it leave it to the file.
+  if (const auto mode = text_of(what, "preallocation");
+      !mode.empty() && !has_option(*request.driver, "preallocation")) {
+    request.image.preallocation = parse_preallocation(mode);
+    request.image.options.erase("preallocation");
+  }
   co_await live::launch(daemon.jobs(), std::make_shared<live::CreateJob>(
                                            std::move(options), daemon.graph(), std::move(request)));
   co_return Value::object();

@@ -104,21 +104,28 @@ class LuksDriver : public Driver {
 
   Task<void> create(Context& context, CreateRequest request) const override {
     const Secret& passphrase = passphrase_for(context, request.options, request.filename);
-    const LuksCreation how = LuksCreation::parse(request.options);
-    if (!how.detached) {
-      ResizeRequest whole{.length = file_bytes(how, request.size),
+    LuksCreation how = LuksCreation::parse(request.options);
+    NodePtr payload = how.detached ? nullptr : request.file;
+    NodePtr header = request.file;
+    if (request.parts && !request.parts->empty()) {
+      how.detached = true;
+      header = request.parts->at("header");
+    }
+    if (!header) invalid("Either the parameter 'header' or 'file' must be specified");
+    if (payload) {
+      ResizeRequest whole{.length = how.detached ? request.size : file_bytes(how, request.size),
                           .preallocation = request.preallocation,
                           .exact = false};
       if (whole.preallocation == Preallocation::kMetadata)
         whole.preallocation = Preallocation::kOff;
-      co_await request.file->resize(whole);
+      co_await payload->resize(whole);
     }
-    const LuksArea area{.node = request.file.get()};
+    const LuksArea area{.node = header.get()};
     const auto volume = co_await LuksVolume::create(area, how, passphrase);
     if (how.detached) {
       // The unused slots are part of a header's file.
       ResizeRequest whole{.length = how.header_bytes(), .exact = false};
-      if (request.file->length() < whole.length) co_await request.file->resize(whole);
+      if (header->length() < whole.length) co_await header->resize(whole);
     }
   }
 

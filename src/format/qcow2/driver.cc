@@ -246,6 +246,13 @@ class Qcow2Driver : public FormatDriver<Qcow2Node> {
     const Secret* passphrase = nullptr;
     if (encryption.method != 0)
       passphrase = &encryption_secret(context, request.options, request.filename, true);
+    if (request.parts) {
+      const auto part = request.parts->find("data-file");
+      const NodePtr data = part == request.parts->end() ? nullptr : part->second;
+      if (data) request.options.set("data_file", data->filename());
+      co_await create_on(context, request, data, std::move(what), encryption, passphrase);
+      co_return;
+    }
     const auto data_file = request.options.string("data_file");
     NewFile data;
     if (data_file) co_await data.make(context, *data_file, request.overwrite);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "async/finally.h"
 #include "base/arith.h"
@@ -111,6 +112,68 @@ Task<void> create_extent(Context& context, std::string path, uint64_t bytes, Sha
       [&] { return file->close(); });
 }
 
+// The extent NUMBER, from 0, that the caller has opened, emptied and as the image needs it.
+Task<NodePtr> take_extent(const CreateRequest& request, uint64_t number, uint64_t bytes,
+                          Shape shape, bool zeroed) {
+  const auto part = request.parts->find(fmt::format("extents.{}", number));
+  if (part == request.parts->end()) invalid(fmt::format("Extent [{}] not specified", number));
+  const NodePtr extent = part->second;
+  co_await extent->resize({.length = 0});
+  if (shape.flat)
+    co_await extent->resize({.length = bytes});
+  else
+    co_await write_sparse(*extent, SparseHeader::fresh(bytes / kSector, false, zeroed), "");
+  co_return extent;
+}
+
+// The name of EXTENT in the descriptor in IMAGE, which is looked up from the directory of that.
+std::string stored_extent_name(const std::string& image, const std::string& extent) {
+  const auto directory = std::filesystem::absolute(image).lexically_normal().parent_path();
+  const auto path = std::filesystem::absolute(extent).lexically_normal();
+  return path.parent_path() == directory ? path.filename().string() : path.string();
+}
+
+// Makes the files of an image whose descriptor is a file of its own; those that were not there
+// before are MADE. Gives the lines that describe them.
+Task<std::vector<std::string>> make_extents(Context& context, const CreateRequest& request,
+                                            Shape shape, bool zeroed,
+                                            std::vector<std::string>* made) {
+  const Name name = split_name(request.filename);
+  std::vector<std::string> lines;
+  uint64_t number = 1;
+  for (uint64_t at = 0; at < request.size; ++number) {
+    const uint64_t bytes = shape.split ? std::min(kSplitBytes, request.size - at) : request.size;
+    std::string file = extent_name(name, shape, number);
+    if (request.parts) {
+      const NodePtr extent = co_await take_extent(request, number - 1, bytes, shape, zeroed);
+      file = stored_extent_name(request.filename, extent->filename());
+    } else {
+      const bool there = platform::exists(name.folder + file);
+      if (!there) made->push_back(name.folder + file);
+      co_await create_extent(context, name.folder + file, bytes, shape, zeroed, request.overwrite);
+    }
+    lines.push_back(fmt::format("RW {}{}{}{}", bytes / kSector,
+                                shape.flat ? " FLAT \"" : " SPARSE \"", file,
+                                shape.flat ? "\" 0" : "\""));
+    at += bytes;
+  }
+  co_return lines;
+}
+
+// Throws where the caller has opened more extents than there are.
+void check_extents(const CreateRequest& request, Shape shape) {
+  if (!request.parts) return;
+  uint64_t most = 0;
+  if (shape.split) most = div_ceil(request.size, kSplitBytes);
+  if (shape.flat && !shape.split) most = 1;
+  if (request.parts->size() > most) invalid("List of extents contains unused extents");
+  for (const auto& [name, extent] : *request.parts)
+    if (extent->filename().find_first_of("\"\r\n") != std::string::npos)
+      invalid(
+          "The name of an extent cannot be stored in a VMDK descriptor: it has a quote or a "
+          "line end");
+}
+
 Task<uint32_t> parent_cid(Context& context, std::string image, std::string backing) {
   OpenRequest look;
   look.filename = resolve_backing_name(image, backing);
@@ -175,6 +238,7 @@ Task<void> create_disk(Context& context, CreateRequest request) {
     plan.parent_hint = *backing;
     plan.parent_cid = co_await parent_cid(context, request.filename, *backing);
   }
+  check_extents(request, shape);
   const Name name = split_name(request.filename);
   if (name.stem.empty() && name.suffix.empty())
     throw Error(ErrorKind::kInvalid, "No filename provided");
@@ -188,18 +252,7 @@ Task<void> create_disk(Context& context, CreateRequest request) {
   std::vector<std::string> made;
   std::exception_ptr error;
   try {
-    uint64_t number = 1;
-    for (uint64_t at = 0; at < request.size; ++number) {
-      const uint64_t bytes = shape.split ? std::min(kSplitBytes, request.size - at) : request.size;
-      const std::string file = extent_name(name, shape, number);
-      const bool there = platform::exists(name.folder + file);
-      if (!there) made.push_back(name.folder + file);
-      co_await create_extent(context, name.folder + file, bytes, shape, zeroed, request.overwrite);
-      plan.extent_lines.push_back(fmt::format("RW {}{}{}{}", bytes / kSector,
-                                              shape.flat ? " FLAT \"" : " SPARSE \"", file,
-                                              shape.flat ? "\" 0" : "\""));
-      at += bytes;
-    }
+    plan.extent_lines = co_await make_extents(context, request, shape, zeroed, &made);
     const std::string text = compose(plan);
     co_await request.file->write(0, bytes_of(text));
     if (request.file->length() != text.size())

@@ -12,22 +12,38 @@ Task<void> CreateJob::run() {
 }
 
 Task<void> CreateJob::make() {
-  if (!request_.file_node.empty()) co_await take_file();
+  if (request_.driver->kind() == DriverKind::kFormat) co_await take_files();
   co_await request_.driver->create(graph().context(), std::move(request_.image));
 }
 
-// The file belongs to the job until it has concluded.
-Task<void> CreateJob::take_file() {
+// The files belong to the job until it has concluded.
+Task<void> CreateJob::take_files() {
   const Resting resting(*this);
   const auto change = co_await graph().change();
-  const std::string& name = request_.file_node;
-  NodePtr file = graph().find(name);
-  if (file == nullptr)
-    throw Error(ErrorKind::kNotFound,
-                "Cannot find device='" + name + "' nor node-name='" + name + "'");
-  request_.image.filename = file->filename();
-  request_.image.file = file;
+  request_.image.parts.emplace();
+  std::map<const Node*, std::string> taken;
+  for (auto& [name, which] : request_.files) {
+    NodePtr file = co_await take_file(std::move(which));
+    if (const auto [other, is_new] = taken.emplace(file.get(), name); !is_new)
+      invalid("Node '" + file->node_name() + "' cannot be '" + other->second + "' and '" + name +
+              "' of one image");
+    if (name == "file") {
+      request_.image.filename = file->filename();
+      request_.image.file = std::move(file);
+    } else {
+      request_.image.parts->emplace(name, std::move(file));
+    }
+  }
+}
+
+Task<NodePtr> CreateJob::take_file(CreationFile which) {
+  NodePtr file;
+  if (const std::string* name = std::get_if<std::string>(&which))
+    file = graph().lookup(*name);
+  else
+    file = co_await graph().open({}, std::get<Options>(std::move(which)));
   co_await use(file, "root", Permissions::kWrite | Permissions::kResize, Permissions::kAll, false);
+  co_return file;
 }
 
 }  // namespace cairn::live

@@ -1,19 +1,24 @@
 #pragma once
 
-#include <functional>
-#include <optional>
+#include <map>
 #include <string>
+#include <variant>
 
 #include "block/driver.h"
 #include "job/live/disk_job.h"
 
 namespace cairn::live {
 
-// What is made. FILE_NODE, for formats, is the name of the node that is to hold the image.
+// A file for an image: the name of a node, or the options of one that is opened for the job.
+using CreationFile = std::variant<std::string, Options>;
+
+// What is made.
 struct CreationRequest {
   const Driver* driver = nullptr;
-  std::string file_node;
-  CreateRequest image;  // without its file
+  // For formats: "file", which is to hold the image, and the others that it has, as those of
+  // CreateRequest::parts are called.
+  std::map<std::string, CreationFile> files;
+  CreateRequest image;  // without its files
 };
 
 // Makes a file, or an image in the file of a node: one step, which says in the end how it went.
@@ -27,7 +32,8 @@ class CreateJob final : public DiskJob {
   Task<void> run() override;
 
  private:
-  Task<void> take_file();
+  Task<void> take_files();
+  Task<NodePtr> take_file(CreationFile which);
   Task<void> make();
 
   CreationRequest request_;

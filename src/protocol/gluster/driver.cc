@@ -105,7 +105,7 @@ class GlusterDriver : public ServerDriver, public TakesBack {
 
   Task<void> create(Context& context, CreateRequest request) const override {
     const Preallocation preallocation = preallocation_of(request.options);
-    Options options = named(request.filename);
+    Options options = place_of(request);
     std::string name = take_name(context, options);
     const Location location = location_of(options);
     auto node = std::make_shared<GlusterNode>(context, *this, volumes_, location,

@@ -130,7 +130,7 @@ class NfsDriver : public ServerDriver, public TakesBack {
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {
-    Options options = named(request.filename);
+    Options options = place_of(request);
     Description description = describe(context, options, {});
     Session session(description.target, true, true, context.cancel);
     co_await make_remote_file(session, align_up(request.size, 512));

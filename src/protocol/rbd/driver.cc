@@ -247,7 +247,10 @@ class RbdDriver : public Driver, public TakesBack {
 
   Task<void> create(Context& context, CreateRequest request) const override {
     Options options = request.options;
-    add_name(request.filename, options);
+    if (request.location.empty())
+      add_name(request.filename, options);
+    else
+      options.merge_missing(request.location);
     Target target = target_of(context, options, true);
     target.encryption = encryption_of(context, options);
     std::function<void()> work = [target, size = request.size, order = order_of(options)] {

@@ -164,7 +164,7 @@ class SshDriver : public ServerDriver, public TakesBack {
   }
 
   Task<void> create(Context& context, CreateRequest request) const override {
-    Options options = named(request.filename);
+    Options options = place_of(request);
     tell_left_out(context, options);
     Description description = describe(context, options);
     Session session(description.target, true, true, context.cancel);

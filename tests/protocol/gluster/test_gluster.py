@@ -15,6 +15,7 @@ import pytest
 from conftest import CAIRN, Result, sparse_disk
 from support.failing_convert import check_failing_convert
 from support.glusterd import Gluster
+from support.qmp import create_over_stdio
 
 pytestmark = pytest.mark.any_engine
 # Connections stay until the process ends, and so does what a request without an answer has. A
@@ -428,3 +429,19 @@ def test_interrupted(odd, folder, behaviour, which):
     job.send_signal(which)
     job.communicate(timeout=30)
     assert job.returncode == 128 + which and time.monotonic() - begun < 3
+
+
+def test_made_by_the_daemon(volume):
+    location = {
+        "volume": "testvol",
+        "path": "job.raw",
+        "server": [{"type": "inet", "host": volume.address, "port": "24007"}],
+    }
+    environment = [f"{key}={value}" for key, value in NO_LEAKS.items()]
+    for program in (CAIRN.parent / "compat/qemu-storage-daemon", "qemu-storage-daemon"):
+        command = volume.inside("env", *environment, program)
+        what = {"driver": "gluster", "location": location, "size": 4 << 20}
+        assert create_over_stdio(command, **what, preallocation="full") is None
+        made = volume.brick / "job.raw"
+        assert made.stat().st_size == 4 << 20 and made.stat().st_blocks >= (4 << 20) // 512
+        made.unlink()

@@ -13,6 +13,7 @@ from conftest import CAIRN, Result, allow_leaks_of, call, sparse_disk
 from support.failing_convert import check_failing_convert
 from support.ganesha import Ganesha
 from support.odd_nfs import READ, OddNfs
+from support.qmp import create_over_stdio
 
 pytestmark = pytest.mark.any_engine
 
@@ -385,3 +386,13 @@ def test_refused(odd, cairn, server):
     ):
         failed = cairn("info", server.url("x", more), ok=False)
         assert failed.code == 1 and words in failed.err
+
+
+def test_made_by_the_daemon(both, folder):
+    for program in (CAIRN.parent / "compat/qemu-storage-daemon", "qemu-storage-daemon"):
+        # The server remembers files that were removed without it.
+        made = both.export / f"made-{len(str(program))}.raw"
+        location = {"server": {"type": "inet", "host": "127.0.0.1"}, "path": str(made)}
+        command = both.inside(program)
+        assert create_over_stdio(command, driver="nfs", location=location, size=5000 * 512) is None
+        assert made.stat().st_size == 5000 * 512

@@ -12,6 +12,7 @@ import rbd
 
 from conftest import CAIRN, line_with, sparse_disk
 from support.ceph import shared_ceph, wait_for
+from support.qmp import create_over_stdio
 
 # What a cluster may do wrong is tried with every build elsewhere.
 pytestmark = [pytest.mark.any_engine, pytest.mark.slow]
@@ -531,3 +532,20 @@ def test_read_only_user(ceph, image, cairn):
     cairn("io", *secret("k", key), "-r", "-c", "read 0 4k", name)
     refused = cairn("io", *secret("k", key), "-c", "write 0 4k", name, ok=False)
     assert refused.code == 1 and "not permitted" in refused.err + refused.out
+
+
+def test_made_by_the_daemon(ceph):
+    for program in (CAIRN.parent / "compat/qemu-storage-daemon", "qemu-storage-daemon"):
+        location = {"pool": "rbd", "image": "job", "conf": str(ceph.conf)}
+        what = {"driver": "rbd", "location": location, "size": 5 << 20, "cluster-size": 65536}
+        assert create_over_stdio([program], **what) is None
+        with ceph.pool() as pool:
+            with rbd.Image(pool, "job", read_only=True) as made:
+                assert made.size() == 5 << 20 and made.stat()["obj_size"] == 65536
+            rbd.RBD().remove(pool, "job")
+        secret_words = ["--object", "secret,id=s,data=pass"]
+        encrypted = {**what, "size": SIZE, "encrypt": {"format": "luks2", "key-secret": "s"}}
+        assert create_over_stdio([program], *secret_words, **encrypted) is None
+        assert content(ceph, "job").startswith(b"LUKS\xba\xbe\0\2")
+        with ceph.pool() as pool:
+            rbd.RBD().remove(pool, "job")

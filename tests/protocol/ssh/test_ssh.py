@@ -12,6 +12,7 @@ import pytest
 
 from conftest import CAIRN, sparse_disk
 from support.failing_convert import check_failing_convert
+from support.qmp import create_over_stdio
 from support.sshd import Agent, Sshd
 
 pytestmark = pytest.mark.any_engine
@@ -396,3 +397,19 @@ def test_not_an_ssh_server(odd, folder, cairn):
             )
             thread.join()
         assert failed.code == 1 and "failed to establish SSH session" in failed.err
+
+
+def test_made_by_the_daemon(sshd, folder):
+    for program in (CAIRN.parent / "compat/qemu-storage-daemon", "qemu-storage-daemon"):
+        location = {
+            "server": {"host": "127.0.0.1", "port": str(sshd.port)},
+            "path": str(folder / "job.raw"),
+            "user": sshd.user,
+            "host-key-check": {"mode": "none"},
+        }
+        what = {"driver": "ssh", "location": location, "size": 5000 * 512}
+        assert create_over_stdio([program], **what) is None
+        assert (folder / "job.raw").stat().st_size == 5000 * 512
+        (folder / "job.raw").unlink()
+        location["path"] = str(folder / "none/job.raw")
+        assert "No such file" in create_over_stdio([program], **what)
