@@ -287,8 +287,7 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
         xml,
         *["-n", PROGRAM_JOBS, "--dist", "loadfile"],
         *(["-x"] if "--stop" in sys.argv else []),
-        # Those wait for a build of their own.
-        *([] if SELECTED.places or "tests" not in places else ["--ignore", "tests/windows"]),
+        *left_out(places, preset + label),
         *extra,
         *SELECTED.program_words(places),
     )
@@ -304,6 +303,15 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
     if ran_well:
         shutil.rmtree(place, ignore_errors=True)
     count(xml, ran_well or not SELECTED.all())
+
+
+def left_out(places, name):
+    """Directories that are left out of a run of all tests."""
+    if SELECTED.places or places != ("tests",):
+        return []
+    # Those of Windows wait for a build of their own. Those of the sources run no other build of the program.
+    folders = ["windows"] if name == "release" else ["windows", "project", "platform"]
+    return [word for folder in folders for word in ("--ignore", f"tests/{folder}")]
 
 
 def worth_another_run(failures):

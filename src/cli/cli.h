@@ -1,6 +1,6 @@
 // src/cli: the command line: program names, flags, one file a verb, what is printed, exit codes.
-// What a verb does is in src/operation; a library user would miss nothing that is here. Of the rooms
-// below that it includes these helpers alone:
+// What a verb does is in src/operation; a library user would miss nothing that is here. Of the
+// rooms below that it includes these helpers alone:
 //   async/async.h        locks and groups of tasks (the shell's commands)
 //   base/buffer.h        memory for direct I/O (the same)
 //   base/similar.h       "did you mean"

@@ -6,6 +6,8 @@ import pytest
 
 from conftest import sparse_disk
 
+pytestmark = pytest.mark.any_engine
+
 CLUSTERS = [512 << i for i in range(13)]
 PLAIN, ZLIB, ZSTD = "plain", "zlib", "zstd"
 

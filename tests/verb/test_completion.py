@@ -56,7 +56,7 @@ def test_verbs_options_and_values(shell):
 def test_words_of_verbs_that_have_actions(shell):
     assert shell("nvme", "") == ["list", "bind", "unbind"]
     assert shell("completion", "") == ["bash", "zsh"]
-    assert shell("ctl", "--socket", "x", "re") == ["remove", "resize"]
+    assert shell("ctl", "--socket", "x", "re") == ["remove", "resize", "restart"]
     assert shell("ctl", "--socket", "=", "x", "--output", "json", "add", "") == [
         *("node", "export", "object")
     ]
