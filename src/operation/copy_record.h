@@ -11,6 +11,13 @@
 
 namespace cairn::operation {
 
+// What a server has received of a file that it shows once it is whole.
+struct UnfinishedUpload {
+  std::string id;         // what the server calls it
+  bool replaces = false;  // a file that is there
+  std::vector<UploadedPart> parts;
+};
+
 // What a journal says about a copy that may go on later. As text a line for each item: eight
 // hexadecimal digits of CRC-32C, over the line and those before it, a space, and words of printable
 // characters with others as "%XX":
@@ -37,12 +44,7 @@ struct CopyRecord {
   uint64_t done = 0;                    // everything before it is on stable storage
   uint64_t begun = 0;                   // no data was written from here on
 
-  struct Upload {
-    std::string id;         // what the server calls it
-    bool replaces = false;  // a file that is there
-    std::vector<UploadedPart> parts;
-  };
-  std::optional<Upload> upload;
+  std::optional<UnfinishedUpload> upload;
 
   // The most that is read or written.
   static constexpr size_t kMostBytes = 64 << 20;

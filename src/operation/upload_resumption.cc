@@ -34,7 +34,7 @@ Task<void> UploadResumption::begin(std::vector<NodePtr> sources) {
   record_.facts = std::move(now);
   // What is to be ended stays in the journal until that is done.
   if (left_.useless)
-    record_.upload = CopyRecord::Upload{.id = left_.id, .replaces = replaces_, .parts = {}};
+    record_.upload = UnfinishedUpload{.id = left_.id, .replaces = replaces_, .parts = {}};
   co_await run_blocking([this] { journal_.write(record_); });
   begun_ = true;
 }
@@ -53,7 +53,7 @@ void UploadResumption::ended() {
 
 void UploadResumption::began(const std::string& id) {
   const std::lock_guard lock(writing_);
-  record_.upload = CopyRecord::Upload{.id = id, .replaces = replaces_, .parts = {}};
+  record_.upload = UnfinishedUpload{.id = id, .replaces = replaces_, .parts = {}};
   journal_.write(record_);
 }
 
