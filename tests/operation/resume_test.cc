@@ -90,7 +90,7 @@ TEST(CopyRecordText, LinesInAnotherOrderAreAnError) {
 
 TEST(CopyRecordText, KeepsTheUploadOfAnObject) {
   CopyRecord record;
-  record.upload = UnfinishedUpload{.id = "2~x y/+=", .replaces = true, .parts = {}};
+  record.upload = operation::UnfinishedUpload{.id = "2~x y/+=", .replaces = true, .parts = {}};
   record.upload->parts = {{.number = 2, .bytes = 5 << 20, .digest = "ab", .mark = "\"e\""}};
   CopyRecordWriter writer;
   std::string text = writer.whole(record);
