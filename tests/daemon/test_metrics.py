@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections import defaultdict
 
 import pytest
@@ -27,9 +28,18 @@ class UnixConnection(http.client.HTTPConnection):
         self.path = str(path)
 
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(LIMIT)
-        self.sock.connect(self.path)
+        # The file of a socket is there before anybody listens.
+        until = time.monotonic() + LIMIT
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(LIMIT)
+            try:
+                return self.sock.connect(self.path)
+            except ConnectionRefusedError:
+                self.sock.close()
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
 
 
 class Metrics:

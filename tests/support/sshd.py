@@ -14,6 +14,8 @@ from support.web import free_port
 # A user data base and a PAM configuration of the server's own; the account is that of the tests, by another name.
 WITH_PASSWORD = """
 set -e
+# A copy of a mount of another test would keep that from ending.
+umount -l -a -t fuse.cairn || true
 mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/shadow" /etc/shadow
 mount --bind "$1/pam" /etc/pam.d/sshd
