@@ -1,4 +1,4 @@
-# Which sources belong to which system: the name of a folder in the path of a source says so, in every room. What stands in
+# Which sources belong to which system: the name of a folder in the path of a source says so, in every room. What is in
 # none of these folders is compiled everywhere.
 #   linux/      Linux alone
 #   macos/      macOS alone

@@ -62,7 +62,7 @@ class StandardInput {
   std::shared_ptr<Spool> spool_;
 };
 StandardInput& standard_input(Caller& caller);
-// Where what stands at its first byte can be opened once more as a file, as STATUS says what it
+// Where the data from its first byte on can be opened again as a file, as STATUS says what it
 // is; empty: nowhere, it is read from begin to end.
 std::string path_of_input(const platform::FileStatus& status);
 

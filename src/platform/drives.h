@@ -7,8 +7,8 @@
 
 namespace cairn::platform {
 
-// Whole drives under the names of Windows: "\\.\PhysicalDriveN" is a disk, "d:" and "\\.\d:" what
-// stands on a drive letter, and "/dev/cdrom" the first CD drive. What is decided about them is
+// Whole drives under the names of Windows: "\\.\PhysicalDriveN" is a disk, "d:" and "\\.\d:" the
+// volume with that drive letter, and "/dev/cdrom" the first CD drive. What is decided about them is
 // here, apart from the calls of the system, so that it can be tried where there are no such drives.
 
 // What the system is asked. Calls that fail set errno.

@@ -110,7 +110,7 @@ NEUTRAL = {"base", "async", "net", "codec", "crypto", "block", "format", "job"}
 
 
 def test_neutral_rooms_include_no_header_of_one_system():
-    """What only Linux has stands in folders of that name, which cmake/systems.cmake leaves out."""
+    """What only Linux has is in folders of that name, which cmake/systems.cmake leaves out."""
     foreign = re.compile(
         r"^#include <((?:sys|linux|net|netinet|arpa)/[\w/]+|poll|unistd|pthread|dlfcn|dirent|netdb"
         r"|termios|pwd|spawn|fnmatch|syslog|windows|winsock2)\.h>",

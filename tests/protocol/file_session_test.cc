@@ -10,7 +10,7 @@ namespace {
 
 using namespace testing_support;
 
-// A file whose server does at once what it is asked for, and answers writes when it is told to.
+// A file whose server does at once what it is asked for, and answers writes when the test lets it.
 class HeldFile : public FileSessionNode {
  public:
   explicit HeldFile(Context& context)
