@@ -7,6 +7,7 @@
 #include "protocol/s3/answers.h"
 #include "protocol/s3/profile.h"
 #include "protocol/s3/sign.h"
+#include "protocol/s3/upload.h"
 
 namespace cairn::s3 {
 namespace {
@@ -161,6 +162,17 @@ TEST(S3Profile, Sections) {
   found = false;
   EXPECT_TRUE(parse_profile(text, "none", &found).empty());
   EXPECT_FALSE(found);
+}
+
+TEST(S3Parts, GrowWithTheImage) {
+  constexpr uint64_t kMiB = 1 << 20;
+  EXPECT_EQ(part_bytes(0, 0), 8 * kMiB);
+  EXPECT_EQ(part_bytes(256 * kMiB, 0), 8 * kMiB);
+  EXPECT_EQ(part_bytes(257 * kMiB, 0), 16 * kMiB);
+  EXPECT_EQ(part_bytes(uint64_t{1} << 40, 0), 117 * kMiB);
+  EXPECT_EQ(part_bytes(kMiB, 5 * kMiB), 5 * kMiB);
+  EXPECT_THROW(part_bytes(kMiB, kMiB), Error);
+  EXPECT_THROW(part_bytes(uint64_t{1} << 40, 5 * kMiB), Error);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ host = localhost
 host = localhost
 osd data = {root}/osd0
 osd objectstore = memstore
-memstore device bytes = 1073741824
+memstore device bytes = {room}
 osd fast shutdown = true
 """
 CAPS = {
@@ -57,10 +57,10 @@ CAPS = {
 
 
 class Ceph:
-    """The cluster below the directory ROOT. `conf` names its configuration; its user is client.admin; it has the pool "rbd"."""
+    """The cluster below the directory ROOT. `conf` names its configuration; its user is client.admin; it has the pool "rbd". ROOM: bytes."""
 
-    def __init__(self, root):
-        self.root, self.conf = root, root / "ceph.conf"
+    def __init__(self, root, room=1 << 30):
+        self.root, self.conf, self.room = root, root / "ceph.conf", room
         self._admin = None
 
     @property
@@ -82,7 +82,13 @@ class Ceph:
         self.fsid = str(uuid.uuid4())
         self.conf.write_text(
             CONF.format(
-                fsid=self.fsid, v1=v1, v2=v2, root=root, osd=osd, osd_end=min(osd + 400, 65535)
+                room=self.room,
+                fsid=self.fsid,
+                v1=v1,
+                v2=v2,
+                root=root,
+                osd=osd,
+                osd_end=min(osd + 400, 65535),
             )
         )
         for index, (name, caps) in enumerate(CAPS.items()):

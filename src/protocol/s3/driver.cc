@@ -35,7 +35,9 @@ OptionSchema opening_schema() {
 OptionSchema creation_schema() {
   OptionSchema options = object_options();
   options.push_back({"part-size", OptionType::kSize, "",
-                     "bytes that are sent at a time, 5M to 5G (16M, more for large images)"});
+                     "bytes that are sent at a time, 5M to 5G (8M to 16M, more for large images)"});
+  options.push_back({"sign-payload", OptionType::kBool, "",
+                     "sign what is sent with its SHA-256 (off for https, else on)"});
   return options;
 }
 

@@ -179,6 +179,8 @@ Target target_of(Context& context, const Options& options) {
     target.instance = std::make_shared<InstanceCredentials>(context, metadata_service(context));
   else
     who = credentials_of(context, options, profile, name_of(place));
+  const bool encrypted = !place.endpoint.starts_with("http://");
+  target.sign_payload = options.boolean("sign-payload").value_or(!encrypted);
   target.account = std::make_shared<Account>(std::move(place), std::move(who), target.instance);
   return target;
 }

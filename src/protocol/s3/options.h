@@ -17,6 +17,7 @@ struct Target {
   std::shared_ptr<Account> account;
   std::shared_ptr<InstanceCredentials> instance;  // to be opened before the first request; or null
   web::Transport transport;
+  bool sign_payload = true;  // the SHA-256 of what is uploaded is a part of the signature
 };
 
 // The environment's variable NAME; empty when it is not set.

@@ -20,7 +20,7 @@ struct Call {
   ByteSpan body;                                   // stays the caller's
   std::optional<unsigned> retries = std::nullopt;  // else as the transport says
   bool document = false;                           // the whole answer to a GET is of use
-  std::string body_hash = {};                      // sha256_of(BODY), where it is known
+  std::string body_hash = {};                      // as it is signed; else sha256_of(BODY)
 };
 
 // What the service answered: success.

@@ -25,6 +25,9 @@ std::string percent_encoded(std::string_view text, bool slash);
 // order of the names, each with '='.
 std::string canonical_query(std::vector<std::pair<std::string, std::string>> parameters);
 
+// In the place of a body's hash: the signature is about the head alone.
+constexpr char kUnsignedPayload[] = "UNSIGNED-PAYLOAD";
+
 // Lower-case hexadecimal digits of SHA-256.
 std::string sha256_of(ByteSpan bytes);
 
@@ -35,7 +38,7 @@ struct SignedParts {
   std::string_view query;  // canonical_query()
   // Names in small letters, in their order, "host" among them.
   std::vector<std::pair<std::string, std::string>> head;
-  std::string_view payload_hash;  // sha256_of() the body, or "UNSIGNED-PAYLOAD"
+  std::string_view payload_hash;  // sha256_of() the body, or kUnsignedPayload
 };
 
 // "YYYYMMDDTHHMMSSZ", as the head's x-amz-date has it.

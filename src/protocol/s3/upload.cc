@@ -17,6 +17,9 @@ namespace {
 
 constexpr uint64_t kLeastPartBytes = uint64_t{5} << 20;
 constexpr uint64_t kUsualPartBytes = uint64_t{16} << 20;
+// Of what has few parts smaller ones are sent sooner, and take less memory.
+constexpr uint64_t kSmallPartBytes = uint64_t{8} << 20;
+constexpr uint64_t kSmallBytes = uint64_t{256} << 20;
 constexpr uint64_t kMostPartBytes = uint64_t{5} << 30;
 constexpr size_t kMostParts = 10'000;
 // Some are left for what the image has beside the disk.
@@ -68,7 +71,8 @@ Call abort_upload(const std::string& id) {
 
 uint64_t part_bytes(uint64_t length, uint64_t asked) {
   const uint64_t needed = align_up(length / kPlannedParts + 1, uint64_t{1} << 20);
-  if (asked == 0) return std::max(kUsualPartBytes, needed);
+  const uint64_t usual = length <= kSmallBytes ? kSmallPartBytes : kUsualPartBytes;
+  if (asked == 0) return std::max(usual, needed);
   if (asked < kLeastPartBytes || asked > kMostPartBytes)
     invalid("The option 'part-size' must be between 5M and 5G");
   if (length / asked >= kMostParts)
@@ -301,7 +305,7 @@ void Upload::end_job() {
 void Upload::start(std::list<Part>::iterator part, Call call) {
   try {
     if (!is_known(*part)) {
-      call.body_hash = part->digest;
+      call.body_hash = part->digest.empty() ? hash_of_body() : part->digest;
       part->request = std::make_unique<Request>(
           service_, std::move(call), [this, part] { finished(part, part->request->error()); });
       part->request->start();
@@ -312,6 +316,10 @@ void Upload::start(std::list<Part>::iterator part, Call call) {
     finished(part, std::current_exception());
   }
   end_job();
+}
+
+std::string Upload::hash_of_body() const {
+  return target_.sign_payload ? std::string() : kUnsignedPayload;
 }
 
 // Whether the service has the same bytes from an earlier run.
@@ -373,7 +381,9 @@ void Upload::retire(std::list<Part>::iterator part, std::string etag, std::excep
 Task<void> Upload::finish() {
   check();
   if (id_.empty()) {
-    co_await perform(service_, put_whole(current_.span()));
+    Call call = put_whole(current_.span());
+    call.body_hash = hash_of_body();
+    co_await perform(service_, std::move(call));
     completed_ = true;
     co_return;
   }

@@ -30,8 +30,9 @@ uint64_t part_bytes(uint64_t length, uint64_t asked);
 // An object that is written. What fits into one part is sent at the end as a whole; more goes by a
 // multipart upload, whose parts are sent side by side while further ones are filled. Nothing of it
 // is to be seen before the end, and an older object stays until then. Each part goes with its
-// SHA-256, which the service checks. With a log an upload that fails stays at the service; what a
-// later run makes again is not sent where the service has the same bytes.
+// SHA-256, which the service checks, where the target says so or there is a log. With a log an
+// upload that fails stays at the service; what a later run makes again is not sent where the
+// service has the same bytes.
 class Upload : public ByteSink {
  public:
   Upload(Context& context, Target target, uint64_t part_bytes, UploadLog* log = nullptr);
@@ -72,6 +73,8 @@ class Upload : public ByteSink {
   Task<bool> is_there();
   Task<void> send_part();
   void start(std::list<Part>::iterator part, Call call);
+  // How a body is signed; empty: by its hash, which is not known yet.
+  std::string hash_of_body() const;
   bool is_known(Part& part);
   void finished(std::list<Part>::iterator part, std::exception_ptr error);
   void note(std::list<Part>::iterator part, std::string etag);

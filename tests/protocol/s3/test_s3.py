@@ -1,5 +1,6 @@
 """S3 objects: a service that checks signatures, and one that lies, stalls, cuts and changes."""
 # Packages: libcurl3-gnutls
+import hashlib
 import json
 import os
 import signal
@@ -195,6 +196,10 @@ def test_tls(folder, cairn, monkeypatch):
         assert converted(cairn, folder, "s3://plain/disk") == DATA
         cairn("convert", "-f", "raw", "out.raw", "s3://plain/back")
         assert server.objects["plain", "back"] == DATA
+        assert hashes(server, "back") == {"UNSIGNED-PAYLOAD"}
+        words = ["convert", "-f", "raw", "-o", "sign-payload=on", "out.raw", "s3://plain/signed"]
+        cairn(*words)
+        assert hashes(server, "signed") == {hashlib.sha256(DATA).hexdigest()}
     finally:
         server.stop()
 
@@ -309,6 +314,28 @@ def test_upload(cairn, server, folder, size):
     else:
         parts = sum("partNumber" in query for _, query in asked)
         assert parts == -(-size // (5 << 20)) and asked[-1][0] == "POST" and not server.uploads
+
+
+def hashes(server, key):
+    """What the requests that sent the bytes of an object had as their hash."""
+    return {
+        head["x-amz-content-sha256"]
+        for method, path, head in server.asked
+        if method == "PUT" and path.partition("?")[0].endswith(f"/{key}")
+    }
+
+
+def test_signed_payload(cairn, server, folder):
+    """Without TLS what is sent is signed, part by part, unless that is not wanted."""
+    data = (DATA * 4)[: 6 << 20]
+    (folder / "in.raw").write_bytes(data)
+    words = ["convert", "-f", "raw", "-o"]
+    for key, option in ("signed", "part-size=5M"), ("bare", "part-size=5M,sign-payload=off"):
+        cairn(*words, option, "in.raw", f"s3://plain/{key}")
+        assert server.objects["plain", key] == data
+    parts = data[: 5 << 20], data[5 << 20 :]
+    assert hashes(server, "signed") == {hashlib.sha256(part).hexdigest() for part in parts}
+    assert hashes(server, "bare") == {"UNSIGNED-PAYLOAD"}
 
 
 def test_upload_formats(cairn, server, folder, qemu):
