@@ -7,6 +7,7 @@
 
 #include "base/arith.h"
 #include "base/error.h"
+#include "base/fields.h"
 #include "block/apple_partitions.h"
 #include "block/node.h"
 
@@ -264,6 +265,12 @@ class NodeSource : public PartitionSource {
   Node& node_;
 };
 
+constexpr auto kGptFields =
+    little_endian_fields(Field(24, &GptHeader::own_sector), Field(32, &GptHeader::other_sector),
+                         Field(40, &GptHeader::first_usable), Field(48, &GptHeader::last_usable),
+                         Field(72, &GptHeader::entries_sector), Field(80, &GptHeader::entry_count),
+                         Field(84, &GptHeader::entry_bytes), Field(88, &GptHeader::entries_crc));
+
 }  // namespace
 
 std::optional<Mbr> Mbr::decode(ByteSpan sector) {
@@ -291,14 +298,7 @@ std::optional<GptHeader> GptHeader::decode(ByteSpan sector) {
   if (crc32(copy) != load_le<uint32_t>(sector, 16))
     corrupt("the checksum of the header does not match");
   GptHeader header;
-  header.own_sector = load_le<uint64_t>(sector, 24);
-  header.other_sector = load_le<uint64_t>(sector, 32);
-  header.first_usable = load_le<uint64_t>(sector, 40);
-  header.last_usable = load_le<uint64_t>(sector, 48);
-  header.entries_sector = load_le<uint64_t>(sector, 72);
-  header.entry_count = load_le<uint32_t>(sector, 80);
-  header.entry_bytes = load_le<uint32_t>(sector, 84);
-  header.entries_crc = load_le<uint32_t>(sector, 88);
+  kGptFields.load(sector, header);
   return header;
 }
 

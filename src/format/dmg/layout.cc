@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "base/arith.h"
+#include "base/fields.h"
 
 namespace cairn::dmg {
 namespace {
@@ -18,6 +19,12 @@ void check_region(const char* what, uint64_t offset, uint64_t bytes, uint64_t en
                     what, bytes, offset, end));
 }
 
+constexpr auto kTrailerFields =
+    big_endian_fields(Field(0x18, &Trailer::data_offset), Field(0x28, &Trailer::resource_offset),
+                      Field(0x30, &Trailer::resource_bytes), Field(0x3c, &Trailer::segments),
+                      Field(0xd8, &Trailer::plist_offset), Field(0xe0, &Trailer::plist_bytes),
+                      Field(0x1ec, &Trailer::sectors));
+
 }  // namespace
 
 Window trailer_window(uint64_t file_bytes) {
@@ -31,13 +38,7 @@ Window trailer_window(uint64_t file_bytes) {
 
 Trailer Trailer::decode(ByteSpan bytes, uint64_t offset) {
   Trailer trailer;
-  trailer.data_offset = load_be<uint64_t>(bytes, 0x18);
-  trailer.resource_offset = load_be<uint64_t>(bytes, 0x28);
-  trailer.resource_bytes = load_be<uint64_t>(bytes, 0x30);
-  trailer.segments = load_be<uint32_t>(bytes, 0x3c);
-  trailer.plist_offset = load_be<uint64_t>(bytes, 0xd8);
-  trailer.plist_bytes = load_be<uint64_t>(bytes, 0xe0);
-  trailer.sectors = load_be<uint64_t>(bytes, 0x1ec);
+  kTrailerFields.load(bytes, trailer);
   if (trailer.data_offset > offset)
     invalid(
         fmt::format("UDIF trailer: the data fork begins at byte {}, after the trailer at byte {}",

@@ -4,6 +4,7 @@
 
 #include "base/arith.h"
 #include "base/error.h"
+#include "base/fields.h"
 
 namespace cairn::qcow {
 namespace {
@@ -13,6 +14,11 @@ namespace {
 bool touches(uint64_t begin, uint64_t length, uint64_t other, uint64_t other_length) {
   return length != 0 && other_length != 0 && begin < other + other_length && other < begin + length;
 }
+
+constexpr auto kFields = big_endian_fields(
+    Field(8, &Header::backing_offset), Field(16, &Header::backing_bytes), Field(24, &Header::size),
+    Field(32, &Header::cluster_bits), Field(33, &Header::l2_bits), Field(36, &Header::crypt_method),
+    Field(40, &Header::l1_offset));
 
 }  // namespace
 
@@ -29,13 +35,7 @@ Header Header::decode(ByteSpan bytes, const std::string& filename) {
     throw error;
   }
   Header header;
-  header.backing_offset = load_be<uint64_t>(bytes, 8);
-  header.backing_bytes = load_be<uint32_t>(bytes, 16);
-  header.size = load_be<uint64_t>(bytes, 24);
-  header.cluster_bits = load_be<uint8_t>(bytes, 32);
-  header.l2_bits = load_be<uint8_t>(bytes, 33);
-  header.crypt_method = load_be<uint32_t>(bytes, 36);
-  header.l1_offset = load_be<uint64_t>(bytes, 40);
+  kFields.load(bytes, header);
   if (header.size <= 1)
     refuse(ErrorKind::kInvalid, "Image size is too small (must be at least 2 bytes)");
   if (header.cluster_bits < 9 || header.cluster_bits > 16)
@@ -60,13 +60,7 @@ Header Header::decode(ByteSpan bytes, const std::string& filename) {
 void Header::encode(MutableByteSpan bytes) const {
   store_be<uint32_t>(bytes, 0, kMagic);
   store_be<uint32_t>(bytes, 4, 1);
-  store_be<uint64_t>(bytes, 8, backing_offset);
-  store_be<uint32_t>(bytes, 16, backing_bytes);
-  store_be<uint64_t>(bytes, 24, size);
-  store_be<uint8_t>(bytes, 32, cluster_bits);
-  store_be<uint8_t>(bytes, 33, l2_bits);
-  store_be<uint32_t>(bytes, 36, crypt_method);
-  store_be<uint64_t>(bytes, 40, l1_offset);
+  kFields.store(bytes, *this);
 }
 
 Header Header::fresh(uint64_t size, const std::string& name) {

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "base/arith.h"
+#include "base/fields.h"
 
 namespace cairn::qcow2 {
 namespace {
@@ -49,6 +50,18 @@ std::string own_feature_table() {
   return table;
 }
 
+constexpr auto kFields = big_endian_fields(
+    Field(8, &Header::backing_offset), Field(16, &Header::backing_length),
+    Field(20, &Header::cluster_bits), Field(24, &Header::size), Field(32, &Header::crypt_method),
+    Field(36, &Header::l1_entries), Field(40, &Header::l1_offset),
+    Field(48, &Header::refcount_table_offset), Field(56, &Header::refcount_table_clusters),
+    Field(60, &Header::snapshot_count), Field(64, &Header::snapshots_offset));
+
+// Of version 3 alone.
+constexpr auto kFieldsV3 =
+    big_endian_fields(Field(72, &Header::incompatible), Field(80, &Header::compatible),
+                      Field(88, &Header::autoclear), Field(96, &Header::refcount_order));
+
 }  // namespace
 
 Header Header::decode(ByteSpan bytes) {
@@ -57,27 +70,15 @@ Header Header::decode(ByteSpan bytes) {
   h.version = load_be<uint32_t>(bytes, 4);
   if (h.version != 2 && h.version != 3)
     unsupported("Unsupported qcow2 version " + std::to_string(h.version));
-  h.backing_offset = load_be<uint64_t>(bytes, 8);
-  h.backing_length = load_be<uint32_t>(bytes, 16);
-  h.cluster_bits = load_be<uint32_t>(bytes, 20);
+  kFields.load(bytes, h);
   if (h.cluster_bits < 9 || h.cluster_bits > 21)
     invalid("Unsupported cluster size: 2^" + std::to_string(h.cluster_bits));
-  h.size = align_down(load_be<uint64_t>(bytes, 24), 512);
-  h.crypt_method = load_be<uint32_t>(bytes, 32);
-  h.l1_entries = load_be<uint32_t>(bytes, 36);
-  h.l1_offset = load_be<uint64_t>(bytes, 40);
-  h.refcount_table_offset = load_be<uint64_t>(bytes, 48);
-  h.refcount_table_clusters = load_be<uint32_t>(bytes, 56);
-  h.snapshot_count = load_be<uint32_t>(bytes, 60);
-  h.snapshots_offset = load_be<uint64_t>(bytes, 64);
+  h.size = align_down(h.size, 512);
   if (h.version == 2) {
     h.header_length = kBytesV2;
     return h;
   }
-  h.incompatible = load_be<uint64_t>(bytes, 72);
-  h.compatible = load_be<uint64_t>(bytes, 80);
-  h.autoclear = load_be<uint64_t>(bytes, 88);
-  h.refcount_order = load_be<uint32_t>(bytes, 96);
+  kFieldsV3.load(bytes, h);
   h.header_length = load_be<uint32_t>(bytes, 100);
   if (h.header_length < 104) invalid("qcow2 header too short");
   if (h.header_length > h.cluster_bytes()) invalid("qcow2 header exceeds cluster size");
@@ -88,22 +89,9 @@ Header Header::decode(ByteSpan bytes) {
 void Header::encode(MutableByteSpan bytes) const {
   store_be<uint32_t>(bytes, 0, kMagic);
   store_be<uint32_t>(bytes, 4, version);
-  store_be<uint64_t>(bytes, 8, backing_offset);
-  store_be<uint32_t>(bytes, 16, backing_length);
-  store_be<uint32_t>(bytes, 20, cluster_bits);
-  store_be<uint64_t>(bytes, 24, size);
-  store_be<uint32_t>(bytes, 32, crypt_method);
-  store_be<uint32_t>(bytes, 36, l1_entries);
-  store_be<uint64_t>(bytes, 40, l1_offset);
-  store_be<uint64_t>(bytes, 48, refcount_table_offset);
-  store_be<uint32_t>(bytes, 56, refcount_table_clusters);
-  store_be<uint32_t>(bytes, 60, snapshot_count);
-  store_be<uint64_t>(bytes, 64, snapshots_offset);
+  kFields.store(bytes, *this);
   if (version == 2) return;
-  store_be<uint64_t>(bytes, 72, incompatible);
-  store_be<uint64_t>(bytes, 80, compatible);
-  store_be<uint64_t>(bytes, 88, autoclear);
-  store_be<uint32_t>(bytes, 96, refcount_order);
+  kFieldsV3.store(bytes, *this);
   store_be<uint32_t>(bytes, 100, static_cast<uint32_t>(kBytesV3 + unknown.size()));
   store_be<uint8_t>(bytes, 104, compression_type);
   std::copy(unknown.begin(), unknown.end(), bytes.begin() + kBytesV3);

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "base/arith.h"
+#include "base/fields.h"
 
 namespace cairn::qed {
 namespace {
@@ -14,6 +15,12 @@ bool good_cluster_size(uint64_t bytes) {
 bool good_table_size(uint64_t clusters) {
   return is_power_of_two(clusters) && clusters <= kMaxTable;
 }
+
+constexpr auto kFields = little_endian_fields(
+    Field(4, &Header::cluster_size), Field(8, &Header::table_size), Field(12, &Header::header_size),
+    Field(16, &Header::features), Field(24, &Header::compat), Field(32, &Header::autoclear),
+    Field(40, &Header::l1_offset), Field(48, &Header::size), Field(56, &Header::backing_offset),
+    Field(60, &Header::backing_bytes));
 
 }  // namespace
 
@@ -30,16 +37,7 @@ void check_table_size(uint64_t clusters) {
 Header Header::decode(ByteSpan bytes, uint64_t file_bytes) {
   if (load_le<uint32_t>(bytes, 0) != kMagic) invalid("Image not in QED format");
   Header header;
-  header.cluster_size = load_le<uint32_t>(bytes, 4);
-  header.table_size = load_le<uint32_t>(bytes, 8);
-  header.header_size = load_le<uint32_t>(bytes, 12);
-  header.features = load_le<uint64_t>(bytes, 16);
-  header.compat = load_le<uint64_t>(bytes, 24);
-  header.autoclear = load_le<uint64_t>(bytes, 32);
-  header.l1_offset = load_le<uint64_t>(bytes, 40);
-  header.size = load_le<uint64_t>(bytes, 48);
-  header.backing_offset = load_le<uint32_t>(bytes, 56);
-  header.backing_bytes = load_le<uint32_t>(bytes, 60);
+  kFields.load(bytes, header);
   if (const uint64_t unknown = header.features & ~kKnownFeatures) {
     char text[64];
     std::snprintf(text, sizeof text, "Unsupported QED features: %llx",
@@ -60,16 +58,7 @@ Header Header::decode(ByteSpan bytes, uint64_t file_bytes) {
 
 void Header::encode(MutableByteSpan bytes) const {
   store_le<uint32_t>(bytes, 0, kMagic);
-  store_le<uint32_t>(bytes, 4, cluster_size);
-  store_le<uint32_t>(bytes, 8, table_size);
-  store_le<uint32_t>(bytes, 12, header_size);
-  store_le<uint64_t>(bytes, 16, features);
-  store_le<uint64_t>(bytes, 24, compat);
-  store_le<uint64_t>(bytes, 32, autoclear);
-  store_le<uint64_t>(bytes, 40, l1_offset);
-  store_le<uint64_t>(bytes, 48, size);
-  store_le<uint32_t>(bytes, 56, backing_offset);
-  store_le<uint32_t>(bytes, 60, backing_bytes);
+  kFields.store(bytes, *this);
 }
 
 uint64_t Header::max_size() const {

@@ -7,6 +7,7 @@
 
 #include "base/arith.h"
 #include "base/crc32c.h"
+#include "base/fields.h"
 
 namespace cairn::vhdx {
 
@@ -32,6 +33,11 @@ uint32_t checksum_of(ByteSpan bytes) {
 [[noreturn]] void bad(const std::string& text) {
   throw Error(ErrorKind::kInvalid, "VHDX: " + text);
 }
+
+constexpr auto kLogFields =
+    little_endian_fields(Field(8, &LogEntry::length), Field(12, &LogEntry::tail),
+                         Field(16, &LogEntry::sequence), Field(24, &LogEntry::descriptors),
+                         Field(48, &LogEntry::flushed_file), Field(56, &LogEntry::last_file));
 
 }  // namespace
 
@@ -195,25 +201,15 @@ std::optional<LogEntry> LogEntry::decode(ByteSpan sector) {
   if (!begins_with(sector, 0, "loge")) return std::nullopt;
   LogEntry result;
   result.checksum = load_le<uint32_t>(sector, 4);
-  result.length = load_le<uint32_t>(sector, 8);
-  result.tail = load_le<uint32_t>(sector, 12);
-  result.sequence = load_le<uint64_t>(sector, 16);
-  result.descriptors = load_le<uint32_t>(sector, 24);
+  kLogFields.load(sector, result);
   result.guid = Uuid::load_guid(sector, 32);
-  result.flushed_file = load_le<uint64_t>(sector, 48);
-  result.last_file = load_le<uint64_t>(sector, 56);
   return result;
 }
 
 void LogEntry::encode(MutableByteSpan sector) const {
   store_text(sector, 0, "loge");
-  store_le<uint32_t>(sector, 8, length);
-  store_le<uint32_t>(sector, 12, tail);
-  store_le<uint64_t>(sector, 16, sequence);
-  store_le<uint32_t>(sector, 24, descriptors);
+  kLogFields.store(sector, *this);
   guid.store_guid(sector, 32);
-  store_le<uint64_t>(sector, 48, flushed_file);
-  store_le<uint64_t>(sector, 56, last_file);
 }
 
 std::optional<LogDescriptor> LogDescriptor::decode(ByteSpan bytes) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/arith.h"
+#include "base/fields.h"
 
 namespace cairn::vmdk {
 namespace {
@@ -27,6 +28,19 @@ bool inside(uint64_t offset, uint64_t sectors, uint64_t file_bytes) {
   return end && *end <= div_ceil(file_bytes, kSector);
 }
 
+constexpr auto kSparseFields = little_endian_fields(
+    Field(4, &SparseHeader::version), Field(8, &SparseHeader::flags),
+    Field(12, &SparseHeader::capacity), Field(20, &SparseHeader::grain),
+    Field(28, &SparseHeader::descriptor_offset), Field(36, &SparseHeader::descriptor_sectors),
+    Field(44, &SparseHeader::entries), Field(48, &SparseHeader::rgd_offset),
+    Field(56, &SparseHeader::gd_offset), Field(64, &SparseHeader::overhead),
+    Field(77, &SparseHeader::compression));
+
+constexpr auto kCowdFields = little_endian_fields(
+    Field(12, &CowdHeader::sectors), Field(16, &CowdHeader::grain),
+    Field(20, &CowdHeader::gd_offset), Field(24, &CowdHeader::directory_entries),
+    Field(28, &CowdHeader::free_sector));
+
 }  // namespace
 
 bool is_sparse(ByteSpan head) { return begins_with(head, "KDMV"); }
@@ -42,18 +56,8 @@ uint64_t SparseHeader::table_sectors() const { return div_ceil(uint64_t{entries}
 SparseHeader SparseHeader::decode(ByteSpan bytes) {
   if (!is_sparse(bytes)) invalid("Image not in VMDK format");
   SparseHeader header;
-  header.version = load_le<uint32_t>(bytes, 4);
-  header.flags = load_le<uint32_t>(bytes, 8);
-  header.capacity = load_le<uint64_t>(bytes, 12);
-  header.grain = load_le<uint64_t>(bytes, 20);
-  header.descriptor_offset = load_le<uint64_t>(bytes, 28);
-  header.descriptor_sectors = load_le<uint64_t>(bytes, 36);
-  header.entries = load_le<uint32_t>(bytes, 44);
-  header.rgd_offset = load_le<uint64_t>(bytes, 48);
-  header.gd_offset = load_le<uint64_t>(bytes, 56);
-  header.overhead = load_le<uint64_t>(bytes, 64);
+  kSparseFields.load(bytes, header);
   header.unclean = bytes[kUncleanOffset] != std::byte{0};
-  header.compression = load_le<uint16_t>(bytes, 77);
   return header;
 }
 
@@ -96,19 +100,9 @@ void SparseHeader::check(uint64_t file_bytes) const {
 void SparseHeader::encode(MutableByteSpan bytes) const {
   std::fill(bytes.begin(), bytes.end(), std::byte{0});
   store_text(bytes, 0, "KDMV");
-  store_le<uint32_t>(bytes, 4, version);
-  store_le<uint32_t>(bytes, 8, flags);
-  store_le<uint64_t>(bytes, 12, capacity);
-  store_le<uint64_t>(bytes, 20, grain);
-  store_le<uint64_t>(bytes, 28, descriptor_offset);
-  store_le<uint64_t>(bytes, 36, descriptor_sectors);
-  store_le<uint32_t>(bytes, 44, entries);
-  store_le<uint64_t>(bytes, 48, rgd_offset);
-  store_le<uint64_t>(bytes, 56, gd_offset);
-  store_le<uint64_t>(bytes, 64, overhead);
+  kSparseFields.store(bytes, *this);
   bytes[kUncleanOffset] = std::byte{unclean};
   store_text(bytes, 73, "\n \r\n");
-  store_le<uint16_t>(bytes, 77, compression);
 }
 
 SparseHeader SparseHeader::fresh(uint64_t sectors, bool stream, bool zeroed) {
@@ -131,11 +125,7 @@ SparseHeader SparseHeader::fresh(uint64_t sectors, bool stream, bool zeroed) {
 
 CowdHeader CowdHeader::decode(ByteSpan bytes, uint64_t file_bytes) {
   CowdHeader header;
-  header.sectors = load_le<uint32_t>(bytes, 12);
-  header.grain = load_le<uint32_t>(bytes, 16);
-  header.gd_offset = load_le<uint32_t>(bytes, 20);
-  header.directory_entries = load_le<uint32_t>(bytes, 24);
-  header.free_sector = load_le<uint32_t>(bytes, 28);
+  kCowdFields.load(bytes, header);
   if (!is_power_of_two(header.grain) || header.grain > kMaxGrainSectors)
     invalid("Invalid granularity, image may be corrupt");
   const uint64_t needed = div_ceil(header.sectors, uint64_t{kEntries} * header.grain);
