@@ -1,4 +1,5 @@
 """The program for Windows under wine."""
+import atexit
 import fcntl
 import functools
 import os
@@ -22,14 +23,15 @@ ENVIRONMENT.pop("DISPLAY", None)
 
 @functools.cache
 def prepare():
-    """Makes wine's folders, once for all runs: that takes longer than the tests."""
+    """Makes wine's folders, once for all runs, and starts its services, once for these tests: that takes longer than
+    the tests. The services stay as long as a program waits for its input; they must be none that a test has started,
+    for they hold its output."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
     with open(PREFIX.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (PREFIX / "system.reg").exists():
-            subprocess.run(
-                ["wine", EXE, "--version"], env=ENVIRONMENT, capture_output=True, timeout=300
-            )
-            subprocess.run(["wineserver", "-w"], env=ENVIRONMENT, timeout=300)
+        keeper = subprocess.Popen(["wine", "cmd"], stdin=subprocess.PIPE, **quiet)
+        subprocess.run(["wine", EXE, "--version"], stdin=subprocess.DEVNULL, timeout=300, **quiet)
+    atexit.register(lambda: (keeper.stdin.close(), keeper.wait(30)))
 
 
 def windows(*words, ok=True, **more):

@@ -111,18 +111,6 @@ def test_encrypted_images_have_the_same_content(places, sample):
     )
 
 
-def test_packed_streams_and_read_only_formats_are_read(places):
-    import bz2
-    import gzip
-    import lzma
-
-    clear(places / "windows")
-    raw = (places / "source.raw").read_bytes()
-    for end, pack in (("gz", gzip.compress), ("xz", lzma.compress), ("bz2", bz2.compress)):
-        (places / "windows" / f"disk.{end}").write_bytes(pack(raw))
-        windows("compare", f"disk.{end}", "../source.raw", cwd=places / "windows")
-
-
 def report(run, *words, cwd):
     """What WORDS report as JSON, without what depends on the file system."""
     out = json.loads(run(*words, "--output", "json", cwd=cwd).out)
