@@ -335,7 +335,7 @@ def everything(tests):
         debug = start(
             "debug", *(["cairn"] if SELECTED.all() else []), *(["engine"] if tests else [])
         )
-        windows = start("windows", *(["cairn"] if SELECTED.windows() else []))
+        windows = start("windows", *(["cairn", "platform_tests"] if SELECTED.windows() else []))
         if SELECTED.places and SELECTED.windows():
             windows.result()
         asan = start("asan", "cairn", *tests, *(["fuzzers"] if SELECTED.all() else []))

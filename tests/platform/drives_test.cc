@@ -7,6 +7,8 @@
 #include <map>
 #include <set>
 
+#include "platform/types.h"
+
 namespace cairn::platform {
 namespace {
 
