@@ -167,6 +167,47 @@ class OddServer:
             def plain(self, turn):
                 self.part(*self.wanted())
 
+            # Those that wait for an answer pile up.
+            def slow(self, turn):
+                time.sleep(0.05)
+                self.part(*self.wanted())
+
+            def slow_and(self, other):
+                time.sleep(0.05)
+                first, last = self.wanted()
+                if last - first >= 2 << 20:
+                    other(first, last)
+                else:
+                    self.part(first, last)
+
+            # These do something else with more than 2 MiB at a time.
+            def long_cut(self, turn):
+                def cut(first, last):
+                    self.head(
+                        206,
+                        Content_Length=last - first + 1,
+                        Content_Range=f"bytes {first}-{last}/{len(outer.data)}",
+                    )
+                    self.wfile.write(outer.data[first : first + (5 << 19) + 77])
+                    self.close_connection = True
+
+                self.slow_and(cut)
+
+            def long_busy(self, turn):
+                self.slow_and(lambda first, last: self.error(503))
+
+            def long_whole(self, turn):
+                self.slow_and(lambda first, last: self.whole())
+
+            def long_short(self, turn):
+                self.slow_and(lambda first, last: self.part(first, first + (1 << 20)))
+
+            def long_other(self, turn):
+                self.slow_and(lambda first, last: self.part(first + 512, last + 512))
+
+            def long_stall(self, turn):
+                self.slow_and(lambda first, last: time.sleep(1.5))
+
             def ignores_ranges(self, turn):
                 self.whole()
 

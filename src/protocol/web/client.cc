@@ -85,19 +85,37 @@ int Client::patience() {
 }
 
 void Client::start_due() {
-  const auto now = Clock::now();
   while (active_.size() < connections_) {
-    Transfer* next = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      const auto due = std::find_if(waiting_.begin(), waiting_.end(),
-                                    [&](const auto& entry) { return entry.first <= now; });
-      if (due == waiting_.end()) return;
-      next = due->second;
-      waiting_.erase(due);
-    }
+    Transfer* next = next_due();
+    if (next == nullptr) return;
     start(*next);
   }
+}
+
+// The one that has waited for longest, with those that go with it. What is under way and what waits
+// is spread over the connections: one request for all of it would leave the others idle.
+Transfer* Client::next_due() {
+  const auto now = Clock::now();
+  const std::lock_guard lock(mutex_);
+  const auto due = std::find_if(waiting_.begin(), waiting_.end(),
+                                [&](const auto& entry) { return entry.first <= now; });
+  if (due == waiting_.end()) return nullptr;
+  Transfer* next = due->second;
+  waiting_.erase(due);
+  uint64_t all = next->bytes();
+  if (all == 0 || waiting_.empty()) return next;
+  for (const auto& slot : active_) all += slot->transfer->bytes();
+  std::vector<Transfer*> others, taken;
+  for (const auto& [when, transfer] : waiting_) {
+    if (when > now) continue;
+    others.push_back(transfer);
+    all += transfer->bytes();
+  }
+  next = next->join(others, all / connections_, &taken);
+  std::erase_if(waiting_, [&](const auto& entry) {
+    return std::find(taken.begin(), taken.end(), entry.second) != taken.end();
+  });
+  return next;
 }
 
 void Client::start(Transfer& transfer) {

@@ -21,7 +21,8 @@ namespace cairn::web {
 
 class Client;
 
-// One request to a server. All of its functions are called on the client's thread.
+// One request to a server. All of its functions are called on the client's thread. It stays valid
+// until ended() or dropped().
 class Transfer {
  public:
   Transfer() = default;
@@ -40,6 +41,14 @@ class Transfer {
   virtual void ended(CURL* easy, CURLcode code, const char* text) = 0;
   // The client stops, or the work was cancelled: there will be no ended(). May destroy it.
   virtual void dropped(const Error& why) = 0;
+  // How many bytes it asks for, where others that wait may be asked for with it; else 0.
+  virtual uint64_t bytes() const { return 0; }
+  // The transfer that is started in its place: with some of WAITING, which are added to TAKEN, as
+  // long as there are fewer than SHARE bytes. With the client's lock held.
+  virtual Transfer* join(const std::vector<Transfer*>& /*waiting*/, uint64_t /*share*/,
+                         std::vector<Transfer*>* /*taken*/) {
+    return this;
+  }
 };
 
 // A thread that does transfers, so many at a time. Nothing of libcurl is touched by another thread
@@ -71,6 +80,7 @@ class Client {
   };
   void work();
   void start_due();
+  Transfer* next_due();
   void start(Transfer& transfer);
   // Keeps a handle for a later transfer, with nothing of this one.
   void put_away(std::unique_ptr<Slot> slot);

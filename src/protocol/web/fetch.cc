@@ -46,31 +46,13 @@ void Fetch::prepare(CURL* easy) {
   page_.clear();
   got_before_ = got_;
   if (target_.empty()) target_ = file_.url();
-  file_.apply(easy, target_);
   if (headers_ != nullptr) curl.slist_free_all(std::exchange(headers_, nullptr));
-  const auto header = [&](const std::string& line) {
-    if (curl_slist* longer = curl.slist_append(headers_, line.c_str())) headers_ = longer;
-  };
-  const Settings& settings = file_.settings_;
-  if (settings.is_ftp() && kind_ == Kind::kOpen) {
-    curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
-    return;
-  }
-  if (kind_ != Kind::kWhole && ranged_) {
-    const std::string range = place(offset_ + got_, offset_ + out_.size() - 1);
-    curl.easy_setopt(easy, CURLOPT_RANGE, range.c_str());
-    const std::string validator = file_.first_.validator();
-    const char* condition = settings.dialect ? "If-Match: " : "If-Range: ";
-    if (kind_ == Kind::kRange && !validator.empty()) header(condition + validator);
-  }
-  if (settings.dialect) {
-    // A name is what it is, with "/../" in it too.
-    curl.easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-    for (const std::string& line : settings.dialect->head(target_)) header(line);
-  }
-  if (!settings.header.empty() && same_origin(target_, settings.location.url))
-    header(settings.header);
-  curl.easy_setopt(easy, CURLOPT_HTTPHEADER, headers_);
+  const bool looks_only = file_.settings_.is_ftp() && kind_ == Kind::kOpen;
+  std::optional<ByteRange> range;
+  if (kind_ != Kind::kWhole && ranged_ && !looks_only)
+    range = ByteRange{offset_ + got_, offset_ + out_.size() - 1};
+  headers_ = file_.apply(easy, target_, range, kind_ == Kind::kRange);
+  if (looks_only) curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
 }
 
 bool Fetch::head_line(std::string_view line) {
@@ -99,11 +81,15 @@ bool Fetch::body(ByteSpan bytes) {
     got_ += bytes.size();
     return true;
   }
+  // More than was asked for is of no use; to read it would take as long as the file is.
+  return take(bytes) == bytes.size();
+}
+
+size_t Fetch::take(ByteSpan bytes) {
   const size_t part = std::min(bytes.size(), out_.size() - got_);
   std::memcpy(out_.data() + got_, bytes.data(), part);
   got_ += part;
-  // More than was asked for is of no use; to read it would take as long as the file is.
-  return part == bytes.size();
+  return part;
 }
 
 Fetch::Body Fetch::judge() {

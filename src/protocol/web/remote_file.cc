@@ -1,5 +1,7 @@
 #include "protocol/web/remote_file.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <atomic>
 #include <coroutine>
@@ -63,7 +65,7 @@ Task<void> RemoteFile::open(std::vector<std::byte>* head) {
   Fetch& fetch =
       batch.add(std::make_unique<Fetch>(*this, Fetch::Kind::kOpen, 0, *head, batch.finished()));
   co_await batch;
-  head->resize(fetch.bytes());
+  head->resize(fetch.got());
 }
 
 Task<void> RemoteFile::read(uint64_t offset, MutableByteSpan out) {
@@ -89,10 +91,31 @@ std::string RemoteFile::url() const {
   return pinned_.empty() ? settings_.location.url : pinned_;
 }
 
-void RemoteFile::apply(CURL* easy, const std::string& target) const {
-  describe(client_.curl(), easy, settings_.transport, target, settings_.is_ftp());
+curl_slist* RemoteFile::apply(CURL* easy, const std::string& target, std::optional<ByteRange> range,
+                              bool same) const {
+  const CurlLibrary& curl = client_.curl();
+  describe(curl, easy, settings_.transport, target, settings_.is_ftp());
   // Nothing that identifies the user reaches a server to which the first one led.
-  if (same_origin(target, settings_.location.url)) apply_identity(easy);
+  const bool at_home = same_origin(target, settings_.location.url);
+  if (at_home) apply_identity(easy);
+  curl_slist* lines = nullptr;
+  const auto header = [&](const std::string& line) {
+    if (curl_slist* longer = curl.slist_append(lines, line.c_str())) lines = longer;
+  };
+  if (range) {
+    curl.easy_setopt(easy, CURLOPT_RANGE, fmt::format("{}-{}", range->first, range->last).c_str());
+    const std::string validator = first_.validator();
+    const char* condition = settings_.dialect ? "If-Match: " : "If-Range: ";
+    if (same && !validator.empty()) header(condition + validator);
+  }
+  if (settings_.dialect) {
+    // A name is what it is, with "/../" in it too.
+    curl.easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    for (const std::string& line : settings_.dialect->head(target)) header(line);
+  }
+  if (!settings_.header.empty() && at_home) header(settings_.header);
+  curl.easy_setopt(easy, CURLOPT_HTTPHEADER, lines);
+  return lines;
 }
 
 void RemoteFile::apply_identity(CURL* easy) const {
@@ -130,6 +153,14 @@ void RemoteFile::learn(const Fetch& fetch, CURL* easy) {
   } else {
     size_ = first_.length;
   }
+}
+
+bool RemoteFile::is_part(const Response& response, uint64_t first, uint64_t last) const {
+  if (response.status != 206 || response.multipart || !response.range || !response.range->place)
+    return false;
+  const ContentRange::Place sent = *response.range->place;
+  return sent.first == first && sent.last == last &&
+         (!response.range->total || response.range->total == size_) && response.same_file(first_);
 }
 
 Identity RemoteFile::identity() const {

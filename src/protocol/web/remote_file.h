@@ -44,6 +44,11 @@ struct Settings {
 
 class RemoteFile;
 
+// Bytes of a file, both inclusive.
+struct ByteRange {
+  uint64_t first = 0, last = 0;
+};
+
 // One piece of work at the server, with as many attempts as the settings allow. Everything but
 // the constructor and error() belongs to the client's thread until it has finished.
 class Fetch : public Transfer {
@@ -64,10 +69,14 @@ class Fetch : public Transfer {
   void start();
   // After it has finished: why it failed, or null.
   std::exception_ptr error() const { return error_; }
-  size_t bytes() const { return got_; }
+  size_t got() const { return got_; }
   const Response& response() const { return response_; }
+  uint64_t bytes() const override { return kind_ == Kind::kRange ? out_.size() : 0; }
+  Transfer* join(const std::vector<Transfer*>& waiting, uint64_t share,
+                 std::vector<Transfer*>* taken) override;
 
  protected:
+  friend class JoinedFetch;
   void prepare(CURL* easy) override;
   bool head_line(std::string_view line) override;
   bool body(ByteSpan bytes) override;
@@ -80,6 +89,11 @@ class Fetch : public Transfer {
   Body judge();
   Body judge_part();
   Body judge_whole();
+  bool may_be_joined() const;
+  void start_alone();
+  // Takes as many of BYTES as there is room for.
+  size_t take(ByteSpan bytes);
+  bool is_full() const { return got_ == out_.size(); }
   bool redirected(CURL* easy, unsigned status);
   void refused(CURL* easy, unsigned status);
   bool explained(std::string* text, bool* later);
@@ -104,6 +118,7 @@ class Fetch : public Transfer {
   size_t skipped_ = 0;
   std::string page_;    // what came with a refusal, for the dialect
   bool ranged_ = true;  // a part is asked for, not the file
+  bool alone_ = false;  // it was asked for with others, in vain
   unsigned attempt_ = 0;
   unsigned pieces_ = 0;  // answers with fewer bytes than were asked for
   unsigned redirects_ = 0;
@@ -147,10 +162,15 @@ class RemoteFile {
 
  private:
   friend class Fetch;
-  // Describes a request for the file at TARGET to EASY.
-  void apply(CURL* easy, const std::string& target) const;
+  friend class JoinedFetch;
+  // Describes a request for the file at TARGET, or for RANGE of it, to EASY; SAME: unless it has
+  // changed. Returns what has to be freed when the request has ended.
+  curl_slist* apply(CURL* easy, const std::string& target, std::optional<ByteRange> range,
+                    bool same) const;
   void apply_identity(CURL* easy) const;
   void learn(const Fetch& fetch, CURL* easy);
+  // Whether RESPONSE is one with all bytes from FIRST to LAST of the open file.
+  bool is_part(const Response& response, uint64_t first, uint64_t last) const;
   std::string url() const;
   std::chrono::milliseconds back_off(unsigned attempt) { return pause_after(attempt, random_); }
   void report(const std::string& line) const;
@@ -163,7 +183,8 @@ class RemoteFile {
   Response first_;      // of the open file
   std::string pinned_;  // where the URL led to; empty: nowhere else. Of the client's thread.
   std::minstd_rand random_;
-  Client client_;  // last: its thread uses what is above
+  bool joins_ = true;  // long ranges are answered as they should. Of the client's thread.
+  Client client_;      // last: its thread uses what is above
 };
 
 }  // namespace cairn::web

@@ -215,6 +215,32 @@ def test_random_reads_fetch_little(nginx, folder, cairn, odd):
         assert last - first + 1 == 64 << 10
 
 
+LONG = ["slow", "long_cut", "long_busy", "long_whole", "long_short", "long_other", "long_stall"]
+
+
+@pytest.mark.parametrize("behaviour", LONG)
+def test_adjacent_reads_are_joined(odd, folder, cairn, behaviour):
+    """What waits is asked for with what it follows; where that fails each piece is asked for alone."""
+    data = noise(24 << 20)
+    server = odd(data)
+    name = described(server.url(behaviour), timeout=1)
+    cairn("convert", "-O", "raw", name, "out.raw", timeout=60)
+    assert (folder / "out.raw").read_bytes() == data
+    sizes = []
+    for _, headers in server.asked[1:]:
+        first, last = map(int, headers["Range"].removeprefix("bytes=").split("-"))
+        sizes.append(last - first + 1)
+    joined = sum(size > 2 << 20 for size in sizes)
+    assert max(sizes) <= 8 << 20
+    if behaviour == "slow":
+        assert joined >= 2 and len(sizes) <= 10 and sum(sizes) <= len(data)
+    elif behaviour in ("long_whole", "long_short", "long_other"):
+        # Such a server is not asked so again, but by connections that had begun.
+        assert 1 <= joined <= 4
+    else:
+        assert joined >= 1
+
+
 def test_ftp(folder, cairn):
     (folder / "disk.raw").write_bytes(noise())
     port = free_port()
