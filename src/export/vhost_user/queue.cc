@@ -7,11 +7,18 @@
 
 #include <cerrno>
 #include <string>
+#include <thread>
 
 #include "base/error.h"
 
 namespace cairn::vhost_user {
 namespace {
+
+// Where there is one processor, looking for requests would keep the guest from sending them.
+bool has_spare_processors() {
+  static const bool several = std::thread::hardware_concurrency() > 1;
+  return several;
+}
 
 // Who shares the event may empty it between two calls: this never waits.
 void empty_event(int event) {
@@ -126,13 +133,31 @@ Task<void> Queue::serve(TaskGroup& requests) {
     co_await take_available(requests);
     check_memory();
     if (stopping_) break;
-    ring_->ask_for_kicks(true);
-    if (ring_->available() == 0) {
-      co_await await_ready(kick_.get(), POLLIN);
-      empty_event(kick_.get());
-    }
-    ring_->ask_for_kicks(false);
+    // A guest that waits for an answer sends nothing before it has it.
+    if (under_way_ == 0 && has_spare_processors() && busy_poll_.worthwhile()) co_await look_again();
+    if (ring_->available() == 0 && !stopping_) co_await sleep_until_kicked();
   }
+}
+
+// For a moment. Others of this worker go on meanwhile.
+Task<void> Queue::look_again() {
+  const auto end = BusyPoll::Clock::now() + BusyPoll::kLongest;
+  while (!stopping_ && ring_->available() == 0) {
+    if (BusyPoll::Clock::now() >= end) co_return busy_poll_.missed();
+    co_await yield_now();
+  }
+  busy_poll_.found();
+}
+
+Task<void> Queue::sleep_until_kicked() {
+  ring_->ask_for_kicks(true);
+  if (ring_->available() == 0) {
+    const auto begin = BusyPoll::Clock::now();
+    co_await await_ready(kick_.get(), POLLIN);
+    empty_event(kick_.get());
+    busy_poll_.slept(BusyPoll::Clock::now() - begin);
+  }
+  ring_->ask_for_kicks(false);
 }
 
 void Queue::check_memory() const {

@@ -10,6 +10,7 @@
 
 #include "async/async.h"
 #include "base/own_fd.h"
+#include "export/vhost_user/busy_poll.h"
 #include "export/vhost_user/disk.h"
 #include "export/vhost_user/inflight.h"
 #include "export/vhost_user/split_ring.h"
@@ -55,6 +56,8 @@ class Queue {
   Task<void> run();
   Task<void> serve(TaskGroup& requests);
   Task<void> take_available(TaskGroup& requests);
+  Task<void> look_again();
+  Task<void> sleep_until_kicked();
   Task<void> begin(uint16_t head, TaskGroup& requests);
   Task<void> execute(std::unique_ptr<Chain> chain);
   Task<void> wake();
@@ -80,6 +83,7 @@ class Queue {
   bool batching_ = false;  // the guest is woken at the end of the batch
   std::optional<SplitRing> ring_;
   InflightQueue inflight_;
+  BusyPoll busy_poll_;
   unsigned under_way_ = 0;
   Semaphore slots_{kMostRequests};
   std::vector<std::unique_ptr<Chain>> free_chains_;
