@@ -3,19 +3,18 @@
 #include <optional>
 #include <string>
 
-#include "base/own_fd.h"
 #include "operation/copy_record.h"
+#include "operation/durable_file.h"
 
 namespace cairn::operation {
 
-// The file that keeps a CopyRecord. What a method has written is on stable storage when it returns;
-// a crash leaves the old content or the new. Locked against other programs of ours. All methods
-// block, and throw an Error that names the file; one caller at a time.
+// The DurableFile that keeps a CopyRecord. All methods block, and throw an Error that names the
+// file; one caller at a time.
 class CopyJournal {
  public:
-  explicit CopyJournal(std::string path) : path_(std::move(path)) {}
+  explicit CopyJournal(std::string path) : file_(std::move(path)) {}
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
   // What the file says; nothing where there is none. Throws kLocked where it is in use.
   std::optional<CopyRecord> read();
   // Replaces the content; makes the file where there is none.
@@ -26,17 +25,12 @@ class CopyJournal {
   void append(const UploadedPart& part);
   // Bytes in the file.
   size_t length() const { return length_; }
-  void remove();
+  void remove() { file_.remove(); }
 
  private:
-  void lock(int fd) const;
-  [[noreturn]] void in_use() const;
   void append_line(const std::string& text);
-  void store(int fd, const std::string& text, const char* doing);
-  void sync_directory() const;
 
-  std::string path_;
-  OwnFd file_;
+  DurableFile file_;
   CopyRecordWriter writer_;
   size_t length_ = 0;
 };
