@@ -369,6 +369,7 @@ void DirtyBitmaps::adopt(const DirtyBitmaps& other) {
     threshold_ = watched;
     fired_ = other.fired_;
   }
+  if (std::shared_ptr<WriteWatch> watch = other.watch()) watch_ = std::move(watch);
   recount();
 }
 
@@ -383,7 +384,19 @@ void DirtyBitmaps::remove(std::string_view name) {
 
 // mutex_ is held.
 void DirtyBitmaps::recount() {
-  count_.store(bitmaps_.size() + (threshold_ != 0 ? 1 : 0), std::memory_order_relaxed);
+  const size_t others = (threshold_ != 0 ? 1u : 0u) + (watch_ != nullptr ? 1u : 0u);
+  count_.store(bitmaps_.size() + others, std::memory_order_relaxed);
+}
+
+void DirtyBitmaps::set_watch(std::shared_ptr<WriteWatch> watch) {
+  std::unique_lock lock(mutex_);
+  watch_ = std::move(watch);
+  recount();
+}
+
+std::shared_ptr<WriteWatch> DirtyBitmaps::watch() const {
+  std::shared_lock lock(mutex_);
+  return watch_;
 }
 
 void DirtyBitmaps::set_threshold(uint64_t offset, Fired fired) {

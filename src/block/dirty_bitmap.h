@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "block/write_watch.h"
 
 namespace cairn {
 
@@ -173,6 +174,11 @@ class DirtyBitmaps {
   // 0: there is none, or none any more.
   uint64_t threshold() const;
 
+  // WATCH gets to know of each request that begins from now on; null: nobody does. One at a time.
+  void set_watch(std::shared_ptr<WriteWatch> watch);
+  // For the request layer: the one that was set, or null.
+  std::shared_ptr<WriteWatch> watch() const;
+
   // For the request layer. mark_written() is mark() of what was no discard.
   void mark_written(uint64_t offset, uint64_t length);
   void mark(uint64_t offset, uint64_t length) const;
@@ -186,7 +192,8 @@ class DirtyBitmaps {
   std::map<std::string_view, DirtyBitmapPtr> by_name_;  // names are the bitmaps' own
   uint64_t threshold_ = 0;
   Fired fired_;
-  std::atomic<size_t> count_{0};  // of bitmaps and thresholds
+  std::shared_ptr<WriteWatch> watch_;
+  std::atomic<size_t> count_{0};  // of bitmaps, thresholds and watches
 };
 
 }  // namespace cairn

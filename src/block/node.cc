@@ -106,11 +106,33 @@ Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
   check_room(offset, in.size());
   check_writable();
   note_written(offset + in.size());
+  if (!dirty_bitmaps_.empty()) {
+    const bool limited = storage_ && context_.write_limit;
+    return watched(offset, in.size(),
+                   limited ? write_limited(offset, in, flags) : write_marking(offset, in, flags));
+  }
   if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
   // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
   // out of it where it has none, as what people use is above.
-  if (!storage_ || !dirty_bitmaps_.empty()) return write_marking(offset, in, flags);
+  if (!storage_) return write_marking(offset, in, flags);
   return write_inside(offset, in, flags);
+}
+
+Task<void> Node::watched(uint64_t offset, uint64_t length, Task<void> work) {
+  const std::shared_ptr<WriteWatch> watch = dirty_bitmaps_.watch();
+  if (watch == nullptr) {
+    co_await std::move(work);
+    co_return;
+  }
+  co_await watch->before(offset, length);
+  std::exception_ptr error;
+  try {
+    co_await std::move(work);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  watch->after(offset, length);
+  if (error) std::rethrow_exception(error);
 }
 
 Task<void> Node::write_limited(uint64_t offset, ByteSpan in, WriteFlags flags) {
@@ -174,6 +196,8 @@ Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags
   check_room(offset, length);
   check_writable();
   note_written(offset + length);
+  if (!dirty_bitmaps_.empty())
+    return watched(offset, length, write_zeroes_checked(offset, length, flags));
   return write_zeroes_checked(offset, length, flags);
 }
 
@@ -238,6 +262,10 @@ Task<void> Node::discard(uint64_t offset, uint64_t length) {
   check_range(offset, length);
   check_writable();
   if (!discard_unmap_) co_return;
+  co_await watched(offset, length, discard_inside(offset, length));
+}
+
+Task<void> Node::discard_inside(uint64_t offset, uint64_t length) {
   const ServerRequest waiting(server_.get());
   const uint64_t unit = limits_.discard_alignment;
   const uint64_t begin = align_up(offset, unit);
@@ -372,6 +400,13 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
   check_room(offset, length);
   source.check_range(source_offset, length);
   check_writable();
+  bool copied = false;
+  co_await watched(offset, length, copy_inside(source, source_offset, offset, length, &copied));
+  co_return copied;
+}
+
+Task<void> Node::copy_inside(Node& source, uint64_t source_offset, uint64_t offset, uint64_t length,
+                             bool* done) {
   std::exception_ptr error;
   bool copied = false;
   try {
@@ -395,7 +430,7 @@ Task<bool> Node::copy_range_from(Node& source, uint64_t source_offset, uint64_t 
     mark_written(offset, length);
   }
   if (error) std::rethrow_exception(error);
-  co_return copied;
+  *done = copied;
 }
 
 }  // namespace cairn

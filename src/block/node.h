@@ -151,6 +151,11 @@ class Node : public NodeBase, public std::enable_shared_from_this<Node> {
   friend class Opener;
   friend class Reopener;
   friend class Root;
+  // Does WORK, which changes the range, between the calls of the watch of this node.
+  Task<void> watched(uint64_t offset, uint64_t length, Task<void> work);
+  Task<void> discard_inside(uint64_t offset, uint64_t length);
+  Task<void> copy_inside(Node& source, uint64_t source_offset, uint64_t offset, uint64_t length,
+                         bool* copied);
   void guard_block_zero(uint64_t offset, ByteSpan in) const;
   Task<void> write_marking(uint64_t offset, ByteSpan in, WriteFlags flags);
   Task<void> write_inside(uint64_t offset, ByteSpan in, WriteFlags flags);

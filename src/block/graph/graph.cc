@@ -254,7 +254,18 @@ Task<RootPtr> Graph::attach(NodePtr node, NodeUse use) {
                         roots_.erase(std::find(roots_.begin(), roots_.end(), root));
                         co_return;
                       });
+  if (holding_ && root->use().job.empty()) {
+    co_await root->pause();
+    held_.push_back(root);
+  }
   co_return root;
+}
+
+Task<void> Graph::hold_new_users(bool on) {
+  const auto lock = co_await changes_.lock();
+  holding_ = on;
+  if (on) co_return;
+  for (const RootPtr& root : std::exchange(held_, {})) root->resume();
 }
 
 Task<void> Graph::detach(RootPtr root) {

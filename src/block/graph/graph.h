@@ -117,6 +117,9 @@ class Graph : private OpenedNodes {
   // Throws "Cannot change frozen 'backing' link from 'A' to 'B'" where a job relies on the link.
   void check_link(const Node& overlay);
 
+  // With ON the users that come from then on, but for jobs, have no request carried out, until the
+  // call without it: what is to be between them and their nodes can be put there.
+  Task<void> hold_new_users(bool on);
   // With ON no request waits in a node that delays them on purpose, until the call without it.
   void hurry(bool on) const;
   // Does WORK while no request is in any of NODES, nor comes into them.
@@ -175,6 +178,8 @@ class Graph : private OpenedNodes {
   // Held where nodes_ changes, for those who look without the lock of changes.
   mutable std::mutex list_mutex_;
   bool counting_ = false;
+  bool holding_ = false;
+  std::vector<RootPtr> held_;     // that came since
   std::vector<GraphNode> nodes_;  // oldest first
   std::vector<RootPtr> roots_;    // oldest first
 };

@@ -22,12 +22,18 @@ void check_recipes(Graph& graph) {
 
 std::vector<NodeRecipe> node_recipes(Graph& graph) {
   check_recipes(graph);
+  std::set<const Node*> all;
+  for (const NodePtr& node : graph.nodes()) all.insert(node.get());
+  return node_recipes(graph, all);
+}
+
+std::vector<NodeRecipe> node_recipes(Graph& graph, const std::set<const Node*>& only) {
   const Reopener reopener(graph);
   std::vector<NodeRecipe> recipes;
   std::set<std::string> listed;
   std::vector<NodePtr> left;
   for (const NodePtr& node : graph.nodes())
-    if (!reopener.opened_by_parent(*node)) left.push_back(node);
+    if (only.contains(node.get()) && !reopener.opened_by_parent(*node)) left.push_back(node);
   while (!left.empty()) {
     // What is in no other's way; graphs have no cycles.
     const auto next = std::find_if(left.begin(), left.end(), [&](const NodePtr& node) {

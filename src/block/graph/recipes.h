@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,5 +22,7 @@ void check_recipes(Graph& graph);
 // Those of all nodes that are not opened by others by themselves, children before their parents.
 // Throws as check_recipes().
 std::vector<NodeRecipe> node_recipes(Graph& graph);
+// The same for the nodes in ONLY, whatever they are. Throws nothing.
+std::vector<NodeRecipe> node_recipes(Graph& graph, const std::set<const Node*>& only);
 
 }  // namespace cairn

@@ -31,6 +31,9 @@ class BackupFilter : public JobFilter, public CopyMethod {
 
   // What has to be copied before it may be written.
   DirtyBitmap& left() { return *left_; }
+  const DirtyBitmapPtr& left_bitmap() const { return left_; }
+  // What is overwritten, or discarded, in the source is kept there first. Before users come.
+  void keep_in(std::shared_ptr<BackupProgress> progress) { progress_ = std::move(progress); }
   // Nobody needs the old content of anything any more: users may move back below.
   void stop() {
     unsaved_ = std::make_shared<DirtyBitmap>("", length(), cluster_);
@@ -59,6 +62,7 @@ class BackupFilter : public JobFilter, public CopyMethod {
   Task<void> copy(CopyPiece piece, MutableByteSpan buffer, JobSide* side) override {
     co_await save_range(piece, buffer, side);
     *side = JobSide::kWrite;
+    if (discard_source_ && progress_) co_await progress_->keep(piece.offset, piece.length);
     if (discard_source_) co_await below()->discard(piece.offset, piece.length);
   }
 
@@ -151,6 +155,7 @@ class BackupFilter : public JobFilter, public CopyMethod {
       if (run.dirty) co_await save_range(piece, MutableByteSpan(), &side);
       at += run.length;
     }
+    if (progress_ && begin < end) co_await progress_->keep(begin, end - begin);
   }
 
   const NodePtr target_;
@@ -158,6 +163,7 @@ class BackupFilter : public JobFilter, public CopyMethod {
   const bool compress_;
   const bool discard_source_;
   const DirtyBitmapPtr left_;
+  std::shared_ptr<BackupProgress> progress_;
   DirtyBitmapPtr unsaved_;
   bool stopped_ = false;
 };
@@ -200,6 +206,9 @@ Task<void> BackupJob::begin_moment() {
     source->bitmaps().add(successor_);
     bitmap->set_enabled(false);
   }
+  // With other clusters, some would be copied again that were overwritten since.
+  if (request_.remaining != nullptr && request_.remaining->granularity() != cluster_)
+    invalid("The clusters of the backup are not those that it had when it began");
   if (request_.remaining != nullptr)
     wanted_->merge(*request_.remaining);
   else if (request_.sync == BackupSync::kBitmap)
@@ -207,6 +216,13 @@ Task<void> BackupJob::begin_moment() {
   else
     wanted_->mark(0, source->length());
   backup_filter_->left().merge(*wanted_);
+  if (request_.store != nullptr && request_.bitmap == nullptr) {
+    // What is not stable yet is a part of the moment as well.
+    co_await source->flush();
+    progress_ = std::make_shared<BackupProgress>(request_.store, id(), request_.target,
+                                                 backup_filter_->left_bitmap());
+    backup_filter_->keep_in(progress_);
+  }
   co_await insert(backup_filter_, source, request_.filter_name);
 }
 
@@ -238,8 +254,7 @@ Task<void> BackupJob::leave_out_lower_layers() {
 }
 
 Task<void> BackupJob::run() {
-  if (request_.sync == BackupSync::kTop && request_.remaining == nullptr)
-    co_await leave_out_lower_layers();
+  if (request_.sync == BackupSync::kTop) co_await leave_out_lower_layers();
   if (request_.sync == BackupSync::kNone) {
     add_total(request_.source->length());
     while (true) {
@@ -291,8 +306,8 @@ void BackupJob::settle_bitmap(bool success) {
 
 Task<void> BackupJob::tear_down() {
   settle_bitmap(false);
+  if (progress_) co_await progress_->end(false);
   backup_filter_->stop();
-  co_return;
 }
 
 }  // namespace cairn::live

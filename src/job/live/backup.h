@@ -35,10 +35,11 @@ struct BackupRequest {
   // What an earlier run of the job had left to copy of its moment, of a disk that nobody has
   // written since; null: all that SYNC says.
   DirtyBitmapPtr remaining = {};
-  uint64_t least_cluster = 0;  // bytes, a power of two; 0: none
-  uint64_t most_chunk = 0;     // bytes of a piece; 0: no limit of its own
-  unsigned workers = 64;       // requests at a time, at most
-  std::string filter_name;     // empty: one is made
+  ProgressStorePtr store = {};  // keeps what is left, but not of a backup by a bitmap; null: nobody
+  uint64_t least_cluster = 0;   // bytes, a power of two; 0: none
+  uint64_t most_chunk = 0;      // bytes of a piece; 0: no limit of its own
+  unsigned workers = 64;        // requests at a time, at most
+  std::string filter_name;      // empty: one is made
   OnError on_source_error = OnError::kReport;
   OnError on_target_error = OnError::kReport;
 };
@@ -53,6 +54,7 @@ class BackupJob final : public DiskJob {
   // Bytes that are copied as a whole.
   static uint64_t cluster_of(const BackupRequest& request);
   DirtyBitmapPtr remaining() const override;
+  std::shared_ptr<JobProgress> progress() const override { return progress_; }
 
  protected:
   Task<void> set_up() override;
@@ -69,8 +71,9 @@ class BackupJob final : public DiskJob {
   const BackupRequest request_;
   const uint64_t cluster_;
   std::shared_ptr<BackupFilter> backup_filter_;
-  DirtyBitmapPtr wanted_;     // what the job still has to visit
-  DirtyBitmapPtr successor_;  // what is written meanwhile, where there is a bitmap
+  std::shared_ptr<BackupProgress> progress_;  // null: nobody keeps it
+  DirtyBitmapPtr wanted_;                     // what the job still has to visit
+  DirtyBitmapPtr successor_;                  // what is written meanwhile, where there is a bitmap
   bool settled_ = false;
 };
 

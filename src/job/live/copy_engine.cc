@@ -89,6 +89,7 @@ Task<CopyPiece> CopyEngine::claim(const TaskGroup& group) {
       co_return piece;
     }
     if (settings_.count) job_.add_done(piece.length);
+    dropped(piece.offset, piece.length);
   }
   co_return CopyPiece{};
 }
@@ -110,6 +111,7 @@ Task<CopyPiece> CopyEngine::take(uint64_t offset, uint64_t max) {
   CopyPiece piece;
   for (unsigned failures = 0;; ++failures) {
     std::optional<Error> failed;
+    uint64_t held = 0;  // bytes that the watch was given
     try {
       piece = co_await look(offset, max);
       if (piece.length != max) {
@@ -122,15 +124,18 @@ Task<CopyPiece> CopyEngine::take(uint64_t offset, uint64_t max) {
         piece.length = std::min(settings_.unit, max);
       }
       if (piece.kind == CopyPiece::Kind::kData) piece.length = std::min(piece.length, most());
+      held = piece.length;
+      taken(offset, held);
       wanted_->clean(offset, piece.length);
       if (piece.kind != CopyPiece::Kind::kData) {
         // What was written since the look is marked; what is written from now on will be.
         const CopyPiece now = co_await method_.look(offset, piece.length);
         if (now.kind != piece.kind || now.length < piece.length) {
           piece.kind = CopyPiece::Kind::kData;
-          const uint64_t taken = piece.length;
-          piece.length = std::min(taken, settings_.unit);
-          wanted_->mark(offset + piece.length, taken - piece.length);
+          piece.length = std::min(held, settings_.unit);
+          wanted_->mark(offset + piece.length, held - piece.length);
+          taken(offset, piece.length);
+          dropped(offset, std::exchange(held, piece.length));
         }
       }
       co_return piece;
@@ -138,10 +143,12 @@ Task<CopyPiece> CopyEngine::take(uint64_t offset, uint64_t max) {
       failed = error;
     }
     wanted_->mark(offset, std::min(max, std::max(piece.length, settings_.unit)));
+    if (held != 0) dropped(offset, held);
     if (co_await again(*failed, JobSide::kRead, failures)) continue;
     // Left out: what cannot be looked at is not copied either.
     piece = {
         .offset = offset, .length = std::min(settings_.unit, max), .kind = CopyPiece::Kind::kSkip};
+    taken(offset, piece.length);
     wanted_->clean(offset, piece.length);
     co_return piece;
   }
@@ -171,6 +178,7 @@ Task<void> CopyEngine::carry_out(CopyPiece piece, AlignedBuffer& buffer) {
     error = std::current_exception();
   }
   if (error) wanted_->mark(piece.offset, piece.length);
+  dropped(piece.offset, piece.length);
   under_way_.fetch_sub(piece.length, std::memory_order_relaxed);
   if (error) std::rethrow_exception(error);
 }

@@ -38,6 +38,17 @@ class CopyMethod {
   ~CopyMethod() = default;
 };
 
+// Gets to know which pieces are neither wanted nor done: they are taken before they are cleaned in
+// the bitmap, and dropped when they are done, or marked again. From any worker; throws nothing.
+class CopyWatch {
+ public:
+  virtual void taken(uint64_t offset, uint64_t length) = 0;
+  virtual void dropped(uint64_t offset, uint64_t length) = 0;
+
+ protected:
+  ~CopyWatch() = default;
+};
+
 struct CopySettings {
   uint64_t unit = 65536;    // bytes; pieces of data are whole ones, but for the end of the disk
   uint64_t most = 1 << 20;  // bytes of a piece of data
@@ -46,6 +57,7 @@ struct CopySettings {
   OnError on_write = OnError::kReport;
   bool skip_ignored = false;  // an ignored error leaves its piece out, and fails the job in the end
   bool count = true;          // what is done is progress of the job
+  CopyWatch* watch = nullptr;  // null: nobody wants to know
 };
 
 // Carries out what a bitmap says is wanted: many pieces at a time, spread over the workers, within
@@ -79,6 +91,12 @@ class CopyEngine {
   Task<void> carry_out(CopyPiece piece, AlignedBuffer& buffer);
   Task<bool> again(const Error& error, JobSide side, unsigned failures);
   uint64_t most() const;
+  void taken(uint64_t offset, uint64_t length) {
+    if (settings_.watch != nullptr) settings_.watch->taken(offset, length);
+  }
+  void dropped(uint64_t offset, uint64_t length) {
+    if (settings_.watch != nullptr) settings_.watch->dropped(offset, length);
+  }
 
   Job& job_;
   Context& context_;

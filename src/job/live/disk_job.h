@@ -8,6 +8,7 @@
 #include "job/live/job.h"
 #include "job/live/job_filter.h"
 #include "job/live/jobs.h"
+#include "job/live/progress.h"
 
 namespace cairn::live {
 
@@ -21,6 +22,9 @@ class DiskJob : public Job, public RootOwner {
   // What was not copied, once the job has ended: what the same job begins with when it is
   // continued. Null: it finds that out from the images.
   virtual DirtyBitmapPtr remaining() const { return nullptr; }
+
+  // Null where nothing keeps it, or the images themselves say what is left.
+  virtual std::shared_ptr<JobProgress> progress() const { return nullptr; }
 
   Task<void> rest() override { return hold_back(); }
   void wake() override { let_go(); }

@@ -169,6 +169,7 @@ Task<void> MirrorJob::set_up() {
     dirty_->merge(*request_.remaining);
   else if (!commit && request_.sync == MirrorSync::kFull)
     dirty_->mark(0, source->length());
+  keep_progress();
   mirror_filter_ = std::make_shared<MirrorFilter>(*this, source, request_.target, commit);
   if (request_.write_blocking) mirror_filter_->set_active();
   co_await insert(mirror_filter_, source, request_.filter_name);
@@ -185,6 +186,19 @@ Task<void> MirrorJob::set_up() {
   }
 }
 
+// From before the users are moved above the filter, for which their requests are waited for: later
+// ones are seen.
+void MirrorJob::keep_progress() {
+  if (request_.store == nullptr) return;
+  const bool found = request_.remaining != nullptr || request_.sync == MirrorSync::kNone ||
+                     (type() == JobType::kMirror && request_.sync == MirrorSync::kFull);
+  progress_ =
+      std::make_shared<MirrorProgress>(request_.store, id(), request_.source, request_.target,
+                                       dirty_, found ? dirty_.get() : nullptr);
+  if (found) progress_->set_known();
+  request_.source->bitmaps().set_watch(progress_);
+}
+
 // Where only the upper layer is copied, what is around a write, and what zeroes there hide, is that
 // of the lower layers: from the beginning the target is over them.
 Task<void> MirrorJob::lend_backing() {
@@ -197,6 +211,10 @@ Task<void> MirrorJob::lend_backing() {
 }
 
 Task<void> MirrorJob::tear_down() {
+  if (progress_) {
+    co_await progress_->end(switched_);
+    request_.source->bitmaps().set_watch(nullptr);
+  }
   if (dirty_) request_.source->bitmaps().forget(dirty_);
   if (type() == JobType::kCommit && std::exchange(frozen_, false))
     graph().thaw(*request_.source, request_.target.get());
@@ -289,6 +307,7 @@ Task<void> MirrorJob::run() {
   if (request_.source->length() != request_.target->length() && type() == JobType::kMirror)
     invalid("Source and target image have different sizes");
   co_await find_wanted();
+  if (progress_) progress_->set_known();
   const uint64_t buffers = request_.buffer_bytes != 0 ? request_.buffer_bytes : kBufferBytes;
   CopySettings settings;
   settings.unit = unit_;
@@ -296,6 +315,7 @@ Task<void> MirrorJob::run() {
   settings.requests = static_cast<unsigned>(std::clamp<uint64_t>(buffers / settings.most, 1, 64));
   settings.on_read = request_.on_source_error;
   settings.on_write = request_.on_target_error;
+  settings.watch = progress_.get();
   CopyMethod& method = *this;
   engine_ = std::make_unique<CopyEngine>(*this, graph().context(), dirty_, method, settings);
   counting_.store(true, std::memory_order_release);
@@ -337,6 +357,13 @@ Task<void> MirrorJob::switch_over() {
   co_await engine_->run();
   co_await request_.target->flush();
   if (!completing()) co_return;
+  if (progress_) {
+    // From here on the source is the older one: to continue would overwrite what is written now.
+    const bool recorded = co_await progress_->end(true);
+    if (!recorded)
+      throw Error(ErrorKind::kIo,
+                  "It cannot be recorded that the job ends, and it would be continued wrongly");
+  }
   const bool mirror = type() == JobType::kMirror;
   co_await let_all();
   if (std::exchange(frozen_, false)) graph().thaw(*request_.source, request_.target.get());

@@ -29,6 +29,7 @@ struct MirrorRequest {
   // What an earlier run of the job had left to copy, of a disk that nobody has written since; null:
   // all that SYNC says.
   DirtyBitmapPtr remaining = {};
+  ProgressStorePtr store = {};        // keeps what is left; null: nobody does
   bool target_was_read_only = false;  // and is to be again where nobody gets to use it
   std::string filter_name;            // empty: one is made
   OnError on_source_error = OnError::kReport;
@@ -47,6 +48,7 @@ class MirrorJob final : public DiskJob, private CopyMethod {
   // From now on what is written to the source is written to the target first.
   bool write_blocking() const;
   DirtyBitmapPtr remaining() const override;
+  std::shared_ptr<JobProgress> progress() const override { return progress_; }
   void set_write_blocking();  // throws kInvalid where the state refuses it
 
  protected:
@@ -64,11 +66,13 @@ class MirrorJob final : public DiskJob, private CopyMethod {
   Task<void> copy(CopyPiece piece, MutableByteSpan buffer, JobSide* side) override;
   Task<void> find_wanted();
   Task<void> switch_over();
+  void keep_progress();
   Task<void> lend_backing();
 
   const MirrorRequest request_;
   const uint64_t unit_;
   DirtyBitmapPtr dirty_;
+  std::shared_ptr<MirrorProgress> progress_;  // null: nobody keeps it
   std::unique_ptr<CopyEngine> engine_;
   std::atomic<bool> counting_{false};  // the engine is there
   std::shared_ptr<MirrorFilter> mirror_filter_;
