@@ -16,6 +16,7 @@
 #include "control/service.h"
 #include "control/successor.h"
 #include "daemon/config.h"
+#include "daemon/journal/job_journal.h"
 #include "daemon/line.h"
 #include "daemon/reload.h"
 
@@ -53,6 +54,8 @@ const char* name_of(int id) {
       return "object";
     case kDaemonMetrics:
       return "metrics";
+    case kDaemonState:
+      return "state";
     default:
       return nullptr;
   }
@@ -65,7 +68,7 @@ std::vector<Flag> flags_of(const Session& session) {
   if (!session.context.profile.extensions)
     std::erase_if(flags, [](const Flag& flag) {
       return flag.id == kDaemonConfig || flag.id == kDaemonCheckConfig ||
-             flag.id == kDaemonMetrics || flag.id == kDaemonLog;
+             flag.id == kDaemonMetrics || flag.id == kDaemonLog || flag.id == kDaemonState;
     });
   return flags;
 }
@@ -128,16 +131,30 @@ std::optional<DaemonLine> parse_line(Session& session, int argc, char** argv) {
   return line;
 }
 
-// Does what the options say, one after the other.
-Task<void> run_steps(Daemon& running, const DaemonLine& line) {
+Task<void> run_steps(Daemon& running, const DaemonLine& line, bool state) {
   for (const daemon::LineStep& step : line.steps) {
     if (running.stop().requested()) co_return;
+    if ((step.option == "state") != state) continue;
     try {
       co_await daemon::run_option(running, step.option, step.argument);
     } catch (Error& error) {
       throw error.context(step.where);
     }
   }
+}
+
+// Does what the options say, one after the other. Jobs that were kept begin before anybody who uses
+// their disks can change them.
+Task<void> run_line(Daemon& running, const DaemonLine& line) {
+  co_await run_steps(running, line, true);
+  daemon::JobJournal* journal = running.journal();
+  if (journal != nullptr && journal->has_jobs()) co_await running.graph().hold_new_users(true);
+  co_await finally(
+      [&]() -> Task<void> {
+        co_await run_steps(running, line, false);
+        if (journal != nullptr && !running.stop().requested()) co_await journal->resume();
+      },
+      [&] { return running.graph().hold_new_users(false); });
 }
 
 void check_steps(const DaemonLine& line) {
@@ -176,7 +193,7 @@ void take_pid_file(std::optional<PidFile>& file, const std::string& path, bool o
 // Does what the options say, or takes over what another daemon has.
 Task<void> begin(Daemon& running, const DaemonLine& line, std::optional<PidFile>& pid_file) {
   if (!line.inherited) {
-    co_await run_steps(running, line);
+    co_await run_line(running, line);
     take_pid_file(pid_file, line.pid_file, true);
     co_return;
   }

@@ -18,6 +18,7 @@ std::vector<Flag> daemon_flags() {
        "check options and file, open nothing, and exit"},
       {kDaemonMetrics, "metrics", "addr.type=TYPE,…", "serve numbers for Prometheus over HTTP"},
       {kDaemonLog, "log", "FILE", "append events to this file as lines of JSON; -: standard error"},
+      {kDaemonState, "state", "FILE", "keep the jobs in this file, and continue those in it"},
       {'T', "trace", "PATTERN", "accepted for compatibility"},
   };
 }

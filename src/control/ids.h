@@ -17,6 +17,7 @@ enum DaemonId : int {
   kDaemonCheckConfig,
   kDaemonMetrics,
   kDaemonLog,
+  kDaemonState,
 };
 
 }  // namespace cairn::control

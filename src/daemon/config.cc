@@ -27,7 +27,7 @@ struct Group {
 constexpr Group kGroups[] = {
     {"blockdev", "node-name", true}, {"chardev", "id", true},  {"export", "id", true},
     {"metrics", "", false},          {"monitor", "id", false}, {"nbd-server", "", false},
-    {"object", "id", true},
+    {"object", "id", true},          {"state", "", false},
 };
 
 // Reads a regular file only: a pipe could keep the start waiting, a device has no end.

@@ -10,6 +10,7 @@
 #include "block/throttle_group.h"
 #include "daemon/commands/commands.h"
 #include "daemon/job_arguments.h"
+#include "daemon/journal/job_journal.h"
 #include "daemon/monitor.h"
 #include "daemon/qmp_error.h"
 
@@ -55,6 +56,12 @@ void emit_report(Daemon& daemon, const std::string& set, const DiskReport& repor
                                                                    : "flush");
   if (report.error) data.set("error", *report.error);
   daemon.emit("QUORUM_REPORT_BAD", std::move(data));
+}
+
+// Commands after which jobs are to be continued in another way.
+bool changes_jobs(std::string_view name) {
+  return name.ends_with("job-pause") || name.ends_with("job-resume") ||
+         name.ends_with("job-dismiss") || name == "block-job-set-speed";
 }
 
 // What ARGUMENTS name, for the log, which gets nothing else of them: they may be secret.
@@ -114,14 +121,24 @@ Task<Value> Daemon::execute(std::string name, Value arguments, Form form) {
   try {
     result = co_await command->run(*this, std::move(checked));
     log_command(name, names, nullptr);
-    if (recipe) job_recipes_.note(name, kept);
+    if (recipe) job_recipes_.note(name, kept, jobs_.find(text_of(kept, "job-id")));
   } catch (const Error& error) {
     log_command(name, names, &error);
     failure = std::current_exception();
   }
   if (failure) std::rethrow_exception(failure);
+  if (recipe && journal_) co_await journal_->note(text_of(kept, "job-id"), name, kept);
+  if (journal_ && changes_jobs(name)) co_await journal_->write();
   co_return result;
 }
+
+Task<void> Daemon::keep_jobs(std::string path, bool from_other) {
+  auto journal = std::make_shared<JobJournal>(*this, std::move(path));
+  co_await journal->open(from_other);
+  journal_ = std::move(journal);
+}
+
+live::ProgressStorePtr Daemon::progress_store() const { return journal_; }
 
 // What clients ask for that changes something, with the names that say to what.
 void Daemon::log_command(const std::string& name, const Value& arguments, const Error* error) {
@@ -205,6 +222,7 @@ Task<void> Daemon::run() {
   for (const auto& monitor : monitors_) serving_.spawn(monitor->run());
   serving_.spawn(limit_.run());
   serving_.spawn(options_.manager.keep_alive(alive_));
+  if (journal_) serving_.spawn(journal_->serve());
   options_.manager.tell("READY=1");
   if (options_.log) options_.log->write("info", "started", event_members("version", version()));
   co_await await_ready(stop_.descriptor(), POLLIN);
@@ -222,6 +240,12 @@ Task<void> Daemon::close_all() {
       group->set_limits({});
   const auto turn = co_await turn_.lock();
   ending_ = true;
+  if (journal_) {
+    // Jobs that are kept end when nobody writes to their disks any more.
+    co_await exports_.remove_all([](const LiveExport&) { return true; });
+    co_await nbd_.stop();
+    co_await journal_->hold();
+  }
   co_await jobs_.shutdown();
   co_await exports_.remove_all([](const LiveExport&) { return true; });
   co_await nbd_.stop();
@@ -233,6 +257,7 @@ Task<void> Daemon::close_all() {
   } catch (const Error& error) {
     context_.warn(error.message());
   }
+  if (journal_) co_await journal_->release();
 }
 
 Task<void> Daemon::shut_down() {
@@ -248,6 +273,7 @@ Task<void> Daemon::shut_down() {
   chardevs_.close_all();
   limit_.stop();
   co_await alive_.wake();
+  if (journal_) co_await journal_->stop();
   co_await serving_.join();
   co_await nap.wake();
   co_await watching.join();

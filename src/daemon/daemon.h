@@ -29,9 +29,11 @@
 #include "daemon/schema/schema.h"
 #include "daemon/service_manager.h"
 #include "job/live/jobs.h"
+#include "job/live/progress.h"
 
 namespace cairn::daemon {
 
+class JobJournal;
 class Monitor;
 
 struct DaemonOptions {
@@ -89,6 +91,12 @@ class Daemon {
   // A list of {chardev, pretty}.
   Value describe_monitors() const;
   JobRecipes& job_recipes() { return job_recipes_; }
+  // Keeps the jobs in the file PATH from now on. Once, and before there are nodes or jobs; throws
+  // as JobJournal::open().
+  Task<void> keep_jobs(std::string path, bool from_other);
+  // Null: nobody keeps them.
+  JobJournal* journal() const { return journal_.get(); }
+  live::ProgressStorePtr progress_store() const;
   // With ON, jobs have no events.
   void mute_jobs(bool on) { jobs_muted_ = on; }
   // What configuration files said that was done.
@@ -127,6 +135,7 @@ class Daemon {
   MetricsService metrics_;
   std::vector<LineStep> sections_;
   JobRecipes job_recipes_;
+  std::shared_ptr<JobJournal> journal_;  // null: jobs end with the process
   std::atomic<bool> jobs_muted_{false};
   bool left_ = false;  // to another process
   const uint64_t started_at_;

@@ -21,11 +21,11 @@ live::JobListener job_events(Daemon& daemon);
 live::JobOptions job_options(const Value& arguments);
 live::OnError on_error(const Value& arguments, std::string_view name);
 // The jobs that the arguments of blockdev-backup, drive-backup and so on describe, less the nodes.
-// Throw what is wrong with them.
+// STORE keeps what they have left to do; null: nobody does. Throw what is wrong with the arguments.
 std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments, NodePtr source,
-                                            NodePtr target);
+                                            NodePtr target, live::ProgressStorePtr store = nullptr);
 std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& arguments, NodePtr source,
-                                            NodePtr target);
+                                            NodePtr target, live::ProgressStorePtr store = nullptr);
 // Throws where a mirror does not know the argument "sync".
 void check_mirror_sync(const Value& arguments);
 live::MirrorSync mirror_sync(const Node& source, const Value& arguments);

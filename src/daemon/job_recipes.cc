@@ -13,14 +13,15 @@ bool JobRecipes::concerns(const std::string& command) {
   return std::find(std::begin(kCommands), std::end(kCommands), command) != std::end(kCommands);
 }
 
-void JobRecipes::note(const std::string& command, Value arguments) {
+void JobRecipes::note(const std::string& command, Value arguments, const live::JobPtr& job) {
   const std::string id = text_of(arguments, "job-id");
-  recipes_[id] = {.command = command, .arguments = std::move(arguments)};
+  recipes_[id] = {.command = command, .arguments = std::move(arguments), .job = job};
 }
 
-const JobRecipes::Recipe* JobRecipes::find(const std::string& id) const {
-  const auto found = recipes_.find(id);
-  return found == recipes_.end() ? nullptr : &found->second;
+const JobRecipes::Recipe* JobRecipes::find(const live::JobPtr& job) const {
+  const auto found = recipes_.find(job->id());
+  const bool own = found != recipes_.end() && found->second.job.lock() == job;
+  return own ? &found->second : nullptr;
 }
 
 void JobRecipes::set_remaining(const std::string& id, DirtyBitmapPtr bitmap) {

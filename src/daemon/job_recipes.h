@@ -1,11 +1,13 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/value.h"
 #include "block/dirty_bitmap.h"
+#include "job/live/job.h"
 
 namespace cairn::daemon {
 
@@ -18,16 +20,15 @@ class JobRecipes {
   struct Recipe {
     std::string command;
     Value arguments;
+    std::weak_ptr<live::Job> job = {};
   };
 
   // True for commands that begin jobs which can be begun again.
   static bool concerns(const std::string& command);
-  // COMMAND was carried out with ARGUMENTS, which were checked.
-  void note(const std::string& command, Value arguments);
-  // The job has concluded.
-  void forget(const std::string& id) { recipes_.erase(id); }
-  // Null where there is none.
-  const Recipe* find(const std::string& id) const;
+  // COMMAND was carried out with ARGUMENTS, which were checked, and began JOB.
+  void note(const std::string& command, Value arguments, const live::JobPtr& job);
+  // Null where there is none of JOB itself: another one may have had its ID.
+  const Recipe* find(const live::JobPtr& job) const;
 
   // What the job ID begins with when it is begun again; null: all that there is to do. The first
   // sets it for the next command, which takes it.

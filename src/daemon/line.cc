@@ -1,6 +1,7 @@
 #include "daemon/line.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.h"
 #include "daemon/keyval.h"
@@ -63,6 +64,16 @@ SocketAddress parse_metrics(const std::string& argument) {
   if (address == nullptr) invalid("Parameter 'addr' is missing");
   const Value checked = checked_value("SocketAddress", *address, form, "addr");
   return SocketAddress::from_options(Options::from_value(checked));
+}
+
+// The file of --state.
+std::string parse_state(const std::string& argument) {
+  const Keyval keyval = parsed(argument, "file");
+  for (const auto& [name, value] : *keyval.value.get_if<Value::Object>())
+    if (name != "file") invalid("Parameter '" + name + "' is unexpected");
+  const Value* file = keyval.value.find("file");
+  if (file == nullptr || file->scalar_text().empty()) invalid("Parameter 'file' is missing");
+  return std::filesystem::absolute(file->scalar_text());
 }
 
 // The option has the address in one piece, the command has its details below "data".
@@ -145,6 +156,8 @@ void check_option(const std::string& name, const std::string& argument) {
     checked_backend(parse_chardev(argument));
   } else if (name == "metrics") {
     parse_metrics(argument);
+  } else if (name == "state") {
+    parse_state(argument);
   } else {
     CommandLine line = parse_command(name, argument);
     const std::string_view type = Schema::get().find_command(line.command)->argument;
@@ -168,6 +181,11 @@ Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
   if (name == "metrics") {
     SocketAddress address = parse_metrics(argument);
     co_await daemon.metrics().start(std::move(address));
+    co_return;
+  }
+  if (name == "state") {
+    if (daemon.journal() != nullptr) invalid("The jobs are kept in a file already");
+    co_await daemon.keep_jobs(parse_state(argument), false);
     co_return;
   }
   CommandLine line = parse_command(name, argument);

@@ -9,8 +9,8 @@
 namespace cairn::daemon {
 
 // Does what one option of the command line says; NAME without "--": blockdev, chardev, export,
-// metrics, monitor, nbd-server or object. Throws what is wrong, without the option's name. On the
-// daemon's worker.
+// metrics, monitor, nbd-server, object or state. Throws what is wrong, without the option's name.
+// On the daemon's worker.
 Task<void> run_option(Daemon& daemon, std::string name, std::string argument);
 
 // Checks what run_option() checks before it does anything: names of keys, their values, what is

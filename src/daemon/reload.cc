@@ -180,7 +180,10 @@ Task<void> Reloader::check(const ReloadPlan& plan) {
   }
   const Ids exports = leaving(plan, "export");
   co_await daemon_.exports().await_leaving();
+  for (const LineStep& step : plan.added)
+    if (step.option == "state") refuse(step, "The jobs are kept in another file after a new start");
   for (const LineStep& step : going) {
+    if (step.option == "state") refuse(step, "The file of the jobs stays until the daemon ends");
     if (step.option == "monitor") refuse(step, "A monitor stays until the daemon ends");
     const Chardev* device = daemon_.chardevs().find(step.id);
     if (step.option == "chardev" && device != nullptr && device->used())

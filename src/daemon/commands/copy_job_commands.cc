@@ -61,7 +61,7 @@ Task<Value> blockdev_mirror(Daemon& daemon, Value arguments) {
   NodePtr source = device_node(graph, text_of(arguments, "device"));
   NodePtr target = device_node(graph, text_of(arguments, "target"));
   std::shared_ptr<live::MirrorJob> job =
-      mirror_job(daemon, arguments, std::move(source), std::move(target));
+      mirror_job(daemon, arguments, std::move(source), std::move(target), daemon.progress_store());
   co_await live::launch(daemon.jobs(), std::move(job));
   co_return Value::object();
 }
@@ -142,7 +142,7 @@ Task<Value> blockdev_backup(Daemon& daemon, Value arguments) {
   NodePtr source = device_node(graph, text_of(arguments, "device"));
   NodePtr target = device_node(graph, text_of(arguments, "target"));
   std::shared_ptr<live::BackupJob> job =
-      backup_job(daemon, arguments, std::move(source), std::move(target));
+      backup_job(daemon, arguments, std::move(source), std::move(target), daemon.progress_store());
   co_await live::launch(daemon.jobs(), std::move(job));
   co_return Value::object();
 }
@@ -160,7 +160,7 @@ void check_mirror_sync(const Value& arguments) {
 }
 
 std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& arguments, NodePtr source,
-                                            NodePtr target) {
+                                            NodePtr target, live::ProgressStorePtr store) {
   Graph& graph = daemon.graph();
   live::MirrorRequest request;
   request.source = std::move(source);
@@ -178,6 +178,7 @@ std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& argumen
   graph.check_free(*request.target);
   request.replaces = replaced_node(graph, *request.source, arguments);
   request.remaining = daemon.job_recipes().take_remaining(options.id);
+  request.store = std::move(store);
   request.unmap = flag_of(arguments, "unmap", true);
   request.write_blocking = text_of(arguments, "copy-mode") == "write-blocking";
   request.filter_name = text_of(arguments, "filter-node-name");
@@ -196,7 +197,7 @@ live::MirrorSync mirror_sync(const Node& source, const Value& arguments) {
 }
 
 std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& arguments, NodePtr source,
-                                            NodePtr target) {
+                                            NodePtr target, live::ProgressStorePtr store) {
   Graph& graph = daemon.graph();
   live::BackupRequest request;
   request.source = std::move(source);
@@ -207,6 +208,11 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   take_limits(request, arguments);
   graph.check_free(*request.target);
   request.remaining = daemon.job_recipes().take_remaining(options.id);
+  request.store = std::move(store);
+  // What is kept has a bit for each cluster: not too many of them.
+  if (request.store != nullptr)
+    request.least_cluster =
+        std::max(request.least_cluster, live::kept_backup_cluster(request.source->length()));
   request.compress = flag_of(arguments, "compress", false);
   request.discard_source = flag_of(arguments, "discard-source", false);
   request.filter_name = text_of(arguments, "filter-node-name");

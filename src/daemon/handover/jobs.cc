@@ -7,6 +7,7 @@
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 #include "daemon/handover/fields.h"
+#include "daemon/journal/job_journal.h"
 #include "job/live/disk_job.h"
 
 namespace cairn::daemon {
@@ -32,7 +33,7 @@ bool works(JobStatus status) {
 
 void check_jobs(Daemon& daemon) {
   for (const JobPtr& job : jobs_of(daemon)) {
-    const JobRecipes::Recipe* recipe = daemon.job_recipes().find(job->id());
+    const JobRecipes::Recipe* recipe = daemon.job_recipes().find(job);
     // What becomes of the bitmap is the end of the job's own.
     const bool again = recipe != nullptr && recipe->arguments.find("bitmap") == nullptr &&
                        works(job->info().status);
@@ -46,7 +47,7 @@ void check_jobs(Daemon& daemon) {
 Task<Value> suspend_jobs(Daemon& daemon) {
   Value list = Value::array();
   for (const JobPtr& job : jobs_of(daemon)) {
-    const JobRecipes::Recipe* recipe = daemon.job_recipes().find(job->id());
+    const JobRecipes::Recipe* recipe = daemon.job_recipes().find(job);
     const live::JobInfo info = job->info();
     // One that has just ended by itself needs nothing any more.
     if (recipe == nullptr || !works(info.status)) continue;
@@ -94,8 +95,9 @@ Task<void> resume_jobs(Daemon& daemon, Value jobs, bool whole) {
           daemon.job_recipes().take_remaining(id);
           co_return;
         });
-    daemon.job_recipes().note(command, arguments);
     const JobPtr job = daemon.jobs().find(id);
+    daemon.job_recipes().note(command, arguments, job);
+    if (daemon.journal() != nullptr) co_await daemon.journal()->note(id, command, arguments);
     if (flag_of(one, "paused", false) && job != nullptr && works(job->info().status)) job->pause();
   }
 }

@@ -13,6 +13,7 @@
 #include "daemon/handover/jobs.h"
 #include "daemon/handover/link.h"
 #include "daemon/handover/state.h"
+#include "daemon/journal/job_journal.h"
 
 namespace cairn::daemon {
 namespace {
@@ -52,12 +53,14 @@ class DiskHandover {
     exports_ = capture_exports(daemon_);
     co_await daemon_.exports().remove_all([](const LiveExport&) { return true; }, false);
     co_await daemon_.nbd().stop();
+    if (daemon_.journal() != nullptr) co_await daemon_.journal()->hold();
     jobs_ = co_await suspend_jobs(daemon_);
     {
       const auto change = co_await daemon_.graph().change();
       nodes_ = capture_nodes(daemon_);
       co_await daemon_.graph().close();
     }
+    if (daemon_.journal() != nullptr) co_await daemon_.journal()->release();
     flushed_ = true;
     daemon_.options().hold_pid_file(false);
     Value message = Value::object();
@@ -72,6 +75,7 @@ class DiskHandover {
     if (!given_up_) co_return;
     daemon_.options().hold_pid_file(true);
     try {
+      if (daemon_.journal() != nullptr) co_await daemon_.journal()->open(true);
       if (daemon_.graph().nodes().empty()) co_await restore_nodes(daemon_, nodes_);
       co_await resume_jobs(daemon_, jobs_, !flushed_);
       co_await restore_exports(daemon_, exports_);

@@ -8,6 +8,7 @@
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 #include "daemon/handover/fields.h"
+#include "daemon/journal/job_journal.h"
 #include "daemon/objects.h"
 #include "job/live/job_filter.h"
 
@@ -147,6 +148,7 @@ Value capture_front(Daemon& daemon) {
   front.set("monitors", daemon.describe_monitors());
   if (const auto address = daemon.metrics().address()) front.set("metrics", address->to_value());
   front.set("sections", std::move(sections));
+  if (daemon.journal() != nullptr) front.set("state", daemon.journal()->path());
   return front;
 }
 

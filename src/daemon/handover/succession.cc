@@ -43,6 +43,8 @@ Task<void> Succession::take_over(Daemon& daemon) {
   co_await restore_front(daemon, member_of(first, "front"));
   co_await link_.send("prepared");
   const Value disks = co_await link_.receive("open", kCloseTime);
+  if (const std::string state = text_of(member_of(first, "front"), "state"); !state.empty())
+    co_await daemon.keep_jobs(state, true);
   co_await restore_nodes(daemon, member_of(disks, "nodes"));
   co_await resume_jobs(daemon, member_of(disks, "jobs"), false);
   co_await restore_exports(daemon, member_of(disks, "exports"));

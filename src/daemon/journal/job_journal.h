@@ -1,0 +1,98 @@
+// src/daemon/journal: the jobs of a daemon that go on in a later process, though this one is killed
+// or loses power. What is kept is in journal_text.h, who keeps it in job_journal.h, what a job
+// needs of the graph in job_disks.h. May include all of src/daemon.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "async/async.h"
+#include "daemon/journal/journal_text.h"
+#include "job/live/job.h"
+#include "job/live/progress.h"
+#include "operation/durable_file.h"
+
+namespace cairn::daemon {
+
+class Daemon;
+
+// Keeps the jobs of a daemon in a file. On the daemon's worker, but for record() and end().
+//
+// The order that makes it right: what becomes unequal, or must not be copied again, is in the file
+// before it happens (ProgressStore); what has become equal is taken out once a second, when source
+// and target are stable. Where the file cannot be written it is emptied, so that nobody believes
+// what it says, and it is tried again each second.
+class JobJournal final : public live::ProgressStore {
+ public:
+  JobJournal(Daemon& daemon, std::string path);
+
+  const std::string& path() const { return file_.path(); }
+  // Takes the file, and reads what an earlier daemon has left. FROM_OTHER: that one hands its jobs
+  // over by itself. Before nodes are opened: looks at the files of the jobs. Throws what is wrong
+  // with the file.
+  Task<void> open(bool from_other);
+  // True where jobs wait for resume().
+  bool has_jobs() const { return !waiting_.empty(); }
+  // Begins them where they were, when the nodes of the command line are there; opens those that are
+  // missing. What cannot be continued becomes a job that has failed. Throws nothing of a job.
+  Task<void> resume();
+
+  // The job ID was begun by COMMAND: it is in the file when this returns.
+  Task<void> note(std::string id, std::string command, Value arguments);
+  // Stores how the jobs are now, where the file says something else.
+  Task<void> write();
+  // Looks once a second, until stop(): what is stable by then is taken out.
+  Task<void> serve();
+  Task<void> stop() { co_await nap_.wake(); }
+  // Nobody writes to the disks any more: what is left is stored, and that jobs end from now on
+  // means nothing to the file.
+  Task<void> hold();
+  // All disks are closed: others may have the file.
+  Task<void> release();
+
+  Task<bool> record(std::string id, bool open, live::Runs runs) override;
+  bool suspends() const override { return holding_.load(); }
+  Task<bool> end(std::string id, bool switched) override;
+
+ private:
+  // A job that can be continued.
+  struct Known {
+    live::JobPtr job;
+    JournalJob record;  // less what changes
+    std::string ended;  // why it is not continued though it is there; empty: it is
+  };
+  Task<void> begin_again(JournalJob job);
+  void start_lost(live::JobType type, const std::string& id, const std::string& reason);
+  Known* known(const std::string& id);
+  Journal capture();
+  JournalJob capture_job(const live::JobPtr& job, const live::JobInfo& info);
+  Task<void> settle_all();
+  Task<void> tick();
+  Task<bool> append(std::string line);
+  Task<void> give_up(std::string reason);
+  bool needs_writing(const Journal& journal) const;
+
+  Daemon& daemon_;
+  Nap nap_;
+  Mutex turn_;  // of what follows
+  operation::DurableFile file_;
+  JournalWriter writer_;
+  std::map<std::string, Known> known_;
+  std::vector<JournalJob> waiting_;             // read, and not begun again yet
+  std::map<std::string, std::string> others_;   // by job: a file of it is another one
+  std::map<std::string, std::string> changed_;  // by job: a file was changed by others
+  Journal held_;                                // what hold() stored
+  std::map<std::string, std::shared_ptr<live::JobProgress>> held_progress_;
+  std::string written_;  // the jobs, as they were written last
+  int64_t seen_ = 0;
+  size_t appended_ = 0;  // bytes since then
+  std::atomic<bool> holding_{false};
+  bool resumed_ = false;  // what was read is not needed any more: the file may be written
+  bool down_ = false;     // nothing is kept
+  bool stale_ = false;    // and what the file says is wrong
+};
+
+}  // namespace cairn::daemon
