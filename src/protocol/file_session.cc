@@ -16,7 +16,7 @@ struct FileSession::Doing {
     const std::lock_guard lock(session.mutex_);
     if (session.over_) {
       operation.lost = true;
-      operation.error = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
+      operation.error = std::make_exception_ptr(*session.over_);
       return false;
     }
     session.load_ += operation.length();
@@ -49,8 +49,7 @@ void FileSession::end_work(const Error& why) {
   broken_.store(true, std::memory_order_release);
   {
     const std::lock_guard lock(mutex_);
-    over_ = true;
-    why_over_ = why.message();
+    over_ = why;
   }
   take_work();
 }

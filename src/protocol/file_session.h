@@ -114,8 +114,7 @@ class FileSession : public LibraryThread {
   std::atomic<bool> broken_{false};
   std::mutex mutex_;
   std::deque<FileOperation*> submitted_;  // guarded by mutex_, as are the next two
-  bool over_ = false;                     // no operations are taken any more
-  std::string why_over_;
+  std::optional<Error> over_;             // set: no operations are taken any more
 };
 
 // Opens SESSION, which makes a file at the server, gives the file SIZE bytes, and ends SESSION.

@@ -1,4 +1,6 @@
 // A file of a server as a disk: what moves the end of the file at the same time.
+#include "protocol/file_session.h"
+
 #include <algorithm>
 
 #include "async/task_group.h"
@@ -73,6 +75,42 @@ TEST(FileSessionNode, AnExactResizeComesAfterTheWrite) {
   world.run(resize_during_write(file, {.length = kOffset / 2}));
   EXPECT_EQ(file.length(), kOffset / 2);
   EXPECT_EQ(file.bytes.size(), kOffset / 2);
+}
+
+// A session that ends as soon as it is open.
+class EndingSession : public FileSession {
+ public:
+  explicit EndingSession(Error why) : FileSession("test", nullptr), why_(std::move(why)) {}
+
+ protected:
+  void connect() override {}
+  void serve() override { throw Error(why_); }
+  void finish(const Error& why, bool) override { end_work(why); }
+
+ private:
+  const Error why_;
+};
+
+Task<std::exception_ptr> ask_after_the_end(EndingSession& session) {
+  co_await session.open();
+  while (!session.broken()) co_await yield_now();
+  FileOperation operation = FileOperation::sync();
+  co_await session.perform(operation);
+  session.stop();
+  co_return operation.error;
+}
+
+// An interrupted verb ends with the code of the signal, whichever request is the first to know.
+TEST(FileSession, TellsLaterRequestsTheKindOfItsEnd) {
+  World world;
+  EndingSession session(Error(ErrorKind::kCancelled, "cancelled"));
+  const std::exception_ptr error = world.run(ask_after_the_end(session));
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& caught) {
+    EXPECT_EQ(caught.kind(), ErrorKind::kCancelled);
+    EXPECT_EQ(caught.message(), "cancelled");
+  }
 }
 
 }  // namespace

@@ -74,7 +74,7 @@ struct Session::Doing {
     command.handle_ = handle;
     const std::lock_guard lock(session.mutex_);
     if (session.over_) {
-      command.error_ = std::make_exception_ptr(Error(ErrorKind::kIo, session.why_over_));
+      command.error_ = std::make_exception_ptr(*session.over_);
       return false;
     }
     session.load_ += command.length();
@@ -359,8 +359,7 @@ void Session::drop_all(const Error& why) {
   std::vector<Command*> waiting;
   {
     const std::lock_guard lock(mutex_);
-    over_ = true;
-    why_over_ = why.message();
+    over_ = why;
     waiting.assign(submitted_.begin(), submitted_.end());
     submitted_.clear();
   }

@@ -144,8 +144,7 @@ class Session : public LibraryThread {
 
   std::mutex mutex_;
   std::deque<Command*> submitted_;
-  bool over_ = false;  // no commands are taken any more
-  std::string why_over_;
+  std::optional<Error> over_;  // set: no commands are taken any more
 
   // Of the opening, then not changed.
   Unit unit_;

@@ -216,9 +216,7 @@ void Image::finish(const Error& why, bool connected) {
   std::shared_ptr<OpenImage> last;
   {
     const std::lock_guard lock(mutex_);
-    over_ = true;
-    why_over_ = why.message();
-    kind_over_ = why.kind();
+    over_ = why;
     last = std::move(open_);
   }
   Flights::all().give_up(this, Clock::time_point::max(), why);
@@ -234,7 +232,7 @@ void Image::finish(const Error& why, bool connected) {
 
 std::shared_ptr<OpenImage> Image::image() {
   const std::lock_guard lock(mutex_);
-  if (over_) throw Error(kind_over_, why_over_);
+  if (over_) throw Error(*over_);
   if (Flights::all().lost_bytes() > kMostLostBytes)
     throw Error::system(ETIMEDOUT).hint("The Ceph cluster has left too many requests unanswered.");
   return open_;

@@ -109,9 +109,7 @@ class Image : public LibraryThread {
 
   std::mutex mutex_;
   std::shared_ptr<OpenImage> open_;
-  bool over_ = false;  // no requests are taken any more
-  std::string why_over_;
-  ErrorKind kind_over_ = ErrorKind::kIo;
+  std::optional<Error> over_;  // set: no requests are taken any more
 };
 
 }  // namespace cairn::rbd
