@@ -78,7 +78,7 @@ Daemon::Daemon(Context& context, CancelSource& stop, DaemonOptions options)
     : context_(context),
       stop_(stop),
       options_(std::move(options)),
-      chardevs_(options_.streams, options_.sockets),
+      chardevs_(context, options_.streams, options_.sockets),
       graph_(context),
       jobs_(context, job_events(*this)),
       nbd_(context, options_.sockets, options_.log),
@@ -193,10 +193,9 @@ void Daemon::send(const Value& event) {
 void Daemon::add_monitor(const std::string& chardev, bool pretty) {
   Chardev* device = chardevs_.find(chardev);
   if (device == nullptr) invalid("chardev \"" + chardev + "\" not found");
-  if (device->used()) invalid("chardev '" + chardev + "' is already in use");
-  device->set_used(true);
+  Chardev& place = device->attach();
   std::lock_guard lock(mutex_);
-  monitors_.push_back(std::make_unique<Monitor>(*this, *device, pretty));
+  monitors_.push_back(std::make_unique<Monitor>(*this, place, pretty));
   if (running_ && !ending_) serving_.spawn(monitors_.back()->run());
 }
 
@@ -275,6 +274,7 @@ Task<void> Daemon::shut_down() {
   co_await alive_.wake();
   if (journal_) co_await journal_->stop();
   co_await serving_.join();
+  co_await chardevs_.join();
   co_await nap.wake();
   co_await watching.join();
   if (options_.log) options_.log->write("info", "stopped", Value::object());

@@ -16,7 +16,7 @@
 #include "base/value.h"
 #include "block/context.h"
 #include "block/graph/graph.h"
-#include "daemon/chardev.h"
+#include "daemon/chardev/chardev.h"
 #include "daemon/config.h"
 #include "daemon/event_limit.h"
 #include "daemon/event_log.h"

@@ -113,7 +113,7 @@ CommandLine parse_command(const std::string& name, const std::string& argument) 
 }
 
 Value checked_backend(ChardevLine line) {
-  return checked_value("ChardevBackend", std::move(line.backend), Form::kKeyval);
+  return checked_value("ChardevBackend", std::move(line.backend), Form::kJson);
 }
 
 std::string chardev_help() {
@@ -153,7 +153,7 @@ void check_option(const std::string& name, const std::string& argument) {
   if (name == "monitor") {
     parse_monitor(argument);
   } else if (name == "chardev") {
-    checked_backend(parse_chardev(argument));
+    for (ChardevLine& line : parse_chardev(argument)) checked_backend(std::move(line));
   } else if (name == "metrics") {
     parse_metrics(argument);
   } else if (name == "state") {
@@ -172,10 +172,14 @@ Task<void> run_option(Daemon& daemon, std::string name, std::string argument) {
     co_return;
   }
   if (name == "chardev") {
-    ChardevLine line = parse_chardev(argument);
-    const std::string id = line.id;
-    Value backend = checked_backend(std::move(line));
-    co_await daemon.chardevs().add(id, std::move(backend), daemon.stop());
+    for (ChardevLine& line : parse_chardev(argument)) {
+      const std::string id = line.id;
+      Value backend = checked_backend(std::move(line));
+      co_await daemon.chardevs().add(id, std::move(backend), daemon.stop());
+      const std::string terminal = daemon.chardevs().find(id)->terminal();
+      if (!terminal.empty())
+        daemon.options().show("char device redirected to " + terminal + " (label " + id + ")");
+    }
     co_return;
   }
   if (name == "metrics") {

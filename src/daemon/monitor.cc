@@ -27,9 +27,9 @@ Value error_reply(std::string_view error_class, const std::string& text) {
   return reply;
 }
 
-Value greeting() {
+Value greeting(bool out_of_band) {
   Value capabilities = Value::array();
-  capabilities.push_back("oob");
+  if (out_of_band) capabilities.push_back("oob");
   Value inner = Value::object();
   inner.set("version", version_reply());
   inner.set("capabilities", std::move(capabilities));
@@ -136,7 +136,7 @@ Task<void> Monitor::hurry(std::shared_ptr<Client> client) {
 }
 
 Task<void> Monitor::talk(std::shared_ptr<Client> client) {
-  send(*client, greeting());
+  send(*client, greeting(client->channel->out_of_band()));
   TaskGroup tasks;
   tasks.spawn(write_out(client));
   JsonStream input;

@@ -6,7 +6,7 @@
 
 #include "async/task.h"
 #include "base/value.h"
-#include "daemon/chardev.h"
+#include "daemon/chardev/chardev.h"
 #include "daemon/daemon.h"
 #include "daemon/outbox.h"
 

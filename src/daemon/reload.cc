@@ -186,7 +186,7 @@ Task<void> Reloader::check(const ReloadPlan& plan) {
     if (step.option == "state") refuse(step, "The file of the jobs stays until the daemon ends");
     if (step.option == "monitor") refuse(step, "A monitor stays until the daemon ends");
     const Chardev* device = daemon_.chardevs().find(step.id);
-    if (step.option == "chardev" && device != nullptr && device->used())
+    if (step.option == "chardev" && device != nullptr && device->busy())
       refuse(step, "The character device is in use");
     daemon_.exports().each([&](const LiveExport& one) {
       if (step.option == "export" && one.id() == step.id && one.in_use())
@@ -255,6 +255,10 @@ Task<void> Reloader::undo_step(LineStep step) {
       co_await daemon_.execute("object-del", one_member("id", step.id), Form::kJson);
     } else if (step.option == "chardev" && daemon_.chardevs().find(step.id) != nullptr) {
       co_await daemon_.execute("chardev-remove", one_member("id", step.id), Form::kJson);
+      // With mux=on the section made two.
+      const std::string shared = shared_id(step.id);
+      if (daemon_.chardevs().find(shared) != nullptr)
+        co_await daemon_.execute("chardev-remove", one_member("id", shared), Form::kJson);
     } else if (step.option == "nbd-server" && daemon_.nbd().running()) {
       co_await daemon_.execute("nbd-server-stop", Value::object(), Form::kJson);
     } else if (step.option == "metrics") {

@@ -319,7 +319,7 @@ def test_a_monitor_over_tcp(tmp_path):
         *("--monitor", "t"),
     ) as running:
         names = {one["label"]: one["filename"] for one in running.client().command("query-chardev")}
-        scheme, host, port = names["t"].split(",")[0].split(":")
-        assert (scheme, host) == ("tcp", "127.0.0.1")
+        state, scheme, host, port = names["t"].split(",")[0].split(":")
+        assert (state, scheme, host) == ("disconnected", "tcp", "127.0.0.1")
         with socket.create_connection((host, int(port)), timeout=60) as client:
             assert "QMP" in json.loads(client.recv(4096).decode())

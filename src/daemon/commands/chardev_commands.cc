@@ -1,6 +1,6 @@
 #include "base/base64.h"
 #include "base/error.h"
-#include "daemon/chardev_types.h"
+#include "daemon/chardev/types.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 
@@ -36,7 +36,10 @@ Task<Value> make_chardev(Daemon& daemon, std::string id, Value backend) {
   } catch (Error& error) {
     throw error.context("Failed to add chardev '" + id + "'");
   }
-  co_return Value::object();
+  Value reply = Value::object();
+  const std::string terminal = daemon.chardevs().find(id)->terminal();
+  if (!terminal.empty()) reply.set("pty", terminal);
+  co_return reply;
 }
 
 Task<Value> chardev_add(Daemon& daemon, Value arguments) {
@@ -50,7 +53,7 @@ Task<Value> chardev_change(Daemon& daemon, Value arguments) {
   const std::string id = text_of(arguments, "id");
   const Chardev* device = daemon.chardevs().find(id);
   if (device == nullptr) invalid("Chardev '" + id + "' does not exist");
-  if (device->used()) invalid("Chardev user does not support chardev hotswap");
+  if (device->busy()) invalid("Chardev user does not support chardev hotswap");
   daemon.chardevs().remove(id);
   return make_chardev(daemon, id, *arguments.find("backend"));
 }

@@ -1,5 +1,5 @@
 #include "base/error.h"
-#include "daemon/chardev_types.h"
+#include "daemon/chardev/types.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 #include "daemon/exports.h"

@@ -6,7 +6,7 @@
 
 #include "async/task.h"
 #include "base/value.h"
-#include "daemon/channel.h"
+#include "daemon/chardev/channel.h"
 
 namespace cairn::daemon {
 
@@ -14,7 +14,7 @@ namespace cairn::daemon {
 // each. Belongs to one worker.
 class Link {
  public:
-  explicit Link(Socket socket) : channel_(std::move(socket)) {}
+  explicit Link(Socket socket) : channel_(std::make_unique<Stream>(std::move(socket))) {}
 
   // Throws kIo when the other one has ended.
   Task<void> send(std::string step, Value message = Value::object());
@@ -24,7 +24,7 @@ class Link {
 
  private:
   Task<std::string> line();
-  Channel channel_;
+  SocketChannel channel_;
   std::string input_;
 };
 

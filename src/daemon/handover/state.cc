@@ -5,6 +5,7 @@
 
 #include "block/graph/recipes.h"
 #include "block/throttle_group.h"
+#include "daemon/chardev/types.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 #include "daemon/handover/fields.h"
@@ -41,6 +42,8 @@ Value backend_again(const Chardev& device) {
   const Value* given = device.backend().find("data");
   Value data = given == nullptr ? Value::object() : *given;
   if (device.type() == "file") data.set("append", true);
+  if (device.type() == "pty") data.set(kReplacesLink, true);
+  if (data.find("logfile") != nullptr) data.set("logappend", true);
   if (device.type() == "socket" && flag_of(data, "server", true)) data.set("wait", false);
   Value backend = Value::object();
   backend.set("type", member_of(device.backend(), "type"));

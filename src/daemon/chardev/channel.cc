@@ -1,12 +1,12 @@
-#include "daemon/channel.h"
+#include "daemon/chardev/channel.h"
 
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
 #include "async/runtime.h"
+#include "base/error.h"
 
 namespace cairn::daemon {
 namespace {
@@ -19,12 +19,7 @@ bool again(int error) { return error == EAGAIN || error == EWOULDBLOCK || error 
 
 }  // namespace
 
-Channel::Channel(Socket socket)
-    : socket_(std::move(socket)), input_(socket_.fd()), output_(socket_.fd()) {}
-
-Channel::Channel(int input, int output) : input_(input), output_(output) {}
-
-Task<std::string> Channel::read() {
+Task<std::string> DescriptorChannel::read() {
   std::string bytes(kReadBytes, '\0');
   while (!aborted_ && !read_enough_) {
     co_await await_ready(input_, POLLIN);
@@ -37,7 +32,7 @@ Task<std::string> Channel::read() {
   co_return std::string();
 }
 
-Task<bool> Channel::write(std::string text) {
+Task<bool> DescriptorChannel::write(std::string text) {
   size_t done = 0;
   while (done < text.size() && !aborted_) {
     co_await await_ready(output_, POLLOUT);
@@ -51,16 +46,56 @@ Task<bool> Channel::write(std::string text) {
   co_return done == text.size();
 }
 
-void Channel::stop_reading() {
+void DescriptorChannel::stop_reading() {
   read_enough_ = true;
   wake_waits(input_);
 }
 
-void Channel::abort() {
+void DescriptorChannel::abort() {
   aborted_ = true;
-  if (socket_) ::shutdown(socket_.fd(), SHUT_RDWR);
   wake_waits(input_);
   if (output_ != input_) wake_waits(output_);
+}
+
+Task<std::string> SocketChannel::read() {
+  std::string bytes(kReadBytes, '\0');
+  const MutableByteSpan out(reinterpret_cast<std::byte*>(bytes.data()), bytes.size());
+  size_t got = 0;
+  try {
+    got = co_await stream_->read_some(out);
+  } catch (const Error&) {
+    // Who broke the connection off has gone.
+  }
+  bytes.resize(got);
+  co_return bytes;
+}
+
+Task<bool> SocketChannel::write(std::string text) {
+  const ByteSpan bytes(reinterpret_cast<const std::byte*>(text.data()), text.size());
+  try {
+    co_await stream_->write_all(bytes);
+    co_return true;
+  } catch (const Error&) {
+    co_return false;
+  }
+}
+
+Task<std::string> SilentChannel::read() {
+  while (true) {
+    const uint64_t seen = changed_.count();
+    if (aborted_) co_return std::string();
+    co_await changed_.next(seen);
+  }
+}
+
+Task<bool> SilentChannel::write(std::string text) {
+  if (!aborted_) put(text);
+  co_return !aborted_;
+}
+
+void SilentChannel::abort() {
+  aborted_ = true;
+  changed_.notify();
 }
 
 }  // namespace cairn::daemon
