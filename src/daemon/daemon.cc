@@ -127,7 +127,7 @@ Task<Value> Daemon::execute(std::string name, Value arguments, Form form) {
     failure = std::current_exception();
   }
   if (failure) std::rethrow_exception(failure);
-  if (recipe && journal_) co_await journal_->note(text_of(kept, "job-id"), name, kept);
+  if (journal_) co_await journal_->note_new();
   if (journal_ && changes_jobs(name)) co_await journal_->write();
   co_return result;
 }

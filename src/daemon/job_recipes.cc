@@ -24,16 +24,14 @@ const JobRecipes::Recipe* JobRecipes::find(const live::JobPtr& job) const {
   return own ? &found->second : nullptr;
 }
 
-void JobRecipes::set_remaining(const std::string& id, DirtyBitmapPtr bitmap) {
-  remaining_[id] = std::move(bitmap);
-}
+void JobRecipes::set_left(const std::string& id, Left left) { left_[id] = std::move(left); }
 
-DirtyBitmapPtr JobRecipes::take_remaining(const std::string& id) {
-  const auto found = remaining_.find(id);
-  if (found == remaining_.end()) return nullptr;
-  DirtyBitmapPtr bitmap = std::move(found->second);
-  remaining_.erase(found);
-  return bitmap;
+JobRecipes::Left JobRecipes::take_left(const std::string& id) {
+  const auto found = left_.find(id);
+  if (found == left_.end()) return {};
+  Left left = std::move(found->second);
+  left_.erase(found);
+  return left;
 }
 
 }  // namespace cairn::daemon

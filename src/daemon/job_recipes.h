@@ -30,14 +30,18 @@ class JobRecipes {
   // Null where there is none of JOB itself: another one may have had its ID.
   const Recipe* find(const live::JobPtr& job) const;
 
-  // What the job ID begins with when it is begun again; null: all that there is to do. The first
-  // sets it for the next command, which takes it.
-  void set_remaining(const std::string& id, DirtyBitmapPtr bitmap);
-  DirtyBitmapPtr take_remaining(const std::string& id);
+  // What a job begins with when it is begun again.
+  struct Left {
+    DirtyBitmapPtr remaining;      // null: all that there is to do
+    DirtyBitmapPtr written_since;  // null: nothing was written
+  };
+  // For the job ID. The first sets it for the next command, which takes it.
+  void set_left(const std::string& id, Left left);
+  Left take_left(const std::string& id);
 
  private:
   std::map<std::string, Recipe> recipes_;
-  std::map<std::string, DirtyBitmapPtr> remaining_;
+  std::map<std::string, Left> left_;
 };
 
 }  // namespace cairn::daemon

@@ -105,6 +105,60 @@ def test_a_backup_keeps_its_moment(disks, tmp_path):
     same(tmp_path / "noise.raw", tmp_path / "t.qcow2")
 
 
+@pytest.mark.parametrize("what", ["drive-mirror", "drive-backup", "transaction"])
+def test_jobs_that_have_made_their_target_go_on(disks, tmp_path, what):
+    begun = {"job__id": "j", "device": "disk", "sync": "full", "speed": 4 << 20}
+    made = {"target": "x.qcow2", "format": "qcow2"}
+    if what == "transaction":
+        data = {key.replace("__", "-"): value for key, value in (begun | made).items()}
+        command(disks, what, actions=[{"type": "drive-backup", "data": data}])
+    else:
+        command(disks, what, **begun, **made)
+    wait_for(lambda: job(disks)["offset"] >= 4 << 20)
+    disks.restart()
+    assert job(disks)["len"] < SIZE
+    disks.restart()
+    command(disks, "block-job-set-speed", device="j", speed=0)
+    if what == "drive-mirror":
+        wait_for(lambda: job(disks)["ready"])
+        command(disks, "block-job-cancel", device="j")
+    wait_for(lambda: job(disks) is None)
+    disks.stop()
+    same(tmp_path / "noise.raw", tmp_path / "x.qcow2")
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_backup_by_a_bitmap_goes_on(disks, tmp_path, persistent):
+    """It copies what the bitmap marked when it began, which marks afterwards what was written since."""
+    command(
+        disks,
+        "block-dirty-bitmap-add",
+        node="disk",
+        name="b",
+        persistent=persistent,
+        granularity=65536,
+    )
+    io(tmp_path, "write -P 1 8M 8M")
+    begun = {"job__id": "j", "device": "disk", "target": "t", "sync": "incremental"}
+    command(disks, "blockdev-backup", **begun, bitmap="b", speed=2 << 20)
+    io(tmp_path, "write -P 2 15M 64k", "write -P 2 20M 64k")
+    wait_for(lambda: job(disks)["offset"] >= 2 << 20)
+    disks.restart()
+    assert job(disks)["len"] < 8 << 20
+    io(tmp_path, "write -P 3 14M 64k", "write -P 3 21M 64k")
+    disks.restart()
+    command(disks, "block-job-set-speed", device="j", speed=0)
+    wait_for(lambda: job(disks) is None)
+    node = [one for one in command(disks, "query-named-block-nodes") if one["node-name"] == "disk"]
+    assert node[0]["dirty-bitmaps"][0]["count"] == 4 * 65536
+    disks.stop()
+    reads = ["-c", "read -P 1 8M 8M", "-c", "read -P 0 20M 2M"]
+    done = subprocess.run(
+        ["qemu-io", "-f", "qcow2", *reads, tmp_path / "t.qcow2"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "failed" not in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("what", ["stream", "commit", "active"])
 def test_chains_are_shortened(tmp_path, what):
     noise(tmp_path / "base.raw")

@@ -98,6 +98,25 @@ def test_it_is_not_ready_when_it_cannot_start(tmp_path):
         assert service.told("STOPPING=1") == []
 
 
+def test_the_manager_gets_to_know_the_successor(tmp_path):
+    """A restart names the new main process, which is ready after that; the old one says nothing of an end."""
+    words = ["--chardev", "socket,id=c,path=q.sock,server=on,wait=off", "--monitor", "c"]
+    with Service(tmp_path, *words, "--pidfile", "pid") as service:
+        assert service.told("READY=1") == []
+        service.process.send_signal(signal.SIGUSR2)
+        message = service.notify.recv(4096).decode()
+        assert message.startswith("MAINPID=")
+        successor = int(message.removeprefix("MAINPID="))
+        try:
+            assert successor != service.process.pid
+            assert service.told("READY=1") == []
+            assert int((tmp_path / "pid").read_text()) == successor
+            assert service.process.wait(LIMIT) == 0
+        finally:
+            os.kill(successor, signal.SIGTERM)
+        assert service.told("STOPPING=1") == []
+
+
 def test_the_watchdog_hears_from_it_again_and_again(tmp_path):
     with Service(tmp_path, WATCHDOG_USEC="200000") as service:
         service.told("READY=1")

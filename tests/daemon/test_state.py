@@ -294,12 +294,34 @@ def test_disks_that_others_changed(tmp_path):
         assert "is another file than before" in daemon.job()["error"]
 
 
+@pytest.mark.parametrize("name", ["drive-mirror", "drive-backup"])
+def test_a_target_that_the_job_has_made(tmp_path, name):
+    make_disks(tmp_path)
+    with Kept(tmp_path) as daemon:
+        made = {"target": "x.qcow2", "format": "qcow2"}
+        begin(daemon, name, sync="full", speed=4 * MIB, **made)
+        wait_for(lambda: left_in(tmp_path) < SIZE)
+        daemon.kill()
+    # Names that are made are others now.
+    with Kept(tmp_path, nodes=(DISK,)) as daemon:
+        assert daemon.block_job()["len"] < SIZE
+        daemon.command("block-job-set-speed", device="j", speed=0)
+        if name == "drive-mirror":
+            wait_for(lambda: daemon.block_job()["ready"])
+            daemon.command("block-job-cancel", device="j")
+        wait_for(lambda: daemon.job() is None)
+        assert daemon.stop()[0] == 0
+    same(tmp_path, "noise.raw", "x.qcow2")
+
+
 def test_jobs_of_other_kinds_are_reported(tmp_path):
     make_disks(tmp_path)
     with Kept(tmp_path) as daemon:
-        more = {"target": "x.qcow2", "format": "qcow2", "mode": "absolute-paths"}
-        begin(daemon, "drive-mirror", sync="full", speed=MIB, **more)
-        time.sleep(1.2)
+        data = {"job-id": "j", "device": "disk", "target": "t", "sync": "full", "speed": MIB}
+        actions = [{"type": "blockdev-backup", "data": data}]
+        together = {"completion-mode": "grouped"}
+        daemon.command("transaction", actions=actions, properties=together)
+        wait_for(lambda: b'"id": "j"' in (tmp_path / "jobs").read_bytes())
         daemon.kill()
     with Kept(tmp_path) as daemon:
         wait_for(lambda: daemon.job()["status"] == "concluded")

@@ -141,7 +141,7 @@ Task<Value> block_commit(Daemon& daemon, Value arguments) {
     request.source = nodes.device;
     request.target = nodes.base;
     request.target_was_read_only = read_only;
-    request.remaining = daemon.job_recipes().take_remaining(options.id);
+    request.remaining = daemon.job_recipes().take_left(options.id).remaining;
     request.store = daemon.progress_store();
     request.filter_name = text_of(arguments, "filter-node-name");
     request.on_source_error = request.on_target_error = on_error(arguments, "on-error");

@@ -39,7 +39,8 @@ Task<Value> transaction(Daemon& daemon, Value arguments) {
     const std::string type = text_of(one, "type");
     if (type == "blockdev-backup" || type == "drive-backup") {
       actions.push_back(backup_action(daemon, *one.find("data"), type == "drive-backup",
-                                      grouped ? together : std::make_shared<live::Transaction>()));
+                                      grouped ? together : std::make_shared<live::Transaction>(),
+                                      !grouped));
       continue;
     }
     const ActionType* action = find_action(type);

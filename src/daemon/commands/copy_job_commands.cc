@@ -177,7 +177,7 @@ std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& argumen
   graph.check_free(*request.source);
   graph.check_free(*request.target);
   request.replaces = replaced_node(graph, *request.source, arguments);
-  request.remaining = daemon.job_recipes().take_remaining(options.id);
+  request.remaining = daemon.job_recipes().take_left(options.id).remaining;
   request.store = std::move(store);
   request.unmap = flag_of(arguments, "unmap", true);
   request.write_blocking = text_of(arguments, "copy-mode") == "write-blocking";
@@ -207,7 +207,9 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   take_bitmap(request, arguments);
   take_limits(request, arguments);
   graph.check_free(*request.target);
-  request.remaining = daemon.job_recipes().take_remaining(options.id);
+  JobRecipes::Left left = daemon.job_recipes().take_left(options.id);
+  request.remaining = std::move(left.remaining);
+  request.written_since = std::move(left.written_since);
   request.store = std::move(store);
   // What is kept has a bit for each cluster: not too many of them.
   if (request.store != nullptr)

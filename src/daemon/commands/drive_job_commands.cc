@@ -21,6 +21,17 @@ CopyFile copy_file(Daemon& daemon, const Value& arguments, NodePtr source) {
   return request;
 }
 
+// The job that ARGUMENTS began can be begun again with COMMAND, as its target is the node TARGET.
+void note_job(Daemon& daemon, const std::string& command, const Value& arguments,
+              const std::string& target) {
+  Value again = Value::object();
+  for (const auto& [name, value] : *arguments.get_if<Value::Object>())
+    if (name != "format" && name != "mode" && name != "node-name") again.set(name, value);
+  again.set("target", target);
+  daemon.job_recipes().note(command, std::move(again),
+                            daemon.jobs().find(text_of(arguments, "job-id")));
+}
+
 // Begins a job whose target is a file, with MAKE, which gets the target. The target goes when the
 // job cannot be made.
 template <typename Make>
@@ -48,10 +59,12 @@ Task<Value> drive_mirror(Daemon& daemon, Value arguments) {
     request.below = sync == live::MirrorSync::kNone ? CopyFile::Below::kSource
                                                     : CopyFile::Below::kSourceBacking;
   NodePtr target = co_await open_copy_file(graph, std::move(request));
+  const std::string name = target->node_name();
   co_await launch_to_file(daemon, std::move(target), [&](NodePtr opened) {
     check_mirror_sync(arguments);
-    return mirror_job(daemon, arguments, source, std::move(opened));
+    return mirror_job(daemon, arguments, source, std::move(opened), daemon.progress_store());
   });
+  note_job(daemon, "blockdev-mirror", arguments, name);
   co_return Value::object();
 }
 
@@ -60,20 +73,23 @@ Task<Value> drive_backup(Daemon& daemon, Value arguments) {
   const auto change = co_await graph.change();
   NodePtr source = device_node(graph, text_of(arguments, "device"));
   NodePtr target = co_await backup_file(daemon, arguments, source);
+  const std::string name = target->node_name();
   co_await launch_to_file(daemon, std::move(target), [&](NodePtr opened) {
-    return backup_job(daemon, arguments, source, std::move(opened));
+    return backup_job(daemon, arguments, source, std::move(opened), daemon.progress_store());
   });
+  note_job(daemon, "blockdev-backup", arguments, name);
   co_return Value::object();
 }
 
 class BackupAction final : public GraphAction {
  public:
   BackupAction(Daemon& daemon, Value arguments, bool to_file,
-               std::shared_ptr<live::Transaction> together)
+               std::shared_ptr<live::Transaction> together, bool alone)
       : daemon_(daemon),
         arguments_(std::move(arguments)),
         to_file_(to_file),
-        together_(std::move(together)) {}
+        together_(std::move(together)),
+        alone_(alone) {}
 
   Task<void> prepare() override {
     Graph& graph = daemon_.graph();
@@ -88,13 +104,16 @@ class BackupAction final : public GraphAction {
   }
   Task<void> commit() override {
     daemon_.jobs().start(job_);
+    if (alone_) note_job(daemon_, "blockdev-backup", arguments_, target_);
     co_return;
   }
   Task<void> abort() override { co_await live::launch_undo(daemon_.jobs(), job_); }
 
  private:
   Task<void> begin(NodePtr source, NodePtr target) {
-    job_ = backup_job(daemon_, arguments_, std::move(source), std::move(target));
+    target_ = target->node_name();
+    job_ = backup_job(daemon_, arguments_, std::move(source), std::move(target),
+                      alone_ ? daemon_.progress_store() : nullptr);
     co_await live::launch_prepare(daemon_.jobs(), job_, together_);
   }
 
@@ -102,6 +121,8 @@ class BackupAction final : public GraphAction {
   const Value arguments_;
   const bool to_file_;
   const std::shared_ptr<live::Transaction> together_;
+  const bool alone_;    // it does not conclude together with others
+  std::string target_;  // the name of the node
   std::shared_ptr<live::BackupJob> job_;
 };
 
@@ -136,8 +157,9 @@ Task<NodePtr> backup_file(Daemon& daemon, Value arguments, NodePtr source) {
 }
 
 std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments, bool to_file,
-                                           std::shared_ptr<live::Transaction> together) {
-  return std::make_unique<BackupAction>(daemon, arguments, to_file, std::move(together));
+                                           std::shared_ptr<live::Transaction> together,
+                                           bool alone) {
+  return std::make_unique<BackupAction>(daemon, arguments, to_file, std::move(together), alone);
 }
 
 std::span<const Command> drive_job_commands() { return kDriveJobCommands; }

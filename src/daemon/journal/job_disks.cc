@@ -62,12 +62,12 @@ Value with_new_names(const Value& fields, const std::map<std::string, std::strin
   return result;
 }
 
-// The recipes that have to be carried out: of nodes that are missing, and of those below them that
-// have no name of their own.
-std::set<std::string> missing(const Graph& graph, const std::vector<Value>& recipes) {
+// The recipes that have to be carried out: of nodes that are missing, and of those below them, or
+// that the job names itself, which have no name of their own.
+std::set<std::string> missing(const Graph& graph, const JournalJob& job) {
   std::set<std::string> wanted;
-  std::set<std::string> mentioned;
-  for (auto recipe = recipes.rbegin(); recipe != recipes.rend(); ++recipe) {
+  std::set<std::string> mentioned{text_of(job.arguments, "target")};
+  for (auto recipe = job.recipes.rbegin(); recipe != job.recipes.rend(); ++recipe) {
     const std::string name = recipe_in(*recipe).name;
     const bool needed = is_made(name) ? mentioned.contains(name) : graph.find(name) == nullptr;
     if (!needed) continue;
@@ -94,8 +94,8 @@ void capture_disks(Graph& graph, JournalJob& job) {
   job.files = files_of(nodes);
 }
 
-Task<void> restore_disks(Graph& graph, JournalJob job) {
-  const std::set<std::string> wanted = missing(graph, job.recipes);
+Task<JournalJob> restore_disks(Graph& graph, JournalJob job) {
+  const std::set<std::string> wanted = missing(graph, job);
   std::map<std::string, std::string> names;
   for (const Value& fields : job.recipes) {
     NodeRecipe recipe = recipe_in(with_new_names(fields, names));
@@ -107,6 +107,15 @@ Task<void> restore_disks(Graph& graph, JournalJob job) {
     }
     co_await graph.open_again(std::move(recipe));
   }
+  // The target of drive-mirror may have a name that was made.
+  if (const auto target = names.find(text_of(job.arguments, "target")); target != names.end()) {
+    job.arguments.set("target", target->second);
+    job.nodes.push_back(target->second);
+  }
+  co_return job;
+}
+
+void check_disks(const Graph& graph, const JournalJob& job) {
   Nodes nodes, seen;
   for (const std::string& name : job.nodes) add_below(*graph.get(name), nodes, seen);
   if (!same_files(files_of(nodes), job.files))

@@ -12,9 +12,12 @@ namespace cairn::daemon {
 // Puts the nodes, their recipes and the files of the job JOB.ID into JOB. The graph's lock is held.
 void capture_disks(Graph& graph, JournalJob& job);
 
-// Opens the nodes of JOB that are not there. The graph's lock is held. Throws what opening throws;
-// kInvalid where the nodes that are there are on other files than those of the job.
-Task<void> restore_disks(Graph& graph, JournalJob job);
+// Opens the nodes of JOB that are not there; gives JOB with the names that they have now. The
+// graph's lock is held. Throws what opening throws.
+Task<JournalJob> restore_disks(Graph& graph, JournalJob job);
+
+// Throws kInvalid where the nodes of JOB, which are there, are on other files than when it began.
+void check_disks(const Graph& graph, const JournalJob& job);
 
 // Why the files of JOB are not what they were: another one has the name of one of them, or was
 // changed after SEEN. Empty: they are. Blocks.

@@ -128,19 +128,23 @@ Task<void> JobJournal::begin_again(JournalJob job) {
   }
   {
     const auto change = co_await daemon_.graph().change();
-    co_await restore_disks(daemon_.graph(), job);
+    job = co_await restore_disks(daemon_.graph(), job);
+    check_disks(daemon_.graph(), job);
   }
-  if (job.open != nullptr) daemon_.job_recipes().set_remaining(job.id, job.open);
+  if (job.open != nullptr)
+    daemon_.job_recipes().set_left(job.id, {.remaining = job.open, .written_since = nullptr});
   Value arguments = job.arguments;
   arguments.set("speed", job.speed);
   co_await finally(
-      [&]() -> Task<void> { co_await daemon_.execute(job.command, arguments, Form::kJson); },
+      [&]() -> Task<void> { co_await find_command(job.command)->run(daemon_, arguments); },
       [&]() -> Task<void> {
         // No other job of this name is to begin with it.
-        daemon_.job_recipes().take_remaining(job.id);
+        daemon_.job_recipes().take_left(job.id);
         co_return;
       });
   const JobPtr begun = daemon_.jobs().find(job.id);
+  daemon_.job_recipes().note(job.command, arguments, begun);
+  co_await note_new();
   if (!job.paused || begun == nullptr) co_return;
   try {
     begun->pause();
@@ -326,15 +330,22 @@ Task<bool> JobJournal::end(std::string id, bool switched) {
 
 // --- the life of a daemon ---
 
-Task<void> JobJournal::note(std::string id, std::string command, Value arguments) {
-  const JobPtr job = daemon_.jobs().find(id);
-  if (job == nullptr) co_return;
+// True where JOB was not known.
+Task<bool> JobJournal::note(JobPtr job) {
+  const std::string& id = job->id();
+  const JobRecipes::Recipe* recipe = daemon_.job_recipes().find(job);
+  if (recipe == nullptr) co_return false;
   Known one;
   one.job = job;
   one.record.id = id;
   one.record.type = job->type();
-  one.record.command = std::move(command);
-  one.record.arguments = std::move(arguments);
+  one.record.command = recipe->command;
+  one.record.arguments = recipe->arguments;
+  {
+    const auto turn = co_await turn_.lock();
+    const Known* before = known(id);
+    if (before != nullptr && before->job == job) co_return false;
+  }
   {
     const auto change = co_await daemon_.graph().change();
     capture_disks(daemon_.graph(), one.record);
@@ -343,7 +354,16 @@ Task<void> JobJournal::note(std::string id, std::string command, Value arguments
     const auto turn = co_await turn_.lock();
     known_[id] = std::move(one);
   }
-  co_await write();
+  co_return true;
+}
+
+Task<void> JobJournal::note_new() {
+  bool any = false;
+  for (const JobPtr& job : daemon_.jobs().list()) {
+    const bool noted = co_await note(job);
+    any = any || noted;
+  }
+  if (any) co_await write();
 }
 
 // What cannot be flushed stays open.

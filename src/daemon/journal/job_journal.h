@@ -40,8 +40,8 @@ class JobJournal final : public live::ProgressStore {
   // missing. What cannot be continued becomes a job that has failed. Throws nothing of a job.
   Task<void> resume();
 
-  // The job ID was begun by COMMAND: it is in the file when this returns.
-  Task<void> note(std::string id, std::string command, Value arguments);
+  // What JobRecipes has of jobs that are new is in the file when this returns.
+  Task<void> note_new();
   // Stores how the jobs are now, where the file says something else.
   Task<void> write();
   // Looks once a second, until stop(): what is stable by then is taken out.
@@ -66,6 +66,7 @@ class JobJournal final : public live::ProgressStore {
   };
   Task<void> begin_again(JournalJob job);
   void start_lost(live::JobType type, const std::string& id, const std::string& reason);
+  Task<bool> note(live::JobPtr job);
   Known* known(const std::string& id);
   Journal capture();
   JournalJob capture_job(const live::JobPtr& job, const live::JobInfo& info);

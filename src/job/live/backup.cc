@@ -203,6 +203,7 @@ Task<void> BackupJob::begin_moment() {
   if (const DirtyBitmapPtr& bitmap = request_.bitmap) {
     successor_ = std::make_shared<DirtyBitmap>("", source->length(), bitmap->granularity());
     successor_->set_enabled(bitmap->enabled());
+    if (request_.written_since != nullptr) successor_->merge(*request_.written_since);
     source->bitmaps().add(successor_);
     bitmap->set_enabled(false);
   }

@@ -35,6 +35,8 @@ struct BackupRequest {
   // What an earlier run of the job had left to copy of its moment, of a disk that nobody has
   // written since; null: all that SYNC says.
   DirtyBitmapPtr remaining = {};
+  // With REMAINING: what was written since that earlier run began, for BITMAP.
+  DirtyBitmapPtr written_since = {};
   ProgressStorePtr store = {};  // keeps what is left, but not of a backup by a bitmap; null: nobody
   uint64_t least_cluster = 0;   // bytes, a power of two; 0: none
   uint64_t most_chunk = 0;      // bytes of a piece; 0: no limit of its own
@@ -54,6 +56,7 @@ class BackupJob final : public DiskJob {
   // Bytes that are copied as a whole.
   static uint64_t cluster_of(const BackupRequest& request);
   DirtyBitmapPtr remaining() const override;
+  DirtyBitmapPtr written_since() const override { return successor_; }
   std::shared_ptr<JobProgress> progress() const override { return progress_; }
 
  protected:

@@ -23,6 +23,8 @@ class DiskJob : public Job, public RootOwner {
   // continued. Null: it finds that out from the images.
   virtual DirtyBitmapPtr remaining() const { return nullptr; }
 
+  // What was written since the job began, for the bitmap that it ends with; null where it has none.
+  virtual DirtyBitmapPtr written_since() const { return nullptr; }
   // Null where nothing keeps it, or the images themselves say what is left.
   virtual std::shared_ptr<JobProgress> progress() const { return nullptr; }
 
