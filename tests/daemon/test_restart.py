@@ -232,7 +232,7 @@ def test_what_would_be_lost_keeps_it_from_going(tmp_path):
         client = daemon.client()
         moment = {"driver": "copy-before-write", "file": "disk", "target": "t"}
         client.command("blockdev-add", node__name="cbw", **moment)
-        assert "keeps a moment" in client.error("x-restart")[1]
+        assert "would be lost" in client.error("x-restart")[1]
         client.command("blockdev-del", node__name="cbw")
         made = {"driver": "file", "filename": str(tmp_path / "made"), "size": 65536}
         client.command("blockdev-create", job__id="j", options=made)

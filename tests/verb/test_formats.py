@@ -97,6 +97,7 @@ FILTERS = [
     "preallocate",
     "quorum",
     "record",
+    "replication",
     "snapshot-access",
     "throttle",
 ]

@@ -13,8 +13,9 @@ void check_recipes(Graph& graph) {
   for (const NodePtr& node : graph.nodes()) {
     const std::string name = "Node '" + node->node_name() + "' ";
     if (node->as<OpenedOnce>() != nullptr)
-      throw Error(ErrorKind::kUnsupported,
-                  name + "keeps a moment of a disk, which would be lost: remove it first");
+      throw Error(
+          ErrorKind::kUnsupported,
+          name + "has a state that would be lost, such as a moment of a disk: remove it first");
     if (!graph.info(*node).active)
       throw Error(ErrorKind::kUnsupported, name + "is inactive: activate or remove it first");
   }
