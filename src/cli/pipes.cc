@@ -29,6 +29,7 @@ void check_pipes(const Session& session, const Verb& verb, const Arguments& argu
   const auto refuse = [&](const std::string& text, const std::string& hint) {
     throw Error(ErrorKind::kUnsupported, text).hint(hint);
   };
+  if (verb.name == "restore" && target && pipes == 1) return;
   if (std::find(std::begin(kReaders), std::end(kReaders), verb.name) == std::end(kReaders))
     refuse("'-' is standard input and output, which `" + std::string(verb.name) + "` cannot use",
            "Save the image as a file first; './-' is a file of that name.");

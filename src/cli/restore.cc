@@ -1,7 +1,6 @@
 #include <fmt/core.h>
 
 #include "cli/convert_plan.h"
-#include "cli/pipes.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
@@ -33,11 +32,10 @@ int run_restore(Session& session, Arguments& arguments) {
   target.job.compress = arguments.has('c');
   target.target_cache = *CacheMode::parse("unsafe");
   target.format = arguments.value_or('O', "");
-  if (is_pipe(session, target.target))
-    fail(session, "A restored disk is a file: name one (`cairn convert FILE -` sends it on)");
   if (target.format.empty()) target.format = format_for_target(session, target.target);
   if (add_objects(session, arguments)) return 0;
   plan_creation(session, arguments, given.value_or(Options{}), 1, target);
+  plan_pipes(session, arguments, target);
   const std::string format = target.format;
   Progress progress(session, arguments.has('p'), target.quiet, 1);
   operation::Caller caller = session.caller(progress);
@@ -77,7 +75,7 @@ Verb restore_verb() {
           .summary = "makes an image of a disk as it was at a backup",
           .synopsis =
               "[--at WHEN] [--verify] [--no-checksum] [-O FMT] [-o OPTS] [-c] "
-              "[--overwrite] DIRECTORY TARGET",
+              "[--overwrite] DIRECTORY {TARGET|-}",
           .flags = {{kAt, "at", "WHEN",
                      "the number of a backup, or a time (2026-11-30T09:18:09Z, or its beginning): "
                      "the last one until then; else the newest one"},

@@ -85,6 +85,33 @@ def test_a_chain_by_bitmaps(disk, cairn, qemu, qemu_io):
     qemu("compare", "-q", "-f", "raw", "r.raw", "1.raw")
 
 
+def test_restore_to_a_pipe(disk, cairn):
+    """The disk of any backup goes to standard output, and nothing else does."""
+    back_up(cairn, "a.qcow2")
+    keep("a.qcow2", 1)
+    cairn("io", "-c", "write -P 7 1M 64k", "a.qcow2")
+    back_up(cairn, "a.qcow2")
+    keep("a.qcow2", 2)
+    for number in (2, 1):
+        done = subprocess.run(
+            [CAIRN, "restore", "--at", str(number), "b", "-"], capture_output=True, check=True
+        )
+        with open(f"{number}.raw", "rb") as file:
+            assert done.stdout == file.read()
+        assert f"backup {number} ".encode() in done.stderr
+    done = subprocess.run([CAIRN, "restore", "-O", "qcow2", "b", "-"], capture_output=True)
+    with open("r.qcow2", "wb") as file:
+        file.write(done.stdout)
+    cairn("compare", "-q", "r.qcow2", "2.raw")
+    for words, says in (
+        (["--verify", "b", "-"], "--verify cannot be used with standard output"),
+        (["-O", "vdi", "b", "-"], "standard output"),
+        (["-", "r.raw"], "which `restore` cannot use"),
+    ):
+        told = cairn("restore", *words, ok=False)
+        assert told.code == 1 and says in told.err, told.err
+
+
 def test_what_was_made_smaller_and_larger(disk, cairn):
     """The part that was cut off reads as zeroes, though no bitmap says so."""
     cairn("io", "-c", "write -P 5 7M 1M", "a.qcow2")
