@@ -180,10 +180,11 @@ Task<void> Reloader::check(const ReloadPlan& plan) {
   }
   const Ids exports = leaving(plan, "export");
   co_await daemon_.exports().await_leaving();
+  constexpr const char* kState = "Where jobs are kept is decided when the daemon starts";
   for (const LineStep& step : plan.added)
-    if (step.option == "state") refuse(step, "The jobs are kept in another file after a new start");
+    if (step.option == "state") refuse(step, kState);
   for (const LineStep& step : going) {
-    if (step.option == "state") refuse(step, "The file of the jobs stays until the daemon ends");
+    if (step.option == "state") refuse(step, kState);
     if (step.option == "monitor") refuse(step, "A monitor stays until the daemon ends");
     const Chardev* device = daemon_.chardevs().find(step.id);
     if (step.option == "chardev" && device != nullptr && device->busy())

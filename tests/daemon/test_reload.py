@@ -175,6 +175,7 @@ REFUSED = {
     "keys": ('[blockdev "b"]\ndriver = "raw"\n', BASE, "Parameter 'file' is missing"),
     "a monitor": ("", BASE.replace('[monitor]\n  chardev = "qmp"\n', ""), "A monitor stays until"),
     "its device": ("", BASE.replace("qmp.sock", "other.sock"), "The character device is in use"),
+    "the jobs": ('[state]\nfile = "jobs"\n', BASE, "Where jobs are kept is decided when"),
     "an object": ('[object "o"]\nqom-type = "secret"\ndata = "2"\n', BASE, "cannot be changed"),
 }
 
