@@ -53,6 +53,8 @@ need_packages() {
   for package in "$@"; do
     if [[ $package == -- ]]; then
       backport=1
+    elif [[ " ${missing[*]} ${ported[*]} " == *" $package "* ]]; then
+      continue  # several lists have it
     elif ! is_installed "$package" "$backport"; then
       if [[ $backport ]]; then ported+=("$package"); else missing+=("$package"); fi
     fi
