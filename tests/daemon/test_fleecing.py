@@ -188,3 +188,23 @@ def test_a_copy_that_takes_too_long_has_failed(policy, tmp_path):
             assert disk.shows_before("sa")
         else:
             assert "read failed" in disk.io("sa", "read 0 4k")
+
+
+def test_the_disk_is_resized_and_the_moment_is_not(tmp_path):
+    """What is cut off is kept first; what is added later is no part of the moment."""
+    disk = Disk(OURS, tmp_path)
+    disk.begin()
+    disk.export("sa")
+    # An export over NBD has one size.
+    disk.qmp.command("block-export-del", id="root", mode="hard")
+    wait_for(lambda: '"root"' not in json.dumps(disk.qmp.command("query-block-exports")))
+    for size in (SIZE // 4 + 512, 2 * SIZE):
+        disk.qmp.command("block_resize", node__name="root", size=size)
+        nodes = disk.qmp.command("query-named-block-nodes", flat=True)
+        sizes = {one["node-name"]: one["image"]["virtual-size"] for one in nodes}
+        assert [sizes[name] for name in ("root", "cbw", "top", "sa")] == [size, size, size, SIZE]
+    disk.export("root", writable=True)
+    disk.io("root", f"write -P 5 0 {2 * SIZE}", write=True)
+    assert disk.shows_before("sa")
+    disk.end()
+    disk.daemon.stop()

@@ -12,6 +12,8 @@ class Moment {
  public:
   static constexpr CapabilityTag kCapability{"moment"};
 
+  // The size of the disk of that moment, in bytes.
+  virtual uint64_t moment_length() const = 0;
   // Reads the disk of that moment. Throws kInvalid where it is not part of it, or not kept any
   // more. From any worker, as the next two; ranges are inside the disk.
   virtual Task<void> read_moment(uint64_t offset, MutableByteSpan out) = 0;

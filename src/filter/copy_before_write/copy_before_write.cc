@@ -58,6 +58,7 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
                       const DirtyBitmap* chosen)
       : FilterNode(request, std::move(file)),
         manner_(manner),
+        moment_length_(length()),
         target_(target),
         left_("", length(), manner.cluster),
         kept_("", length(), manner.cluster) {
@@ -84,6 +85,7 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
     return true;
   }
 
+  uint64_t moment_length() const override { return moment_length_; }
   void change_readers(int difference) override { readers_.fetch_add(difference); }
 
   Task<void> read_moment(uint64_t offset, MutableByteSpan out) override {
@@ -102,7 +104,7 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
 
   Task<Extent> moment_extent(uint64_t offset, uint64_t max) override {
     RangeLock::Guard guard;
-    co_await ranges_.acquire(guard, offset, std::min(max, length() - offset), false);
+    co_await ranges_.acquire(guard, offset, std::min(max, moment_length_ - offset), false);
     const DirtyBitmap::Run run = part_at(offset, max);
     const Extent found = co_await (run.dirty ? below() : *target_).extent_at(offset, run.length);
     co_return Extent{.length = std::min(found.length, run.length),
@@ -114,7 +116,7 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
   Task<void> discard_moment(uint64_t offset, uint64_t bytes) override {
     const uint64_t begin = align_up(offset, manner_.cluster);
     const uint64_t last = offset + bytes;
-    const uint64_t end = last == length() ? last : align_down(last, manner_.cluster);
+    const uint64_t end = last == moment_length_ ? last : align_down(last, manner_.cluster);
     if (begin >= end) co_return;
     RangeLock::Guard guard;
     co_await ranges_.acquire(guard, begin, end - begin, true);
@@ -142,9 +144,10 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
     co_await save(offset, bytes);
     co_await below().discard(offset, bytes);
   }
-  Task<void> do_resize(ResizeRequest) override {
-    throw Error(ErrorKind::kUnsupported, "Image format driver does not support resize");
-    co_return;
+  // What is cut off is copied first; what is added is no part of the moment.
+  Task<void> do_resize(ResizeRequest request) override {
+    if (request.length < length()) co_await save(request.length, length() - request.length);
+    co_await FilterNode::do_resize(request);
   }
   Task<void> do_close() override {
     {
@@ -179,7 +182,7 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
   Task<void> save(uint64_t offset, uint64_t bytes) {
     if (broken_.load()) co_return;
     const uint64_t begin = align_down(offset, manner_.cluster);
-    const uint64_t end = std::min(align_up(offset + bytes, manner_.cluster), length());
+    const uint64_t end = std::min(align_up(offset + bytes, manner_.cluster), moment_length_);
     if (begin >= end) co_return;
     const DirtyBitmap::Run run = left_.run_at(begin, end - begin);
     if (!run.dirty && run.length == end - begin) co_return;
@@ -248,6 +251,7 @@ class CopyBeforeWriteNode : public FilterNode, public ChildUse, public Moment, p
   }
 
   const CopyManner manner_;
+  const uint64_t moment_length_;
   NodePtr target_;
   DirtyBitmap left_;
   DirtyBitmap kept_;
@@ -303,6 +307,7 @@ class CopyBeforeWriteDriver : public Driver {
       : Driver({.name = "copy-before-write",
                 .title = "copies old data elsewhere before it is overwritten",
                 .kind = DriverKind::kFilter,
+                .abilities = {.resize = true},
                 .capabilities = CopyBeforeWriteNode::Capabilities::ids(),
                 .verbatim = true,
                 .open_options = kCopyBeforeWriteOptions}) {}

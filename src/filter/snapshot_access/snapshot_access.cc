@@ -72,7 +72,9 @@ class SnapshotAccessNode : public FilterNode, public ChildUse, public OpenedOnce
   }
   void take_moment() {
     moment_ = below().as<Moment>();
-    if (moment_ != nullptr) moment_->change_readers(1);
+    if (moment_ == nullptr) return;
+    moment_->change_readers(1);
+    set_length(moment_->moment_length());
   }
   void leave_moment() {
     if (moment_ != nullptr) moment_->change_readers(-1);
