@@ -8,6 +8,7 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/remote.h"
+#include "job/cancelled.h"
 
 namespace cairn {
 namespace {
@@ -106,7 +107,7 @@ Task<void> Hash::work() {
     try {
       if (!piece.zero) co_await node_->read(piece.offset, bytes);
     } catch (const Error& caught) {
-      error = std::make_exception_ptr(at_byte(caught, piece.offset));
+      error = std::make_exception_ptr(at_byte(with_name(caught, *node_), piece.offset));
     } catch (...) {
       error = std::current_exception();
     }

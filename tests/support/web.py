@@ -167,6 +167,12 @@ class OddServer:
             def plain(self, turn):
                 self.part(*self.wanted())
 
+            # After the first answer the connection breaks, each time.
+            def dies(self, turn):
+                if turn == 1:
+                    return self.part(*self.wanted())
+                self.close_connection = True
+
             # Those that wait for an answer pile up.
             def slow(self, turn):
                 time.sleep(0.05)

@@ -404,6 +404,25 @@ def test_interrupted(odd, folder, behaviour, which):
     assert not (folder / "out.raw").exists()
 
 
+@pytest.mark.parametrize("words", [["hash"], ["convert", "-O", "raw"]], ids=lambda words: words[0])
+def test_interrupted_while_nobody_listens(odd, folder, words):
+    """Ctrl-C between two attempts names the disk."""
+    url = odd(noise(8 << 20)).url("dies")
+    out = ["out.raw"] if words[0] == "convert" else []
+    job = subprocess.Popen(
+        [CAIRN, *words[:1], "-f", "raw", *words[1:], url, *out],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = ""
+    while "trying again" not in said:
+        said = job.stderr.readline()
+        assert said
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=20)
+    assert job.returncode == 128 + signal.SIGINT and f"{url}: cancelled" in said
+
+
 def test_memory(odd, folder, cairn):
     """Reads ahead and many requests keep within some tens of MiB."""
     data = noise(96 << 20)
