@@ -255,9 +255,8 @@ class Conversion {
       caller_.progress(done, total);
       if (pipe_ != nullptr) pipe_->check_reader();
     };
-    // Of several sources none is known to be the one that gives out much. What is written has a
-    // bound of its own, which is met first.
-    if (sources_.size() == 1) co_await bound_data(caller_, sources_[0], source_, job.budget, 2);
+    // What is written has a bound of its own, which is met first.
+    co_await bound_data(caller_, sources_, source_, job.budget, 2);
     if (!plan_.quiet) job.warn = caller_.warn;
     if (resumption_ != nullptr)
       co_await run_resumable(job);

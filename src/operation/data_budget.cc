@@ -1,5 +1,7 @@
 #include "operation/data_budget.h"
 
+#include <optional>
+
 #include "base/arith.h"
 #include "base/size.h"
 #include "block/capabilities/storage_use.h"
@@ -13,17 +15,23 @@ constexpr uint64_t kAlwaysRead = uint64_t{1} << 30;
 
 }  // namespace
 
-Task<void> bound_data(Caller& caller, NodePtr node, std::string name, DataBudget& budget,
-                      uint64_t times) {
+Task<void> bound_data(Caller& caller, std::vector<NodePtr> nodes, std::string name,
+                      DataBudget& budget, uint64_t times) {
   if (!caller.guarded) co_return;
-  const uint64_t stored = (co_await allocated_bytes_of(*node)).value_or(UINT64_MAX);
-  if (stored >= (UINT64_MAX - kAlwaysRead) / kTimesStored) co_return;
+  uint64_t stored = 0;
+  for (const NodePtr& node : nodes) {
+    const std::optional<uint64_t> one = co_await allocated_bytes_of(*node);
+    if (!one || *one >= (UINT64_MAX - kAlwaysRead) / kTimesStored - stored) co_return;
+    stored += *one;
+  }
   const uint64_t once = caller.output_budget.value_or(kAlwaysRead + kTimesStored * stored);
   const uint64_t most = checked_mul(once, times).value_or(UINT64_MAX);
-  budget.limit(most, [&caller, name, most, stored] {
-    const std::string text = "'" + name + "' holds more than " + human_size(most) +
-                             " of data in a file of " + human_size(stored) +
-                             ": it maps the same clusters again and again, or is compressed";
+  budget.limit(most, [&caller, name, most, stored, several = nodes.size() > 1] {
+    const std::string text =
+        "'" + name + "'" + (several ? " and the other sources hold" : " holds") + " more than " +
+        human_size(most) + " of data in " + (several ? "files" : "a file") + " of " +
+        human_size(stored) + (several ? ": they map" : ": it maps") +
+        " the same clusters again and again, or " + (several ? "are" : "is") + " compressed";
     if (!caller.untrusted) {
       caller.warn(text + "; the work may take very long, Ctrl-C ends it");
       return;

@@ -162,6 +162,7 @@ def map_one_cluster_everywhere(cairn, content):
         ["compare", "a.qcow2", "b.raw"],
         ["compare", "b.raw", "a.qcow2"],
         ["convert", "-O", "qcow2", "a.qcow2", "t.qcow2"],
+        ["convert", "-O", "qcow2", "small.raw", "a.qcow2", "t.qcow2"],
     ],
     ids=lambda words: " ".join(words),
 )
@@ -170,6 +171,7 @@ def test_one_cluster_mapped_many_times(folder, cairn, words):
     map_one_cluster_everywhere(cairn, bytes(2 << 20))
     with open("b.raw", "wb") as file:
         file.truncate(1 << 40)
+    (folder / "small.raw").write_bytes(b"x" * 512)
     told = cairn(words[0], "--untrusted", *words[1:], ok=False)
     # What a copy may write is bounded as well, and that is met first.
     why = "may be written" if words[0] == "convert" else "'a.qcow2' holds more than"
@@ -185,6 +187,8 @@ def test_one_cluster_mapped_many_times(folder, cairn, words):
     process = subprocess.Popen(
         [CAIRN, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    assert "maps the same clusters again and again" in process.stderr.readline()
+    said = process.stderr.readline()
+    assert "the same clusters again and again" in said
+    assert ("'small.raw' and the other sources hold more" in said) == ("small.raw" in words)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
