@@ -19,6 +19,10 @@ class ByteSink {
   ByteSink(const ByteSink&) = delete;
   virtual ~ByteSink() = default;
 
+  // How many of the first bytes, at most MOST, are where they belong since an earlier run of the
+  // same work: they count as written. Before the first write(), from a caller who knows that it
+  // would write the same again.
+  virtual uint64_t skip_known(uint64_t /*most*/) { return 0; }
   // Appends BYTES, which are copied or sent before it returns. One call at a time, from any worker.
   virtual Task<void> write(ByteSpan bytes) = 0;
   // All was written. Once, instead of further writes.

@@ -18,6 +18,8 @@ class PipeOutput : public Node {
   // LENGTH bytes are sent unless more are written. NAME is what messages call it.
   PipeOutput(Context& context, std::shared_ptr<ByteSink> sink, std::string name, uint64_t length,
              NodePtr held = nullptr);
+  // What the sink has already: nothing before it may be written. Before anything is.
+  void begin_at(uint64_t sent) { sent_ = sent; }
 
   // Sends all up to OFFSET: what is held, then zeroes. Nothing where that was sent.
   Task<void> send_until(uint64_t offset);

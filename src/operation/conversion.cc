@@ -249,6 +249,7 @@ class Conversion {
       co_return;
     }
     options.in_order = pipe_ != nullptr;
+    if (pipe_ != nullptr) options.begin = pipe_->begin();
     if (resumption_ != nullptr) co_await resumption_->ready(options);
     Convert job(caller_.context, sources_, target_, options, caller_.cancel);
     job.progress = [this](uint64_t done, uint64_t total) {

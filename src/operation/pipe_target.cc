@@ -160,7 +160,12 @@ Task<NodePtr> PipeTarget::open(uint64_t size, std::vector<NodePtr> sources, Conv
     sink_ = co_await upload_->driver->upload(caller_.context, std::move(request));
   }
   if (way_ == Way::kBytes) {
-    out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, align_up(size, 512));
+    const uint64_t length = align_up(size, 512);
+    out_ = std::make_shared<PipeOutput>(caller_.context, sink_, name_, length);
+    // What earlier runs could not read is known to those that read it alone.
+    if (upload_ && upload_->resumption != nullptr && upload_->resumption->same_sources() &&
+        !job.salvage)
+      out_->begin_at(begin_ = sink_->skip_known(size));
     co_return out_;
   }
   // Of a damaged source it is not known before what can be read.

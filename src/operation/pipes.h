@@ -106,6 +106,9 @@ class PipeTarget {
   // Makes the image, for a disk of SIZE bytes, and gives its node. It is written in the order of
   // the disk; the content is that of SOURCES, copied as JOB says.
   Task<NodePtr> open(uint64_t size, std::vector<NodePtr> sources, ConvertOptions job);
+  // After open(): what is before this byte of the disk was sent by an earlier run, and is not to be
+  // written.
+  uint64_t begin() const { return begin_; }
   // The node was closed: sends what is left. A further call does nothing.
   Task<void> finish();
   // The work has failed: nothing more is sent.
@@ -137,6 +140,7 @@ class PipeTarget {
 
   Caller& caller_;
   const std::string name_;
+  uint64_t begin_ = 0;
   const std::optional<Upload> upload_;  // none: standard output
   std::string format_;
   Options options_;

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "block/capabilities/identified.h"
 #include "block/driver.h"
 #include "crypto/digest.h"
@@ -30,7 +32,19 @@ std::string value_in(const Facts& facts, const std::string& what) {
   return "not given";
 }
 
+bool tells_of_changes(const Node& node) {
+  const auto& children = node.children();
+  if (children.empty()) return !identity_of(node).state.empty();
+  return std::all_of(children.begin(), children.end(),
+                     [](const Child& child) { return tells_of_changes(*child.node); });
+}
+
 }  // namespace
+
+bool tell_of_changes(const std::vector<NodePtr>& sources) {
+  return std::all_of(sources.begin(), sources.end(),
+                     [](const NodePtr& source) { return tells_of_changes(*source); });
+}
 
 Error no_place_for_journal(const std::string& target) {
   return Error(ErrorKind::kInvalid, "No journal can be kept next to '" + target + "'")

@@ -16,6 +16,9 @@ std::vector<CopyRecord::Fact> facts_of(const ConversionOptions& options);
 // The whole chain of each source: formats, lengths and what its storage knows of its state.
 std::vector<CopyRecord::Fact> facts_of(const std::vector<NodePtr>& sources);
 
+// Whether all storage of SOURCES says when it has changed.
+bool tell_of_changes(const std::vector<NodePtr>& sources);
+
 // Throws kInvalid that says what differs, where a copy of RECORD, from the file JOURNAL, is not the
 // one that has the facts NOW. CREATE: the target is made by the copy.
 void require_same(const CopyRecord& record, const std::vector<CopyRecord::Fact>& now,

@@ -30,6 +30,7 @@ UploadResumption::UploadResumption(Caller& caller, const ConversionOptions& opti
 Task<void> UploadResumption::begin(std::vector<NodePtr> sources) {
   std::vector<CopyRecord::Fact> now = options_;
   for (CopyRecord::Fact& fact : facts_of(sources)) now.push_back(std::move(fact));
+  identified_ = tell_of_changes(sources);
   if (goes_on_) require_same(record_, now, journal_.path(), true);
   record_.facts = std::move(now);
   // What is to be ended stays in the journal until that is done.

@@ -12,7 +12,8 @@ namespace cairn::operation {
 
 // An upload that may end early and go on later: keeps the journal, and knows from it what earlier
 // runs left at the server. The image is made from its beginning each time, and what the server has
-// of it already is compared by digests, so that nothing but the same bytes counts. In the order of
+// of it already is compared by digests, so that nothing but the same bytes counts; of a raw disk
+// that is left out whose sources say that they have not changed. In the order of
 // the methods; those of UploadLog come between begin() and the last two.
 class UploadResumption : public UploadLog {
  public:
@@ -23,6 +24,8 @@ class UploadResumption : public UploadLog {
   // The sources are open. Compares them with those of the journal, or begins one. Throws kInvalid
   // that says what differs.
   Task<void> begin(std::vector<NodePtr> sources);
+  // After begin(): an earlier run has read the same, as all storage of the sources says.
+  bool same_sources() const { return goes_on_ && identified_; }
   // An earlier run was allowed to replace what is there.
   bool replaces() const { return replaces_; }
   // All is done: the journal goes. Blocks.
@@ -50,7 +53,8 @@ class UploadResumption : public UploadLog {
   CopyRecord record_;
   Left left_;
   bool goes_on_ = false;
-  bool begun_ = false;  // the journal is this run's
+  bool identified_ = false;  // all storage of the sources says whether it has changed
+  bool begun_ = false;       // the journal is this run's
   uint64_t resumed_at_ = 0;
 };
 

@@ -174,6 +174,16 @@ Task<void> Upload::refuse_existing() {
         .hint("Give another name, or allow the object to be replaced.", "overwrite");
 }
 
+uint64_t Upload::skip_known(uint64_t most) {
+  const std::lock_guard lock(mutex_);
+  for (auto part = there_.find(1); part != there_.end(); part = there_.find(etags_.size() + 1)) {
+    if (part->second.bytes != part_bytes_ || length_ + part_bytes_ > most) break;
+    etags_.push_back(part->second.mark);
+    length_ += part_bytes_;
+  }
+  return length_;
+}
+
 Task<void> Upload::write(ByteSpan bytes) {
   check();
   length_ += bytes.size();

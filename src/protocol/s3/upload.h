@@ -38,6 +38,8 @@ class Upload : public ByteSink {
   Upload(Context& context, Target target, uint64_t part_bytes, UploadLog* log = nullptr);
   ~Upload() override;
 
+  // Whole parts.
+  uint64_t skip_known(uint64_t most) override;
   Task<void> write(ByteSpan bytes) override;
   Task<void> finish() override;
   void abandon() override;

@@ -76,6 +76,23 @@ def test_killed(server, folder, cairn, name, more):
     whole(server, folder, cairn, name)
 
 
+def test_a_raw_disk_is_not_read_again(server, folder, cairn):
+    """What an unchanged source had, and the service has, is left out; the rest is read and sent."""
+    server.objects["plain", "in.raw"] = (folder / "in.raw").read_bytes()
+    command = words("s3://held/disk.raw", "-O", "raw")
+    command[command.index("in.raw")] = "s3://plain/in.raw"
+    stopped(server, folder, command)
+    done = cairn(*command, "--output", "json")
+    assert done.json()["resumed-at"] == 10 << 20 and sent(server) == [3, 4]
+    ranges = [
+        head["Range"].removeprefix("bytes=").split("-")
+        for method, path, head in server.asked
+        if method == "GET" and path == "/plain/in.raw"
+    ]
+    assert ranges[0][0] == "0" and all(int(first) >= 10 << 20 for first, _ in ranges[1:])
+    whole(server, folder, cairn, "disk.raw")
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(server, folder, cairn, which):
     """The upload stays, and the error says with what it continues."""
