@@ -190,9 +190,9 @@ def test_a_copy_that_takes_too_long_has_failed(policy, tmp_path):
             assert "read failed" in disk.io("sa", "read 0 4k")
 
 
-def test_the_disk_is_resized_and_the_moment_is_not(tmp_path):
+@pytest.mark.parametrize("disk", ["ours"], indirect=True)
+def test_the_disk_is_resized_and_the_moment_is_not(disk):
     """What is cut off is kept first; what is added later is no part of the moment."""
-    disk = Disk(OURS, tmp_path)
     disk.begin()
     disk.export("sa")
     # An export over NBD has one size.
@@ -207,4 +207,3 @@ def test_the_disk_is_resized_and_the_moment_is_not(tmp_path):
     disk.io("root", f"write -P 5 0 {2 * SIZE}", write=True)
     assert disk.shows_before("sa")
     disk.end()
-    disk.daemon.stop()
