@@ -9,8 +9,8 @@ find_package(Threads REQUIRED)
 # Windows 10; formats of printf() as the standard has them.
 add_compile_definitions(_WIN32_WINNT=0x0A00 _FILE_OFFSET_BITS=64 __USE_MINGW_ANSI_STDIO=1)
 
-# Sockets and random bytes.
-set(cairn_system_libraries ws2_32 bcrypt)
+# Sockets, random bytes, files relative to others, and rights.
+set(cairn_system_libraries ws2_32 bcrypt ntdll advapi32)
 
 # Of Debian: zlib, libgcrypt and libgpg-error.
 find_path(GCRYPT_HEADER gcrypt.h)
@@ -62,8 +62,6 @@ set(cairn_left_out
   daemon/ control/ operation/control[.]cc cli/nbd/background[.]cc
   # Libraries for which Debian has no sources that compile for Windows without others of their own.
   protocol/library_thread[.]cc protocol/file_session[.]cc protocol/file_session_node[.]cc
-  protocol/gluster/ protocol/iscsi/ protocol/nfs/ protocol/rbd/ protocol/ssh/ protocol/s3/ protocol/http/ protocol/web/
-  # Names relative to a directory that is held open.
-  protocol/vvfat/ filter/disk_cache/ operation/backup cli/backup cli/restore[.]cc)
+  protocol/gluster/ protocol/iscsi/ protocol/nfs/ protocol/rbd/ protocol/ssh/ protocol/s3/ protocol/http/ protocol/web/)
 set(cairn_drivers_left_out
-  http https ftp ftps s3 ssh iscsi iser gluster nfs rbd nvme vvfat disk_cache)
+  http https ftp ftps s3 ssh iscsi iser gluster nfs rbd nvme)

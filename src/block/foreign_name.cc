@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "platform/directory.h"
+
 namespace cairn {
 namespace {
 
@@ -28,6 +30,8 @@ bool numbered(std::string_view name, std::string_view prefix) {
 }  // namespace
 
 std::string foreign_name_advice(std::string_view filename) {
+  // On Windows these are the names of its own drives and files.
+  if (platform::has_drive("c:")) return {};
   const std::string quoted = "'" + std::string(filename) + "'";
   std::string name(filename);
   std::replace(name.begin(), name.end(), '/', '\\');

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/uuid.h"
+#include "platform/system.h"
 
 namespace cairn::operation {
 namespace {
@@ -94,7 +95,7 @@ std::string backup_file_name(uint64_t id) { return fmt::format("{:06}.qcow2", id
 std::string backup_time_now() {
   const std::time_t now = std::time(nullptr);
   std::tm parts = {};
-  ::gmtime_r(&now, &parts);
+  platform::to_utc(now, &parts);
   char text[32];
   const size_t length = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
   return {text, length};

@@ -1,19 +1,19 @@
 #include "operation/backup_store.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <cerrno>
-#include <filesystem>
 #include <vector>
 
 #include "base/uuid.h"
 #include "block/driver.h"
 #include "crypto/digest.h"
+#include "platform/directory.h"
+#include "platform/folder.h"
 
 namespace cairn::operation {
+
+using platform::Sharing;
+
 namespace {
 
 constexpr const char* kManifestName = "manifest.json";
@@ -24,26 +24,26 @@ std::string part_name(uint64_t id) { return backup_file_name(id) + std::string(k
 
 // The file of that name in the directory HANDLE, if it is a regular one.
 OwnFd open_regular(int handle, const std::string& name) {
-  OwnFd file(::openat(handle, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  struct stat status = {};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+  OwnFd file(platform::open_in(handle, name, O_RDONLY | O_NONBLOCK));
+  const auto status = file ? platform::status_of(file.get()) : std::nullopt;
+  if (!status) {
     const int error = errno;
     if (error == ELOOP) invalid(name + " is a symbolic link");
     throw Error::system(error, name);
   }
-  if (!S_ISREG(status.st_mode)) invalid(name + " is no regular file");
+  if (!status->is_regular()) invalid(name + " is no regular file");
   return file;
 }
 
 void sync_file(int fd, const std::string& name) {
-  if (::fsync(fd) != 0) throw Error::system(errno, name);
+  if (platform::sync(fd) != 0) throw Error::system(errno, name);
 }
 
 std::string read_whole(int fd, uint64_t most) {
   std::string text;
   std::vector<char> piece(1 << 16);
   while (true) {
-    const ssize_t got = ::read(fd, piece.data(), piece.size());
+    const ssize_t got = platform::read(fd, piece.data(), piece.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw Error::system(errno, kManifestName);
     if (got == 0) return text;
@@ -65,10 +65,9 @@ bool is_part_name(std::string_view name) {
 }  // namespace
 
 BackupStore::BackupStore(std::string directory, Use use)
-    : directory_(std::filesystem::absolute(directory).lexically_normal()) {
-  while (directory_.size() > 1 && directory_.ends_with('/')) directory_.pop_back();
+    : directory_(platform::absolute(directory)) {
   try {
-    if (use == Use::kMake && ::mkdir(directory_.c_str(), 0777) != 0 && errno != EEXIST)
+    if (use == Use::kMake && platform::make_directory(directory_, 0777) != 0 && errno != EEXIST)
       throw Error::system(errno);
     load(use);
   } catch (Error& error) {
@@ -77,27 +76,26 @@ BackupStore::BackupStore(std::string directory, Use use)
 }
 
 void BackupStore::load(Use use) {
-  handle_ = OwnFd(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  handle_ = OwnFd(platform::open_folder(directory_));
   if (handle_.get() < 0) throw Error::system(errno);
-  const auto lock = [&](int how) {
-    if (::flock(handle_.get(), how | LOCK_NB) != 0)
+  const auto lock = [&](Sharing sharing) {
+    if (platform::lock_folder(handle_.get(), sharing) != 0)
       throw Error(ErrorKind::kLocked, "another backup, restore or verification uses it");
   };
-  lock(use == Use::kRead ? LOCK_SH : LOCK_EX);
-  struct stat status = {};
-  if (::fstatat(handle_.get(), kManifestName, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+  lock(use == Use::kRead ? Sharing::kShared : Sharing::kExclusive);
+  if (!platform::status_in(handle_.get(), kManifestName)) {
     if (use != Use::kMake)
       throw Error(ErrorKind::kNotFound, "there are no backups: it has no manifest.json");
     clear_parts();
-    if (!std::filesystem::is_empty(directory_))
-      invalid("it holds other files; backups need a directory of their own");
+    if (!names().empty()) invalid("it holds other files; backups need a directory of their own");
     manifest_.id = Uuid::random().text();
     commit();
     return;
   }
   const OwnFd file = open_regular(handle_.get(), kManifestName);
   manifest_ = BackupManifest::parse(read_whole(file.get(), BackupManifest::kMostBytes));
-  if (use == Use::kRead && (manifest_.replacing || !manifest_.removing.empty())) lock(LOCK_EX);
+  if (use == Use::kRead && (manifest_.replacing || !manifest_.removing.empty()))
+    lock(Sharing::kExclusive);
   if (manifest_.replacing) finish_replacing();
   if (!manifest_.removing.empty()) remove_files();
   if (use != Use::kRead) clear_parts();
@@ -105,29 +103,36 @@ void BackupStore::load(Use use) {
 
 // Of a program that ended before it was done.
 void BackupStore::clear_parts() {
-  for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
-    const std::string name = entry.path().filename();
-    if (is_part_name(name)) ::unlinkat(handle_.get(), name.c_str(), 0);
-  }
+  for (const std::string& name : names())
+    if (is_part_name(name)) platform::remove_in(handle_.get(), name);
+}
+
+std::vector<std::string> BackupStore::names() const {
+  auto found = platform::names_in(handle_.get(), SIZE_MAX - 1);
+  if (!found) throw Error::system(errno);
+  return std::move(*found);
 }
 
 void BackupStore::sync_directory() const { sync_file(handle_.get(), directory_); }
 
+void BackupStore::replace(const std::string& from, const std::string& to) const {
+  if (platform::rename_in(handle_.get(), from, handle_.get(), to, platform::Overwrite::kYes) != 0)
+    throw Error::system(errno, to);
+}
+
 void BackupStore::commit() {
   const std::string part = std::string(kManifestName) + std::string(kPartEnding);
-  const OwnFd file(::openat(handle_.get(), part.c_str(),
-                            O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666));
+  const OwnFd file(platform::open_in(handle_.get(), part, O_WRONLY | O_CREAT | O_TRUNC, 0666));
   if (file.get() < 0) throw Error::system(errno, kManifestName);
   const std::string text = manifest_.text();
   for (size_t done = 0; done < text.size();) {
-    const ssize_t put = ::write(file.get(), text.data() + done, text.size() - done);
+    const ssize_t put = platform::write(file.get(), text.data() + done, text.size() - done);
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) throw Error::system(errno, kManifestName);
     done += static_cast<size_t>(put);
   }
   sync_file(file.get(), kManifestName);
-  if (::renameat(handle_.get(), part.c_str(), handle_.get(), kManifestName) != 0)
-    throw Error::system(errno, kManifestName);
+  replace(part, kManifestName);
   sync_directory();
 }
 
@@ -158,29 +163,28 @@ void BackupStore::seal_part(const Caller& caller, BackupEntry& entry) {
 
 void BackupStore::publish_part(uint64_t id) {
   const std::string name = backup_file_name(id);
-  if (::renameat(handle_.get(), part_name(id).c_str(), handle_.get(), name.c_str()) != 0)
-    throw Error::system(errno, name);
+  replace(part_name(id), name);
   unfinished_.reset();
   sync_directory();
 }
 
 void BackupStore::drop_part(uint64_t id) {
-  ::unlinkat(handle_.get(), part_name(id).c_str(), 0);
+  platform::remove_in(handle_.get(), part_name(id));
   unfinished_.reset();
 }
 
 std::string BackupStore::digest(const Caller& caller, const std::string& name,
                                 uint64_t* bytes) const {
   const OwnFd file = open_regular(handle_.get(), name);
-  struct stat status = {};
-  if (::fstat(file.get(), &status) != 0) throw Error::system(errno, name);
-  const uint64_t total = static_cast<uint64_t>(status.st_size);
+  const auto status = platform::status_of(file.get());
+  if (!status) throw Error::system(errno, name);
+  const uint64_t total = status->size;
   Digest digest("sha256");
   std::vector<std::byte> piece(kHashBytes);
   uint64_t done = 0;
   while (true) {
     caller.cancel.check();
-    const ssize_t got = ::read(file.get(), piece.data(), piece.size());
+    const ssize_t got = platform::read(file.get(), piece.data(), piece.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw Error::system(errno, name);
     if (got == 0) break;
@@ -222,7 +226,7 @@ Task<NodePtr> BackupStore::open_chain(const Caller& caller, size_t index) const 
 
 void BackupStore::remove_files() {
   for (const uint64_t id : manifest_.removing)
-    if (::unlinkat(handle_.get(), backup_file_name(id).c_str(), 0) != 0 && errno != ENOENT)
+    if (platform::remove_in(handle_.get(), backup_file_name(id)) != 0 && errno != ENOENT)
       throw Error::system(errno, backup_file_name(id));
   manifest_.removing.clear();
   commit();
@@ -230,9 +234,7 @@ void BackupStore::remove_files() {
 
 void BackupStore::finish_replacing() {
   const BackupManifest::Replacing merged = *manifest_.replacing;
-  struct stat status = {};
-  if (::fstatat(handle_.get(), part_name(merged.id).c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0)
-    publish_part(merged.id);
+  if (platform::status_in(handle_.get(), part_name(merged.id))) publish_part(merged.id);
   while (manifest_.backups.front().id != merged.id) {
     manifest_.removing.push_back(manifest_.backups.front().id);
     manifest_.backups.erase(manifest_.backups.begin());

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/own_fd.h"
 #include "base/unfinished.h"
@@ -61,6 +62,9 @@ class BackupStore {
  private:
   void load(Use use);
   void clear_parts();
+  // Of what is in the directory.
+  std::vector<std::string> names() const;
+  void replace(const std::string& from, const std::string& to) const;
   void sync_directory() const;
   OpenRequest request_of(const BackupEntry& entry) const;
 

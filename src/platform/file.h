@@ -26,10 +26,12 @@ struct FileStatus {
   uint64_t allocated = 0;  // bytes that it takes of the file system
   uint64_t volume = 0;     // with NUMBER: the same file
   uint64_t number = 0;
-  uint64_t links = 1;    // its names
+  uint64_t links = 1;    // its names; 0: it goes with its last descriptor
   uint64_t special = 0;  // of a device: its number
   int64_t modified = 0;  // seconds since 1970
   uint32_t modified_nanoseconds = 0;
+  int64_t changed = 0;  // seconds since 1970: of what the system notes of it; on Windows: made
+  bool write_protected = false;  // no user has the permission to write
 
   bool is_regular() const { return type == FileType::kRegular; }
   bool is_directory() const { return type == FileType::kDirectory; }
@@ -111,6 +113,8 @@ int reopen_for_writing(int fd);
 int reopen_unblocked(int fd);
 // The bytes that a pipe takes as a whole.
 extern const size_t kPipeBytes;
+// Of a descriptor that was opened with O_NONBLOCK.
+void set_blocking(int fd);
 // What is to be called in messages; PATH, but for a file without a name.
 std::string shown_path(std::string path);
 

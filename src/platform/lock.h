@@ -26,6 +26,8 @@ std::string other_user_of(int fd);
 
 // The whole file, exclusively, until FD is closed. EAGAIN: another descriptor has it.
 int lock_file(int fd);
+// The same with others who do so. Waits for who has it exclusively.
+int lock_file_shared(int fd);
 // The same for the process: until it ends, or closes any descriptor of the file, where the system
 // has such locks.
 int lock_for_process(int fd);

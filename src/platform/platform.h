@@ -13,6 +13,7 @@
 #include "platform/directory.h"
 #include "platform/drives.h"
 #include "platform/file.h"
+#include "platform/folder.h"
 #include "platform/lock.h"
 #include "platform/memory.h"
 #include "platform/poll.h"

@@ -34,4 +34,7 @@ std::optional<unsigned> terminal_columns(int fd);
 // Whether NAME matches the shell pattern PATTERN (*, ?, [...]).
 bool matches_pattern(const std::string& pattern, const std::string& name);
 
+// The capital letter of UNIT, of Unicode's first plane; UNIT where it has none there.
+char16_t upper_case(char16_t unit);
+
 }  // namespace cairn::platform

@@ -21,6 +21,7 @@ constexpr int O_NOCTTY = 0;
 constexpr int O_NOFOLLOW = 0x01000000;
 constexpr int O_DIRECTORY = 0x02000000;
 constexpr int O_DIRECT = 0x04000000;
+constexpr int O_PATH = 0x08000000;
 constexpr int EDQUOT = 1001;
 constexpr int ENOMEDIUM = 1002;
 constexpr int ESHUTDOWN = 1003;
@@ -30,6 +31,7 @@ constexpr int ESTALE = 1005;
 #include <sys/uio.h>
 #ifdef __APPLE__
 constexpr int O_DIRECT = 0x02000000;  // platform::open() knows it alone
+constexpr int O_PATH = 0;             // to look at a directory it must be readable
 constexpr int ENOMEDIUM = 1002;
 constexpr int EREMOTEIO = 1004;
 #endif

@@ -52,6 +52,9 @@ TEST_F(PlatformTest, PiecesAreWrittenAndReadAtTheirPlace) {
   EXPECT_EQ(end_of(fd), 10);
   EXPECT_EQ(sync(fd), 0);
   EXPECT_EQ(sync_data(fd), 0);
+  const int reader = platform::open(path("bytes"), O_RDONLY);
+  EXPECT_EQ(sync(reader), 0);
+  platform::close(reader);
   EXPECT_EQ(sync_directory(directory_), 0);
   const int directory = platform::open(directory_, O_RDONLY | O_DIRECTORY);
   EXPECT_EQ(sync(directory), 0);
@@ -272,6 +275,13 @@ TEST(System, PatternsOfShells) {
   EXPECT_TRUE(matches_pattern("**", ""));
   EXPECT_FALSE(matches_pattern("", "a"));
   EXPECT_TRUE(matches_pattern("[", "["));
+}
+
+TEST(System, CapitalLetters) {
+  EXPECT_EQ(upper_case(u'ä'), u'Ä');
+  EXPECT_EQ(upper_case(u'ж'), u'Ж');
+  EXPECT_EQ(upper_case(u'ß'), u'ß');
+  EXPECT_EQ(upper_case(u'磁'), u'磁');
 }
 
 TEST(System, TimesAndErrors) {

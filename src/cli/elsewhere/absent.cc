@@ -22,8 +22,6 @@ Verb absent(std::string_view name, std::string_view summary) {
 
 Verb mount_verb() { return absent("mount", "shows a disk as a file (on Linux)"); }
 Verb umount_verb() { return absent("umount", "unmounts what `mount` shows (on Linux)"); }
-Verb backup_verb() { return absent("backup", "adds a disk to a series of backups (on Linux)"); }
-Verb restore_verb() { return absent("restore", "makes a disk of a backup (on Linux)"); }
 Verb nvme_verb() { return absent("nvme", "hands NVMe controllers over (on Linux)"); }
 
 int serve_vhost_user(Session&, operation::VhostUserPlan, bool) {

@@ -1,7 +1,5 @@
 #include "filter/disk_cache/cache_file.h"
 
-#include <sys/uio.h>
-
 #include <algorithm>
 #include <cerrno>
 

@@ -1,23 +1,25 @@
 #include "filter/disk_cache/directory.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <ctime>
 #include <vector>
 
 #include "base/error.h"
+#include "platform/directory.h"
+#include "platform/folder.h"
+#include "platform/lock.h"
+#include "platform/system.h"
 
 namespace cairn::disk_cache {
+
+using platform::FileStatus;
+using platform::Overwrite;
+using platform::Rights;
+
 namespace {
 
 constexpr uint64_t kUsualBytes = uint64_t{10} << 30;
@@ -32,41 +34,36 @@ bool has_ending(std::string_view name, std::string_view ending) {
 }
 
 std::vector<std::string> names_in(int directory) {
-  std::vector<std::string> names;
-  const int fd = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR* list = fd < 0 ? nullptr : ::fdopendir(fd);
-  if (list == nullptr) {
-    if (fd >= 0) ::close(fd);
-    return names;
-  }
-  while (const dirent* each = ::readdir(list)) {
-    const std::string_view name = each->d_name;
-    if (has_ending(name, kEnding) || has_ending(name, kNewEnding)) names.emplace_back(name);
-  }
-  ::closedir(list);
+  auto names = platform::names_in(directory, SIZE_MAX - 1).value_or(std::vector<std::string>());
+  std::erase_if(names, [](const std::string& name) {
+    return !has_ending(name, kEnding) && !has_ending(name, kNewEnding);
+  });
   return names;
 }
 
 OwnFd open_in(int directory, const std::string& name, int flags) {
-  return OwnFd(
-      ::openat(directory, name.c_str(), flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
+  return OwnFd(platform::open_in(directory, name, flags | O_NONBLOCK));
 }
 
-// Whether the file is a plain one of our own.
-bool is_ours(int fd, struct stat* status) {
-  return ::fstat(fd, status) == 0 && S_ISREG(status->st_mode) && status->st_uid == ::geteuid();
+// What the system says of a plain file of our own; nothing for others.
+std::optional<FileStatus> status_of_ours(const OwnFd& fd) {
+  auto status = fd ? platform::status_of(fd.get()) : std::nullopt;
+  if (!status || !status->is_regular()) return std::nullopt;
+  const auto rights = platform::rights_of(fd.get());
+  if (!rights || *rights == Rights::kOfOthers) return std::nullopt;
+  return status;
 }
 
 std::optional<Header> header_of(int fd) {
   std::vector<std::byte> bytes(kHeaderBytes);
-  if (::pread(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+  if (platform::read_at(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
     return std::nullopt;
   return Header::decode(bytes);
 }
 
 uint64_t space_of(int fd) {
-  struct stat status = {};
-  return ::fstat(fd, &status) == 0 ? static_cast<uint64_t>(status.st_blocks) * 512 : 0;
+  const auto status = platform::status_of(fd);
+  return status ? status->allocated : 0;
 }
 
 // A part of a file that can be given back.
@@ -85,8 +82,7 @@ struct File {
 
 // Removes the file unless a process has it open. FD is open for it.
 bool remove_idle(int directory, const std::string& name, int fd) {
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) return false;
-  return ::unlinkat(directory, name.c_str(), 0) == 0;
+  return platform::lock_file(fd) == 0 && platform::remove_in(directory, name) == 0;
 }
 
 // The files of the directory, and in REGIONS what they hold; what is no file of a cache any more
@@ -95,23 +91,22 @@ uint64_t take_stock(int directory, std::vector<File>* files, std::vector<Region>
   uint64_t total = 0;
   for (const std::string& name : names_in(directory)) {
     OwnFd fd = open_in(directory, name, O_RDWR);
-    struct stat status = {};
-    if (!fd || !is_ours(fd.get(), &status)) continue;
+    const auto status = status_of_ours(fd);
+    if (!status) continue;
     // One that is being made has a moment for that.
-    if (has_ending(name, kNewEnding) && status.st_mtime + kMakingSeconds > ::time(nullptr))
+    if (has_ending(name, kNewEnding) && status->modified + kMakingSeconds > ::time(nullptr))
       continue;
     const auto header = header_of(fd.get());
-    if (!header || static_cast<uint64_t>(status.st_size) != header->file_bytes() ||
-        has_ending(name, kNewEnding)) {
+    if (!header || status->size != header->file_bytes() || has_ending(name, kNewEnding)) {
       remove_idle(directory, name, fd.get());
       continue;
     }
-    total += static_cast<uint64_t>(status.st_blocks) * 512;
+    total += status->allocated;
     File file{.name = name, .fd = std::move(fd), .header = *header};
     std::vector<std::byte> times(65536);
     for (uint64_t first = 0; first < header->regions(); first += times.size() / 8) {
-      const ssize_t got = ::pread(file.fd.get(), times.data(), times.size(),
-                                  static_cast<off_t>(header->time_offset(first)));
+      const ssize_t got =
+          platform::read_at(file.fd.get(), times.data(), times.size(), header->time_offset(first));
       const uint64_t count = std::min<uint64_t>(got <= 0 ? 0 : static_cast<uint64_t>(got) / 8,
                                                 header->regions() - first);
       if (count == 0) break;
@@ -135,15 +130,14 @@ bool give_back(const File& file, uint64_t region) {
   const uint64_t count = std::min(kRegionClusters, header.clusters() - first);
   const std::vector<std::byte> zeroes(8 * count);
   const auto clear = [&](uint64_t offset, size_t bytes) {
-    return ::pwrite(file.fd.get(), zeroes.data(), bytes, static_cast<off_t>(offset)) ==
+    return platform::write_at(file.fd.get(), zeroes.data(), bytes, offset) ==
            static_cast<ssize_t>(bytes);
   };
   if (!clear(header.time_offset(region), 8) || !clear(header.entry_offset(first), zeroes.size()))
     return false;
   const uint64_t begin = header.data_offset(first);
-  return ::fallocate(file.fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     static_cast<off_t>(begin),
-                     static_cast<off_t>(count << header.cluster_bits)) == 0;
+  return platform::allocate(file.fd.get(), platform::Allocation::kPunch, begin,
+                            count << header.cluster_bits) == 0;
 }
 
 }  // namespace
@@ -155,73 +149,70 @@ uint64_t now_ms() {
 }
 
 Directory::Directory(std::string path, std::optional<uint64_t> size) : path_(std::move(path)) {
-  if (::mkdir(path_.c_str(), 0700) != 0 && errno != EEXIST)
+  if (platform::make_directory(path_, 0700) != 0 && errno != EEXIST)
     throw Error::system(errno, "the cache directory '" + path_ + "' cannot be made");
-  fd_ = OwnFd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  struct stat status = {};
-  if (!fd_ || ::fstat(fd_.get(), &status) != 0)
-    throw Error::system(errno, "the cache directory '" + path_ + "' cannot be opened");
-  if (status.st_uid != ::geteuid() || (status.st_mode & 022) != 0)
+  fd_ = OwnFd(platform::open_folder(path_));
+  const auto rights = fd_ ? platform::rights_of(fd_.get()) : std::nullopt;
+  if (!rights) throw Error::system(errno, "the cache directory '" + path_ + "' cannot be opened");
+  if (*rights != Rights::kOwn)
     throw Error(ErrorKind::kDenied,
                 "The cache directory '" + path_ +
-                    (status.st_uid != ::geteuid() ? "' belongs to somebody else"
+                    (*rights == Rights::kOfOthers ? "' belongs to somebody else"
                                                   : "' can be written to by others"))
         .hint(
             "Others could put their bytes into your disks. Use a directory of your own, with "
             "`chmod 700`.");
-  struct statvfs space = {};
   uint64_t usual = kUsualBytes;
-  if (!size && ::fstatvfs(fd_.get(), &space) == 0) {
+  const auto left = size ? std::nullopt : platform::bytes_for_user(path_);
+  if (left) {
     std::vector<File> files;
     std::vector<Region> regions;
-    const uint64_t used = take_stock(fd_.get(), &files, &regions);
-    usual = std::min(usual, (uint64_t{space.f_bavail} * space.f_frsize + used) / 2);
+    usual = std::min(usual, (*left + take_stock(fd_.get(), &files, &regions)) / 2);
   }
   size_ = size.value_or(usual);
 }
 
 OwnFd Directory::existing(const std::string& name, const Header& header) {
   OwnFd fd = open_in(fd_.get(), name, O_RDWR);
-  struct stat status = {};
-  if (!fd || !is_ours(fd.get(), &status)) return {};
+  if (!status_of_ours(fd)) return {};
   // It was opened so as not to wait for what is no file.
-  ::fcntl(fd.get(), F_SETFL, 0);
+  platform::set_blocking(fd.get());
   // Shared: nobody removes it while it is used. It may have been removed right before.
-  if (::flock(fd.get(), LOCK_SH) != 0 || ::fstat(fd.get(), &status) != 0 || status.st_nlink == 0)
-    return {};
+  if (platform::lock_file_shared(fd.get()) != 0) return {};
+  const auto status = platform::status_of(fd.get());
+  if (!status || status->links == 0) return {};
   const auto found = header_of(fd.get());
-  if (!found || found->encode() != header.encode() ||
-      static_cast<uint64_t>(status.st_size) != header.file_bytes())
+  if (!found || found->encode() != header.encode() || status->size != header.file_bytes())
     return {};
   return fd;
 }
 
 // Complete before it has its name: no other process sees a part of it.
 OwnFd Directory::make_file(const std::string& name, const Header& header) {
-  const std::string fresh = fmt::format("{}.{}-{}{}", name, ::getpid(), now_ms(), kNewEnding);
+  const std::string fresh =
+      fmt::format("{}.{}-{}{}", name, platform::process_number(), now_ms(), kNewEnding);
   OwnFd fd = open_in(fd_.get(), fresh, O_RDWR | O_CREAT | O_EXCL);
   if (!fd) throw Error::system(errno, "the cache '" + path_ + "' cannot be written");
   const std::vector<std::byte> bytes = header.encode();
   errno = 0;
-  const bool made =
-      ::flock(fd.get(), LOCK_SH) == 0 &&
-      ::ftruncate(fd.get(), static_cast<off_t>(header.file_bytes())) == 0 &&
-      ::pwrite(fd.get(), bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size());
+  const bool made = platform::lock_file_shared(fd.get()) == 0 &&
+                    platform::set_length(fd.get(), header.file_bytes()) == 0 &&
+                    platform::write_at(fd.get(), bytes.data(), bytes.size(), 0) ==
+                        static_cast<ssize_t>(bytes.size());
   if (made) {
     const int directory = fd_.get();
-    if (::renameat2(directory, fresh.c_str(), directory, name.c_str(), RENAME_NOREPLACE) == 0)
-      return fd;
+    if (platform::rename_in(directory, fresh, directory, name, Overwrite::kNo) == 0) return fd;
     // Another process may have been faster, or there is a damaged one.
     OwnFd other = existing(name, header);
     if (other) {
-      ::unlinkat(directory, fresh.c_str(), 0);
+      platform::remove_in(directory, fresh);
       return other;
     }
     errno = 0;
-    if (::renameat(directory, fresh.c_str(), directory, name.c_str()) == 0) return fd;
+    if (platform::rename_in(directory, fresh, directory, name, Overwrite::kYes) == 0) return fd;
   }
   const int error = errno == 0 ? ENOSPC : errno;
-  ::unlinkat(fd_.get(), fresh.c_str(), 0);
+  platform::remove_in(fd_.get(), fresh);
   throw Error::system(error, "the cache '" + path_ + "' cannot be written");
 }
 
@@ -277,7 +268,7 @@ void Directory::trim_once() {
     const uint64_t before = space_of(file.fd.get());
     if (!give_back(file, region.number)) {
       // Without holes whole files go. Who uses one keeps it until the end.
-      if (::unlinkat(fd_.get(), file.name.c_str(), 0) == 0) total -= std::min(total, before);
+      if (platform::remove_in(fd_.get(), file.name) == 0) total -= std::min(total, before);
       continue;
     }
     const uint64_t after = space_of(file.fd.get());

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "platform/posix/status.h"
+
 namespace cairn::platform {
 namespace {
 
@@ -34,11 +36,19 @@ FileType type_of(mode_t mode) {
   }
 }
 
+int count_of(std::span<const iovec> buffers) {
+  return static_cast<int>(std::min(buffers.size(), kMostBuffers));
+}
+
+}  // namespace
+
 FileStatus status_from(const struct stat& found) {
 #ifdef __APPLE__
   const timespec& modified = found.st_mtimespec;
+  const timespec& changed = found.st_ctimespec;
 #else
   const timespec& modified = found.st_mtim;
+  const timespec& changed = found.st_ctim;
 #endif
   return {.type = type_of(found.st_mode),
           .size = static_cast<uint64_t>(found.st_size),
@@ -48,14 +58,10 @@ FileStatus status_from(const struct stat& found) {
           .links = static_cast<uint64_t>(found.st_nlink),
           .special = static_cast<uint64_t>(found.st_rdev),
           .modified = modified.tv_sec,
-          .modified_nanoseconds = static_cast<uint32_t>(modified.tv_nsec)};
+          .modified_nanoseconds = static_cast<uint32_t>(modified.tv_nsec),
+          .changed = changed.tv_sec,
+          .write_protected = (found.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0};
 }
-
-int count_of(std::span<const iovec> buffers) {
-  return static_cast<int>(std::min(buffers.size(), kMostBuffers));
-}
-
-}  // namespace
 
 std::optional<FileStatus> status(const std::string& path) {
   struct stat found = {};
@@ -74,6 +80,8 @@ std::optional<FileStatus> status_of(int fd) {
   if (::fstat(fd, &found) != 0) return std::nullopt;
   return status_from(found);
 }
+
+void set_blocking(int fd) { ::fcntl(fd, F_SETFL, 0); }
 
 int close(int fd) { return ::close(fd); }
 

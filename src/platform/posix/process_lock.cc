@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/file.h>
 
 #include "platform/lock.h"
 
@@ -10,5 +11,7 @@ int lock_for_process(int fd) {
   whole.l_whence = SEEK_SET;
   return ::fcntl(fd, F_SETLK, &whole);
 }
+
+int lock_file_shared(int fd) { return ::flock(fd, LOCK_SH); }
 
 }  // namespace cairn::platform

@@ -1,9 +1,14 @@
 #include "platform/system.h"
 
 #include <fnmatch.h>
+#include <locale.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <wctype.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
 
 #include <system_error>
 
@@ -35,6 +40,16 @@ std::optional<unsigned> terminal_columns(int fd) {
 
 bool matches_pattern(const std::string& pattern, const std::string& name) {
   return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
+
+char16_t upper_case(char16_t unit) {
+  static const locale_t unicode = [] {
+    const locale_t found = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+    return found != nullptr ? found : ::newlocale(LC_CTYPE_MASK, "en_US.UTF-8", nullptr);
+  }();
+  if (unicode == nullptr) return unit;
+  const wint_t upper = ::towupper_l(static_cast<wint_t>(unit), unicode);
+  return upper < 0x10000 ? static_cast<char16_t>(upper) : unit;
 }
 
 }  // namespace cairn::platform

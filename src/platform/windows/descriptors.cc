@@ -146,10 +146,16 @@ SOCKET socket_of(int fd) {
 bool take_descriptor(int fd, Descriptor::Kind* kind, uintptr_t* value) {
   Descriptor* const found = find_descriptor(fd);
   if (found == nullptr) return false;
+  release_lock(*found);
   *kind = found->kind;
   *value = found->value;
   found->kind = Descriptor::Kind::kNone;
   return true;
+}
+
+void release_lock(Descriptor& place) {
+  const uintptr_t lock = place.lock.exchange(0);
+  if (lock != 0) ::CloseHandle(reinterpret_cast<HANDLE>(lock));
 }
 
 int fail_as(int error) {

@@ -23,6 +23,7 @@ struct Descriptor {
   std::atomic<Kind> kind{Kind::kNone};
   std::atomic<uintptr_t> value{0};
   std::atomic<uint64_t> locked{0};  // the bytes that it has locked, modulo 64
+  std::atomic<uintptr_t> lock{0};   // of a directory that is locked: the handle that locks it
   std::atomic<bool> sparse{false};  // the file system was asked for holes, and said yes
   std::atomic<bool> writable{false};
 };
@@ -37,6 +38,9 @@ HANDLE handle_of(int fd);
 SOCKET socket_of(int fd);
 // Frees the place of FD and gives what was there. False, with errno, where nothing was.
 bool take_descriptor(int fd, Descriptor::Kind* kind, uintptr_t* value);
+
+// What lock_folder() did is undone.
+void release_lock(Descriptor& place);
 
 // Sets errno by what Windows says, and returns -1.
 int fail(DWORD error);

@@ -6,10 +6,6 @@
 
 namespace cairn::platform {
 
-int make_directory(const std::string& path, unsigned) {
-  return ::CreateDirectoryW(native_path(path).c_str(), nullptr) != 0 ? 0 : fail();
-}
-
 int remove_directory(const std::string& path) {
   return ::RemoveDirectoryW(native_path(path).c_str()) != 0 ? 0 : fail();
 }
@@ -40,6 +36,20 @@ std::string unnamed_path(int fd) {
   return shown_name(std::move(name));
 }
 
+std::string absolute(const std::string& path) {
+  const std::wstring wide = widen(path);
+  std::wstring whole(::GetFullPathNameW(wide.c_str(), 0, nullptr, nullptr), L'\0');
+  whole.resize(
+      ::GetFullPathNameW(wide.c_str(), static_cast<DWORD>(whole.size()), whole.data(), nullptr));
+  std::string shown = shown_name(std::move(whole));
+  // A root keeps its own.
+  while (shown.size() > 3 && shown.ends_with('/')) shown.pop_back();
+  return shown;
+}
+
+const std::u16string_view kForbiddenInNames =
+    u"\"*:<>?\\|\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14"
+    u"\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f";
 size_t last_separator(std::string_view path) { return path.find_last_of("/\\"); }
 
 bool is_absolute(std::string_view path) {

@@ -6,6 +6,7 @@
 
 #include "platform/windows/descriptors.h"
 #include "platform/windows/drive_table.h"
+#include "platform/windows/opening.h"
 // After the headers of Windows.
 #include <winioctl.h>
 
@@ -16,57 +17,20 @@ namespace {
 constexpr uint64_t kEpochSeconds = 11644473600;
 constexpr uint64_t kTicksPerSecond = 10000000;
 
-// Closes it at the end of a block.
-class Handle {
- public:
-  explicit Handle(HANDLE handle) : handle_(handle) {}
-  Handle(const Handle&) = delete;
-  ~Handle() {
-    if (handle_ != INVALID_HANDLE_VALUE) ::CloseHandle(handle_);
-  }
-  HANDLE get() const { return handle_; }
-  explicit operator bool() const { return handle_ != INVALID_HANDLE_VALUE; }
-
- private:
-  HANDLE handle_;
-};
-
 uint64_t joined(DWORD high, DWORD low) { return static_cast<uint64_t>(high) << 32 | low; }
 
-std::optional<FileStatus> status_of_handle(HANDLE handle) {
-  FileStatus status;
-  switch (::GetFileType(handle)) {
-    case FILE_TYPE_CHAR:
-      status.type = FileType::kCharacterDevice;
-      return status;
-    case FILE_TYPE_PIPE:
-      status.type = FileType::kPipe;
-      return status;
-    default:
-      break;
-  }
-  BY_HANDLE_FILE_INFORMATION found{};
-  if (::GetFileInformationByHandle(handle, &found) == 0) {
-    fail();
-    return std::nullopt;
-  }
-  status.type = (found.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0 ? FileType::kDirectory
-                : (found.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT) != 0 ? FileType::kLink
-                                                                               : FileType::kRegular;
-  status.size = joined(found.nFileSizeHigh, found.nFileSizeLow);
-  status.links = found.nNumberOfLinks;
-  status.volume = found.dwVolumeSerialNumber;
-  status.number = joined(found.nFileIndexHigh, found.nFileIndexLow);
-  const uint64_t ticks =
-      joined(found.ftLastWriteTime.dwHighDateTime, found.ftLastWriteTime.dwLowDateTime);
-  status.modified =
-      static_cast<int64_t>(ticks / kTicksPerSecond) - static_cast<int64_t>(kEpochSeconds);
-  status.modified_nanoseconds = static_cast<uint32_t>(ticks % kTicksPerSecond * 100);
-  FILE_STANDARD_INFO sizes{};
-  status.allocated = status.size;
-  if (::GetFileInformationByHandleEx(handle, FileStandardInfo, &sizes, sizeof sizes) != 0)
-    status.allocated = static_cast<uint64_t>(sizes.AllocationSize.QuadPart);
-  return status;
+uint64_t ticks_of(const FILETIME& time) { return joined(time.dwHighDateTime, time.dwLowDateTime); }
+
+int64_t seconds_of(uint64_t ticks) {
+  return static_cast<int64_t>(ticks / kTicksPerSecond) - static_cast<int64_t>(kEpochSeconds);
+}
+
+// A name for something else; other reparse points are files whose content is stored elsewhere.
+bool is_link(HANDLE handle, DWORD attributes) {
+  if ((attributes & FILE_ATTRIBUTE_REPARSE_POINT) == 0) return false;
+  FILE_ATTRIBUTE_TAG_INFO found{};
+  return ::GetFileInformationByHandleEx(handle, FileAttributeTagInfo, &found, sizeof found) == 0 ||
+         IsReparseTagNameSurrogate(found.ReparseTag);
 }
 
 std::optional<FileStatus> look_at(const std::string& path, DWORD flags) {
@@ -94,6 +58,47 @@ DWORD creation_of(int flags) {
   return (flags & O_TRUNC) != 0 ? TRUNCATE_EXISTING : OPEN_EXISTING;
 }
 
+}  // namespace
+
+std::optional<FileStatus> status_of_handle(HANDLE handle) {
+  FileStatus status;
+  switch (::GetFileType(handle)) {
+    case FILE_TYPE_CHAR:
+      status.type = FileType::kCharacterDevice;
+      return status;
+    case FILE_TYPE_PIPE:
+      status.type = FileType::kPipe;
+      return status;
+    default:
+      break;
+  }
+  BY_HANDLE_FILE_INFORMATION found{};
+  if (::GetFileInformationByHandle(handle, &found) == 0) {
+    fail();
+    return std::nullopt;
+  }
+  const bool directory = (found.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
+  status.type = is_link(handle, found.dwFileAttributes) ? FileType::kLink
+                : directory                             ? FileType::kDirectory
+                                                        : FileType::kRegular;
+  status.write_protected = !directory && (found.dwFileAttributes & FILE_ATTRIBUTE_READONLY) != 0;
+  status.size = joined(found.nFileSizeHigh, found.nFileSizeLow);
+  status.links = found.nNumberOfLinks;
+  status.volume = found.dwVolumeSerialNumber;
+  status.number = joined(found.nFileIndexHigh, found.nFileIndexLow);
+  const uint64_t ticks = ticks_of(found.ftLastWriteTime);
+  status.modified = seconds_of(ticks);
+  status.modified_nanoseconds = static_cast<uint32_t>(ticks % kTicksPerSecond * 100);
+  status.changed = seconds_of(ticks_of(found.ftCreationTime));
+  FILE_STANDARD_INFO sizes{};
+  status.allocated = status.size;
+  if (::GetFileInformationByHandleEx(handle, FileStandardInfo, &sizes, sizeof sizes) != 0) {
+    status.allocated = static_cast<uint64_t>(sizes.AllocationSize.QuadPart);
+    if (sizes.DeletePending) status.links = 0;
+  }
+  return status;
+}
+
 DWORD access_of(int flags) {
   const int mode = flags & (O_RDONLY | O_WRONLY | O_RDWR);
   if (mode == O_RDONLY) return GENERIC_READ;
@@ -103,14 +108,18 @@ DWORD access_of(int flags) {
   return mode == O_WRONLY ? GENERIC_WRITE : GENERIC_READ | GENERIC_WRITE;
 }
 
-// Asks for a file in which ranges may be missing. Where the file system has none it goes without.
 void make_sparse(Descriptor& file) {
   DWORD got = 0;
   file.sparse = ::DeviceIoControl(reinterpret_cast<HANDLE>(file.value.load()), FSCTL_SET_SPARSE,
                                   nullptr, 0, nullptr, 0, &got, nullptr) != 0;
 }
 
-}  // namespace
+FILETIME filetime_of(int64_t seconds) {
+  const uint64_t ticks =
+      static_cast<uint64_t>(seconds + static_cast<int64_t>(kEpochSeconds)) * kTicksPerSecond;
+  return {.dwLowDateTime = static_cast<DWORD>(ticks),
+          .dwHighDateTime = static_cast<DWORD>(ticks >> 32)};
+}
 
 std::optional<FileStatus> status(const std::string& path) { return look_at(path, 0); }
 
@@ -258,6 +267,11 @@ int sync(int fd) {
   if (handle == INVALID_HANDLE_VALUE) return -1;
   if (::FlushFileBuffers(handle) != 0) return 0;
   const DWORD error = ::GetLastError();
+  // Only those who may write may ask for it.
+  const Handle writer(error == ERROR_ACCESS_DENIED
+                          ? ::ReOpenFile(handle, GENERIC_WRITE, kSharedByAll, 0)
+                          : INVALID_HANDLE_VALUE);
+  if (writer && ::FlushFileBuffers(writer.get()) != 0) return 0;
   // The file system keeps names in order by itself.
   const auto found = status_of_handle(handle);
   return found && found->is_directory() ? 0 : fail(error);
@@ -372,6 +386,8 @@ int reopen_for_writing(int fd) {
 
 int reopen_unblocked(int) { return fail_as(EOPNOTSUPP); }
 const size_t kPipeBytes = 4096;
+
+void set_blocking(int) {}
 
 std::string shown_path(std::string path) { return path; }
 

@@ -141,6 +141,15 @@ std::optional<unsigned> terminal_columns(int fd) {
   return static_cast<unsigned>(found.srWindow.Right - found.srWindow.Left + 1);
 }
 
+char16_t upper_case(char16_t unit) {
+  const auto small = static_cast<wchar_t>(unit);
+  wchar_t upper = small;
+  return ::LCMapStringEx(LOCALE_NAME_INVARIANT, LCMAP_UPPERCASE, &small, 1, &upper, 1, nullptr,
+                         nullptr, 0) == 1
+             ? static_cast<char16_t>(upper)
+             : unit;
+}
+
 bool matches_pattern(const std::string& pattern, const std::string& name) {
   size_t at = 0, in = 0;
   size_t star = std::string::npos, star_in = 0;

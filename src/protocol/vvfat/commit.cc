@@ -1,14 +1,12 @@
 #include "protocol/vvfat/commit.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
 #include "base/error.h"
+#include "protocol/vvfat/names.h"
 
 namespace cairn::vvfat {
 namespace {
@@ -21,7 +19,7 @@ std::string staged_name(uint32_t now) { return fmt::format("new-{}", now); }
 
 void write_all(int fd, std::string_view text, const std::string& path) {
   while (!text.empty()) {
-    const ssize_t done = ::write(fd, text.data(), text.size());
+    const ssize_t done = platform::write(fd, text.data(), text.size());
     if (done < 0 && errno != EINTR) throw Error::system(errno, path);
     if (done > 0) text.remove_prefix(static_cast<size_t>(done));
   }
@@ -51,9 +49,9 @@ Commit::~Commit() {
 void Commit::check_old(uint32_t i) {
   const Entry& old = old_.entries[i];
   const std::string path = old_.path_of(i);
-  struct stat status = {};
-  const bool there = folder_.look_at(path, status);
-  const FileStamp stamp = there ? FileStamp::of(status) : FileStamp();
+  const auto status = folder_.look_at(path);
+  const bool there = status.has_value();
+  const FileStamp stamp = there ? FileStamp::of(*status) : FileStamp();
   const bool folder = old.kind == Entry::Kind::kFolder;
   const bool same_file =
       there && stamp.device == old.stamp.device && stamp.inode == old.stamp.inode;
@@ -96,14 +94,23 @@ void Commit::check_vanishing_folder(uint32_t i) {
                               folder_.full_path(old_.path_of(i)), name));
 }
 
+// Where the file system sees no difference between upper and lower case, a file has its new name
+// before it gets it.
+bool Commit::is_own_name(uint32_t now, const platform::FileStatus& status) const {
+  if (changes_.is_new(now)) return false;
+  const Entry& old = old_.entries[changes_.old_of[now]];
+  return status.volume == old.stamp.device && status.number == old.stamp.inode &&
+         folded(old.display_name()) == folded(now_.entries[now].display_name());
+}
+
 // Nothing that the guest does not know may stand where something goes.
 void Commit::check_free(uint32_t i) {
   const Entry& now = now_.entries[i];
   const uint32_t parent = changes_.old_of[now.parent];
   if (parent == kNoEntry || standing_.contains(key({.parent = parent, .name = now.name}))) return;
   const std::string path = parent == 0 ? now.name : old_.path_of(parent) + "/" + now.name;
-  struct stat status = {};
-  if (folder_.look_at(path, status))
+  const auto status = folder_.look_at(path);
+  if (status && !is_own_name(i, *status))
     throw Error(ErrorKind::kDenied,
                 folder_.full_path(path) + ": a guest made it, but the host has one already");
 }
@@ -141,25 +148,18 @@ OwnFd Commit::stage(uint32_t now) {
   OwnFd file =
       folder_.open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOCTTY, HostFolder::Links::kRefuse, 0666);
   if (!file) throw Error::system(errno, "Could not make " + folder_.full_path(path));
+  // Before there is anything in it that others could read.
+  if (!changes_.is_new(now)) folder_.copy_rights(old_.path_of(changes_.old_of[now]), file.get());
   return file;
 }
 
 void Commit::staged(uint32_t now, const OwnFd& file) {
   Entry& entry = now_.entries[now];
-  const std::string path = folder_.full_path(kStaging + "/" + staged_name(now));
-  struct stat status = {};
-  if (!changes_.is_new(now) && folder_.look_at(old_.path_of(changes_.old_of[now]), status)) {
-    // Only the administrator may give files away; who may not owns both.
-    if (::fchown(file.get(), status.st_uid, status.st_gid) != 0 && errno != EPERM)
-      throw Error::system(errno, path);
-    // What a guest wrote runs with no rights but those of the user who runs it.
-    if (::fchmod(file.get(), status.st_mode & 0777) != 0) throw Error::system(errno, path);
-  }
-  const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
-                             {.tv_sec = host_time(entry.written), .tv_nsec = 0}};
-  if (::futimens(file.get(), times) != 0 || ::fstat(file.get(), &status) != 0)
-    throw Error::system(errno, path);
-  entry.stamp = FileStamp::of(status);
+  const bool written = (platform::kSyncsVolumes || platform::sync(file.get()) == 0) &&
+                       platform::set_modified(file.get(), host_time(entry.written)) == 0;
+  const auto status = written ? platform::status_of(file.get()) : std::nullopt;
+  if (!status) throw Error::system(errno, folder_.full_path(kStaging + "/" + staged_name(now)));
+  entry.stamp = FileStamp::of(*status);
 }
 
 // Whether the entry has another place than it had; not of those that are new.
@@ -189,8 +189,8 @@ uint64_t Commit::inode_of(Thing thing) const {
   if (thing >= old_.entries.size()) return now_.entries[thing - old_.entries.size()].stamp.inode;
   const Entry& old = old_.entries[thing];
   if (!old.linked) return old.stamp.inode;
-  struct stat link = {};
-  return folder_.look_at(old_.path_of(thing), link) ? link.st_ino : 0;
+  const auto link = folder_.look_at(old_.path_of(thing));
+  return link ? link->number : 0;
 }
 
 void Commit::move(Thing thing, const Place& from, const Place& to) {
@@ -262,8 +262,7 @@ void Commit::make_folders() {
     open_staging();
     const std::string path = kStaging + "/" + staged_name(i);
     folder_.make_folder(path, 0777);
-    struct stat status = {};
-    if (folder_.look_at(path, status)) entry.stamp = FileStamp::of(status);
+    if (const auto status = folder_.look_at(path)) entry.stamp = FileStamp::of(*status);
   }
 }
 
@@ -279,6 +278,7 @@ void Commit::write_list() {
       folder_.open(kList, O_WRONLY | O_CREAT | O_EXCL | O_NOCTTY, HostFolder::Links::kRefuse, 0600);
   if (!file) throw Error::system(errno, "Could not make " + path);
   write_all(file.get(), text, path);
+  if (!platform::kSyncsVolumes && platform::sync(file.get()) != 0) throw Error::system(errno, path);
   folder_.flush();
 }
 
@@ -312,19 +312,15 @@ void Commit::apply() {
       continue;
     try {
       const std::string path = now_.path_of(i);
-      struct stat status = {};
       folder_.set_written(path, host_time(entry.written));
-      if (folder_.look_at(path, status)) entry.stamp = FileStamp::of(status);
+      if (const auto status = folder_.look_at(path)) entry.stamp = FileStamp::of(*status);
     } catch (const Error& error) {
       warn_("vvfat: " + error.message());
     }
   }
 }
 
-bool was_interrupted(const HostFolder& folder) {
-  struct stat status = {};
-  return folder.look_at(kStaging, status);
-}
+bool was_interrupted(const HostFolder& folder) { return folder.look_at(kStaging).has_value(); }
 
 namespace {
 
@@ -334,7 +330,7 @@ std::vector<std::string> read_list(const HostFolder& folder, uint64_t bytes) {
   std::string text(static_cast<size_t>(bytes), '\0');
   size_t got = 0;
   while (file && got < text.size()) {
-    const ssize_t part = ::read(file.get(), text.data() + got, text.size() - got);
+    const ssize_t part = platform::read(file.get(), text.data() + got, text.size() - got);
     if (part < 0 && errno == EINTR) continue;
     if (part <= 0) break;
     got += static_cast<size_t>(part);
@@ -353,13 +349,13 @@ std::vector<std::string> read_list(const HostFolder& folder, uint64_t bytes) {
 
 void undo_interrupted(const HostFolder& folder, const std::function<void(std::string_view)>& warn) {
   if (!was_interrupted(folder)) return;
-  struct stat status = {};
-  if (folder.look_at(kList, status) && S_ISREG(status.st_mode)) {
-    const std::vector<std::string> words = read_list(folder, static_cast<uint64_t>(status.st_size));
+  if (const auto list = folder.look_at(kList); list && list->is_regular()) {
+    const std::vector<std::string> words = read_list(folder, list->size);
     for (size_t i = words.size() / 3; i-- > 0;) {
       const std::string& to = words[3 * i + 1];
       // Only what was moved is at its new place.
-      if (folder.look_at(to, status) && std::to_string(status.st_ino) == words[3 * i + 2])
+      const auto status = folder.look_at(to);
+      if (status && std::to_string(status->number) == words[3 * i + 2])
         folder.move(to, words[3 * i]);
     }
     warn("vvfat: a change of " + folder.path() + " that was interrupted is undone");

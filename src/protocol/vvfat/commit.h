@@ -78,6 +78,7 @@ class Commit {
   void check_old(uint32_t old);
   void check_vanishing_folder(uint32_t old);
   void check_free(uint32_t now);
+  bool is_own_name(uint32_t now, const platform::FileStatus& status) const;
   void open_staging();
 
   const HostFolder& folder_;

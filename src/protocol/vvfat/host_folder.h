@@ -1,19 +1,18 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/own_fd.h"
-
-struct stat;
+#include "platform/folder.h"
 
 namespace cairn::vvfat {
 
-// A directory of the host, and the only way to what is in it: the kernel resolves every path
-// beneath it (openat2, RESOLVE_BENEATH), whatever links there are and whatever moves them
-// meanwhile.
+// A directory of the host, and the only way to what is in it: every path is resolved beneath it,
+// whatever links there are and whatever moves them meanwhile.
 class HostFolder {
  public:
   // Throws with QEMU's words when PATH is no directory that may be read.
@@ -24,7 +23,7 @@ class HostFolder {
   // RELATIVE as it is shown.
   std::string full_path(const std::string& relative) const;
 
-  enum class Links : bool { kRefuse, kFollow };
+  using Links = platform::Links;
   // As open(2) of RELATIVE (empty: the directory itself). Without a descriptor errno says why:
   // EXDEV when a link leads outside, ELOOP for a link that is refused.
   OwnFd open(const std::string& relative, int flags, Links links, unsigned mode = 0) const;
@@ -39,11 +38,13 @@ class HostFolder {
   void make_folder(const std::string& relative, unsigned mode) const;
   // Nothing may be called TO.
   void move(const std::string& from, const std::string& to) const;
-  // As lstat(2); false when nothing is there.
-  bool look_at(const std::string& relative, struct stat& status) const;
+  // As lstat(2); nothing when nothing is there.
+  std::optional<platform::FileStatus> look_at(const std::string& relative) const;
   // A file, a link, or a directory with all that it holds; fine when it is not there.
   void remove(const std::string& relative) const;
   void set_written(const std::string& relative, int64_t seconds) const;
+  // FD gets the owner and the permissions of RELATIVE, when that is there.
+  void copy_rights(const std::string& relative, int fd) const;
   // All that was changed is on stable storage.
   void flush() const;
 

@@ -1,12 +1,12 @@
 #include "protocol/vvfat/names.h"
 
 #include <fmt/core.h>
-#include <locale.h>
-#include <wctype.h>
 
 #include <algorithm>
 
 #include "base/utf16.h"
+#include "platform/directory.h"
+#include "platform/system.h"
 
 namespace cairn::vvfat {
 namespace {
@@ -58,6 +58,18 @@ char32_t upper_for_short_name(char32_t c) {
   return c;
 }
 
+// The character that UNIT is shown for; UNIT where no name of the host can have that.
+char16_t plain_unit(char16_t unit, bool last) {
+  char16_t plain = unit;
+  if (const size_t found = kSubstitutes.find(unit); found != std::u16string_view::npos)
+    plain = kForbidden[found];
+  else if (unit > 0xf000 && unit < 0xf020)
+    plain = static_cast<char16_t>(unit - 0xf000);
+  else if (last && (unit == kFinalSpace || unit == kFinalDot))
+    plain = unit == kFinalSpace ? u' ' : u'.';
+  return platform::kForbiddenInNames.find(plain) == std::u16string_view::npos ? plain : unit;
+}
+
 }  // namespace
 
 std::optional<std::u16string> shown_name(std::string_view host_name) {
@@ -93,14 +105,8 @@ std::optional<std::string> host_name(std::u16string_view shown) {
                         plain[at + 1] < 0xe000;
       if (!pair) return std::nullopt;
       ++at;
-    } else if (const size_t found = kSubstitutes.find(unit); found != std::u16string_view::npos) {
-      unit = kForbidden[found];
-    } else if (unit > 0xf000 && unit < 0xf020) {
-      unit = static_cast<char16_t>(unit - 0xf000);
-    } else if (unit == kFinalSpace && at + 1 == plain.size()) {
-      unit = u' ';
-    } else if (unit == kFinalDot && at + 1 == plain.size()) {
-      unit = u'.';
+    } else {
+      unit = plain_unit(unit, at + 1 == plain.size());
     }
   }
   std::string name = utf8_of(plain);
@@ -143,15 +149,12 @@ std::string utf8_of(std::u16string_view shown) {
 }
 
 std::u16string folded(std::u16string_view name) {
-  static const locale_t unicode = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
   std::u16string out(name);
   for (char16_t& unit : out) {
-    if (unit < 0x80) {
-      if (unit >= u'a' && unit <= u'z') unit = static_cast<char16_t>(unit - u'a' + u'A');
-    } else if (unicode != nullptr) {
-      const wint_t upper = ::towupper_l(unit, unicode);
-      if (upper < 0x10000) unit = static_cast<char16_t>(upper);
-    }
+    if (unit >= 0x80)
+      unit = platform::upper_case(unit);
+    else if (unit >= u'a' && unit <= u'z')
+      unit = static_cast<char16_t>(unit - u'a' + u'A');
   }
   return out;
 }

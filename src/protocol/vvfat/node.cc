@@ -1,9 +1,6 @@
 #include "protocol/vvfat/node.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -127,17 +124,17 @@ void VvfatNode::read_file(uint32_t index, uint64_t offset, MutableByteSpan out) 
   const OwnFd fd = snapshot_->folder.open(
       snapshot_->tree.path_of(index), O_RDONLY | O_NONBLOCK | O_NOCTTY,
       entry.linked ? HostFolder::Links::kFollow : HostFolder::Links::kRefuse);
-  struct stat status = {};
+  const auto status = fd ? platform::status_of(fd.get()) : std::nullopt;
   if (!fd) {
     report(index, "reads as zeroes: " + Error::system(errno).cause());
-  } else if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+  } else if (!status || !status->is_regular()) {
     report(index, "reads as zeroes: it is not a file any more");
   } else {
-    if (FileStamp::of(status) != entry.stamp)
+    if (FileStamp::of(*status) != entry.stamp)
       report(index, "changed since the directory was opened");
     while (done < wanted) {
       const ssize_t got =
-          ::pread(fd.get(), out.data() + done, wanted - done, static_cast<off_t>(offset + done));
+          platform::read_at(fd.get(), out.data() + done, wanted - done, offset + done);
       if (got < 0 && errno == EINTR) continue;
       if (got < 0)
         throw Error::system(errno,

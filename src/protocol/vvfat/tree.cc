@@ -1,13 +1,11 @@
 #include "protocol/vvfat/tree.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/stat.h>
-#include <time.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <exception>
 #include <iterator>
 #include <thread>
@@ -16,9 +14,13 @@
 #include "async/thread.h"
 #include "base/arith.h"
 #include "base/error.h"
+#include "platform/system.h"
 #include "protocol/vvfat/names.h"
 
 namespace cairn::vvfat {
+
+using platform::FileStatus;
+
 namespace {
 
 constexpr size_t kMaxWarnings = 20;
@@ -26,9 +28,14 @@ constexpr size_t kMaxThreads = 8;
 
 // How many seconds the local clock is ahead of UTC.
 int64_t distance_at(int64_t seconds) {
-  const time_t moment = seconds;
-  struct tm local = {};
-  return ::localtime_r(&moment, &local) != nullptr ? local.tm_gmtoff : 0;
+  using namespace std::chrono;
+  std::tm local = {};
+  if (!platform::to_local(static_cast<std::time_t>(seconds), &local)) return 0;
+  const sys_days day = year(local.tm_year + 1900) / month(static_cast<unsigned>(local.tm_mon) + 1) /
+                       std::chrono::day(static_cast<unsigned>(local.tm_mday));
+  const int64_t shown = int64_t{day.time_since_epoch().count()} * 86400 + local.tm_hour * 3600 +
+                        local.tm_min * 60 + local.tm_sec;
+  return shown - seconds;
 }
 
 // Local time; the zone's distance from UTC changes at whole quarters of an hour.
@@ -48,14 +55,14 @@ class LocalClock {
   int64_t distance_ = 0;
 };
 
-void describe(Entry& entry, const struct stat& status, LocalClock& clock) {
-  entry.kind = S_ISDIR(status.st_mode)   ? Entry::Kind::kFolder
-               : S_ISREG(status.st_mode) ? Entry::Kind::kFile
-                                         : Entry::Kind::kSpecial;
+void describe(Entry& entry, const FileStatus& status, LocalClock& clock) {
+  entry.kind = status.is_directory() ? Entry::Kind::kFolder
+               : status.is_regular() ? Entry::Kind::kFile
+                                     : Entry::Kind::kSpecial;
   entry.stamp = FileStamp::of(status);
-  entry.write_protected = (status.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0;
-  entry.created = clock(status.st_ctim.tv_sec);
-  entry.written = clock(status.st_mtim.tv_sec);
+  entry.write_protected = status.write_protected;
+  entry.created = clock(status.changed);
+  entry.written = clock(status.modified);
 }
 
 // Reads one directory. Several may run at the same time: the tree does not change meanwhile.
@@ -96,15 +103,16 @@ class FolderScan {
     const OwnFd fd = folder_.open(path_, O_PATH | O_DIRECTORY, links);
     children_.reserve(names.size());
     for (std::string& name : names) {
-      struct stat status = {};
+      auto status = platform::status_in(fd.get(), name);
       // What went since the directory was listed was not there when it was examined.
-      if (::fstatat(fd.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) continue;
+      if (!status) continue;
       Entry entry;
       entry.parent = index_;
-      entry.linked = linked || S_ISLNK(status.st_mode);
-      if (S_ISLNK(status.st_mode) && !follow(before + name, status)) continue;
+      const bool link = status->type == platform::FileType::kLink;
+      entry.linked = linked || link;
+      if (link && !follow(before + name, &*status)) continue;
       entry.name = std::move(name);
-      describe(entry, status, clock_);
+      describe(entry, *status, clock_);
       if (entry.bytes() > request_.max_file_bytes) refuse_large(before + entry.name);
       children_.push_back(std::move(entry));
     }
@@ -128,8 +136,8 @@ class FolderScan {
   }
 
   // What a link in the directory leads to; false when it is not shown.
-  bool follow(const std::string& path, struct stat& status) {
-    const OwnFd target = folder_.open(path, O_PATH, HostFolder::Links::kFollow);
+  bool follow(const std::string& path, FileStatus* status) {
+    const auto target = platform::status_below(folder_.fd(), path, HostFolder::Links::kFollow);
     if (!target) {
       if (errno == EXDEV)
         warn(folder_.full_path(path) + " is left out: the link leads outside of the directory");
@@ -137,13 +145,13 @@ class FolderScan {
         warn(folder_.full_path(path) + " is left out: " + Error::system(errno).cause());
       return false;
     }
-    if (::fstat(target.get(), &status) != 0) return false;
-    if (!S_ISDIR(status.st_mode)) return true;
+    *status = *target;
+    if (!status->is_directory()) return true;
     if (self().linked) {
       warn(folder_.full_path(path) + " is left out: a link to a directory, found through another");
       return false;
     }
-    const FileStamp stamp = FileStamp::of(status);
+    const FileStamp stamp = FileStamp::of(*status);
     for (uint32_t at = index_;; at = tree_.entries[at].parent) {
       const FileStamp& above = tree_.entries[at].stamp;
       if (above.device == stamp.device && above.inode == stamp.inode) {
@@ -257,12 +265,11 @@ class Scanner {
       : folder_(folder), request_(request) {}
 
   Tree run() {
-    struct stat status = {};
-    if (::fstat(folder_.fd(), &status) != 0)
-      throw Error::system(errno, "Could not read directory " + folder_.path());
+    const auto status = platform::status_of(folder_.fd());
+    if (!status) throw Error::system(errno, "Could not read directory " + folder_.path());
     Entry root;
     LocalClock clock;
-    describe(root, status, clock);
+    describe(root, *status, clock);
     tree_.entries.push_back(std::move(root));
     // Directory by directory, and those that are equally deep together.
     for (size_t begin = 0; begin < tree_.entries.size();) {
@@ -308,12 +315,12 @@ class Scanner {
 
 }  // namespace
 
-FileStamp FileStamp::of(const struct stat& status) {
-  return {.device = status.st_dev,
-          .inode = status.st_ino,
-          .bytes = static_cast<uint64_t>(status.st_size),
-          .seconds = status.st_mtim.tv_sec,
-          .nanoseconds = status.st_mtim.tv_nsec};
+FileStamp FileStamp::of(const FileStatus& status) {
+  return {.device = status.volume,
+          .inode = status.number,
+          .bytes = status.size,
+          .seconds = status.modified,
+          .nanoseconds = status.modified_nanoseconds};
 }
 
 int64_t host_time(DosTime moment) {

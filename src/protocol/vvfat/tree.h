@@ -9,8 +9,6 @@
 #include "protocol/vvfat/host_folder.h"
 #include "protocol/vvfat/layout.h"
 
-struct stat;
-
 namespace cairn::vvfat {
 
 // Files and directories in one tree.
@@ -23,7 +21,7 @@ struct FileStamp {
   uint64_t bytes = 0;
   int64_t seconds = 0;  // of the last change of the content
   int64_t nanoseconds = 0;
-  static FileStamp of(const struct stat& status);
+  static FileStamp of(const platform::FileStatus& status);
   bool operator==(const FileStamp&) const = default;
 };
 

@@ -1,7 +1,6 @@
 #include "protocol/vvfat/write_node.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -38,7 +37,7 @@ Task<void> copy_directories(const VvfatNode& base, NodePtr overlay) {
 
 void write_at(int fd, uint64_t offset, ByteSpan in, const std::string& path) {
   while (!in.empty()) {
-    const ssize_t done = ::pwrite(fd, in.data(), in.size(), static_cast<off_t>(offset));
+    const ssize_t done = platform::write_at(fd, in.data(), in.size(), offset);
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) throw Error::system(errno, "Could not write to " + path);
     offset += static_cast<uint64_t>(done);
@@ -223,7 +222,7 @@ Task<void> VvfatWriteNode::stage_one(Commit& work, const Tree& now, uint32_t ind
     }
   }
   co_await run_blocking([&] {
-    if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) throw Error::system(errno, path);
+    if (platform::set_length(file.get(), bytes) != 0) throw Error::system(errno, path);
     work.staged(index, file);
   });
 }

@@ -3,6 +3,7 @@
 #include_next <fcntl.h>
 #undef O_DIRECT
 #undef O_TMPFILE
+#undef O_PATH
 #undef F_OFD_SETLK
 #undef F_OFD_GETLK
 #define F_PREALLOCATE 1042

@@ -1,4 +1,6 @@
 #pragma once
 #include_next <sys/stat.h>
 #undef st_mtim
+#undef st_ctim
 #define st_mtimespec st_mtim
+#define st_ctimespec st_ctim
