@@ -26,7 +26,6 @@ TOOLS = (
     "flock",
     "grep",
     "mkdir",
-    "mktemp",
     "mv",
     "readlink",
     "rm",

@@ -57,9 +57,12 @@ CAPS = {
 
 
 class Ceph:
-    """The cluster below the directory ROOT. `conf` names its configuration; its user is client.admin; it has the pool "rbd". ROOM: bytes."""
+    """The cluster below the directory ROOT. `conf` names its configuration; its user is client.admin; it has the pool "rbd".
 
-    def __init__(self, root, room=1 << 30):
+    ROOM: bytes that it has in memory, as far as they are used; when they are, requests wait for ever. What is deleted through a gateway
+    keeps its room for two hours."""
+
+    def __init__(self, root, room=4 << 30):
         self.root, self.conf, self.room = root, root / "ceph.conf", room
         self._admin = None
 
