@@ -2,17 +2,13 @@
 // words are reached.
 #include "operation/copy_record.h"
 
-#include <fmt/core.h>
-
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 
-#include "base/bytes.h"
-#include "base/crc32c.h"
 #include "base/error.h"
+#include "summed_text.h"
 
 namespace {
 
@@ -40,15 +36,6 @@ void parse(std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   parse(text);
-  std::string sums;
-  uint32_t sum = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    const std::string_view line = text.substr(at, end - at);
-    sum = crc32c(bytes_of(line), sum);
-    sums += fmt::format("{:08x} {}\n", sum, line);
-    at = end + 1;
-  }
-  parse(sums);
+  parse(with_sums(text));
   return 0;
 }

@@ -6,14 +6,12 @@
 #include <charconv>
 
 #include "base/bytes.h"
-#include "base/crc32c.h"
 #include "base/percent.h"
 
 namespace cairn::operation {
 namespace {
 
 constexpr std::string_view kFirst = "cairn-resume 1";
-constexpr size_t kSumDigits = 8;
 constexpr size_t kMostFacts = 10'000;
 
 std::string escaped(std::string_view text) {
@@ -65,7 +63,8 @@ class Words {
 class Reader {
  public:
   CopyRecord read(std::string_view text) {
-    if (text.substr(std::min(kSumDigits + 1, text.size())).substr(0, kFirst.size()) != kFirst)
+    if (text.substr(std::min(SummedLines::kTextOffset, text.size())).substr(0, kFirst.size()) !=
+        kFirst)
       throw Error(ErrorKind::kInvalid, "it is not a journal of a copy");
     if (text.size() > CopyRecord::kMostBytes) damaged("it is too long");
     while (!text.empty()) {
@@ -74,28 +73,20 @@ class Reader {
       const std::string_view line = text.substr(0, end);
       const bool last = end + 1 == text.size();
       text.remove_prefix(end + 1);
-      if (!checked(line)) {
+      const auto words = lines_.read(line);
+      if (!words) {
         if (last) break;
-        damaged(fmt::format("the checksum of line {} is wrong", lines_ + 1));
+        damaged(fmt::format("the checksum of line {} is wrong", lines_.count() + 1));
       }
-      take(line.substr(kSumDigits + 1));
+      take(*words);
     }
     if (!head_ends_) damaged("its first part is not whole");
     return std::move(record_);
   }
 
  private:
-  bool checked(std::string_view line) {
-    if (line.size() <= kSumDigits || line[kSumDigits] != ' ') return false;
-    const uint32_t sum = crc32c(bytes_of(line.substr(kSumDigits + 1)), sum_);
-    if (fmt::format("{:08x}", sum) != line.substr(0, kSumDigits)) return false;
-    sum_ = sum;
-    ++lines_;
-    return true;
-  }
-
   void take(std::string_view line) {
-    if (lines_ == 1) {
+    if (lines_.count() == 1) {
       if (line != kFirst) damaged("it is of a later version");
       return;
     }
@@ -156,43 +147,38 @@ class Reader {
   }
 
   CopyRecord record_;
-  uint32_t sum_ = 0;
-  size_t lines_ = 0;
+  SummedLines lines_;
   bool head_ends_ = false;
 };
 
 }  // namespace
 
-std::string CopyRecordWriter::line(const std::string& words) {
-  sum_ = crc32c(bytes_of(words), sum_);
-  return fmt::format("{:08x} {}\n", sum_, words);
-}
-
 std::string CopyRecordWriter::whole(const CopyRecord& record) {
-  sum_ = 0;
-  std::string text = line(std::string(kFirst));
+  lines_ = {};
+  std::string text = lines_.write(kFirst);
   for (const CopyRecord::Fact& fact : record.facts)
-    text += line("fact " + escaped(fact.what) + " =" + escaped(fact.value));
-  text += line("target =" + escaped(record.object));
+    text += lines_.write("fact " + escaped(fact.what) + " =" + escaped(fact.value));
+  text += lines_.write("target =" + escaped(record.object));
   if (record.upload) {
-    text += line(fmt::format("upload {} =", record.upload->replaces ? 1 : 0) +
-                 escaped(record.upload->id));
+    text += lines_.write(fmt::format("upload {} =", record.upload->replaces ? 1 : 0) +
+                         escaped(record.upload->id));
     for (const UploadedPart& each : record.upload->parts) text += part(each);
   }
   if (!record.target_bytes) return text;
-  text += line(fmt::format("made {}", *record.target_bytes));
+  text += lines_.write(fmt::format("made {}", *record.target_bytes));
   for (const LostRanges::Range& range : record.lost)
-    text += line(fmt::format("lost {} {} =", range.offset, range.bytes) + escaped(range.cause));
+    text +=
+        lines_.write(fmt::format("lost {} {} =", range.offset, range.bytes) + escaped(range.cause));
   return text + at(record.done, record.begun);
 }
 
 std::string CopyRecordWriter::at(uint64_t done, uint64_t begun) {
-  return line(fmt::format("at {} {}", done, begun));
+  return lines_.write(fmt::format("at {} {}", done, begun));
 }
 
 std::string CopyRecordWriter::part(const UploadedPart& part) {
-  return line(fmt::format("part {} {} =", part.number, part.bytes) + escaped(part.digest) + " =" +
-              escaped(part.mark));
+  return lines_.write(fmt::format("part {} {} =", part.number, part.bytes) + escaped(part.digest) +
+                      " =" + escaped(part.mark));
 }
 
 CopyRecord parse_copy_record(std::string_view text) { return Reader().read(text); }

@@ -8,6 +8,7 @@
 
 #include "block/byte_sink.h"
 #include "job/lost_ranges.h"
+#include "operation/summed_lines.h"
 
 namespace cairn::operation {
 
@@ -60,8 +61,7 @@ class CopyRecordWriter {
   std::string part(const UploadedPart& part);
 
  private:
-  std::string line(const std::string& words);
-  uint32_t sum_ = 0;
+  SummedLines lines_;
 };
 
 // Throws kInvalid where TEXT is no journal at all, kCorrupt where it is damaged. Of untrusted text.

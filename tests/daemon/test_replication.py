@@ -1,15 +1,11 @@
 """Nodes of the driver replication next to those of qemu-storage-daemon, which cannot begin it."""
-import shutil
 import subprocess
 
 import pytest
 from conftest import CAIRN
 from qmp import LIMIT, Daemon
 
-pytestmark = [
-    pytest.mark.any_engine,
-    pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="qemu-storage-daemon"),
-]
+pytestmark = pytest.mark.any_engine
 
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
 

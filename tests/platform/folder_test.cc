@@ -200,13 +200,12 @@ TEST_F(Folder, FilesAreLockedForMany) {
   platform::close(three);
 }
 
-// Where the system lets this user make links at all.
+#ifndef _WIN32
+// Under wine nobody can make links.
 TEST_F(Folder, LinksLeadNowhereElse) {
   make("a", "inside");
   EXPECT_EQ(make_directory_in(folder_, "d", 0700), 0);
-  std::error_code refused;
-  fs::create_symlink("a", path_ + "/near", refused);
-  if (refused) GTEST_SKIP() << refused.message();
+  fs::create_symlink("a", path_ + "/near");
   fs::create_directory_symlink(fs::temp_directory_path(), path_ + "/far");
   fs::create_directory_symlink("d", path_ + "/folder");
   EXPECT_EQ(open_in(folder_, "near", O_RDONLY), -1);
@@ -224,6 +223,7 @@ TEST_F(Folder, LinksLeadNowhereElse) {
   EXPECT_EQ(remove_in(folder_, "near"), 0);
   EXPECT_EQ(names(), (std::vector<std::string>{"a", "d", "far", "folder"}));
 }
+#endif
 
 }  // namespace
 }  // namespace cairn::platform

@@ -7,7 +7,6 @@
 #include "base/arith.h"
 #include "base/base64.h"
 #include "base/bytes.h"
-#include "base/crc32c.h"
 #include "base/error.h"
 
 namespace cairn::daemon {
@@ -15,7 +14,6 @@ namespace {
 
 constexpr std::string_view kMark = "cairn-jobs";
 constexpr int64_t kVersion = 1;
-constexpr size_t kSumDigits = 8;
 constexpr int64_t kMostJobs = 10'000;
 constexpr uint64_t kMostDiskBytes = uint64_t{1} << 62;
 
@@ -155,7 +153,7 @@ class Reader {
  public:
   Journal read(std::string_view text) {
     if (text.size() > kMostJournalBytes) damaged("it is too long");
-    if (text.substr(std::min(kSumDigits + 1, text.size())).find(kMark) > 2)
+    if (text.substr(std::min(operation::SummedLines::kTextOffset, text.size())).find(kMark) > 2)
       throw Error(ErrorKind::kInvalid, "it is no journal of jobs");
     while (!text.empty()) {
       const size_t end = text.find('\n');
@@ -163,37 +161,29 @@ class Reader {
       const std::string_view line = text.substr(0, end);
       const bool last = end + 1 == text.size();
       text.remove_prefix(end + 1);
-      if (!checked(line)) {
+      const auto words = lines_.read(line);
+      if (!words) {
         // The last change was not stable before the end, and nobody relied on it.
         if (last && headed_ && left_ == 0) break;
-        damaged(fmt::format("the checksum of line {} is wrong", lines_ + 1));
+        damaged(fmt::format("the checksum of line {} is wrong", lines_.count() + 1));
       }
-      take(parsed(line.substr(kSumDigits + 1)));
+      take(parsed(*words));
     }
     if (!headed_ || left_ != 0) damaged("it is not whole");
     return std::move(journal_);
   }
 
  private:
-  bool checked(std::string_view line) {
-    if (line.size() <= kSumDigits || line[kSumDigits] != ' ') return false;
-    const uint32_t sum = crc32c(bytes_of(line.substr(kSumDigits + 1)), sum_);
-    if (fmt::format("{:08x}", sum) != line.substr(0, kSumDigits)) return false;
-    sum_ = sum;
-    ++lines_;
-    return true;
-  }
-
   Value parsed(std::string_view line) const {
     try {
       return Value::parse(line);
     } catch (const Error& error) {
-      damaged(fmt::format("line {}: {}", lines_, error.message()));
+      damaged(fmt::format("line {}: {}", lines_.count(), error.message()));
     }
   }
 
   void take(const Value& value) {
-    if (!value.is_object()) damaged(fmt::format("line {} is no object", lines_));
+    if (!value.is_object()) damaged(fmt::format("line {} is no object", lines_.count()));
     if (!headed_) {
       take_head(value);
     } else if (left_ != 0) {
@@ -248,22 +238,17 @@ class Reader {
   }
 
   Journal journal_;
-  uint32_t sum_ = 0;
-  size_t lines_ = 0;
+  operation::SummedLines lines_;
   bool headed_ = false;
   int64_t left_ = 0;  // jobs that follow
 };
 
 }  // namespace
 
-std::string JournalWriter::line(const Value& value) {
-  const std::string text = value.compact();
-  sum_ = crc32c(bytes_of(text), sum_);
-  return fmt::format("{:08x} {}\n", sum_, text);
-}
+std::string JournalWriter::line(const Value& value) { return lines_.write(value.compact()); }
 
 std::string JournalWriter::whole(const Journal& journal) {
-  sum_ = 0;
+  lines_ = {};
   Value head = Value::object();
   head.set(kMark, kVersion);
   head.set("seen", journal.seen);

@@ -11,6 +11,7 @@
 #include "block/dirty_bitmap.h"
 #include "job/live/progress.h"
 #include "job/live/types.h"
+#include "operation/summed_lines.h"
 
 namespace cairn::daemon {
 
@@ -61,7 +62,7 @@ class JournalWriter {
 
  private:
   std::string line(const Value& value);
-  uint32_t sum_ = 0;
+  operation::SummedLines lines_;
 };
 
 // What the text says, changes included. A last line that is cut, or was not written whole, is left
