@@ -420,7 +420,9 @@ def test_interrupted_while_nobody_listens(odd, folder, words):
         assert said
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=20)
-    assert job.returncode == 128 + signal.SIGINT and f"{url}: cancelled" in said
+    assert job.returncode == 128 + signal.SIGINT and "cancelled" in said
+    # Of hash another request, which does not wait for the server, may be the first to end.
+    assert words[0] == "hash" or f"{url}: cancelled" in said
 
 
 def test_memory(odd, folder, cairn):
