@@ -53,9 +53,10 @@ TEST(JournalText, ComesBack) {
   JournalWriter writer;
   std::string text = writer.whole(sample());
   text += writer.change("m", true, {{0, 1}, {9 * kMiB, kMiB}});
+  text += writer.time(1796056900);
   text += writer.change("m", false, {{3 * kMiB, kMiB}});
   const Journal back = parse_journal(text);
-  EXPECT_EQ(back.seen, 1796056862);
+  EXPECT_EQ(back.seen, 1796056900);
   ASSERT_EQ(back.jobs.size(), 2u);
   const JournalJob& job = back.jobs[0];
   EXPECT_EQ(job.type, live::JobType::kMirror);
@@ -140,6 +141,7 @@ TEST(JournalText, RefusesWhatMakesNoSense) {
            {head, job(bitmap), R"({"job": "j", "open": [4096, 1]})"},
            {head, job(bitmap), R"({"job": "j", "open": [0, -1]})"},
            {head, job(bitmap), R"({"job": "j"})"},
+           {head, job(bitmap), R"({"seen": "1"})"},
        })
     EXPECT_NE(error_of([&] { parse_journal(with_sums(lines)); }), "") << lines.back();
 }

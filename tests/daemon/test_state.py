@@ -105,6 +105,12 @@ def left_in(directory):
     return None
 
 
+def seen_in(directory):
+    """The time at which the file says that the daemon was there."""
+    lines = [json.loads(line[9:]) for line in (directory / "jobs").read_text().splitlines()]
+    return max(line.get("seen", 0) for line in lines)
+
+
 def begin(daemon, name, **arguments):
     daemon.command(name, job__id="j", device="disk", **arguments)
 
@@ -255,6 +261,31 @@ def test_nodes_of_commands_and_a_clean_end(tmp_path):
         wait_for(lambda: daemon.job() is None)
         daemon.stop()
     same(tmp_path, "d.qcow2", "t.qcow2")
+
+
+def test_the_time_is_kept(tmp_path):
+    """Also while nothing happens, and during an end that takes long: a daemon that is killed then has not
+    changed its disks later than it says."""
+    make_disks(tmp_path)
+    place = tmp_path / "slow.sock"
+    server = subprocess.Popen(["qemu-nbd", "-f", "raw", "-t", "-k", place, tmp_path / "noise.raw"])
+    try:
+        wait_for(place.exists)
+        slow = f"nbd,node-name=slow,server.type=unix,server.path={place}"
+        with Kept(tmp_path, nodes=(DISK, TARGET, slow), export=False) as daemon:
+            begin(daemon, "blockdev-mirror", target="t", sync="full")
+            wait_for(lambda: daemon.block_job()["ready"] and left_in(tmp_path) == 0)
+            since = seen_in(tmp_path)
+            wait_for(lambda: seen_in(tmp_path) >= since + 2)
+            server.send_signal(signal.SIGSTOP)
+            daemon.process.send_signal(signal.SIGTERM)
+            since = time.time()
+            wait_for(lambda: seen_in(tmp_path) >= since + 2)
+            assert daemon.process.poll() is None
+            daemon.kill()
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_disks_that_others_changed(tmp_path):

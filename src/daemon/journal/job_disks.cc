@@ -14,7 +14,8 @@
 namespace cairn::daemon {
 namespace {
 
-// What the daemon may have done to a file after it wrote the time into the journal last.
+// For how long the daemon may have written to files after it wrote the time into the journal last:
+// it does that each second, when the machine lets it.
 constexpr int64_t kSlackSeconds = 5;
 
 using Nodes = std::set<const Node*>;
@@ -134,13 +135,6 @@ DisksFound look_at_files(const JournalJob& job, int64_t seen) {
       found.changed = "'" + file.path + "' was changed after the daemon had ended";
   }
   return found;
-}
-
-bool written_since(const JournalJob& job, int64_t seen) {
-  return std::any_of(job.files.begin(), job.files.end(), [&](const JournalFile& file) {
-    const auto status = platform::status(file.path);
-    return status && status->modified >= seen;
-  });
 }
 
 }  // namespace cairn::daemon

@@ -27,7 +27,4 @@ struct DisksFound {
 };
 DisksFound look_at_files(const JournalJob& job, int64_t seen);
 
-// True where a file of JOB was changed at SEEN or later. Blocks.
-bool written_since(const JournalJob& job, int64_t seen);
-
 }  // namespace cairn::daemon

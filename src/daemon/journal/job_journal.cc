@@ -46,6 +46,11 @@ bool goes_on(const JournalJob& record, const JobPtr& job) {
   return job->type() != live::JobType::kBackup || progress_of(job) != nullptr;
 }
 
+bool any_goes_on(const Journal& journal) {
+  return std::any_of(journal.jobs.begin(), journal.jobs.end(),
+                     [](const JournalJob& job) { return job.lost.empty(); });
+}
+
 std::string jobs_of(const Journal& journal) {
   JournalWriter writer;
   Journal timeless = journal;
@@ -224,10 +229,17 @@ Journal JobJournal::capture() {
 }
 
 // turn_ is held.
-bool JobJournal::needs_writing(const Journal& journal) const {
-  if (down_ || appended_ > kAppendedBytes || jobs_of(journal) != written_) return true;
-  return std::any_of(journal.jobs.begin(), journal.jobs.end(),
-                     [&](const JournalJob& job) { return written_since(job, seen_); });
+bool JobJournal::is_in_file(const Journal& journal) const {
+  return !down_ && !changed_since_ && appended_ <= kAppendedBytes && jobs_of(journal) == written_;
+}
+
+// turn_ is held. Also of jobs at which nothing happens, and while the nodes are being closed, which
+// may take long: what the daemon wrote in the moment before it was killed would be taken for that
+// of somebody else.
+Task<void> JobJournal::write_time() {
+  if (down_ || !file_.is_open()) co_return;
+  std::string line = writer_.time(now());
+  co_await append(std::move(line));
 }
 
 // turn_ is held.
@@ -258,16 +270,21 @@ Task<void> JobJournal::give_up(std::string reason) {
 
 Task<void> JobJournal::write() {
   const auto turn = co_await turn_.lock();
-  if (holding_) co_return;
+  if (holding_) {
+    if (any_goes_on(held_)) co_await write_time();
+    co_return;
+  }
   std::string failure;
   try {
     const Journal journal = capture();
-    const bool needed = co_await run_blocking([&] { return needs_writing(journal); });
-    if (!needed) co_return;
+    if (is_in_file(journal)) {
+      if (any_goes_on(journal)) co_await write_time();
+      co_return;
+    }
     const std::string text = writer_.whole(journal);
     co_await run_blocking([&] { file_.replace(text); });
     written_ = jobs_of(journal);
-    seen_ = journal.seen;
+    changed_since_ = false;
     appended_ = 0;
   } catch (const Error& error) {
     failure = error.message();
@@ -301,6 +318,7 @@ Task<bool> JobJournal::record(std::string id, bool open, live::Runs runs) {
   const Known* one = known(id);
   // Until it is in the file nothing is said of it there.
   if (one == nullptr || !one->ended.empty()) co_return true;
+  changed_since_ = true;
   std::string line = writer_.change(id, open, runs);
   const bool right = co_await append(std::move(line));
   co_return right;
@@ -323,6 +341,7 @@ Task<bool> JobJournal::end(std::string id, bool switched) {
       if (job.id == id) job.lost = one->ended;
   std::string why;
   if (switched) why = one->ended;
+  changed_since_ = true;
   std::string line = writer_.end(id, why);
   const bool right = co_await append(std::move(line));
   co_return right;
@@ -380,18 +399,30 @@ Task<void> JobJournal::settle_all() {
   }
 }
 
-Task<void> JobJournal::tick() {
-  if (holding_) co_return;
-  co_await settle_all();
-  co_await write();
+Task<void> JobJournal::settle_often() {
+  while (true) {
+    co_await settling_nap_.sleep_for(kPeriod);
+    if (settling_nap_.woken()) break;
+    if (!holding_) co_await settle_all();
+  }
 }
 
+// Flushing, and the changes of the graph for which it waits, may take longer than the time may be
+// late.
 Task<void> JobJournal::serve() {
+  TaskGroup settling;
+  settling.spawn(settle_often());
   while (true) {
     co_await nap_.sleep_for(kPeriod);
     if (nap_.woken()) break;
-    co_await tick();
+    co_await write();
   }
+  co_await settling.join();
+}
+
+Task<void> JobJournal::stop() {
+  co_await nap_.wake();
+  co_await settling_nap_.wake();
 }
 
 Task<void> JobJournal::hold() {
@@ -408,7 +439,7 @@ Task<void> JobJournal::hold() {
 
 Task<void> JobJournal::release() {
   const auto turn = co_await turn_.lock();
-  if (holding_ && !down_) {
+  if (holding_) {
     held_.seen = now();
     // What was copied, and given back in the source, until the jobs ended.
     for (JournalJob& job : held_.jobs)
@@ -419,7 +450,7 @@ Task<void> JobJournal::release() {
       const std::string text = writer_.whole(held_);
       co_await run_blocking([&] { file_.replace(text); });
     } catch (const Error& error) {
-      // What was stored by hold() holds as well.
+      // What the file has, if anything, is right as well.
       daemon_.context().warn(error.message());
     }
   }

@@ -42,11 +42,11 @@ class JobJournal final : public live::ProgressStore {
 
   // What JobRecipes has of jobs that are new is in the file when this returns.
   Task<void> note_new();
-  // Stores how the jobs are now, where the file says something else.
+  // Stores how the jobs are now, where the file says something else; and that the daemon is there.
   Task<void> write();
-  // Looks once a second, until stop(): what is stable by then is taken out.
+  // Does that once a second until stop(), and also takes out what is stable by then.
   Task<void> serve();
-  Task<void> stop() { co_await nap_.wake(); }
+  Task<void> stop();
   // Nobody writes to the disks any more: what is left is stored, and that jobs end from now on
   // means nothing to the file.
   Task<void> hold();
@@ -71,13 +71,15 @@ class JobJournal final : public live::ProgressStore {
   Journal capture();
   JournalJob capture_job(const live::JobPtr& job, const live::JobInfo& info);
   Task<void> settle_all();
-  Task<void> tick();
+  Task<void> settle_often();
+  Task<void> write_time();
   Task<bool> append(std::string line);
   Task<void> give_up(std::string reason);
-  bool needs_writing(const Journal& journal) const;
+  bool is_in_file(const Journal& journal) const;
 
   Daemon& daemon_;
   Nap nap_;
+  Nap settling_nap_;
   Mutex turn_;  // of what follows
   operation::DurableFile file_;
   JournalWriter writer_;
@@ -87,9 +89,9 @@ class JobJournal final : public live::ProgressStore {
   std::map<std::string, std::string> changed_;  // by job: a file was changed by others
   Journal held_;                                // what hold() stored
   std::map<std::string, std::shared_ptr<live::JobProgress>> held_progress_;
-  std::string written_;  // the jobs, as they were written last
-  int64_t seen_ = 0;
-  size_t appended_ = 0;  // bytes since then
+  std::string written_;         // the jobs, as they were written last
+  bool changed_since_ = false;  // lines about jobs were appended since then
+  size_t appended_ = 0;         // bytes since then
   std::atomic<bool> holding_{false};
   bool resumed_ = false;  // what was read is not needed any more: the file may be written
   bool down_ = false;     // nothing is kept

@@ -206,6 +206,10 @@ class Reader {
   }
 
   void take_change(const Value& value) {
+    if (value.find("seen") != nullptr) {
+      journal_.seen = member_as<int64_t>(value, "seen");
+      return;
+    }
     JournalJob* job = find(member_as<std::string>(value, "job"));
     if (job == nullptr) damaged("a line is about a job that is not there");
     if (value.find("ended") != nullptr) {
@@ -276,6 +280,12 @@ std::string JournalWriter::end(const std::string& id, const std::string& why) {
   Value one = Value::object();
   one.set("job", id);
   one.set("ended", why);
+  return line(one);
+}
+
+std::string JournalWriter::time(int64_t seen) {
+  Value one = Value::object();
+  one.set("seen", seen);
   return line(one);
 }
 

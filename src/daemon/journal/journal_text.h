@@ -41,8 +41,8 @@ struct JournalJob {
 
 // What a daemon keeps of its jobs.
 struct Journal {
-  // Seconds since 1970: the files of the jobs were not changed by the daemon after that, but for
-  // what it did between that and its end.
+  // Seconds since 1970: when the daemon was there last, give or take the time between two lines
+  // that say so. Nobody but the daemon has changed the files of the jobs until then.
   int64_t seen = 0;
   std::vector<JournalJob> jobs;
 };
@@ -59,6 +59,8 @@ class JournalWriter {
   // to be said with the reason WHY, unless that is empty.
   std::string change(const std::string& id, bool open, const live::Runs& runs);
   std::string end(const std::string& id, const std::string& why);
+  // The daemon is still there.
+  std::string time(int64_t seen);
 
  private:
   std::string line(const Value& value);
