@@ -2,9 +2,23 @@
 
 #include <cassert>
 
+#include "async/cancelled.h"
 #include "async/detached.h"
 
 namespace cairn {
+namespace {
+
+bool says_little(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& error) {
+    return says_only_cancelled(error);
+  } catch (...) {
+    return false;
+  }
+}
+
+}  // namespace
 
 TaskGroup::~TaskGroup() { assert(pending_ == 0); }
 
@@ -26,7 +40,7 @@ void TaskGroup::spawn_on(Worker& worker, Task<void> task) {
 }
 
 void TaskGroup::finished(std::exception_ptr error) {
-  if (error && !error_) {
+  if (error && (!error_ || says_little(error_))) {
     error_ = error;
     failed_.store(true, std::memory_order_relaxed);
   }

@@ -22,8 +22,8 @@ class TaskGroup {
   // Starts TASK on WORKER.
   void spawn_on(Worker& worker, Task<void> task);
 
-  // Waits until all tasks have ended; throws the first error that one of them threw.
-  // From the worker that made the group.
+  // Waits, on the worker that made the group, until all tasks have ended; throws the first error of
+  // one of them, rather one that says where it waited than that the work was cancelled.
   Task<void> join();
   // True as soon as one task has failed: long loops look at it to stop early.
   bool failed() const;

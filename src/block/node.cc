@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "async/cancelled.h"
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/capabilities/range_copier.h"
@@ -19,6 +20,20 @@ namespace {
 
 // How much zero data one write of an emulated write_zeroes carries.
 constexpr uint64_t kZeroBufferBytes = 1 << 20;
+
+// The error that is being handled, of a request to DISK. Work that was cancelled while it waited
+// for a server, or for its turn there, says for which disk.
+std::exception_ptr request_failure(bool remote, const std::string& disk) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    if (remote && says_only_cancelled(error))
+      return std::make_exception_ptr(Error(error).context(disk));
+  } catch (...) {
+    return std::current_exception();
+  }
+  return std::current_exception();
+}
 
 }  // namespace
 
@@ -79,7 +94,11 @@ Task<void> Node::read_inside(uint64_t offset, MutableByteSpan out) {
 
 Task<void> Node::read_watched(uint64_t offset, MutableByteSpan out) {
   const ServerRequest waiting(server_.get());
-  co_await read_fitting(offset, out);
+  try {
+    co_await read_fitting(offset, out);
+  } catch (...) {
+    std::rethrow_exception(request_failure(server_ != nullptr, filename_));
+  }
 }
 
 Task<void> Node::read_fitting(uint64_t offset, MutableByteSpan out) {
@@ -159,7 +178,11 @@ Task<void> Node::write_inside(uint64_t offset, ByteSpan in, WriteFlags flags) {
 
 Task<void> Node::write_watched(uint64_t offset, ByteSpan in, WriteFlags flags) {
   const ServerRequest waiting(server_.get());
-  co_await write_fitting(offset, in, flags);
+  try {
+    co_await write_fitting(offset, in, flags);
+  } catch (...) {
+    std::rethrow_exception(request_failure(server_ != nullptr, filename_));
+  }
 }
 
 Task<void> Node::write_fitting(uint64_t offset, ByteSpan in, WriteFlags flags) {
@@ -235,7 +258,7 @@ Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFla
       co_await write_zero_buffers(middle_end, end - middle_end, flags);
     }
   } catch (...) {
-    failure = std::current_exception();
+    failure = request_failure(server_ != nullptr, filename_);
   }
   mark_written(offset, length);
   if (failure) std::rethrow_exception(failure);
@@ -276,7 +299,8 @@ Task<void> Node::discard_inside(uint64_t offset, uint64_t length) {
     if (end > begin) co_await do_discard(begin, end - begin);
   } catch (const Error& caught) {
     // What is given up may as well be kept: storage that cannot do it has done enough.
-    if (caught.kind() != ErrorKind::kUnsupported) error = std::current_exception();
+    if (caught.kind() != ErrorKind::kUnsupported)
+      error = request_failure(server_ != nullptr, filename_);
   } catch (...) {
     error = std::current_exception();
   }
@@ -292,7 +316,11 @@ Task<void> Node::flush() {
     co_await port->event(DebugEvent::kFlushToOs);
     co_await port->event(DebugEvent::kFlushToDisk);
   }
-  co_await do_flush();
+  try {
+    co_await do_flush();
+  } catch (...) {
+    std::rethrow_exception(request_failure(server_ != nullptr, filename_));
+  }
 }
 
 // --- extents ---
@@ -308,7 +336,12 @@ Task<Extent> Node::layer_extent_at(uint64_t offset, uint64_t max) {
   }
   max = std::min(max, end - offset);
   const ServerRequest waiting(server_.get());
-  Extent extent = co_await do_extent(offset, max);
+  Extent extent;
+  try {
+    extent = co_await do_extent(offset, max);
+  } catch (...) {
+    std::rethrow_exception(request_failure(server_ != nullptr, filename_));
+  }
   extent.length = std::min(extent.length, max);
   co_return extent;
 }
@@ -348,10 +381,14 @@ Task<void> Node::resize(ResizeRequest request) {
   }
   dirty_bitmaps_.check_resize(request.length);
   const ServerRequest waiting(server_.get());
-  if (traits.extensions.resize && !context_.profile.extensions)
-    co_await Node::do_resize(request);
-  else
-    co_await do_resize(request);
+  try {
+    if (traits.extensions.resize && !context_.profile.extensions)
+      co_await Node::do_resize(request);
+    else
+      co_await do_resize(request);
+  } catch (...) {
+    std::rethrow_exception(request_failure(server_ != nullptr, filename_));
+  }
   if (!dirty_bitmaps_.empty()) dirty_bitmaps_.resize(length());
 }
 

@@ -84,6 +84,7 @@ Task<void> Compare::look(unsigned image) {
     try {
       known.extent = co_await node.extent_at(begin_[image] + position_, length - position_);
     } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kCancelled) throw;
       throw CompareFailure{CompareFailure::Step::kStatus, image, position_, error};
     }
   }
@@ -163,6 +164,7 @@ Task<void> Compare::read(unsigned image, uint64_t offset, MutableByteSpan out) {
   try {
     co_await nodes_[image]->read(begin_[image] + offset, out);
   } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kCancelled) throw;
     throw CompareFailure{CompareFailure::Step::kRead, image, offset, error};
   }
 }

@@ -13,7 +13,6 @@
 #include "block/capabilities/compressed_writer.h"
 #include "block/capabilities/image_info.h"
 #include "block/remote.h"
-#include "job/cancelled.h"
 #include "job/stored.h"
 
 namespace cairn {
@@ -45,9 +44,9 @@ uint64_t fit(uint64_t unit, const Node& node) {
   return unit;
 }
 
-Error at_byte(const Error& error, const Node& node, std::string_view doing, uint64_t offset) {
+Error at_byte(const Error& error, std::string_view doing, uint64_t offset) {
   const std::string text = fmt::format("error while {} {}: {}", doing, offset, error.cause());
-  return with_name(error, node).behind(text);
+  return error.behind(text);
 }
 
 }  // namespace
@@ -160,7 +159,7 @@ Task<void> Convert::look(uint64_t offset) {
     else
       found = co_await source.node->extent_at(at, length - at);
   } catch (const Error& error) {
-    const Error told = at_byte(error, *source.node, "reading block status at offset", offset);
+    const Error told = at_byte(error, "reading block status at offset", offset);
     if (!options_.salvage) throw told;
     if (warn && context_.profile.salvage_by_sector) warn(told.message());
     // QEMU's tools ask again for the next sector.
@@ -360,7 +359,7 @@ Task<void> Convert::store_plain(Chunk chunk, MutableByteSpan buffer) {
     else
       co_await write_runs(chunk.offset, buffer);
   } catch (const Error& error) {
-    throw at_byte(error, *target_, "writing at byte", chunk.offset);
+    throw at_byte(error, "writing at byte", chunk.offset);
   }
 }
 
@@ -370,8 +369,7 @@ Task<bool> Convert::copy_offloaded(const Chunk& chunk) {
     copied = co_await target_->copy_range_from(*chunk.host, chunk.host_offset, chunk.offset,
                                                chunk.length);
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kNoSpace)
-      throw at_byte(error, *target_, "writing at byte", chunk.offset);
+    if (error.kind() == ErrorKind::kNoSpace) throw at_byte(error, "writing at byte", chunk.offset);
   }
   co_return copied;
 }
@@ -403,7 +401,7 @@ Task<void> Convert::store_encoded(uint64_t offset, ByteSpan bytes,
         co_await writer->write_encoded(offset, one.bytes, plain);
       }
     } catch (const Error& error) {
-      throw at_byte(error, *target_, "writing at byte", offset);
+      throw at_byte(error, "writing at byte", offset);
     }
     offset += plain.size();
     bytes = bytes.subspan(plain.size());
@@ -436,7 +434,7 @@ Task<void> Convert::write_zeroes(uint64_t offset, uint64_t length) {
   try {
     co_await target_->write_zeroes(offset, length, {.may_unmap = options_.sparse_bytes != 0});
   } catch (const Error& error) {
-    throw at_byte(error, *target_, "writing at byte", offset);
+    throw at_byte(error, "writing at byte", offset);
   }
 }
 
@@ -452,7 +450,7 @@ Task<void> Convert::read_joined(uint64_t offset, MutableByteSpan out) {
       try {
         co_await source.node->read(at, out.first(inside));
       } catch (const Error& error) {
-        if (!options_.salvage) throw at_byte(error, *source.node, "reading at byte", offset);
+        if (!options_.salvage) throw at_byte(error, "reading at byte", offset);
         damaged = true;
       }
     }

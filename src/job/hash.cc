@@ -8,7 +8,6 @@
 #include "base/arith.h"
 #include "base/buffer.h"
 #include "block/remote.h"
-#include "job/cancelled.h"
 
 namespace cairn {
 namespace {
@@ -22,11 +21,7 @@ constexpr uint64_t kHashRemoteUnitBytes = 1 << 20;
 constexpr uint64_t kHoleBytes = 64 << 20;
 
 Error at_byte(const Error& cause, uint64_t offset) {
-  Error error(cause.kind(),
-              fmt::format("error while reading at byte {}: {}", offset, cause.cause()));
-  if (cause.message() != cause.cause()) error.hint(cause.message());
-  for (const Hint& line : cause.hints()) error.hint(line);
-  return error;
+  return cause.behind(fmt::format("error while reading at byte {}: {}", offset, cause.cause()));
 }
 
 }  // namespace
@@ -107,7 +102,7 @@ Task<void> Hash::work() {
     try {
       if (!piece.zero) co_await node_->read(piece.offset, bytes);
     } catch (const Error& caught) {
-      error = std::make_exception_ptr(at_byte(with_name(caught, *node_), piece.offset));
+      error = std::make_exception_ptr(at_byte(caught, piece.offset));
     } catch (...) {
       error = std::current_exception();
     }

@@ -26,12 +26,12 @@ Task<void> copy(Caller& caller, Node& source, Node& target, uint64_t from, uint6
     try {
       co_await source.read(at, part);
     } catch (const Error& error) {
-      throw Error(error.kind(), "error while reading from input image file: " + error.cause());
+      throw error.behind("error while reading from input image file: " + error.cause());
     }
     try {
       co_await target.write(at - from, part);
     } catch (const Error& error) {
-      throw Error(error.kind(), "error while writing to output image file: " + error.cause());
+      throw error.behind("error while writing to output image file: " + error.cause());
     }
     at += part.size();
     caller.progress(at - from, to - from);

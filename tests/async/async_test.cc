@@ -212,6 +212,29 @@ TEST_P(AsyncTest, InOrderKeepsTheOrderOfNumbers) {
   EXPECT_EQ(thrown, 4);
 }
 
+// What was cancelled while it waited says where; the one that is asked next says only that.
+TEST_P(AsyncTest, GroupsPreferErrorsThatSayMore) {
+  Runtime runtime(options(2));
+  const auto fail = [](const char* text, int after) -> Task<void> {
+    for (int i = 0; i < after; ++i) co_await yield_now();
+    throw Error(ErrorKind::kCancelled, text);
+  };
+  const auto all = [&](const char* first, const char* second) -> Task<std::string> {
+    TaskGroup group;
+    group.spawn(fail(first, 0));
+    group.spawn(fail(second, 9));
+    try {
+      co_await group.join();
+    } catch (const Error& error) {
+      co_return error.message();
+    }
+    co_return "";
+  };
+  EXPECT_EQ(runtime.run(all("cancelled", "disk: cancelled")), "disk: cancelled");
+  EXPECT_EQ(runtime.run(all("disk: cancelled", "cancelled")), "disk: cancelled");
+  EXPECT_EQ(runtime.run(all("one: cancelled", "two: cancelled")), "one: cancelled");
+}
+
 TEST_P(AsyncTest, TasksStayOnTheirWorker) {
   Runtime runtime(options(2));
   const auto there = [](Worker& worker) -> Task<bool> {
