@@ -241,7 +241,7 @@ NBD = [
     "--pid-file=/nowhere/p -k s base.raw",
     "-k relative base.raw",
     "-x '' -k /nowhere/s base.raw",
-    "-B nope -t -k /tmp/none base.raw",
+    "-B nope -t -k /proc/self/cwd/../none base.raw",
     "-f qcow2 base.raw",
     "base.raw base.qcow2",
     "-v missing",

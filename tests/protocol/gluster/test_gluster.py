@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -243,11 +244,12 @@ def test_a_brick_dies(tmp_path_factory, folder):
         while not (os.path.exists("out.raw") and os.stat("out.raw").st_blocks > 4096):
             assert job.poll() is None and time.monotonic() < until
             time.sleep(0.05)
-        status = one.admin("volume", "status", "testvol")
+        # As XML: lines of the table for people wrap where names are long.
+        status = ElementTree.fromstring(one.admin("volume", "status", "testvol", "--xml"))
         brick = next(
-            line.split()[-1] for line in status.splitlines() if str(one.brick)[-8:] in line
+            node for node in status.iter("node") if node.findtext("path") == str(one.brick)
         )
-        os.kill(int(brick), signal.SIGKILL)
+        os.kill(int(brick.findtext("pid")), signal.SIGKILL)
         _, said = job.communicate(timeout=60)
         assert job.returncode == 1 and "not connected" in said
     finally:
