@@ -24,10 +24,21 @@ std::string program_name(std::string path) {
   return path;
 }
 
+// Where a console is there, it does what the sequences say that erase a line of progress.
+void let_console_erase() {
+  for (const DWORD each : {STD_OUTPUT_HANDLE, STD_ERROR_HANDLE}) {
+    DWORD mode = 0;
+    const HANDLE console = ::GetStdHandle(each);
+    if (::GetConsoleMode(console, &mode) != 0)
+      ::SetConsoleMode(console, mode | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+  }
+}
+
 }  // namespace
 
 int wmain(int argc, wchar_t** argv) {
   ::SetConsoleOutputCP(CP_UTF8);
+  let_console_erase();
   std::vector<std::string> words;
   for (int i = 0; i < argc; ++i) words.push_back(utf8(argv[i]));
   if (argc > 0) words[0] = program_name(words[0]);

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/unfinished.h"
+#include "platform/terminal.h"
 
 namespace cairn::cli {
 namespace {
@@ -41,6 +42,7 @@ void tell(const char* text) {
 }
 
 [[noreturn]] void end(const char* why) {
+  platform::restore_terminal();
   if (::isatty(STDERR_FILENO) == 1) tell("\n");
   tell(program_name);
   tell(": ");

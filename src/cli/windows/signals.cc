@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/unfinished.h"
+#include "platform/terminal.h"
 #include "platform/windows/descriptors.h"
 
 namespace cairn::cli {
@@ -27,6 +28,7 @@ void tell(const char* text) {
 }
 
 [[noreturn]] void end(const char* why) {
+  platform::restore_terminal();
   tell(program_name);
   tell(": ");
   tell(why);

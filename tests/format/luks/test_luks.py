@@ -2,6 +2,7 @@
 import os
 import pty
 import subprocess
+import termios
 import time
 
 import pytest
@@ -501,6 +502,22 @@ def test_people_are_asked_on_their_terminal(cairn, disk):
             pass
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode()
 
+    def shown_after_an_interrupt(*words):
+        """Whether what is typed is shown again once the program has ended."""
+        ours, terminal = pty.openpty()
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+        asking = subprocess.Popen(["setsid", "--ctty", CAIRN, *words], **streams)
+        seen = b""
+        while not seen.endswith(b": "):
+            seen += os.read(ours, 4096)
+        assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+        os.write(ours, b"half\x03")
+        assert asking.wait(20) == 130
+        shown = termios.tcgetattr(terminal)[3] & termios.ECHO
+        os.close(ours)
+        os.close(terminal)
+        return shown
+
     words = ("convert", "-q", "-O", "luks", "-o", QUICK, disk, "a.luks")
     code, seen = at_terminal([b"correct horse", b"correct horse"], *words)
     assert code == 0 and "New passphrase for a.luks:" in seen and "correct" not in seen, seen
@@ -511,6 +528,7 @@ def test_people_are_asked_on_their_terminal(cairn, disk):
     cairn("compare", S0, "--image-opts", luks("a.luks"), f"driver=raw,file.filename={disk}")
     code, seen = at_terminal([b"wrong"], "compare", "a.luks", disk)
     assert code == 2 and "Invalid password" in seen
+    assert shown_after_an_interrupt("compare", "a.luks", disk)
     assert (
         "Parameter 'key-secret' is required for cipher"
         in cairn("compare", "a.luks", disk, ok=False, stdin=subprocess.DEVNULL).err
