@@ -8,6 +8,16 @@
 
 namespace cairn::platform {
 
+// What is opened where a user names PATH as a device; it may be another name of the same one.
+// Empty, with errno: there is no such device.
+std::string device_to_open(const std::string& path);
+// Opens the device PATH, which has this STATUS; FLAGS as of open(). With CLAIM nothing is opened,
+// EBUSY, where it or a part of it is in use: mounted, and what else the system knows of.
+int open_device(const std::string& path, const FileStatus& status, int flags, bool claim);
+// Whether the system lets such a device be written to where it is not claimed.
+extern const bool kWritesToWhatIsInUse;
+// What shows people who uses the device PATH: a sentence without its end, for messages.
+std::string shown_by(const std::string& path);
 // The unit of what the block device FD can write, zero and discard; nothing for other devices.
 std::optional<uint32_t> logical_block_bytes(int fd);
 // Whether whole blocks alone can be read and written, also through the memory of the system.

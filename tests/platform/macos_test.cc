@@ -6,6 +6,8 @@
 #include <cstdarg>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <map>
 
 #define __APPLE__ 1
 #include <CoreFoundation/CoreFoundation.h>
@@ -14,12 +16,18 @@
 #include <sys/disk.h>
 #include <sys/mount.h>
 
+#include "base/error.h"
+#include "base/own_fd.h"
 #include "platform/macos/disks.h"
 #include "platform/platform.h"
+#include "protocol/file/alignment.h"
+#include "protocol/file/open_file.h"
 
 #undef fcntl
 #undef ioctl
 #undef fstatfs
+#undef pread
+#undef stat
 extern "C" int fcntl(int fd, int command, ...);
 extern "C" int fallocate(int fd, int mode, off_t offset, off_t length);
 
@@ -42,6 +50,9 @@ struct Mac {
   std::string asked;
   size_t next_medium = 0;
   std::vector<pid_t> users;
+  std::map<std::string, int> disks;  // character devices, and the files that answer for them
+  std::vector<std::string> opened;
+  int last_opened = -1;
 };
 Mac mac;
 
@@ -82,6 +93,28 @@ int darwin_fcntl(int fd, int command, ...) {
   }
   return 0;
 }
+
+int darwin_stat(const char* path, struct stat* found) {
+  const auto disk = mac.disks.find(path);
+  if (disk == mac.disks.end()) return ::stat(path, found);
+  *found = {};
+  found->st_mode = S_IFCHR | 0640;
+  return 0;
+}
+
+// A disk takes whole blocks alone.
+ssize_t darwin_pread(int fd, void* bytes, size_t count, off_t offset) {
+  if (mac.disk_block == 0 || (static_cast<uint64_t>(offset) | count) % mac.disk_block == 0)
+    return ::pread(fd, bytes, count, offset);
+  errno = EINVAL;
+  return -1;
+}
+
+int renameatx_np(int from_folder, const char* from, int to_folder, const char* to, unsigned) {
+  return ::renameat(from_folder, from, to_folder, to);
+}
+
+int fsync_volume_np(int, int) { return 0; }
 
 int darwin_ioctl(int, unsigned long request, ...) {
   va_list list;
@@ -167,6 +200,14 @@ int memset_s(void* bytes, size_t, int value, size_t count) {
 }  // extern "C"
 
 int pthread_setname_np(const char*) { return 0; }
+
+int open(const char* path, int flags, unsigned mode) {
+  mac.opened.emplace_back(path);
+  const auto disk = mac.disks.find(path);
+  mac.last_opened =
+      disk != mac.disks.end() ? ::dup(disk->second) : ::openat(AT_FDCWD, path, flags, mode);
+  return mac.last_opened;
+}
 
 namespace cairn::platform {
 namespace {
@@ -369,6 +410,143 @@ TEST_F(MacOs, FreeSpaceAndRandomBytes) {
   std::string bytes(1000, 0);
   ASSERT_TRUE(random_bytes(bytes.data(), bytes.size()));
   EXPECT_NE(bytes.substr(900), std::string(100, 0));
+}
+
+// How the driver of devices opens what a user names.
+class MacOsDevice : public MacOs {
+ protected:
+  MacOsDevice() {
+    mac.disks = {{"/dev/rdisk2", fd_}};
+    mac.disk_block = 512;
+    mac.disk_blocks = 40;
+    mac.device = "disk2";
+    mac.opened.clear();
+  }
+  static void mount(const char* from) {
+    struct statfs one = {};
+    std::strcpy(one.f_mntfromname, from);
+    std::strcpy(one.f_mntonname, "/Volumes/stick");
+    mac.mounts = {one};
+  }
+  // What it says where it is refused.
+  static std::string refusal(const std::string& path, const OpenMode& mode) {
+    std::string said;
+    try {
+      open_file(FileKind::kDevice, path, mode);
+    } catch (const Error& error) {
+      said = error.what();
+      for (const auto& hint : error.hints()) said += "\n" + hint.text;
+    }
+    return said;
+  }
+};
+
+TEST_F(MacOsDevice, IsOpenedByItsCharacterDevice) {
+  const OwnFd disk = open_file(FileKind::kDevice, "/dev/disk2", {.writable = true});
+  EXPECT_EQ(mac.opened, std::vector<std::string>{"/dev/rdisk2"});
+  EXPECT_EQ(end_of(disk.get()), 20480u);
+  mac.media = {{"IOCDMedia", "disk2"}};
+  EXPECT_TRUE(open_file(FileKind::kDevice, "/dev/cdrom", {}));
+  EXPECT_EQ(mac.opened.back(), "/dev/rdisk2");
+  mac.media.clear();
+  const std::string said = refusal("/dev/cdrom", {});
+  EXPECT_NE(said.find("'/dev/cdrom': No medium found"), std::string::npos) << said;
+}
+
+TEST_F(MacOsDevice, IsRefusedWhileItIsMounted) {
+  mount("/dev/disk2s1");
+  const std::string said = refusal("/dev/disk2", {.writable = true, .exclusive = true});
+  EXPECT_NE(said.find("mounted on '/Volumes/stick'"), std::string::npos) << said;
+  EXPECT_EQ(said.find("exclusive=off"), std::string::npos) << said;
+  EXPECT_EQ(::fcntl(mac.last_opened, F_GETFD), -1);
+  EXPECT_EQ(refusal("/dev/disk2", {}), "");
+  mount("/dev/disk3s1");
+  EXPECT_EQ(refusal("/dev/disk2", {.writable = true, .exclusive = true}), "");
+  mac.disk_writable = 0;
+  EXPECT_NE(refusal("/dev/disk2", {.writable = true}).find("not writable"), std::string::npos);
+}
+
+TEST_F(MacOsDevice, GetsWholeBlocks) {
+  EXPECT_TRUE(takes_whole_blocks(fd_));
+  for (const uint32_t block : {512u, 2048u, 4096u, 8192u}) {
+    mac.disk_block = block;
+    const Alignment found = find_alignment(fd_, *logical_block_bytes(fd_));
+    EXPECT_EQ(found.request, block);
+    EXPECT_EQ(found.memory, block);
+  }
+  mac.disk_block = 2352;
+  EXPECT_THROW(find_alignment(fd_, 2352), Error);
+}
+
+// Paths below a directory that is held open.
+class MacOsFolder : public testing::Test {
+ protected:
+  MacOsFolder() {
+    mac = {};
+    namespace fs = std::filesystem;
+    fs::remove_all(top_);
+    fs::create_directories(top_ + "/in/deep");
+    fs::create_directories(top_ + "-beside");
+    for (const std::string name : {"/in/deep/file", "-beside/file"})
+      ::close(::creat((top_ + name).c_str(), 0600));
+    fs::create_symlink("deep/file", top_ + "/in/inside");
+    fs::create_symlink("deep", top_ + "/in/folder");
+    fs::create_symlink(top_ + "-beside/file", top_ + "/in/outside");
+    fs::create_symlink(top_ + "-beside", top_ + "/in/away");
+    folder_ = open_folder(top_);
+  }
+  ~MacOsFolder() override {
+    platform::close(folder_);
+    std::filesystem::remove_all(top_);
+    std::filesystem::remove_all(top_ + "-beside");
+  }
+
+  // The error number; 0: it is opened.
+  int opening(const std::string& path, Links links) const {
+    const int fd = open_below(folder_, path, O_RDONLY, links);
+    if (fd < 0) return errno;
+    platform::close(fd);
+    return 0;
+  }
+
+  const std::string top_ = std::filesystem::canonical(testing::TempDir()) / "cairn-macos";
+  int folder_ = -1;
+};
+
+TEST_F(MacOsFolder, PathsStayBelowIt) {
+  for (const Links links : {Links::kRefuse, Links::kFollow}) {
+    EXPECT_EQ(opening("", links), 0);
+    EXPECT_EQ(opening("in", links), 0);
+    EXPECT_EQ(opening("in/deep/file", links), 0);
+    EXPECT_EQ(opening("in/none", links), ENOENT);
+    EXPECT_EQ(opening("none/file", links), ENOENT);
+    EXPECT_EQ(opening("in/deep/file/more", links), ENOTDIR);
+  }
+}
+
+TEST_F(MacOsFolder, LinksAreRefusedOrStayBelowIt) {
+  for (const char* link : {"in/inside", "in/folder/file", "in/outside", "in/away/file"})
+    EXPECT_EQ(opening(link, Links::kRefuse), ELOOP) << link;
+  EXPECT_EQ(opening("in/inside", Links::kFollow), 0);
+  EXPECT_EQ(opening("in/folder/file", Links::kFollow), 0);
+  EXPECT_EQ(opening("in/outside", Links::kFollow), EXDEV);
+  EXPECT_EQ(opening("in/away/file", Links::kFollow), EXDEV);
+}
+
+TEST_F(MacOsFolder, StatusIsThatOfWhatIsBelowIt) {
+  const auto type = [&](const std::string& path, Links links) {
+    const auto found = status_below(folder_, path, links);
+    return found ? std::optional(found->type) : std::nullopt;
+  };
+  EXPECT_EQ(type("", Links::kRefuse), FileType::kDirectory);
+  EXPECT_EQ(type("in/deep/file", Links::kRefuse), FileType::kRegular);
+  EXPECT_EQ(type("in/inside", Links::kRefuse), FileType::kLink);
+  EXPECT_EQ(type("in/inside", Links::kFollow), FileType::kRegular);
+  EXPECT_EQ(type("in/folder", Links::kFollow), FileType::kDirectory);
+  EXPECT_EQ(type("in/folder/file", Links::kRefuse), std::nullopt);
+  EXPECT_EQ(errno, ELOOP);
+  EXPECT_EQ(type("in/outside", Links::kFollow), std::nullopt);
+  EXPECT_EQ(errno, EXDEV);
 }
 
 }  // namespace

@@ -8,15 +8,21 @@ from conftest import TOP
 
 pytestmark = pytest.mark.any_engine
 PLATFORM = TOP / "src/platform"
+# With the driver for files and devices of the host.
 SOURCES = sorted(
-    path for name in ("macos", "posix", ".") for path in (PLATFORM / name).glob("*.cc")
+    path
+    for folder in (
+        *(PLATFORM / name for name in ("macos", "posix", ".")),
+        *(TOP / "src/protocol/file" / name for name in (".", "elsewhere")),
+    )
+    for path in folder.glob("*.cc")
 )
 LACKING = """SOCK_CLOEXEC SOCK_NONBLOCK MSG_NOSIGNAL accept4 pipe2 eventfd fallocate posix_fallocate copy_file_range preadv2 pwritev2
 getrandom fdatasync POLLRDHUP MAP_POPULATE mremap gettid ppoll epoll_wait syscall F_OFD_SETLK F_OFD_GETLK O_TMPFILE O_PATH prctl
 dup3""".split()
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PLATFORM)))
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(TOP / "src")))
 def test_sources_compile(source):
     words = "-std=c++20 -fsyntax-only -Wall -Wextra -Wconversion -Wshadow -Wno-sign-conversion -Werror -D__APPLE__"
     include = ["-I", TOP / "tests/platform/darwin/include", "-I", TOP / "src"]

@@ -10,6 +10,22 @@
 
 namespace cairn::platform {
 
+std::string device_to_open(const std::string& path) { return path; }
+
+// The kernel knows what of a block device is in use; others are claimed by nobody.
+int open_device(const std::string& path, const FileStatus& status, int flags, bool claim) {
+  const bool block = status.type == FileType::kBlockDevice;
+  return platform::open(path, claim && block ? flags | O_EXCL : flags);
+}
+
+const bool kWritesToWhatIsInUse = true;
+
+std::string shown_by(const std::string& path) {
+  return "mounted, swap, a member of an array or volume group, or open in another program: "
+         "`lsblk " +
+         path + "` lists";
+}
+
 std::optional<uint32_t> logical_block_bytes(int fd) {
   int bytes = 0;
   if (::ioctl(fd, BLKSSZGET, &bytes) != 0 || bytes <= 0) return std::nullopt;

@@ -5,10 +5,36 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
 
 #include "platform/macos/disks.h"
 
 namespace cairn::platform {
+
+std::string device_to_open(const std::string& path) {
+  if (path != "/dev/cdrom") return raw_path(path);
+  const std::string medium = first_optical_medium();
+  if (medium.empty()) errno = ENOMEDIUM;
+  return raw_path(medium);
+}
+
+// Looked at once it is open: what is mounted before is seen, and the system mounts nothing that is
+// open for writing.
+int open_device(const std::string& path, const FileStatus& status, int flags, bool claim) {
+  const int fd = platform::open(path, flags);
+  if (fd < 0 || !claim || mount_point(status.special).empty()) return fd;
+  ::close(fd);
+  errno = EBUSY;
+  return -1;
+}
+
+const bool kWritesToWhatIsInUse = false;
+
+std::string shown_by(const std::string& path) {
+  return "mounted, or open in another program: `diskutil list` and `lsof " + path + "` show";
+}
 
 std::optional<uint32_t> logical_block_bytes(int fd) {
   uint32_t bytes = 0;

@@ -95,13 +95,6 @@ std::string first_optical_medium() {
   return {};
 }
 
-std::string device_to_open(const std::string& path) {
-  if (path != "/dev/cdrom") return raw_path(path);
-  const std::string medium = first_optical_medium();
-  if (medium.empty()) errno = ENOMEDIUM;
-  return raw_path(medium);
-}
-
 std::optional<uint64_t> disk_bytes(int fd) {
   uint32_t block = 0;
   uint64_t count = 0;

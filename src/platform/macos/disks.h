@@ -32,9 +32,6 @@ WholeUnits whole_units(uint64_t offset, uint64_t length, uint64_t unit);
 
 // The device of the first CD, DVD or Blu-ray medium that the system has; empty: none.
 std::string first_optical_medium();
-// What is opened where a user names PATH: /dev/cdrom is the first optical medium, and a disk is
-// opened by its character device. Empty, with ENOMEDIUM: there is no such medium.
-std::string device_to_open(const std::string& path);
 // The bytes of a disk device; nothing, with errno, of other files.
 std::optional<uint64_t> disk_bytes(int fd);
 

@@ -42,13 +42,20 @@ std::string path_of(int fd) {
   return ::fcntl(fd, F_GETPATH, path.data()) == 0 ? path.data() : "";
 }
 
+// The directory NAME in another one. The system may take a link for a file that is no directory.
+int step_into(int folder, const std::string& name) {
+  const int fd = ::openat(folder, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd >= 0 || errno != ENOTDIR) return fd;
+  const auto found = status_in(folder, name);
+  return refuse(found && found->type == FileType::kLink ? ELOOP : ENOTDIR);
+}
+
 // The directory that holds the last part of PATH, which is left there, past links nowhere.
 int folder_above(int folder, std::string_view* path) {
   Step at(::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   for (size_t slash; at.get() >= 0 && (slash = path->find('/')) != std::string_view::npos;
        path->remove_prefix(slash + 1))
-    at.move_to(::openat(at.get(), std::string(path->substr(0, slash)).c_str(),
-                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    at.move_to(step_into(at.get(), std::string(path->substr(0, slash))));
   return at.release();
 }
 

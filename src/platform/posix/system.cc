@@ -12,9 +12,16 @@
 
 #include <system_error>
 
+#include "platform/types.h"
+
 namespace cairn::platform {
 
-std::string error_text(int error) { return std::generic_category().message(error); }
+std::string error_text(int error) {
+  // These numbers are not those of every system.
+  if (error == ENOMEDIUM) return "No medium found";
+  if (error == EREMOTEIO) return "Remote I/O error";
+  return std::generic_category().message(error);
+}
 
 uint64_t thread_cpu_nanoseconds() {
   timespec now = {};

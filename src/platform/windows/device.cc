@@ -7,6 +7,17 @@
 
 namespace cairn::platform {
 
+// open() itself knows the names of drives, and always claims what is written to.
+std::string device_to_open(const std::string& path) { return path; }
+int open_device(const std::string& path, const FileStatus&, int flags, bool) {
+  return platform::open(path, flags);
+}
+const bool kWritesToWhatIsInUse = false;
+
+std::string shown_by(const std::string&) {
+  return "open in a program or a window: close it, or take the drive offline in Disk Management";
+}
+
 std::optional<uint32_t> logical_block_bytes(int fd) {
   const auto drive = drive_of(fd);
   return drive ? std::optional(drive->sector_bytes) : std::nullopt;

@@ -15,6 +15,7 @@
 #include "block/fixed_storage.h"
 #include "block/work_report.h"
 #include "platform/device.h"
+#include "protocol/file/alignment.h"
 
 namespace cairn {
 
@@ -48,34 +49,15 @@ void FileNode::inspect(bool direct) {
   io_.direct = direct;
   set_length(length_of(fd_, path_));
   const uint32_t block = is_device() ? platform::logical_block_bytes(fd_).value_or(512) : 1;
-  if (direct || (is_device() && platform::takes_whole_blocks(fd_))) probe_alignment();
+  if (direct || (is_device() && platform::takes_whole_blocks(fd_))) {
+    const uint32_t whole = is_device() ? platform::logical_block_bytes(fd_).value_or(0) : 0;
+    const Alignment found = find_alignment(fd_, whole);
+    mutable_limits().request_alignment = found.request;
+    mutable_limits().memory_alignment = found.memory;
+  }
   if (direct && !is_device()) open_tail();
   mutable_limits().discard_alignment = block;
   mutable_limits().zero_alignment = block;
-}
-
-// Which lengths and addresses direct I/O accepts is found by trying.
-void FileNode::probe_alignment() {
-  static constexpr std::array<uint32_t, 5> kSizes = {1, 512, 1024, 2048, 4096};
-  constexpr size_t kMost = 4096;
-  AlignedBuffer buffer(2 * kMost);
-  const auto works = [&](size_t shift, size_t size) {
-    return platform::read_at(fd_, buffer.data() + shift, size, 0) >= 0 || errno != EINVAL;
-  };
-  uint32_t request = is_device() ? platform::logical_block_bytes(fd_).value_or(0) : 0;
-  for (uint32_t size : kSizes) {
-    if (request != 0) break;
-    // Success with one byte says nothing about what the device underneath wants.
-    if (works(0, size)) request = size == 1 ? kMost : size;
-  }
-  uint32_t memory = 0;
-  for (uint32_t size : kSizes)
-    if (memory == 0 && works(size, kMost)) memory = size == 1 ? std::max(request, 1u) : size;
-  if (request == 0 || memory == 0)
-    throw Error(ErrorKind::kInvalid, "Could not find working O_DIRECT alignment")
-        .hint("Try cache.direct=off");
-  mutable_limits().request_alignment = request;
-  mutable_limits().memory_alignment = memory;
 }
 
 void FileNode::open_tail() {

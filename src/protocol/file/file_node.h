@@ -67,7 +67,6 @@ class FileNode : public Node,
   // Keeps the end of the file from being moved by others while something is done that reaches to
   // END; holds nothing when that is inside.
   Task<RwLock::Guard> hold_end(uint64_t end);
-  void probe_alignment();
   void open_tail();
   Task<void> write_part(IoFile file, uint64_t offset, ByteSpan in);
   void forget_extent();

@@ -16,10 +16,8 @@ Error in_use(FileKind kind, const std::string& path, uint64_t device) {
   if (const std::string point = platform::mount_point(device); !point.empty())
     error.hint(fmt::format("It is mounted on '{}': unmount it first (umount {}).", point, point));
   else
-    error.hint(
-        "It, or a part of it, is mounted, swap, a member of an array or volume group, or open in "
-        "another program: `lsblk " +
-        path + "` lists.");
+    error.hint("It, or a part of it, is " + platform::shown_by(path) + ".");
+  if (!platform::kWritesToWhatIsInUse) return error;
   return error.hint(fmt::format("To write to it nevertheless, which can destroy what is on it: "
                                 "driver=raw,file.driver={},file.filename={},file.exclusive=off",
                                 name_of(kind), path),
@@ -42,7 +40,8 @@ std::string_view name_of(FileKind kind) {
 
 OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
   // Looked at before it is opened: a FIFO would block.
-  const auto status = platform::status(path);
+  const std::string opened = kind == FileKind::kRegular ? path : platform::device_to_open(path);
+  const auto status = opened.empty() ? std::nullopt : platform::status(opened);
   if (!status) throw Error::system(errno, "Could not open '" + path + "'");
   if (status->is_directory() && mode.writable)
     throw Error::system(EISDIR, "Could not open '" + path + "'");
@@ -59,10 +58,11 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
         .hint("Open the block device of the same drive: `lsscsi -g` lists its name.");
   int flags = mode.writable ? O_RDWR : O_RDONLY;
   if (mode.direct) flags |= O_DIRECT;
-  if (mode.exclusive && block) flags |= O_EXCL;
   // A floppy drive examines its medium only when it is opened without.
   if (!block || (kind == FileKind::kCdrom && !mode.medium)) flags |= O_NONBLOCK;
-  OwnFd fd(platform::open(path, flags));
+  OwnFd fd(kind == FileKind::kRegular
+               ? platform::open(path, flags)
+               : platform::open_device(opened, *status, flags, mode.exclusive));
   if (!fd) {
     const int error = errno;
     if (error == EINVAL && mode.direct)

@@ -31,3 +31,6 @@ struct fstore_t {
 
 extern "C" int darwin_fcntl(int fd, int command, ...);
 #define fcntl darwin_fcntl
+
+// Taken in place of the other one, for which MODE is one of any number of words.
+int open(const char* path, int flags, unsigned mode);
