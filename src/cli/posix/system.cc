@@ -13,8 +13,8 @@
 namespace cairn::cli {
 namespace {
 
-volatile std::sig_atomic_t wanted = 0;
-void want_report(int) { wanted = 1; }
+volatile std::sig_atomic_t report_asked = 0;
+void want_report(int) { report_asked = 1; }
 
 }  // namespace
 
@@ -50,8 +50,8 @@ void catch_report_signal() {
 }
 
 bool report_wanted() {
-  if (wanted == 0) return false;
-  wanted = 0;
+  if (report_asked == 0) return false;
+  report_asked = 0;
   return true;
 }
 
