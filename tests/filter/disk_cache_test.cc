@@ -104,10 +104,10 @@ class DiskCacheFiles : public ::testing::Test {
   }
   ~DiskCacheFiles() override { fs::remove_all(top_); }
   std::string path() const { return top_ / "cache"; }
-  std::unique_ptr<CacheFile> open(const Header& header, uint64_t size = 32 << 20) {
+  std::shared_ptr<CacheFile> open(const Header& header, uint64_t size = 32 << 20) {
     directory_ = std::make_shared<Directory>(path(), size);
     OwnFd fd = directory_->open_file(header);
-    return std::make_unique<CacheFile>(directory_, header, std::move(fd),
+    return std::make_shared<CacheFile>(directory_, header, std::move(fd),
                                        [this](int error) { error_ = error; });
   }
   std::vector<std::byte> noise(size_t bytes) {
@@ -150,6 +150,36 @@ TEST_F(DiskCacheFiles, KeepWhatIsStored) {
   EXPECT_TRUE(context_.runtime().run(
       file->read(last, std::vector<Entry>(found.begin() + 1, found.end()), got)));
   EXPECT_EQ(got, data);
+  EXPECT_EQ(error_, 0);
+}
+
+// Who wants what is not written yet waits for the lock, and finds it.
+TEST_F(DiskCacheFiles, AreWrittenInTheBackground) {
+  const auto file = open(sample(64 << 20), 128 << 20);
+  const auto keep = [](CacheFile& kept, uint64_t first, ByteSpan bytes) -> Task<void> {
+    auto guard = std::make_shared<RangeLock::Guard>();
+    co_await kept.fetching().acquire(*guard, first << 16, bytes.size(), true);
+    co_await kept.keep(first, bytes, std::move(guard));
+  };
+  const auto lock = [](CacheFile& kept, uint64_t first, uint64_t bytes) -> Task<void> {
+    RangeLock::Guard guard;
+    co_await kept.fetching().acquire(guard, first << 16, bytes, true);
+  };
+  auto data = noise(4 << 20);
+  for (uint64_t first = 0; first < 1024; first += 64) {
+    context_.runtime().run(keep(*file, first, data));
+    if (first != 64) continue;
+    context_.runtime().run(lock(*file, first, data.size()));
+    EXPECT_EQ(entries(*file, first, 64)[63].state, Entry::State::kData);
+  }
+  // They have a copy.
+  std::vector<std::byte> got(data.size());
+  const auto good = std::exchange(data, std::vector<std::byte>(data.size()));
+  context_.runtime().run(file->settle());
+  for (uint64_t first = 0; first < 1024; first += 64) {
+    ASSERT_TRUE(context_.runtime().run(file->read(first, entries(*file, first, 64), got))) << first;
+    EXPECT_EQ(got, good) << first;
+  }
   EXPECT_EQ(error_, 0);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 
 #include "async/runtime.h"
 #include "base/crc32c.h"
@@ -70,6 +71,36 @@ Task<bool> CacheFile::write(uint64_t offset, ByteSpan bytes) {
     bytes = bytes.subspan(static_cast<size_t>(done));
   }
   co_return true;
+}
+
+Task<void> CacheFile::keep(uint64_t first, ByteSpan bytes,
+                           std::shared_ptr<RangeLock::Guard> fetching) {
+  if (!keeping_.load(std::memory_order_relaxed)) co_return;
+  co_await under_way_.acquire(bytes.size());
+  try {
+    std::vector<std::byte> copy(bytes.begin(), bytes.end());
+    spawn_detached_on(Worker::current()->home(),
+                      store_copy(shared_from_this(), first, std::move(copy), std::move(fetching)));
+  } catch (const std::bad_alloc&) {
+    under_way_.release(bytes.size());
+  }
+}
+
+Task<void> CacheFile::store_copy(std::shared_ptr<CacheFile> self, uint64_t first,
+                                 std::vector<std::byte> bytes,
+                                 std::shared_ptr<RangeLock::Guard> fetching) {
+  try {
+    co_await self->store(first, bytes);
+  } catch (const std::exception&) {
+    // It is not kept.
+  }
+  fetching.reset();
+  self->under_way_.release(bytes.size());
+}
+
+Task<void> CacheFile::settle() {
+  co_await under_way_.acquire(kMostUnderWay);
+  under_way_.release(kMostUnderWay);
 }
 
 Task<void> CacheFile::store(uint64_t first, ByteSpan bytes) {

@@ -79,6 +79,11 @@ class DiskCacheNode : public FilterNode, public CacheReporter {
     }
   }
 
+  Task<void> do_close() override {
+    if (cache_) co_await cache_->settle();
+    co_await FilterNode::do_close();
+  }
+
   // What is known to be zeroes need not be read.
   Task<Extent> do_extent(uint64_t offset, uint64_t max) override {
     if (cache_) {
@@ -156,14 +161,14 @@ class DiskCacheNode : public FilterNode, public CacheReporter {
     co_return there;
   }
 
-  // Fills OUT, whole clusters from FIRST on, from below. Who wants the same at that time waits and
-  // finds it kept.
+  // Fills OUT, whole clusters from FIRST on, from below. Who wants the same before it is written
+  // waits and finds it kept.
   Task<void> fetch(uint64_t first, MutableByteSpan out) {
     const Header& header = cache_->header();
     const uint64_t begin = first << header.cluster_bits;
     const uint64_t count = (out.size() + header.cluster_bytes() - 1) >> header.cluster_bits;
-    RangeLock::Guard guard;
-    co_await cache_->fetching().acquire(guard, begin, out.size(), true);
+    const auto guard = std::make_shared<RangeLock::Guard>();
+    co_await cache_->fetching().acquire(*guard, begin, out.size(), true);
     const std::vector<Entry> entries = co_await cache_->entries(first, count);
     for (size_t at = 0; at < entries.size();) {
       const Entry::State state = entries[at].state;
@@ -181,7 +186,7 @@ class DiskCacheNode : public FilterNode, public CacheReporter {
       }
       if (!there) {
         co_await below().read(begin + from, part);
-        co_await cache_->store(first + at, part);
+        co_await cache_->keep(first + at, part, guard);
       }
       at += run;
     }
