@@ -20,8 +20,8 @@ constexpr unsigned kExtentChunks = 4096;
 
 }  // namespace
 
-ChunkedNode::ChunkedNode(Context& context, const Driver& driver, NodePtr file)
-    : FormatNode(context, driver, std::move(file)), work_(kWorkBytes >> 10) {}
+ChunkedNode::ChunkedNode(Context& context, const Driver& driver, NodePtr file, ChunkCache sizes)
+    : FormatNode(context, driver, std::move(file)), sizes_(sizes), work_(kWorkBytes >> 10) {}
 
 ChunkedNode::~ChunkedNode() = default;
 
@@ -42,7 +42,7 @@ ChunkedNode::DecodedPtr ChunkedNode::entry_of(uint64_t number, uint64_t bytes, b
   ages_.push_front(number);
   cache_.emplace(number, Cached{entry, ages_.begin()});
   cached_bytes_ += bytes;
-  while (cached_bytes_ > kCacheBytes && ages_.size() > 1) {
+  while (cached_bytes_ > sizes_.bytes && ages_.size() > 1) {
     const auto oldest = cache_.find(ages_.back());
     cached_bytes_ -= oldest->second.entry->content.size();
     cache_.erase(oldest);
@@ -121,24 +121,29 @@ Task<void> ChunkedNode::read_chunk(uint64_t number, uint64_t offset, MutableByte
 
 std::pair<uint64_t, uint64_t> ChunkedNode::ahead_of(uint64_t number) {
   std::lock_guard lock(state_);
-  alone_ = readers_ == 1 ? alone_ + 1 : 0;
-  const uint64_t before = std::exchange(last_, number);
-  if (number == before) return {};
-  if (number != before + 1) {
-    ahead_ = 0;
-    return {};
-  }
-  if (alone_ < kAloneReads) return {};
+  if (!comes_to(number)) return {};
   const uint64_t from = std::max(ahead_, number + 1);
-  ahead_ = number + 1 + kAhead;
+  ahead_ = number + 1 + sizes_.ahead;
   return {from, ahead_};
+}
+
+// Whether a reader that goes through the disk has come to chunk NUMBER. state_ is held.
+bool ChunkedNode::comes_to(uint64_t number) {
+  alone_ = readers_ == 1 ? alone_ + 1 : 0;
+  const uint64_t before = last_;
+  if (number == before) return false;
+  // A request that was overtaken by others.
+  if (sizes_.parallel && number < before && before - number <= sizes_.ahead) return false;
+  last_ = number;
+  if (number == before + 1) return sizes_.parallel || alone_ >= kAloneReads;
+  ahead_ = 0;
+  return false;
 }
 
 Task<void> ChunkedNode::decode_ahead(uint64_t number, [[maybe_unused]] RwLock::Guard open) {
   try {
     const EncodedChunk asked = co_await chunk(number);
-    // Large chunks would push each other out before they are read.
-    if (closing_ || asked.bytes == 0 || asked.bytes > kCacheBytes / (2 * kAhead)) co_return;
+    if (closing_ || asked.bytes == 0 || asked.bytes > sizes_.ahead_bytes) co_return;
     co_await fill(number, asked, entry_of(number, asked.bytes, true), true);
   } catch (const std::exception&) {
     // Those who read the chunk meet the same error and report it.

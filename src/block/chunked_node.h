@@ -25,21 +25,28 @@ struct EncodedChunk {
   uint64_t token = 0;  // the driver's own, for decode()
 };
 
-// A read-only image of numbered chunks that are decoded as a whole: cloop, DMG.
+// What a ChunkedNode keeps.
+struct ChunkCache {
+  uint64_t bytes = 32 << 20;
+  unsigned ahead = 4;              // chunks that are decoded ahead of a reader
+  uint64_t ahead_bytes = 4 << 20;  // larger ones are not: they would push each other out
+  // True: also for readers that have several requests under way, as chunks are longer than those.
+  bool parallel = false;
+};
+
+// A read-only image of numbered chunks that are decoded as a whole: cloop, DMG, packed files.
 //
 // A chunk that a request asks for entirely is decoded into the request's own memory. Others are
-// decoded into a cache of kCacheBytes, once however many ask at a time; a reader that goes through
-// the disk with one request at a time has the next chunks decoded ahead of it, on the pool.
+// decoded into a cache, once however many ask at a time; a reader that goes through the disk with
+// one request at a time has the next chunks decoded ahead of it, on the pool.
 // Memory outside the cache: what is encoded and decoded at a time is bounded by kWorkBytes, but for
 // a single chunk that is larger.
 class ChunkedNode : public FormatNode {
  public:
-  ChunkedNode(Context& context, const Driver& driver, NodePtr file);
+  ChunkedNode(Context& context, const Driver& driver, NodePtr file, ChunkCache sizes = {});
   ~ChunkedNode() override;
 
-  static constexpr uint64_t kCacheBytes = 32 << 20;
   static constexpr uint64_t kWorkBytes = 128 << 20;
-  static constexpr unsigned kAhead = 4;  // chunks
 
  protected:
   // Chunk NUMBER; any number may be asked for.
@@ -76,8 +83,10 @@ class ChunkedNode : public FormatNode {
   Task<void> read_chunk(uint64_t number, uint64_t offset, MutableByteSpan out);
   // The numbers to decode ahead of a reader that has come to chunk NUMBER: from … up to, without.
   std::pair<uint64_t, uint64_t> ahead_of(uint64_t number);
+  bool comes_to(uint64_t number);
   Task<void> decode_ahead(uint64_t number, RwLock::Guard open);
 
+  const ChunkCache sizes_;
   Semaphore work_;  // KiB of memory for decoding
   RwLock open_;     // held shared by what decodes ahead
   std::atomic<bool> closing_{false};
@@ -91,9 +100,10 @@ class ChunkedNode : public FormatNode {
   std::unordered_map<uint64_t, Cached> cache_;
   std::list<uint64_t> ages_;  // numbers, most recently used first
   uint64_t cached_bytes_ = 0;
-  uint64_t last_ = UINT64_MAX;  // the chunk that was read last
-  uint64_t ahead_ = 0;          // chunks below it were asked for ahead
-  unsigned alone_ = 0;          // reads in a row that met no other
+  uint64_t last_ =
+      UINT64_MAX - 1;   // the chunk that was read last; where parallel, the furthest one
+  uint64_t ahead_ = 0;  // chunks below it were asked for ahead
+  unsigned alone_ = 0;  // reads in a row that met no other
 };
 
 }  // namespace cairn

@@ -196,6 +196,14 @@ bool begins(ByteSpan head, const unsigned char (&magic)[N]) {
   return head.size() >= N && std::memcmp(head.data(), magic, N) == 0;
 }
 
+// HEAD from its first frame of content on; pzstd puts one before it that says its size.
+ByteSpan without_skippable(ByteSpan head) {
+  constexpr uint32_t kLeast = 0x184d2a50;
+  while (head.size() >= 8 && (load_le<uint32_t>(head, 0) & ~uint32_t{15}) == kLeast)
+    head = head.subspan(std::min<size_t>(head.size(), 8 + size_t{load_le<uint32_t>(head, 4)}));
+  return head;
+}
+
 }  // namespace
 
 std::string_view to_string(Packing packing) {
@@ -226,7 +234,7 @@ bool is_packed(Packing packing, ByteSpan head) {
              (begins(head.subspan(4), {0x31, 0x41, 0x59, 0x26, 0x53, 0x59}) ||
               begins(head.subspan(4), {0x17, 0x72, 0x45, 0x38, 0x50, 0x90}));
     case Packing::kZstd:
-      return begins(head, {0x28, 0xb5, 0x2f, 0xfd});
+      return begins(without_skippable(head), {0x28, 0xb5, 0x2f, 0xfd});
   }
   return false;
 }

@@ -117,7 +117,7 @@ TEST_F(Chunked, AheadOfWhoReadsAlone) {
   close();  // which waits for what is on its way
   for (uint64_t number = 0; number < 100; ++number) EXPECT_EQ(kept->decoded(number), 1u) << number;
   EXPECT_GE(kept->decoded_from(100), 1u);
-  EXPECT_LE(kept->decoded_from(100), ChunkedNode::kAhead);
+  EXPECT_LE(kept->decoded_from(100), ChunkCache{}.ahead);
 }
 
 TEST_F(Chunked, NotAheadOfWhoJumps) {
@@ -128,7 +128,7 @@ TEST_F(Chunked, NotAheadOfWhoJumps) {
 }
 
 TEST_F(Chunked, TheCacheIsBounded) {
-  const uint64_t fits = ChunkedNode::kCacheBytes / kChunk;
+  const uint64_t fits = ChunkCache{}.bytes / kChunk;
   for (uint64_t number = 0; number < fits + 10; ++number) expect_read(number * 2 * kChunk, 10);
   expect_read((fits + 9) * 2 * kChunk, 10);
   EXPECT_EQ(node_->decoded((fits + 9) * 2), 1u);

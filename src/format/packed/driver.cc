@@ -1,6 +1,8 @@
 #include "block/driver.h"
 
 #include "async/finally.h"
+#include "block/context.h"
+#include "format/packed/blocks_node.h"
 #include "format/packed/node.h"
 
 namespace cairn {
@@ -42,10 +44,7 @@ class PackedDriver : public Driver {
             throw Error(ErrorKind::kDenied, "'" + file->filename() + "' is compressed with " +
                                                 std::string(name()) + " and can only be read")
                 .hint("Unpack it first, or convert it to a new image.");
-          auto packed = std::make_shared<packed::PackedNode>(request.context, *this,
-                                                             std::move(file), packing_);
-          bytes = packed;
-          co_await packed->unpack();
+          bytes = co_await content_of(request.context, std::move(file));
           NodePtr image = co_await request.open_over(bytes, "");
           co_return image;
         },
@@ -54,6 +53,19 @@ class PackedDriver : public Driver {
   }
 
  private:
+  // What FILE contains, read in place where it has an index of several blocks, and no more than may
+  // be unpacked; else unpacked.
+  Task<NodePtr> content_of(Context& context, NodePtr file) const {
+    std::vector<PackedBlock> blocks = co_await packed::find_blocks(file, packing_);
+    const uint64_t most = context.unpacking.most_bytes.value_or(UINT64_MAX);
+    if (blocks.size() > 1 && blocks.back().offset + blocks.back().bytes <= most)
+      co_return std::make_shared<packed::BlocksNode>(context, *this, std::move(file), packing_,
+                                                     std::move(blocks));
+    auto node = std::make_shared<packed::PackedNode>(context, *this, std::move(file), packing_);
+    co_await node->unpack();
+    co_return node;
+  }
+
   Packing packing_;
 };
 

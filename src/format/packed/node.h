@@ -1,5 +1,6 @@
-// src/format/packed: files that are compressed as a whole, seen as what they contain. They are
-// unpacked once, to an unnamed temporary file, when they are opened.
+// src/format/packed: files that are compressed as a whole, seen as what they contain. Those with an
+// index of several blocks are read in place (blocks_node.h). All others are unpacked once, to an
+// unnamed temporary file, when they are opened.
 #pragma once
 
 #include <memory>
