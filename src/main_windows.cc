@@ -1,10 +1,12 @@
 // The program for Windows: its words come as UTF-16 and go on as UTF-8, and so does what it prints.
 #include <windows.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "cli/cli.h"
+#include "cli/verbs.h"
 
 namespace {
 
@@ -41,9 +43,13 @@ int wmain(int argc, wchar_t** argv) {
   let_console_erase();
   std::vector<std::string> words;
   for (int i = 0; i < argc; ++i) words.push_back(utf8(argv[i]));
+  // As programs of Windows are asked; no file has such a name.
+  std::replace(words.begin(), words.end(), std::string("/?"), std::string("-h"));
   if (argc > 0) words[0] = program_name(words[0]);
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
+  cairn::cli::add(cairn::cli::daemon_verb());
+  cairn::cli::add(cairn::cli::ctl_verb());
   return cairn::run_program(argc, pointers.data());
 }

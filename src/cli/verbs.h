@@ -29,6 +29,9 @@ Verb resize_verb();
 Verb restore_verb();
 Verb snapshot_verb();
 Verb umount_verb();
+// Of systems on which these are not there.
+Verb ctl_verb();
+Verb daemon_verb();
 
 // `bitmap --list`.
 int list_bitmaps(Session& session, Arguments& arguments);

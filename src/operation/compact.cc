@@ -20,6 +20,7 @@
 #include "job/history.h"
 #include "operation/describe.h"
 #include "operation/target.h"
+#include "platform/directory.h"
 #include "platform/file.h"
 
 namespace cairn::operation {
@@ -164,7 +165,7 @@ class Compaction {
     if (backing.empty()) return;
     // A relative name counts from the directory of the image: it is kept where that stays the same.
     namespace fs = std::filesystem;
-    if (!plan_.target.empty() && !has_protocol_prefix(backing) && !backing.starts_with("/") &&
+    if (!plan_.target.empty() && !has_protocol_prefix(backing) && !platform::is_absolute(backing) &&
         fs::absolute(plan_.target).parent_path() != fs::absolute(plan_.name).parent_path())
       backing = fs::absolute(resolve_backing_name(plan_.name, backing)).lexically_normal().string();
     options_.set("backing_file", backing);

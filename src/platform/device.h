@@ -18,6 +18,8 @@ int open_device(const std::string& path, const FileStatus& status, int flags, bo
 extern const bool kWritesToWhatIsInUse;
 // What shows people who uses the device PATH: a sentence without its end, for messages.
 std::string shown_by(const std::string& path);
+// What to do where the device cannot be opened for ERROR; empty where that says it all.
+std::string advice_on_device(int error);
 // The unit of what the block device FD can write, zero and discard; nothing for other devices.
 std::optional<uint32_t> logical_block_bytes(int fd);
 // Whether whole blocks alone can be read and written, also through the memory of the system.

@@ -20,6 +20,8 @@ std::string unnamed_path(int fd);
 
 // Characters besides "/" and zero that names of files cannot have.
 extern const std::u16string_view kForbiddenInNames;
+// Why the system has no file of the name PATH, in words for messages; empty: it may.
+std::string unfit_name(const std::string& path);
 // Where the last separator of directories in PATH is; npos: there is none.
 size_t last_separator(std::string_view path);
 // What stands before the last part of PATH: with its separator, "." where there is none.

@@ -113,9 +113,35 @@ def test_served_to_linux_and_opened_from_it(tmp_path):
     linux("io", "-c", "read -P 9 4M 64k", "copy.qcow2", cwd=tmp_path)
 
 
+def test_names_that_no_file_has_are_refused_with_the_reason(tmp_path):
+    for name, why in (
+        ("aux.qcow2", "keeps the name AUX for a device"),
+        ("Com1 .vhd", "keeps the name COM1"),
+        ("nul.raw", "keeps the name NUL"),
+        ("what?.qcow2", "allows no '?'"),
+        ("a<b>.qcow2", "allows no '<'"),
+        (".\\disk.qcow2:stream", "allows no ':'"),
+        ("n" * 256, "255 characters"),
+    ):
+        refused = windows("create", "-q", "-f", "raw", name, "1M", ok=False, cwd=tmp_path)
+        assert refused.code == 1 and why in refused.err, (name, refused.err)
+    assert "allows no '*'" in windows("info", "*.qcow2", ok=False, cwd=tmp_path).err
+    assert list(tmp_path.iterdir()) == []
+    for name in ("auxiliary.raw", "n" * 250):
+        windows("create", "-q", "-f", "raw", name, "1M", cwd=tmp_path)
+    assert windows("info", "NUL", cwd=tmp_path).code == 0
+
+
+def test_help_is_asked_for_as_on_windows():
+    assert windows("/?").out == windows("--help").out
+    assert windows("create", "/?").out == windows("create", "--help").out
+
+
 def test_what_is_left_out_says_so(tmp_path):
     for words, text in (
         (("mount", "a", "b"), "on Linux only"),
+        (("daemon",), "on Linux only"),
+        (("ctl",), "on Linux only"),
         (("info", "iscsi://host/target/0"), "iscsi"),
     ):
         done = windows(*words, ok=False, cwd=tmp_path)

@@ -24,6 +24,9 @@ Verb mount_verb() { return absent("mount", "shows a disk as a file (on Linux)");
 Verb umount_verb() { return absent("umount", "unmounts what `mount` shows (on Linux)"); }
 Verb nvme_verb() { return absent("nvme", "hands NVMe controllers over (on Linux)"); }
 
+Verb daemon_verb() { return absent("daemon", "serves disks under QMP (on Linux)"); }
+Verb ctl_verb() { return absent("ctl", "speaks to a daemon (on Linux)"); }
+
 int serve_vhost_user(Session&, operation::VhostUserPlan, bool) {
   throw Error(ErrorKind::kUnsupported, "--vhost-user works on Linux only");
 }

@@ -11,6 +11,7 @@
 #include "cli/trace.h"
 #include "operation/nbd_client.h"
 #include "operation/snapshot.h"
+#include "platform/directory.h"
 
 namespace cairn::cli {
 namespace {
@@ -262,7 +263,7 @@ void take_short(const Session& session, NbdLine& line, int id, const char* value
       line.image.bitmaps.push_back(text);
       break;
     case 'k':
-      if (text.empty() || text[0] != '/') fail(session, "socket path must be absolute");
+      if (!platform::is_absolute(text)) fail(session, "socket path must be absolute");
       line.socket = text;
       break;
     case 'd':

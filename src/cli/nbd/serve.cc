@@ -16,6 +16,7 @@
 #include "cli/system.h"
 #include "operation/nbd_client.h"
 #include "operation/objects.h"
+#include "platform/directory.h"
 #include "platform/file.h"
 #include "platform/system.h"
 
@@ -253,7 +254,7 @@ int run_serve(Session& session, Arguments& arguments) {
       throw UsageError{"a Unix socket has neither port nor address"};
     const std::string folder = platform::canonical(".");
     plan.address = SocketAddress::unix_path(
-        path->starts_with('/') || folder.empty() ? *path : folder + "/" + *path);
+        platform::is_absolute(*path) || folder.empty() ? *path : folder + "/" + *path);
   } else {
     const std::string port = arguments.value_or('p', std::to_string(nbd::kPort));
     check_port(port);

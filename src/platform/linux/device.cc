@@ -26,6 +26,8 @@ std::string shown_by(const std::string& path) {
          path + "` lists";
 }
 
+std::string advice_on_device(int) { return {}; }
+
 std::optional<uint32_t> logical_block_bytes(int fd) {
   int bytes = 0;
   if (::ioctl(fd, BLKSSZGET, &bytes) != 0 || bytes <= 0) return std::nullopt;

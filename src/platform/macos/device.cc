@@ -36,6 +36,8 @@ std::string shown_by(const std::string& path) {
   return "mounted, or open in another program: `diskutil list` and `lsof " + path + "` show";
 }
 
+std::string advice_on_device(int) { return {}; }
+
 std::optional<uint32_t> logical_block_bytes(int fd) {
   uint32_t bytes = 0;
   if (::ioctl(fd, DKIOCGETBLOCKSIZE, &bytes) != 0 || bytes == 0) return std::nullopt;

@@ -19,6 +19,8 @@ std::string absolute(const std::string& path) {
   return whole;
 }
 
+std::string unfit_name(const std::string&) { return {}; }
+
 const std::u16string_view kForbiddenInNames;
 size_t last_separator(std::string_view path) { return path.rfind('/'); }
 bool is_absolute(std::string_view path) { return path.starts_with('/'); }

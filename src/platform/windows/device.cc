@@ -18,6 +18,12 @@ std::string shown_by(const std::string&) {
   return "open in a program or a window: close it, or take the drive offline in Disk Management";
 }
 
+std::string advice_on_device(int error) {
+  if (error == EPERM) return "Windows runs from this drive, or does not say from which it does.";
+  if (error == EACCES) return "Whole drives are for administrators: start the prompt as one.";
+  return {};
+}
+
 std::optional<uint32_t> logical_block_bytes(int fd) {
   const auto drive = drive_of(fd);
   return drive ? std::optional(drive->sector_bytes) : std::nullopt;

@@ -18,6 +18,8 @@ constexpr DWORD kAtOnce = LOCKFILE_FAIL_IMMEDIATELY;
 int take(int fd, uint64_t byte, DWORD flags) {
   const HANDLE handle = handle_of(fd);
   if (handle == INVALID_HANDLE_VALUE) return -1;
+  // Consoles, ports and NUL have none.
+  if (::GetFileType(handle) == FILE_TYPE_CHAR) return fail_as(EOPNOTSUPP);
   OVERLAPPED place = place_of(kBase + byte);
   if (::LockFileEx(handle, flags, 0, 1, 0, &place) != 0) return 0;
   const DWORD error = ::GetLastError();

@@ -165,6 +165,7 @@ class FileDriver : public Driver {
       co_await run_blocking([&] { check_device(context, path, size, mode, claim); });
       co_return;
     }
+    check_name(path, "create");
     const auto status = platform::status(path);
     if (status && status->is_directory())
       throw Error::system(EISDIR, "Could not create '" + path + "'");

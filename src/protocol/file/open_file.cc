@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "platform/device.h"
+#include "platform/directory.h"
 #include "protocol/file/cdrom.h"
 
 namespace cairn {
@@ -26,6 +27,11 @@ Error in_use(FileKind kind, const std::string& path, uint64_t device) {
 
 }  // namespace
 
+void check_name(const std::string& path, std::string_view verb) {
+  if (const std::string why = platform::unfit_name(path); !why.empty())
+    throw Error(ErrorKind::kInvalid, fmt::format("Could not {} '{}': {}", verb, path, why));
+}
+
 std::string_view name_of(FileKind kind) {
   switch (kind) {
     case FileKind::kRegular:
@@ -42,7 +48,9 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
   // Looked at before it is opened: a FIFO would block.
   const std::string opened = kind == FileKind::kRegular ? path : platform::device_to_open(path);
   const auto status = opened.empty() ? std::nullopt : platform::status(opened);
-  if (!status) throw Error::system(errno, "Could not open '" + path + "'");
+  const int missing = errno;
+  if (!status || status->type == platform::FileType::kCharacterDevice) check_name(path, "open");
+  if (!status) throw Error::system(missing, "Could not open '" + path + "'");
   if (status->is_directory() && mode.writable)
     throw Error::system(EISDIR, "Could not open '" + path + "'");
   if (kind == FileKind::kRegular && !status->is_regular())
@@ -69,7 +77,11 @@ OwnFd open_file(FileKind kind, const std::string& path, const OpenMode& mode) {
       throw Error(ErrorKind::kInvalid,
                   "Could not open '" + path + "': filesystem does not support O_DIRECT");
     if (error == EBUSY && mode.exclusive) throw in_use(kind, path, status->special);
-    throw Error::system(error == EROFS ? EACCES : error, "Could not open '" + path + "'");
+    Error refused = Error::system(error == EROFS ? EACCES : error, "Could not open '" + path + "'");
+    if (const std::string advice = platform::advice_on_device(error);
+        block && mode.writable && !advice.empty())
+      refused.hint(advice);
+    throw std::move(refused);
   }
   if (kind != FileKind::kRegular && mode.writable && platform::is_write_protected(fd.get()))
     throw Error::system(EACCES, "The device is not writable");
