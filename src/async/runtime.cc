@@ -28,6 +28,8 @@ thread_local Worker* current_worker = nullptr;
 
 // Between two looks at the outside world a worker resumes at most this many coroutines.
 constexpr size_t kBurst = 256;
+// One that lets all others go first waits so long for them.
+constexpr auto kPatience = std::chrono::milliseconds(2);
 
 }  // namespace
 
@@ -55,6 +57,7 @@ class Worker::Impl {
   }
 
   void post_local(std::coroutine_handle<> handle) { ready_.push_back(handle); }
+  void post_patient(std::coroutine_handle<> handle) { patient_.push_back(handle); }
   void post_remote(std::coroutine_handle<> handle) {
     bool wake = false;
     {
@@ -85,9 +88,9 @@ class Worker::Impl {
       take_inbox();
       fire_timers();
       if (engine_) engine_->poll();
-      const bool idle = ready_.empty();
-      if (!idle && fd_waits_.empty()) continue;
-      sleep(idle);
+      const bool idle = ready_.empty() && patient_.empty();
+      if (idle || !fd_waits_.empty()) sleep(idle);
+      admit_patient();
     }
   }
   // Of one that was not yet resumed.
@@ -133,6 +136,15 @@ class Worker::Impl {
       timers_.erase(timers_.begin());
     }
   }
+  // One at a time: then it is looked again at what has come.
+  void admit_patient() {
+    if (patient_.empty()) return;
+    const auto now = Clock::now();
+    if (!ready_.empty() && now < patience_end_) return;
+    patience_end_ = now + kPatience;
+    ready_.push_back(patient_.front());
+    patient_.pop_front();
+  }
   void sleep(bool idle) {
     int timeout = idle ? -1 : 0;
     if (idle) {
@@ -177,6 +189,8 @@ class Worker::Impl {
 
   Bell bell_;  // goes after the engine, which rings it
   std::deque<std::coroutine_handle<>> ready_;
+  std::deque<std::coroutine_handle<>> patient_;  // resumed when nothing is ready
+  Clock::time_point patience_end_;
   std::vector<pollfd> polled_;
   std::unique_ptr<IoEngine> engine_;
   std::mutex inbox_mutex_;
@@ -370,6 +384,14 @@ struct YieldAwaiter {
   void await_resume() const noexcept {}
 };
 
+struct PatientAwaiter {
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) const {
+    Worker::current()->impl().post_patient(handle);
+  }
+  void await_resume() const noexcept {}
+};
+
 struct SleepAwaiter {
   Clock::time_point until;
   bool await_ready() const noexcept { return false; }
@@ -392,6 +414,7 @@ struct FdAwaiter {
 }  // namespace
 
 Task<void> yield_now() { co_await YieldAwaiter{}; }
+Task<void> yield_to_all() { co_await PatientAwaiter{}; }
 
 Task<void> sleep_for(std::chrono::nanoseconds duration) {
   co_await SleepAwaiter{Clock::now() + duration};

@@ -215,6 +215,9 @@ Task<T> run_on(Worker& worker, Task<T> task) {
 
 // Lets other ready coroutines of this worker go first.
 Task<void> yield_now();
+// Lets everything else of this worker go first, also what comes from outside meanwhile; where that
+// never ends it waits a few milliseconds. For work in the background that may not wait in between.
+Task<void> yield_to_all();
 Task<void> sleep_for(std::chrono::nanoseconds duration);
 // A sleep that somebody else may end. Used by one coroutine, on one worker.
 class Nap {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <climits>
 #include <thread>
 #include <vector>
 
@@ -137,6 +138,33 @@ Task<void> borrower(BufferPool& pool, std::atomic<int>& lent) {
     EXPECT_EQ(loan.span().back(), static_cast<std::byte>(i));
     --lent;
   }
+}
+
+Task<void> take_turns(int turns, int& taken, bool& over) {
+  while (taken < turns && !over) {
+    ++taken;
+    co_await yield_now();
+  }
+}
+
+// How many of TURNS another coroutine had first.
+Task<int> turns_before_one_that_yields_to_all(int turns) {
+  TaskGroup group;
+  int taken = 0;
+  bool over = false;
+  group.spawn(take_turns(turns, taken, over));
+  co_await yield_to_all();
+  const int before = taken;
+  over = true;
+  co_await group.join();
+  co_return before;
+}
+
+TEST_P(AsyncTest, WhoYieldsToAllGoesLast) {
+  Runtime runtime(options(1));
+  EXPECT_EQ(runtime.run(turns_before_one_that_yields_to_all(10)), 10);
+  // But not never.
+  EXPECT_LT(runtime.run(turns_before_one_that_yields_to_all(INT_MAX)), INT_MAX);
 }
 
 TEST_P(AsyncTest, BuffersAreLentToOneAtATime) {
@@ -335,8 +363,19 @@ TEST_P(AsyncTest, FilesAreReadAndWritten) {
 }
 
 struct TurnsTest {
-  static constexpr uint64_t kPieces = 4096;
-  static constexpr size_t kBytes = 512;
+  // One long piece, and short ones after it.
+  static constexpr uint64_t kGroups = 64;
+  static constexpr uint64_t kPiecesOfGroup = 16;
+  static constexpr size_t kLong = 192 << 10;
+  static constexpr size_t kShort = 512;
+  static constexpr size_t kGroupBytes = kLong + (kPiecesOfGroup - 1) * kShort;
+  static char byte_of(uint64_t piece) { return static_cast<char>(piece % 251); }
+  static size_t bytes_of(uint64_t piece) { return piece % kPiecesOfGroup == 0 ? kLong : kShort; }
+  static uint64_t offset_of(uint64_t piece) {
+    const uint64_t in_group = piece % kPiecesOfGroup;
+    return piece / kPiecesOfGroup * kGroupBytes +
+           (in_group == 0 ? 0 : kLong + (in_group - 1) * kShort);
+  }
   IoFile file;
   WriteTurns turns;
   std::atomic<uint64_t> next{0};
@@ -344,11 +383,11 @@ struct TurnsTest {
 
   Task<void> write_pieces() {
     Worker* home = Worker::current();
-    for (uint64_t i = next++; i < kPieces; i = next++) {
-      std::vector<char> bytes(kBytes, static_cast<char>(i % 251));
+    for (uint64_t i = next++; i < kGroups * kPiecesOfGroup; i = next++) {
+      std::vector<char> bytes(bytes_of(i), byte_of(i));
       const iovec buffer{bytes.data(), bytes.size()};
-      const ssize_t put = co_await turns.write(file, {&buffer, 1}, i * kBytes);
-      if (put != static_cast<ssize_t>(kBytes) || Worker::current() != home) ++wrong;
+      const ssize_t put = co_await turns.write(file, {&buffer, 1}, offset_of(i));
+      if (put != static_cast<ssize_t>(bytes.size()) || Worker::current() != home) ++wrong;
     }
   }
 };
@@ -365,10 +404,14 @@ TEST_P(AsyncTest, WritesTakeTurnsFromAllWorkers) {
   };
   runtime.run(all());
   EXPECT_EQ(test.wrong, 0u);
-  std::vector<char> back(TurnsTest::kPieces * TurnsTest::kBytes);
+  std::vector<char> back(TurnsTest::kGroups * TurnsTest::kGroupBytes);
   ASSERT_EQ(::pread(test.file.fd, back.data(), back.size(), 0), static_cast<ssize_t>(back.size()));
-  for (size_t i = 0; i < back.size(); ++i)
-    ASSERT_EQ(back[i], static_cast<char>(i / TurnsTest::kBytes % 251)) << "byte " << i;
+  for (uint64_t i = 0; i < TurnsTest::kGroups * TurnsTest::kPiecesOfGroup; ++i) {
+    const std::vector<char> bytes(TurnsTest::bytes_of(i), TurnsTest::byte_of(i));
+    ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(),
+                           back.begin() + static_cast<ptrdiff_t>(TurnsTest::offset_of(i))))
+        << "piece " << i;
+  }
   std::fclose(stream);
 }
 

@@ -37,14 +37,7 @@ Task<void> CopyEngine::pass() {
   TaskGroup group;
   // Who waits for the job to be paused waits for these, and not for the one that joins them.
   job_.change_parts(static_cast<int>(requests) - 1);
-  // A request on this worker begins at once, and never waits where files are in memory: it would go
-  // through the whole disk before the others are there.
-  for (const bool here : {false, true}) {
-    for (unsigned i = 0; i < requests; ++i) {
-      Worker& worker = runtime.worker(i % workers);
-      if ((&worker == Worker::current()) == here) group.spawn_on(worker, work(group));
-    }
-  }
+  for (unsigned i = 0; i < requests; ++i) group.spawn_on(runtime.worker(i % workers), work(group));
   std::exception_ptr error;
   try {
     co_await group.join();
@@ -60,6 +53,9 @@ Task<void> CopyEngine::work(const TaskGroup& group) {
   std::exception_ptr error;
   try {
     while (!group.failed()) {
+      // Where files are in memory a request never waits: it would go through the whole disk, and
+      // the users of this worker, and its monitor, would wait for that.
+      co_await yield_to_all();
       co_await job_.pause_point();
       const CopyPiece piece = co_await claim(group);
       if (piece.length == 0) break;

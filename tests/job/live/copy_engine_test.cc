@@ -68,5 +68,22 @@ TEST(CopyEngine, LooksNoFurtherThanItNeeds) {
   world.run(jobs.shutdown());
 }
 
+// What a user of the only worker gets to do while a job never waits.
+TEST(CopyEngine, LetsOthersGoFirst) {
+  World world(1);
+  Jobs jobs(world.context, [](const JobEvent&) {});
+  const auto job = std::make_shared<CountingJob>(world.context);
+  jobs.add(job, nullptr);
+  uint64_t turns = 0;
+  const auto user = [&]() -> Task<void> {
+    jobs.start(job);
+    while (job->copied == 0) co_await yield_now();
+    for (; job->copied < kDataBytes / 8; ++turns) co_await yield_now();
+  };
+  world.run(run_on(world.context.runtime().worker(0), user()));
+  EXPECT_GE(turns, kDataBytes / 8 / CopySettings().most - 1);
+  world.run(jobs.shutdown());
+}
+
 }  // namespace
 }  // namespace cairn::live
