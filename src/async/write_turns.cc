@@ -13,12 +13,23 @@ namespace {
 // So many writes of others are done in a row; then one of them takes over.
 constexpr unsigned kMostOfOthers = 16;
 constexpr unsigned kMostPosted = 2;
+// Writes of so many bytes go before longer ones, which are those of work in the background; so many
+// in a row while one of the others waits.
+constexpr uint64_t kShortWrite = 128 << 10;
+constexpr unsigned kMostShort = 16;
+
+uint64_t bytes_of_all(std::span<const iovec> buffers) {
+  uint64_t bytes = 0;
+  for (const iovec& buffer : buffers) bytes += buffer.iov_len;
+  return bytes;
+}
 
 }  // namespace
 
 struct WriteTurns::Waiting {
   WriteTurns& turns;
   IoEngine::Operation& operation;
+  const bool is_short;
   bool is_done = false;
 
   // True: it is this one's turn. False: somebody else does it.
@@ -28,7 +39,7 @@ struct WriteTurns::Waiting {
     operation.handle = handle;
     std::lock_guard lock(turns.mutex_);
     if (!std::exchange(turns.busy_, true)) return false;
-    turns.waiting_.push_back(this);
+    (is_short ? turns.short_ones_ : turns.long_ones_).push_back(this);
     return true;
   }
   bool await_resume() const noexcept { return !is_done; }
@@ -37,12 +48,15 @@ struct WriteTurns::Waiting {
 // Ends a write: the next one that waits, or null, and then nobody is at it any more.
 WriteTurns::Waiting* WriteTurns::next() {
   std::lock_guard lock(mutex_);
-  if (waiting_.empty()) {
+  if (short_ones_.empty() && long_ones_.empty()) {
     busy_ = false;
     return nullptr;
   }
-  Waiting* first = waiting_.front();
-  waiting_.pop_front();
+  const bool is_short = long_ones_.empty() || (!short_ones_.empty() && short_in_row_ < kMostShort);
+  short_in_row_ = is_short ? short_in_row_ + 1 : 0;
+  std::deque<Waiting*>& waiting = is_short ? short_ones_ : long_ones_;
+  Waiting* first = waiting.front();
+  waiting.pop_front();
   return first;
 }
 
@@ -51,7 +65,7 @@ Task<ssize_t> WriteTurns::write(IoFile file, std::span<const iovec> buffers, uin
                                 .fd = file.fd,
                                 .buffers = buffers,
                                 .offset = offset};
-  Waiting turn{*this, operation};
+  Waiting turn{*this, operation, bytes_of_all(buffers) <= kShortWrite};
   const bool mine = co_await turn;
   if (!mine) co_return operation.result;
   const ssize_t result = perform(operation);
@@ -68,6 +82,7 @@ Task<ssize_t> WriteTurns::write(IoFile file, std::span<const iovec> buffers, uin
       other->operation.worker->post(other->operation.handle);
       break;
     }
+    if (!other->is_short) post_ended();
     other->operation.result = perform(other->operation);
     other->is_done = true;
     ended[count++] = other;

@@ -11,7 +11,7 @@ namespace cairn::live {
 namespace {
 
 constexpr uint64_t kLeastBackupCluster = 65536;
-constexpr uint64_t kBackupPieceBytes = 1 << 20;
+constexpr uint64_t kBackupPieceBytes = 512 << 10;
 constexpr unsigned kMostBackupRequests = 16;  // each has a buffer of a piece
 
 }  // namespace
