@@ -13,6 +13,7 @@
 #include "block/debug.h"
 #include "block/driver.h"
 #include "block/fixed_storage.h"
+#include "block/request_counts.h"
 #include "block/unaligned.h"
 
 namespace cairn {
@@ -33,6 +34,22 @@ std::exception_ptr request_failure(bool remote, const std::string& disk) {
     return std::current_exception();
   }
   return std::current_exception();
+}
+
+template <class Work>
+Task<void> count_while(RequestCounts* counts, RequestKind kind, uint64_t bytes, Work work) {
+  CountedRequest counted(counts, kind, bytes);
+  co_await work();
+  counted.succeeded();
+}
+
+// The task that WORK gives, counted unless COUNTS is null: where nothing counts, this is one
+// comparison.
+template <class Work>
+Task<void> counted(RequestCounts* counts, RequestKind kind, uint64_t bytes, Work work) {
+  if (counts == nullptr) [[likely]]
+    return work();
+  return count_while(counts, kind, bytes, std::move(work));
 }
 
 }  // namespace
@@ -78,9 +95,11 @@ void Node::check_writable() {
 // --- reading ---
 
 Task<void> Node::read(uint64_t offset, MutableByteSpan out) {
-  check_range(offset, out.size());
-  if (storage_ && context_.read_limit) return read_limited(offset, out);
-  return read_inside(offset, out);
+  return counted(counts(), RequestKind::kRead, out.size(), [this, offset, out] {
+    check_range(offset, out.size());
+    if (storage_ && context_.read_limit) return read_limited(offset, out);
+    return read_inside(offset, out);
+  });
 }
 
 Task<void> Node::read_limited(uint64_t offset, MutableByteSpan out) {
@@ -122,19 +141,21 @@ void Node::guard_block_zero(uint64_t offset, ByteSpan in) const {
 }
 
 Task<void> Node::write(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  check_room(offset, in.size());
-  check_writable();
-  note_written(offset + in.size());
-  if (!dirty_bitmaps_.empty()) {
-    const bool limited = storage_ && context_.write_limit;
-    return watched(offset, in.size(),
-                   limited ? write_limited(offset, in, flags) : write_marking(offset, in, flags));
-  }
-  if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
-  // A bitmap may come while the request is under way: looked for when it has ended. Storage is left
-  // out of it where it has none, as what people use is above.
-  if (!storage_) return write_marking(offset, in, flags);
-  return write_inside(offset, in, flags);
+  return counted(counts(), RequestKind::kWrite, in.size(), [this, offset, in, flags] {
+    check_room(offset, in.size());
+    check_writable();
+    note_written(offset + in.size());
+    if (!dirty_bitmaps_.empty()) {
+      const bool limited = storage_ && context_.write_limit;
+      return watched(offset, in.size(),
+                     limited ? write_limited(offset, in, flags) : write_marking(offset, in, flags));
+    }
+    if (storage_ && context_.write_limit) return write_limited(offset, in, flags);
+    // A bitmap may come while the request is under way: looked for when it has ended. Storage is
+    // left out of it where it has none, as what people use is above.
+    if (!storage_) return write_marking(offset, in, flags);
+    return write_inside(offset, in, flags);
+  });
 }
 
 Task<void> Node::watched(uint64_t offset, uint64_t length, Task<void> work) {
@@ -216,12 +237,14 @@ Task<void> Node::write_checked(uint64_t offset, ByteSpan in, WriteFlags flags) {
 }
 
 Task<void> Node::write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
-  check_room(offset, length);
-  check_writable();
-  note_written(offset + length);
-  if (!dirty_bitmaps_.empty())
-    return watched(offset, length, write_zeroes_checked(offset, length, flags));
-  return write_zeroes_checked(offset, length, flags);
+  return counted(counts(), RequestKind::kZero, length, [this, offset, length, flags] {
+    check_room(offset, length);
+    check_writable();
+    note_written(offset + length);
+    if (!dirty_bitmaps_.empty())
+      return watched(offset, length, write_zeroes_checked(offset, length, flags));
+    return write_zeroes_checked(offset, length, flags);
+  });
 }
 
 Task<void> Node::write_zeroes_checked(uint64_t offset, uint64_t length, WriteFlags flags) {
@@ -282,10 +305,11 @@ Task<void> Node::write_zero_buffers(uint64_t offset, uint64_t length, WriteFlags
 }
 
 Task<void> Node::discard(uint64_t offset, uint64_t length) {
+  CountedRequest counted(counts(), RequestKind::kDiscard, length);
   check_range(offset, length);
   check_writable();
-  if (!discard_unmap_) co_return;
-  co_await watched(offset, length, discard_inside(offset, length));
+  if (discard_unmap_) co_await watched(offset, length, discard_inside(offset, length));
+  counted.succeeded();
 }
 
 Task<void> Node::discard_inside(uint64_t offset, uint64_t length) {
@@ -311,6 +335,7 @@ Task<void> Node::discard_inside(uint64_t offset, uint64_t length) {
 
 Task<void> Node::flush() {
   if (no_flush_) co_return;
+  CountedRequest counted(counts(), RequestKind::kFlush, 0);
   const ServerRequest waiting(server_.get());
   if (DebugPort* port = debug_below()) {
     co_await port->event(DebugEvent::kFlushToOs);
@@ -321,6 +346,7 @@ Task<void> Node::flush() {
   } catch (...) {
     std::rethrow_exception(request_failure(server_ != nullptr, filename_));
   }
+  counted.succeeded();
 }
 
 // --- extents ---

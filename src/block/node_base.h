@@ -16,8 +16,10 @@ class Context;
 class DebugPort;
 class Driver;
 class Node;
+class RequestCounts;
 class ServerWatch;
 using NodePtr = std::shared_ptr<Node>;
+using RequestCountsPtr = std::shared_ptr<RequestCounts>;
 
 // What a child is for.
 enum class ChildRole { kFile, kBacking, kDataFile, kExtent, kFiltered };
@@ -60,9 +62,19 @@ class NodeBase {
     return own_debug_port_ != nullptr ? own_debug_port_ : debug_port_;
   }
 
+  // The requests that were made of the node so far; null while nothing counts them. From any
+  // thread.
+  RequestCounts* counts() const { return counting_.load(std::memory_order_acquire); }
+
  protected:
   NodeBase(Context& context, const Driver& driver);
   ~NodeBase() = default;
+
+  // Requests are counted there from now on. Once, or while there are none.
+  void count_requests(RequestCountsPtr counts) {
+    counts_ = std::move(counts);
+    counting_.store(counts_.get(), std::memory_order_release);
+  }
 
   void set_length(uint64_t length) { length_.store(length, std::memory_order_release); }
   // Never lowers it: of several writers that move the end at once the farthest wins.
@@ -118,6 +130,8 @@ class NodeBase {
   std::shared_ptr<ServerWatch> server_;  // null: not remote
   DebugPort* debug_port_ = nullptr;
   DebugPort* own_debug_port_ = nullptr;
+  std::atomic<RequestCounts*> counting_{nullptr};
+  RequestCountsPtr counts_;
 };
 
 }  // namespace cairn

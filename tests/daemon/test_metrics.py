@@ -171,6 +171,37 @@ def test_counters_are_right_after_known_requests(started):
     assert "file" in after.all("cairn_node_info", "driver")
 
 
+def test_what_nodes_ask_of_each_other_is_counted(tmp_path):
+    """A read that the backing file answers, and a write that stays in the overlay."""
+    (tmp_path / "base").write_bytes(b"1" * SIZE)
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "d.qcow2"]
+    subprocess.run(create, cwd=tmp_path, check=True)
+    words = ["--blockdev", "file,node-name=f,filename=d.qcow2"]
+    words += [
+        "--blockdev",
+        "raw,node-name=base,file.driver=file,file.node-name=bf,file.filename=base",
+    ]
+    words += ["--blockdev", "qcow2,node-name=disk,file=f,backing=base"]
+    words += ["--nbd-server", "addr.type=unix,addr.path=nbd.sock"]
+    words += ["--export", "nbd,id=e,node-name=disk,name=disk,writable=on"]
+    words += ["--metrics", "addr.type=unix,addr.path=m.sock"]
+    with Daemon(OURS, *words, directory=tmp_path) as daemon:
+        wait_for(lambda: somebody_listens(tmp_path / "m.sock"))
+        connection = UnixConnection(tmp_path / "m.sock")
+        before = fetch(connection)
+        use(tmp_path, "read -P 49 64k 8k", "write 128k 64k")
+        wait_for(lambda: fetch(connection).get("cairn_nbd_clients") == 0)
+        after = fetch(connection)
+        assert requests(after, "node", "base")["read"] == (1, 8 << 10)
+        assert requests(after, "node", "base")["write"] == (0, 0)
+        assert requests(after, "node", "bf")["read"][1] >= 8 << 10
+        # The data, and tables.
+        grown = after.get("cairn_node_request_bytes_total", node="f", request="write")
+        grown -= before.get("cairn_node_request_bytes_total", node="f", request="write")
+        assert 64 << 10 < grown < 1 << 20
+        assert daemon.stop()[0] == 0
+
+
 def test_failed_requests_are_counted_apart(tmp_path):
     words = ["--blockdev", "file,node-name=f,filename=d.raw"]
     words += ["--blockdev", "blkdebug,node-name=bad,image=f,inject-error.0.event=read_aio"]

@@ -112,7 +112,7 @@ Task<void> Graph::replace(NodePtr from, NodePtr to, Choice moves) {
     if (!moves || moves(*root)) movers.push_back(root);
   const auto move = [&](const NodePtr& node) {
     for (const Link& link : links) exchange_child(*link.parent, link.name, node);
-    for (const RootPtr& root : movers) root->move_to(node, counts_of(*node));
+    for (const RootPtr& root : movers) root->move_to(node);
   };
   const auto work = [&]() -> Task<void> {
     std::exception_ptr error;

@@ -81,7 +81,7 @@ void Graph::opened(NodePtr node, Options options, const OpenFlags& flags) {
   added.options = std::move(options);
   added.flags = flags;
   if (added.options.boolean("force-share") == true) added.flags.force_share = true;
-  if (counting_) added.counts = new_counts(context_);
+  if (counting_) node->count_requests(new_counts(context_));
   {
     std::lock_guard lock(list_mutex_);
     nodes_.push_back(std::move(added));
@@ -104,22 +104,17 @@ void Graph::count_requests() {
   counting_ = true;
   {
     std::lock_guard lock(list_mutex_);
-    for (GraphNode& one : nodes_) one.counts = new_counts(context_);
+    for (const GraphNode& one : nodes_) one.node->count_requests(new_counts(context_));
   }
-  for (const RootPtr& root : roots_) root->start_counting(counts_of(*root->node()));
-}
-
-RequestCountsPtr Graph::counts_of(const Node& node) const {
-  for (const GraphNode& one : nodes_)
-    if (one.node.get() == &node) return one.counts;
-  return nullptr;
+  for (const RootPtr& root : roots_) root->count_requests(new_counts(context_));
 }
 
 std::vector<CountedNode> Graph::counted_nodes() const {
   std::vector<CountedNode> result;
   std::lock_guard lock(list_mutex_);
   for (const GraphNode& one : nodes_)
-    if (one.counts != nullptr) result.push_back({one.node->node_name(), one.node, one.counts});
+    if (one.node->counts_ != nullptr)
+      result.push_back({one.node->node_name(), one.node, one.node->counts_});
   return result;
 }
 
@@ -247,7 +242,7 @@ Task<void> Graph::close() {
 
 Task<RootPtr> Graph::attach(NodePtr node, NodeUse use) {
   auto root = std::make_shared<Root>(std::move(node), std::move(use));
-  if (counting_) root->start_counting(counts_of(*root->node()));
+  if (counting_) root->count_requests(new_counts(context_));
   roots_.push_back(root);
   co_await on_failure([&] { return apply_permissions(); },
                       [&]() -> Task<void> {

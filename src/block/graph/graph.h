@@ -28,11 +28,10 @@ struct GraphNode {
   OpenFlags flags;     // what these do not say
   bool owned = false;  // added by name: stays until it is removed by name
   bool writable_if_active =
-      false;                     // of an inactive one: that it is read-only is for the time being
-  bool active = true;            // holds locks, may be written
-  Permissions locked = {};       // what its storage is locked for
-  unsigned frozen = 0;           // how many jobs rely on its backing link
-  RequestCountsPtr counts = {};  // what its users asked for; null: nothing is counted
+      false;                // of an inactive one: that it is read-only is for the time being
+  bool active = true;       // holds locks, may be written
+  Permissions locked = {};  // what its storage is locked for
+  unsigned frozen = 0;      // how many jobs rely on its backing link
 };
 
 // What is shown of a node that is counted.
@@ -91,8 +90,8 @@ class Graph : private OpenedNodes {
   Task<void> change_use(RootPtr root, uint8_t takes, uint8_t shares);
   const std::vector<RootPtr>& roots() const { return roots_; }
 
-  // The requests of all users, those that are there and those that come, are counted from now on,
-  // for each and for its node. Requests that nodes make of each other are not. Once or more.
+  // The requests that each user makes, and those that are made of each node, are counted from now
+  // on, also of users and nodes that come later. Once or more.
   void count_requests();
   // The nodes, oldest first; empty before count_requests(). From any thread, and without the lock.
   std::vector<CountedNode> counted_nodes() const;
@@ -169,7 +168,6 @@ class Graph : private OpenedNodes {
   Task<void> drop(size_t index);
   Task<NodePtr> open_spot(std::string filename, Options options, bool owned);
   bool in_use(const Node& node) const;
-  RequestCountsPtr counts_of(const Node& node) const;
   void forget(size_t index);
 
   Context& context_;

@@ -284,6 +284,7 @@ Task<void> Reopener::open_item(Item& item, Recipe recipe) {
   GraphNode& place = graph_.info(*item.node);
   node->node_name_ = item.node->node_name();
   node->bitmaps().adopt(item.node->bitmaps());
+  node->count_requests(item.node->counts_);
   place.node = node;
   place.options = own;
   place.flags = recipe.flags;
@@ -303,7 +304,7 @@ void Reopener::settle(const std::vector<NodePtr>& old) {
         if (child.node == old[i]) names.push_back(child.name);
       for (const std::string& name : names) graph_.exchange_child(*parent, name, node);
     }
-    for (const RootPtr& root : graph_.users(*old[i])) root->move_to(node, graph_.counts_of(*node));
+    for (const RootPtr& root : graph_.users(*old[i])) root->move_to(node);
   }
 }
 

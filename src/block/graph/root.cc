@@ -52,17 +52,10 @@ void Root::refresh() {
   if (resized && use_.resized) use_.resized();
 }
 
-void Root::move_to(NodePtr node, RequestCountsPtr node_counts) {
+void Root::move_to(NodePtr node) {
   replace_child("file", node, ChildRole::kFiltered);
-  node_counts_ = std::move(node_counts);
   below_ = std::move(node);
   refresh();
-}
-
-void Root::start_counting(RequestCountsPtr node_counts) {
-  own_counts_ = std::make_unique<RequestCounts>(context().runtime().worker_count());
-  node_counts_ = std::move(node_counts);
-  counting_.store(true, std::memory_order_release);
 }
 
 void Root::set_use(uint8_t takes, uint8_t shares) {
@@ -77,22 +70,17 @@ Task<void> Root::pause() {
 }
 
 Task<void> Root::do_read(uint64_t offset, MutableByteSpan out) {
-  CountedRequest counted(counting(), RequestKind::kRead, out.size());
   const auto passage = co_await gate_.enter();
-  counted.count_at(node_counts_.get());
   try {
     co_await below_->read(offset, out);
   } catch (const Error& error) {
     tell_failure(RequestKind::kRead, offset, error);
     throw;
   }
-  counted.succeeded();
 }
 
 Task<void> Root::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
-  CountedRequest counted(counting(), RequestKind::kWrite, in.size());
   const auto passage = co_await gate_.enter();
-  counted.count_at(node_counts_.get());
   try {
     co_await below_->write(offset, in, flags);
   } catch (const Error& error) {
@@ -100,13 +88,10 @@ Task<void> Root::do_write(uint64_t offset, ByteSpan in, WriteFlags flags) {
     throw;
   }
   raise_length(below_->length());
-  counted.succeeded();
 }
 
 Task<void> Root::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags flags) {
-  CountedRequest counted(counting(), RequestKind::kZero, length);
   const auto passage = co_await gate_.enter();
-  counted.count_at(node_counts_.get());
   try {
     co_await below_->write_zeroes(offset, length, flags);
   } catch (const Error& error) {
@@ -114,33 +99,26 @@ Task<void> Root::do_write_zeroes(uint64_t offset, uint64_t length, WriteFlags fl
     throw;
   }
   raise_length(below_->length());
-  counted.succeeded();
 }
 
 Task<void> Root::do_discard(uint64_t offset, uint64_t length) {
-  CountedRequest counted(counting(), RequestKind::kDiscard, length);
   const auto passage = co_await gate_.enter();
-  counted.count_at(node_counts_.get());
   try {
     co_await below_->discard(offset, length);
   } catch (const Error& error) {
     tell_failure(RequestKind::kDiscard, offset, error);
     throw;
   }
-  counted.succeeded();
 }
 
 Task<void> Root::do_flush() {
-  CountedRequest counted(counting(), RequestKind::kFlush, 0);
   const auto passage = co_await gate_.enter();
-  counted.count_at(node_counts_.get());
   try {
     co_await below_->flush();
   } catch (const Error& error) {
     tell_failure(RequestKind::kFlush, 0, error);
     throw;
   }
-  counted.succeeded();
 }
 
 Task<Extent> Root::extent_at(uint64_t offset, uint64_t max) {

@@ -1,14 +1,13 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 
-#include "block/graph/request_counts.h"
 #include "block/graph/request_gate.h"
 #include "block/node.h"
 #include "block/permissions.h"
+#include "block/request_counts.h"
 
 namespace cairn {
 
@@ -56,9 +55,6 @@ class Root : public Node {
 
   const NodePtr& node() const { return below_; }
   const NodeUse& use() const { return use_; }
-  // What the user has asked for so far; null while nothing is counted (Graph::count_requests()).
-  // From any thread.
-  const RequestCounts* counts() const { return counting(); }
   Task<Extent> extent_at(uint64_t offset, uint64_t max) override;
 
  protected:
@@ -78,12 +74,7 @@ class Root : public Node {
   Task<void> pause();
   void resume() { gate_.open(); }
   // Between requests.
-  void move_to(NodePtr node, RequestCountsPtr node_counts);
-  // Counts from now on, here and in NODE_COUNTS. Once.
-  void start_counting(RequestCountsPtr node_counts);
-  RequestCounts* counting() const {
-    return counting_.load(std::memory_order_acquire) ? own_counts_.get() : nullptr;
-  }
+  void move_to(NodePtr node);
   void refresh();
   void tell_failure(RequestKind kind, uint64_t offset, const Error& error) const {
     if (use_.failed) use_.failed(kind, offset, error);
@@ -93,9 +84,6 @@ class Root : public Node {
   RequestGate gate_;
   NodePtr below_;
   NodeUse use_;
-  std::atomic<bool> counting_{false};  // the two below are there
-  std::unique_ptr<RequestCounts> own_counts_;
-  RequestCountsPtr node_counts_;  // of the node below; looked at past the gate
 };
 
 using RootPtr = std::shared_ptr<Root>;

@@ -66,14 +66,11 @@ class CountedRequest {
   ~CountedRequest();
   CountedRequest(const CountedRequest&) = delete;
 
-  // Counted there as well, unless null.
-  void count_at(RequestCounts* other) { other_ = other; }
   // Without this call it counts as failed.
   void succeeded() { succeeded_ = true; }
 
  private:
   RequestCounts* counts_;
-  RequestCounts* other_ = nullptr;
   RequestKind kind_;
   bool succeeded_ = false;
   uint64_t bytes_;

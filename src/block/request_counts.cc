@@ -1,4 +1,4 @@
-#include "block/graph/request_counts.h"
+#include "block/request_counts.h"
 
 #include <algorithm>
 #include <numeric>
@@ -62,9 +62,7 @@ RequestSums RequestCounts::sums(RequestKind kind) const {
 
 CountedRequest::~CountedRequest() {
   if (counts_ == nullptr) return;
-  const auto duration = std::chrono::steady_clock::now() - begin_;
-  counts_->add(kind_, bytes_, duration, succeeded_);
-  if (other_ != nullptr) other_->add(kind_, bytes_, duration, succeeded_);
+  counts_->add(kind_, bytes_, std::chrono::steady_clock::now() - begin_, succeeded_);
 }
 
 }  // namespace cairn
