@@ -23,6 +23,11 @@ constexpr size_t kMostAppendedBytes = 16 << 20;
 
 constexpr const char* kNotContinued =
     "The daemon ended before the job did, and a job of this kind is not continued: begin it again";
+// What a bitmap missed in a crash nobody knows, and others have nothing of it afterwards.
+constexpr const char* kBackupNotContinued =
+    "The daemon ended before the job did, and a backup by a bitmap, or one that concludes together "
+    "with others, is not continued: begin it again, but as a full one, with a new bitmap, where "
+    "its bitmap is inconsistent, as after a crash, or gone";
 
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -205,6 +210,7 @@ JournalJob JobJournal::capture_job(const JobPtr& job, const live::JobInfo& info)
   record.type = job->type();
   record.lost = info.error                                                 ? *info.error
                 : one != nullptr && one->job == job && !one->ended.empty() ? one->ended
+                : job->type() == live::JobType::kBackup                    ? kBackupNotContinued
                                                                            : kNotContinued;
   return record;
 }
