@@ -360,3 +360,21 @@ def test_in_the_background(tmp_path):
         ):
             if pid and not gone(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_the_overlay_of_a_snapshot_is_there_again(tmp_path):
+    """It was not added by name: nothing but its export keeps it."""
+    image(tmp_path / "d.qcow2")
+    with Restarted(*DISK, *SERVER, *EXPORT, directory=tmp_path) as daemon:
+        io(tmp_path, "write -P 1 0 64k")
+        done = daemon.ctl("snapshot", "disk", str(tmp_path / "over.qcow2"), "over")
+        assert done.returncode == 0, done.stderr
+        io(tmp_path, "write -P 2 64k 64k")
+        daemon.restart()
+        io(tmp_path, "read -P 1 0 64k", "read -P 2 64k 64k", "write -P 3 128k 64k")
+        client = daemon.client()
+        assert client.command("query-block-exports")[0]["node-name"] == "over"
+        # It still goes with its last user.
+        client.command("block-export-del", id="e", mode="hard")
+        wait_for(lambda: len(client.command("query-named-block-nodes")) == 2)
+        client.close()

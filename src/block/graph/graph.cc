@@ -197,7 +197,7 @@ Task<void> Graph::drop_since(size_t first) {
 }
 
 Task<void> Graph::sweep() {
-  for (bool again = true; again;) {
+  for (bool again = !keeps_unused_; again;) {
     again = false;
     for (size_t i = nodes_.size(); i-- > 0;) {
       if (nodes_[i].owned || in_use(*nodes_[i].node)) continue;

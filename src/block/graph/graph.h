@@ -150,6 +150,8 @@ class Graph : private OpenedNodes {
   void follow_length(const Node& node);
   // Closes the nodes that nobody owns or uses. Nothing throws: errors are warnings.
   Task<void> sweep();
+  // While KEEP was true last, sweep() leaves the nodes: their users are about to come.
+  void keep_unused(bool keep) { keeps_unused_ = keep; }
   // Takes what is needed where permissions changed, and gives back what is not. Throws as attach().
   Task<void> apply_permissions();
   // Closes everything, at the end. The users have gone.
@@ -176,6 +178,7 @@ class Graph : private OpenedNodes {
   // Held where nodes_ changes, for those who look without the lock of changes.
   mutable std::mutex list_mutex_;
   bool counting_ = false;
+  bool keeps_unused_ = false;
   bool holding_ = false;
   std::vector<RootPtr> held_;     // that came since
   std::vector<GraphNode> nodes_;  // oldest first

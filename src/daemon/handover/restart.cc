@@ -51,6 +51,7 @@ class DiskHandover {
     given_up_ = true;
     daemon_.mute_jobs(true);
     exports_ = capture_exports(daemon_);
+    co_await hold_exported();
     co_await daemon_.exports().remove_all([](const LiveExport&) { return true; }, false);
     co_await daemon_.nbd().stop();
     if (daemon_.journal() != nullptr) co_await daemon_.journal()->hold();
@@ -58,6 +59,7 @@ class DiskHandover {
     {
       const auto change = co_await daemon_.graph().change();
       nodes_ = capture_nodes(daemon_);
+      co_await let_go();
       co_await daemon_.graph().close();
     }
     if (daemon_.journal() != nullptr) co_await daemon_.journal()->release();
@@ -74,6 +76,10 @@ class DiskHandover {
   Task<void> take_back() {
     if (!given_up_) co_return;
     daemon_.options().hold_pid_file(true);
+    {
+      const auto change = co_await daemon_.graph().change();
+      co_await let_go();
+    }
     try {
       if (daemon_.journal() != nullptr) co_await daemon_.journal()->open(true);
       if (daemon_.graph().nodes().empty()) co_await restore_nodes(daemon_, nodes_);
@@ -82,11 +88,36 @@ class DiskHandover {
     } catch (const Error& error) {
       daemon_.context().warn("after a restart that failed: " + error.message());
     }
+    daemon_.graph().keep_unused(false);
     daemon_.mute_jobs(false);
   }
 
  private:
+  // A node that is there for an export alone, such as the overlay of a snapshot, is one of those to
+  // be opened again.
+  Task<void> hold_exported() {
+    const auto change = co_await daemon_.graph().change();
+    std::vector<NodePtr> exported;
+    daemon_.exports().each([&](const LiveExport& one) { exported.push_back(one.root()->node()); });
+    for (const NodePtr& node : exported) {
+      NodeUse use;
+      use.user = "a restart";
+      use.allows_inactive = true;
+      RootPtr held = co_await daemon_.graph().attach(node, std::move(use));
+      held_.push_back(std::move(held));
+    }
+  }
+  // The graph's lock is held.
+  Task<void> let_go() {
+    while (!held_.empty()) {
+      const RootPtr held = std::move(held_.back());
+      held_.pop_back();
+      co_await daemon_.graph().detach(held);
+    }
+  }
+
   Daemon& daemon_;
+  std::vector<RootPtr> held_;
   bool given_up_ = false;
   bool flushed_ = false;  // what jobs have copied is in its place
   Value exports_ = Value::object();

@@ -210,6 +210,7 @@ Task<void> restore_nodes(Daemon& daemon, Value nodes) {
   while (last != 0 && number_of_node(daemon.context().next_node_name()) < last) continue;
   {
     const auto change = co_await daemon.graph().change();
+    daemon.graph().keep_unused(true);
     for (const Value& one : elements_of(nodes, "nodes"))
       co_await daemon.graph().open_again(recipe_in(one));
     for (const Value& one : elements_of(nodes, "bitmaps")) restore_bitmap(daemon, one);
@@ -227,6 +228,8 @@ Task<void> restore_exports(Daemon& daemon, Value exports) {
       arguments.set("node-name", above_jobs(daemon, text_of(arguments, "node-name")));
     co_await daemon.exports().add(std::move(arguments));
   }
+  const auto change = co_await daemon.graph().change();
+  daemon.graph().keep_unused(false);
 }
 
 }  // namespace cairn::daemon

@@ -23,7 +23,8 @@ Value capture_exports(Daemon& daemon);
 // is held, and nobody uses them. Throws as
 // check_recipes().
 Value capture_nodes(Daemon& daemon);
-// Opens the nodes again. Throws what opening throws; what was opened stays.
+// Opens the nodes again. Throws what opening throws; what was opened stays, and so does what nobody
+// uses, until restore_exports().
 Task<void> restore_nodes(Daemon& daemon, Value nodes);
 Task<void> restore_exports(Daemon& daemon, Value exports);
 
