@@ -7,9 +7,21 @@
 #include "cli/report.h"
 #include "cli/signals.h"
 #include "cli/verbs.h"
+#include "operation/backup_pull.h"
 
 namespace cairn::cli {
 namespace {
+
+// A daemon that is reached over the network is on another machine.
+void plan_pull(const Arguments& arguments, operation::BackupOptions& plan) {
+  operation::BackupOptions::Pull& pull = plan.pull;
+  pull.nbd = arguments.value_or(kNbdAddress, "");
+  pull.scratch = arguments.value_or(kScratch, "");
+  pull.tls_creds = arguments.value_or(kTlsCreds, "");
+  pull.wanted = arguments.has(kPull) || arguments.has(kNbdAddress) || arguments.has(kScratch) ||
+                arguments.has(kTlsCreds) || operation::is_remote_daemon(plan.address);
+  if (pull.wanted) operation::pull_address(plan.address, pull.nbd);
+}
 
 operation::BackupOptions plan_backup(Session& session, const Arguments& arguments) {
   operation::BackupOptions plan;
@@ -20,6 +32,9 @@ operation::BackupOptions plan_backup(Session& session, const Arguments& argument
   if (arguments.has(kKeep)) throw UsageError{"--keep goes with --prune"};
   if (arguments.has(kDaemon) != arguments.has(kNode))
     throw UsageError{"--daemon and --node go together"};
+  for (const int option : {kPull, kNbdAddress, kScratch, kTlsCreds})
+    if (arguments.has(option) && !arguments.has(kDaemon))
+      throw UsageError{"--pull, --nbd, --scratch and --tls-creds go with --daemon"};
   if (arguments.has(kDaemon)) {
     if (words.size() != 1)
       throw UsageError{"With --daemon, expecting the directory of the backups alone"};
@@ -27,6 +42,7 @@ operation::BackupOptions plan_backup(Session& session, const Arguments& argument
       throw UsageError{"-f, --image-opts and --no-bitmap are for images, not for --daemon"};
     plan.address = arguments.value_or(kDaemon, "");
     plan.node = arguments.value_or(kNode, "");
+    plan_pull(arguments, plan);
   } else {
     if (words.size() != 2) throw UsageError{"Expecting an image and the directory of its backups"};
     check_format_flags(session, arguments);
@@ -74,32 +90,39 @@ int run_backup(Session& session, Arguments& arguments) {
 }  // namespace
 
 Verb backup_verb() {
-  return {.name = "backup",
-          .summary = "adds a full or incremental backup of a disk to a directory",
-          .synopsis =
-              "[--full] [--no-bitmap] [-c] [-f FMT] IMAGE DIRECTORY | --daemon ADDRESS "
-              "--node NODE [--full] [-c] DIRECTORY | --list DIRECTORY | --verify DIRECTORY "
-              "| --prune --keep NUMBER DIRECTORY",
-          .flags = {{kDaemon, "daemon", "ADDRESS",
-                     "QMP socket of a daemon or emulator that has the disk: a path, or HOST:PORT"},
-                    {kNode, "node", "NODE", "its node"},
-                    {kFull, "full", nullptr, "make a full backup"},
-                    {kNoBitmap, "no-bitmap", nullptr,
-                     "leave the image as it is; compare all of it with the last backup"},
-                    {'c', "compress", nullptr, "compress the backup"},
-                    {kList, "list", nullptr, "list the backups"},
-                    {kVerify, "verify", nullptr, "read all backups and compare their checksums"},
-                    {kPrune, "prune", nullptr, "remove old backups"},
-                    {kKeep, "keep", "NUMBER", "how many of the newest ones stay"},
-                    kFormatFlag,
-                    kImageOptsFlag,
-                    kObjectFlag,
-                    kOutputFlag,
-                    kLimitRateFlag,
-                    kProgressFlag,
-                    kQuietFlag},
-          .run = run_backup,
-          .own = true};
+  return {
+      .name = "backup",
+      .summary = "adds a full or incremental backup of a disk to a directory",
+      .synopsis =
+          "[--full] [--no-bitmap] [-c] [-f FMT] IMAGE DIRECTORY | --daemon ADDRESS "
+          "--node NODE [--pull] [--full] [-c] DIRECTORY | --list DIRECTORY | --verify DIRECTORY "
+          "| --prune --keep NUMBER DIRECTORY",
+      .flags = {{kDaemon, "daemon", "ADDRESS",
+                 "QMP socket of a daemon or emulator that has the disk: a path, or HOST:PORT"},
+                {kNode, "node", "NODE", "its node"},
+                {kPull, "pull", nullptr,
+                 "fetch the disk over NBD, where the daemon cannot write to the directory"},
+                {kNbdAddress, "nbd", "ADDRESS", "where the daemon serves it: a path or HOST:PORT"},
+                {kScratch, "scratch", "DIR",
+                 "directory of the daemon's machine for data that is overwritten meanwhile"},
+                {kTlsCreds, "tls-creds", "ID", "fetch with TLS, by this object"},
+                {kFull, "full", nullptr, "make a full backup"},
+                {kNoBitmap, "no-bitmap", nullptr,
+                 "leave the image as it is; compare all of it with the last backup"},
+                {'c', "compress", nullptr, "compress the backup"},
+                {kList, "list", nullptr, "list the backups"},
+                {kVerify, "verify", nullptr, "read all backups and compare their checksums"},
+                {kPrune, "prune", nullptr, "remove old backups"},
+                {kKeep, "keep", "NUMBER", "how many of the newest ones stay"},
+                kFormatFlag,
+                kImageOptsFlag,
+                kObjectFlag,
+                kOutputFlag,
+                kLimitRateFlag,
+                kProgressFlag,
+                kQuietFlag},
+      .run = run_backup,
+      .own = true};
 }
 
 }  // namespace cairn::cli

@@ -79,6 +79,10 @@ enum OwnId : int {
   kNoChecksum,
   kNode,
   kPrune,
+  kPull,
+  kNbdAddress,
+  kScratch,
+  kTlsCreds,
 };
 
 }  // namespace cairn::cli

@@ -3,11 +3,9 @@
 #include <fmt/core.h>
 
 #include "async/finally.h"
-#include "block/capabilities/backing_link.h"
 #include "block/capabilities/bitmap_store.h"
 #include "block/driver.h"
-#include "job/convert.h"
-#include "job/difference.h"
+#include "operation/backup_part.h"
 #include "operation/backup_store.h"
 #include "operation/nodes.h"
 
@@ -134,58 +132,23 @@ class ImageBackup {
   }
 
   Task<void> copy(std::string part) {
-    std::vector<NodePtr> nodes;
+    OpenRequest request = plan_.image;
+    request.flags.unshare_write = true;
+    PartContent content{.full = result_.entry.full, .compress = plan_.compress};
+    content.source = co_await open_node(caller_.context, std::move(request));
     co_await finally(
         [&]() -> Task<void> {
-          OpenRequest request = plan_.image;
-          request.flags.unshare_write = true;
-          NodePtr source = co_await open_node(caller_.context, std::move(request));
-          nodes.push_back(source);
-          if (source->length() != result_.entry.size)
+          if (content.source->length() != result_.entry.size)
             throw Error(ErrorKind::kIo, "the size of the image changed meanwhile");
-          OpenRequest opening;
-          opening.filename = part;
-          opening.format = "qcow2";
-          opening.flags.writable = true;
-          opening.flags.references.mode = ReferencePolicy::Mode::kDeny;
-          opening.flags.cache = *CacheMode::parse("unsafe");
-          opening.flags.no_backing = result_.entry.full;
-          NodePtr below;
-          if (!result_.entry.full)
-            below = co_await store_.open_chain(caller_, store_.manifest().backups.size() - 1);
-          opening.backing = below;
-          NodePtr target = co_await open_over_backing(caller_.context, std::move(opening));
-          nodes.insert(nodes.begin(), target);
-          if (result_.entry.full)
-            co_await copy_all(source, target);
-          else
-            co_await copy_changes(source, target, below);
+          DirtyBitmapPtr changed;
+          if (result_.entry.method == "bitmap") {
+            changed = content.source->bitmaps().get(old_name_);
+            changed->check_readable();
+            content.changed = changed.get();
+          }
+          co_await fill_part(caller_, store_, part, content);
         },
-        [&] { return close_all(nodes); });
-  }
-
-  Task<void> copy_all(NodePtr source, NodePtr target) {
-    ConvertOptions options;
-    options.compress = plan_.compress;
-    options.zero_target = true;
-    Convert job(caller_.context, {source}, target, options, caller_.cancel);
-    job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
-    co_await job.run();
-  }
-
-  Task<void> copy_changes(NodePtr source, NodePtr target, NodePtr below) {
-    DifferenceOptions options;
-    options.compress = plan_.compress;
-    options.shown_name = "the backup before";
-    DirtyBitmapPtr changed;
-    if (result_.entry.method == "bitmap") {
-      changed = source->bitmaps().get(old_name_);
-      changed->check_readable();
-      options.changed = changed.get();
-    }
-    Difference job(target, source, below, options, caller_.cancel);
-    job.progress = [this](uint64_t done, uint64_t total) { caller_.progress(done, total); };
-    co_await job.run();
+        [&] { return content.source->close(); });
   }
 
   Caller& caller_;

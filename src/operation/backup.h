@@ -23,6 +23,14 @@ struct BackupOptions {
   // Of a node of a running daemon or emulator, where ADDRESS is not empty: that of its QMP socket.
   std::string address = {};
   std::string node = {};
+  // The daemon serves what the node holds over NBD, and this program writes the backup. Else the
+  // daemon writes it and needs the directory.
+  struct Pull {
+    bool wanted = false;
+    std::string nbd = {};      // where the daemon listens; empty: see pull_address()
+    std::string scratch = {};  // a directory of the daemon, for old data; empty: that of the image
+    std::string tls_creds = {};  // the object of ours for TLS; empty: none
+  } pull = {};
 };
 
 struct BackupResult {

@@ -1,4 +1,7 @@
-"""cairn backup --daemon: disks of a running daemon, ours and QEMU's, that are written meanwhile."""
+"""cairn backup --daemon: disks of a running daemon, ours and QEMU's, that are written meanwhile.
+
+The daemon writes the backup, or cairn fetches it (--pull).
+"""
 import json
 import os
 import signal
@@ -7,6 +10,7 @@ import subprocess
 import pytest
 
 from conftest import CAIRN, sparse_disk
+from nbd_support import free_port
 from qmp import Daemon, wait_for
 
 PROGRAMS = {
@@ -18,14 +22,21 @@ PROGRAMS = {
 class Machine:
     """A daemon with the node disk0, which is exported; one monitor is for the backups."""
 
-    def __init__(self, program, folder, fmt, slow=False):
-        self.backups = folder / "backup.sock"
+    def __init__(self, program, folder, fmt, slow=False, pull=False, port=None, options=()):
+        self.folder = folder
+        self.backups = folder / "backup.sock" if port is None else f"127.0.0.1:{port}"
         self.nbd = folder / "nbd.sock"
-        self.backups.unlink(missing_ok=True)
+        # Old data goes beside the image, where the daemon knows its file.
+        self.way = ["--pull", "--nbd", str(self.nbd)] if pull else []
+        if slow and pull:
+            self.way += ["--scratch", str(folder)]
+        place = f"path={self.backups}" if port is None else f"host=127.0.0.1,port={port}"
+        (folder / "backup.sock").unlink(missing_ok=True)
         self.daemon = Daemon(
             program,
+            *options,
             "--chardev",
-            f"socket,id=b,path={self.backups},server=on,wait=off",
+            f"socket,id=b,{place},server=on,wait=off",
             "--monitor",
             "b",
             "--nbd-server",
@@ -65,7 +76,8 @@ class Machine:
         subprocess.run(["qemu-io", "-f", "raw", *words, uri], check=True, capture_output=True)
 
     def words(self, *more):
-        return [CAIRN, "backup", *more, "--daemon", str(self.backups), "--node", "disk0", "b"]
+        place = ["--daemon", str(self.backups), "--node", "disk0", "b"]
+        return [CAIRN, "backup", *self.way, *more, *place]
 
     def back_up(self, *more):
         done = subprocess.run(
@@ -75,12 +87,20 @@ class Machine:
         told = json.loads(done.stdout)
         return told["backup"] | {"reason": told.get("reason", "")}
 
+    def copies(self):
+        jobs = self.client.command("query-jobs")
+        return any(one["type"] == "backup" for one in jobs)
+
     def state(self):
         """The nodes, the bitmaps of disk0 and the jobs."""
         nodes = self.client.command("query-named-block-nodes")
         named = {node["node-name"]: node for node in nodes}
         bitmaps = [one["name"] for one in named["disk0"].get("dirty-bitmaps", []) if "name" in one]
         names = {name for name in named if name.startswith("cairn-")}
+        # No command removes a file, but it is to be empty.
+        assert all(one.stat().st_size == 0 for one in self.folder.glob("*.scratch"))
+        exports = [one["id"] for one in self.client.command("query-block-exports")]
+        assert exports == ["e"]
         return names, bitmaps, self.client.command("query-jobs")
 
     def keep(self, number):
@@ -95,7 +115,9 @@ class Machine:
     def __exit__(self, *unused):
         self.client.close()
         code, said = self.daemon.stop()
-        assert (code, said) == (0, "")
+        # Of a backup that was killed.
+        lines = [line for line in said.splitlines() if " socket: " not in line]
+        assert (code, lines) == (0, [])
 
 
 def same(number):
@@ -110,10 +132,15 @@ def program(request):
     return PROGRAMS[request.param]
 
 
-def test_a_chain(program, folder, cairn):
+@pytest.fixture(params=[False, True], ids=["push", "pull"])
+def pull(request):
+    return request.param
+
+
+def test_a_chain(program, pull, folder, cairn):
     sparse_disk("a.raw", 8 << 20)
     cairn("convert", "-f", "raw", "a.raw", "a.qcow2")
-    with Machine(program, folder, "qcow2") as machine:
+    with Machine(program, folder, "qcow2", pull=pull) as machine:
         machine.write("write -P 1 0 64k")
         machine.keep(1)
         assert machine.back_up()["method"] == "full"
@@ -129,7 +156,7 @@ def test_a_chain(program, folder, cairn):
         assert machine.back_up("-c")["method"] == "bitmap"
         machine.write("write -P 4 6M 64k")
     # The record is in the image: the daemon may be started anew, and the image backed up alone.
-    with Machine(program, folder, "qcow2") as machine:
+    with Machine(program, folder, "qcow2", pull=pull) as machine:
         machine.keep(4)
         assert machine.back_up()["method"] == "bitmap"
         machine.write("write -P 5 7M 64k")
@@ -140,9 +167,9 @@ def test_a_chain(program, folder, cairn):
     cairn("backup", "--verify", "b")
 
 
-def test_without_persistent_bitmaps(program, folder, cairn):
+def test_without_persistent_bitmaps(program, pull, folder, cairn):
     sparse_disk("a.raw", 8 << 20)
-    with Machine(program, folder, "raw") as machine:
+    with Machine(program, folder, "raw", pull=pull) as machine:
         machine.back_up()
         machine.write("write -P 2 1M 100k")
         machine.keep(2)
@@ -164,16 +191,16 @@ def test_without_persistent_bitmaps(program, folder, cairn):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_what_ends_early(program, folder, cairn, how):
+def test_what_ends_early(program, pull, folder, cairn, how):
     """The next backup has every change, and nothing of the first one is left in the daemon."""
     (folder / "a.raw").write_bytes(os.urandom(2 << 20))
-    with Machine(program, folder, "raw", slow=True) as machine:
+    with Machine(program, folder, "raw", slow=True, pull=pull) as machine:
         machine.limit(0)
         first = machine.back_up()
         machine.limit(1 << 18)
         machine.write("write -P 7 0 1536k")
         with subprocess.Popen(machine.words()) as process:
-            wait_for(lambda: process.poll() is not None or machine.client.command("query-jobs"))
+            wait_for(lambda: process.poll() is not None or machine.copies())
             process.send_signal(how)
         assert process.returncode == (130 if how == signal.SIGINT else -how)
         if how == signal.SIGINT:
@@ -192,3 +219,88 @@ def test_the_monitor_is_no_monitor(folder, cairn):
     (folder / "file").write_text("x")
     told = cairn("backup", "--daemon", "./file", "--node", "x", "b", ok=False)
     assert told.code == 1 and "./file" in told.err
+
+
+def test_the_moment_is_kept_while_it_is_fetched(program, folder, cairn):
+    """What is overwritten in the middle of the copy, before and after it was read."""
+    (folder / "a.raw").write_bytes(os.urandom(8 << 20))
+    with Machine(program, folder, "raw", slow=True, pull=True) as machine:
+        machine.back_up()
+        machine.write("write -P 1 0 8M")
+        machine.keep(2)
+        machine.limit(1 << 20)
+        with subprocess.Popen(machine.words("-q")) as process:
+            wait_for(lambda: process.poll() is not None or machine.copies())
+            machine.write("write -P 9 1M 100k", "write -P 8 7k 5k", "discard 1M 64k")
+            assert process.poll() is None
+            machine.limit(0)
+            assert process.wait() == 0
+        machine.keep(3)
+        # What was written meanwhile is in the next one.
+        third = machine.back_up()
+        assert third["method"] == "bitmap" and third["bytes"] < 2 << 20
+        same(2)
+        same(3)
+    cairn("backup", "--verify", "b")
+
+
+def test_a_daemon_of_another_machine(program, folder, cairn):
+    """It is reached by TCP alone; there is no server of NBD, and old data has a place of its own."""
+    (folder / "a.raw").write_bytes(os.urandom(1 << 20))
+    (folder / "old").mkdir()
+    (folder / "keys.psk").write_text("cairn:00112233445566778899aabbccddeeff\n")
+    key = ["--object", f"tls-creds-psk,id=t,dir={folder},endpoint=server"]
+    port, nbd = free_port(), free_port()
+    with Machine(program, folder, "raw", port=port, options=key) as machine:
+        machine.keep(1)
+        words = ["--nbd", f":{nbd}", "--scratch", str(folder / "old")]
+        done = subprocess.run(machine.words(*words), capture_output=True, text=True)
+        assert done.returncode == 1 and "--nbd" in done.stderr, done.stderr
+        machine.client.command("block-export-del", id="e", mode="hard")
+        wait_for(lambda: not machine.client.command("query-block-exports"))
+        machine.client.command("nbd-server-stop")
+        secret = f"tls-creds-psk,id=c,dir={folder},endpoint=client,username=cairn"
+        with_tls = ["--object", secret, "--tls-creds", "c"]
+        assert machine.back_up(*words)["kind"] == "full"
+        assert machine.back_up(*words, *with_tls)["method"] == "bitmap"
+        # The server that was started for this is gone again.
+        address = {"type": "unix", "data": {"path": str(machine.nbd)}}
+        machine.client.command("nbd-server-start", addr=address)
+        machine.client.command(
+            "block-export-add",
+            **{"id": "e", "type": "nbd", "node-name": "disk0", "name": "", "writable": True},
+        )
+        names, _, jobs = machine.state()
+        assert (names, jobs) == (set(), [])
+        assert [one.name[:6] for one in (folder / "old").iterdir()] == ["cairn-"]
+    same(1)
+    cairn("backup", "--verify", "b")
+
+
+def test_a_server_that_was_left_is_ended(program, folder):
+    """A killed backup leaves the server of NBD that it started; the next one ends it."""
+    (folder / "a.raw").write_bytes(os.urandom(8 << 20))
+    with Machine(program, folder, "raw", slow=True) as machine:
+        machine.client.command("block-export-del", id="e", mode="hard")
+        wait_for(lambda: not machine.client.command("query-block-exports"))
+        machine.client.command("nbd-server-stop")
+        machine.limit(1 << 18)
+        machine.way = ["--pull", "--scratch", str(folder)]
+        with subprocess.Popen(machine.words("-q")) as process:
+            wait_for(
+                lambda: process.poll() is not None or machine.client.command("query-block-exports")
+            )
+            assert process.poll() is None
+            process.kill()
+        assert machine.client.command("query-block-exports")
+        machine.limit(0)
+        other = folder / "other.sock"
+        assert machine.back_up("--nbd", str(other))["kind"] == "full"
+        assert machine.client.command("query-block-exports") == []
+        assert not other.exists()
+        assert machine.client.error("nbd-server-stop")[1] == "NBD server not running"
+
+
+def test_options_of_pulling(cairn):
+    for words in (["--pull", "disk", "b"], ["--daemon", "h:", "--node", "x", "b"]):
+        assert cairn("backup", *words, ok=False).code != 0
