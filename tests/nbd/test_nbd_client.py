@@ -587,9 +587,11 @@ class Evil(threading.Thread):
             if option == 8:
                 reply(1)
             elif option == 10:
-                reply(4, struct.pack(">I", 7) + b"base:allocation")
+                reply(4, struct.pack(">I", 7) + hooks.get("context", b"base:allocation"))
                 reply(1)
             elif option == 7:
+                if "block" in hooks:
+                    reply(3, struct.pack(">HIII", 3, hooks["block"], 4096, 1 << 20))
                 reply(
                     3, struct.pack(">HQH", 0, hooks.get("size", 1 << 20), hooks.get("flags", 0x8D))
                 )
@@ -831,6 +833,43 @@ def test_hostile_block_status(ours, folder, what):
         assert sum(part["length"] for part in done.json()) == 1 << 20
     else:
         assert done.code == 1 and "breaks the protocol" in done.err
+
+
+@pytest.mark.parametrize(
+    "extents, second",
+    [
+        ([(5000, 1), (3192, 0)], 1),
+        ([(4096, 1), (4, 0), (4, 1), (4088, 0)], 1),
+        ([(4096, 1), (3904, 0), (192, 1)], 1),
+        ([(4096, 1), (4096, 0)], 0),
+    ],
+)
+def test_extents_that_are_no_units(ours, folder, extents, second):
+    """A unit of which the server says several things is data, and has changed; the others keep their places."""
+
+    def status(flags):
+        def answer_status(chunk, offset, length, cookie, peer):
+            parts = [*extents, (8192, 1), (length - 16384, 0)]
+            chunk(
+                5,
+                struct.pack(">I", 7) + b"".join(struct.pack(">II", n, flags[f]) for n, f in parts),
+            )
+
+        return answer_status
+
+    def shown(flags, context, *options):
+        place = folder / f"{len(options)}.sock"
+        Evil(place, {"status": status(flags), "block": 4096, "context": context.encode()})
+        opts = ",".join(["driver=nbd", f"path={place}", *options])
+        parts = ours("map", "--output=json", "--image-opts", opts, timeout=20).json()
+        return [(one["start"], one["length"], one["data"]) for one in parts]
+
+    changed = [(0, 16384)] if second else [(0, 4096), (8192, 8192)]
+    bitmap = "qemu:dirty-bitmap:b"
+    dirty = shown({0: 0, 1: 1}, bitmap, f"x-dirty-bitmap={bitmap}")
+    assert [(at, length) for at, length, data in dirty if not data] == changed
+    data = shown({0: 3, 1: 0}, "base:allocation")
+    assert [(at, length) for at, length, data in data if data] == changed
 
 
 def test_bytes_before_tls_are_refused(ours, folder, certificates):

@@ -212,6 +212,35 @@ bool NbdNode::known_extent(uint64_t offset, KnownExtent* found) {
   return true;
 }
 
+// What a server says of LENGTH bytes from OFFSET, in units of requests. Older servers do not keep
+// to their own unit: of one with several answers the careful thing is said, data or changed.
+std::vector<NbdNode::KnownExtent> NbdNode::whole_units(uint64_t offset, uint64_t length,
+                                                       std::span<const StatusExtent> said) const {
+  const uint64_t unit = limits().request_alignment;
+  const uint64_t mixed = target_.wish.context.starts_with("qemu:dirty-bitmap:") ? kStateHole : 0;
+  const uint64_t end = offset + length;
+  std::vector<KnownExtent> extents;
+  uint64_t done = offset;
+  const auto add = [&](uint64_t stop, uint64_t flags) {
+    if (stop <= done) return;
+    if (!extents.empty() && extents.back().flags == flags)
+      extents.back().end = stop;
+    else
+      extents.push_back({.begin = done, .end = stop, .flags = flags});
+    done = stop;
+  };
+  uint64_t at = offset;
+  for (const StatusExtent& one : said) {
+    if (at >= end) break;
+    if (done < at) add(std::min(done + unit, end), mixed);
+    // The last one may run past what was asked for.
+    at += std::min(one.length, end - at);
+    add(at == end ? at : align_down(at, unit), one.flags);
+  }
+  if (done < at) add(std::min(done + unit, end), mixed);
+  return extents;
+}
+
 Task<void> NbdNode::ask_extents(uint64_t offset, KnownExtent* found) {
   const uint64_t unit = limits().request_alignment;
   uint64_t epoch = 0;
@@ -224,27 +253,8 @@ Task<void> NbdNode::ask_extents(uint64_t offset, KnownExtent* found) {
   operation.offset = align_down(offset, unit);
   operation.length = std::min(length() - operation.offset, kStatusBytes);
   co_await perform(operation);
-  std::vector<KnownExtent> extents;
-  uint64_t at = operation.offset;
-  const uint64_t end = operation.offset + operation.length;
-  for (const StatusExtent& one : operation.extents) {
-    if (at >= end) break;
-    // The last one may run past what was asked for; older servers do not keep to their own unit.
-    uint64_t bytes = std::min(one.length, end - at);
-    uint64_t flags = one.flags;
-    if (!is_aligned(bytes, unit) && at + bytes != length()) {
-      bytes = align_down(bytes, unit);
-      if (bytes == 0) {
-        bytes = unit;
-        flags = 0;
-      }
-    }
-    if (!extents.empty() && extents.back().flags == flags)
-      extents.back().end = at + bytes;
-    else
-      extents.push_back({.begin = at, .end = at + bytes, .flags = flags});
-    at += bytes;
-  }
+  std::vector<KnownExtent> extents =
+      whole_units(operation.offset, operation.length, operation.extents);
   // One extent at least is there: an answer without is refused before.
   *found = extents.front();
   std::lock_guard lock(extents_mutex_);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "block/capabilities/image_info.h"
@@ -55,6 +56,8 @@ class NbdNode : public Node, public ImageInfo, public StorageUse, public Prefetc
                     uint64_t most);
   void forget_extents();
   bool known_extent(uint64_t offset, KnownExtent* found);
+  std::vector<KnownExtent> whole_units(uint64_t offset, uint64_t length,
+                                       std::span<const StatusExtent> said) const;
   Task<void> ask_extents(uint64_t offset, KnownExtent* found);
 
   const Target target_;
