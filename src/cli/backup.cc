@@ -60,7 +60,10 @@ int run_backup(Session& session, Arguments& arguments) {
   if (add_objects(session, arguments)) return 0;
   const std::string directory = plan.directory;
   // The daemon may need a while to end the job.
-  if (!plan.address.empty()) take_time_to_end();
+  if (plan.pull.wanted)
+    take_time_while_servers_answer();
+  else if (!plan.address.empty())
+    take_time_to_end();
   const bool quiet = arguments.has('q');
   Progress progress(session, arguments.has('p'), quiet, 1);
   operation::Caller caller = session.caller(progress);

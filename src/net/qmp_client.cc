@@ -79,9 +79,14 @@ Task<std::unique_ptr<QmpClient>> QmpClient::negotiate(Socket socket, const Cance
 
 // False when DEADLINE has passed.
 Task<bool> QmpClient::wait(Deadline deadline) {
+  bool hurried = false;
   while (true) {
-    if (cancel_ != nullptr) cancel_->check();
     const auto now = std::chrono::steady_clock::now();
+    if (cancel_ != nullptr && !hurried && cancel_->requested()) {
+      if (!grace_) cancel_->check();
+      deadline = std::min(deadline, now + *grace_);
+      hurried = true;
+    }
     const Deadline next = deadline - kSlice < now ? deadline : now + kSlice;
     const short ready = co_await await_ready(socket_.fd(), POLLIN, next);
     if (ready != 0) co_return true;
@@ -141,7 +146,7 @@ Task<Value> QmpClient::execute(std::string command, Value arguments, Deadline de
   if (const auto* members = arguments.get_if<Value::Object>(); members && !members->empty())
     request.set("arguments", std::move(arguments));
   request.set("id", id);
-  if (cancel_ != nullptr) cancel_->check();
+  if (cancel_ != nullptr && !grace_) cancel_->check();
   co_await send(request.compact() + "\n", deadline);
   while (true) {
     std::optional<Value> message = co_await receive(deadline);

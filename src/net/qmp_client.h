@@ -32,8 +32,8 @@ class QmpRefusal : public Error {
 //
 // All calls throw kIo when the connection breaks or the peer speaks something else, kIo with
 // ETIMEDOUT when a deadline passes, and kCancelled soon after the CancelSource asked for it. After
-// kCancelled the connection may still be used, once set_cancel(nullptr) was called: a late reply
-// to the command that was cut off is passed over.
+// kCancelled the connection may still be used, once finish_within() was called: a late reply to
+// the command that was cut off is passed over.
 class QmpClient {
  public:
   static constexpr size_t kMostEvents = 4096;  // that wait; the oldest ones go first
@@ -58,7 +58,9 @@ class QmpClient {
   // Nothing when DEADLINE passes first.
   Task<std::optional<Value>> next_event(Deadline deadline);
 
-  void set_cancel(const CancelSource* cancel) { cancel_ = cancel; }
+  // From now on the CancelSource ends no call; but what is waited for must come within LIMIT of the
+  // moment at which it asked, or at which the wait began.
+  void finish_within(std::chrono::nanoseconds limit) { grace_ = limit; }
   // The object "QMP" of the greeting: "version" and "capabilities".
   const Value& greeting() const { return greeting_; }
   // The descriptor of the connection, for who sends descriptors along with a command.
@@ -74,6 +76,7 @@ class QmpClient {
 
   Socket socket_;
   const CancelSource* cancel_;
+  std::optional<std::chrono::nanoseconds> grace_;  // once cancellation was asked for
   JsonStream input_;
   Value greeting_;
   std::deque<Value> events_;

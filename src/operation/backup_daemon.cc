@@ -10,6 +10,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kAnswerLimit = 60s;            // for a server to answer
+constexpr auto kLastMoment = 700ms;           // the same, once the user wants an end
 constexpr auto kInterval = 100ms;             // between two looks at what takes time
 constexpr uint64_t kNodeGranularity = 65536;  // the clusters of the files
 // A node that says that the NBD server is one of ours: the daemon forgets both at the same time.
@@ -67,6 +68,8 @@ Task<void> BackupDaemon::connect(std::string address) {
   const SocketAddress where = QmpClient::parse_address(address);
   client_ = co_await QmpClient::connect(where, &caller_.cancel, answer_limit());
 }
+
+void BackupDaemon::finish_in_any_case() { client_->finish_within(kLastMoment); }
 
 Task<Value> BackupDaemon::ask(std::string command, Value arguments) {
   Value result =

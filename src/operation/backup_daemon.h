@@ -48,8 +48,8 @@ class BackupDaemon {
   Task<Value> ask(std::string command, Value arguments = Value::object());
   // The same where it may be refused: false then.
   Task<bool> try_to(std::string command, Value arguments);
-  // From now on, cancellation is not looked at.
-  void finish_in_any_case() { client_->set_cancel(nullptr); }
+  // From now on cancellation ends nothing but what the daemon does not answer within a moment.
+  void finish_in_any_case();
 
   const std::string& job() const { return job_; }
   const std::string& target() const { return target_; }              // a node, and an export

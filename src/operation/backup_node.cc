@@ -154,16 +154,31 @@ class NodeBackup {
     }
     // Whatever ended this, the daemon is left in order.
     daemon_.finish_in_any_case();
+    std::exception_ptr unclear;
     try {
       co_await daemon_.clear();
       if (error)
         co_await daemon_.try_to("block-dirty-bitmap-remove",
                                 named_bitmap(plan_.node, copy_.new_bitmap));
     } catch (const Error&) {
-      // The next backup clears what is left.
-      if (!error) error = std::current_exception();
+      unclear = std::current_exception();
     }
+    // The daemon was not waited for.
+    if (unclear && !error && caller_.cancel.requested())
+      error = std::make_exception_ptr(Error(ErrorKind::kCancelled, "cancelled"));
+    if (unclear) rethrow_with_rest(error ? error : unclear);
     if (error) std::rethrow_exception(error);
+  }
+
+  // FAILURE, and what the backup left in the daemon, which no longer answers.
+  [[noreturn]] void rethrow_with_rest(const std::exception_ptr& failure) const {
+    try {
+      std::rethrow_exception(failure);
+    } catch (const Error& error) {
+      throw Error(error).hint("The daemon may still have the job '" + daemon_.job() +
+                              "' and the node '" + daemon_.target() +
+                              "'; the next backup to this directory removes them.");
+    }
   }
 
   void forget_old() {

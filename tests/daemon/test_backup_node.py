@@ -215,6 +215,31 @@ def test_what_ends_early(program, pull, folder, cairn, how):
     cairn("backup", "--verify", "b")
 
 
+def test_a_daemon_that_stops_answering(program, pull, folder, cairn):
+    """An interrupt ends the backup all the same, and the next one clears what it leaves."""
+    (folder / "a.raw").write_bytes(os.urandom(4 << 20))
+    with Machine(program, folder, "raw", slow=True, pull=pull) as machine:
+        machine.limit(1 << 18)
+        with subprocess.Popen(machine.words(), stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: process.poll() is not None or machine.copies())
+            machine.daemon.process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            # Far less than what a daemon may take for an answer.
+            said = process.communicate(timeout=20)[1]
+            machine.daemon.process.send_signal(signal.SIGCONT)
+        assert process.returncode == 130, said
+        # It waits for the monitor, or for the disk.
+        assert "next backup to this directory removes them" in said or (
+            pull and "does not answer" in said
+        )
+        machine.limit(0)
+        machine.keep(1)
+        made = machine.back_up()
+        assert machine.state() == (set(), [made["bitmap"]], [])
+        same(1)
+    cairn("backup", "--verify", "b")
+
+
 def test_the_monitor_is_no_monitor(folder, cairn):
     (folder / "file").write_text("x")
     told = cairn("backup", "--daemon", "./file", "--node", "x", "b", ok=False)
