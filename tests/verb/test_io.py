@@ -678,6 +678,21 @@ def test_blkverify_tells_differences(images):
     assert "blkverify: read offset=0 bytes=65536 contents mismatch at offset 1024\n" in done.err
 
 
+def test_a_flush_that_fails(images):
+    """qemu-io has no words for it; Cairn has, and reports a close that lost what was written."""
+    rules = '"inject-error":[{"event":"none","iotype":"flush"}]'
+    file = '{"driver":"file","filename":"mine/t.raw"}'
+    disk = f'json:{{"driver":"raw","file":{{"driver":"blkdebug",{rules},"image":{file}}}}}'
+    lines = ["-t", "writeback", "-c", "write -q 0 512"]
+    theirs = run("qemu-io", [*lines, "-c", "flush", disk])
+    mine = run(OURS, [*lines, "-c", "flush", disk])
+    assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err) == (1, "", "")
+    own = run(OURS.parent.parent / "cairn", ["io", *lines, "-c", "flush", disk])
+    assert own.code == 1 and "flush failed: Input/output error" in own.out + own.err
+    lost = run(OURS, [*lines, disk])
+    assert (lost.code, lost.err) == (1, "qemu-io: Input/output error\n")
+
+
 class Terminal:
     def __init__(self, *words):
         self.pid, self.fd = pty.fork()

@@ -115,7 +115,13 @@ Task<bool> reopen_command(Shell& shell, std::vector<std::string> line) {
 }
 
 Task<bool> flush_command(Shell& shell, std::vector<std::string>) {
-  co_await shell.node->flush();
+  try {
+    co_await shell.node->flush();
+  } catch (const Error& error) {
+    // qemu-io fails without a word.
+    if (!shell.session.context.profile.explanations) throw Failed{""};
+    throw Failed{"flush failed: " + error.cause()};
+  }
   co_return true;
 }
 

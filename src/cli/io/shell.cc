@@ -354,7 +354,12 @@ Task<int> serve(Shell& shell, Invocation invocation) {
       std::fflush(stdout);
     }
   }
-  co_await shell.close_file();
+  try {
+    co_await shell.close_file();
+  } catch (const Error&) {
+    // What a command has reported is not said again in the end, as qemu-io does not.
+    if (good || shell.session.context.profile.explanations) throw;
+  }
   if (transcript) {
     Value report = Value::object();
     report.set("commands", transcript->commands());
