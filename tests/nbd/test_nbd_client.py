@@ -5,12 +5,12 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
 import time
 
 import pytest
 
 from conftest import CAIRN, sparse_disk
+from odd_nbd import OddNbd
 
 
 def answers(path):
@@ -530,100 +530,6 @@ def test_tls_is_not_given_up(ours, nbdkit, certificates, folder):
 
 # --- servers that misbehave ---
 
-OPTION, REPLY = 0x49484156454F5054, 0x3E889045565A9
-NEWSTYLE = struct.pack(">QQH", 0x4E42444D41474943, OPTION, 3)
-
-
-class Evil(threading.Thread):
-    """A server that plays by the rules but for what HOOKS change: by option number, "read", "status", "greeting"."""
-
-    def __init__(self, path, hooks):
-        super().__init__(daemon=True)
-        self.hooks = hooks
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen()
-        self.start()
-
-    def run(self):
-        while True:
-            try:
-                peer, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                self.serve(peer)
-            except (OSError, EOFError, struct.error):
-                pass
-            peer.close()
-
-    def take(self, peer, count):
-        data = b""
-        while len(data) < count:
-            part = peer.recv(count - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return data
-
-    def serve(self, peer):
-        hooks = self.hooks
-        peer.sendall(hooks.get("greeting", NEWSTYLE))
-        self.take(peer, 4)
-        while True:
-            _, option, length = struct.unpack(">QII", self.take(peer, 16))
-            self.take(peer, length)
-
-            def reply(kind, data=b"", echo=option, size=None):
-                peer.sendall(
-                    struct.pack(">QIII", REPLY, echo, kind, len(data) if size is None else size)
-                    + data
-                )
-
-            if option in hooks:
-                if hooks[option](reply, peer):
-                    return
-                continue
-            if option == 8:
-                reply(1)
-            elif option == 10:
-                reply(4, struct.pack(">I", 7) + hooks.get("context", b"base:allocation"))
-                reply(1)
-            elif option == 7:
-                if "block" in hooks:
-                    reply(3, struct.pack(">HIII", 3, hooks["block"], 4096, 1 << 20))
-                reply(
-                    3, struct.pack(">HQH", 0, hooks.get("size", 1 << 20), hooks.get("flags", 0x8D))
-                )
-                reply(1)
-                break
-            else:
-                reply(0x80000001)
-        while True:
-            _, flags, command, cookie, offset, length = struct.unpack(
-                ">IHHQQI", self.take(peer, 28)
-            )
-            if command == 2:
-                return
-            name = {0: "read", 7: "status"}.get(command)
-
-            def chunk(kind, data, done=1, to=cookie, size=None):
-                peer.sendall(
-                    struct.pack(
-                        ">IHHQI", 0x668E33EF, done, kind, to, len(data) if size is None else size
-                    )
-                    + data
-                )
-
-            if name in hooks:
-                hooks[name](chunk, offset, length, cookie, peer)
-            elif command == 0:
-                chunk(1, struct.pack(">Q", offset) + bytes(length))
-            elif command == 7:
-                chunk(5, struct.pack(">III", 7, length, 0))
-            else:
-                peer.sendall(struct.pack(">IIQ", 0x67446698, 0, cookie))
-
 
 def answer(kind, data=b"", **more):
     return lambda reply, peer: reply(kind, data, **more)
@@ -690,7 +596,7 @@ HANDSHAKES = {
 
 @pytest.mark.parametrize("what", HANDSHAKES)
 def test_hostile_handshakes(ours, folder, what):
-    Evil(folder / "e.sock", HANDSHAKES[what])
+    OddNbd(folder / "e.sock", HANDSHAKES[what])
     failed = ours(
         "info", "-f", "raw", f"nbd+unix:///some?socket={folder}/e.sock", ok=False, timeout=20
     )
@@ -758,7 +664,7 @@ READS = {
 
 @pytest.mark.parametrize("what", READS)
 def test_hostile_reads(ours, folder, what):
-    Evil(folder / "e.sock", {"read": READS[what], 10: lambda reply, peer: reply(1)})
+    OddNbd(folder / "e.sock", {"read": READS[what], 10: lambda reply, peer: reply(1)})
     failed = ours(
         "convert",
         "-f",
@@ -819,7 +725,7 @@ STATUS = {
 @pytest.mark.parametrize("what", STATUS)
 def test_hostile_block_status(ours, folder, what):
     hook, good = STATUS[what]
-    Evil(folder / "e.sock", {"status": hook})
+    OddNbd(folder / "e.sock", {"status": hook})
     done = ours(
         "map",
         "-f",
@@ -859,7 +765,7 @@ def test_extents_that_are_no_units(ours, folder, extents, second):
 
     def shown(flags, context, *options):
         place = folder / f"{len(options)}.sock"
-        Evil(place, {"status": status(flags), "block": 4096, "context": context.encode()})
+        OddNbd(place, {"status": status(flags), "block": 4096, "context": context.encode()})
         opts = ",".join(["driver=nbd", f"path={place}", *options])
         parts = ours("map", "--output=json", "--image-opts", opts, timeout=20).json()
         return [(one["start"], one["length"], one["data"]) for one in parts]
@@ -874,7 +780,7 @@ def test_extents_that_are_no_units(ours, folder, extents, second):
 
 def test_bytes_before_tls_are_refused(ours, folder, certificates):
     """CVE-2021-3716 from the other side: what is injected behind the answer to STARTTLS is not used."""
-    Evil(folder / "e.sock", {5: lambda reply, peer: [reply(1), reply(1, echo=11), True][-1]})
+    OddNbd(folder / "e.sock", {5: lambda reply, peer: [reply(1), reply(1, echo=11), True][-1]})
     failed = ours(
         "info",
         f"nbds+unix:///?socket={folder}/e.sock&tls-certificates={certificates}",
