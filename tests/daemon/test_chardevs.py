@@ -299,7 +299,8 @@ def test_reconnect(tmp_path):
     """A client tries until somebody listens, and again when the connection has ended."""
     words = ["--chardev", "socket,id=a,path=s,reconnect-ms=50", "--monitor", "a"]
     with Daemon(OURS, *words, directory=tmp_path, monitor=False) as daemon:
-        time.sleep(0.1)
+        said = daemon.process.stderr.readline().decode()
+        assert "Unable to connect character device a: Failed to connect to 's'" in said
         listener = socket.socket(socket.AF_UNIX)
         listener.settimeout(LIMIT)
         listener.bind(str(tmp_path / "s"))
@@ -311,9 +312,8 @@ def test_reconnect(tmp_path):
             peer.close()
         listener.close()
         begun = time.monotonic()
-        code, err = daemon.stop()
+        code, _ = daemon.stop()
         assert code == 0 and time.monotonic() - begun < 5
-    assert "Unable to connect character device a: Failed to connect to 's'" in err
 
 
 def test_pty(tmp_path):

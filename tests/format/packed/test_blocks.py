@@ -219,4 +219,6 @@ def test_memory(disks):
         text=True,
         env={**os.environ, "TMPDIR": "/nowhere"},
     )
-    assert done.returncode == 0 and int(done.stderr.split()[-1]) < 420 << 10, done.stderr
+    assert done.returncode == 0, done.stderr
+    if "asan" not in str(CAIRN):
+        assert int(done.stderr.split()[-1]) < 420 << 10
