@@ -26,6 +26,7 @@ TEST_SECONDS = "600"
 class Totals:
     passed = 0
     failed = 0
+    names = []  # of what failed, in order
 
 
 class Selection:
@@ -114,19 +115,20 @@ def step(name, command, env=None, timeout=1500):
         f"{name}: {'ok' if code == 0 else 'FAILED'} ({time.monotonic() - begin:.0f} s)", flush=True
     )
     if code != 0:
+        Totals.names.append(f"{name} ({log.relative_to(TOP)})")
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-60:]), flush=True)
     return code == 0
 
 
 def failed_in(xml):
-    """How many cases of a JUnit file did not pass. A test that did not run is as bad as one that failed."""
-    return sum(
-        1
+    """The names of the cases of a JUnit file that did not pass, or did not run."""
+    return [
+        f"{case.get('classname')}.{case.get('name')}"
         for case in tree.parse(xml).getroot().iter("testcase")
         if case.get("status") == "notrun"
         or any(child.tag in ("failure", "error", "skipped") for child in case)
-    )
+    ]
 
 
 def count(xml, ran_well, may_be_empty=False):
@@ -135,14 +137,25 @@ def count(xml, ran_well, may_be_empty=False):
         cases = list(tree.parse(xml).getroot().iter("testcase"))
     except (OSError, tree.ParseError):
         Totals.failed += 1
+        Totals.names.append(f"{xml.stem}: it left no results")
         return
     bad = failed_in(xml)
-    Totals.passed += len(cases) - bad
-    Totals.failed += bad
-    if not ran_well and bad == 0:
+    Totals.passed += len(cases) - len(bad)
+    Totals.failed += len(bad)
+    Totals.names += [f"{xml.stem}: {name}" for name in bad]
+    if not ran_well and not bad:
         Totals.failed += 1
+        Totals.names.append(f"{xml.stem}: it did not end well")
     if not cases and SELECTED.all() and not may_be_empty:
         Totals.failed += 1
+        Totals.names.append(f"{xml.stem}: it has no tests")
+
+
+def count_again(xml, second):
+    """Adds the cases of a JUnit file of which those that failed have passed in a SECOND run."""
+    cases = list(tree.parse(xml).getroot().iter("testcase"))
+    Totals.passed += len(cases) - len(failed_in(xml))
+    count(second, True)
 
 
 def tally(well):
@@ -192,44 +205,54 @@ def unit(preset, env=None, label="", program="unit", without=""):
     name = f"{program} {preset}{label}"
     stem = str(BUILD / name.replace(" ", "-"))
     begin = time.monotonic()
-    runs = []
-    for shard in range(int(JOBS)):
-        xml = Path(f"{stem}-{shard}.xml")
+
+    def start(xml, cases, more):
         xml.unlink(missing_ok=True)
-        log = open(f"{stem}-{shard}.log", "wb")
         command = [
             str(BUILD / preset / "tests" / program),
             f"--gtest_output=xml:{xml}",
             "--gtest_brief=1",
-            f"--gtest_filter={SELECTED.unit_filter()}{'-' + without if without else ''}",
+            f"--gtest_filter={cases}",
         ]
-        sharded = {"GTEST_TOTAL_SHARDS": JOBS, "GTEST_SHARD_INDEX": str(shard)}
-        runs.append(
-            (
-                xml,
-                log,
-                subprocess.Popen(
-                    command,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=TOP,
-                    env={**os.environ, **sharded, **(env or {})},
-                ),
+        with open(xml.with_suffix(".log"), "wb") as log:
+            return subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=TOP,
+                env={**os.environ, **more, **(env or {})},
             )
-        )
-    every = True
-    for xml, log, process in runs:
+
+    def code_of(xml, process):
         try:
-            well = process.wait(timeout=max(1, 1500 - (time.monotonic() - begin))) == 0
+            code = process.wait(timeout=max(1, 1500 - (time.monotonic() - begin)))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            well = False
-        log.close()
-        if not well:
-            print(
-                "\n".join(Path(log.name).read_text(errors="replace").splitlines()[-60:]), flush=True
-            )
+            code = -1
+        if code != 0:
+            log = xml.with_suffix(".log").read_text(errors="replace")
+            print("\n".join(log.splitlines()[-60:]), flush=True)
+        return code
+
+    cases = f"{SELECTED.unit_filter()}{'-' + without if without else ''}"
+    runs = []
+    for shard in range(int(JOBS)):
+        xml = Path(f"{stem}-{shard}.xml")
+        sharded = {"GTEST_TOTAL_SHARDS": JOBS, "GTEST_SHARD_INDEX": str(shard)}
+        runs.append((xml, start(xml, cases, sharded)))
+    every = True
+    for xml, process in runs:
+        code = code_of(xml, process)
+        well = code == 0
+        # Where a sanitizer had its say, the code is another, or there are no results.
+        again = failed_in(xml) if code == 1 and xml.exists() else []
+        if 0 < len(again) <= 5:
+            print(f"{name}: failed and run once more:\n  " + "\n  ".join(again), flush=True)
+            second = xml.with_name(f"{xml.stem}-again.xml")
+            if code_of(second, start(second, ":".join(again), {})) == 0:
+                count_again(xml, second)
+                continue
         every = every and well
         # A shard of few tests may have none to run.
         count(xml, well, may_be_empty=True)
@@ -298,11 +321,12 @@ def programs(preset, env=None, label="", extra=(), places=("tests",)):
         ran_well = run(f"{name} again", "u", second, *again)
         if ran_well:
             # They are counted as those of the second run.
-            Totals.failed -= failed_in(xml)
-            count(second, True)
+            Totals.names = [each for each in Totals.names if not each.startswith(f"{name} (")]
+            count_again(xml, second)
     if ran_well:
         shutil.rmtree(place, ignore_errors=True)
-    count(xml, ran_well or not SELECTED.all())
+    if not again or not ran_well:
+        count(xml, ran_well or not SELECTED.all())
 
 
 def left_out(places, name):
@@ -401,6 +425,8 @@ def main():
         programs("release", extra=("-m", "not slow"), places=QUICK)
     elif built:
         everything(tests)
+    if Totals.failed:
+        print("Failed:\n  " + "\n  ".join(Totals.names))
     print(f"{time.monotonic() - begin:.0f} seconds")
     print(f"{Totals.passed} passed, {Totals.failed} failed")
     return 1 if Totals.failed or not Totals.passed else 0

@@ -11,7 +11,7 @@ namespace {
 constexpr int kSlots = 16;
 constexpr size_t kNameBytes = 4096;
 
-enum State : int { kFree, kFilling, kRemoves, kStays, kContinues, kMayLack };
+enum State : int { kFree, kFilling, kRemoves, kStays, kContinues, kMayLack, kMayStay };
 
 int state_of(Unfinished::Fate fate) {
   switch (fate) {
@@ -21,6 +21,8 @@ int state_of(Unfinished::Fate fate) {
       return kContinues;
     case Unfinished::Fate::kUnflushed:
       return kMayLack;
+    case Unfinished::Fate::kElsewhere:
+      return kMayStay;
     case Unfinished::Fate::kIncomplete:
       break;
   }
@@ -79,6 +81,12 @@ void Unfinished::abandon_all(int descriptor) noexcept {
   for (Slot& slot : slots) {
     const int state = slot.state.exchange(kFilling);
     if (state == kFree || state == kFilling) continue;
+    if (state == kMayStay) {
+      tell(descriptor, "The server may still have ");
+      tell_name(descriptor, slot.name);
+      tell(descriptor, ": the same command removes it.\n");
+      continue;
+    }
     const auto fate = platform::remove_abandoned(slot.name, state == kRemoves);
     if (state != kMayLack && fate == platform::Abandoned::kMissing) continue;
     const bool removed = fate == platform::Abandoned::kRemoved;

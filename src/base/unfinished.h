@@ -13,6 +13,7 @@ class Unfinished {
     kIncomplete,  // one that stays, changed in part
     kGoesOn,      // the same, where the same command continues the work
     kUnflushed,   // a disk, perhaps of a server: what was written to it may be lost
+    kElsewhere,   // no file: what a server has for the work, until the same command removes it
   };
   // The name is kept as it is; one of 4096 bytes and more is not.
   Unfinished(const std::string& path, Fate fate);

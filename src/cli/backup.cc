@@ -59,11 +59,8 @@ int run_backup(Session& session, Arguments& arguments) {
   operation::BackupOptions plan = plan_backup(session, arguments);
   if (add_objects(session, arguments)) return 0;
   const std::string directory = plan.directory;
-  // The daemon may need a while to end the job.
-  if (plan.pull.wanted)
-    take_time_while_servers_answer();
-  else if (!plan.address.empty())
-    take_time_to_end();
+  // The daemon is to end what it does for us.
+  if (!plan.address.empty()) take_this_long_to_end(std::chrono::milliseconds(950));
   const bool quiet = arguments.has('q');
   Progress progress(session, arguments.has('p'), quiet, 1);
   operation::Caller caller = session.caller(progress);

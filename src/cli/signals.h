@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+
 #include "operation/operation.h"
 
 namespace cairn::cli {
@@ -11,6 +13,9 @@ namespace cairn::cli {
 CancelSource& catch_signals(const char* program);
 // The signal that asked for the end; 0: none did.
 int interrupted_by();
+// What has something to clear away at a server takes LIMIT instead of that moment, less than a
+// second.
+void take_this_long_to_end(std::chrono::milliseconds limit);
 // What runs until it is ended and then has to finish the work of others, such as a server,
 // takes the time that this needs.
 void take_time_to_end();

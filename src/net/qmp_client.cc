@@ -60,7 +60,7 @@ SocketAddress QmpClient::parse_address(const std::string& text) {
 
 Task<std::unique_ptr<QmpClient>> QmpClient::connect(SocketAddress address,
                                                     const CancelSource* cancel, Deadline deadline) {
-  Socket socket = co_await connect_socket(std::move(address), deadline);
+  Socket socket = co_await connect_socket(std::move(address), deadline, cancel);
   std::unique_ptr<QmpClient> client = co_await negotiate(std::move(socket), cancel, deadline);
   co_return client;
 }
@@ -79,13 +79,11 @@ Task<std::unique_ptr<QmpClient>> QmpClient::negotiate(Socket socket, const Cance
 
 // False when DEADLINE has passed.
 Task<bool> QmpClient::wait(Deadline deadline) {
-  bool hurried = false;
   while (true) {
     const auto now = std::chrono::steady_clock::now();
-    if (cancel_ != nullptr && !hurried && cancel_->requested()) {
+    if (cancel_ != nullptr && cancel_->requested()) {
       if (!grace_) cancel_->check();
-      deadline = std::min(deadline, now + *grace_);
-      hurried = true;
+      deadline = std::min(deadline, cancel_->requested_at() + *grace_);
     }
     const Deadline next = deadline - kSlice < now ? deadline : now + kSlice;
     const short ready = co_await await_ready(socket_.fd(), POLLIN, next);

@@ -58,8 +58,8 @@ class QmpClient {
   // Nothing when DEADLINE passes first.
   Task<std::optional<Value>> next_event(Deadline deadline);
 
-  // From now on the CancelSource ends no call; but what is waited for must come within LIMIT of the
-  // moment at which it asked, or at which the wait began.
+  // From now on the CancelSource ends no call at once; but what is waited for must come within
+  // LIMIT of the moment at which it asked.
   void finish_within(std::chrono::nanoseconds limit) { grace_ = limit; }
   // The object "QMP" of the greeting: "version" and "capabilities".
   const Value& greeting() const { return greeting_; }

@@ -17,6 +17,9 @@ using platform::SocketName;
 
 namespace {
 
+// How soon a cancellation is noticed.
+constexpr std::chrono::milliseconds kBetweenLooks{100};
+
 uint32_t number_of(const std::string& text, std::string_view what, uint32_t most) {
   uint32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -83,18 +86,26 @@ int inherited(const SocketAddress& address) {
 }
 
 // 0 or the error number.
-Task<int> connect_one(int fd, const SocketName& name, Deadline deadline) {
+Task<int> connect_one(int fd, const SocketName& name, Deadline deadline,
+                      const CancelSource* cancel) {
   if (platform::connect(fd, name) == 0) co_return 0;
   // A Unix socket whose backlog is full says EAGAIN and has nothing to wait for.
   while (errno == EAGAIN) {
     if (std::chrono::steady_clock::now() >= deadline) co_return ETIMEDOUT;
+    if (cancel != nullptr) cancel->check();
     co_await sleep_for(std::chrono::milliseconds(10));
     if (platform::connect(fd, name) == 0) co_return 0;
   }
   if (errno != EINPROGRESS && errno != EINTR) co_return errno;
-  const short events = co_await await_ready(fd, POLLOUT, deadline);
-  if (events == 0) co_return ETIMEDOUT;
-  co_return platform::connection_error(fd);
+  while (true) {
+    const auto now = std::chrono::steady_clock::now();
+    const bool last = cancel == nullptr || deadline - kBetweenLooks < now;
+    const Deadline next = last ? deadline : now + kBetweenLooks;
+    const short events = co_await await_ready(fd, POLLOUT, next);
+    if (events != 0) co_return platform::connection_error(fd);
+    if (last) co_return ETIMEDOUT;
+    cancel->check();
+  }
 }
 
 Socket listen_one(const SocketName& name, int backlog, int* error) {
@@ -172,7 +183,7 @@ std::string Socket::peer_text() const {
   return SocketAddress::inet(text.host, text.port).text();
 }
 
-Task<Socket> connect_socket(SocketAddress address, Deadline deadline) {
+Task<Socket> connect_socket(SocketAddress address, Deadline deadline, const CancelSource* cancel) {
   if (address.kind == SocketAddress::Kind::kFd) co_return Socket(inherited(address));
   const std::vector<SocketName> names = co_await resolve(address, false);
   int error = EADDRNOTAVAIL;
@@ -183,7 +194,7 @@ Task<Socket> connect_socket(SocketAddress address, Deadline deadline) {
       continue;
     }
     Socket socket(fd);
-    error = co_await connect_one(fd, name, deadline);
+    error = co_await connect_one(fd, name, deadline, cancel);
     if (error == 0) {
       tune(fd, address);
       co_return socket;

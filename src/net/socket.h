@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "async/cancel.h"
 #include "async/task.h"
 #include "net/address.h"
 
@@ -39,8 +40,10 @@ class Socket {
 };
 
 // Connects, trying every address that the host's name has. Throws what the last attempt said, as
-// "Failed to connect to 'ADDRESS': …", and kIo with ETIMEDOUT when DEADLINE passes.
-Task<Socket> connect_socket(SocketAddress address, Deadline deadline = kNoDeadline);
+// "Failed to connect to 'ADDRESS': …", kIo with ETIMEDOUT when DEADLINE passes, and kCancelled soon
+// after CANCEL, unless it is null, asked for it; the answer of a name server is waited for.
+Task<Socket> connect_socket(SocketAddress address, Deadline deadline = kNoDeadline,
+                            const CancelSource* cancel = nullptr);
 
 // Listens at ADDRESS: one socket for every address that the name has. The path of a Unix socket is
 // replaced when a socket is there; BACKLOG as of listen(). Throws.

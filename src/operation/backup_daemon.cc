@@ -9,9 +9,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kAnswerLimit = 60s;            // for a server to answer
-constexpr auto kLastMoment = 700ms;           // the same, once the user wants an end
-constexpr auto kInterval = 100ms;             // between two looks at what takes time
+constexpr auto kAnswerLimit = 60s;  // for a server to answer
+// How long after an interrupt the daemon may take to end what it does for a backup.
+constexpr auto kLastMoment = 850ms;
+constexpr auto kInterval = 100ms;             // between two looks at a copy
+constexpr auto kShortInterval = 20ms;         // the same at what ends
 constexpr uint64_t kNodeGranularity = 65536;  // the clusters of the files
 // A node that says that the NBD server is one of ours: the daemon forgets both at the same time.
 constexpr const char* kServerMark = "cairn-nbd-server";
@@ -156,7 +158,23 @@ Task<void> BackupDaemon::begin_with(NodeCopy& copy, Value backup, std::vector<Va
   co_await ask("transaction", std::move(arguments));
 }
 
+std::string BackupDaemon::remains() const {
+  std::string text = "the job '" + job_ + "' and the node '" + target_ + "'";
+  if (!scratch_.empty()) text += ", and data in '" + scratch_ + "'";
+  return text;
+}
+
+// A backup that was killed has left the name of the file in the daemon alone.
+Task<void> BackupDaemon::find_scratch() {
+  const Value nodes = co_await ask("query-named-block-nodes");
+  if (const auto* list = nodes.get_if<Value::Array>())
+    for (const Value& node : *list)
+      if (text_of_member(node, "node-name") == scratch_node())
+        scratch_ = text_of_member(node, "file");
+}
+
 Task<void> BackupDaemon::clear() {
+  if (scratch_.empty()) co_await find_scratch();
   co_await end_export();
   co_await end_server();
   co_await end_job();
@@ -182,7 +200,7 @@ Task<void> BackupDaemon::end_export() {
     if (const auto* list = exports.get_if<Value::Array>())
       for (const Value& one : *list) there = there || text_of_member(one, "id") == target_;
     if (!there) co_return;
-    co_await sleep_for(kInterval);
+    co_await sleep_for(kShortInterval);
   }
 }
 
@@ -201,7 +219,7 @@ Task<void> BackupDaemon::end_job() {
   for (const Deadline limit = answer_limit(); std::chrono::steady_clock::now() < limit;) {
     const std::optional<Value> job = co_await find_job();
     if (!job || text_of_member(*job, "status") == "concluded") break;
-    co_await sleep_for(kInterval);
+    co_await sleep_for(kShortInterval);
   }
   co_await try_to("job-dismiss", with_member("id", job_));
 }

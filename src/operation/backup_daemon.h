@@ -68,11 +68,14 @@ class BackupDaemon {
   Task<void> wait_job(std::string what, bool progress);
   // Makes an image as OPTIONS say (blockdev-create).
   Task<void> create(Value options);
+  // Names what clear() removes: "the job 'JOB' and …".
+  std::string remains() const;
   // Ends and removes what belongs to the backups of this directory, but bitmaps; what is not there
   // does not matter.
   Task<void> clear();
 
  private:
+  Task<void> find_scratch();
   Task<void> end_export();
   Task<void> end_server();
   Task<void> end_job();

@@ -2,6 +2,7 @@
 // fetches the content (backup_pull.h).
 #include <fmt/core.h>
 
+#include "base/unfinished.h"
 #include "operation/backup.h"
 #include "operation/backup_daemon.h"
 #include "operation/backup_pull.h"
@@ -143,6 +144,7 @@ class NodeBackup {
 
   // Copies, and leaves nothing in the daemon but the new bitmap; when it fails not even that.
   Task<void> copy() {
+    const Unfinished left(daemon_.job(), Unfinished::Fate::kElsewhere);
     std::exception_ptr error;
     try {
       if (plan_.pull.wanted)
@@ -175,9 +177,8 @@ class NodeBackup {
     try {
       std::rethrow_exception(failure);
     } catch (const Error& error) {
-      throw Error(error).hint("The daemon may still have the job '" + daemon_.job() +
-                              "' and the node '" + daemon_.target() +
-                              "'; the next backup to this directory removes them.");
+      throw Error(error).hint("The daemon may still have " + daemon_.remains() +
+                              "; the next backup to this directory removes them.");
     }
   }
 

@@ -1,21 +1,24 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
+#include "async/cancel.h"
+#include "async/runtime.h"
 #include "async/sync.h"
 #include "async/task.h"
 #include "async/task_group.h"
 #include "base/error.h"
 #include "net/gate.h"
+#include "platform/poll.h"
 
 namespace cairn {
 
-class Worker;
-
 // One line to a server that is repaired when it breaks. Belongs to one worker, on which all of its
 // methods are called. A protocol says how it connects, and when it tries again. A ConnectionClass
-// is a PipelinedConnection with close().
+// is a PipelinedConnection with close(). Once the work is cancelled the server has a last moment to
+// answer what is under way; after that the line is cut, and all calls throw kCancelled.
 template <class ConnectionClass>
 class RepairedLink {
  public:
@@ -27,7 +30,7 @@ class RepairedLink {
     if (tried_ && opened_) co_return true;
     const auto guard = co_await opening_.lock();
     if (tried_) co_return opened_;
-    tried_ = true;
+    note_attempt();
     try {
       co_await connect();
     } catch (const Error& error) {
@@ -47,6 +50,8 @@ class RepairedLink {
 
   Task<void> close() {
     stop_repairs();
+    ended_ = true;
+    if (tried_ && cancel_ != nullptr) wake_waits(cancel_->descriptor());
     co_await background_.join();
     if (connection_) co_await connection_->close();
     connection_.reset();
@@ -55,13 +60,23 @@ class RepairedLink {
  protected:
   using ConnectionPtr = std::shared_ptr<ConnectionClass>;
 
-  explicit RepairedLink(Worker& worker) : worker_(worker) {}
+  // CANCEL may be null, and outlives the link.
+  RepairedLink(Worker& worker, const CancelSource* cancel) : worker_(worker), cancel_(cancel) {}
 
   // Connects, and calls use(). Throws.
   virtual Task<void> connect() = 0;
 
+  // Ends what connect() waits for; it throws then.
+  virtual void cut_attempt() {}
   // For the first attempt to open, which another method than open_once() makes.
-  void note_attempt() { tried_ = true; }
+  void note_attempt() {
+    tried_ = true;
+    if (cancel_ != nullptr) background_.spawn(watch_cancellation());
+  }
+  // Throws kCancelled once the line was cut.
+  void check_cut() const {
+    if (cut_) cancel_->check();
+  }
   // What was connected is the connection from now on.
   void use(ConnectionPtr connection) {
     connection_ = std::move(connection);
@@ -79,10 +94,12 @@ class RepairedLink {
       stop_ = std::make_unique<Gate>();
     }
     arrived_->shut();
-    if (!fatal_.empty() || closing_) arrived_->open();
+    if (!fatal_.empty() || closing()) arrived_->open();
     return true;
   }
-  bool closing() const { return closing_; }
+  // Whether no connection is to be made any more.
+  bool closing() const { return closing_ || cut_; }
+  const CancelSource* cancel() const { return cancel_; }
 
   ConnectionPtr connection_;
   std::string fatal_;   // why there will never be a connection again
@@ -93,11 +110,30 @@ class RepairedLink {
   TaskGroup background_;
 
  private:
+  static constexpr std::chrono::milliseconds kLastMoment{300};
+
+  Task<void> watch_cancellation() {
+    const int asked = cancel_->descriptor();
+    while (!ended_ && !cancel_->requested()) co_await await_ready(asked, POLLIN);
+    const auto until = cancel_->requested_at() + kLastMoment;
+    while (!ended_ && CancelSource::Clock::now() < until) co_await await_ready(asked, 0, until);
+    if (ended_) co_return;
+    cut_ = true;
+    cut_attempt();
+    if (connection_) connection_->abort();
+    if (!stop_) co_return;
+    stop_->open();
+    arrived_->open();
+  }
+
   Worker& worker_;
+  const CancelSource* cancel_;
   Mutex opening_;
   bool tried_ = false;
   bool opened_ = false;
   bool closing_ = false;
+  bool ended_ = false;  // it is closed, or about to be
+  bool cut_ = false;    // the work was cancelled
 };
 
 }  // namespace cairn

@@ -16,7 +16,7 @@ namespace cairn::cli {
 namespace {
 
 // From the first signal to the end.
-constexpr suseconds_t kGraceMicroseconds = 700'000;
+std::atomic<suseconds_t> grace_microseconds{700'000};
 
 CancelSource cancellation;
 volatile std::sig_atomic_t first_signal = 0;
@@ -31,7 +31,7 @@ void on_interrupt(int signal) {
   action.sa_handler = SIG_DFL;
   ::sigaction(signal, &action, nullptr);
   if (!takes_time.load()) {
-    const itimerval grace = {.it_interval = {}, .it_value = {0, kGraceMicroseconds}};
+    const itimerval grace = {.it_interval = {}, .it_value = {0, grace_microseconds.load()}};
     ::setitimer(ITIMER_REAL, &grace, nullptr);
   }
   errno = before;
@@ -73,6 +73,10 @@ CancelSource& catch_signals(const char* program) {
 }
 
 int interrupted_by() { return first_signal; }
+
+void take_this_long_to_end(std::chrono::milliseconds limit) {
+  grace_microseconds.store(std::chrono::microseconds(limit).count());
+}
 
 void take_time_to_end() { takes_time.store(true); }
 

@@ -14,7 +14,7 @@ namespace cairn::cli {
 namespace {
 
 // From the first request to the end.
-constexpr DWORD kGraceMilliseconds = 700;
+std::atomic<DWORD> grace_milliseconds{700};
 constexpr int kError = 2;
 
 CancelSource cancellation;
@@ -44,7 +44,7 @@ BOOL WINAPI on_event(DWORD event) {
   if (first_signal.exchange(signal) != 0) end("cancelled");
   cancellation.request();
   if (!takes_time.load() || signal == SIGTERM) {
-    ::Sleep(kGraceMilliseconds);
+    ::Sleep(grace_milliseconds.load());
     if (!takes_time.load() || signal == SIGTERM) end("cancelled");
   }
   return TRUE;
@@ -59,6 +59,10 @@ CancelSource& catch_signals(const char* program) {
 }
 
 int interrupted_by() { return first_signal.load(); }
+
+void take_this_long_to_end(std::chrono::milliseconds limit) {
+  grace_milliseconds.store(static_cast<DWORD>(limit.count()));
+}
 
 void take_time_to_end() { takes_time.store(true); }
 

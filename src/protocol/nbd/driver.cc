@@ -148,6 +148,7 @@ Description describe(Context& context, Options& options, bool from_image) {
   };
   target.reconnect_delay = seconds("reconnect-delay");
   target.open_timeout = seconds("open-timeout");
+  target.cancel = context.cancel;
   result.name = canonical_name(target.address, target.wish.export_name, location.tls,
                                context.profile.json_order);
   return result;

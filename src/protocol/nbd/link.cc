@@ -18,7 +18,7 @@ constexpr std::chrono::seconds kLongestPause{16};
 
 Task<void> Link::connect() {
   const Deadline deadline = Clock::now() + std::max(kHandshake, target_.open_timeout);
-  Socket socket = co_await connect_socket(target_.address, deadline);
+  Socket socket = co_await connect_socket(target_.address, deadline, cancel());
   auto stream = std::make_unique<Stream>(std::move(socket));
   stream->set_deadline(deadline);
   attempt_ = stream.get();
@@ -32,6 +32,7 @@ Task<void> Link::connect() {
     error = std::current_exception();
   }
   attempt_ = nullptr;
+  check_cut();
   if (error) std::rethrow_exception(error);
   stream->set_deadline(kNoDeadline);
   auto connection = std::make_shared<Connection>(std::move(stream), agreed);
@@ -49,16 +50,20 @@ Task<void> Link::open() {
       co_await connect();
       co_return;
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::kInvalid || Clock::now() >= until) throw;
+      const bool ends =
+          error.kind() == ErrorKind::kInvalid || error.kind() == ErrorKind::kCancelled;
+      if (ends || Clock::now() >= until) throw;
       failure = std::current_exception();
     }
     co_await sleep_for(std::min<std::chrono::nanoseconds>(pause, until - Clock::now()));
+    check_cut();
     pause = std::min(pause * 2, std::chrono::milliseconds(1000));
   }
 }
 
 Task<void> Link::perform(Operation& operation) {
   while (true) {
+    check_cut();
     const std::shared_ptr<Connection> connection = connection_;
     if (connection && !closing()) {
       const bool answered = co_await connection->perform(operation);
@@ -103,9 +108,13 @@ Task<void> Link::reconnect(std::shared_ptr<Connection> old) {
   arrived_->open();
 }
 
+void Link::cut_attempt() {
+  if (attempt_ != nullptr) attempt_->abort();
+}
+
 Task<void> Link::close() {
   stop_repairs();
-  if (attempt_ != nullptr) attempt_->abort();
+  cut_attempt();
   co_await RepairedLink::close();
 }
 

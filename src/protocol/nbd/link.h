@@ -19,6 +19,7 @@ struct Target {
   std::chrono::seconds reconnect_delay{0};
   std::chrono::seconds open_timeout{0};
   std::shared_ptr<ServerWatch> server = {};  // where reconnecting is said
+  const CancelSource* cancel = nullptr;      // ends the work; null: nothing does
 };
 
 // One line to the server that is repaired when it breaks. When a connection is lost, requests wait
@@ -30,7 +31,7 @@ class Link : public RepairedLink<Connection> {
  public:
   // ACCEPT gets what each connection agreed on, and throws kInvalid when it does not fit.
   Link(const Target& target, Worker& worker, std::function<void(const Agreement&)> accept)
-      : RepairedLink(worker), target_(target), accept_(std::move(accept)) {}
+      : RepairedLink(worker, target.cancel), target_(target), accept_(std::move(accept)) {}
 
   // The first connection; further attempts are made until open_timeout has passed. Throws.
   Task<void> open();
@@ -40,6 +41,7 @@ class Link : public RepairedLink<Connection> {
 
  protected:
   Task<void> connect() override;
+  void cut_attempt() override;
 
  private:
   Task<void> reconnect(std::shared_ptr<Connection> old);

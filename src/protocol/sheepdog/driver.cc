@@ -48,6 +48,7 @@ Description describe(const Context& context, Options& options) {
   result.vdi = vdi_of(options);
   result.target.timeout = std::chrono::seconds(bounded_option(options, "timeout", 1, 100'000, 30));
   result.target.servers = servers_of(options);
+  result.target.cancel = context.cancel;
   const std::vector<SocketAddress>& servers = result.target.servers;
   if (servers.size() == 1) result.name = uri_of(servers.front(), result.vdi);
   if (!result.name.empty()) return result;

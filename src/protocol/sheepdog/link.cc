@@ -24,7 +24,7 @@ Task<void> Link::connect() {
     const size_t number = (server_ + i) % target_.servers.size();
     try {
       const Deadline deadline = Clock::now() + std::min(stall(), kLongestConnect);
-      Socket socket = co_await connect_socket(target_.servers[number], deadline);
+      Socket socket = co_await connect_socket(target_.servers[number], deadline, cancel());
       auto stream = std::make_unique<Stream>(std::move(socket));
       auto connection = std::make_shared<Connection>(std::move(stream), stall());
       connection->start();
@@ -49,10 +49,12 @@ Task<void> Link::perform(Operation& operation) {
   const Deadline deadline = Clock::now() + patience;
   operation.sent = false;
   while (true) {
+    check_cut();
     const std::shared_ptr<Connection> connection = connection_;
     if (connection) {
       const bool answered = co_await connection->perform(operation);
       if (answered) co_return;
+      check_cut();
       lose(connection);
       if (operation.sent && !operation.repeatable && fatal_.empty())
         throw Error(

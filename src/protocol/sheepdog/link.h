@@ -17,6 +17,7 @@ struct Target {
   std::vector<SocketAddress> servers;  // daemons of one cluster, in the order of their use
   std::chrono::milliseconds timeout{30'000};
   std::shared_ptr<ServerWatch> server = {};  // where reconnecting is said
+  const CancelSource* cancel = nullptr;      // ends the work; null: nothing does
 };
 
 // One line to a cluster that is repaired when it breaks. Requests of a lost connection are sent
@@ -24,7 +25,8 @@ struct Target {
 // has passed. A daemon that breaks the protocol is not asked again.
 class Link : public RepairedLink<Connection> {
  public:
-  Link(const Target& target, Worker& worker) : RepairedLink(worker), target_(target) {}
+  Link(const Target& target, Worker& worker)
+      : RepairedLink(worker, target.cancel), target_(target) {}
 
   // The first connection. Throws what the last one of the servers said.
   Task<void> open();
