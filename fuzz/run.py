@@ -8,7 +8,7 @@ import xml.sax.saxutils as text
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SECONDS = 6
+SECONDS = 4
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/support"))
 from samples import samples  # noqa: E402  pylint: disable=wrong-import-position

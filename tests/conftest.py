@@ -26,6 +26,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "any_engine: about words and layouts; not run again on the other I/O engine"
     )
+    config.addinivalue_line(
+        "markers", "words: what is printed and written, next to QEMU's; left out of sanitizer runs"
+    )
 
 
 class Result:

@@ -382,7 +382,7 @@ def everything(tests):
             programs("release", label=" windows", extra=split, places=["tests/windows"])
         if asan.result():
             unit("asan", {"CAIRN_CRASH_STATES": "60"})
-            programs("asan", extra=("-m", "not slow"))
+            programs("asan", extra=("-m", "not slow and not words"))
             if SELECTED.all():
                 xml = BUILD / "fuzz.xml"
                 count(

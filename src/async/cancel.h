@@ -24,7 +24,7 @@ class CancelSource {
     cancelled_.store(true);
     if (const Bell* bell = bell_.load()) bell->ring();
   }
-  bool requested() const noexcept { return cancelled_.load(std::memory_order_relaxed); }
+  bool requested() const noexcept { return cancelled_.load(std::memory_order_acquire); }
   // The moment of the first request; there must have been one.
   Clock::time_point requested_at() const noexcept {
     return Clock::time_point(Clock::duration(when_.load()));

@@ -21,7 +21,7 @@ namespace {
 using codec::damaged;
 
 // libdeflate's level 4 gives streams no larger than zlib's default, in a fraction of its time.
-constexpr int kDeflateLevel = 4;
+constexpr int kDeflateLevel = 2;
 // Whole zlib streams are measured by those that zlib makes with its whole window: one level more.
 constexpr int kZlibLevel = 5;
 constexpr int kZstdLevel = 3;

@@ -11,15 +11,15 @@
 #include <new>
 #include <string>
 
-#include "codec/window.h"
+#include "base/error.h"
 
 namespace cairn {
 namespace {
 
-using codec::damaged;
-
 constexpr uint64_t kMaxMemory = uint64_t{1} << 30;
 constexpr int kMaxWindowLog = 29;  // zstd: half of it
+
+[[noreturn]] void damaged(const std::string& what) { throw Error(ErrorKind::kCorrupt, what); }
 
 // Members of gzip and bzip2 files follow each other; zeroes may fill up the end, as on tapes.
 class MemberUnpacker : public Unpacker {
@@ -175,7 +175,7 @@ class ZstdUnpacker : public Unpacker {
       const size_t result = ::ZSTD_decompressStream(context_, &to, &from);
       if (::ZSTD_isError(result)) {
         const std::string why = ::ZSTD_getErrorName(result);
-        damaged(("the zstd data cannot be read: " + why).c_str());
+        damaged("the zstd data cannot be read: " + why);
       }
       in = in.subspan(from.pos);
       out = out.subspan(to.pos);

@@ -321,12 +321,34 @@ Task<void> Reloader::bring(const ReloadPlan& plan, const std::vector<LineStep>& 
     co_await reopener.run();
   }
   for (const auto& [before, after] : plan.reopened) done(after, true, "reopened");
+  std::exception_ptr first;
   for (const LineStep& step : wanted) {
     if (std::any_of(applied_.begin(), applied_.end(),
                     [&](const LineStep& one) { return same_section(one, step); }))
       continue;
-    co_await run_step(step);
-    done(step, true, "added");
+    std::exception_ptr error;
+    try {
+      co_await run_step(step);
+      done(step, true, "added");
+    } catch (const Error&) {
+      error = std::current_exception();
+    }
+    if (error) co_await bring_back(plan, step);
+    if (!first) first = error;
+  }
+  if (first) std::rethrow_exception(first);
+}
+
+// What could not be replaced by STEP is as before, if that is still possible.
+Task<void> Reloader::bring_back(const ReloadPlan& plan, const LineStep& step) {
+  for (const auto& [before, after] : plan.replaced) {
+    if (!same_section(after, step)) continue;
+    try {
+      co_await run_step(before);
+      done(before, true, "restored");
+    } catch (const Error& error) {
+      daemon_.options().report("Could not restore " + title(before) + ": " + error.message());
+    }
   }
 }
 

@@ -22,8 +22,8 @@ struct ReloadPlan {
 
 // Reads the configuration files of a daemon again when a descriptor says so, and does what differs.
 // Nothing is changed where it can be foreseen that not all of it is possible, or a new object or
-// node cannot be made. What fails later leaves the rest as it is; it is done by the next reload,
-// as far as it differs yet. On the daemon's worker.
+// node cannot be made. What fails later is as before, and the rest is done; the next reload tries
+// what differs yet. On the daemon's worker.
 class Reloader {
  public:
   // What FILES said is in Daemon::sections(). DESCRIPTOR is an eventfd, which stays open.
@@ -42,6 +42,7 @@ class Reloader {
   Task<void> add_first(const ReloadPlan& plan);
   Task<void> take_away(const ReloadPlan& plan);
   Task<void> bring(const ReloadPlan& plan, const std::vector<LineStep>& wanted);
+  Task<void> bring_back(const ReloadPlan& plan, const LineStep& step);
   Task<void> run_step(LineStep step);
   Task<void> undo_step(LineStep step);
   void done(const LineStep& step, bool there, std::string_view what);

@@ -51,7 +51,7 @@ class RepairedLink {
   Task<void> close() {
     stop_repairs();
     ended_ = true;
-    if (tried_ && cancel_ != nullptr) wake_waits(cancel_->descriptor());
+    if (asked_ >= 0) wake_waits(asked_);
     co_await background_.join();
     if (connection_) co_await connection_->close();
     connection_.reset();
@@ -71,7 +71,18 @@ class RepairedLink {
   // For the first attempt to open, which another method than open_once() makes.
   void note_attempt() {
     tried_ = true;
-    if (cancel_ != nullptr) background_.spawn(watch_cancellation());
+    if (cancel_ == nullptr) return;
+    asked_ = cancel_->descriptor();
+    background_.spawn(watch_cancellation());
+  }
+  // Between two attempts. Throws kCancelled as soon as the work is cancelled.
+  Task<void> pause(std::chrono::nanoseconds time) {
+    const auto until = CancelSource::Clock::now() + time;
+    if (cancel_ == nullptr)
+      co_await sleep_for(time);
+    else
+      co_await await_ready(asked_, POLLIN, until);
+    if (cancel_ != nullptr) cancel_->check();
   }
   // Throws kCancelled once the line was cut.
   void check_cut() const {
@@ -113,10 +124,9 @@ class RepairedLink {
   static constexpr std::chrono::milliseconds kLastMoment{300};
 
   Task<void> watch_cancellation() {
-    const int asked = cancel_->descriptor();
-    while (!ended_ && !cancel_->requested()) co_await await_ready(asked, POLLIN);
+    while (!ended_ && !cancel_->requested()) co_await await_ready(asked_, POLLIN);
     const auto until = cancel_->requested_at() + kLastMoment;
-    while (!ended_ && CancelSource::Clock::now() < until) co_await await_ready(asked, 0, until);
+    while (!ended_ && CancelSource::Clock::now() < until) co_await await_ready(asked_, 0, until);
     if (ended_) co_return;
     cut_ = true;
     cut_attempt();
@@ -128,6 +138,7 @@ class RepairedLink {
 
   Worker& worker_;
   const CancelSource* cancel_;
+  int asked_ = -1;  // readable once the work is cancelled
   Mutex opening_;
   bool tried_ = false;
   bool opened_ = false;

@@ -4,7 +4,7 @@ import json
 import pytest
 from job_disks import MIB, both, info, pair, run, same
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 MIRROR = {"device": "top", "target": "target", "sync": "full"}
 BACKUP = {"device": "top", "target": "target", "sync": "full"}

@@ -7,7 +7,7 @@ import pytest
 from conftest import CAIRN
 from qmp import Daemon, comparable
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
 

@@ -170,6 +170,36 @@ def test_nothing_changes_where_something_new_cannot_be_made(tmp_path):
         assert daemon.stop() == (0, "")
 
 
+def test_what_cannot_be_replaced_comes_back(tmp_path):
+    """And what follows it is done all the same."""
+    start = disk("a") + disk("b") + export("a") + export("b")
+    with Running(tmp_path, start) as daemon:
+        new = disk("a") + disk("b") + export("a", "missing") + export("b", "a")
+        lines = daemon.reload(new)
+        assert lines[2:4] == ["cairn: restored export 'a'", "cairn: added export 'b'"]
+        assert lines[-1].startswith(NOT) and "missing" in lines[-1]
+        assert (daemon.first_byte("a"), daemon.first_byte("b")) == (1, 1)
+        # The next time what differs yet is tried again.
+        daemon.monitor.command(
+            "blockdev-add",
+            driver="raw",
+            node__name="missing",
+            file={"driver": "file", "filename": str(tmp_path / "c.raw")},
+        )
+        assert daemon.reload(new) == [
+            "cairn: removed export 'a'",
+            "cairn: added export 'a'",
+            AGAIN,
+        ]
+        assert daemon.first_byte("a") == 3
+        lines = daemon.reload(
+            disk("a") + disk("b", "nothing") + export("a", "missing") + export("b", "a", "# new\n")
+        )
+        assert "cairn: restored blockdev 'b'" in lines and lines[-1].startswith(NOT)
+        assert daemon.first_byte("b") == 1
+        assert daemon.stop() == (0, "")
+
+
 REFUSED = {
     "syntax": ("[blockdev\n", BASE, "c.conf:11: "),
     "keys": ('[blockdev "b"]\ndriver = "raw"\n', BASE, "Parameter 'file' is missing"),

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import sparse_disk
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 CLUSTERS = [512 << i for i in range(13)]
 PLAIN, ZLIB, ZSTD = "plain", "zlib", "zstd"

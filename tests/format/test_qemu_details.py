@@ -8,7 +8,7 @@ import pytest
 
 from conftest import CAIRN, call
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 OURS = CAIRN.parent / "compat"
 PROGRAMS = [OURS / "qemu-img", "/usr/bin/qemu-img"]

@@ -7,7 +7,7 @@ import pytest
 from conftest import TOP, sparse_disk
 from vendor_rules import READERS, RULES, broken
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 LAYOUTS = [
     ("vmdk", "subformat=monolithicSparse"),

@@ -25,7 +25,7 @@ from support.sshd import Agent, Sshd
 from support.tgt import Tgt
 from support.web import free_port
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 BYTE = 0x5A
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import CAIRN
 from qmp import Daemon
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 OURS = CAIRN.parent / "compat" / "qemu-storage-daemon"
 # The last word is the one that is completed; "=" is a word of its own.
 ASK = """

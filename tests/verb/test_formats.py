@@ -3,7 +3,7 @@ import pytest
 
 from conftest import CAIRN, call
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 LISTED = call(CAIRN, "formats", "--output=json").json()["formats"]
 FORMATS = [one for one in LISTED if one["kind"] == "format"]

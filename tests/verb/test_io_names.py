@@ -8,7 +8,7 @@ import pytest
 
 from conftest import CAIRN, call
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 COMPAT = CAIRN.parent / "compat"
 

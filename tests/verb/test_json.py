@@ -12,7 +12,7 @@ from conftest import CAIRN, TOP, call, sparse_disk
 from mounts import is_mounted
 from qmp import Daemon
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 # Shaped by QEMU: no schema.
 QEMUS = {"check", "info", "map", "measure"}

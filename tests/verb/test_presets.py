@@ -7,7 +7,7 @@ import pytest
 
 from conftest import sparse_disk
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -42,7 +42,7 @@ Task<void> Link::connect() {
 
 Task<void> Link::open() {
   const Deadline until = Clock::now() + target_.open_timeout;
-  std::chrono::milliseconds pause{50};
+  std::chrono::milliseconds wait{50};
   note_attempt();
   while (true) {
     std::exception_ptr failure;
@@ -55,9 +55,8 @@ Task<void> Link::open() {
       if (ends || Clock::now() >= until) throw;
       failure = std::current_exception();
     }
-    co_await sleep_for(std::min<std::chrono::nanoseconds>(pause, until - Clock::now()));
-    check_cut();
-    pause = std::min(pause * 2, std::chrono::milliseconds(1000));
+    co_await pause(std::min<std::chrono::nanoseconds>(wait, until - Clock::now()));
+    wait = std::min(wait * 2, std::chrono::milliseconds(1000));
   }
 }
 

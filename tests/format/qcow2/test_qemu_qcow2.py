@@ -6,7 +6,7 @@ import pytest
 
 from conftest import CAIRN, call
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 OURS = CAIRN.parent / "compat"
 OFFSET_MASK = 0x00FFFFFFFFFFFE00

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.any_engine
+pytestmark = [pytest.mark.any_engine, pytest.mark.words]
 
 NOWHERE = "ffff:ff:1f.7"  # no machine has a device there
 
