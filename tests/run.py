@@ -17,8 +17,8 @@ TOP = Path(__file__).resolve().parent.parent
 BUILD = TOP / "build"
 CALLED_FROM = Path(os.environ.get("CAIRN_CALLED_FROM", "."))
 JOBS = str(os.cpu_count() or 2)
-# Tests of programs wait for servers and signals for a good part of their time.
-PROGRAM_JOBS = str(int(JOBS) + (int(JOBS) + 1) // 2)
+# Tests of programs wait for servers and signals for half of their time.
+PROGRAM_JOBS = str(2 * int(JOBS))
 # The slowest take a minute on two idle processors.
 TEST_SECONDS = "600"
 

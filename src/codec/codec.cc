@@ -20,9 +20,9 @@ namespace {
 
 using codec::damaged;
 
-// libdeflate's level 4 gives streams no larger than zlib's default, in a fraction of its time.
+// libdeflate's level 2 gives streams no larger than zlib's default, in a fraction of its time.
 constexpr int kDeflateLevel = 2;
-// Whole zlib streams are measured by those that zlib makes with its whole window: one level more.
+// Whole zlib streams are measured by those that zlib makes with its whole window.
 constexpr int kZlibLevel = 5;
 constexpr int kZstdLevel = 3;
 

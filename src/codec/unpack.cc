@@ -19,7 +19,7 @@ namespace {
 constexpr uint64_t kMaxMemory = uint64_t{1} << 30;
 constexpr int kMaxWindowLog = 29;  // zstd: half of it
 
-[[noreturn]] void damaged(const std::string& what) { throw Error(ErrorKind::kCorrupt, what); }
+[[noreturn]] void unusable(const std::string& what) { throw Error(ErrorKind::kCorrupt, what); }
 
 // Members of gzip and bzip2 files follow each other; zeroes may fill up the end, as on tapes.
 class MemberUnpacker : public Unpacker {
@@ -35,7 +35,7 @@ class MemberUnpacker : public Unpacker {
       }
       if (out.empty()) return;
       if (in.empty() || in.size() + out.size() == before) {
-        if (last) damaged("the file ends in the middle of its data");
+        if (last) unusable("the file ends in the middle of its data");
         return;
       }
     }
@@ -54,7 +54,7 @@ class MemberUnpacker : public Unpacker {
       padded_ = true;
     }
     if (in.empty()) return false;
-    if (padded_) damaged("there are other bytes past the end of the data");
+    if (padded_) unusable("there are other bytes past the end of the data");
     if (any_) reset();
     inside_ = true;
     return true;
@@ -84,7 +84,7 @@ class GzipUnpacker : public MemberUnpacker {
     out = out.subspan(room - stream_.avail_out);
     if (result == Z_MEM_ERROR) throw std::bad_alloc();
     if (result != Z_OK && result != Z_STREAM_END && result != Z_BUF_ERROR)
-      damaged("the gzip data is damaged");
+      unusable("the gzip data is damaged");
     return result == Z_STREAM_END;
   }
   void reset() override { ::inflateReset(&stream_); }
@@ -110,7 +110,7 @@ class Bzip2Unpacker : public MemberUnpacker {
     in = in.subspan(given - stream_.avail_in);
     out = out.subspan(room - stream_.avail_out);
     if (result == BZ_MEM_ERROR) throw std::bad_alloc();
-    if (result != BZ_OK && result != BZ_STREAM_END) damaged("the bzip2 data is damaged");
+    if (result != BZ_OK && result != BZ_STREAM_END) unusable("the bzip2 data is damaged");
     return result == BZ_STREAM_END;
   }
   void reset() override {
@@ -148,10 +148,10 @@ class XzUnpacker : public Unpacker {
     ended_ = result == LZMA_STREAM_END;
     if (result == LZMA_OK || ended_) return;
     if (result == LZMA_MEM_ERROR) throw std::bad_alloc();
-    if (result == LZMA_MEMLIMIT_ERROR) damaged("unpacking needs more than 1 GiB of memory");
+    if (result == LZMA_MEMLIMIT_ERROR) unusable("unpacking needs more than 1 GiB of memory");
     // Out of input: wanted only at the end of the file.
-    if (result != LZMA_BUF_ERROR) damaged("the xz data is damaged");
-    if (last && !out.empty()) damaged("the file ends in the middle of its data");
+    if (result != LZMA_BUF_ERROR) unusable("the xz data is damaged");
+    if (last && !out.empty()) unusable("the file ends in the middle of its data");
   }
 
  private:
@@ -175,13 +175,13 @@ class ZstdUnpacker : public Unpacker {
       const size_t result = ::ZSTD_decompressStream(context_, &to, &from);
       if (::ZSTD_isError(result)) {
         const std::string why = ::ZSTD_getErrorName(result);
-        damaged("the zstd data cannot be read: " + why);
+        unusable("the zstd data cannot be read: " + why);
       }
       in = in.subspan(from.pos);
       out = out.subspan(to.pos);
       between_ = result == 0;
       if (from.pos != 0 || to.pos != 0) continue;
-      if (last && in.empty() && !between_) damaged("the file ends in the middle of its data");
+      if (last && in.empty() && !between_) unusable("the file ends in the middle of its data");
       return;
     }
   }

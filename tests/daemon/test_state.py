@@ -244,12 +244,14 @@ def test_nodes_of_commands_and_a_clean_end(tmp_path):
             daemon.command("blockdev-add", driver="qcow2", node__name=name, file=below)
         begin(daemon, "blockdev-mirror", target="t", sync="full", speed=4 * MIB)
         wait_for(lambda: daemon.block_job()["offset"] >= 6 * MIB)
+        # Pieces are copied in any order: until a region is whole, all sixteen are open.
+        wait_for(lambda: '"bits": "//8="' not in (tmp_path / "jobs").read_text())
         daemon.command("job-pause", id="j")
         assert daemon.stop()[0] == 0
     kept = (tmp_path / "jobs").stat()
     assert kept.st_mode & 0o777 == 0o600
     with Kept(tmp_path, "--blockdev", "null-co,node-name=n", nodes=(), export=False) as daemon:
-        assert daemon.job()["status"] == "paused"
+        wait_for(lambda: daemon.job()["status"] == "paused")
         names = {node["node-name"] for node in daemon.command("query-named-block-nodes")}
         assert {"disk", "t", "n"} <= names
         daemon.command("job-resume", id="j")
@@ -408,6 +410,7 @@ def test_the_file(tmp_path):
         assert f"{tmp_path}/jobs" in refused.stderr and why in refused.stderr, refused.stderr
     (tmp_path / "c").write_text(f'[state]\n file = "{tmp_path}/other"\n')
     with Daemon(OURS, "--config", "c", directory=tmp_path) as daemon:
+        wait_for((tmp_path / "other").exists)
         assert daemon.stop()[0] == 0
     assert b"cairn-jobs" in (tmp_path / "other").read_bytes()
 

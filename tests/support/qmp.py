@@ -1,4 +1,5 @@
 """A client of QMP: starts qemu-storage-daemon, or Cairn's, and speaks with it."""
+import contextlib
 import json
 import re
 import signal
@@ -183,9 +184,12 @@ def create_over_stdio(program, *options, **what):
 
 
 def wait_for(condition, limit=LIMIT):
-    """Waits until CONDITION() is true."""
+    """Waits until CONDITION() is true; a file that it needs may not be there yet."""
     until = time.monotonic() + limit
-    while not condition():
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            if condition():
+                return
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.01)
 

@@ -201,7 +201,7 @@ JournalJob JobJournal::capture_job(const JobPtr& job, const live::JobInfo& info)
   if (one != nullptr && one->job == job && one->ended.empty() && goes_on(one->record, job)) {
     record = one->record;
     record.speed = info.speed;
-    record.paused = info.status == JobStatus::kPaused || info.status == JobStatus::kStandby;
+    record.paused = info.stays_paused;
     const auto progress = progress_of(job);
     if (progress != nullptr && progress->known()) record.open = progress->open();
     return record;

@@ -54,6 +54,7 @@ JobInfo Job::info() {
   result.busy =
       (status_ == JobStatus::kRunning || status_ == JobStatus::kReady) && parked_ < parts_;
   result.paused = pauses_ > 0 || status_ == JobStatus::kPending;
+  result.stays_paused = user_paused_;
   result.io_status = io_status_;
   result.auto_finalize = options_.auto_finalize;
   result.auto_dismiss = options_.auto_dismiss;

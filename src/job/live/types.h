@@ -77,6 +77,7 @@ struct JobInfo {
   int64_t speed = 0;
   bool busy = false;
   bool paused = false;
+  bool stays_paused = false;  // until somebody resumes it: a command or an error paused it
   bool ready = false;
   IoStatus io_status = IoStatus::kOk;
   bool auto_finalize = true;

@@ -7,6 +7,7 @@ import uuid
 import pytest
 import pyvhdi
 
+pytestmark = pytest.mark.any_engine
 MIB = 1 << 20
 BAT = uuid.UUID("2DC27766-F623-4200-9D64-115E9BFD4A08").bytes_le
 METADATA = uuid.UUID("8B7CA206-4790-4B9A-B8FE-575F050F886E").bytes_le

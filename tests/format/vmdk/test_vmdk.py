@@ -10,6 +10,7 @@ import pytest
 
 from conftest import CAIRN, call, sparse_disk
 
+pytestmark = pytest.mark.any_engine
 SECTOR = 512
 SUBFORMATS = [
     "monolithicSparse",
