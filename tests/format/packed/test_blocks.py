@@ -1,6 +1,7 @@
 """Packed files with an index are read in place: xz of several blocks, zstd in the seekable format."""
 import os
 import random
+import re
 import struct
 import subprocess
 
@@ -189,7 +190,8 @@ def test_a_frame_of_another_size(disks, cairn, change):
 
     (disks / "x.img").write_bytes(seekable((disks / "a.raw").read_bytes(), change=lie))
     done = cairn("hash", "-f", "zstd", "x.img", ok=False)
-    assert done.code == 1 and "x.img: block 2, at byte" in done.err, done.err
+    # Both frames are wrong, and are decoded side by side.
+    assert done.code == 1 and re.search("x.img: block [23], at byte", done.err), done.err
 
 
 @pytest.mark.parametrize("kind", ["xz-blocks", "xz-streams", "zstd"])
