@@ -6,6 +6,7 @@
 
 #include "base/arith.h"
 #include "block/capabilities/compressed_writer.h"
+#include "block/remote.h"
 
 namespace cairn::live {
 namespace {
@@ -131,8 +132,7 @@ class BackupFilter : public JobFilter, public CopyMethod {
                        JobSide* side) {
     if (zero) {
       *side = JobSide::kWrite;
-      co_await target_->write_zeroes(offset, bytes, {.may_unmap = true});
-      co_return bytes;
+      co_return co_await carry_zeroes(offset, bytes);
     }
     bytes = std::min<uint64_t>(bytes, room.size());
     *side = JobSide::kRead;
@@ -142,6 +142,19 @@ class BackupFilter : public JobFilter, public CopyMethod {
       co_await write_compressed(*target_, offset, room.first(bytes));
     else
       co_await target_->write(offset, room.first(bytes));
+    co_return bytes;
+  }
+  // Zeroes that the target has already are not written: in a new image they would take a table
+  // for each part of the disk. Those of a backing file, or of a server, may be others' to change.
+  Task<uint64_t> carry_zeroes(uint64_t offset, uint64_t bytes) {
+    bool there = false;
+    if (!is_remote(*target_)) {
+      const Extent found = co_await target_->extent_at(offset, bytes);
+      const uint64_t whole = found.length >= bytes ? bytes : align_down(found.length, cluster_);
+      there = whole != 0 && found.zero && found.depth == 0;
+      bytes = std::min(bytes, std::max(whole, cluster_));
+    }
+    if (!there) co_await target_->write_zeroes(offset, bytes, {.may_unmap = true});
     co_return bytes;
   }
   Task<void> save(uint64_t offset, uint64_t bytes) {
