@@ -84,6 +84,20 @@ Task<void> Qcow2Node::grow_l1(uint64_t entries) {
   co_await free_now(old_offset / cluster(), old_clusters, Freed::kTables);
 }
 
+namespace {
+
+// Makes part of FILE zeroes. To write those that are there already would take space for them.
+Task<void> clear_data(Node& file, uint64_t offset, uint64_t bytes) {
+  const uint64_t end = std::min(offset + bytes, std::max(file.length(), offset));
+  while (offset < end) {
+    const Extent found = co_await file.extent_at(offset, end - offset);
+    if (!found.zero) co_await file.write_zeroes(offset, found.length);
+    offset += found.length;
+  }
+}
+
+}  // namespace
+
 Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode) {
   const bool blocks = mode == Preallocation::kFalloc || mode == Preallocation::kFull;
   if (blocks && !external_ && from < to) {
@@ -111,7 +125,7 @@ Task<void> Qcow2Node::preallocate(uint64_t from, uint64_t to, Preallocation mode
         co_await read_guest(at - head.size(), head);
         co_await write_payload(*file_, place.token[0], at - head.size(), head);
       } else if (!place.host_is_zero) {
-        co_await file_->write_zeroes(place.token[0], bytes);
+        co_await clear_data(*file_, place.token[0], bytes);
       }
       if (file_->length() < end)
         co_await file_->resize(

@@ -160,3 +160,11 @@ def test_what_is_no_secret(folder, ours, qemu):
             for tool in (ours, qemu)
         ]
         assert told[0].code == told[1].code == 1 and told[0].err == told[1].err
+
+
+@pytest.mark.parametrize("more", ["", ",extended_l2=on", ",cluster_size=4k"])
+def test_preallocated_metadata_takes_space_for_itself_alone(folder, cairn, qemu, more):
+    cairn("create", "-q", "-f", "qcow2", "-o", f"preallocation=metadata{more}", "a.qcow2", "5G")
+    cairn("resize", "-q", "--preallocation=metadata", "a.qcow2", "9G")
+    assert os.stat("a.qcow2").st_blocks * 512 < 32 << 20
+    qemu("check", "-q", "a.qcow2")
