@@ -33,9 +33,10 @@ live::MirrorSync mirror_sync(const Node& source, const Value& arguments);
 // held.
 Task<NodePtr> backup_file(Daemon& daemon, Value arguments, NodePtr source);
 // A step that begins a backup, in TOGETHER with the jobs of other steps. TO_FILE: the target is the
-// name of a file, as in drive-backup. ALONE: it is the only job of TOGETHER.
+// name of a file, as in drive-backup. GROUP: as in JobRecipes.
 std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments, bool to_file,
-                                           std::shared_ptr<live::Transaction> together, bool alone);
+                                           std::shared_ptr<live::Transaction> together,
+                                           std::string group);
 // The node that a command calls a device, as there are none here. Throws "Cannot find device=…".
 NodePtr device_node(const Graph& graph, const std::string& name);
 // Throws where NAME, of the filter of a backup or a stream, is neither empty nor that of a new

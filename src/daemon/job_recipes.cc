@@ -13,9 +13,11 @@ bool JobRecipes::concerns(const std::string& command) {
   return std::find(std::begin(kCommands), std::end(kCommands), command) != std::end(kCommands);
 }
 
-void JobRecipes::note(const std::string& command, Value arguments, const live::JobPtr& job) {
+void JobRecipes::note(const std::string& command, Value arguments, const live::JobPtr& job,
+                      const std::string& group) {
   const std::string id = text_of(arguments, "job-id");
-  recipes_[id] = {.command = command, .arguments = std::move(arguments), .job = job};
+  recipes_[id] = {
+      .command = command, .arguments = std::move(arguments), .job = job, .group = group};
 }
 
 const JobRecipes::Recipe* JobRecipes::find(const live::JobPtr& job) const {

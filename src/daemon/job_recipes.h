@@ -21,12 +21,14 @@ class JobRecipes {
     std::string command;
     Value arguments;
     std::weak_ptr<live::Job> job = {};
+    std::string group = {};  // a name of those that conclude together; empty: it is alone
   };
 
   // True for commands that begin jobs which can be begun again.
   static bool concerns(const std::string& command);
   // COMMAND was carried out with ARGUMENTS, which were checked, and began JOB.
-  void note(const std::string& command, Value arguments, const live::JobPtr& job);
+  void note(const std::string& command, Value arguments, const live::JobPtr& job,
+            const std::string& group = {});
   // Null where there is none of JOB itself: another one may have had its ID.
   const Recipe* find(const live::JobPtr& job) const;
 

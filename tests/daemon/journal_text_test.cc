@@ -29,6 +29,9 @@ Journal sample() {
   job.files = {{"/d\n.qcow2", UINT64_MAX}, {"/t", 2}};
   job.open = std::make_shared<DirtyBitmap>("", 10 * kMiB, kMiB);
   job.open->mark(3 * kMiB, 2 * kMiB);
+  job.group = "g";
+  job.written = std::make_shared<DirtyBitmap>("", 10 * kMiB, 512);
+  job.written->mark(kMiB, 1024);
   journal.jobs.push_back(std::move(job));
   JournalJob lost;
   lost.id = "x";
@@ -58,6 +61,9 @@ TEST(JournalText, ComesBack) {
   const Journal back = parse_journal(text);
   EXPECT_EQ(back.seen, 1796056900);
   ASSERT_EQ(back.jobs.size(), 2u);
+  EXPECT_EQ(back.jobs[0].group, "g");
+  EXPECT_EQ(back.jobs[1].group, "");
+  EXPECT_EQ(back.jobs[0].written->dirty_bytes(), 1024u);
   const JournalJob& job = back.jobs[0];
   EXPECT_EQ(job.type, live::JobType::kMirror);
   EXPECT_EQ(job.command, "blockdev-mirror");

@@ -127,6 +127,29 @@ def test_jobs_that_have_made_their_target_go_on(disks, tmp_path, what):
     same(tmp_path / "noise.raw", tmp_path / "x.qcow2")
 
 
+def test_jobs_that_conclude_together_go_on(disks, tmp_path):
+    """One that waits for the other does so in the successor."""
+    for name in ("zero", "z"):
+        node = {"driver": "null-co", "node-name": name, "size": SIZE, "read-zeroes": True}
+        command(disks, "blockdev-add", **node)
+    data = [
+        {"job-id": "j", "device": "disk", "target": "t", "sync": "full", "speed": 4 << 20},
+        {"job-id": "k", "device": "zero", "target": "z", "sync": "full"},
+    ]
+    actions = [{"type": "blockdev-backup", "data": one} for one in data]
+    together = {"completion-mode": "grouped"}
+    command(disks, "transaction", actions=actions, properties=together)
+    for _ in range(2):
+        wait_for(lambda: [one["status"] for one in command(disks, "query-jobs")][0] == "waiting")
+        wait_for(lambda: job(disks)["offset"] >= 2 << 20)
+        disks.restart()
+        assert job(disks)["len"] < SIZE
+    command(disks, "block-job-set-speed", device="j", speed=0)
+    wait_for(lambda: command(disks, "query-jobs") == [])
+    disks.stop()
+    same(tmp_path / "noise.raw", tmp_path / "t.qcow2")
+
+
 @pytest.mark.parametrize("persistent", [True, False])
 def test_a_backup_by_a_bitmap_goes_on(disks, tmp_path, persistent):
     """It copies what the bitmap marked when it began, which marks afterwards what was written since."""

@@ -348,47 +348,6 @@ def test_a_target_that_the_job_has_made(tmp_path, name):
     same(tmp_path, "noise.raw", "x.qcow2")
 
 
-@pytest.mark.parametrize("bitmap", [False, True])
-def test_jobs_of_other_kinds_are_reported(bitmap, tmp_path):
-    """One that concludes together with others, and one by a bitmap, which a crash makes useless."""
-    make_disks(tmp_path)
-    more = {"bitmap": "b", "bitmap-mode": "on-success"} if bitmap else {}
-    with Kept(tmp_path) as daemon:
-        daemon.command(
-            "block-dirty-bitmap-add", **{"node": "disk", "name": "b", "persistent": True}
-        )
-    with Kept(tmp_path) as daemon:
-        sync = "bitmap" if bitmap else "full"
-        data = {"job-id": "j", "device": "disk", "target": "t", "sync": sync, "speed": MIB, **more}
-        if bitmap:
-            nodes = daemon.command("query-named-block-nodes")
-            recorded = next(one for one in nodes if one["node-name"] == "disk")["dirty-bitmaps"]
-            assert [one["name"] for one in recorded] == ["b"]
-            uri = f"nbd+unix:///disk?socket={tmp_path}/nbd.sock"
-            words = ["qemu-io", "-f", "raw", "-c", "write -P 3 0 8M", uri]
-            subprocess.run(words, check=True, capture_output=True, timeout=LIMIT)
-            daemon.command("blockdev-backup", **data)
-        else:
-            actions = [{"type": "blockdev-backup", "data": data}]
-            together = {"completion-mode": "grouped"}
-            daemon.command("transaction", actions=actions, properties=together)
-        wait_for(lambda: b'"id": "j"' in (tmp_path / "jobs").read_bytes())
-        daemon.kill()
-    with Kept(tmp_path) as daemon:
-        wait_for(lambda: daemon.job()["status"] == "concluded")
-        assert "not continued: begin it again" in daemon.job()["error"]
-        assert "full one, with a new bitmap" in daemon.job()["error"]
-        nodes = daemon.command("query-named-block-nodes")
-        (left,) = next(one for one in nodes if one["node-name"] == "disk")["dirty-bitmaps"]
-        assert left["inconsistent"]
-        # As the message says.
-        daemon.command("job-dismiss", id="j")
-        daemon.command("block-dirty-bitmap-remove", node="disk", name="b")
-        daemon.command("block-dirty-bitmap-add", node="disk", name="b", persistent=True)
-        data = {"device": "disk", "target": "t", "sync": "full", "job-id": "j"}
-        daemon.command("blockdev-backup", **data)
-
-
 @pytest.mark.any_engine
 def test_the_file(tmp_path):
     """It is locked; what is damaged or foreign is refused with its name; a section names it as well."""

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/uuid.h"
 #include "block/graph/active.h"
 #include "block/graph/bitmaps.h"
 #include "block/graph/disk.h"
@@ -33,6 +34,7 @@ Task<Value> transaction(Daemon& daemon, Value arguments) {
   const auto change = co_await daemon.graph().change();
   const bool grouped = arguments.find("properties") != nullptr &&
                        text_of(*arguments.find("properties"), "completion-mode") == "grouped";
+  const std::string group = grouped ? Uuid::random().text() : "";
   const auto together = std::make_shared<live::Transaction>();
   GraphActions actions;
   for (const Value& one : *arguments.find("actions")->get_if<Value::Array>()) {
@@ -40,7 +42,7 @@ Task<Value> transaction(Daemon& daemon, Value arguments) {
     if (type == "blockdev-backup" || type == "drive-backup") {
       actions.push_back(backup_action(daemon, *one.find("data"), type == "drive-backup",
                                       grouped ? together : std::make_shared<live::Transaction>(),
-                                      !grouped));
+                                      group));
       continue;
     }
     const ActionType* action = find_action(type);

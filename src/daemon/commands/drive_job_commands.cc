@@ -23,13 +23,13 @@ CopyFile copy_file(Daemon& daemon, const Value& arguments, NodePtr source) {
 
 // The job that ARGUMENTS began can be begun again with COMMAND, as its target is the node TARGET.
 void note_job(Daemon& daemon, const std::string& command, const Value& arguments,
-              const std::string& target) {
+              const std::string& target, const std::string& group = {}) {
   Value again = Value::object();
   for (const auto& [name, value] : *arguments.get_if<Value::Object>())
     if (name != "format" && name != "mode" && name != "node-name") again.set(name, value);
   again.set("target", target);
   daemon.job_recipes().note(command, std::move(again),
-                            daemon.jobs().find(text_of(arguments, "job-id")));
+                            daemon.jobs().find(text_of(arguments, "job-id")), group);
 }
 
 // Begins a job whose target is a file, with MAKE, which gets the target. The target goes when the
@@ -84,12 +84,12 @@ Task<Value> drive_backup(Daemon& daemon, Value arguments) {
 class BackupAction final : public GraphAction {
  public:
   BackupAction(Daemon& daemon, Value arguments, bool to_file,
-               std::shared_ptr<live::Transaction> together, bool alone)
+               std::shared_ptr<live::Transaction> together, std::string group)
       : daemon_(daemon),
         arguments_(std::move(arguments)),
         to_file_(to_file),
         together_(std::move(together)),
-        alone_(alone) {}
+        group_(std::move(group)) {}
 
   Task<void> prepare() override {
     Graph& graph = daemon_.graph();
@@ -104,7 +104,7 @@ class BackupAction final : public GraphAction {
   }
   Task<void> commit() override {
     daemon_.jobs().start(job_);
-    if (alone_) note_job(daemon_, "blockdev-backup", arguments_, target_);
+    note_job(daemon_, "blockdev-backup", arguments_, target_, group_);
     co_return;
   }
   Task<void> abort() override { co_await live::launch_undo(daemon_.jobs(), job_); }
@@ -113,7 +113,7 @@ class BackupAction final : public GraphAction {
   Task<void> begin(NodePtr source, NodePtr target) {
     target_ = target->node_name();
     job_ = backup_job(daemon_, arguments_, std::move(source), std::move(target),
-                      alone_ ? daemon_.progress_store() : nullptr);
+                      daemon_.progress_store());
     co_await live::launch_prepare(daemon_.jobs(), job_, together_);
   }
 
@@ -121,7 +121,7 @@ class BackupAction final : public GraphAction {
   const Value arguments_;
   const bool to_file_;
   const std::shared_ptr<live::Transaction> together_;
-  const bool alone_;    // it does not conclude together with others
+  const std::string group_;
   std::string target_;  // the name of the node
   std::shared_ptr<live::BackupJob> job_;
 };
@@ -158,8 +158,9 @@ Task<NodePtr> backup_file(Daemon& daemon, Value arguments, NodePtr source) {
 
 std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& arguments, bool to_file,
                                            std::shared_ptr<live::Transaction> together,
-                                           bool alone) {
-  return std::make_unique<BackupAction>(daemon, arguments, to_file, std::move(together), alone);
+                                           std::string group) {
+  return std::make_unique<BackupAction>(daemon, arguments, to_file, std::move(together),
+                                        std::move(group));
 }
 
 std::span<const Command> drive_job_commands() { return kDriveJobCommands; }

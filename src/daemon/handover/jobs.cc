@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "async/finally.h"
 #include "base/error.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
 #include "daemon/handover/fields.h"
+#include "daemon/job_starts.h"
 #include "daemon/journal/job_disks.h"
 #include "daemon/journal/job_journal.h"
 #include "job/live/disk_job.h"
@@ -46,7 +46,96 @@ DirtyBitmapPtr bitmap_of(const Value& one, const char* name) {
 bool works(JobStatus status) {
   return status == JobStatus::kCreated || status == JobStatus::kRunning ||
          status == JobStatus::kPaused || status == JobStatus::kReady ||
-         status == JobStatus::kStandby;
+         status == JobStatus::kStandby || status == JobStatus::kWaiting;
+}
+
+// A job that is to be begun again.
+struct Suspended {
+  JobPtr job;
+  Value fields;
+};
+
+Task<Value> describe(Daemon& daemon, JobPtr job) {
+  const JobRecipes::Recipe recipe = *daemon.job_recipes().find(job);
+  const live::JobInfo info = job->info();
+  Value one = Value::object();
+  one.set("command", recipe.command);
+  one.set("arguments", recipe.arguments);
+  one.set("speed", info.speed);
+  one.set("paused", info.status == JobStatus::kPaused || info.status == JobStatus::kStandby);
+  if (!recipe.group.empty()) one.set("group", recipe.group);
+  // Nodes that only the job has go with it.
+  JournalJob disks;
+  disks.id = job->id();
+  const auto change = co_await daemon.graph().change();
+  capture_disks(daemon.graph(), disks);
+  one.set("recipes", Value(Value::Array(disks.recipes)));
+  co_return one;
+}
+
+// Those of JOBS, from the first on, that end together, or the first alone; they are taken out.
+std::vector<JobPtr> take_group(Daemon& daemon, std::vector<JobPtr>& jobs) {
+  const auto group_of = [&](const JobPtr& job) {
+    const JobRecipes::Recipe* recipe = daemon.job_recipes().find(job);
+    return recipe == nullptr ? std::string() : recipe->group;
+  };
+  const JobPtr first = jobs.front();
+  const std::string group = group_of(first);
+  std::vector<JobPtr> taken, others;
+  for (const JobPtr& job : jobs) {
+    const bool next = job == first || (!group.empty() && group_of(job) == group);
+    (next ? taken : others).push_back(job);
+  }
+  jobs = std::move(others);
+  return taken;
+}
+
+// Ends JOBS, of which one that is cancelled makes the others end; adds what is left of them.
+Task<void> suspend_group(Daemon& daemon, std::vector<JobPtr> jobs, Value& list) {
+  std::vector<Suspended> suspended;
+  for (const JobPtr& job : jobs) {
+    // One that has just ended by itself needs nothing any more.
+    if (daemon.job_recipes().find(job) == nullptr || !works(job->info().status)) continue;
+    Value fields = co_await describe(daemon, job);
+    suspended.push_back({.job = job, .fields = std::move(fields)});
+  }
+  for (auto& [job, fields] : suspended) {
+    try {
+      co_await job->cancel(true);
+    } catch (const Error&) {
+      // It has ended already, with the others.
+    }
+    co_await job->concluded();
+    const bool by_itself = !job->info().error;
+    if (daemon.jobs().find(job->id()) == job) job->dismiss();
+    if (by_itself) continue;
+    const auto* disk_job = dynamic_cast<const live::DiskJob*>(job.get());
+    if (disk_job != nullptr) {
+      set_bitmap(fields, "remaining", disk_job->remaining());
+      set_bitmap(fields, "written-since", disk_job->written_since());
+    }
+    list.push_back(std::move(fields));
+  }
+}
+
+// What begins the job again that FIELDS describe. WHOLE: with all that there was to do.
+Task<JobStart> restore(Daemon& daemon, Value fields, bool whole) {
+  JournalJob disks;
+  disks.arguments = member_of(fields, "arguments");
+  // Other versions have none.
+  if (fields.find("recipes") != nullptr) disks.recipes = elements_of(fields, "recipes");
+  {
+    const auto change = co_await daemon.graph().change();
+    disks = co_await restore_disks(daemon.graph(), disks);
+  }
+  JobStart start;
+  start.command = text_of(fields, "command");
+  start.arguments = disks.arguments;
+  start.arguments.set("speed", member_of(fields, "speed"));
+  if (!whole)
+    start.left = {.remaining = bitmap_of(fields, "remaining"),
+                  .written_since = bitmap_of(fields, "written-since")};
+  co_return start;
 }
 
 }  // namespace
@@ -64,33 +153,10 @@ void check_jobs(Daemon& daemon) {
 
 Task<Value> suspend_jobs(Daemon& daemon) {
   Value list = Value::array();
-  for (const JobPtr& job : jobs_of(daemon)) {
-    const JobRecipes::Recipe* recipe = daemon.job_recipes().find(job);
-    const live::JobInfo info = job->info();
-    // One that has just ended by itself needs nothing any more.
-    if (recipe == nullptr || !works(info.status)) continue;
-    Value one = Value::object();
-    one.set("command", recipe->command);
-    one.set("arguments", recipe->arguments);
-    one.set("speed", info.speed);
-    one.set("paused", info.status == JobStatus::kPaused || info.status == JobStatus::kStandby);
-    {
-      // Nodes that only the job has go with it.
-      JournalJob disks;
-      disks.id = job->id();
-      const auto change = co_await daemon.graph().change();
-      capture_disks(daemon.graph(), disks);
-      one.set("recipes", Value(Value::Array(disks.recipes)));
-    }
-    co_await job->cancel(true);
-    co_await job->concluded();
-    if (daemon.jobs().find(job->id()) == job) job->dismiss();
-    const auto* disk_job = dynamic_cast<const live::DiskJob*>(job.get());
-    if (disk_job != nullptr) {
-      set_bitmap(one, "remaining", disk_job->remaining());
-      set_bitmap(one, "written-since", disk_job->written_since());
-    }
-    list.push_back(std::move(one));
+  std::vector<JobPtr> jobs = jobs_of(daemon);
+  while (!jobs.empty()) {
+    std::vector<JobPtr> group = take_group(daemon, jobs);
+    co_await suspend_group(daemon, std::move(group), list);
   }
   co_return list;
 }
@@ -98,34 +164,23 @@ Task<Value> suspend_jobs(Daemon& daemon) {
 Task<void> resume_jobs(Daemon& daemon, Value jobs, bool whole) {
   const auto* list = jobs.get_if<Value::Array>();
   if (list == nullptr) co_return;
-  for (const Value& one : *list) {
-    const std::string command = text_of(one, "command");
-    JournalJob disks;
-    disks.arguments = member_of(one, "arguments");
-    // Other versions have none.
-    if (one.find("recipes") != nullptr) disks.recipes = elements_of(one, "recipes");
-    {
-      const auto change = co_await daemon.graph().change();
-      disks = co_await restore_disks(daemon.graph(), disks);
-    }
-    Value arguments = disks.arguments;
-    arguments.set("speed", member_of(one, "speed"));
-    const std::string id = text_of(arguments, "job-id");
-    if (!whole)
-      daemon.job_recipes().set_left(id, {.remaining = bitmap_of(one, "remaining"),
-                                         .written_since = bitmap_of(one, "written-since")});
-    if (!JobRecipes::concerns(command)) invalid("'" + command + "' begins no job");
-    co_await finally(
-        [&]() -> Task<void> { co_await find_command(command)->run(daemon, arguments); },
-        [&]() -> Task<void> {
-          // No other job of this name is to begin with it.
-          daemon.job_recipes().take_left(id);
-          co_return;
-        });
-    const JobPtr job = daemon.jobs().find(id);
-    daemon.job_recipes().note(command, arguments, job);
+  for (size_t i = 0; i < list->size();) {
+    const std::string group = text_of((*list)[i], "group");
+    std::vector<JobStart> starts;
+    std::vector<std::string> paused;
+    // Those of a group follow each other.
+    do {
+      const Value& one = (*list)[i++];
+      JobStart start = co_await restore(daemon, one, whole);
+      if (flag_of(one, "paused", false)) paused.push_back(text_of(start.arguments, "job-id"));
+      starts.push_back(std::move(start));
+    } while (!group.empty() && i < list->size() && text_of((*list)[i], "group") == group);
+    co_await begin_jobs(daemon, std::move(starts));
     if (daemon.journal() != nullptr) co_await daemon.journal()->note_new();
-    if (flag_of(one, "paused", false) && job != nullptr && works(job->info().status)) job->pause();
+    for (const std::string& id : paused) {
+      const JobPtr job = daemon.jobs().find(id);
+      if (job != nullptr && works(job->info().status)) job->pause();
+    }
   }
 }
 

@@ -5,9 +5,7 @@
 
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
-#include "daemon/journal/job_disks.h"
 #include "job/live/disk_job.h"
-#include "job/live/lost.h"
 
 namespace cairn::daemon {
 namespace {
@@ -20,14 +18,25 @@ constexpr auto kPeriod = 1s;
 // What is appended before the whole is written again; more than a second brings ends it.
 constexpr size_t kAppendedBytes = 1 << 20;
 constexpr size_t kMostAppendedBytes = 16 << 20;
+constexpr uint64_t kMostWrittenBytes = 1 << 20;
 
 constexpr const char* kNotContinued =
     "The daemon ended before the job did, and a job of this kind is not continued: begin it again";
-// What a bitmap missed in a crash nobody knows, and others have nothing of it afterwards.
-constexpr const char* kBackupNotContinued =
-    "The daemon ended before the job did, and a backup by a bitmap, or one that concludes together "
-    "with others, is not continued: begin it again, but as a full one, with a new bitmap, where "
-    "its bitmap is inconsistent, as after a crash, or gone";
+// Whether it was completed, and the image used, nobody knows: to make it again might destroy it.
+constexpr const char* kCreateNotContinued =
+    "The daemon ended while the image was made, which may be incomplete: where nothing uses it "
+    "yet, begin the job again";
+constexpr const char* kAmendNotContinued =
+    "The daemon ended while the image was changed: look at its options or key slots, and begin the "
+    "job again where they are not as they should be";
+constexpr const char* kOthersFailed =
+    "A job that concludes together with it failed or was cancelled: begin them again";
+
+const char* not_continued(live::JobType type) {
+  return type == live::JobType::kCreate  ? kCreateNotContinued
+         : type == live::JobType::kAmend ? kAmendNotContinued
+                                         : kNotContinued;
+}
 
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -45,10 +54,24 @@ std::shared_ptr<live::JobProgress> progress_of(const JobPtr& job) {
   return disk_job == nullptr ? nullptr : disk_job->progress();
 }
 
-// A point in time is lost with what the process knew of it, and a bitmap with what it recorded.
-bool goes_on(const JournalJob& record, const JobPtr& job) {
-  if (record.arguments.find("bitmap") != nullptr) return false;
+// A point in time is lost with what the process knew of it.
+bool goes_on(const JobPtr& job) {
   return job->type() != live::JobType::kBackup || progress_of(job) != nullptr;
+}
+
+// What was written since JOB began, marked in so large pieces that it is worth keeping; null: it
+// has no bitmap.
+std::shared_ptr<DirtyBitmap> written_since(const JobPtr& job) {
+  const auto* disk_job = dynamic_cast<const live::DiskJob*>(job.get());
+  const DirtyBitmapPtr written = disk_job == nullptr ? nullptr : disk_job->written_since();
+  if (written == nullptr) return nullptr;
+  uint64_t granularity = written->granularity();
+  while (granularity < DirtyBitmap::kMaxGranularity &&
+         DirtyBitmap::serialized_bytes(written->length(), granularity) > kMostWrittenBytes)
+    granularity *= 2;
+  auto kept = std::make_shared<DirtyBitmap>("", written->length(), granularity);
+  kept->merge(*written);
+  return kept;
 }
 
 bool any_goes_on(const Journal& journal) {
@@ -72,122 +95,6 @@ JobJournal::JobJournal(Daemon& daemon, std::string path)
                               .elsewhere = "Name a file elsewhere.",
                               .option = "state=FILE"}) {}
 
-// --- reading ---
-
-Task<void> JobJournal::open(bool from_other) {
-  const auto turn = co_await turn_.lock();
-  const std::optional<std::string> text =
-      co_await run_blocking([&] { return file_.read(kMostJournalBytes); });
-  holding_ = false;
-  resumed_ = from_other;
-  if (from_other || !text) co_return;
-  if (text->empty()) {
-    daemon_.context().warn("'" + path() +
-                           "' is empty: the jobs of the last daemon, if it had any, were not kept");
-    co_return;
-  }
-  Journal journal;
-  try {
-    journal = parse_journal(*text);
-  } catch (Error& error) {
-    file_.release();
-    const bool foreign = error.kind() == ErrorKind::kInvalid;
-    error.context("The file of jobs '" + path() + (foreign ? "' cannot be used" : "' is damaged"));
-    if (foreign)
-      error.hint("Name another file.", "state=FILE");
-    else
-      error.hint("Move it away: the jobs in it have to be begun again.");
-    throw;
-  }
-  const auto look = [&] {
-    for (const JournalJob& job : journal.jobs) {
-      const DisksFound found = look_at_files(job, journal.seen);
-      if (!found.other.empty()) others_[job.id] = found.other;
-      if (!found.changed.empty()) changed_[job.id] = found.changed;
-    }
-  };
-  co_await run_blocking(look);
-  waiting_ = std::move(journal.jobs);
-}
-
-void JobJournal::start_lost(live::JobType type, const std::string& id, const std::string& reason) {
-  daemon_.context().warn("job '" + id + "': " + reason);
-  try {
-    auto job = std::make_shared<live::LostJob>(type, id, reason);
-    daemon_.jobs().add(job);
-    daemon_.jobs().start(job);
-  } catch (const Error& error) {
-    daemon_.context().warn("job '" + id + "': " + error.message());
-  }
-}
-
-// Decides what becomes of a job whose files were changed by others.
-Task<void> JobJournal::begin_again(JournalJob job) {
-  if (!JobRecipes::concerns(job.command)) invalid("'" + job.command + "' begins no job");
-  if (text_of(job.arguments, "job-id") != job.id) invalid("its arguments are those of another job");
-  if (job.type == live::JobType::kBackup && job.open == nullptr)
-    invalid("what it has copied is not known");
-  if (const auto other = others_.find(job.id); other != others_.end()) invalid(other->second);
-  if (const auto changed = changed_.find(job.id); changed != changed_.end()) {
-    const bool all = text_of(job.arguments, "sync") != "none";
-    if (job.type == live::JobType::kBackup || (job.type == live::JobType::kMirror && !all))
-      invalid(changed->second);
-    if (job.open != nullptr)
-      daemon_.context().warn("job '" + job.id + "' begins from the start: " + changed->second);
-    job.open = nullptr;
-  }
-  {
-    const auto change = co_await daemon_.graph().change();
-    job = co_await restore_disks(daemon_.graph(), job);
-    check_disks(daemon_.graph(), job);
-  }
-  if (job.open != nullptr)
-    daemon_.job_recipes().set_left(job.id, {.remaining = job.open, .written_since = nullptr});
-  Value arguments = job.arguments;
-  arguments.set("speed", job.speed);
-  co_await finally(
-      [&]() -> Task<void> { co_await find_command(job.command)->run(daemon_, arguments); },
-      [&]() -> Task<void> {
-        // No other job of this name is to begin with it.
-        daemon_.job_recipes().take_left(job.id);
-        co_return;
-      });
-  const JobPtr begun = daemon_.jobs().find(job.id);
-  daemon_.job_recipes().note(job.command, arguments, begun);
-  co_await note_new();
-  if (!job.paused || begun == nullptr) co_return;
-  try {
-    begun->pause();
-  } catch (const Error&) {
-    // It has ended already.
-  }
-}
-
-Task<void> JobJournal::resume() {
-  while (!waiting_.empty()) {
-    JournalJob job = std::move(waiting_.front());
-    waiting_.erase(waiting_.begin());
-    std::string failure = job.lost;
-    if (failure.empty()) {
-      try {
-        co_await begin_again(job);
-        if (daemon_.options().log)
-          daemon_.options().log->write("info", "job-continued", event_members("job", job.id));
-      } catch (const Error& error) {
-        failure = "It cannot be continued: " + error.message();
-      }
-    }
-    if (!failure.empty()) start_lost(job.type, job.id, failure);
-  }
-  {
-    const auto turn = co_await turn_.lock();
-    resumed_ = true;
-  }
-  co_await write();
-}
-
-// --- writing ---
-
 // turn_ is held.
 JobJournal::Known* JobJournal::known(const std::string& id) {
   const auto found = known_.find(id);
@@ -198,7 +105,7 @@ JobJournal::Known* JobJournal::known(const std::string& id) {
 JournalJob JobJournal::capture_job(const JobPtr& job, const live::JobInfo& info) {
   const Known* one = known(job->id());
   JournalJob record;
-  if (one != nullptr && one->job == job && one->ended.empty() && goes_on(one->record, job)) {
+  if (one != nullptr && one->job == job && one->ended.empty() && goes_on(job) && !info.undone) {
     record = one->record;
     record.speed = info.speed;
     record.paused = info.stays_paused;
@@ -210,8 +117,9 @@ JournalJob JobJournal::capture_job(const JobPtr& job, const live::JobInfo& info)
   record.type = job->type();
   record.lost = info.error                                                 ? *info.error
                 : one != nullptr && one->job == job && !one->ended.empty() ? one->ended
-                : job->type() == live::JobType::kBackup                    ? kBackupNotContinued
-                                                                           : kNotContinued;
+                : info.undone && one != nullptr && !one->record.group.empty()
+                    ? kOthersFailed
+                    : not_continued(job->type());
   return record;
 }
 
@@ -290,6 +198,9 @@ Task<void> JobJournal::write() {
     const std::string text = writer_.whole(journal);
     co_await run_blocking([&] { file_.replace(text); });
     written_ = jobs_of(journal);
+    for (auto& [id, one] : known_) one.in_file = false;
+    for (const JournalJob& job : journal.jobs)
+      if (Known* one = known(job.id)) one->in_file = job.lost.empty();
     changed_since_ = false;
     appended_ = 0;
   } catch (const Error& error) {
@@ -323,11 +234,25 @@ Task<bool> JobJournal::record(std::string id, bool open, live::Runs runs) {
   const auto turn = co_await turn_.lock();
   const Known* one = known(id);
   // Until it is in the file nothing is said of it there.
-  if (one == nullptr || !one->ended.empty()) co_return true;
+  if (one == nullptr || !one->ended.empty() || !one->in_file) co_return true;
   changed_since_ = true;
   std::string line = writer_.change(id, open, runs);
   const bool right = co_await append(std::move(line));
   co_return right;
+}
+
+// turn_ is held. Lines that say that the jobs which conclude together with ONE are not continued,
+// where it ends because one of them failed: before that it has ended, so that they do not go on
+// alone.
+std::string JobJournal::end_of_others(const Known& one) {
+  std::string lines;
+  if (one.record.group.empty() || !one.job->info().undone) return lines;
+  for (auto& [id, other] : known_) {
+    if (&other == &one || other.record.group != one.record.group || !other.ended.empty()) continue;
+    other.ended = kOthersFailed;
+    if (other.in_file) lines += writer_.end(id, other.ended);
+  }
+  return lines;
 }
 
 Task<bool> JobJournal::end(std::string id, bool switched) {
@@ -345,10 +270,13 @@ Task<bool> JobJournal::end(std::string id, bool switched) {
   if (holding_)
     for (JournalJob& job : held_.jobs)
       if (job.id == id) job.lost = one->ended;
+  if (!one->in_file) co_return !stale_;
   std::string why;
   if (switched) why = one->ended;
   changed_since_ = true;
-  std::string line = writer_.end(id, why);
+  // In this order: each line has the checksum of those before it.
+  std::string line = end_of_others(*one);
+  line += writer_.end(id, why);
   const bool right = co_await append(std::move(line));
   co_return right;
 }
@@ -366,6 +294,7 @@ Task<bool> JobJournal::note(JobPtr job) {
   one.record.type = job->type();
   one.record.command = recipe->command;
   one.record.arguments = recipe->arguments;
+  one.record.group = recipe->group;
   {
     const auto turn = co_await turn_.lock();
     const Known* before = known(id);
@@ -438,9 +367,9 @@ Task<void> JobJournal::hold() {
   const auto turn = co_await turn_.lock();
   holding_ = true;
   held_ = capture();
-  held_progress_.clear();
+  held_jobs_.clear();
   for (const JobPtr& job : daemon_.jobs().list())
-    if (auto progress = progress_of(job)) held_progress_[job->id()] = std::move(progress);
+    if (progress_of(job) != nullptr) held_jobs_[job->id()] = job;
 }
 
 Task<void> JobJournal::release() {
@@ -448,10 +377,12 @@ Task<void> JobJournal::release() {
   if (holding_) {
     held_.seen = now();
     // What was copied, and given back in the source, until the jobs ended.
-    for (JournalJob& job : held_.jobs)
-      if (const auto found = held_progress_.find(job.id);
-          found != held_progress_.end() && job.open != nullptr)
-        job.open = found->second->open();
+    for (JournalJob& job : held_.jobs) {
+      const auto found = held_jobs_.find(job.id);
+      if (found == held_jobs_.end() || job.open == nullptr) continue;
+      job.open = progress_of(found->second)->open();
+      job.written = written_since(found->second);
+    }
     try {
       const std::string text = writer_.whole(held_);
       co_await run_blocking([&] { file_.replace(text); });
@@ -461,7 +392,7 @@ Task<void> JobJournal::release() {
     }
   }
   known_.clear();
-  held_progress_.clear();
+  held_jobs_.clear();
   file_.release();
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "async/async.h"
+#include "daemon/journal/job_disks.h"
 #include "daemon/journal/journal_text.h"
 #include "job/live/job.h"
 #include "job/live/progress.h"
@@ -62,12 +63,16 @@ class JobJournal final : public live::ProgressStore {
   struct Known {
     live::JobPtr job;
     JournalJob record;  // less what changes
+    // The file says that it is to be continued: lines about it make sense there.
+    bool in_file = false;
     std::string ended;  // why it is not continued though it is there; empty: it is
   };
-  Task<void> begin_again(JournalJob job);
+  std::vector<JournalJob> take_next();
+  Task<void> begin_again(const std::vector<JournalJob>& jobs);
   void start_lost(live::JobType type, const std::string& id, const std::string& reason);
   Task<bool> note(live::JobPtr job);
   Known* known(const std::string& id);
+  std::string end_of_others(const Known& one);
   Journal capture();
   JournalJob capture_job(const live::JobPtr& job, const live::JobInfo& info);
   Task<void> settle_all();
@@ -84,14 +89,13 @@ class JobJournal final : public live::ProgressStore {
   operation::DurableFile file_;
   JournalWriter writer_;
   std::map<std::string, Known> known_;
-  std::vector<JournalJob> waiting_;             // read, and not begun again yet
-  std::map<std::string, std::string> others_;   // by job: a file of it is another one
-  std::map<std::string, std::string> changed_;  // by job: a file was changed by others
-  Journal held_;                                // what hold() stored
-  std::map<std::string, std::shared_ptr<live::JobProgress>> held_progress_;
-  std::string written_;         // the jobs, as they were written last
-  bool changed_since_ = false;  // lines about jobs were appended since then
-  size_t appended_ = 0;         // bytes since then
+  std::vector<JournalJob> waiting_;                // read, and not begun again yet
+  std::map<std::string, DisksFound> found_;        // by job: its files as they were then
+  Journal held_;                                   // what hold() stored
+  std::map<std::string, live::JobPtr> held_jobs_;  // those of which it is known what they have left
+  std::string written_;                            // the jobs, as they were written last
+  bool changed_since_ = false;                     // lines about jobs were appended since then
+  size_t appended_ = 0;                            // bytes since then
   std::atomic<bool> holding_{false};
   bool resumed_ = false;  // what was read is not needed any more: the file may be written
   bool down_ = false;     // nothing is kept

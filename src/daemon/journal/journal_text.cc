@@ -108,7 +108,9 @@ Value job_value(const JournalJob& job) {
     files.push_back(std::move(each));
   }
   one.set("files", std::move(files));
+  if (!job.group.empty()) one.set("group", job.group);
   if (job.open != nullptr) one.set("open", bitmap_value(*job.open));
+  if (job.written != nullptr) one.set("written", bitmap_value(*job.written));
   return one;
 }
 
@@ -145,7 +147,9 @@ JournalJob job_in(const Value& value) {
   job.recipes = member_as<Value::Array>(value, "recipes");
   for (const Value& file : member_as<Value::Array>(value, "files"))
     job.files.push_back(file_in(file));
+  if (value.find("group") != nullptr) job.group = member_as<std::string>(value, "group");
   if (const Value* open = value.find("open")) job.open = bitmap_in(*open);
+  if (const Value* written = value.find("written")) job.written = bitmap_in(*written);
   return job;
 }
 

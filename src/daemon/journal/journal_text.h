@@ -32,11 +32,15 @@ struct JournalJob {
   Value arguments = Value::object();
   int64_t speed = 0;
   bool paused = false;
+  std::string group = {};          // as in JobRecipes
   std::vector<std::string> nodes;  // names, as people gave them
   std::vector<Value> recipes;      // NodeRecipe, children before their parents
   std::vector<JournalFile> files;
   // What is not stable in the target; null: not known, or the images say so.
   std::shared_ptr<DirtyBitmap> open = {};
+  // Of a backup by a bitmap, after an orderly end: what was written since it began. Null: not
+  // known, and its bitmap is of no use to it any more.
+  std::shared_ptr<DirtyBitmap> written = {};
 };
 
 // What a daemon keeps of its jobs.

@@ -230,7 +230,7 @@ Task<void> BackupJob::begin_moment() {
   else
     wanted_->mark(0, source->length());
   backup_filter_->left().merge(*wanted_);
-  if (request_.store != nullptr && request_.bitmap == nullptr) {
+  if (request_.store != nullptr) {
     // What is not stable yet is a part of the moment as well.
     co_await source->flush();
     progress_ = std::make_shared<BackupProgress>(request_.store, id(), request_.target,

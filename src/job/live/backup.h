@@ -37,7 +37,7 @@ struct BackupRequest {
   DirtyBitmapPtr remaining = {};
   // With REMAINING: what was written since that earlier run began, for BITMAP.
   DirtyBitmapPtr written_since = {};
-  ProgressStorePtr store = {};  // keeps what is left, but not of a backup by a bitmap; null: nobody
+  ProgressStorePtr store = {};  // keeps what is left; null: nobody
   uint64_t least_cluster = 0;   // bytes, a power of two; 0: none
   uint64_t most_chunk = 0;      // bytes of a piece; 0: no limit of its own
   unsigned workers = 64;        // requests at a time, at most

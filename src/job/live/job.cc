@@ -58,6 +58,7 @@ JobInfo Job::info() {
   result.io_status = io_status_;
   result.auto_finalize = options_.auto_finalize;
   result.auto_dismiss = options_.auto_dismiss;
+  result.undone = transaction_ != nullptr && transaction_->aborting_;
   result.error = error_;
   result.actively_synced = synced;
   return result;

@@ -82,6 +82,7 @@ struct JobInfo {
   IoStatus io_status = IoStatus::kOk;
   bool auto_finalize = true;
   bool auto_dismiss = true;
+  bool undone = false;  // it, or a job that concludes together with it, failed or was cancelled
   std::optional<std::string> error = {};
   std::optional<bool> actively_synced = {};  // mirrors
 };
