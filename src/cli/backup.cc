@@ -74,6 +74,7 @@ int run_backup(Session& session, Arguments& arguments) {
     entry.set("parent", done.parent ? Value(*done.parent) : Value());
     out.set("backup", std::move(entry));
     if (!done.reason.empty()) out.set("reason", done.reason);
+    if (!done.scratch.empty()) out.set("scratch", done.scratch);
     print_report(session, out);
     return 0;
   }
@@ -84,6 +85,8 @@ int run_backup(Session& session, Arguments& arguments) {
       human_size(done.entry.bytes)));
   if (!done.reason.empty())
     print((done.entry.full ? "It is full: " : "Note: ") + done.reason + "\n");
+  if (!done.scratch.empty())
+    print("'" + done.scratch + "' stays on the daemon's machine, empty: the next backup uses it\n");
   return 0;
 }
 

@@ -36,7 +36,8 @@ struct BackupOptions {
 struct BackupResult {
   BackupEntry entry;
   std::optional<uint64_t> parent;  // the number of the backup below it
-  std::string reason;  // why it is full or reads everything; empty: there is no need to say it
+  std::string reason;   // why it is full or reads everything; empty: there is no need to say it
+  std::string scratch;  // an empty file that stays on the daemon's machine; empty: none
 };
 
 // Adds a backup to a directory, which is made when it is missing. Throws what went wrong; the

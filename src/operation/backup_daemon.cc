@@ -1,8 +1,11 @@
 #include "operation/backup_daemon.h"
 
 #include <chrono>
+#include <utility>
 
+#include "async/async.h"
 #include "async/runtime.h"
+#include "platform/file.h"
 
 namespace cairn::operation {
 namespace {
@@ -64,7 +67,8 @@ Value transaction_action(const char* type, Value data) {
 BackupDaemon::BackupDaemon(Caller& caller, const BackupManifest& manifest)
     : caller_(caller),
       job_(manifest.bitmap_prefix() + "job"),
-      target_("cairn-" + manifest.id.substr(0, 8)) {}
+      target_("cairn-" + manifest.id.substr(0, 8)),
+      scratch_name_("cairn-" + manifest.id + ".scratch") {}
 
 Task<void> BackupDaemon::connect(std::string address) {
   const SocketAddress where = QmpClient::parse_address(address);
@@ -180,13 +184,26 @@ Task<void> BackupDaemon::clear() {
   co_await end_job();
   co_await try_to("blockdev-del", with_member("node-name", target_));
   co_await try_to("blockdev-del", with_member("node-name", scratch_node()));
+  co_await drop_scratch();
+}
+
+// No command removes a file: it gives its space back. Where the daemon has the files of this
+// machine, the name leads to it here as well; nothing else has that name, and it is empty.
+Task<void> BackupDaemon::drop_scratch() {
+  scratch_left_.clear();
   if (scratch_.empty()) co_return;
-  // No command removes a file: it gives its space back.
+  const std::string path = std::exchange(scratch_, {});
   Value file = with_member("driver", "file");
-  file.set("filename", scratch_);
+  file.set("filename", path);
   file.set("size", uint64_t{0});
-  scratch_.clear();
   co_await create(std::move(file));
+  const auto remove = [&] {
+    const auto found = platform::link_status(path);
+    return path.ends_with("/" + scratch_name_) && found && found->is_regular() &&
+           found->size == 0 && platform::remove(path) == 0;
+  };
+  const bool removed = co_await run_blocking(remove);
+  if (!removed) scratch_left_ = path;
 }
 
 Task<void> BackupDaemon::end_export() {

@@ -54,8 +54,12 @@ class BackupDaemon {
   const std::string& job() const { return job_; }
   const std::string& target() const { return target_; }              // a node, and an export
   std::string scratch_node() const { return target_ + "-scratch"; }  // the file of the node
-  // The file below that node was made for the copy; clear() empties it.
+  // The file below that node was made for the copy; clear() removes it, or empties it.
   void scratch_is(std::string path) { scratch_ = std::move(path); }
+  // The name that such files have in their directories.
+  const std::string& scratch_name() const { return scratch_name_; }
+  // One that clear() has emptied and could not remove, as it is on another machine; else empty.
+  const std::string& scratch_left() const { return scratch_left_; }
   // The NBD server was started for the copy; clear() ends it, unless others have exports there.
   Task<void> note_server();
 
@@ -76,6 +80,7 @@ class BackupDaemon {
 
  private:
   Task<void> find_scratch();
+  Task<void> drop_scratch();
   Task<void> end_export();
   Task<void> end_server();
   Task<void> end_job();
@@ -84,7 +89,9 @@ class BackupDaemon {
   Caller& caller_;
   const std::string job_;
   const std::string target_;
+  const std::string scratch_name_;
   std::string scratch_;
+  std::string scratch_left_;
   std::unique_ptr<QmpClient> client_;
 };
 

@@ -80,6 +80,7 @@ class NodeBackup {
       throw;
     }
     forget_old();
+    result_.scratch = daemon_.scratch_left();
     return std::move(result_);
   }
 

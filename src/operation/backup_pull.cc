@@ -68,7 +68,7 @@ class Pull {
       directory = slash == std::string::npos ? "." : copy_.file.substr(0, slash + 1);
     }
     if (!directory.ends_with('/')) directory += '/';
-    return directory + "cairn-" + store_.manifest().id + ".scratch";
+    return directory + daemon_.scratch_name();
   }
 
   Task<void> make_overlay() {
