@@ -71,6 +71,21 @@ ControlCall raw_call(const std::string& text) {
   return {*name, arguments == nullptr ? Value::object() : *arguments, show_result};
 }
 
+// What each action takes, for who gives it something else.
+constexpr std::pair<std::string_view, std::string_view> kForms[] = {
+    {"jobs", "jobs alone"},
+    {"nodes", "nodes alone"},
+    {"exports", "exports alone"},
+    {"restart", "restart alone"},
+    {"watch", "watch alone"},
+    {"add", "add node OPTIONS, add export OPTIONS or add object OPTIONS"},
+    {"remove", "remove node NAME, remove export ID or remove object ID"},
+    {"job", "job pause ID, or resume, cancel, complete, finalize or dismiss"},
+    {"resize", "resize NODE SIZE"},
+    {"snapshot", "snapshot NODE FILE NEW-NODE"},
+    {"qmp", "qmp COMMAND or qmp '{\"execute\": ...}'"},
+};
+
 ControlCall call_of(const Words& words, bool force) {
   const std::string action = words.empty() ? "" : words[0];
   if (words.size() == 1) {
@@ -95,6 +110,8 @@ ControlCall call_of(const Words& words, bool force) {
                                                {"snapshot-file", words[2]},
                                                {"snapshot-node-name", words[3]},
                                                {"format", "qcow2"}})};
+  for (const auto& [name, form] : kForms)
+    if (name == action) throw UsageError{"Expecting " + std::string(form)};
   throw UsageError{
       "Expecting jobs, nodes, exports, add, remove, job, resize, snapshot, restart, qmp or watch"};
 }

@@ -11,8 +11,10 @@
 #include "base/error.h"
 #include "block/driver.h"
 #include "block/graph/reopen.h"
+#include "daemon/commands/commands.h"
 #include "daemon/keyval.h"
 #include "daemon/line.h"
+#include "job/live/job_filter.h"
 
 namespace cairn::daemon {
 namespace {
@@ -43,6 +45,31 @@ Value one_member(std::string_view name, const std::string& value) {
   Value object = Value::object();
   object.set(name, value);
   return object;
+}
+
+// Who ROOT is, for messages.
+std::string user_of(Daemon& daemon, const RootPtr& root) {
+  std::string user = root->use().user;
+  daemon.exports().each([&](const LiveExport& one) {
+    if (one.root() == root) user = "export '" + one.id() + "'";
+  });
+  return user;
+}
+
+[[noreturn]] void refuse(const LineStep& step, const std::string& why) {
+  throw Error(ErrorKind::kLocked, step.where + ": " + why);
+}
+
+std::string exported_node(const LineStep& step) {
+  return text_of(parse_keyval(step.argument, "type").value, "node-name");
+}
+
+// The disk that ONE shows, less the filters of jobs.
+std::string shown_node(const LiveExport& one) {
+  const Node* node = one.root()->node().get();
+  while (const auto* filter = dynamic_cast<const live::JobFilter*>(node))
+    node = filter->below().get();
+  return node->node_name();
 }
 
 // What blockdev-reopen is given so that NODE, opened as BEFORE says, is as AFTER says. Throws where
@@ -166,10 +193,26 @@ Task<void> Reloader::choose_reopened(ReloadPlan& plan) {
   }
 }
 
+// After a snapshot or a mirror the users of an export are at another node than the file names: what
+// they have written is there, and the node of the file is not to come back unasked.
+void Reloader::check_moved(const ReloadPlan& plan) {
+  for (const auto& [before, after] : plan.replaced) {
+    if (before.option != "export") continue;
+    const std::string named = exported_node(after);
+    if (named != exported_node(before)) continue;
+    daemon_.exports().each([&](const LiveExport& one) {
+      if (one.id() != before.id || shown_node(one) == named) return;
+      refuse(after, "The export shows '" + shown_node(one) +
+                        "' by now, which a command has put in "
+                        "the place of '" +
+                        named +
+                        "': leave the section as it is until the daemon is started with a file "
+                        "that has that node");
+    });
+  }
+}
+
 Task<void> Reloader::check(const ReloadPlan& plan) {
-  const auto refuse = [](const LineStep& step, const std::string& why) {
-    throw Error(ErrorKind::kLocked, step.where + ": " + why);
-  };
   std::vector<LineStep> going = plan.removed;
   for (const auto& [before, after] : plan.replaced) {
     if (before.option == "object")
@@ -178,6 +221,7 @@ Task<void> Reloader::check(const ReloadPlan& plan) {
       refuse(after, "The node was removed meanwhile");
     going.push_back(before);
   }
+  check_moved(plan);
   const Ids exports = leaving(plan, "export");
   co_await daemon_.exports().await_leaving();
   constexpr const char* kState = "Where jobs are kept is decided when the daemon starts";
@@ -211,14 +255,14 @@ Task<void> Reloader::check_users(const ReloadPlan& plan) {
   for (const std::string& name : nodes) {
     const NodePtr node = daemon_.graph().find(name);
     if (node == nullptr) continue;
-    bool used = false;
+    std::string user;
     for (const RootPtr& root : daemon_.graph().users(*node))
-      if (!freed.contains(root.get())) used = true;
+      if (!freed.contains(root.get())) user = user_of(daemon_, root);
     for (const Node* parent : daemon_.graph().parents(*node))
-      if (!nodes.contains(parent->node_name())) used = true;
-    if (used)
+      if (!nodes.contains(parent->node_name())) user = "node '" + parent->node_name() + "'";
+    if (!user.empty())
       throw Error(ErrorKind::kLocked,
-                  "blockdev '" + name + "' must be closed for this, and is in use");
+                  "blockdev '" + name + "' must be closed for this, and is in use by " + user);
   }
 }
 

@@ -38,6 +38,7 @@ class Reloader {
   ReloadPlan compare(const std::vector<LineStep>& wanted) const;
   Task<void> choose_reopened(ReloadPlan& plan);
   Task<void> check(const ReloadPlan& plan);
+  void check_moved(const ReloadPlan& plan);
   Task<void> check_users(const ReloadPlan& plan);
   Task<void> add_first(const ReloadPlan& plan);
   Task<void> take_away(const ReloadPlan& plan);

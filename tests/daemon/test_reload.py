@@ -144,10 +144,25 @@ def test_options_of_nodes_change_under_their_users(tmp_path):
         assert daemon.stop() == (0, "")
 
 
+def test_an_export_does_not_return_to_what_a_snapshot_has_left(tmp_path):
+    """What its clients have written since is in the node that the command has made."""
+    with Running(tmp_path, disk("a") + export("a")) as daemon:
+        make = {"snapshot-file": str(tmp_path / "s.qcow2"), "snapshot-node-name": "s"}
+        daemon.monitor.command("blockdev-snapshot-sync", **{"node-name": "a"}, **make)
+        changed = export("a", more='description = "new"\n')
+        (line,) = daemon.reload(disk("a") + changed)
+        assert line.startswith(NOT) and "The export shows 's' by now" in line
+        assert daemon.monitor.command("query-block-exports")[0]["node-name"] == "s"
+        assert daemon.reload(disk("a") + export("a")) == [AGAIN]
+        (line,) = daemon.reload("")
+        assert line == NOT + "blockdev 'a' must be closed for this, and is in use by node 's'"
+        assert daemon.stop() == (0, "")
+
+
 def test_another_file_needs_that_nobody_uses_the_node(tmp_path):
     with Running(tmp_path, disk("a") + export("a")) as daemon:
         (line,) = daemon.reload(disk("a", "b") + export("a"))
-        assert line == NOT + "blockdev 'a' must be closed for this, and is in use"
+        assert line == NOT + "blockdev 'a' must be closed for this, and is in use by export 'a'"
         assert daemon.first_byte("a") == 1
         lines = daemon.reload(disk("a", "b") + export("a", more='description = "new"\n'))
         assert lines == [

@@ -132,7 +132,9 @@ Journal JobJournal::capture() {
   for (const JobPtr& job : jobs) {
     const live::JobInfo info = job->info();
     // Of what has ended only failures that nobody has seen yet are worth keeping.
-    if (has_ended(info.status) && (!info.error || info.auto_dismiss)) continue;
+    const Known* one = known(job->id());
+    const bool over = has_ended(info.status) || (one != nullptr && one->job == job && one->over);
+    if (over && (!info.error || info.auto_dismiss)) continue;
     journal.jobs.push_back(capture_job(job, info));
   }
   std::erase_if(known_, [&](const auto& one) {
@@ -263,6 +265,7 @@ Task<bool> JobJournal::end(std::string id, bool switched) {
   const bool again = !one->ended.empty();
   if (again && !stale_) co_return true;
   one->ended = kNotContinued;
+  one->over = !switched;
   if (switched)
     one->ended =
         "It was completed, or about to be, when the daemon ended: its target has all that the disk "
@@ -270,13 +273,12 @@ Task<bool> JobJournal::end(std::string id, bool switched) {
   if (holding_)
     for (JournalJob& job : held_.jobs)
       if (job.id == id) job.lost = one->ended;
-  if (!one->in_file) co_return !stale_;
   std::string why;
   if (switched) why = one->ended;
   changed_since_ = true;
   // In this order: each line has the checksum of those before it.
   std::string line = end_of_others(*one);
-  line += writer_.end(id, why);
+  if (one->in_file) line += writer_.end(id, why);
   const bool right = co_await append(std::move(line));
   co_return right;
 }

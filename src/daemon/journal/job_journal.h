@@ -65,6 +65,7 @@ class JobJournal final : public live::ProgressStore {
     JournalJob record;  // less what changes
     // The file says that it is to be continued: lines about it make sense there.
     bool in_file = false;
+    bool over = false;  // it is concluding, and nothing is left of it to be said
     std::string ended;  // why it is not continued though it is there; empty: it is
   };
   std::vector<JournalJob> take_next();
