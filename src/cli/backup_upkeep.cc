@@ -28,6 +28,10 @@ void refuse_flags(const Arguments& arguments, std::string_view action,
       throw UsageError{std::string(name) + " does not go with " + std::string(action)};
 }
 
+std::string backups_of(size_t count) {
+  return fmt::format("{} backup{}", count, count == 1 ? "" : "s");
+}
+
 const std::string& only_directory(const Arguments& arguments) {
   if (arguments.words().size() != 1) throw UsageError{"Expecting the directory of the backups"};
   return arguments.words()[0];
@@ -81,8 +85,8 @@ int verify_backups(Session& session, Arguments& arguments) {
   } else {
     for (const std::string& problem : check.problems) session.error(shown(problem));
     if (check.problems.empty() && !arguments.has('q'))
-      print(fmt::format("{}: {} backups, {}: all are as they were written\n", directory,
-                        check.backups, human_size(check.bytes)));
+      print(fmt::format("{}: {}, {}: all are as they were written\n", directory,
+                        backups_of(check.backups), human_size(check.bytes)));
   }
   return check.problems.empty() ? 0 : kBackupsDamaged;
 }
@@ -112,7 +116,7 @@ int prune_backups(Session& session, Arguments& arguments) {
     return 0;
   }
   if (arguments.has('q')) return 0;
-  print(fmt::format("{} backups removed\n", done.removed.size()));
+  print(backups_of(done.removed.size()) + " removed\n");
   if (done.merged) print(fmt::format("Backup {} is a full one now\n", *done.merged));
   return 0;
 }

@@ -33,7 +33,9 @@ class ImageBackup {
     old_name_ = last != nullptr ? last->bitmap : std::string();
     caller_.run(look());
     choose(last);
+    if (last != nullptr) warn_of_another(last->source);
     const std::string new_name = manifest.bitmap_name(entry.id);
+    store_.begin();
     if (keeps_bitmap_) caller_.run(change_bitmaps(old_name_, new_name));
     entry.time = backup_time_now();
     const BackupEntry* parent = entry.full ? nullptr : last;
@@ -59,6 +61,16 @@ class ImageBackup {
   }
 
  private:
+  // Names of nodes say nothing about the image.
+  void warn_of_another(const std::string& before) const {
+    const std::string& now = result_.entry.source;
+    const auto last_part = [](const std::string& name) { return name.substr(name.rfind('/') + 1); };
+    if (last_part(before) == last_part(now) || before.find(" of ") != std::string::npos) return;
+    caller_.warn("the last backup is of '" + before + "': where '" + now +
+                 "' is another disk, give it a directory of its own, as old backups are removed "
+                 "whatever disk they are of");
+  }
+
   // What the image can do, and what is known of it.
   Task<void> look() {
     OpenRequest request = plan_.image;
@@ -193,10 +205,18 @@ BackupEntry restore_backup(Caller& caller, RestoreOptions options) {
   for (size_t i = manifest.chain_begin(index); options.check && i <= index; ++i) {
     const BackupEntry& entry = manifest.backups[i];
     caller.phase("checksum");
-    if (store.digest(caller, entry.file(), nullptr) != entry.sha256)
+    constexpr const char* kVerify = "Verify the directory to see which backups can be restored.";
+    std::string digest;
+    try {
+      digest = store.digest(caller, entry.file(), nullptr);
+    } catch (Error& error) {
+      if (error.kind() == ErrorKind::kCancelled) throw;
+      throw error.context("backup " + std::to_string(entry.id)).hint(kVerify);
+    }
+    if (digest != entry.sha256)
       throw Error(ErrorKind::kCorrupt, "'" + store.path(entry.file()) +
                                            "' is not what the backup wrote: its checksum differs")
-          .hint("Verify the directory to see which backups can be restored.");
+          .hint(kVerify);
   }
   ConversionOptions target = std::move(options.target);
   target.sources.clear();

@@ -55,6 +55,7 @@ class NodeBackup {
     new_name_ = manifest.bitmap_name(entry.id);
     caller_.run(look());
     choose(last);
+    store_.begin();
     caller_.run(clear_bitmaps(old_name_));
     const BackupEntry* parent = entry.full ? nullptr : last;
     try {

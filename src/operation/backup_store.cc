@@ -67,12 +67,18 @@ bool is_part_name(std::string_view name) {
 BackupStore::BackupStore(std::string directory, Use use)
     : directory_(platform::absolute(directory)) {
   try {
-    if (use == Use::kMake && platform::make_directory(directory_, 0777) != 0 && errno != EEXIST)
-      throw Error::system(errno);
+    made_ = use == Use::kMake && platform::make_directory(directory_, 0777) == 0;
+    if (use == Use::kMake && !made_ && errno != EEXIST) throw Error::system(errno);
     load(use);
   } catch (Error& error) {
     throw error.context("'" + directory + "'");
   }
+}
+
+BackupStore::~BackupStore() {
+  if (!made_ || !manifest_.backups.empty()) return;
+  platform::remove_in(handle_.get(), kManifestName);
+  platform::remove_directory(directory_);
 }
 
 void BackupStore::load(Use use) {
@@ -93,7 +99,14 @@ void BackupStore::load(Use use) {
     return;
   }
   const OwnFd file = open_regular(handle_.get(), kManifestName);
-  manifest_ = BackupManifest::parse(read_whole(file.get(), BackupManifest::kMostBytes));
+  try {
+    manifest_ = BackupManifest::parse(read_whole(file.get(), BackupManifest::kMostBytes));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kCorrupt) throw;
+    throw Error(error).hint(
+        "The backups are images that can be used without it: each stands on the one before, up to "
+        "a full one. Make the next backup to a new directory.");
+  }
   if (use == Use::kRead && (manifest_.replacing || !manifest_.removing.empty()))
     lock(Sharing::kExclusive);
   if (manifest_.replacing) finish_replacing();

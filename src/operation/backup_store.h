@@ -27,6 +27,12 @@ class BackupStore {
   // Throws kNotFound where there is no manifest, kLocked when somebody else uses it, kInvalid when
   // a new one would be made in a directory that holds other things, kCorrupt.
   BackupStore(std::string directory, Use use);
+  // The directory goes again where it was made for a backup that was never begun: see begin().
+  ~BackupStore();
+  BackupStore(const BackupStore&) = delete;
+
+  // The source gets a bitmap with the name of the directory, or the directory a part.
+  void begin() { made_ = false; }
 
   BackupManifest& manifest() { return manifest_; }
   const BackupManifest& manifest() const { return manifest_; }
@@ -71,6 +77,7 @@ class BackupStore {
   std::string directory_;
   OwnFd handle_;  // of the directory, which is locked through it
   BackupManifest manifest_;
+  bool made_ = false;  // and nobody needs it yet
   std::optional<Unfinished> unfinished_;
 };
 

@@ -73,7 +73,7 @@ BackupCheck verify_backups(Caller& caller, const std::string& directory) {
       if (problem.empty() && broken.empty()) problem = caller.run(look_at_backup(caller, store, i));
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kCancelled) throw;
-      problem = error.message();
+      problem = error.kind() == ErrorKind::kNotFound ? "it is missing" : error.message();
     }
     if (problem.empty() && broken.empty()) continue;
     if (problem.empty())

@@ -293,7 +293,28 @@ def test_damage_is_found(disk, cairn, qemu_io):
     told = cairn("backup", "--prune", "--keep", "1", "b", ok=False)
     assert told.code == 1 and len(os.listdir("b")) == 4
     os.remove("b/000001.qcow2")
-    assert cairn("backup", "--verify", "b", ok=False).code == 2
+    told = cairn("backup", "--verify", "b", ok=False)
+    assert told.code == 2 and "000001.qcow2: it is missing" in told.err
+    told = cairn("restore", "--at", "1", "b", "s.raw", ok=False)
+    assert told.code == 1 and "backup 1: 000001.qcow2: No such file" in told.err
+    with open("b/manifest.json", "w") as file:
+        file.write("{")
+    told = cairn("backup", "--list", "b", ok=False)
+    assert told.code == 1 and "can be used without it" in told.err
+
+
+def test_mistakes_leave_nothing(disk, cairn, qemu_io):
+    """A directory that was made for a backup of nothing goes; one of another disk is asked about."""
+    assert cairn("backup", "none.qcow2", "c", ok=False).code == 1 and not os.path.exists("c")
+    words = ["--daemon", "none.sock", "--node", "n", "c"]
+    assert cairn("backup", *words, ok=False).code == 1 and not os.path.exists("c")
+    make_chain(cairn, qemu_io, 1)
+    assert "1 backup, " in cairn("backup", "--verify", "b").out
+    os.symlink("a.qcow2", "other.qcow2")
+    assert "give it a directory of its own" in cairn("backup", "other.qcow2", "b").err
+    os.makedirs("d")
+    os.symlink("../a.qcow2", "d/other.qcow2")
+    assert cairn("backup", "d/other.qcow2", "b").err == ""
 
 
 def changed(key, value, number=1):
