@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "cli/passwords.h"
+
 namespace cairn::cli {
 namespace {
 
@@ -32,10 +34,10 @@ std::string escape(std::string_view text, bool lines) {
 
 void set_escaping(bool on) { escaping = on; }
 std::string shown(std::string_view text) {
-  return escaping ? escape(text, false) : std::string(text);
+  return escaping ? escape(conceal(std::string(text)), false) : std::string(text);
 }
 std::string shown_lines(std::string_view text) {
-  return escaping ? escape(text, true) : std::string(text);
+  return escaping ? escape(conceal(std::string(text)), true) : std::string(text);
 }
 
 }  // namespace cairn::cli

@@ -12,6 +12,7 @@
 #include "cli/help.h"
 #include "cli/key_budget.h"
 #include "cli/key_file.h"
+#include "cli/passwords.h"
 #include "cli/pipes.h"
 #include "cli/progress.h"
 #include "cli/prompt.h"
@@ -44,6 +45,8 @@ int usage(const Session& session, const UsageError& error, int code) {
 void hide_secrets(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
+    for (const auto& [offset, length] : passwords_in(word))
+      std::memset(argv[i] + offset, 'x', length);
     const bool object =
         word.starts_with("--object=") || (i > 1 && std::string_view(argv[i - 1]) == "--object");
     const size_t data = word.find("data");
@@ -112,6 +115,7 @@ int run_verb(Session& session, const Verb& verb, int argc, char** argv) {
     if (session.manners.own_words && knows(flags, 'p'))
       session.progress_fd = take_json_progress(words);
     argc = static_cast<int>(words.size());
+    for (const char* word : words) remember_passwords(word);
     words.push_back(nullptr);
     argv = words.data();
     const char* last = argc > 1 ? argv[argc - 1] : "";
@@ -195,6 +199,7 @@ int run_tool(Session& session, const Tool& tool, int argc, char** argv) {
       if (knows(tool.flags(), kOutput)) take_out(words, "--output");
     }
     argc = static_cast<int>(words.size());
+    for (const char* word : words) remember_passwords(word);
     words.push_back(nullptr);
     const int code = tool.run(session, argc, words.data());
     finish_output();
