@@ -152,6 +152,7 @@ Target target_of(Context& context, Options& options) {
   constexpr uint64_t kMostSeconds = 1'000'000;
   target.timeout = static_cast<unsigned>(std::min(timeout, kMostSeconds));
   target.sessions = bounded_option(options, "sessions", 1, 16, 1);
+  target.explains = context.profile.explanations;
   return target;
 }
 

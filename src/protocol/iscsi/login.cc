@@ -29,6 +29,24 @@ SocketAddress portal_address(const std::string& portal) {
   return SocketAddress::inet(host, colon == std::string::npos ? "3260" : portal.substr(colon + 1));
 }
 
+// What to do about a login that failed as the library says in TEXT; empty: that is not known.
+std::string advice_on(const std::string& text, const Target& target) {
+  const auto says = [&](std::string_view words) { return text.find(words) != std::string::npos; };
+  if (says("Authentication failure")) {
+    if (!target.user.empty())
+      return "The target does not take the user '" + target.user + "' with that password.";
+    return "The target wants a login by CHAP: give user and password-secret, or set the variables "
+           "LIBISCSI_CHAP_USERNAME and LIBISCSI_CHAP_PASSWORD.";
+  }
+  const std::string list = "`iscsi-ls -s iscsi://" + target.portal + "` lists what it has.";
+  if (says("Target not found"))
+    return "The portal has no target '" + target.name + "', or not for the initiator '" +
+           target.initiator + "'; " + list;
+  if (says("LOGICAL_UNIT_NOT_SUPPORTED"))
+    return "The target has no unit " + std::to_string(target.lun) + "; " + list;
+  return {};
+}
+
 }  // namespace
 
 struct Session::Answer {
@@ -86,7 +104,10 @@ void Session::log_in() {
     throw Error(error.kind(), "iSCSI: Failed to connect to LUN : " + error.message())
         .hint("The portal is " + target_.portal + ".");
   }
-  if (answer.status != SCSI_STATUS_GOOD) throw failure("iSCSI: Failed to connect to LUN");
+  if (answer.status == SCSI_STATUS_GOOD) return;
+  Error refused = failure("iSCSI: Failed to connect to LUN");
+  const std::string advice = advice_on(refused.message(), target_);
+  throw advice.empty() || !target_.explains ? refused : refused.hint(advice);
 }
 
 scsi_task* Session::ask(const std::function<scsi_task*(iscsi_command_cb, void*)>& start,

@@ -40,6 +40,7 @@ struct Target {
   iscsi_header_digest digest = ISCSI_HEADER_DIGEST_NONE_CRC32C;
   unsigned timeout = 0;  // seconds per request; 0: none
   unsigned sessions = 1;
+  bool explains = true;  // errors say what to do next
 };
 
 // A command to the unit.

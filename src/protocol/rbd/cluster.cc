@@ -23,6 +23,28 @@ std::string key_of(const Access& access) {
   return join_settings(all);
 }
 
+// Adds to ERROR, of connecting, what to look at.
+void explain(Error& error, const Access& access) {
+  switch (error.error_number()) {
+    case ENOENT:
+      error.hint(
+          "No monitor is known: name a configuration (conf), in the variable CEPH_CONF as well, or "
+          "the monitors (mon_host).");
+      break;
+    case EACCES:
+    case EPERM:
+    case EINVAL:
+      error.hint("The user is client." + (access.user.empty() ? "admin" : access.user) +
+                 "; the key is that of the keyring of the configuration, or of key-secret.");
+      break;
+    case ETIMEDOUT:
+      error.hint("No monitor of the cluster answers.");
+      break;
+    default:
+      break;
+  }
+}
+
 }  // namespace
 
 void check(int result, const std::string& what) {
@@ -57,7 +79,12 @@ void Cluster::connect(const Access& access) {
   check(library.rados_create(&handle_, user), "error initializing");
   try {
     configure(access);
-    check(library.rados_connect(handle_), "error connecting");
+    try {
+      check(library.rados_connect(handle_), "error connecting");
+    } catch (Error& error) {
+      if (access.explains) explain(error, access);
+      throw;
+    }
   } catch (...) {
     library.rados_shutdown(handle_);
     handle_ = nullptr;

@@ -21,6 +21,7 @@ struct Access {
   std::string key;       // in base64; empty: of the keyring
   bool cached = true;    // librbd may keep what was written until the next flush
   unsigned timeout = 0;  // seconds after which what has no answer fails; 0: never
+  bool explains = true;  // errors say what to do next
 };
 
 // A connection to a cluster. All images of the process that are reached in the same way share one:

@@ -163,6 +163,7 @@ Access access_of(Context& context, Options& options, bool cached) {
   if (options.has(secret)) access.key = key_of(secret_option(context, options, secret));
   access.cached = cached;
   access.timeout = bounded_option(options, "timeout", 0, 100'000, 60);
+  access.explains = context.profile.explanations;
   return access;
 }
 

@@ -58,8 +58,14 @@ OpenImage::OpenImage(const Target& target) : pool_(target.access, target.pool, t
   const char* const snapshot = target.snapshot ? target.snapshot->c_str() : nullptr;
   // An image that is only read is opened without a watcher.
   const auto open = target.writable ? library.rbd_open : library.rbd_open_read_only;
-  check(open(pool_.handle(), target.image.c_str(), &handle_, snapshot),
-        "error reading header from " + target.image);
+  try {
+    check(open(pool_.handle(), target.image.c_str(), &handle_, snapshot),
+          "error reading header from " + target.image);
+  } catch (Error& error) {
+    if (snapshot != nullptr && error.error_number() == ENOENT && target.access.explains)
+      error.hint("There is no such image, or it has no snapshot '" + *target.snapshot + "'.");
+    throw;
+  }
   try {
     prepare(target);
   } catch (...) {

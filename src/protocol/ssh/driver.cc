@@ -113,6 +113,7 @@ Description describe(Context& context, Options& options) {
   target.timeout = std::chrono::seconds(bounded_option(options, "timeout", 1, 100'000, 30));
   target.sessions = bounded_option(options, "sessions", 1, 32, target.sessions);
   target.retries = bounded_option(options, "retries", 0, 1000, target.retries);
+  target.explains = context.profile.explanations;
   const SocketAddress& server = target.server;
   if (server.ipv4 || server.ipv6 || server.to || server.kind != SocketAddress::Kind::kInet) {
     Value tree = Value::object();

@@ -96,7 +96,22 @@ void Session::check_host_key() {
     ssh_.clean_pubkey_hash_(&bytes);
     return result;
   };
+  const auto hex_of = [](const std::vector<std::byte>& hash) {
+    std::string digits;
+    for (const std::byte each : hash)
+      for (const int shift : {4, 0})
+        digits += "0123456789abcdef"[(static_cast<int>(each) >> shift) & 15];
+    return digits;
+  };
   const auto deny = [](const std::string& text) { throw Error(ErrorKind::kDenied, text); };
+  const auto unknown = [&](const std::string& text) {
+    Error error(ErrorKind::kDenied, text);
+    if (!target_.explains) throw error;
+    throw error.hint(fmt::format(
+        "The server's {} key has the hash sha256:{}. If that is right, log in once with ssh, which "
+        "adds the key to known_hosts, or give host_key_check=sha256:HASH.",
+        type, hex_of(hash_of(SSH_PUBLICKEY_HASH_SHA256))));
+  };
   if (target_.host_key.mode == HostKeyCheck::Mode::kHash) {
     const auto kind = target_.host_key.type == HostKeyCheck::Hash::kMd5 ? SSH_PUBLICKEY_HASH_MD5
                       : target_.host_key.type == HostKeyCheck::Hash::kSha1
@@ -104,12 +119,8 @@ void Session::check_host_key() {
                           : SSH_PUBLICKEY_HASH_SHA256;
     const std::vector<std::byte> hash = hash_of(kind);
     if (target_.host_key.matches(hash)) return;
-    std::string digits;
-    for (const std::byte each : hash)
-      for (const int shift : {4, 0})
-        digits += "0123456789abcdef"[(static_cast<int>(each) >> shift) & 15];
     deny(fmt::format("remote host {} key fingerprint '{}:{}' does not match host_key_check '{}'",
-                     type, to_string(target_.host_key.type), digits, target_.host_key.text));
+                     type, to_string(target_.host_key.type), hex_of(hash), target_.host_key.text));
   }
   switch (ssh_.session_is_known_server_(session_)) {
     case SSH_KNOWN_HOSTS_OK:
@@ -128,13 +139,13 @@ void Session::check_host_key() {
       break;
     }
     case SSH_KNOWN_HOSTS_OTHER:
-      deny("host key for this server not found, another type exists");
+      unknown("host key for this server not found, another type exists");
       break;
     case SSH_KNOWN_HOSTS_UNKNOWN:
-      deny("no host key was found in known_hosts");
+      unknown("no host key was found in known_hosts");
       break;
     case SSH_KNOWN_HOSTS_NOT_FOUND:
-      deny("known_hosts file not found");
+      unknown("known_hosts file not found");
       break;
     default:
       deny("error while checking the host");
@@ -192,9 +203,13 @@ void Session::log_in() {
     throw Error(ErrorKind::kDenied,
                 "failed to authenticate: the server takes neither a key nor the password");
   }
-  throw Error(ErrorKind::kDenied,
+  Error error(ErrorKind::kDenied,
               "failed to authenticate using publickey authentication and the identities held by "
               "your ssh-agent");
+  if (!target_.explains) throw error;
+  throw error.hint((target_.user.empty() ? "" : "The user is " + target_.user + ". ") +
+                   "Add the key to the ssh-agent (ssh-add), or give the option key-file or "
+                   "password-secret.");
 }
 
 // Sends FRAME and waits for its answer; only during the opening.

@@ -34,6 +34,7 @@ struct Target {
   std::chrono::seconds timeout{30};
   unsigned sessions = 2;
   unsigned retries = 3;
+  bool explains = true;  // errors say what to do next
 };
 
 // A login at a server with one open file. open() connects, checks the host's key, logs in and opens

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import CAIRN, allow_leaks_of, sparse_disk
+from conftest import CAIRN, allow_leaks_of, call, sparse_disk
 from support.tgt import Tgt
 
 pytestmark = pytest.mark.any_engine
@@ -191,6 +191,19 @@ def test_logins(tgt, folder, cairn, monkeypatch):
     monkeypatch.setenv("LIBISCSI_CHAP_USERNAME", "me")
     monkeypatch.setenv("LIBISCSI_CHAP_PASSWORD", "mypassword12")
     cairn("info", tgt.url(1, "iqn.qemu.chap"))
+
+
+def test_what_to_do_about_a_refusal(tgt, cairn, monkeypatch):
+    for name in "LIBISCSI_CHAP_USERNAME", "LIBISCSI_CHAP_PASSWORD":
+        monkeypatch.delenv(name, raising=False)
+    for url, advice in (
+        (tgt.url(1, "iqn.qemu.chap"), "The target wants a login by CHAP: give user and"),
+        (tgt.url(1, "iqn.qemu.chap").replace("//", "//me%wrong@"), "does not take the user 'me'"),
+        (tgt.url(1, "iqn.qemu.none"), "has no target 'iqn.qemu.none', or not for the initiator"),
+        (tgt.url(77), f"has no unit 77; `iscsi-ls -s iscsi://127.0.0.1:{tgt.port}` lists"),
+    ):
+        assert advice in cairn("info", url, ok=False).err
+        assert advice not in call(CAIRN.parent / "compat" / "qemu-img", "info", url, ok=False).err
 
 
 def test_the_initiator_has_a_name(tgt, cairn):

@@ -292,6 +292,7 @@ def test_names(ceph, cairn, monkeypatch):
     wrong = key[:-8] + ("A" if key[-8] != "A" else "B") + key[-7:]
     refused = cairn("info", *secret("k", wrong), described(**options), ok=False)
     assert refused.code == 1 and "error connecting" in refused.err and wrong not in refused.err
+    assert "The user is client.bob; the key is that of the keyring" in refused.err
     monkeypatch.setenv("CEPH_ARGS", f"--conf {ceph.conf}")
     cairn("info", *secret("k", key), described(**options))
 
@@ -507,6 +508,13 @@ def test_removed_by_another(ceph, image, cairn):
         reader.end()
     gone = cairn("info", f"rbd:rbd/{image}", ok=False)
     assert gone.code == 1 and "No such file" in gone.err
+
+
+def test_what_to_look_at(ceph, image, cairn, monkeypatch):
+    missing = cairn("info", f"rbd:rbd/{image}@none", ok=False).err
+    assert "There is no such image, or it has no snapshot 'none'." in missing
+    monkeypatch.setenv("CEPH_CONF", "/dev/null")
+    assert "No monitor is known" in cairn("info", f"rbd:rbd/{image}", ok=False).err
 
 
 def test_header_missing(ceph, image, cairn):

@@ -233,6 +233,8 @@ def test_known_hosts(sshd, disk, folder, cairn, case, text):
     )
     if text:
         assert done.code == 1 and text in done.err
+    if case in ("unknown", "other", "none"):
+        assert f"key has the hash sha256:{sshd.hashes()['sha256']}. If that is right" in done.err
 
 
 # --- logging in ---
@@ -244,6 +246,7 @@ def test_keys(sshd, disk, folder, cairn, monkeypatch):
     assert (
         refused.code == 1 and "failed to authenticate using publickey authentication" in refused.err
     )
+    assert "ssh-add" in refused.err and "password-secret" in refused.err
     cairn("info", described(sshd, disk, **{"key-file": str(sshd.folder / "user_key")}))
     locked = described(
         sshd, disk, **{"key-file": str(sshd.folder / "locked_key"), "key-secret": "s"}
