@@ -97,7 +97,10 @@ int run_checked(Session& session, const Verb& verb, Arguments& arguments) {
   } catch (const Exit& exit) {
     return exit.code;
   } catch (Error& error) {
-    if (error.kind() == ErrorKind::kCancelled && !changed.empty() && session.manners.explains)
+    // What was not yet open is as it was.
+    const bool opened = !error.message().starts_with("Could not open '");
+    if (error.kind() == ErrorKind::kCancelled && opened && !changed.empty() &&
+        session.manners.explains)
       error.hint("'" + changed + "' is incomplete: the work was not finished.");
     session.error(error);
     return error.kind() == ErrorKind::kCancelled ? code_of_failure(verb) : verb.failure;

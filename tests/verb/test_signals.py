@@ -171,6 +171,14 @@ def test_each_signal_counts(folder, mute, which):
     assert not os.path.exists("target.qcow2")
 
 
+def test_what_was_not_open_is_as_it_was(folder, mute):
+    server = mute("connect")
+    process = start("resize", "-f", "raw", server.uri(), "2M")
+    assert server.reached.wait(20)
+    err = interrupted(process)
+    assert "Could not open" in err and "cancelled" in err and "incomplete" not in err
+
+
 def stops_preallocating(process):
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)

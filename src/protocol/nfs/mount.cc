@@ -111,7 +111,9 @@ void Session::reach_server() {
   } catch (Error& error) {
     if (error.kind() == ErrorKind::kCancelled) throw;
     error.context("Failed to mount nfs share");
-    if (port == kPortMapper && target_.nfs_port == 0)
+    // A host without an address has no ports either.
+    const bool found = error.error_number() != EIO;
+    if (found && port == kPortMapper && target_.nfs_port == 0)
       error.hint("Without a port mapper at port 111 give version=4, or nfsport and mountport.");
     throw;
   }

@@ -245,6 +245,8 @@ def test_version_3(both, folder):
     alone = call(CAIRN, "info", "nfs://127.0.0.1:1/exp/a", ok=False)
     assert alone.code == 1 and "Failed to connect to '127.0.0.1:111'" in alone.err
     assert "version=4" in alone.err
+    nowhere = call(CAIRN, "info", "nfs://host.invalid/exp/a", ok=False)
+    assert "address resolution failed" in nowhere.err and "version=4" not in nowhere.err
 
 
 DATA = random.Random(1).randbytes(3 << 20)
