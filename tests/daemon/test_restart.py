@@ -316,6 +316,38 @@ def test_a_successor_that_fails_changes_nothing(tmp_path):
     assert subprocess.run(compare, timeout=LIMIT).returncode == 0
 
 
+def test_a_file_that_is_gone_takes_nothing_with_it(tmp_path):
+    """It is seen before anything is closed; where it goes later, the rest is served again."""
+    image(tmp_path / "d.qcow2")
+    image(tmp_path / "t.qcow2", size=SIZE)
+    link = tmp_path / "link"
+    link.symlink_to(CAIRN)
+    target = tmp_path / "t.qcow2"
+    words = ["--blockdev", f"qcow2,node-name=t,file.driver=file,file.filename={target}"]
+    words += [*DISK, *SERVER, *EXPORT]
+    with Restarted(*words, directory=tmp_path, program=[str(link), "daemon"]) as daemon:
+        client = daemon.client()
+        copy = {"job__id": "j", "device": "disk", "target": "t", "sync": "full"}
+        client.command("blockdev-mirror", **copy)
+        client.event("BLOCK_JOB_READY")
+        (tmp_path / "t.qcow2").rename(tmp_path / "u.qcow2")
+        assert "could not be opened again" in client.error("x-restart")[1]
+        assert client.command("query-block-jobs")[0]["ready"]
+        (tmp_path / "u.qcow2").rename(tmp_path / "t.qcow2")
+        link.unlink()
+        end = "__import__('os').rename('t.qcow2', 'u.qcow2'); say('failed', message='no disk'); hear('x')"
+        link.write_text(PRETENDER.format(end=end))
+        link.chmod(0o755)
+        assert "no disk" in client.error("x-restart")[1]
+        io(tmp_path, "write -P 1 0 64k", "read -P 1 0 64k")
+        names = [node["node-name"] for node in client.command("query-named-block-nodes")]
+        assert "disk" in names and "t" not in names
+        assert client.command("query-block-jobs") == []
+        client.close()
+        said = daemon.stop()[1]
+        assert "after a restart that failed: " in said and "job 'j'" in said
+
+
 def test_sigusr2_and_the_configuration(tmp_path):
     image(tmp_path / "d.qcow2")
     text = '[blockdev "disk"]\ndriver = "qcow2"\nfile.driver = "file"\nfile.filename = "d.qcow2"\n'

@@ -138,6 +138,25 @@ Task<JobStart> restore(Daemon& daemon, Value fields, bool whole) {
   co_return start;
 }
 
+Task<void> resume_group(Daemon& daemon, std::vector<Value> jobs, bool whole) {
+  std::vector<JobStart> starts;
+  for (const Value& one : jobs) {
+    try {
+      JobStart start = co_await restore(daemon, one, whole);
+      starts.push_back(std::move(start));
+    } catch (Error& error) {
+      throw error.context("job '" + text_of(member_of(one, "arguments"), "job-id") + "'");
+    }
+  }
+  co_await begin_jobs(daemon, std::move(starts));
+  if (daemon.journal() != nullptr) co_await daemon.journal()->note_new();
+  for (const Value& one : jobs) {
+    const JobPtr job = daemon.jobs().find(text_of(member_of(one, "arguments"), "job-id"));
+    const bool paused = flag_of(one, "paused", false);
+    if (paused && job != nullptr && works(job->info().status)) job->pause();
+  }
+}
+
 }  // namespace
 
 void check_jobs(Daemon& daemon) {
@@ -161,26 +180,16 @@ Task<Value> suspend_jobs(Daemon& daemon) {
   co_return list;
 }
 
-Task<void> resume_jobs(Daemon& daemon, Value jobs, bool whole) {
+Task<void> resume_jobs(Daemon& daemon, Value jobs, bool whole, Complaint complain) {
   const auto* list = jobs.get_if<Value::Array>();
   if (list == nullptr) co_return;
   for (size_t i = 0; i < list->size();) {
     const std::string group = text_of((*list)[i], "group");
-    std::vector<JobStart> starts;
-    std::vector<std::string> paused;
     // Those of a group follow each other.
-    do {
-      const Value& one = (*list)[i++];
-      JobStart start = co_await restore(daemon, one, whole);
-      if (flag_of(one, "paused", false)) paused.push_back(text_of(start.arguments, "job-id"));
-      starts.push_back(std::move(start));
-    } while (!group.empty() && i < list->size() && text_of((*list)[i], "group") == group);
-    co_await begin_jobs(daemon, std::move(starts));
-    if (daemon.journal() != nullptr) co_await daemon.journal()->note_new();
-    for (const std::string& id : paused) {
-      const JobPtr job = daemon.jobs().find(id);
-      if (job != nullptr && works(job->info().status)) job->pause();
-    }
+    std::vector<Value> together{(*list)[i++]};
+    while (!group.empty() && i < list->size() && text_of((*list)[i], "group") == group)
+      together.push_back((*list)[i++]);
+    co_await attempt(resume_group(daemon, std::move(together), whole), complain);
   }
 }
 

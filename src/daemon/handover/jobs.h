@@ -4,6 +4,7 @@
 
 #include "async/task.h"
 #include "base/value.h"
+#include "daemon/handover/state.h"
 
 namespace cairn::daemon {
 
@@ -16,6 +17,6 @@ void check_jobs(Daemon& daemon);
 // so.
 Task<Value> suspend_jobs(Daemon& daemon);
 // Begins them again. WHOLE: with all that there was to do. Throws what the commands throw.
-Task<void> resume_jobs(Daemon& daemon, Value jobs, bool whole);
+Task<void> resume_jobs(Daemon& daemon, Value jobs, bool whole, Complaint complain = nullptr);
 
 }  // namespace cairn::daemon

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/version.h"
+#include "block/driver.h"
 #include "block/graph/recipes.h"
 #include "daemon/commands/commands.h"
 #include "daemon/daemon.h"
@@ -14,6 +15,7 @@
 #include "daemon/handover/link.h"
 #include "daemon/handover/state.h"
 #include "daemon/journal/job_journal.h"
+#include "platform/file.h"
 
 namespace cairn::daemon {
 namespace {
@@ -23,6 +25,18 @@ using namespace std::chrono_literals;
 // What the successor may take to start, and to open all disks.
 constexpr auto kStartTime = 30s;
 constexpr auto kOpenTime = 120s;
+
+// Throws kNotFound where a file that is open has no name any more: neither the successor nor this
+// process could open it again. Names that are relative are those of the directory in which the
+// daemon was started, which it may have left. The graph's lock is held.
+void check_files(const Graph& graph) {
+  for (const NodePtr& node : graph.nodes()) {
+    const bool is_file = node->driver().name() == "file" && node->children().empty();
+    if (is_file && node->filename().starts_with('/') && !platform::exists(node->filename()))
+      throw Error(ErrorKind::kNotFound,
+                  "'" + node->filename() + "' could not be opened again: it is not there any more");
+  }
+}
 
 // The state of everything but the disks, and which socket has which number.
 Value first_message(Daemon& daemon, std::vector<int>& descriptors) {
@@ -80,14 +94,14 @@ class DiskHandover {
       const auto change = co_await daemon_.graph().change();
       co_await let_go();
     }
-    try {
-      if (daemon_.journal() != nullptr) co_await daemon_.journal()->open(true);
-      if (daemon_.graph().nodes().empty()) co_await restore_nodes(daemon_, nodes_);
-      co_await resume_jobs(daemon_, jobs_, !flushed_);
-      co_await restore_exports(daemon_, exports_);
-    } catch (const Error& error) {
+    // What is not there any more must not take the rest with it.
+    const Complaint complain = [this](const Error& error) {
       daemon_.context().warn("after a restart that failed: " + error.message());
-    }
+    };
+    if (daemon_.journal() != nullptr) co_await attempt(daemon_.journal()->open(true), complain);
+    if (daemon_.graph().nodes().empty()) co_await restore_nodes(daemon_, nodes_, complain);
+    co_await resume_jobs(daemon_, jobs_, !flushed_, complain);
+    co_await restore_exports(daemon_, exports_, complain);
     daemon_.graph().keep_unused(false);
     daemon_.mute_jobs(false);
   }
@@ -152,6 +166,7 @@ Task<Value> restart(Daemon& daemon) {
   {
     const auto change = co_await daemon.graph().change();
     check_recipes(daemon.graph());
+    check_files(daemon.graph());
   }
   std::vector<int> descriptors;
   Value first = first_message(daemon, descriptors);

@@ -130,6 +130,17 @@ Value capture_export(Value arguments, NodePtr node) {
   return one;
 }
 
+Task<void> run_command(Daemon& daemon, std::string name, Value arguments) {
+  co_await find_command(name)->run(daemon, std::move(arguments));
+}
+
+Task<void> restore_export(Daemon& daemon, Value fields) {
+  Value arguments = member_of(fields, "arguments");
+  if (flag_of(fields, "above-jobs", false))
+    arguments.set("node-name", above_jobs(daemon, text_of(arguments, "node-name")));
+  co_await daemon.exports().add(std::move(arguments));
+}
+
 }  // namespace
 
 Value capture_front(Daemon& daemon) {
@@ -202,7 +213,16 @@ Value capture_nodes(Daemon& daemon) {
   return state;
 }
 
-Task<void> restore_nodes(Daemon& daemon, Value nodes) {
+Task<void> attempt(Task<void> work, const Complaint& complain) {
+  try {
+    co_await std::move(work);
+  } catch (const Error& error) {
+    if (!complain) throw;
+    complain(error);
+  }
+}
+
+Task<void> restore_nodes(Daemon& daemon, Value nodes, Complaint complain) {
   uint32_t last = 0;
   for (const Value& one : elements_of(nodes, "nodes"))
     last = std::max(last, number_of_node(text_of(one, "name")));
@@ -212,22 +232,19 @@ Task<void> restore_nodes(Daemon& daemon, Value nodes) {
     const auto change = co_await daemon.graph().change();
     daemon.graph().keep_unused(true);
     for (const Value& one : elements_of(nodes, "nodes"))
-      co_await daemon.graph().open_again(recipe_in(one));
-    for (const Value& one : elements_of(nodes, "bitmaps")) restore_bitmap(daemon, one);
+      co_await attempt(daemon.graph().open_again(recipe_in(one)), complain);
+    for (const Value& one : elements_of(nodes, "bitmaps"))
+      if (daemon.graph().find(text_of(one, "node")) != nullptr) restore_bitmap(daemon, one);
   }
   for (const Value& one : elements_of(nodes, "thresholds"))
-    co_await find_command("block-set-write-threshold")->run(daemon, one);
+    co_await attempt(run_command(daemon, "block-set-write-threshold", one), complain);
 }
 
-Task<void> restore_exports(Daemon& daemon, Value exports) {
+Task<void> restore_exports(Daemon& daemon, Value exports, Complaint complain) {
   if (const Value* server = exports.find("nbd-server"))
-    co_await find_command("nbd-server-start")->run(daemon, *server);
-  for (const Value& one : elements_of(exports, "exports")) {
-    Value arguments = member_of(one, "arguments");
-    if (flag_of(one, "above-jobs", false))
-      arguments.set("node-name", above_jobs(daemon, text_of(arguments, "node-name")));
-    co_await daemon.exports().add(std::move(arguments));
-  }
+    co_await attempt(run_command(daemon, "nbd-server-start", *server), complain);
+  for (const Value& one : elements_of(exports, "exports"))
+    co_await attempt(restore_export(daemon, one), complain);
   const auto change = co_await daemon.graph().change();
   daemon.graph().keep_unused(false);
 }

@@ -3,7 +3,10 @@
 // link.h, what each of them does in restart.h and succession.h. May include all of src/daemon.
 #pragma once
 
+#include <functional>
+
 #include "async/task.h"
+#include "base/error.h"
 #include "base/value.h"
 
 namespace cairn::daemon {
@@ -23,9 +26,13 @@ Value capture_exports(Daemon& daemon);
 // is held, and nobody uses them. Throws as
 // check_recipes().
 Value capture_nodes(Daemon& daemon);
+// What of a daemon could not be had again; the rest is. Null: it is thrown.
+using Complaint = std::function<void(const Error& error)>;
+Task<void> attempt(Task<void> work, const Complaint& complain);
+
 // Opens the nodes again. Throws what opening throws; what was opened stays, and so does what nobody
 // uses, until restore_exports().
-Task<void> restore_nodes(Daemon& daemon, Value nodes);
-Task<void> restore_exports(Daemon& daemon, Value exports);
+Task<void> restore_nodes(Daemon& daemon, Value nodes, Complaint complain = nullptr);
+Task<void> restore_exports(Daemon& daemon, Value exports, Complaint complain = nullptr);
 
 }  // namespace cairn::daemon
