@@ -55,6 +55,12 @@ class Context {
   Listener warn = [](std::string_view) {};  // warnings for people
   Listener tell = [](std::string_view) {};  // reports that are no warnings, such as of a repair
   Listener show = [](std::string_view) {};  // what test filters do, in the order of the output
+  // Reports that two disks that a filter compares are not alike, and remembers it. From any worker.
+  void tell_difference(std::string_view line) {
+    disks_differ_.store(true);
+    tell(line);
+  }
+  bool disks_differ() const { return disks_differ_.load(); }
   Profile profile;
 
   // Where large temporary files are made.
@@ -108,6 +114,7 @@ class Context {
   Objects objects_;
   Secrets secrets_{objects_};
   std::atomic<unsigned> next_node_{100};
+  std::atomic<bool> disks_differ_{false};
 };
 
 }  // namespace cairn

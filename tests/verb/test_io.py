@@ -673,9 +673,21 @@ def test_log_of_writes_is_qemus(images):
 
 def test_blkverify_tells_differences(images):
     run("qemu-io", ["-f", "raw", "-c", "write -P 5 1k 512", "mine/other.raw"])
-    done = run(OURS, ["-f", "raw", "-c", "read 0 64k", "blkverify:mine/other.raw:mine/t.qcow2"])
-    assert done.code == 1
-    assert "blkverify: read offset=0 bytes=65536 contents mismatch at offset 1024\n" in done.err
+    disk = "blkverify:mine/other.raw:mine/t.qcow2"
+    for command in ("read 0 64k", "aio_read 0 64k"):
+        lines = ["-f", "raw", "-c", command, "-c", "flush", "-c", "read 0 512", disk]
+        theirs, mine = run("qemu-io", lines), run(OURS, lines)
+        assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err)
+        assert "blkverify: read offset=0 bytes=65536 contents mismatch at offset 1024\n" == mine.err
+        own = run(OURS.parent.parent / "cairn", ["io", *lines])
+        assert own.code == 1 and mine.err in own.err and "512/512" in own.out
+
+
+def test_results_of_requests_count_under_our_name(images):
+    for command, code in (("aio_read -P 9 0 512", 1), ("aio_read -P 9 64k 512", 0)):
+        lines = ["-f", "raw", "-c", "write -P 9 64k 512", "-c", command, "mine/t.raw"]
+        assert run(OURS, lines).code == run("qemu-io", lines).code == 0
+        assert run(OURS.parent.parent / "cairn", ["io", *lines]).code == code
 
 
 def test_a_flush_that_fails(images):

@@ -1,8 +1,15 @@
+#include <fmt/core.h>
+
 #include "cli/io/request.h"
 #include "cli/io/transcript.h"
 
 namespace cairn::cli::io {
 namespace {
+
+void report_failure(Shell& shell, std::string_view verb, const Error& error) {
+  shell.request_failed = true;
+  if (!shell.is_over()) print(fmt::format("{} failed: {}\n", verb, error.cause()));
+}
 
 // A read under way; it owns all that it needs. What it prints belongs to COMMAND.
 Task<void> read_later(Shell& shell, NodePtr node, Words words, uint64_t offset, uint64_t length,
@@ -13,12 +20,12 @@ Task<void> read_later(Shell& shell, NodePtr node, Words words, uint64_t offset, 
     co_await node->read(offset, buffer.span());
   } catch (const Error& error) {
     const Transcript::Belonging belonging(command);
-    print("readv failed: " + error.cause() + "\n");
+    report_failure(shell, "readv", error);
     co_return;
   }
   const double seconds = clock.seconds();
   const Transcript::Belonging belonging(command);
-  if (pattern) verify(buffer.span(), *pattern, offset);
+  if (pattern && !verify(buffer.span(), *pattern, offset)) shell.request_failed = true;
   if (words.has('q')) co_return;
   if (words.has('v')) dump(buffer.span(), offset);
   print_outcome({"read", offset, length, length, seconds, words.has('C')});
@@ -37,7 +44,7 @@ Task<void> write_later(Shell& shell, NodePtr node, Words words, uint64_t offset,
       co_await node->write(offset, buffer->span(), flags);
   } catch (const Error& error) {
     const Transcript::Belonging belonging(command);
-    print("aio_write failed: " + error.cause() + "\n");
+    report_failure(shell, "aio_write", error);
     co_return;
   }
   const double seconds = clock.seconds();

@@ -163,11 +163,12 @@ Task<bool> Shell::run_line(std::string line) {
   } catch (const WrongUsage&) {
     print_usage(*command);
   } catch (const Failed& failed) {
-    if (!failed.line.empty()) print(failed.line + "\n");
+    if (!failed.line.empty() && !is_over()) print(failed.line + "\n");
   } catch (const Error& error) {
-    session.error(error);
+    if (!is_over()) session.error(error);
   }
-  co_return good;
+  quit = quit || is_over();
+  co_return good && !is_over();
 }
 
 // --- the file ---
@@ -365,7 +366,7 @@ Task<int> serve(Shell& shell, Invocation invocation) {
     report.set("commands", transcript->commands());
     print_report(shell.session, report);
   }
-  co_return good ? 0 : 1;
+  co_return shell.went_well(good) ? 0 : 1;
 }
 
 // What the words on the command line say.

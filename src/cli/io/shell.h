@@ -78,6 +78,14 @@ class Shell {
   Task<void> close_file();
   Task<void> drain();
   void print_usage(const Command& command) const;
+  // Whether all went well; GOOD: for the commands, it did.
+  bool went_well(bool good) const {
+    return good && !is_over() && !(request_failed && session.context.profile.explanations);
+  }
+  // QEMU's shell ends, with nothing more to say, where disks that must be alike are not.
+  bool is_over() const {
+    return session.context.disks_differ() && !session.context.profile.explanations;
+  }
 
   Session& session;
   NodePtr node;
@@ -86,8 +94,9 @@ class Shell {
   bool read_only = false;
   size_t misalign = 0;  // bytes by which buffers are shifted
   bool quit = false;
-  TaskGroup pending;     // asynchronous requests
-  unsigned running = 0;  // how many of them have not ended
+  bool request_failed = false;  // an asynchronous one; qemu-io takes no notice of it
+  TaskGroup pending;            // asynchronous requests
+  unsigned running = 0;         // how many of them have not ended
 };
 
 // The option letters that opening knows, for the tool and for `open`: applies one to HOW; a wrong

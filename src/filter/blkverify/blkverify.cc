@@ -65,7 +65,7 @@ class BlkverifyNode : public FilterNode, public StorageUse {
     const std::string told =
         fmt::format("blkverify: read offset={} bytes={} contents mismatch at offset {}", offset,
                     out.size(), at);
-    context().tell(told);
+    context().tell_difference(told);
     throw Error(ErrorKind::kCorrupt, told);
   }
   Task<void> do_write(uint64_t offset, ByteSpan in, WriteFlags flags) override {
@@ -98,7 +98,7 @@ class BlkverifyNode : public FilterNode, public StorageUse {
     const int b = number_of(second);
     if (a != b) {
       const std::string told = fmt::format("blkverify: return value mismatch {} != {}", a, b);
-      context().tell(told);
+      context().tell_difference(told);
       throw Error(ErrorKind::kCorrupt, told);
     }
     if (first) std::rethrow_exception(first);

@@ -304,7 +304,7 @@ class QuorumNode : public Node, public ImageInfo, public DiskSet, public DiskRep
     const std::string text =
         fmt::format("quorum: offset={} bytes={} contents mismatch at offset {}", offset,
                     copies[0].size(), offset + static_cast<uint64_t>(mine - copies[0].begin()));
-    context().tell(text);
+    context().tell_difference(text);
     throw Error(ErrorKind::kCorrupt, text);
   }
 
