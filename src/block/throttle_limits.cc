@@ -1,7 +1,9 @@
 #include "block/throttle_limits.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -13,6 +15,16 @@ constexpr const char* kNames[ThrottleLimits::kKinds] = {"bps-total",  "bps-read"
                                                         "iops-total", "iops-read", "iops-write"};
 
 }  // namespace
+
+bool ThrottleLimits::knows(std::string name) {
+  if (name == "iops-size") return true;
+  for (const std::string_view ending : {"-max-length", "-max"})
+    if (name.ends_with(ending)) {
+      name.resize(name.size() - ending.size());
+      break;
+    }
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
 
 void ThrottleLimits::update(Options& options) {
   const auto take = [&](const std::string& name, uint64_t* value) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/options.h"
 
@@ -20,6 +21,8 @@ struct ThrottleLimits {
   // A request counts as one operation per so many bytes, rounded up; 0: always as one.
   uint64_t iops_size = 0;
 
+  // Whether there is a limit of this name, such as iops-total or bps-read-max.
+  static bool knows(std::string name);
   // Takes x-iops-total, limits.iops-total and the like out of OPTIONS; what is not there stays.
   void update(Options& options);
   // Sets in OPTIONS, in the place of what update() would take, what makes the same limits again.

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/size.h"
+#include "block/throttle_limits.h"
 #include "cli/nbd/line.h"
 #include "cli/nbd/nbd.h"
 #include "cli/nbd/vhost_user.h"
@@ -80,17 +81,26 @@ constexpr const char* kThrottleGroup = "serve-throttle";
 
 // Makes the group of --throttle: limits by the names that the object has, as sizes ("10M").
 void add_throttle_group(const Session& session, const std::string& text) {
-  const Options given = Options::parse_list(text);
-  Options properties;
-  properties.set("id", kThrottleGroup);
-  for (const auto& [key, value] : given.items()) {
-    const bool policy = key == "share" || key.starts_with("count-");
-    if (policy)
-      properties.set(key, value);
-    else
-      properties.set("limits." + key, given.size(key).value_or(0));
+  try {
+    const Options given = Options::parse_list(text);
+    if (given.items().empty()) invalid("no limit is given");
+    Options properties;
+    properties.set("id", kThrottleGroup);
+    for (const auto& [key, value] : given.items()) {
+      if (key == "share" || key == "count-discards" || key == "count-flushes")
+        properties.set(key, value);
+      else if (ThrottleLimits::knows(key))
+        properties.set("limits." + key, given.size(key).value_or(0));
+      else
+        throw Error(ErrorKind::kInvalid, "there is no limit '" + key + "'")
+            .hint(
+                "Limits are bps-total, iops-total and the same for read and write, with -max for "
+                "bursts, and -max-length; iops-size, share, count-discards, count-flushes.");
+    }
+    session.context.add_object("throttle-group", std::move(properties));
+  } catch (Error& error) {
+    throw error.context("--throttle " + text);
   }
-  session.context.add_object("throttle-group", std::move(properties));
 }
 
 operation::ImagePlan image_of(const Session& session, const Arguments& arguments,
