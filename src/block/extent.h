@@ -27,6 +27,7 @@ struct Limits {
   uint64_t zero_alignment = 1;     // write_zeroes below it is written as data
   uint64_t discard_alignment = 1;  // discards shrink to multiples of it
   bool remote = false;             // requests travel: many at a time pay
+  bool distant = false;            // … and for long: much at a time pays
   bool native_fua = false;         // writes carry fua to the driver; else a flush follows them
   uint64_t cluster_bytes = 0;      // unit of allocation; 0: none
 };

@@ -12,7 +12,7 @@
 #include "base/buffer.h"
 #include "block/capabilities/compressed_writer.h"
 #include "block/capabilities/image_info.h"
-#include "block/remote.h"
+#include "job/remote_pieces.h"
 #include "job/stored.h"
 
 namespace cairn {
@@ -28,21 +28,12 @@ constexpr uint64_t kConvertUnitBytes = 512 << 10;
 constexpr unsigned kRemoteRequests = 32;
 constexpr uint64_t kConvertRemoteUnitBytes = 2 << 20;
 constexpr uint64_t kRemoteOwnBytes = 256 << 10;
-constexpr uint64_t kRemoteBytes = 16 << 20;  // of the large ones
-constexpr uint64_t kShortestUnitBytes = 64 << 10;
 // Of zeroes: servers take no more in one request, and several requests go side by side.
 constexpr uint64_t kRemoteZeroBytes = 32 << 20;
 constexpr uint64_t kOffloadBytes = 16 << 20;
 // With a digest a hole is taken in pieces of this, so that work stops soon when asked to.
 constexpr uint64_t kHashedHole = 64 << 20;
 constexpr uint64_t kOrderedHole = 16 << 20;  // the same where zeroes are sent like data
-
-// What a piece is halved to, at most, for servers that take short requests only.
-uint64_t fit(uint64_t unit, const Node& node) {
-  const uint64_t most = node.limits().max_transfer;
-  while (most != 0 && unit > most && unit > kShortestUnitBytes) unit /= 2;
-  return unit;
-}
 
 Error at_byte(const Error& error, std::string_view doing, uint64_t offset) {
   const std::string text = fmt::format("error while {} {}: {}", doing, offset, error.cause());
@@ -64,9 +55,11 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
   remote_ =
       is_remote(*target_) || std::any_of(sources.begin(), sources.end(),
                                          [](const NodePtr& source) { return is_remote(*source); });
-  unit_ = remote_ ? fit(kConvertRemoteUnitBytes, *target_) : kConvertUnitBytes;
+  unit_ = remote_ ? fit_piece(kConvertRemoteUnitBytes, *target_) : kConvertUnitBytes;
+  uint64_t under_way = bytes_under_way(*target_);
   for (NodePtr& source : sources) {
-    if (remote_) unit_ = fit(unit_, *source);
+    if (remote_) unit_ = fit_piece(unit_, *source);
+    under_way = std::max(under_way, bytes_under_way(*source));
     const uint64_t begin = total_;
     total_ += align_up(source->length(), kConvertSector);
     // A compressed cluster of the source is decoded once, by one chunk.
@@ -98,7 +91,7 @@ Convert::Convert(Context& context, std::vector<NodePtr> sources, NodePtr target,
     zero_unit_ = kOrderedHole;
   }
   own_bytes_ = remote_ ? std::min(unit_, kRemoteOwnBytes) : unit_;
-  large_.emplace(unit_, std::max<uint64_t>(1, kRemoteBytes / unit_));
+  large_.emplace(unit_, std::max<uint64_t>(1, under_way / unit_));
 }
 
 bool Convert::is_work(State state) const {

@@ -113,11 +113,11 @@ http {{ log_format seen '$request|$http_range|$http_cookie|$http_authorization|$
 
 
 class OddServer:
-    """Serves DATA at http://…/BEHAVIOUR. `asked` has (behaviour, headers) of every request."""
+    """Serves DATA at http://…/BEHAVIOUR. `asked` has (behaviour, headers) of every request, `clients` the ends of their connections."""
 
     def __init__(self, data, other=None):
         self.data, self.other = data, other
-        self.asked, self.lock = [], threading.Lock()
+        self.asked, self.clients, self.lock = [], set(), threading.Lock()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -133,6 +133,7 @@ class OddServer:
                 name = self.path.strip("/").split("/")[0].split("?")[0]
                 with outer.lock:
                     outer.asked.append((self.path, dict(self.headers)))
+                    outer.clients.add(self.client_address)
                     turn = sum(1 for path, _ in outer.asked if path == self.path)
                 getattr(self, name)(turn)
 

@@ -24,7 +24,8 @@ const OptionSchema kOpenOptions = {
     {"password-secret", OptionType::kString, "", "ID of a secret that holds the password"},
     {"proxy-username", OptionType::kString, "", "the same for a proxy"},
     {"proxy-password-secret", OptionType::kString, "", "ID of a secret with the proxy's password"},
-    {"connections", OptionType::kNumber, "4", "how many connections are used at most", true},
+    {"connections", OptionType::kNumber, "4",
+     "how many connections are used at most (without it 8 when answers take long)", true},
     {"retries", OptionType::kNumber, "5", "how often a failed request is repeated", true},
     {"cookie-file", OptionType::kString, "", "file with cookies (Netscape's format)", true},
     {"header-secret", OptionType::kString, "", "ID of a secret that holds a line of the head",
@@ -67,8 +68,9 @@ Settings settings_of(Context& context, std::string_view scheme, const Options& o
   settings.password = secret_option(context, options, "password-secret");
   settings.transport.proxy_user = options.string("proxy-username").value_or("");
   settings.transport.proxy_password = secret_option(context, options, "proxy-password-secret");
-  settings.transport.connections =
-      bounded_option(options, "connections", 1, 64, settings.transport.connections);
+  if (options.has("connections"))
+    settings.transport.connections = settings.transport.distant_connections =
+        bounded_option(options, "connections", 1, 64, settings.transport.connections);
   settings.transport.retries =
       bounded_option(options, "retries", 0, 1000, settings.transport.retries);
   settings.cookie_file = options.string("cookie-file").value_or("");

@@ -139,7 +139,8 @@ const OptionSchema& object_options() {
       {"credentials", OptionType::kString, "",
        "instance: those of the role that this machine or container has (user)"},
       {"anonymous", OptionType::kBool, "", "ask without credentials (off)"},
-      {"connections", OptionType::kNumber, "", "how many connections are used at most (4)"},
+      {"connections", OptionType::kNumber, "",
+       "how many connections are used at most (4; 8 for reads when answers take long)"},
       {"retries", OptionType::kNumber, "", "how often a failed request is repeated (5)"},
       {"timeout", OptionType::kNumber, "", "seconds without a connection or a byte (30)"},
       {"sslverify", OptionType::kBool, "", "whether the server's certificate must be valid (on)"},
@@ -167,7 +168,9 @@ Target target_of(Context& context, const Options& options) {
       first_of({options.string("region").value_or(""), variable(context, "AWS_REGION"),
                 variable(context, "AWS_DEFAULT_REGION"), profile.value("region"), kRegion});
   Target target;
-  target.transport.connections = bounded_option(options, "connections", 1, 64, 4);
+  if (options.has("connections"))
+    target.transport.connections = target.transport.distant_connections =
+        bounded_option(options, "connections", 1, 64, 4);
   target.transport.retries = bounded_option(options, "retries", 0, 1000, 5);
   target.transport.timeout =
       std::chrono::seconds(bounded_option(options, "timeout", 1, 10'000, 30));

@@ -18,7 +18,7 @@ Client::Client(unsigned connections, const CancelSource* cancel)
     : curl_(CurlLibrary::get()), connections_(connections), cancel_(cancel) {
   multi_ = curl_.multi_init();
   if (multi_ == nullptr) throw Error(ErrorKind::kNoMemory, "libcurl has no memory");
-  curl_.multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(connections_) * 2);
+  use_connections(connections_);
   try {
     thread_ = start_thread("cairn-http", [this] { work(); });
   } catch (...) {
@@ -43,6 +43,11 @@ void Client::submit(Transfer& transfer, Clock::time_point when) {
     }
   }
   transfer.dropped(Error(ErrorKind::kCancelled, "the disk was closed"));
+}
+
+void Client::use_connections(unsigned count) {
+  connections_ = count;
+  curl_.multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(count) * 2);
 }
 
 void Client::stop() {

@@ -67,6 +67,8 @@ class Client {
   // Starts TRANSFER when it is time, in the order of submission. It must live until ended() or
   // dropped(). From any thread.
   void submit(Transfer& transfer, Clock::time_point when = {});
+  // Does COUNT transfers at a time from now on. From the client's thread.
+  void use_connections(unsigned count);
   // Drops what was submitted and has not begun. From the client's thread.
   void drop_waiting(const Error& why);
   // Drops what is under way and ends the thread. From any thread but the client's; blocks, briefly.
@@ -93,7 +95,7 @@ class Client {
   static size_t on_body(char* data, size_t size, size_t count, void* transfer);
 
   const CurlLibrary& curl_;
-  const unsigned connections_;
+  unsigned connections_;  // of the thread
   const CancelSource* cancel_;
   CURLM* multi_ = nullptr;
   std::mutex mutex_;

@@ -280,7 +280,9 @@ void Fetch::lost(CURLcode code, const char* text) {
   if (moved) attempt_ = 0;
   const bool at_first = kind_ == Kind::kOpen;
   if (at_first ? is_final_at_first(code) : is_final(code)) {
-    fail(Error(ErrorKind::kIo, where() + text));
+    Error error(ErrorKind::kIo, where() + text);
+    if (const std::string hint = advice(code, target_); !hint.empty()) error.hint(hint);
+    fail(std::move(error));
     return complete();
   }
   // Where something came the rest is asked for at once.

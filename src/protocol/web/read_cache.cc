@@ -11,6 +11,9 @@ namespace {
 
 constexpr uint64_t kBlockBytes = 64 << 10;    // the least that is fetched
 constexpr uint64_t kDirectBytes = 256 << 10;  // reads from here on need no cache
+// With so many readers those of a block or more are ahead of each other, and need no cache either:
+// theirs is memory enough.
+constexpr unsigned kManyReaders = 16;
 constexpr uint64_t kMostAhead = 6 << 20;
 constexpr uint64_t kMostHeld = 12 << 20;
 constexpr uint64_t kAheadPieceBytes = 2 << 20;
@@ -66,7 +69,7 @@ Task<void> ReadCache::read(uint64_t offset, MutableByteSpan out) {
       segment = find(offset);
       if (!segment) {
         const uint64_t next = next_begin(offset);
-        if (out.size() >= kDirectBytes)
+        if (is_long(out.size()))
           direct = std::min<uint64_t>(out.size(), next - offset);
         else
           segment = add(align_down(offset, kBlockBytes),
@@ -96,6 +99,10 @@ Task<void> ReadCache::read(uint64_t offset, MutableByteSpan out) {
   const std::lock_guard lock(state_);
   --readers_;
   if (error) std::rethrow_exception(error);
+}
+
+bool ReadCache::is_long(uint64_t length) const {
+  return length >= (readers_ < kManyReaders ? kDirectBytes : kBlockBytes);
 }
 
 ReadCache::SegmentPtr ReadCache::find(uint64_t offset) {
@@ -148,9 +155,9 @@ void ReadCache::follow(uint64_t offset, uint64_t length, std::vector<SegmentPtr>
   stream->next = offset + length;
   stream->last_use = ++clock_;
   // Several long reads at once are ahead of each other already.
-  const bool is_long = length >= kDirectBytes;
-  stream->alone = is_long && readers_ == 1 && goes_on ? stream->alone + 1 : 0;
-  if (!goes_on || ahead == 0 || (is_long && stream->alone < kAloneReads)) return;
+  const bool is_direct = is_long(length);
+  stream->alone = is_direct && readers_ == 1 && goes_on ? stream->alone + 1 : 0;
+  if (!goes_on || ahead == 0 || (is_direct && stream->alone < kAloneReads)) return;
   read_ahead(stream->next, stream->window, started);
 }
 

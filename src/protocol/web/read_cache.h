@@ -60,6 +60,8 @@ class ReadCache {
   struct Arrival;
 
   // What follows is called with state_ held.
+  // Whether a read goes straight to the buffer of its caller.
+  bool is_long(uint64_t length) const;
   SegmentPtr find(uint64_t offset);
   uint64_t next_begin(uint64_t offset) const;
   SegmentPtr add(uint64_t begin, uint64_t end, std::vector<SegmentPtr>* started);

@@ -15,6 +15,8 @@ namespace {
 // Pieces of a long read, each a request.
 constexpr size_t kPieceBytes = 4 << 20;
 constexpr size_t kHeadBytes = 1 << 20;
+// From the request to the first byte of the answer.
+constexpr auto kDistantAnswer = std::chrono::milliseconds(10);
 
 // Several fetches that a coroutine waits for.
 class Batch {
@@ -145,6 +147,7 @@ void RemoteFile::learn(const Fetch& fetch, CURL* easy) {
     return;
   }
   first_ = fetch.response();
+  learn_distance(easy);
   if (first_.status == 206) {
     size_ = first_.range ? first_.range->total : std::nullopt;
     ranges_ = size_.has_value();
@@ -153,6 +156,16 @@ void RemoteFile::learn(const Fetch& fetch, CURL* easy) {
   } else {
     size_ = first_.length;
   }
+}
+
+// Each request leaves its connection idle for as long: where that is long, others fill the line.
+void RemoteFile::learn_distance(CURL* easy) {
+  const CurlLibrary& curl = client_.curl();
+  curl_off_t asked = 0, answered = 0;  // microseconds
+  curl.easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &asked);
+  curl.easy_getinfo(easy, CURLINFO_STARTTRANSFER_TIME_T, &answered);
+  distant_ = std::chrono::microseconds(answered - asked) >= kDistantAnswer;
+  if (distant_) client_.use_connections(settings_.transport.distant_connections);
 }
 
 bool RemoteFile::is_part(const Response& response, uint64_t first, uint64_t last) const {

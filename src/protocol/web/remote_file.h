@@ -144,6 +144,8 @@ class RemoteFile {
   std::optional<uint64_t> size() const { return size_; }
   // Whether bytes from any place can be asked for.
   bool ranges() const { return ranges_; }
+  // Whether answers take long to come.
+  bool distant() const { return distant_; }
   // Reads OUT.size() bytes inside of the file, in several pieces at once when they are many. Throws
   // kIo when the server refuses, contradicts itself or has another file by now.
   Task<void> read(uint64_t offset, MutableByteSpan out);
@@ -169,6 +171,7 @@ class RemoteFile {
                     bool same) const;
   void apply_identity(CURL* easy) const;
   void learn(const Fetch& fetch, CURL* easy);
+  void learn_distance(CURL* easy);
   // Whether RESPONSE is one with all bytes from FIRST to LAST of the open file.
   bool is_part(const Response& response, uint64_t first, uint64_t last) const;
   std::string url() const;
@@ -180,6 +183,7 @@ class RemoteFile {
   const std::string shown_;
   std::optional<uint64_t> size_;
   bool ranges_ = false;
+  bool distant_ = false;
   Response first_;      // of the open file
   std::string pinned_;  // where the URL led to; empty: nowhere else. Of the client's thread.
   std::minstd_rand random_;

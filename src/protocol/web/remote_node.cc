@@ -21,6 +21,7 @@ RemoteNode::~RemoteNode() { file_.stop(); }
 Task<void> RemoteNode::connect() {
   std::vector<std::byte> head;
   co_await file_.open(&head);
+  mutable_limits().distant = file_.distant();
   if (file_.ranges()) {
     set_length(*file_.size());
     cache_ = std::make_unique<ReadCache>(file_);

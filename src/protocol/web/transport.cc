@@ -66,6 +66,23 @@ bool is_final_at_first(CURLcode code) {
          code == CURLE_OPERATION_TIMEDOUT;
 }
 
+std::string advice(CURLcode code, const std::string& url) {
+  switch (code) {
+    case CURLE_URL_MALFORMAT:
+      if (url.find(' ') == std::string::npos) return "";
+      return "In a URL a space is %20, and a percent sign %25.";
+    case CURLE_COULDNT_RESOLVE_PROXY:
+      return "The proxy is that of http_proxy, https_proxy or all_proxy in the environment.";
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return "Name the certificate of who is trusted with the option cafile, or take any with "
+             "sslverify=off.";
+    case CURLE_SSL_CACERT_BADFILE:
+      return "The options cafile and capath name the certificates that are trusted.";
+    default:
+      return "";
+  }
+}
+
 bool may_be_better_later(unsigned status) {
   return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
 }

@@ -13,6 +13,7 @@ namespace cairn::web {
 struct Transport {
   std::chrono::seconds timeout{30};  // to connect, and without a byte
   unsigned connections = 4;
+  unsigned distant_connections = 8;  // where answers take long to come
   unsigned retries = 5;
   bool verify = true;  // the certificate of the server
   std::string proxy_user, proxy_password;
@@ -27,6 +28,8 @@ void describe(const CurlLibrary& curl, CURL* easy, const Transport& transport,
 bool is_final(CURLcode code);
 // Failures before the server has said anything, which a person wants to know at once.
 bool is_final_at_first(CURLcode code);
+// What a person may do about a failure for URL; empty where there is nothing to say.
+std::string advice(CURLcode code, const std::string& url);
 // Answers after which the same request may succeed later.
 bool may_be_better_later(unsigned status);
 ErrorKind kind_of_status(unsigned status);
