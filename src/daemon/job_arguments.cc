@@ -89,12 +89,13 @@ NodePtr device_node(const Graph& graph, const std::string& name) {
   return node;
 }
 
-void check_filter_name(Graph& graph, const std::string& name) {
+void check_filter_name(Graph& graph, const std::string& name, const char* context) {
   if (name.empty()) return;
   try {
     graph.check_new_name(name);
   } catch (Error& error) {
-    throw error.context("Could not create node");
+    if (context == nullptr) throw;
+    throw error.context(context);
   }
 }
 

@@ -26,8 +26,6 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
                                             NodePtr target, live::ProgressStorePtr store = nullptr);
 std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& arguments, NodePtr source,
                                             NodePtr target, live::ProgressStorePtr store = nullptr);
-// Throws where a mirror does not know the argument "sync".
-void check_mirror_sync(const Value& arguments);
 live::MirrorSync mirror_sync(const Node& source, const Value& arguments);
 // Makes, or opens, the file that the argument "target" of drive-backup names. The graph's lock is
 // held.
@@ -39,9 +37,9 @@ std::unique_ptr<GraphAction> backup_action(Daemon& daemon, const Value& argument
                                            std::string group);
 // The node that a command calls a device, as there are none here. Throws "Cannot find device=…".
 NodePtr device_node(const Graph& graph, const std::string& name);
-// Throws where NAME, of the filter of a backup or a stream, is neither empty nor that of a new
-// node.
-void check_filter_name(Graph& graph, const std::string& name);
+// Throws where NAME, of the filter of a job, is neither empty nor that of a new node; the error
+// begins with CONTEXT.
+void check_filter_name(Graph& graph, const std::string& name, const char* context = nullptr);
 // Throws "Need a root block node" where other nodes are above NODE.
 void check_root(const Graph& graph, const Node& node);
 // The node below TOP in its chain that has this file name: as opened, or as the image above stores

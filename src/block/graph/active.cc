@@ -21,16 +21,18 @@ void collect(Graph& graph, const NodePtr& node, std::vector<NodePtr>& nodes) {
   }
 }
 
-void check_users(const Graph& graph, const std::vector<NodePtr>& nodes) {
+void check_users(const Graph& graph, const std::vector<NodePtr>& nodes, bool all) {
   for (const NodePtr& node : nodes)
     for (const RootPtr& user : graph.users(*node))
-      if (!user->use().allows_inactive)
-        throw Error(ErrorKind::kDenied, "Failed to inactivate node: Operation not permitted")
+      if (!user->use().allows_inactive && (user->use().takes & Permissions::kWrite) != 0)
+        throw Error(ErrorKind::kDenied, std::string("Failed to inactivate ") +
+                                            (all ? "all nodes" : "node") +
+                                            ": Operation not permitted")
             .hint("'" + node->node_name() + "' is used by " + user->use().user + ".");
 }
 
-Task<void> deactivate(Graph& graph, std::vector<NodePtr> nodes) {
-  check_users(graph, nodes);
+Task<void> deactivate(Graph& graph, std::vector<NodePtr> nodes, bool all) {
+  check_users(graph, nodes, all);
   Reopener reopener(graph);
   std::vector<std::string> writable;
   std::vector<std::string> names;
@@ -94,7 +96,7 @@ Task<void> set_active(Graph& graph, std::string name, bool active) {
   if (active)
     co_await activate(graph, std::move(nodes));
   else
-    co_await deactivate(graph, std::move(nodes));
+    co_await deactivate(graph, std::move(nodes), name.empty());
 }
 
 }  // namespace cairn

@@ -34,9 +34,10 @@ class BitmapAddAction final : public BitmapAction {
   BitmapAddAction(Graph& graph, std::string node, BitmapRequest request)
       : BitmapAction(graph, {std::move(node), request.name}), request_(std::move(request)) {}
   Task<void> prepare() override {
+    if (request_.name.empty()) throw Error(ErrorKind::kInvalid, "Bitmap name cannot be empty");
     if (request_.name.size() > kLongestBitmapName)
       throw Error(ErrorKind::kInvalid, "Bitmap name too long: " + request_.name);
-    const NodePtr target = node();
+    const NodePtr target = graph().lookup(place().node);
     static_cast<void>(add_bitmap(*target, request_));
     co_return;
   }
@@ -133,8 +134,6 @@ class BitmapMergeAction final : public BitmapChange {
     // All of them before any is taken over.
     const DirtyBitmapPtr sum = copy_of_length(*target);
     for (const BitmapPlace& place : sources_) {
-      if (graph().find(place.node) == nullptr)
-        throw Error(ErrorKind::kNotFound, "Node '" + place.node + "' not found");
       const DirtyBitmapPtr source = find_bitmap(graph(), place);
       check_unused(*source);
       if (source->length() != target->length())
@@ -155,7 +154,9 @@ class BitmapMergeAction final : public BitmapChange {
 }  // namespace
 
 DirtyBitmapPtr find_bitmap(const Graph& graph, const BitmapPlace& place) {
-  return graph.lookup(place.node)->bitmaps().get(place.name);
+  const NodePtr node = graph.find(place.node);
+  if (node == nullptr) throw Error(ErrorKind::kNotFound, "Node '" + place.node + "' not found");
+  return node->bitmaps().get(place.name);
 }
 
 std::unique_ptr<GraphAction> bitmap_add_action(Graph& graph, std::string node,

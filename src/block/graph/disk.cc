@@ -115,8 +115,13 @@ Task<void> change_backing_name(Graph& graph, std::string device, std::string ima
   std::vector<NodePtr> concerned(1, node);
   co_await finally(
       [&] {
-        return graph.drained(std::move(concerned),
-                             [&] { return change_backing(*node, backing, format); });
+        return graph.drained(std::move(concerned), [&]() -> Task<void> {
+          try {
+            co_await change_backing(*node, backing, format);
+          } catch (Error& error) {
+            throw error.context("Could not change backing file to '" + backing + "'");
+          }
+        });
       },
       [&]() -> Task<void> {
         if (!writable) static_cast<void>(co_await reopen_as(graph, node, false));

@@ -103,11 +103,21 @@ void Reopener::add(const NodePtr& node, bool writable) {
   if (node->read_only() == writable) set_writable(item_of(node), writable);
 }
 
-// The children that OPTIONS name.
-void Reopener::take_children(Item& item, Options& options) {
+bool Reopener::opened_for_parent(const std::string& name) const {
+  const NodePtr node = graph_.find(name);
+  return node != nullptr && !graph_.info(*node).owned && graph_.parents(*node).size() == 1;
+}
+
+// The children that OPTIONS name, and in INSIDE the options of those that were opened by options.
+void Reopener::take_children(Item& item, Options& options,
+                             std::vector<std::pair<NodePtr, Options>>& inside) {
   for (auto& [name, below] : item.after.children) {
     Options tree = options.take_tree(name);
-    if (!tree.empty()) cannot_change(name + "." + tree.items().front().first);
+    if (!tree.empty()) {
+      if (!opened_for_parent(below)) cannot_change(name + "." + tree.items().front().first);
+      if (tree.has("node-name")) cannot_change("node-name");
+      inside.emplace_back(graph_.find(below), std::move(tree));
+    }
     if (!options.has(name)) continue;
     const bool none = options.is_null(name);
     const std::string wanted = none ? "" : *options.string(name);
@@ -132,16 +142,26 @@ void Reopener::add(Options options) {
   if (node == nullptr)
     throw Error(ErrorKind::kNotFound, "Failed to find node with node-name='" + *name + "'");
   options.erase("node-name");
+  take_options(node, std::move(options), true);
+}
+
+// WRITABLE: it is unless its options say something else.
+void Reopener::take_options(const NodePtr& node, Options options, bool writable) {
   if (node->backing() != nullptr && !options.has("backing") && !options.has_tree("backing"))
-    throw Error(ErrorKind::kInvalid, "backing is missing for '" + *name + "'");
+    throw Error(ErrorKind::kInvalid, "backing is missing for '" + node->node_name() + "'");
   if (options.string("driver") != std::string(node->driver().name())) cannot_change("driver");
+  std::vector<std::pair<NodePtr, Options>> inside;
   Item& item = item_of(node);
-  take_children(item, options);
+  take_children(item, options, inside);
   check_fixed(*node, item.before.options, options);
   by_command_ = true;
-  const bool writable = options.boolean("read-only") != true;
+  writable = !options.boolean("read-only").value_or(!writable);
   item.after.options = std::move(options);
   set_writable(item, writable);
+  for (auto& [child, tree] : inside) {
+    const bool backing = child.get() == node->backing();
+    take_options(child, std::move(tree), writable && !backing);
+  }
 }
 
 // Formats that have one of the nodes as their file, and those for whom these are files.

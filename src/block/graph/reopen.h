@@ -17,7 +17,8 @@ class Reopener {
   explicit Reopener(Graph& graph) : graph_(graph) {}
 
   // The whole options of a node, node-name among them, as blockdev-reopen takes them: what is left
-  // out gets its default, children that are left out stay. Throws in QEMU's words, and where a job
+  // out gets its default, children that are left out stay. Options of a child that was opened by
+  // options are the whole options of that. Throws in QEMU's words, and where a job
   // works on the node.
   void add(Options options);
   // As it is, but read-only or not, and so for the files that are its alone.
@@ -48,7 +49,10 @@ class Reopener {
 
   Item& item_of(const NodePtr& node);
   Recipe recipe_of(const Node& node) const;
-  void take_children(Item& item, Options& options);
+  bool opened_for_parent(const std::string& name) const;
+  void take_children(Item& item, Options& options,
+                     std::vector<std::pair<NodePtr, Options>>& inside);
+  void take_options(const NodePtr& node, Options options, bool writable);
   void set_writable(Item& item, bool writable);
   void add_parents();
   void check_writers() const;

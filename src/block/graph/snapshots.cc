@@ -86,10 +86,10 @@ class SnapshotFileAction final : public SnapshotAction {
 
   Task<void> prepare() override {
     const NodePtr node = graph().get(request_.node);
+    check_node(*node);
     if (request_.overlay.empty()) throw Error(ErrorKind::kInvalid, "New overlay node-name missing");
     if (graph().find(request_.overlay) != nullptr)
       throw Error(ErrorKind::kExists, "New overlay node-name already in use");
-    check_node(*node);
     const Driver* driver = graph().context().registry().find(request_.format);
     if (driver == nullptr)
       throw Error(ErrorKind::kInvalid, "Unknown file format '" + request_.format + "'");

@@ -61,10 +61,10 @@ Task<Value> block_stream(Daemon& daemon, Value arguments) {
     invalid("backing file specified, but streaming the entire chain");
   request.filter_name = text_of(arguments, "filter-node-name");
   request.on_error = on_error(arguments, "on-error");
-  daemon.jobs().check_id(options.id);
   request.device_was_read_only = request.device->read_only();
   live::StreamJob::check(graph, request);
-  check_filter_name(graph, request.filter_name);
+  check_filter_name(graph, request.filter_name, "Could not create node");
+  daemon.jobs().check_id(options.id);
   request.device = co_await reopen_as(graph, request.device, true);
   co_await live::launch(daemon.jobs(), std::make_shared<live::StreamJob>(std::move(options), graph,
                                                                          std::move(request)));
@@ -125,7 +125,6 @@ Task<Value> block_commit(Daemon& daemon, Value arguments) {
   const auto change = co_await graph.change();
   CommitNodes nodes = commit_nodes(graph, arguments);
   live::JobOptions options = job_options(arguments);
-  daemon.jobs().check_id(options.id);
   const bool active = nodes.top == nodes.device;
   const auto backing_file = optional_text(arguments, "backing-file");
   if (active && backing_file) invalid("'backing-file' specified, but 'top' is the active layer");
@@ -133,6 +132,9 @@ Task<Value> block_commit(Daemon& daemon, Value arguments) {
     graph.check_free(*at);
     if (at == nodes.base.get()) break;
   }
+  const std::string filter_name = text_of(arguments, "filter-node-name");
+  check_filter_name(graph, filter_name);
+  daemon.jobs().check_id(options.id);
   const bool read_only = nodes.base->read_only();
   nodes.base = co_await reopen_as(graph, nodes.base, true);
   std::shared_ptr<live::DiskJob> job;
@@ -143,7 +145,7 @@ Task<Value> block_commit(Daemon& daemon, Value arguments) {
     request.target_was_read_only = read_only;
     request.remaining = daemon.job_recipes().take_left(options.id).remaining;
     request.store = daemon.progress_store();
-    request.filter_name = text_of(arguments, "filter-node-name");
+    request.filter_name = filter_name;
     request.on_source_error = request.on_target_error = on_error(arguments, "on-error");
     job = std::make_shared<live::MirrorJob>(live::JobType::kCommit, std::move(options), graph,
                                             std::move(request));
@@ -153,7 +155,7 @@ Task<Value> block_commit(Daemon& daemon, Value arguments) {
     request.base = nodes.base;
     request.base_was_read_only = read_only;
     request.backing_file = backing_file;
-    request.filter_name = text_of(arguments, "filter-node-name");
+    request.filter_name = filter_name;
     request.on_error = on_error(arguments, "on-error");
     job = std::make_shared<live::CommitJob>(std::move(options), graph, std::move(request));
   }

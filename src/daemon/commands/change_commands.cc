@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/arith.h"
 #include "base/uuid.h"
 #include "block/graph/active.h"
 #include "block/graph/bitmaps.h"
@@ -62,6 +63,8 @@ Task<Value> blockdev_reopen(Daemon& daemon, Value arguments) {
   for (const Value& one : *arguments.find("options")->get_if<Value::Array>())
     reopener.add(Options::from_value(one));
   co_await reopener.run();
+  // A child that was opened for its parent goes when that has another one.
+  co_await daemon.graph().sweep();
   co_return Value::object();
 }
 
@@ -131,13 +134,14 @@ Task<Value> query_block_graph(Daemon& daemon, Value) {
   co_return describe_graph(daemon.graph());
 }
 
-// The digest of the bits as images hold them.
+// The digest of the bits as images hold them, in whole words of 64 bits.
 Task<Value> bitmap_sha256(Daemon& daemon, Value arguments) {
   const auto change = co_await daemon.graph().change();
   const DirtyBitmapPtr bitmap =
       find_bitmap(daemon.graph(), {text_of(arguments, "node"), text_of(arguments, "name")});
-  std::vector<std::byte> bits(bitmap->serialized_bytes());
-  bitmap->serialize(0, bits);
+  const uint64_t bytes = bitmap->serialized_bytes();
+  std::vector<std::byte> bits(align_up(bytes, sizeof(uint64_t)));
+  bitmap->serialize(0, std::span(bits).first(bytes));
   std::byte sum[32];
   digest(HashAlgorithm::kSha256, bits, {}, sum);
   std::string text;

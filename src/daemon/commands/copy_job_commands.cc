@@ -39,6 +39,12 @@ bool shows(const Node& node, const Node& lower) {
   return false;
 }
 
+// A mirror does not know all that "sync" can be.
+void check_mirror_sync(const Value& arguments) {
+  const std::string sync = text_of(arguments, "sync");
+  if (sync == "incremental" || sync == "bitmap") invalid("Sync mode '" + sync + "' not supported");
+}
+
 NodePtr replaced_node(const Graph& graph, const Node& source, const Value& arguments) {
   const std::string name = text_of(arguments, "replaces");
   const std::string device = text_of(arguments, "device");
@@ -57,7 +63,6 @@ NodePtr replaced_node(const Graph& graph, const Node& source, const Value& argum
 Task<Value> blockdev_mirror(Daemon& daemon, Value arguments) {
   Graph& graph = daemon.graph();
   const auto change = co_await graph.change();
-  check_mirror_sync(arguments);
   NodePtr source = device_node(graph, text_of(arguments, "device"));
   NodePtr target = device_node(graph, text_of(arguments, "target"));
   std::shared_ptr<live::MirrorJob> job =
@@ -74,20 +79,25 @@ struct BitmapArguments {
   bool given = false;
 };
 
-// Which of the modes make sense together.
+bool is_by_bitmap(const BitmapArguments& bitmap) {
+  return bitmap.sync == "bitmap" || bitmap.sync == "incremental";
+}
+
+// Which of the modes make sense together, whatever the bitmap is.
 void check_bitmap_modes(const BitmapArguments& bitmap) {
-  const bool by_bitmap = bitmap.sync == "bitmap" || bitmap.sync == "incremental";
-  if (by_bitmap && !bitmap.given)
+  if (is_by_bitmap(bitmap) && !bitmap.given)
     invalid("must provide a valid bitmap name for '" + bitmap.sync + "' sync mode");
   if (bitmap.sync == "incremental" && !bitmap.mode.empty() && bitmap.mode != "on-success")
     invalid("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'");
-  if (!bitmap.given) {
-    if (!bitmap.mode.empty()) invalid("Cannot specify bitmap sync mode without a bitmap");
-    return;
-  }
+  if (!bitmap.given && !bitmap.mode.empty())
+    invalid("Cannot specify bitmap sync mode without a bitmap");
+}
+
+// And what a bitmap that is there can be used for.
+void check_bitmap_use(const BitmapArguments& bitmap) {
   if (bitmap.mode.empty() && bitmap.sync != "incremental")
     invalid("Bitmap sync mode must be given when providing a bitmap");
-  if (by_bitmap) return;
+  if (is_by_bitmap(bitmap)) return;
   if (bitmap.sync == "none") invalid("sync mode 'none' does not produce meaningful bitmap outputs");
   if (bitmap.mode == "never")
     invalid("Bitmap sync mode 'never' has no meaningful effect when combined with sync mode '" +
@@ -107,6 +117,7 @@ void take_bitmap(live::BackupRequest& request, const Value& arguments) {
   const std::string name = text_of(arguments, "bitmap");
   request.bitmap = request.source->bitmaps().find(name);
   if (request.bitmap == nullptr) invalid("Bitmap '" + name + "' could not be found");
+  check_bitmap_use(bitmap);
   request.bitmap->check_readable();
   request.bitmap->check_changeable();
   request.bitmap_mode = bitmap.mode == "never"    ? BitmapMode::kNever
@@ -122,13 +133,13 @@ void take_limits(live::BackupRequest& request, const Value& arguments) {
   if (workers < 1 || workers > INT32_MAX) invalid("max-workers must be between 1 and 2147483647");
   const int64_t chunk = number_of(*limits, "max-chunk", 0);
   if (chunk < 0) invalid("max-chunk must be zero (which means no limit) or positive");
+  request.workers = static_cast<unsigned>(workers);
+  request.most_chunk = static_cast<uint64_t>(chunk);
   const int64_t least = number_of(*limits, "min-cluster-size", 0);
   if (least < 0 || (least != 0 && !is_power_of_two(static_cast<uint64_t>(least))))
     invalid(
         "Could not create node: Cannot create block-copy-state: min-cluster-size needs to be a "
         "power of 2");
-  request.workers = static_cast<unsigned>(workers);
-  request.most_chunk = static_cast<uint64_t>(chunk);
   request.least_cluster = static_cast<uint64_t>(least);
   const uint64_t cluster = live::BackupJob::cluster_of(request);
   if (chunk != 0 && request.most_chunk < cluster)
@@ -154,11 +165,6 @@ constexpr Command kCopyJobCommands[] = {
 
 }  // namespace
 
-void check_mirror_sync(const Value& arguments) {
-  const std::string sync = text_of(arguments, "sync");
-  if (sync == "incremental" || sync == "bitmap") invalid("Sync mode '" + sync + "' not supported");
-}
-
 std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& arguments, NodePtr source,
                                             NodePtr target, live::ProgressStorePtr store) {
   Graph& graph = daemon.graph();
@@ -166,22 +172,25 @@ std::shared_ptr<live::MirrorJob> mirror_job(Daemon& daemon, const Value& argumen
   request.source = std::move(source);
   request.target = std::move(target);
   live::JobOptions options = job_options(arguments);
-  daemon.jobs().check_id(options.id);
-  request.sync = mirror_sync(*request.source, arguments);
   request.granularity = granularity_of(arguments);
+  check_root(graph, *request.source);
+  graph.check_free(*request.source);
+  graph.check_free(*request.target);
+  graph.check_no_overlay(*request.target);
+  request.replaces = replaced_node(graph, *request.source, arguments);
+  check_mirror_sync(arguments);
+  request.sync = mirror_sync(*request.source, arguments);
   const int64_t buffers = number_of(arguments, "buf-size", 0);
   if (buffers < 0) invalid("Invalid parameter 'buf-size'");
   request.buffer_bytes = static_cast<uint64_t>(buffers);
   if (request.source == request.target) invalid("Can't mirror node into itself");
-  check_root(graph, *request.source);
-  graph.check_free(*request.source);
-  graph.check_free(*request.target);
-  request.replaces = replaced_node(graph, *request.source, arguments);
   request.remaining = daemon.job_recipes().take_left(options.id).remaining;
   request.store = std::move(store);
   request.unmap = flag_of(arguments, "unmap", true);
   request.write_blocking = text_of(arguments, "copy-mode") == "write-blocking";
   request.filter_name = text_of(arguments, "filter-node-name");
+  check_filter_name(graph, request.filter_name);
+  daemon.jobs().check_id(options.id);
   request.on_source_error = on_error(arguments, "on-source-error");
   request.on_target_error = on_error(arguments, "on-target-error");
   return std::make_shared<live::MirrorJob>(live::JobType::kMirror, std::move(options), graph,
@@ -202,9 +211,10 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   live::BackupRequest request;
   request.source = std::move(source);
   request.target = std::move(target);
+  request.compress = flag_of(arguments, "compress", false);
   live::JobOptions options = job_options(arguments);
-  daemon.jobs().check_id(options.id);
   take_bitmap(request, arguments);
+  live::BackupJob::check(request);
   take_limits(request, arguments);
   graph.check_free(*request.target);
   JobRecipes::Left left = daemon.job_recipes().take_left(options.id);
@@ -215,10 +225,10 @@ std::shared_ptr<live::BackupJob> backup_job(Daemon& daemon, const Value& argumen
   if (request.store != nullptr)
     request.least_cluster =
         std::max(request.least_cluster, live::kept_backup_cluster(request.source->length()));
-  request.compress = flag_of(arguments, "compress", false);
   request.discard_source = flag_of(arguments, "discard-source", false);
   request.filter_name = text_of(arguments, "filter-node-name");
-  check_filter_name(graph, request.filter_name);
+  check_filter_name(graph, request.filter_name, "Could not create node");
+  daemon.jobs().check_id(options.id);
   request.on_source_error = on_error(arguments, "on-source-error");
   request.on_target_error = on_error(arguments, "on-target-error");
   return std::make_shared<live::BackupJob>(std::move(options), graph, std::move(request));

@@ -60,6 +60,37 @@ std::map<std::string, live::CreationFile> files_of(const Value& arguments) {
   return files;
 }
 
+// A number in the options of what is made that has to be a multiple of another one.
+struct Whole {
+  std::string_view driver, option;
+  int64_t unit;
+  std::string_view refusal;
+};
+constexpr Whole kWholes[] = {
+    {"qcow2", "size", 512, "Image size must be a multiple of 512 bytes"},
+    {"parallels", "size", 512, "Image size must be a multiple of 512 bytes"},
+    {"vmdk", "size", 512, "Image size must be a multiple of 512 bytes"},
+    {"qed", "size", 512,
+     "QED image size must be a non-zero multiple of cluster size and less than 70368744177664 "
+     "bytes"},
+    {"parallels", "cluster-size", 512, "Cluster size must be a multiple of 512 bytes"},
+    {"vhdx", "block-size", 1 << 20, "Block size must be a multiple of 1 MB"},
+    {"vhdx", "log-size", 1 << 20, "Log size must be a multiple of 1 MB"},
+};
+constexpr int64_t kLargestVhdxBlock = 256 << 20;
+
+// Why WHAT is refused, which "create" of a command line would round to something near; empty: it is
+// not.
+std::string refusal_of(const Driver& driver, const Value& what) {
+  if (number_of(what, "size", 0) < 0) return "Parameter 'size' expects a non-negative value";
+  for (const Whole& one : kWholes)
+    if (one.driver == driver.name() && number_of(what, one.option, 0) % one.unit != 0)
+      return std::string(one.refusal);
+  if (driver.name() == "vhdx" && number_of(what, "block-size", 0) > kLargestVhdxBlock)
+    return "Block size must not exceed " + std::to_string(kLargestVhdxBlock);
+  return "";
+}
+
 Task<Value> blockdev_create(Daemon& daemon, Value arguments) {
   live::JobOptions options = job_options(arguments);
   options.auto_dismiss = false;
@@ -74,9 +105,8 @@ Task<Value> blockdev_create(Daemon& daemon, Value arguments) {
   request.files = files_of(what);
   if (const Value* location = what.find("location"))
     request.image.location = Options::from_value(*location);
-  const int64_t size = number_of(what, "size", 0);
-  if (size < 0) invalid("Parameter 'size' expects a non-negative value");
-  request.image.size = static_cast<uint64_t>(size);
+  request.refusal = refusal_of(*request.driver, what);
+  request.image.size = static_cast<uint64_t>(number_of(what, "size", 0));
   request.image.filename = text_of(what, "filename");
   request.image.options = creation_options(*request.driver, what);
   request.image.overwrite = true;

@@ -50,6 +50,7 @@ Task<Value> drive_mirror(Daemon& daemon, Value arguments) {
   NodePtr source = device_node(graph, text_of(arguments, "device"));
   if (arguments.find("replaces") != nullptr && arguments.find("node-name") == nullptr)
     invalid("a node-name must be provided when replacing a named node of the graph");
+  check_root(graph, *source);
   CopyFile request = copy_file(daemon, arguments, source);
   request.unmap = flag_of(arguments, "unmap", true);
   const live::MirrorSync sync = mirror_sync(*source, arguments);
@@ -61,7 +62,6 @@ Task<Value> drive_mirror(Daemon& daemon, Value arguments) {
   NodePtr target = co_await open_copy_file(graph, std::move(request));
   const std::string name = target->node_name();
   co_await launch_to_file(daemon, std::move(target), [&](NodePtr opened) {
-    check_mirror_sync(arguments);
     return mirror_job(daemon, arguments, source, std::move(opened), daemon.progress_store());
   });
   note_job(daemon, "blockdev-mirror", arguments, name);

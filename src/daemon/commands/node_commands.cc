@@ -60,8 +60,10 @@ Task<Value> describe_image(Node& node, bool chain) {
   Value image = Value::object();
   for (const auto& [name, value] : *described.get_if<Value::Object>())
     if (name != "children") image.set(name, value);
-  // The null drivers know nothing of themselves.
-  const bool silent = node.driver().name().starts_with("null-");
+  // These drivers know nothing of themselves.
+  const std::string_view driver = node.driver().name();
+  const bool silent = driver.starts_with("null-") || driver == "parallels" ||
+                      driver == "blkverify" || driver == "quorum" || driver == "snapshot-access";
   if (image.find("dirty-flag") == nullptr && !silent) image.set("dirty-flag", false);
   if (!chain || node.backing() == nullptr) co_return image;
   Value below = co_await describe_image(*node.backing(), true);
@@ -94,8 +96,8 @@ Task<Value> describe_node(Daemon& daemon, NodePtr node, bool flat) {
   shown.set("backing_file_depth", flat ? 0 : depth_of(*node));
   shown.set("drv", node->driver().name());
   if (node->backing() != nullptr) shown.set("backing_file", node->backing()->filename());
-  shown.set("write_threshold", 0);
-  if (!node->bitmaps().empty()) shown.set("dirty-bitmaps", describe_bitmaps(*node));
+  shown.set("write_threshold", static_cast<int64_t>(node->bitmaps().threshold()));
+  if (!node->bitmaps().list().empty()) shown.set("dirty-bitmaps", describe_bitmaps(*node));
   shown.set("file", node->filename());
   co_return shown;
 }
@@ -131,17 +133,22 @@ Task<Value> describe_or_name(Daemon& daemon, NodePtr node, bool flat) {
   co_return shown;
 }
 
-// The nodes, oldest first; one comes before the backing files that were opened for it.
-std::vector<NodePtr> in_order(const Graph& graph) {
+// True where NODE was opened for PARENT, as another child than its file, or for such a child.
+bool opened_after(Graph& graph, const Node& parent, const Node& node) {
+  if (graph.info(node).owned) return false;
+  const auto& children = parent.children();
+  return std::any_of(children.begin(), children.end(), [&](const Child& child) {
+    return child.name != "file" && Graph::reaches(*child.node, node);
+  });
+}
+
+// The nodes, oldest first; one comes before the children that were opened for it after its file.
+std::vector<NodePtr> in_order(Graph& graph) {
   std::vector<NodePtr> nodes = graph.nodes();
   std::reverse(nodes.begin(), nodes.end());
-  const auto implicit = [](const NodePtr& node) { return node->node_name().starts_with('#'); };
   for (size_t i = 0; i < nodes.size(); ++i) {
-    const Node* backing = nodes[i]->backing();
-    if (backing == nullptr) continue;
     size_t first = i;
-    while (first > 0 && implicit(nodes[first - 1]) && Graph::reaches(*backing, *nodes[first - 1]))
-      --first;
+    while (first > 0 && opened_after(graph, *nodes[i], *nodes[first - 1])) --first;
     std::rotate(nodes.begin() + static_cast<std::ptrdiff_t>(first),
                 nodes.begin() + static_cast<std::ptrdiff_t>(i),
                 nodes.begin() + static_cast<std::ptrdiff_t>(i + 1));

@@ -161,8 +161,9 @@ Task<Value> qom_set(Daemon& daemon, Value arguments) {
   const Place place = place_of(daemon, text_of(arguments, "path"));
   const std::string name = text_of(arguments, "property");
   const Value& value = *arguments.find("value");
-  if (name == "type" || place.kind != Place::Kind::kObject)
-    invalid("Insufficient permission to perform this operation");
+  if (name == "type") invalid("Property '" + place.type() + ".type' is not writable");
+  if (place.kind != Place::Kind::kObject)
+    invalid("Property '" + place.type() + "." + name + "' not found");
   property_of(place, name);
   if (const auto thread = std::dynamic_pointer_cast<Iothread>(place.object.object)) {
     const auto* number = value.get_if<int64_t>();

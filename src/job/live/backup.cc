@@ -193,11 +193,13 @@ uint64_t BackupJob::cluster_of(const BackupRequest& request) {
 BackupJob::BackupJob(JobOptions options, Graph& graph, BackupRequest request)
     : DiskJob(JobType::kBackup, std::move(options), graph),
       request_(std::move(request)),
-      cluster_(cluster_of(request_)) {
-  if (request_.source == request_.target) invalid("Source and target cannot be the same");
-  if (request_.source->length() != request_.target->length())
+      cluster_(cluster_of(request_)) {}
+
+void BackupJob::check(const BackupRequest& request) {
+  if (request.source == request.target) invalid("Source and target cannot be the same");
+  if (request.source->length() != request.target->length())
     invalid("Source and target image have different sizes");
-  if (request_.compress && !supports_compression(*request_.target))
+  if (request.compress && !supports_compression(*request.target))
     invalid("Compression is not supported for this drive ");
 }
 

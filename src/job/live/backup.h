@@ -51,10 +51,12 @@ class BackupFilter;
 // Copies a disk as it is when the job begins: what its users overwrite meanwhile is copied first.
 class BackupJob final : public DiskJob {
  public:
-  // Throws kInvalid where the request makes no sense.
+  // Of a request that was checked.
   BackupJob(JobOptions options, Graph& graph, BackupRequest request);
   // Bytes that are copied as a whole.
   static uint64_t cluster_of(const BackupRequest& request);
+  // Throws kInvalid where the request makes no sense.
+  static void check(const BackupRequest& request);
   DirtyBitmapPtr remaining() const override;
   DirtyBitmapPtr written_since() const override { return successor_; }
   std::shared_ptr<JobProgress> progress() const override { return progress_; }

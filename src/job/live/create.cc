@@ -12,6 +12,7 @@ Task<void> CreateJob::run() {
 }
 
 Task<void> CreateJob::make() {
+  if (!request_.refusal.empty()) invalid(request_.refusal);
   if (request_.driver->kind() == DriverKind::kFormat) co_await take_files();
   co_await request_.driver->create(graph().context(), std::move(request_.image));
 }

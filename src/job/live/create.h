@@ -19,6 +19,7 @@ struct CreationRequest {
   // CreateRequest::parts are called.
   std::map<std::string, CreationFile> files;
   CreateRequest image;  // without its files
+  std::string refusal;  // why it cannot be made, found before; the job says it
 };
 
 // Makes a file, or an image in the file of a node: one step, which says in the end how it went.

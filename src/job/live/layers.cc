@@ -9,10 +9,12 @@ namespace {
 
 constexpr uint64_t kOwnBufferBytes = 1 << 20;
 
-const Node* through_filters(const Node* at) {
-  while (at->driver().kind() == DriverKind::kFilter && at->filtered() != nullptr)
-    at = at->filtered();
-  return at;
+// What the filter AT shows; null where it is none.
+Node* filtered(const Node& at) {
+  if (at.driver().kind() != DriverKind::kFilter) return nullptr;
+  for (const Child& child : at.children())
+    if (child.role == ChildRole::kFiltered) return child.node.get();
+  return nullptr;
 }
 
 }  // namespace
@@ -56,11 +58,12 @@ Task<void> LayerCopy::copy(CopyPiece piece, MutableByteSpan buffer, JobSide* sid
   }
 }
 
-Node* next_below(const Node& at) {
-  if (at.backing() != nullptr) return at.backing();
-  for (const Child& child : at.children())
-    if (child.role == ChildRole::kFiltered) return child.node.get();
-  return nullptr;
+Node* next_below(const Node& at) { return at.backing() != nullptr ? at.backing() : filtered(at); }
+
+Node& through_filters(Node& top) {
+  Node* at = &top;
+  while (Node* below = filtered(*at)) at = below;
+  return *at;
 }
 
 std::optional<unsigned> layers_above(const Node& top, const Node* base) {
@@ -74,9 +77,7 @@ std::optional<unsigned> layers_above(const Node& top, const Node* base) {
   return layers;
 }
 
-std::string stored_name(const Node& base) { return through_filters(&base)->filename(); }
-std::string stored_format(const Node& base) {
-  return std::string(through_filters(&base)->driver().name());
-}
+std::string stored_name(Node& base) { return through_filters(base).filename(); }
+std::string stored_format(Node& base) { return std::string(through_filters(base).driver().name()); }
 
 }  // namespace cairn::live

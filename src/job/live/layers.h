@@ -33,13 +33,16 @@ class LayerCopy : public CopyMethod {
   RangeLock* const ranges_;
 };
 
-// The node below AT in its chain, filters included; null where there is none.
+// The node below AT in its chain, filters included; null where there is none. A raw node is a layer
+// that has no backing file, whatever it shows.
 Node* next_below(const Node& at);
+// TOP, or what is below it where it is a filter.
+Node& through_filters(Node& top);
 // How many layers there are from TOP down to BASE, which does not count; filters do not either.
 // BASE null: all of them. Nothing where BASE is not in the chain.
 std::optional<unsigned> layers_above(const Node& top, const Node* base);
 // The name and the format that an image stores of BASE as its backing file.
-std::string stored_name(const Node& base);
-std::string stored_format(const Node& base);
+std::string stored_name(Node& base);
+std::string stored_format(Node& base);
 
 }  // namespace cairn::live

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <climits>
 
 #include "block/capabilities/backing_link.h"
 #include "block/dirty_bitmap.h"
@@ -47,16 +48,15 @@ Task<void> StreamJob::set_up() {
 }
 
 Task<void> StreamJob::run() {
+  if (layers_ < 2) co_return;
   Node& device = *request_.device;
   add_total(device.length());
   const auto wanted = std::make_shared<DirtyBitmap>(
       "", device.length(), std::max(kStreamUnitBytes, device.limits().cluster_bytes));
-  if (layers_ < 2) {
-    add_done(device.length());
-    co_return;
-  }
   wanted->mark(0, device.length());
-  LayerCopy method(request_.device, 1, layers_, request_.device, &filter()->ranges());
+  // Without a base all is copied, however many layers the lowest node of the chain shows.
+  const unsigned end = request_.base != nullptr ? layers_ : UINT_MAX;
+  LayerCopy method(request_.device, 1, end, request_.device, &filter()->ranges());
   CopySettings settings;
   settings.unit = wanted->granularity();
   settings.on_read = settings.on_write = request_.on_error;
@@ -68,19 +68,19 @@ Task<void> StreamJob::run() {
 // What is copied is stable before the image says that it needs the layers no longer.
 Task<void> StreamJob::prepare() {
   const auto change = co_await graph().change();
-  Node& device = *request_.device;
-  if (device.backing() == nullptr) co_return;
-  co_await device.flush();
+  const NodePtr layer = through_filters(*request_.device).shared_from_this();
+  if (layer->backing() == nullptr) co_return;
+  co_await request_.device->flush();
   const NodePtr& base = request_.base;
   std::string name, format;
   if (base != nullptr) {
     name = request_.backing_file.value_or(stored_name(*base));
     format = stored_format(*base);
   }
-  co_await change_backing(device, std::move(name), std::move(format));
-  graph().thaw(device, base.get());
+  co_await change_backing(*layer, std::move(name), std::move(format));
+  graph().thaw(*request_.device, base.get());
   frozen_ = false;
-  co_await graph().set_backing(request_.device, base);
+  co_await graph().set_backing(layer, base);
 }
 
 Task<void> StreamJob::tear_down() {
