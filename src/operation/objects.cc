@@ -1,6 +1,7 @@
 #include "operation/objects.h"
 
 #include "base/error.h"
+#include "block/throttle_limits.h"
 
 namespace cairn::operation {
 namespace {
@@ -40,6 +41,29 @@ Options parse_object(const std::string& definition) {
   const Value object = Value::parse(definition);
   if (object.is_object()) check_types(object);
   return Options::from_value(object);
+}
+
+void add_throttle_group(Context& context, const std::string& id, const std::string& limits) {
+  try {
+    const Options given = Options::parse_list(limits);
+    if (given.items().empty()) invalid("no limit is given");
+    Options properties;
+    properties.set("id", id);
+    for (const auto& [key, value] : given.items()) {
+      if (key == "share" || key == "count-discards" || key == "count-flushes")
+        properties.set(key, value);
+      else if (ThrottleLimits::knows(key))
+        properties.set("limits." + key, given.size(key).value_or(0));
+      else
+        throw Error(ErrorKind::kInvalid, "there is no limit '" + key + "'")
+            .hint(
+                "Limits are bps-total, iops-total and the same for read and write, with -max for "
+                "bursts, and -max-length; iops-size, share, count-discards, count-flushes.");
+    }
+    context.add_object("throttle-group", std::move(properties));
+  } catch (Error& error) {
+    throw error.context("the limits '" + limits + "'");
+  }
 }
 
 }  // namespace cairn::operation

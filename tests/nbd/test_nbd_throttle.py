@@ -29,7 +29,7 @@ def test_limits_end_with_the_server(tmp_path):
     [
         ("bps-total=1M,bps-read=1", "cannot be used at the same time"),
         ("bps-total-max=1M", "require corresponding bps/iops values"),
-        ("speed=7", "--throttle speed=7: there is no limit 'speed'"),
+        ("speed=7", "the limits 'speed=7': there is no limit 'speed'"),
         ("", "no limit is given"),
         ("share=7", "accepts requests or bytes"),
         ("bps-total=fast", "bps-total"),

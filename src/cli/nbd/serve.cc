@@ -8,7 +8,6 @@
 #include <set>
 
 #include "base/size.h"
-#include "block/throttle_limits.h"
 #include "cli/nbd/line.h"
 #include "cli/nbd/nbd.h"
 #include "cli/nbd/vhost_user.h"
@@ -78,30 +77,6 @@ std::vector<std::string> export_names(const Arguments& arguments) {
 }
 
 constexpr const char* kThrottleGroup = "serve-throttle";
-
-// Makes the group of --throttle: limits by the names that the object has, as sizes ("10M").
-void add_throttle_group(const Session& session, const std::string& text) {
-  try {
-    const Options given = Options::parse_list(text);
-    if (given.items().empty()) invalid("no limit is given");
-    Options properties;
-    properties.set("id", kThrottleGroup);
-    for (const auto& [key, value] : given.items()) {
-      if (key == "share" || key == "count-discards" || key == "count-flushes")
-        properties.set(key, value);
-      else if (ThrottleLimits::knows(key))
-        properties.set("limits." + key, given.size(key).value_or(0));
-      else
-        throw Error(ErrorKind::kInvalid, "there is no limit '" + key + "'")
-            .hint(
-                "Limits are bps-total, iops-total and the same for read and write, with -max for "
-                "bursts, and -max-length; iops-size, share, count-discards, count-flushes.");
-    }
-    session.context.add_object("throttle-group", std::move(properties));
-  } catch (Error& error) {
-    throw error.context("--throttle " + text);
-  }
-}
 
 operation::ImagePlan image_of(const Session& session, const Arguments& arguments,
                               const std::string& word) {
@@ -247,7 +222,8 @@ int run_serve(Session& session, Arguments& arguments) {
   if (words.empty()) throw UsageError{"Expecting the name of an image"};
   if (add_objects(session, arguments)) return 0;
   check_format_flags(session, arguments);
-  if (const auto limits = arguments.value(kThrottle)) add_throttle_group(session, *limits);
+  if (const auto limits = arguments.value(kThrottle))
+    operation::add_throttle_group(session.context, kThrottleGroup, *limits);
   if (arguments.has(kVhostUser)) return run_vhost_user(session, arguments);
   for (const auto& [id, name] : {std::pair{int{kQueues}, "queues"},
                                  {int{kBlockSize}, "block-size"},
