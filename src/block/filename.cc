@@ -15,6 +15,21 @@ bool has_protocol_prefix(std::string_view filename) {
          platform::last_separator(filename.substr(0, colon)) == std::string_view::npos;
 }
 
+namespace {
+
+Error unknown_protocol(const Context& context, const std::string& filename, size_t colon) {
+  const std::string prefix = filename.substr(0, colon), rest = filename.substr(colon + 1);
+  Error error(ErrorKind::kInvalid, "Unknown protocol '" + prefix + "'");
+  if (!context.profile.explanations) return error;
+  if (platform::exists(filename))
+    error.hint("The file of that name is './" + filename + "'.");
+  else if (rest.starts_with('/') && !rest.starts_with("//"))
+    error.hint("A file of an SSH server is 'ssh://" + prefix + rest + "'.");
+  return error;
+}
+
+}  // namespace
+
 const Driver& protocol_of(const Context& context, const std::string& filename) {
   const Registry& registry = context.registry();
   if (context.profile.explanations)
@@ -24,10 +39,9 @@ const Driver& protocol_of(const Context& context, const std::string& filename) {
   if (const Driver* driver = registry.find_device_protocol(filename); driver != nullptr)
     return *driver;
   const bool prefixed = has_protocol_prefix(filename);
-  const std::string prefix = prefixed ? filename.substr(0, filename.find(':')) : "file";
-  const Driver* driver = registry.find_protocol(prefix);
-  if (driver == nullptr && prefixed)
-    throw Error(ErrorKind::kInvalid, "Unknown protocol '" + prefix + "'");
+  const size_t colon = filename.find(':');
+  const Driver* driver = registry.find_protocol(prefixed ? filename.substr(0, colon) : "file");
+  if (driver == nullptr && prefixed) throw unknown_protocol(context, filename, colon);
   if (driver == nullptr) throw Error(ErrorKind::kUnsupported, "this program has no file driver");
   return *driver;
 }

@@ -35,7 +35,7 @@ enum class FrameType : uint8_t {
 inline constexpr uint32_t kOpenRead = 1, kOpenWrite = 2, kOpenCreate = 8, kOpenTruncate = 0x10;
 
 // The codes of kStatus that mean something here.
-inline constexpr uint32_t kOk = 0, kEndOfFile = 1;
+inline constexpr uint32_t kOk = 0, kEndOfFile = 1, kFailure = 4;
 
 // No frame that we ask for is longer (its length field not counted).
 inline constexpr uint32_t kMostFrameBytes = (256 << 10) + 1024;

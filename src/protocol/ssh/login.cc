@@ -269,9 +269,12 @@ void Session::open_file() {
     const uint32_t code = reader.u32();
     const std::string text = reader.empty() ? "" : reader.text();
     Error error = Error::system(errno_of_status(code));
-    throw Error(error.kind(), fmt::format("failed to open remote file '{}': SFTP server: {} "
-                                          "(libssh error code: 1, sftp error code: {})",
-                                          target_.path, text, code));
+    Error refused(error.kind(), fmt::format("failed to open remote file '{}': SFTP server: {} "
+                                            "(libssh error code: 1, sftp error code: {})",
+                                            target_.path, text, code));
+    if (code == kFailure && writable_ && target_.explains)
+      refused.hint("The server gives no reason; may it write there, and is its disk full?");
+    throw refused;
   }
   if (type != FrameType::kHandle)
     throw Error(ErrorKind::kIo, "the server sent an answer of another kind");

@@ -235,8 +235,12 @@ void Session::answer_piece(const Piece& piece, FrameType type, FrameReader reade
       return;
     }
     const bool fine = code == kOk && operation.kind != Kind::kRead;
-    if (!fine && !operation.error)
-      operation.error = std::make_exception_ptr(Error::system(errno_of_status(code)));
+    if (fine || operation.error) return;
+    Error failed = Error::system(errno_of_status(code));
+    // OpenSSH has no other word for a full disk.
+    if (code == kFailure && operation.kind != Kind::kRead && target_.explains)
+      failed.hint("The server gives no reason; is its disk full?");
+    operation.error = std::make_exception_ptr(failed);
     return;
   }
   if (type == FrameType::kData && operation.kind == Kind::kRead) {

@@ -354,9 +354,23 @@ def test_clear_error(odd, folder, cairn, behaviour):
     assert not (folder / "out.raw").exists() and time.monotonic() - begun < 30
 
 
-def test_a_write_that_fails(odd, cairn):
+def test_a_write_that_fails(odd, folder, cairn):
     failed = cairn("io", "-c", "write 0 64k", odd("full"), ok=False)
     assert "write failed: Input/output error" in failed.out + failed.err
+    (folder / "data").write_bytes(b"x" * 65536)
+    failed = cairn("convert", "-n", "-O", "raw", "data", odd("full"), ok=False)
+    assert "The server gives no reason; is its disk full?" in failed.err
+
+
+def test_names_with_a_colon(folder, cairn):
+    """Names of scp lead to the right ones, and a file that has such a name to itself."""
+    refused = cairn("info", "me@host.invalid:/srv/a.qcow2", ok=False).err
+    assert "A file of an SSH server is 'ssh://me@host.invalid/srv/a.qcow2'." in refused
+    assert "SSH" not in cairn("info", "what://host/a", ok=False).err
+    (folder / "a:b.raw").write_bytes(bytes(512))
+    refused = cairn("info", "a:b.raw", ok=False).err
+    assert "Unknown protocol 'a'" in refused and "The file of that name is './a:b.raw'." in refused
+    cairn("info", "./a:b.raw")
 
 
 @pytest.mark.parametrize("behaviour", ["mute", "stalls"])
