@@ -136,7 +136,9 @@ Task<NodePtr> OpenContext::open_backing(std::string_view stored_name,
   std::exception_ptr error;
   NodePtr node;
   try {
-    const bool named = spot.options.has_tree("file") || spot.options.has("filename");
+    // Drivers that need neither have the name of their disk in other options.
+    const bool named = spot.options.has_tree("file") || spot.options.has("filename") ||
+                       (stored_name.empty() && spot.options.has("driver"));
     if (!named) {
       if (stored_name.empty()) {
         if (!spot.options.empty())

@@ -110,7 +110,7 @@ NodePtr find_file_in_chain(const Node& top, const std::string& name) {
     Node* below = live::next_below(*at);
     const bool layer = at->backing() != nullptr;
     at = below;
-    if (layer && (stored == name || live::stored_name(*below) == name))
+    if (layer && (stored == name || live::through_filters(*below).filename() == name))
       return below->shared_from_this();
   }
   return nullptr;

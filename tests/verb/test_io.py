@@ -675,7 +675,7 @@ def test_blkverify_tells_differences(images):
     run("qemu-io", ["-f", "raw", "-c", "write -P 5 1k 512", "mine/other.raw"])
     disk = "blkverify:mine/other.raw:mine/t.qcow2"
     for command in ("read 0 64k", "aio_read 0 64k"):
-        lines = ["-f", "raw", "-c", command, "-c", "flush", "-c", "read 0 512", disk]
+        lines = ["-f", "raw", "-c", command, "-c", "aio_flush", "-c", "read 0 512", disk]
         theirs, mine = run("qemu-io", lines), run(OURS, lines)
         assert (mine.code, mine.out, mine.err) == (theirs.code, theirs.out, theirs.err)
         assert "blkverify: read offset=0 bytes=65536 contents mismatch at offset 1024\n" == mine.err

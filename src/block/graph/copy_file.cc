@@ -3,21 +3,22 @@
 #include "block/capabilities/backing_link.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/graph/lasting_name.h"
 
 namespace cairn {
 namespace {
 
 Task<void> make_copy_file(Graph& graph, const CopyFile& request, const std::string& format) {
-  const Node& source = *request.source;
+  Node& source = *request.source;
   CreateOptions fresh;
   fresh.filename = request.file;
   fresh.format = format;
   fresh.size = source.length();
-  const Node* below = request.below == CopyFile::Below::kSource          ? &source
-                      : request.below == CopyFile::Below::kSourceBacking ? source.backing()
-                                                                         : nullptr;
+  Node* below = request.below == CopyFile::Below::kSource          ? &source
+                : request.below == CopyFile::Below::kSourceBacking ? source.backing()
+                                                                   : nullptr;
   if (below != nullptr) {
-    fresh.options.set("backing_file", below->filename());
+    fresh.options.set("backing_file", lasting_name(*below));
     fresh.options.set("backing_fmt", below->driver().name());
   }
   fresh.backing_unchecked = true;

@@ -8,6 +8,7 @@
 #include "block/capabilities/snapshot_store.h"
 #include "block/context.h"
 #include "block/driver.h"
+#include "block/graph/lasting_name.h"
 #include "block/graph/reopen.h"
 
 namespace cairn {
@@ -116,12 +117,12 @@ class SnapshotFileAction final : public SnapshotAction {
   }
 
  private:
-  Task<void> make_file(const Node& node) {
+  Task<void> make_file(Node& node) {
     CreateOptions fresh;
     fresh.filename = request_.file;
     fresh.format = request_.format;
     fresh.size = node.length();
-    fresh.options.set("backing_file", node.filename());
+    fresh.options.set("backing_file", lasting_name(node));
     fresh.options.set("backing_fmt", node.driver().name());
     fresh.backing_unchecked = true;
     fresh.overwrite = true;

@@ -95,7 +95,7 @@ CommitNodes commit_nodes(Graph& graph, const Value& arguments) {
     nodes.top = graph.get(*top_name);
     if (!live::layers_above(*nodes.device, nodes.top.get()))
       invalid("'" + *top_name + "' is not in this backing file chain");
-  } else if (top_file && *top_file != live::stored_name(*nodes.device)) {
+  } else if (top_file && *top_file != live::through_filters(*nodes.device).filename()) {
     nodes.top = find_file_in_chain(*nodes.device, *top_file);
     if (nodes.top == nullptr) invalid("Top image file " + *top_file + " not found");
   }

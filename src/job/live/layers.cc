@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "block/driver.h"
+#include "block/graph/lasting_name.h"
 
 namespace cairn::live {
 namespace {
@@ -77,7 +78,7 @@ std::optional<unsigned> layers_above(const Node& top, const Node* base) {
   return layers;
 }
 
-std::string stored_name(Node& base) { return through_filters(base).filename(); }
+std::string stored_name(Node& base) { return lasting_name(through_filters(base)); }
 std::string stored_format(Node& base) { return std::string(through_filters(base).driver().name()); }
 
 }  // namespace cairn::live

@@ -80,7 +80,9 @@ TEST_F(ChangeTest, ReopeningRefuses) {
   EXPECT_EQ(reopen_error({"driver=qcow2,file=q-f"}), "node-name not specified");
   EXPECT_EQ(reopen_error({"driver=raw,node-name=q,file=q-f"}), "Cannot change the option 'driver'");
   EXPECT_EQ(reopen_error({"driver=qcow2,node-name=q,file.driver=file"}),
-            "Cannot change the option 'file.driver'");
+            "Option 'filename' cannot be reset to its default value");
+  EXPECT_EQ(reopen_error({"driver=qcow2,node-name=q,file.driver=file,file.filename=other"}),
+            "Cannot change the option 'filename'");
   EXPECT_EQ(reopen_error({"driver=file,node-name=q-f,filename=other"}),
             "Cannot change the option 'filename'");
   EXPECT_EQ(reopen_error({"driver=qcow2,node-name=q,file=q"}),
