@@ -95,6 +95,8 @@ def test_served_to_linux_and_opened_from_it(tmp_path):
     finally:
         end(server)
     linux("io", "-f", "raw", "-c", "read -P 9 4M 64k", "source.raw", cwd=tmp_path)
+    # Another program may have taken the port meanwhile.
+    port = free_port()
     server = subprocess.Popen(
         [CAIRN, "serve", "-p", str(port), "-f", "raw", "source.raw"],
         cwd=tmp_path,
