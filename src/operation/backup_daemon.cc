@@ -233,11 +233,15 @@ Task<void> BackupDaemon::end_server() {
 
 Task<void> BackupDaemon::end_job() {
   co_await try_to("job-cancel", with_member("id", job_));
+  bool ended = false;
   for (const Deadline limit = answer_limit(); std::chrono::steady_clock::now() < limit;) {
     const std::optional<Value> job = co_await find_job();
-    if (!job || text_of_member(*job, "status") == "concluded") break;
+    ended = !job || text_of_member(*job, "status") == "concluded";
+    if (ended) break;
     co_await sleep_for(kShortInterval);
   }
+  // Its nodes stay as well, as its caller then says.
+  if (!ended) throw Error(ErrorKind::kIo, "the job '" + job_ + "' of the daemon does not end");
   co_await try_to("job-dismiss", with_member("id", job_));
 }
 

@@ -213,7 +213,7 @@ def test_what_ends_early(program, pull, folder, cairn, how, rate):
         assert process.returncode == (130 if how == signal.SIGINT else -how)
         if how == signal.SIGINT:
             left = "next backup to this directory removes them" in said
-            assert left or machine.state() == (set(), [first["bitmap"]], [])
+            assert left or machine.state() == (set(), [first["bitmap"]], []), said
             # The reference ends a job when all of its many requests have been answered.
             if rate == 1 << 25 and program != "qemu-storage-daemon":
                 assert not left, said
